@@ -1,0 +1,28 @@
+package deps
+
+import (
+	_ "github.com/aws/aws-sdk-go-v2/config"
+	_ "github.com/aws/aws-sdk-go-v2/service/ec2"
+	_ "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	_ "github.com/aws/smithy-go"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/prometheus/client_golang/prometheus/testutil"
+	_ "github.com/prometheus/common/expfmt"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "golang.org/x/net/dns/dnsmessage"
+	_ "golang.org/x/net/http2"
+	_ "golang.org/x/net/icmp"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "golang.org/x/tools/go/packages"
+	_ "tailscale.com/cmd/tailscale/cli"
+	_ "tailscale.com/derp/derpserver"
+	_ "tailscale.com/feature/c2n"
+	_ "tailscale.com/feature/condregister"
+	_ "tailscale.com/ipn/ipnserver"
+	_ "tailscale.com/net/stun/stuntest"
+	_ "tailscale.com/tsnet"
+	_ "tailscale.com/tstest/integration/testcontrol"
+	_ "tailscale.com/wgengine/netstack"
+	_ "tailscale.com/wgengine/router/osrouter"
+)
