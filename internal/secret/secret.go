@@ -40,8 +40,9 @@ func (s String) LogValue() slog.Value { return slog.StringValue(s.String()) }
 func (s String) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Every Tailscale credential (auth key, OAuth client secret, API key, webhook
-// secret) starts with "tskey-"; Headscale's keys with "hskey-".
-var credential = regexp.MustCompile(`\b[th]skey-[A-Za-z0-9_-]+`)
+// secret) starts with "tskey-"; Headscale's keys with "hskey-". A real one goes
+// on for far more than 8 characters; our own prose ("tskey-client-…") does not.
+var credential = regexp.MustCompile(`[th]skey-[A-Za-z0-9_-]{8,}`)
 
 // Scrub replaces what looks like a Tailscale credential in s.
 func Scrub(s string) string {

@@ -35,13 +35,22 @@ func TestStringNeverPrints(t *testing.T) {
 func TestHandlerScrubs(t *testing.T) {
 	var buf bytes.Buffer
 	log := slog.New(NewHandler(slog.NewJSONHandler(&buf, nil)))
+	log = log.With("prefixed", "x_"+key)
 	log.With("with", key).WithGroup("g").Info("using "+key,
 		"str", key, "err", errors.New("bad key "+key), "s", String(key),
 		"list", []string{"a", key}, slog.Group("in", "k", key))
 	if strings.Contains(buf.String(), "kABCDEF") {
 		t.Errorf("leaked: %s", buf.String())
 	}
-	if n := strings.Count(buf.String(), redacted); n < 6 {
+	if n := strings.Count(buf.String(), redacted); n < 7 {
 		t.Errorf("%d redactions, want one for each place: %s", n, buf.String())
+	}
+}
+
+func TestScrubLeavesProseAlone(t *testing.T) {
+	for _, prose := range []string{"store an auth key (tskey-auth-…) or tskey-client-…", "tskey-"} {
+		if got := Scrub(prose); got != prose {
+			t.Errorf("Scrub(%q) = %q", prose, got)
+		}
 	}
 }

@@ -1,0 +1,98 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/routes"
+)
+
+// check reports what is wrong between settings that are each well formed. It
+// keeps quiet about those with a problem of their own, which comes first.
+func check(c *Config, given map[string]setting, r *report) {
+	checkCredential(c, given, r)
+	checkMetadata(c, given, r)
+	checkMode(c, r)
+
+	if perPeer := given["ROUTER_MAX_FLOWS_PER_PEER"]; c.MaxFlows > 0 && c.MaxFlowsPerPeer > c.MaxFlows && !r.bad("ROUTER_MAX_FLOWS_PER_PEER") {
+		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is above %s, %d: write at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
+	}
+	if drain := given["ROUTER_DRAIN_TIMEOUT"]; c.DrainTimeout > longestDrain {
+		r.warn(drain.name, fmt.Sprintf("%q leaves too little of the 120s that Fargate grants at most; unless the task's stopTimeout is longer, write %s or less", drain.value, short(longestDrain)))
+	}
+}
+
+// Fargate kills a task 120s after SIGTERM at the latest (stopTimeout); logging
+// out and closing take a few seconds after the drain.
+const longestDrain = 110 * time.Second
+
+// credentials are the settings that give one, of which exactly one may be set.
+var credentials = []string{"ROUTER_AUTH_SECRET", "TS_AUTHKEY", "TS_CLIENT_ID"}
+
+func checkCredential(c *Config, given map[string]setting, r *report) {
+	var set, spelled []string
+	for _, name := range credentials {
+		if s, ok := given[name]; ok {
+			set, spelled = append(set, name), append(spelled, s.name)
+		}
+	}
+	_, audience := given["TS_AUDIENCE"]
+	switch {
+	case len(set) > 1:
+		r.problemf(set[0], spelled[0], "set together with "+strings.Join(spelled[1:], " and ")+": keep one of them")
+	case len(set) == 0 && !audience && c.StateDir == "" && !r.bad("ROUTER_STATE"):
+		r.problemf("ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET", "there is no credential to join the tailnet with: set it to the name or ARN of a secret in Secrets Manager, or TS_AUTHKEY to an auth key")
+	}
+
+	if id, ok := given["TS_CLIENT_ID"]; ok && c.Audience == "" && !r.bad("TS_CLIENT_ID") && !r.bad("TS_AUDIENCE") {
+		r.problemf("TS_CLIENT_ID", id.name, "set without TS_AUDIENCE: set both")
+	}
+	if audience, ok := given["TS_AUDIENCE"]; ok && given["TS_CLIENT_ID"].name == "" && !r.bad("TS_AUDIENCE") {
+		r.problemf("TS_AUDIENCE", audience.name, "set without TS_CLIENT_ID: set both")
+	}
+
+	key, ok := given["ROUTER_AUTH_SECRET_KEY"]
+	switch {
+	case !ok:
+	case given["ROUTER_AUTH_SECRET"].name == "":
+		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, "set without ROUTER_AUTH_SECRET: set that too, or remove this")
+	case c.AuthSecret.JSONKey != "":
+		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, fmt.Sprintf("%s names a JSON key too (%s): keep one of them", given["ROUTER_AUTH_SECRET"].name, quote(c.AuthSecret.JSONKey)))
+	}
+}
+
+// fromMetadata are the sources that start from the task's place in the VPC.
+var fromMetadata = []routes.Kind{routes.VPC, routes.Subnet, routes.SubnetsByTag, routes.Peerings}
+
+func checkMetadata(c *Config, given map[string]setting, r *report) {
+	if c.MetadataURI != "" || r.bad(metadataURI) || r.bad("ROUTER_ROUTES") {
+		return
+	}
+	var sources []string
+	for _, s := range c.Routes {
+		if slices.Contains(fromMetadata, s.Kind) {
+			sources = append(sources, fmt.Sprintf("%q", s))
+		}
+	}
+	if len(sources) == 0 {
+		return
+	}
+	name, which := "ROUTER_ROUTES", "the default "
+	if s, ok := given["ROUTER_ROUTES"]; ok {
+		name, which = s.name, ""
+	}
+	r.problemf("ROUTER_ROUTES", name, fmt.Sprintf("%s%s cannot be looked up outside ECS (%s is not set): write CIDRs such as 10.0.0.0/16, or run on ECS", which, strings.Join(sources, ", "), metadataURI))
+}
+
+func checkMode(c *Config, r *report) {
+	const spelled = extraArgs + " --snat-subnet-routes"
+	switch {
+	case c.SNAT:
+	case c.Mode == ModeUserspace:
+		r.problemf(extraArgs, spelled, "userspace mode has to put its own address on traffic: remove this, or write ROUTER_MODE=kernel")
+	case c.Mode == ModeAuto:
+		r.warn(spelled, "only kernel mode keeps clients' addresses; write ROUTER_MODE=kernel to be sure of it")
+	}
+}

@@ -1,0 +1,97 @@
+package config
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"subnetrouter/internal/routes"
+	"subnetrouter/internal/secret"
+)
+
+// Config is the whole configuration of the router, validated. [Load] makes it.
+type Config struct {
+	AuthSecret    SecretRef     // zero: none
+	AuthSecretKey string        // "" = one of the well-known keys
+	AuthKey       secret.String // a literal auth key or OAuth client secret
+	ClientID      string        // workload identity federation, with Audience
+	Audience      string
+	Tags          []string // for the auth keys that the router mints, each "tag:…"
+
+	Hostname   string // "" = from the task's family
+	ControlURL string // "" = Tailscale's; no trailing slash
+	APIURL     string // "" = Tailscale's; no trailing slash
+
+	Routes        []routes.Source
+	ExcludeRoutes []netip.Prefix
+	SiteID        *uint32       // nil = no 4via6; 0 is a site
+	Refresh       time.Duration // between two look-ups of routes and credential
+
+	StateDir string // "" = in memory: an ephemeral node
+	Mode     Mode
+	UDPPort  uint16 // WireGuard; 0 = any free one
+	Socket   string // LocalAPI, an absolute path
+
+	Listen       string // ops HTTP, host:port; see LocalURL
+	DebugListen  string // pprof, host:port with a host; "" = off
+	DrainTimeout time.Duration
+	BootTimeout  time.Duration
+	Probes       []string // host:port behind the router
+
+	FlowLog         bool
+	MaxFlows        int // 0 = derived from the memory limit
+	MaxFlowsPerPeer int // 0 = derived from MaxFlows
+
+	LogLevel  slog.Level
+	LogFormat string // "json" or "text"
+
+	// What of `tailscale up` has no variable of its own, from TS_EXTRA_ARGS.
+	AcceptRoutes      bool
+	SNAT              bool // true unless --snat-subnet-routes=false
+	StatefulFiltering bool
+
+	MetadataURI string // task metadata v4; "" = not on ECS
+
+	// Warnings are for the log: what works but should be written otherwise.
+	Warnings []string
+}
+
+// Mode is how traffic gets from the tailnet into the VPC.
+type Mode int
+
+const (
+	ModeAuto      Mode = iota // kernel where the task may, else userspace
+	ModeUserspace             // in-process TCP/IP stack
+	ModeKernel                // TUN device and netfilter
+)
+
+// String returns the mode as ROUTER_MODE spells it.
+func (m Mode) String() string {
+	switch m {
+	case ModeUserspace:
+		return "userspace"
+	case ModeKernel:
+		return "kernel"
+	}
+	return "auto"
+}
+
+// LocalURL returns the URL of path on this router's own HTTP listener.
+func (c Config) LocalURL(path string) string { return LocalURL(c.Listen, path) }
+
+// LocalURL returns the URL at which this machine reaches path on a listener:
+// the loopback address where it listens on every address.
+func LocalURL(listen, path string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil { // not from Load
+		host, port = listen, ""
+	}
+	if a, err := netip.ParseAddr(host); host == "" || err == nil && a.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	if len(path) == 0 || path[0] != '/' {
+		path = "/" + path
+	}
+	return "http://" + net.JoinHostPort(host, port) + path
+}

@@ -1,0 +1,318 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/routes"
+)
+
+// enough is what a router on ECS is given at least.
+var enough = []string{
+	"ROUTER_AUTH_SECRET=tailscale/auth-key",
+	"ECS_CONTAINER_METADATA_URI_V4=http://169.254.170.2/v4/abc",
+}
+
+// load reads enough and more, of which more counts.
+func load(t *testing.T, args []string, more ...string) Config {
+	t.Helper()
+	c, err := Load(args, slices.Concat(more, enough))
+	if err != nil {
+		t.Fatalf("Load(%q, %q): %v", args, more, err)
+	}
+	return c
+}
+
+func TestDefaults(t *testing.T) {
+	want := Config{
+		AuthSecret:   SecretRef{ID: "tailscale/auth-key"},
+		Tags:         []string{"tag:subnet-router"},
+		Routes:       []routes.Source{{Kind: routes.VPC}},
+		Refresh:      5 * time.Minute,
+		Mode:         ModeAuto,
+		UDPPort:      41641,
+		Socket:       "/var/run/tailscale/tailscaled.sock",
+		Listen:       ":9002",
+		DrainTimeout: time.Minute,
+		BootTimeout:  time.Minute,
+		LogLevel:     slog.LevelInfo,
+		LogFormat:    "json",
+		SNAT:         true,
+		MetadataURI:  "http://169.254.170.2/v4/abc",
+	}
+	if got := load(t, nil); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+
+	// Empty is the same as unset; TS_ROUTES too, as in the official image.
+	var empty []string
+	for _, v := range variables {
+		for _, name := range append([]string{v.name}, v.aliases...) {
+			if name != "ROUTER_ROUTES" && name != "ROUTER_AUTH_SECRET" && name != metadataURI {
+				empty = append(empty, name+"= ")
+			}
+		}
+	}
+	if got := load(t, nil, empty...); !reflect.DeepEqual(got, want) {
+		t.Errorf("with empty values:\ngot  %+v\nwant %+v", got, want)
+	}
+}
+
+// values holds, for every spelling of every variable, a value that is not the
+// default and what it does to the field.
+var values = []struct {
+	variable string
+	field    func(Config) any
+	inputs   map[string]any // value: field
+}{
+	{"ROUTER_AUTH_SECRET", func(c Config) any { return c.AuthSecret }, map[string]any{"other": SecretRef{ID: "other"}}},
+	{"ROUTER_AUTH_SECRET_KEY", func(c Config) any { return c.AuthSecretKey }, map[string]any{"my key": "my key"}},
+	{"ROUTER_TAGS", func(c Config) any { return strings.Join(c.Tags, "+") }, map[string]any{"tag:a, tag:b-2,tag:a": "tag:a+tag:b-2"}},
+	{"ROUTER_HOSTNAME", func(c Config) any { return c.Hostname }, map[string]any{"gw": "gw", strings.Repeat("a", 63): strings.Repeat("a", 63), "A-1": "A-1"}},
+	{"ROUTER_CONTROL_URL", func(c Config) any { return c.ControlURL }, map[string]any{"https://hs.example.com/": "https://hs.example.com", "http://10.0.0.1:8080/x": "http://10.0.0.1:8080/x"}},
+	{"ROUTER_API_URL", func(c Config) any { return c.APIURL }, map[string]any{"http://127.0.0.1:1": "http://127.0.0.1:1"}},
+	{"ROUTER_ROUTES", func(c Config) any { return c.Routes }, map[string]any{
+		"subnet, 10.0.0.0/16": []routes.Source{{Kind: routes.Subnet}, {Kind: routes.Static, Prefix: netip.MustParsePrefix("10.0.0.0/16")}},
+	}},
+	{"ROUTER_EXCLUDE_ROUTES", func(c Config) any { return c.ExcludeRoutes }, map[string]any{"10.0.1.0/24": []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}},
+	{"ROUTER_REFRESH", func(c Config) any { return c.Refresh }, map[string]any{"10s": 10 * time.Second, "24h": 24 * time.Hour}},
+	{"ROUTER_STATE", func(c Config) any { return c.StateDir }, map[string]any{"/var/lib/tailscale/": "/var/lib/tailscale", "mem:": ""}},
+	{"ROUTER_UDP_PORT", func(c Config) any { return c.UDPPort }, map[string]any{"0": uint16(0), "65535": uint16(65535)}},
+	{"ROUTER_LISTEN", func(c Config) any { return c.Listen }, map[string]any{"[::]:80": "[::]:80", "127.0.0.1:9003": "127.0.0.1:9003", "localhost:1": "localhost:1"}},
+	{"ROUTER_DRAIN_TIMEOUT", func(c Config) any { return c.DrainTimeout }, map[string]any{"1s": time.Second, "1h": time.Hour}},
+	{"ROUTER_BOOT_TIMEOUT", func(c Config) any { return c.BootTimeout }, map[string]any{"2m": 2 * time.Minute}},
+	{"ROUTER_FLOW_LOG", func(c Config) any { return c.FlowLog }, map[string]any{"off": false}},
+	{"ROUTER_DEBUG_LISTEN", func(c Config) any { return c.DebugListen }, map[string]any{
+		":6060": "127.0.0.1:6060", "0.0.0.0:6060": "0.0.0.0:6060", "10.0.0.5:1": "10.0.0.5:1", "off": "",
+	}},
+	{"ROUTER_LOG_LEVEL", func(c Config) any { return c.LogLevel }, map[string]any{"debug": slog.LevelDebug, "warn": slog.LevelWarn, "error": slog.LevelError}},
+	{"ROUTER_LOG_FORMAT", func(c Config) any { return c.LogFormat }, map[string]any{"text": "text", "json": "json"}},
+	{"ROUTER_SOCKET", func(c Config) any { return c.Socket }, map[string]any{"/tmp/ts.sock": "/tmp/ts.sock"}},
+	{extraArgs, func(c Config) any { return c.AcceptRoutes }, map[string]any{"--accept-routes": true}},
+}
+
+func TestEveryVariableUnderEveryName(t *testing.T) {
+	seen := map[string]bool{
+		"TS_AUTHKEY":  true, // TestAuthKey: alone
+		"ROUTER_MODE": true, // TestMode: the alias has words of its own
+		metadataURI:   true, // TestDefaults
+	}
+	for _, later := range laterVariables {
+		seen[later.name] = true // TestNotYet
+	}
+	for _, tt := range values {
+		v := find(tt.variable)
+		seen[v.name] = true
+		for value, want := range tt.inputs {
+			for _, name := range append([]string{v.name}, v.aliases...) {
+				if got := tt.field(load(t, nil, name+"="+value)); !reflect.DeepEqual(got, want) {
+					t.Errorf("%s=%s gives %v, want %v", name, value, got, want)
+				}
+			}
+			for _, args := range [][]string{{"--" + v.flag, value}, {"-" + v.flag + "=" + value}} {
+				if got := tt.field(load(t, args)); !reflect.DeepEqual(got, want) {
+					t.Errorf("%s gives %v, want %v", args, got, want)
+				}
+			}
+		}
+	}
+	for _, v := range variables {
+		if !seen[v.name] {
+			t.Errorf("%s has no test", v.name)
+		}
+	}
+}
+
+func TestMode(t *testing.T) {
+	for env, want := range map[string]Mode{
+		"ROUTER_MODE=auto": ModeAuto, "ROUTER_MODE=userspace": ModeUserspace, "ROUTER_MODE=kernel": ModeKernel,
+		"TS_USERSPACE=true": ModeUserspace, "TS_USERSPACE=1": ModeUserspace, "TS_USERSPACE=false": ModeKernel,
+	} {
+		if got := load(t, nil, env).Mode; got != want {
+			t.Errorf("%s gives %v", env, got)
+		}
+	}
+	if got := load(t, []string{"--mode=auto"}, "ROUTER_MODE=kernel", "TS_USERSPACE=true").Mode; got != ModeAuto {
+		t.Errorf("the flag does not win: %v", got)
+	}
+	for m, want := range map[Mode]string{ModeAuto: "auto", ModeUserspace: "userspace", ModeKernel: "kernel"} {
+		if m.String() != want {
+			t.Errorf("%d prints as %s", m, m)
+		}
+	}
+}
+
+func TestAuthKey(t *testing.T) {
+	for _, name := range []string{"TS_AUTHKEY", "TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"} {
+		c, err := Load(nil, []string{name + "=tskey-auth-k1-x", "ROUTER_ROUTES=10.0.0.0/16"})
+		if err != nil || c.AuthKey.Reveal() != "tskey-auth-k1-x" {
+			t.Errorf("%s: %v, %v", name, c.AuthKey, err)
+		}
+	}
+	if _, err := Load(nil, []string{"ROUTER_STATE=/s", "ROUTER_ROUTES=10.0.0.0/16"}); err != nil {
+		t.Errorf("with state, no credential is needed: %v", err)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	// From the last to count to the first; each beats those before it.
+	spellings := []string{
+		"TS_EXTRA_ARGS=--hostname=extra",
+		"TAILSCALE_HOSTNAME=hardfin",
+		"TS_HOSTNAME=official",
+		"ROUTER_HOSTNAME=ours",
+	}
+	for i, want := range []string{"extra", "hardfin", "official", "ours"} {
+		if got := load(t, nil, spellings[:i+1]...).Hostname; got != want {
+			t.Errorf("%v give %s, want %s", spellings[:i+1], got, want)
+		}
+	}
+	if got := load(t, []string{"--hostname=old", "--hostname", "flag"}, spellings...).Hostname; got != "flag" {
+		t.Errorf("with a flag: %s", got)
+	}
+	if got := load(t, []string{"--hostname="}, "ROUTER_HOSTNAME=", "TS_HOSTNAME=official").Hostname; got != "official" {
+		t.Errorf("an empty value hides what follows: %s", got)
+	}
+	if got := load(t, nil, "ROUTER_HOSTNAME=first", "ROUTER_HOSTNAME=second").Hostname; got != "first" {
+		t.Errorf("of two entries, os.Getenv takes the first, not %s", got)
+	}
+	if got := load(t, nil, "ROUTER_HOSTNAME=ok", "TS_HOSTNAME=not_ok").Hostname; got != "ok" {
+		t.Errorf("a malformed value that does not count: %s", got)
+	}
+}
+
+func TestExtraArgs(t *testing.T) {
+	c := load(t, nil, "TS_EXTRA_ARGS=--hostname 'gw' -advertise-tags=eng,tag:ops --advertise-routes=\"10.0.0.0/16,10.2.0.0/16\" "+
+		"--login-server=https://hs.example.com --accept-routes --snat-subnet-routes=false --stateful-filtering=true "+
+		"--accept-dns=false --reset --timeout 30s --netfilter-mode=on", "ROUTER_MODE=kernel")
+	want := load(t, nil, "ROUTER_HOSTNAME=gw", "ROUTER_TAGS=tag:eng,tag:ops", "ROUTER_ROUTES=10.0.0.0/16,10.2.0.0/16",
+		"ROUTER_CONTROL_URL=https://hs.example.com", "ROUTER_BOOT_TIMEOUT=30s", "ROUTER_MODE=kernel")
+	want.AcceptRoutes, want.SNAT, want.StatefulFiltering = true, false, true
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+
+	c = load(t, nil, "TS_EXTRA_ARGS=--hostname=extra --advertise-routes= --timeout=0s --accept-routes=false")
+	want = load(t, nil, "ROUTER_HOSTNAME=extra")
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for _, tt := range []struct {
+		env  []string
+		want []string
+	}{
+		{[]string{"TS_HOSTNAME=a", "TS_ACCEPT_DNS=false", "TS_EXTRA_ARGS=--accept-dns=false", "ROUTER_DRAIN_TIMEOUT=110s"}, nil},
+		{
+			[]string{"TAILSCALE_HOSTNAME=a", "TAILSCALE_ADVERTISE_ROUTES=10.0.0.0/16", "TAILSCALE_ADDITIONAL_FLAGS=--accept-dns"},
+			[]string{
+				"TAILSCALE_ADDITIONAL_FLAGS --accept-dns: ignored: the router uses the VPC's resolver, never the tailnet's DNS settings",
+				"TAILSCALE_HOSTNAME: an old name: use ROUTER_HOSTNAME",
+				"TAILSCALE_ADVERTISE_ROUTES: an old name: use ROUTER_ROUTES",
+				"TAILSCALE_ADDITIONAL_FLAGS: an old name: use TS_EXTRA_ARGS",
+			},
+		},
+		{[]string{"ROUTER_DRAIN_TIMEOUT=111s"}, []string{`ROUTER_DRAIN_TIMEOUT: "111s" leaves too little of the 120s that Fargate grants at most; unless the task's stopTimeout is longer, write 1m50s or less`}},
+		{[]string{"TS_EXTRA_ARGS=--snat-subnet-routes=false"}, []string{"TS_EXTRA_ARGS --snat-subnet-routes: only kernel mode keeps clients' addresses; write ROUTER_MODE=kernel to be sure of it"}},
+		{[]string{"TS_ACCEPT_DNS=true"}, []string{"TS_ACCEPT_DNS: ignored: the router uses the VPC's resolver, never the tailnet's DNS settings"}},
+		{[]string{"TS_SOCKS5_SERVER=:1055"}, []string{"TS_SOCKS5_SERVER: ignored: there is no proxy into the tailnet"}},
+	} {
+		if got := load(t, nil, tt.env...).Warnings; !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%v\n got %q\nwant %q", tt.env, got, tt.want)
+		}
+	}
+}
+
+func TestFileValues(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	name, key := write("name", "from-file\r\n"), write("key", "tskey-auth-k1-x\n")
+	if got := load(t, nil, "ROUTER_HOSTNAME=file:"+name).Hostname; got != "from-file" {
+		t.Errorf("got %q", got)
+	}
+	if got := load(t, []string{"--hostname=file:" + name}).Hostname; got != "from-file" {
+		t.Errorf("flag: got %q", got)
+	}
+	c, err := Load(nil, []string{"TS_AUTHKEY=file:" + key, "ROUTER_ROUTES=10.0.0.0/16"})
+	if err != nil || c.AuthKey.Reveal() != "tskey-auth-k1-x" {
+		t.Errorf("got %v, %v", c.AuthKey, err)
+	}
+
+	missing, empty, long := filepath.Join(dir, "missing"), write("empty", " \n"), write("long", strings.Repeat("x", longestFile+1))
+	_, err = Load(nil, append([]string{
+		"ROUTER_HOSTNAME=file:" + missing, "ROUTER_TAGS=file:" + empty, "ROUTER_ROUTES=file:" + long, "TS_SOCKET=file:" + dir,
+	}, enough...))
+	want := `ROUTER_TAGS: the file "` + empty + `" is empty: write the value into it
+ROUTER_HOSTNAME: reading the file "` + missing + `": no such file or directory
+ROUTER_ROUTES: the file "` + long + `" is longer than 65536 bytes: name one that holds just the value
+TS_SOCKET: reading the file "` + dir + `": is a directory`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, arg := range []string{"-h", "--help"} {
+		if _, err := Load([]string{"--routes=x", arg}, nil); !errors.Is(err, flag.ErrHelp) {
+			t.Errorf("%s: %v", arg, err)
+		}
+	}
+}
+
+func TestLoadListen(t *testing.T) {
+	for _, tt := range []struct {
+		args, env  []string
+		want, fail string
+	}{
+		{nil, nil, ":9002", ""},
+		{nil, []string{"ROUTER_LISTEN=:1", "ROUTER_REFRESH=never", "ROUTER_X=1"}, ":1", ""},
+		{nil, []string{"TS_LOCAL_ADDR_PORT=[::1]:2"}, "[::1]:2", ""},
+		{[]string{"--listen", ":3"}, []string{"ROUTER_LISTEN=:1"}, ":3", ""},
+		{nil, []string{"ROUTER_LISTEN=9002"}, "", `ROUTER_LISTEN: "9002" is not host:port: write one such as :9002`},
+		{[]string{"--ready"}, nil, "", `--ready: no such flag; --help lists all`},
+	} {
+		got, err := LoadListen(tt.args, tt.env)
+		if got != tt.want || (err == nil) != (tt.fail == "") || err != nil && err.Error() != tt.fail {
+			t.Errorf("LoadListen(%q, %q) = %q, %v", tt.args, tt.env, got, err)
+		}
+	}
+	if _, err := LoadListen([]string{"--help"}, nil); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("--help: %v", err)
+	}
+}
+
+func TestLocalURL(t *testing.T) {
+	for listen, want := range map[string]string{
+		":9002":            "http://127.0.0.1:9002/healthz",
+		"0.0.0.0:9002":     "http://127.0.0.1:9002/healthz",
+		"[::]:9002":        "http://127.0.0.1:9002/healthz",
+		"127.0.0.2:1":      "http://127.0.0.2:1/healthz",
+		"[fd12::1]:1":      "http://[fd12::1]:1/healthz",
+		"gw.internal:9002": "http://gw.internal:9002/healthz",
+	} {
+		c := Config{Listen: listen}
+		if got := c.LocalURL("/healthz"); got != want {
+			t.Errorf("%s: %s", listen, got)
+		}
+		if got := LocalURL(listen, "healthz"); got != want {
+			t.Errorf("%s, no slash: %s", listen, got)
+		}
+	}
+}

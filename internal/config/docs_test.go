@@ -1,0 +1,81 @@
+package config
+
+import (
+	"go/parser"
+	"go/token"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The package comment is the manual, and --help the short one: each names every
+// setting with its flag, its aliases and its default.
+func TestManualAndUsageAreComplete(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "doc.go", nil, parser.PackageClauseOnly|parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, text := range map[string]string{"package comment": file.Doc.Text(), "usage": Usage()} {
+		has := func(word string) bool {
+			return regexp.MustCompile(`(^|[^A-Za-z0-9_-])` + regexp.QuoteMeta(word) + `($|[^A-Za-z0-9_-])`).MatchString(text)
+		}
+		for _, v := range variables {
+			words := append([]string{v.name}, v.aliases...)
+			if v.flag != "" {
+				words = append(words, "--"+v.flag)
+			}
+			for _, word := range words {
+				if !has(word) {
+					t.Errorf("the %s lacks %s", where, word)
+				}
+			}
+			if d := v.defaultText(); !strings.Contains(strings.Join(strings.Fields(text), " "), d) {
+				t.Errorf("the %s lacks the default of %s, %s", where, v.name, d)
+			}
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	got := Usage()
+	want := `
+  --hostname, ROUTER_HOSTNAME, TS_HOSTNAME, TAILSCALE_HOSTNAME
+      Name of the node in the tailnet: one DNS label. Default: from the task's family.
+`
+	if !strings.Contains(got, want) {
+		t.Errorf("want in it:%s\ngot:\n%s", want, got)
+	}
+	for _, line := range strings.Split(got, "\n") {
+		if len(line) > 90 && !strings.HasPrefix(line, "  --") {
+			t.Errorf("too wide: %s", line)
+		}
+	}
+}
+
+// A flag is called like its variable.
+func TestFlagNames(t *testing.T) {
+	for _, v := range variables {
+		own := strings.TrimPrefix(strings.TrimPrefix(v.name, prefix), "TS_")
+		want := strings.ReplaceAll(strings.ToLower(own), "_", "-")
+		switch v.name {
+		case "TS_AUTHKEY", metadataURI:
+			want = ""
+		}
+		if v.flag != want {
+			t.Errorf("%s has the flag %q, want %q", v.name, v.flag, want)
+		}
+	}
+}
+
+// The help says of exactly those settings that they are still to come.
+func TestUsageKnowsWhatIsNotYet(t *testing.T) {
+	for _, v := range variables {
+		later := v.name == "ROUTER_ROUTES" && len(laterSources) > 0
+		for _, l := range laterVariables {
+			later = later || l.name == v.name
+		}
+		if said := strings.Contains(strings.ToLower(v.meaning), "not yet supported"); said != later {
+			t.Errorf("%s: later: %t, the help says so: %t", v.name, later, said)
+		}
+	}
+}

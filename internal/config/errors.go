@@ -1,0 +1,80 @@
+package config
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"subnetrouter/internal/secret"
+)
+
+// Error is everything that is wrong with a configuration, in the order of the
+// variables in the package comment.
+type Error struct{ Problems []Problem }
+
+// Problem is one thing to change.
+type Problem struct {
+	Name string // as the operator spelled it: ROUTER_ROUTES, --routes, TS_ROUTES
+	Text string // the value, what is wrong with it and what to write
+}
+
+func (p Problem) String() string { return p.Name + ": " + p.Text }
+
+// Error prints one problem per line.
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// report collects problems and warnings while a configuration is read.
+type report struct {
+	problems []ranked
+	warnings []string
+}
+
+type ranked struct {
+	rank int // the variable's place in the table
+	Problem
+}
+
+// problem adds one problem for each error that err joins. Whatever in it looks
+// like a credential is hidden: operators paste them into the wrong variable.
+func (r *report) problem(variable, name string, err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			r.problem(variable, name, e)
+		}
+		return
+	}
+	name = strings.Trim(strconv.Quote(name), `"`) // one line, whatever the environment holds
+	r.problems = append(r.problems, ranked{rank(variable), Problem{secret.Scrub(name), secret.Scrub(err.Error())}})
+}
+
+func (r *report) problemf(variable, name, text string) { r.problem(variable, name, errors.New(text)) }
+
+func (r *report) warn(name, text string) {
+	r.warnings = append(r.warnings, secret.Scrub(name+": "+text))
+}
+
+// bad reports whether there is a problem with a variable.
+func (r *report) bad(variable string) bool {
+	n := rank(variable)
+	return slices.ContainsFunc(r.problems, func(p ranked) bool { return p.rank == n })
+}
+
+// err returns an [*Error], or nil without problems.
+func (r *report) err() error {
+	if len(r.problems) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(r.problems, func(a, b ranked) int { return a.rank - b.rank })
+	e := &Error{}
+	for _, p := range r.problems {
+		e.Problems = append(e.Problems, p.Problem)
+	}
+	return e
+}

@@ -1,0 +1,240 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// upFlag is what becomes of a flag of `tailscale up` in TS_EXTRA_ARGS: it sets
+// a variable, is applied itself, or is refused with advice.
+type upFlag struct {
+	name    string
+	boolean bool // takes a value only behind "="
+
+	variable  string                    // sets this one, unless it has a value of its own
+	translate func(value string) string // into the variable's notation
+
+	apply func(c *Config, value string) (warning string, err error)
+
+	instead string // refused: what to do
+}
+
+// The flags of v1.102.5 (cmd/tailscale/cli/up.go) and, at the end, of programs
+// that are easily taken for it.
+var upFlags = []upFlag{
+	{name: "hostname", variable: "ROUTER_HOSTNAME"},
+	{name: "advertise-tags", variable: "ROUTER_TAGS", translate: fullTags},
+	{name: "advertise-routes", variable: "ROUTER_ROUTES"},
+	{name: "login-server", variable: "ROUTER_CONTROL_URL"},
+	{name: "timeout", variable: "ROUTER_BOOT_TIMEOUT", translate: boundedTimeout},
+	{name: "accept-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.AcceptRoutes = on })},
+	{name: "snat-subnet-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.SNAT = on })},
+	{name: "stateful-filtering", boolean: true, apply: boolean(func(c *Config, on bool) { c.StatefulFiltering = on })},
+	{name: "accept-dns", boolean: true, apply: ignoreDNS},
+	{name: "reset", boolean: true, apply: boolean(func(*Config, bool) {})}, // every start is one
+	{name: "netfilter-mode", apply: netfilterMode},
+
+	{name: "auth-key", instead: "give the key as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
+	{name: "authkey", instead: "give the key as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
+	{name: "client-secret", instead: "give the OAuth client secret as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
+	{name: "id-token", instead: "remove it: the router gets its tokens itself; see TS_CLIENT_ID"},
+	{name: "client-id", instead: "use TS_CLIENT_ID"},
+	{name: "audience", instead: "use TS_AUDIENCE"},
+	{name: "advertise-exit-node", boolean: true, instead: "remove it: this is a subnet router, not an exit node"},
+	{name: "advertise-connector", boolean: true, instead: "remove it: this is a subnet router, not an app connector"},
+	{name: "exit-node", instead: "remove it: the router sends its traffic into the VPC, not through an exit node"},
+	{name: "exit-node-allow-lan-access", boolean: true, instead: "remove it: the router sends its traffic into the VPC, not through an exit node"},
+	{name: "shields-up", boolean: true, instead: "remove it: it would stop the traffic that the router is for; restrict access in the tailnet's policy"},
+	{name: "ssh", boolean: true, instead: "remove it: there is no SSH server in the router; use ECS Exec"},
+	{name: "report-posture", boolean: true, instead: "remove it: posture is for people's devices"},
+	{name: "operator", instead: "remove it: whoever may open ROUTER_SOCKET may use it"},
+	{name: "unattended", boolean: true, instead: "remove it: it is for Windows"},
+	{name: "host-routes", boolean: true, instead: "remove it: Tailscale dropped it"},
+	{name: "force-reauth", boolean: true, instead: "remove it: the router registers when control asks for it"},
+	{name: "accept-risk", instead: "remove it: the router never asks"},
+	{name: "json", boolean: true, instead: "remove it: logs are JSON already; see ROUTER_LOG_FORMAT"},
+	{name: "qr", boolean: true, instead: "remove it: nobody logs in by hand"},
+	{name: "qr-format", instead: "remove it: nobody logs in by hand"},
+	{name: "nickname", instead: "remove it: there is one account"},
+
+	{name: "tun", instead: "a flag of tailscaled: use ROUTER_MODE"},
+	{name: "state", instead: "a flag of tailscaled: use ROUTER_STATE"},
+	{name: "statedir", instead: "a flag of tailscaled: use ROUTER_STATE"},
+	{name: "socket", instead: "a flag of tailscaled: use ROUTER_SOCKET"},
+	{name: "port", instead: "a flag of tailscaled: use ROUTER_UDP_PORT"},
+}
+
+// extraSettings reads TS_EXTRA_ARGS: what has a variable of its own becomes a
+// setting of that variable, the rest goes to c. Values are not shown in
+// problems with flags that are refused: people write keys there.
+func extraSettings(args setting, c *Config, r *report) map[string]setting {
+	settings := map[string]setting{}
+	words, err := splitWords(args.value)
+	if err != nil {
+		r.problem(extraArgs, args.name, err)
+		return settings
+	}
+	for i := 0; i < len(words); i++ {
+		body, isFlag := strings.CutPrefix(words[i], "-")
+		name, value, hasValue := strings.Cut(strings.TrimPrefix(body, "-"), "=")
+		if !isFlag || !label.MatchString(name) {
+			r.problemf(extraArgs, args.name, fmt.Sprintf("word %d is not a flag (and not shown, as it may be a credential): write --flag=value", i+1))
+			continue
+		}
+		spelled := args.name + " --" + name
+		next := i+1 < len(words) && !strings.HasPrefix(words[i+1], "-")
+
+		known := slices.IndexFunc(upFlags, func(f upFlag) bool { return f.name == name })
+		if known < 0 || upFlags[known].instead != "" {
+			if !hasValue && next {
+				i++
+			}
+			r.problemf(extraArgs, spelled, refuseUp(known, name))
+			continue
+		}
+
+		f := upFlags[known]
+		switch {
+		case hasValue:
+		case f.boolean:
+			value = "true"
+		case next:
+			i++
+			value = words[i]
+		default:
+			r.problemf(extraArgs, spelled, "the value is missing: write --"+name+"=VALUE")
+			continue
+		}
+		if f.variable != "" {
+			if f.translate != nil {
+				value = f.translate(value)
+			}
+			settings[f.variable] = setting{spelled, value}
+			continue
+		}
+		warning, err := f.apply(c, value)
+		if err != nil {
+			r.problem(extraArgs, spelled, err)
+		}
+		if warning != "" {
+			r.warn(spelled, warning)
+		}
+	}
+	return settings
+}
+
+// refuseUp says what to do about the flag at that place of upFlags, or about
+// an unknown one.
+func refuseUp(known int, name string) string {
+	if known >= 0 {
+		return "not for this router: " + upFlags[known].instead
+	}
+	var names []string
+	for _, f := range upFlags {
+		if f.instead == "" {
+			names = append(names, f.name)
+		}
+	}
+	if near := suggest(name, names); near != "" {
+		return "no such flag of `tailscale up`; did you mean --" + near + "?"
+	}
+	return "no such flag of `tailscale up`: remove it"
+}
+
+func boolean(set func(*Config, bool)) func(*Config, string) (string, error) {
+	return func(c *Config, value string) (string, error) {
+		on, err := parseBool(value)
+		if err == nil {
+			set(c, on)
+		}
+		return "", err
+	}
+}
+
+const dnsIgnored = "ignored: the router uses the VPC's resolver, never the tailnet's DNS settings"
+
+func ignoreDNS(_ *Config, value string) (warning string, err error) {
+	if on, err := parseBool(value); err != nil || !on {
+		return "", err
+	}
+	return dnsIgnored, nil
+}
+
+func netfilterMode(_ *Config, value string) (warning string, err error) {
+	if value != "on" {
+		return "", fmt.Errorf("%s is not supported: remove it; the router sets up netfilter itself in kernel mode, and userspace mode has none", quote(value))
+	}
+	return "", nil
+}
+
+// fullTags adds the "tag:" that `tailscale up` lets people leave out.
+func fullTags(value string) string {
+	tags := strings.Split(value, ",")
+	for i, t := range tags {
+		if t = strings.TrimSpace(t); t != "" && !strings.Contains(t, ":") {
+			tags[i] = "tag:" + t
+		}
+	}
+	return strings.Join(tags, ",")
+}
+
+// boundedTimeout drops a timeout of zero, which is for ever: the router never
+// gives up anyway.
+func boundedTimeout(value string) string {
+	if d, err := time.ParseDuration(value); err == nil && d == 0 {
+		return ""
+	}
+	return value
+}
+
+// splitWords splits as a POSIX shell does: at blanks, with single quotes,
+// double quotes and backslashes, but without expanding anything.
+func splitWords(s string) ([]string, error) {
+	var (
+		words  []string
+		word   strings.Builder
+		inWord bool
+		quoted rune // the open quote, or 0
+		escape bool
+	)
+	for _, c := range s {
+		switch {
+		case escape:
+			// Between double quotes, a backslash only escapes these.
+			if quoted == '"' && !strings.ContainsRune("\"\\$`", c) {
+				word.WriteRune('\\')
+			}
+			word.WriteRune(c)
+			escape = false
+		case c == '\\' && quoted != '\'':
+			escape, inWord = true, true
+		case quoted != 0 && c == quoted:
+			quoted = 0
+		case quoted != 0:
+			word.WriteRune(c)
+		case c == '\'' || c == '"':
+			quoted, inWord = c, true
+		case strings.ContainsRune(" \t\r\n", c):
+			if inWord {
+				words = append(words, word.String())
+				word.Reset()
+				inWord = false
+			}
+		default:
+			word.WriteRune(c)
+			inWord = true
+		}
+	}
+	switch {
+	case quoted != 0:
+		return nil, fmt.Errorf("a quote (%c) is left open: close it, or escape it with a backslash", quoted)
+	case escape:
+		return nil, errors.New("a backslash at the end escapes nothing: remove it")
+	case inWord:
+		words = append(words, word.String())
+	}
+	return words, nil
+}

@@ -1,0 +1,166 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+// input is what the operator wrote, before any of it is understood.
+type input struct {
+	flags map[string]string // by name, without dashes
+	env   map[string]string
+	extra map[string]setting // by variable, from TS_EXTRA_ARGS
+}
+
+// setting is a value and the spelling it came under.
+type setting struct{ name, value string }
+
+// readInput takes arguments and environment apart. Its only error is
+// [flag.ErrHelp]; problems go to r.
+func readInput(args, environ []string, r *report) (input, error) {
+	in := input{flags: map[string]string{}, env: map[string]string{}}
+	for _, e := range environ {
+		name, value, ok := strings.Cut(e, "=")
+		if _, again := in.env[name]; ok && !again { // the first one counts, as in os.Getenv
+			in.env[name] = value
+		}
+	}
+	return in, in.readFlags(args, r)
+}
+
+func (in input) readFlags(args []string, r *report) error {
+	fs := flag.NewFlagSet("router", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	for _, name := range flagNames() {
+		fs.Func(name, "", func(value string) error {
+			in.flags[name] = value
+			return nil
+		})
+	}
+	for len(args) > 0 {
+		err := fs.Parse(args)
+		rest := fs.Args()
+		switch {
+		case errors.Is(err, flag.ErrHelp):
+			return err
+		case err != nil && strings.HasPrefix(err.Error(), "bad flag syntax"), err == nil && len(rest) > 0:
+			r.problemf("", "arguments", quote(rest[0])+" is not a flag: write settings as --name value")
+			rest = rest[1:]
+		case err != nil:
+			// Parse stops behind the flag it does not like; what follows gets
+			// its own problems, all at once.
+			culprit := args[len(args)-len(rest)-1]
+			name, _, hasValue := strings.Cut(strings.TrimLeft(culprit, "-"), "=")
+			r.problemf("", "--"+name, flagProblem(name))
+			if !hasValue && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+				rest = rest[1:]
+			}
+		}
+		args = rest
+	}
+	return nil
+}
+
+func flagProblem(name string) string {
+	switch name {
+	case "auth-key", "authkey", "ts-authkey", "ts-auth-key":
+		return "no such flag, since arguments are visible to every process: give the key as TS_AUTHKEY, or a secret's name as --auth-secret"
+	}
+	if slices.Contains(flagNames(), name) {
+		return "the value is missing: write --" + name + " VALUE"
+	}
+	if near := suggest(name, flagNames()); near != "" {
+		return "no such flag; did you mean --" + near + "?"
+	}
+	return "no such flag; --help lists all"
+}
+
+// unknown reports names under our prefix that mean nothing: most likely a slip
+// that would otherwise leave a setting at its default.
+func (in input) unknown(r *report) {
+	names := ours()
+	for _, name := range slices.Sorted(maps.Keys(in.env)) {
+		word, ok := strings.CutPrefix(name, prefix)
+		if !ok || slices.Contains(names, word) {
+			continue
+		}
+		text := "no such variable; --help lists all"
+		if near := suggest(word, names); near != "" {
+			text = "no such variable; did you mean " + prefix + near + "?"
+		}
+		r.problemf("", name, text)
+	}
+}
+
+// lookup finds the setting that counts for v: the flag, its own name, other
+// programs' names, TS_EXTRA_ARGS. An empty value does not count, unless v says
+// that this is a mistake. A value "file:PATH" is read from that file.
+func (in input) lookup(v variable) (s setting, found bool, err error) {
+	candidates := []setting{}
+	if value, ok := in.flags[v.flag]; ok {
+		candidates = append(candidates, setting{"--" + v.flag, value})
+	}
+	if value, ok := in.env[v.name]; ok {
+		candidates = append(candidates, setting{v.name, value})
+	}
+	for _, s := range candidates {
+		if strings.TrimSpace(s.value) == "" && v.example != "" {
+			return s, true, fmt.Errorf("the value is empty: write %s, or remove it for the default, %s", v.example, v.fallback)
+		}
+		if strings.TrimSpace(s.value) != "" {
+			break
+		}
+	}
+	for _, alias := range v.aliases {
+		candidates = append(candidates, setting{alias, in.env[alias]})
+	}
+	candidates = append(candidates, in.extra[v.name])
+	for _, s := range candidates {
+		s.value = strings.TrimSpace(s.value)
+		if s.value == "" {
+			continue
+		}
+		if path, ok := strings.CutPrefix(s.value, "file:"); ok {
+			s.value, err = readFile(path)
+		}
+		return s, true, err
+	}
+	return setting{v.name, v.fallback}, false, nil
+}
+
+// No setting is longer; a device or a wrong file would be.
+const longestFile = 64 << 10
+
+func readFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fileError(path, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, longestFile+1))
+	if err != nil {
+		return "", fileError(path, err)
+	}
+	value := strings.TrimSpace(string(data))
+	if len(data) > longestFile {
+		return "", fmt.Errorf("the file %s is longer than %d bytes: name one that holds just the value", quote(path), longestFile)
+	}
+	if value == "" {
+		return "", fmt.Errorf("the file %s is empty: write the value into it", quote(path))
+	}
+	return value, nil
+}
+
+func fileError(path string, err error) error {
+	if e, ok := errors.AsType[*os.PathError](err); ok {
+		err = e.Err // which repeats neither the path nor the system call
+	}
+	return fmt.Errorf("reading the file %s: %w", quote(path), err)
+}

@@ -1,0 +1,73 @@
+package config
+
+import (
+	"strings"
+)
+
+// Load reads the configuration from arguments (without the program's and the
+// command's name) and an environment as of os.Environ. Besides those it reads
+// only the files that values name with "file:".
+//
+// The error is [flag.ErrHelp] where the arguments ask for help, else an
+// [*Error] with every problem there is.
+func Load(args, environ []string) (Config, error) {
+	r := &report{}
+	in, err := readInput(args, environ, r)
+	if err != nil {
+		return Config{}, err
+	}
+	in.unknown(r)
+	in.unsupported(r)
+
+	c := Config{SNAT: true}
+	if s, found, err := in.lookup(find(extraArgs)); found && err == nil {
+		in.extra = extraSettings(s, &c, r)
+	}
+	given := map[string]setting{}
+	for _, v := range variables {
+		if s, found := in.apply(v, &c, r); found {
+			given[v.name] = s
+		}
+	}
+	notYet(&c, given, r)
+	check(&c, given, r)
+	if err := r.err(); err != nil {
+		return Config{}, err
+	}
+	c.Warnings = r.warnings
+	return c, nil
+}
+
+// LoadListen reads just ROUTER_LISTEN, for commands that talk to the running
+// router and have no business with its credentials. Arguments are those of
+// [Load]; see [LocalURL] for what to do with the result.
+func LoadListen(args, environ []string) (string, error) {
+	r := &report{}
+	in, err := readInput(args, environ, r)
+	if err != nil {
+		return "", err
+	}
+	var c Config
+	in.apply(find("ROUTER_LISTEN"), &c, r)
+	if err := r.err(); err != nil {
+		return "", err
+	}
+	return c.Listen, nil
+}
+
+// apply sets v in c, to its default where the operator gave nothing.
+func (in input) apply(v variable, c *Config, r *report) (s setting, found bool) {
+	s, found, err := in.lookup(v)
+	if err == nil && s.value != "" {
+		err = v.set(c, s.name, s.value)
+	}
+	if err != nil {
+		r.problem(v.name, s.name, err)
+	}
+	for _, alias := range v.aliases {
+		if strings.HasPrefix(alias, "TAILSCALE_") && strings.TrimSpace(in.env[alias]) != "" {
+			r.warn(alias, "an old name: use "+v.name)
+		}
+	}
+	return s, found
+}

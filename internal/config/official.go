@@ -1,0 +1,41 @@
+package config
+
+import "strings"
+
+// Variables of the official image that mean something else here, or nothing.
+// Those left out need no word: they switch on what is always on.
+var (
+	officialRefused = []struct{ name, instead string }{
+		{"TS_CLIENT_SECRET", "not read: give the OAuth client secret as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
+		{"TS_ID_TOKEN", "not read: remove it; the router gets its tokens itself, see TS_CLIENT_ID"},
+	}
+	officialIgnored = []struct{ name, why string }{
+		{"TS_TAILSCALED_EXTRA_ARGS", "ignored: there is no separate tailscaled; see ROUTER_UDP_PORT, ROUTER_STATE, ROUTER_MODE and ROUTER_SOCKET"},
+		{"TS_DEST_IP", "ignored: the router forwards routes, not single ports"},
+		{"TS_EXPERIMENTAL_DEST_DNS_NAME", "ignored: the router forwards routes, not single ports"},
+		{"TS_TAILNET_TARGET_IP", "ignored: the router forwards from the tailnet, not into it"},
+		{"TS_TAILNET_TARGET_FQDN", "ignored: the router forwards from the tailnet, not into it"},
+		{"TS_SERVE_CONFIG", "ignored: the router serves nothing of its own"},
+		{"TS_SOCKS5_SERVER", "ignored: there is no proxy into the tailnet"},
+		{"TS_OUTBOUND_HTTP_PROXY_LISTEN", "ignored: there is no proxy into the tailnet"},
+		{"TS_HEALTHCHECK_ADDR_PORT", "ignored: health is served on ROUTER_LISTEN"},
+		{"TS_KUBE_SECRET", "ignored: state lives where ROUTER_STATE says"},
+	}
+)
+
+// unsupported keeps a move from the official image from failing silently.
+func (in input) unsupported(r *report) {
+	for _, v := range officialRefused {
+		if strings.TrimSpace(in.env[v.name]) != "" {
+			r.problemf("", v.name, v.instead)
+		}
+	}
+	for _, v := range officialIgnored {
+		if strings.TrimSpace(in.env[v.name]) != "" {
+			r.warn(v.name, v.why)
+		}
+	}
+	if on, err := parseBool(strings.TrimSpace(in.env["TS_ACCEPT_DNS"])); err == nil && on {
+		r.warn("TS_ACCEPT_DNS", dnsIgnored)
+	}
+}

@@ -1,0 +1,309 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/routes"
+	"subnetrouter/internal/secret"
+)
+
+// urlPassword matches the credentials in a URL.
+var urlPassword = regexp.MustCompile(`(?s)//.*@`)
+
+// quote returns a value for an error message, without credentials.
+func quote(s string) string {
+	return strconv.Quote(secret.Scrub(urlPassword.ReplaceAllString(s, "//<redacted>@")))
+}
+
+// choice reads one of a closed set of words.
+func choice[T any](s string, words []string, values []T) (T, error) {
+	if i := slices.Index(words, s); i >= 0 {
+		return values[i], nil
+	}
+	var zero T
+	last := len(words) - 1
+	return zero, fmt.Errorf("%s is not a choice: write %s or %s", quote(s), strings.Join(words[:last], ", "), words[last])
+}
+
+func parseMode(s string) (Mode, error) {
+	return choice(s, []string{"auto", "userspace", "kernel"}, []Mode{ModeAuto, ModeUserspace, ModeKernel})
+}
+
+func parseSwitch(s string) (bool, error) {
+	return choice(s, []string{"off", "on"}, []bool{false, true})
+}
+
+func parseLogLevel(s string) (slog.Level, error) {
+	return choice(s, []string{"debug", "info", "warn", "error"}, []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError})
+}
+
+func parseLogFormat(s string) (string, error) {
+	words := []string{"json", "text"}
+	return choice(s, words, words)
+}
+
+// parseBool takes what the official image and the flags of `tailscale up` take.
+func parseBool(s string) (bool, error) {
+	b, err := strconv.ParseBool(s)
+	if err != nil {
+		return false, fmt.Errorf("%s is not a choice: write true or false", quote(s))
+	}
+	return b, nil
+}
+
+// duration returns a parser of durations from least to most.
+func duration(least, most time.Duration) func(string) (time.Duration, error) {
+	return func(s string) (time.Duration, error) {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			example := "30s or 5m"
+			if _, err := strconv.ParseUint(s, 10, 16); err == nil {
+				example = s + "s"
+			}
+			return 0, fmt.Errorf("%s is not a duration: write one such as %s", quote(s), example)
+		}
+		if d < least || d > most {
+			return 0, fmt.Errorf("%s is out of bounds: write %s to %s", quote(s), short(least), short(most))
+		}
+		return d, nil
+	}
+}
+
+// short prints a duration as people write it: 24h, not 24h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// integer returns a parser of whole numbers from least to most.
+func integer[T int | uint16 | uint32](least, most T) func(string) (T, error) {
+	return func(s string) (T, error) {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || n < int64(least) || n > int64(most) {
+			return 0, fmt.Errorf("%s is not a number from %d to %d", quote(s), least, most)
+		}
+		return T(n), nil
+	}
+}
+
+func parseSite(s string) (*uint32, error) {
+	site, err := integer[uint32](0, routes.MaxSite)(s)
+	return &site, err
+}
+
+// hostPort reads an address with a fixed port.
+func hostPort(s string) (host, port string, err error) {
+	host, port, err = net.SplitHostPort(s)
+	if err != nil {
+		example := ":9002 or 127.0.0.1:9002"
+		if _, err := parsePort(s); err == nil {
+			example = ":" + s
+		} else if a, err := netip.ParseAddr(s); err == nil {
+			example = net.JoinHostPort(a.String(), "9002")
+		}
+		return "", "", fmt.Errorf("%s is not host:port: write one such as %s", quote(s), example)
+	}
+	if _, err := netip.ParseAddr(host); host != "" && err != nil && !validDomain(host) {
+		return "", "", fmt.Errorf("%s has a malformed host: write an address or a name, as in 127.0.0.1:9002", quote(s))
+	}
+	if _, err := parsePort(port); err != nil {
+		return "", "", fmt.Errorf("%s has a malformed port: write 1 to 65535 behind the colon", quote(s))
+	}
+	return host, port, nil
+}
+
+var parsePort = integer[uint16](1, 65535)
+
+func parseListen(s string) (string, error) {
+	host, port, err := hostPort(s)
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// parseDebugListen keeps profiles, which hold memory, off the network unless
+// the operator names an address.
+func parseDebugListen(s string) (string, error) {
+	if s == "off" {
+		return "", nil
+	}
+	host, port, err := hostPort(s)
+	if err != nil {
+		return "", err
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func parseProbes(s string) ([]string, error) {
+	return list(s, func(element string) (string, error) {
+		host, port, err := hostPort(element)
+		if err == nil && host == "" {
+			err = fmt.Errorf("%s has no host: write host:port, such as 10.0.3.4:5432", quote(element))
+		}
+		return net.JoinHostPort(host, port), err
+	})
+}
+
+var tag = regexp.MustCompile(`^tag:[a-zA-Z][a-zA-Z0-9-]*$`)
+
+func parseTags(s string) ([]string, error) {
+	return list(s, func(element string) (string, error) {
+		if !tag.MatchString(element) {
+			return "", fmt.Errorf("%s is not a tag: write tag: and a letter, then letters, digits and dashes, such as tag:subnet-router", quote(element))
+		}
+		return element, nil
+	})
+}
+
+// list reads a comma list, each element once; the error joins all errors.
+func list(s string, parse func(string) (string, error)) ([]string, error) {
+	var (
+		out  []string
+		errs []error
+	)
+	for i, element := range strings.Split(s, ",") {
+		element = strings.TrimSpace(element)
+		if element == "" {
+			errs = append(errs, fmt.Errorf("element %d is empty: remove the extra comma", i+1))
+			continue
+		}
+		v, err := parse(element)
+		if err != nil {
+			errs = append(errs, err)
+		} else if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// A label of DNS (RFC 1123); a name is labels with dots between.
+var label = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
+
+func validDomain(s string) bool {
+	labels := strings.Split(strings.TrimSuffix(s, "."), ".")
+	return len(s) <= 254 && !slices.ContainsFunc(labels, func(l string) bool { return !label.MatchString(l) })
+}
+
+func parseHostname(s string) (string, error) {
+	if !label.MatchString(s) {
+		return "", fmt.Errorf("%s is not a host name: write at most 63 letters, digits and dashes, without a dash at either end", quote(s))
+	}
+	return s, nil
+}
+
+func parseURL(s string) (string, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return "", fmt.Errorf("%s is not an http or https URL: write one such as https://headscale.example.com", quote(s))
+	case u.User != nil:
+		return "", fmt.Errorf("%s holds a user name or password: remove it", quote(s))
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", fmt.Errorf("%s goes on behind the path: remove what follows ? or #", quote(s))
+	}
+	return strings.TrimRight(s, "/"), nil
+}
+
+func parseAbsolute(s string) (string, error) {
+	if !filepath.IsAbs(s) {
+		return "", fmt.Errorf("%s is not an absolute path: write one that starts with /", quote(s))
+	}
+	return filepath.Clean(s), nil
+}
+
+// sun_path has 108 bytes on Linux and 104 on macOS, the last one a NUL.
+const longestSocket = 103
+
+func parseSocket(s string) (string, error) {
+	path, err := parseAbsolute(s)
+	if err == nil && len(path) > longestSocket {
+		return "", fmt.Errorf("%s is too long for a socket: write at most %d bytes", quote(s), longestSocket)
+	}
+	return path, err
+}
+
+func parseState(s string) (string, error) {
+	if s == "mem:" {
+		return "", nil
+	}
+	if !filepath.IsAbs(s) {
+		return "", fmt.Errorf("%s is not a place for state: write mem: or an absolute path such as /var/lib/tailscale", quote(s))
+	}
+	return filepath.Clean(s), nil
+}
+
+// parseAuthKey knows the usual mistakes; it shows nothing of the value.
+func parseAuthKey(s string) (secret.String, error) {
+	switch {
+	case strings.HasPrefix(s, "arn:"):
+		return "", errors.New("this is an ARN, not a key: write it to ROUTER_AUTH_SECRET")
+	case strings.HasPrefix(s, "{"):
+		return "", errors.New("this is JSON, not a key: write the key alone, or store the JSON in Secrets Manager and name it in ROUTER_AUTH_SECRET")
+	case strings.HasPrefix(s, "tskey-api-"):
+		return "", errors.New("this is an API access token, which cannot register a node: write an auth key or an OAuth client secret")
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", errors.New("the key holds blanks or other characters that no key has: write the key alone, on one line")
+	}
+	return secret.String(s), nil
+}
+
+func parseWord(s string) (string, error) {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return "", fmt.Errorf("%s holds blanks: remove them", quote(s))
+	}
+	return s, nil
+}
+
+func parseText(s string) (string, error) { return s, nil }
+
+// parseSources refuses written-out CIDRs that may not be advertised, alone or
+// taken together: two harmless halves can be a default route.
+func parseSources(s string) ([]routes.Source, error) {
+	sources, err := routes.ParseSources(s)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		static []netip.Prefix
+		errs   []error
+	)
+	for _, source := range sources {
+		if source.Kind != routes.Static {
+			continue
+		}
+		static = append(static, source.Prefix)
+		if err := routes.Refuse(source.Prefix); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		for _, p := range routes.Normalize(static) {
+			if err := routes.Refuse(p); err != nil {
+				errs = append(errs, fmt.Errorf("taken together, %w", err))
+			}
+		}
+	}
+	return sources, errors.Join(errs...)
+}

@@ -1,0 +1,76 @@
+package config
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestParseSecretRef(t *testing.T) {
+	const arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale/key-AbCdEf"
+	for s, want := range map[string]SecretRef{
+		"tailscale/auth-key":      {ID: "tailscale/auth-key"},
+		arn:                       {ID: arn},
+		arn + ":password::":       {ID: arn, JSONKey: "password"},
+		arn + "::AWSPREVIOUS:":    {ID: arn, VersionStage: "AWSPREVIOUS"},
+		arn + ":::0b1e-11":        {ID: arn, VersionID: "0b1e-11"},
+		arn + ":a:AWSCURRENT:id1": {ID: arn, JSONKey: "a", VersionStage: "AWSCURRENT", VersionID: "id1"},
+		arn + ":password":         {ID: arn, JSONKey: "password"},
+	} {
+		if got, err := parseSecretRef(s); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", s, got, err)
+		}
+	}
+	for id, region := range map[string]string{arn: "eu-west-1", "name": "", "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:x": "cn-north-1"} {
+		ref, err := parseSecretRef(id)
+		if err != nil || ref.Region() != region || ref.IsZero() {
+			t.Errorf("%s: %q, %v", id, ref.Region(), err)
+		}
+	}
+	if !(SecretRef{}).IsZero() {
+		t.Error("the zero reference names something")
+	}
+}
+
+func TestSplitWords(t *testing.T) {
+	for s, want := range map[string][]string{
+		"":                  nil,
+		"  ":                nil,
+		"a b\tc\nd":         {"a", "b", "c", "d"},
+		`a' 'b "c d"`:       {"a b", "c d"},
+		`'' ""`:             {"", ""},
+		`a\ b \'`:           {"a b", "'"},
+		`"a\"b\\c\d" '\n'`:  {`a"b\c\d`, `\n`},
+		`--x='a "b"'--y`:    {`--x=a "b"--y`},
+		`"it's" 'say "hi"'`: {"it's", `say "hi"`},
+	} {
+		if got, err := splitWords(s); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q, %v; want %q", s, got, err, want)
+		}
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	for word, want := range map[string]string{
+		"ROUTER_ROUTE": "ROUTER_ROUTES", "ROUTER_RUOTES": "ROUTER_ROUTES", "ROUTER_SOCKETS": "ROUTER_SOCKET",
+		"ROUTER_ROUTES": "ROUTER_ROUTES", "ROUTER_XYZUVW": "", "": "",
+	} {
+		if got := suggest(word, []string{"ROUTER_SOCKET", "ROUTER_ROUTES"}); got != want {
+			t.Errorf("%s: %q, want %q", word, got, want)
+		}
+	}
+	if d := distance("kitten", "sitting"); d != 3 {
+		t.Errorf("distance = %d", d)
+	}
+}
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		10 * time.Second: "10s", time.Minute: "1m", 10 * time.Minute: "10m", 110 * time.Second: "1m50s",
+		time.Hour: "1h", 24 * time.Hour: "24h", 90 * time.Minute: "1h30m", time.Hour + time.Second: "1h0m1s",
+	} {
+		if got := short(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}

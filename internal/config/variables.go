@@ -1,0 +1,263 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/routes"
+	"subnetrouter/internal/secret"
+)
+
+// variable is one setting. The table below drives parsing, the names that are
+// known, precedence, the order of problems, and [Usage].
+type variable struct {
+	name     string   // what it is called here
+	flag     string   // without dashes; "" = none
+	aliases  []string // other programs' names, by precedence
+	fallback string   // parsed where nothing is set; "" = the zero value
+	shown    string   // the default in words, where fallback does not tell
+	meaning  string   // one sentence or two
+	example  string   // set: an empty value is a mistake, and this is what to write
+
+	// set parses a value into c, or leaves c alone. name is the spelling that
+	// the value came under.
+	set func(c *Config, name, value string) error
+}
+
+// into makes a set function of a parser and the place for its result.
+func into[T any](field func(*Config) *T, parse func(string) (T, error)) func(*Config, string, string) error {
+	return func(c *Config, _, value string) error {
+		v, err := parse(value)
+		if err == nil {
+			*field(c) = v
+		}
+		return err
+	}
+}
+
+var variables = []variable{
+	{
+		name: "ROUTER_AUTH_SECRET", flag: "auth-secret",
+		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. The secret is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret.",
+		set:     into(func(c *Config) *SecretRef { return &c.AuthSecret }, parseSecretRef),
+	},
+	{
+		name: "ROUTER_AUTH_SECRET_KEY", flag: "auth-secret-key",
+		meaning: "Key of the credential in the secret's JSON, if it is none of the above.",
+		set:     into(func(c *Config) *string { return &c.AuthSecretKey }, parseText),
+	},
+	{
+		// No flag: every process on the machine can read another's arguments.
+		name: "TS_AUTHKEY", aliases: []string{"TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"},
+		meaning: "A literal auth key or OAuth client secret, for tests and laptops. It has no flag, since arguments are visible to every process.",
+		set:     into(func(c *Config) *secret.String { return &c.AuthKey }, parseAuthKey),
+	},
+	{
+		name: "TS_CLIENT_ID", flag: "client-id",
+		meaning: "Workload identity federation instead of a stored credential: the client ID of the federated identity. Not yet supported.",
+		set:     into(func(c *Config) *string { return &c.ClientID }, parseWord),
+	},
+	{
+		name: "TS_AUDIENCE", flag: "audience",
+		meaning: "The audience that the federated identity expects. Not yet supported.",
+		set:     into(func(c *Config) *string { return &c.Audience }, parseWord),
+	},
+	{
+		name: "ROUTER_TAGS", flag: "tags", fallback: "tag:subnet-router",
+		meaning: "Comma list of tags for auth keys that the router mints.",
+		set:     into(func(c *Config) *[]string { return &c.Tags }, parseTags),
+	},
+	{
+		name: "ROUTER_HOSTNAME", flag: "hostname", aliases: []string{"TS_HOSTNAME", "TAILSCALE_HOSTNAME"},
+		shown:   "from the task's family",
+		meaning: "Name of the node in the tailnet: one DNS label.",
+		set:     into(func(c *Config) *string { return &c.Hostname }, parseHostname),
+	},
+	{
+		name: "ROUTER_CONTROL_URL", flag: "control-url", aliases: []string{"TS_CONTROL_URL"},
+		shown:   "Tailscale's",
+		meaning: "Control server; Headscale works.",
+		set:     into(func(c *Config) *string { return &c.ControlURL }, parseURL),
+	},
+	{
+		name: "ROUTER_API_URL", flag: "api-url",
+		shown:   "Tailscale's",
+		meaning: "API that mints auth keys from an OAuth client secret or a federated identity.",
+		set:     into(func(c *Config) *string { return &c.APIURL }, parseURL),
+	},
+	{
+		name: "ROUTER_ROUTES", flag: "routes", aliases: []string{"TS_ROUTES", "TAILSCALE_ADVERTISE_ROUTES"},
+		fallback: "vpc", example: "vpc, subnet or CIDRs such as 10.0.0.0/16",
+		meaning: "Comma list of what to advertise: vpc (every CIDR associated with the VPC), subnet (the task's own), a CIDR; not yet supported: subnets:TAG=VALUE, peerings (what the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list).",
+		set:     into(func(c *Config) *[]routes.Source { return &c.Routes }, parseSources),
+	},
+	{
+		name: "ROUTER_EXCLUDE_ROUTES", flag: "exclude-routes",
+		meaning: "Comma list of CIDRs that are never advertised.",
+		set:     into(func(c *Config) *[]netip.Prefix { return &c.ExcludeRoutes }, routes.ParsePrefixes),
+	},
+	{
+		name: "ROUTER_SITE_ID", flag: "site-id",
+		meaning: "Advertise IPv4 as 4via6 under this site, 0 to 65535, for VPCs that overlap. Not yet supported.",
+		set:     into(func(c *Config) **uint32 { return &c.SiteID }, parseSite),
+	},
+	{
+		name: "ROUTER_REFRESH", flag: "refresh", fallback: "5m",
+		meaning: "How often routes and credential are looked up again, give or take some jitter; 10s to 24h.",
+		set:     into(func(c *Config) *time.Duration { return &c.Refresh }, duration(10*time.Second, 24*time.Hour)),
+	},
+	{
+		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
+		meaning: "Where the node's keys live: mem: (an ephemeral node, new at every start) or an absolute folder.",
+		set:     into(func(c *Config) *string { return &c.StateDir }, parseState),
+	},
+	{
+		name: "ROUTER_MODE", flag: "mode", aliases: []string{"TS_USERSPACE"}, fallback: "auto",
+		meaning: "How traffic reaches the VPC: userspace, kernel, or auto: kernel where the task may, else userspace. TS_USERSPACE is true or false (kernel).",
+		set:     setMode,
+	},
+	{
+		name: "ROUTER_UDP_PORT", flag: "udp-port", fallback: "41641",
+		meaning: "WireGuard port; 0 takes any free one.",
+		set:     into(func(c *Config) *uint16 { return &c.UDPPort }, integer[uint16](0, 65535)),
+	},
+	{
+		name: "ROUTER_LISTEN", flag: "listen", aliases: []string{"TS_LOCAL_ADDR_PORT"}, fallback: ":9002",
+		meaning: "host:port of /metrics, /healthz, /readyz and /status.",
+		set:     into(func(c *Config) *string { return &c.Listen }, parseListen),
+	},
+	{
+		name: "ROUTER_DRAIN_TIMEOUT", flag: "drain-timeout", fallback: "60s",
+		meaning: "Upper bound of the drain on SIGTERM; 1s to 1h. ECS kills the task after its stopTimeout, at most 120s on Fargate: above 110s is a warning.",
+		set:     into(func(c *Config) *time.Duration { return &c.DrainTimeout }, duration(time.Second, time.Hour)),
+	},
+	{
+		name: "ROUTER_BOOT_TIMEOUT", flag: "boot-timeout", aliases: []string{"TS_BOOT_TIMEOUT"}, fallback: "60s",
+		meaning: "Past it, the log and /readyz say loudly what is missing, and the router keeps trying; 1s to 1h.",
+		set:     into(func(c *Config) *time.Duration { return &c.BootTimeout }, duration(time.Second, time.Hour)),
+	},
+	{
+		name: "ROUTER_PROBE", flag: "probe",
+		meaning: "Comma list of host:port behind the router; it is not ready while they fail. Not yet supported.",
+		set:     into(func(c *Config) *[]string { return &c.Probes }, parseProbes),
+	},
+	{
+		name: "ROUTER_FLOW_LOG", flag: "flow-log", fallback: "off",
+		meaning: "on: one JSON line per finished flow, with the identity in the tailnet. Not yet supported.",
+		set:     into(func(c *Config) *bool { return &c.FlowLog }, parseSwitch),
+	},
+	{
+		name: "ROUTER_MAX_FLOWS", flag: "max-flows",
+		shown:   "from the memory limit",
+		meaning: "New flows beyond this many are refused. Not yet supported.",
+		set:     into(func(c *Config) *int { return &c.MaxFlows }, integer(1, mostFlows)),
+	},
+	{
+		name: "ROUTER_MAX_FLOWS_PER_PEER", flag: "max-flows-per-peer",
+		shown:   "from the memory limit",
+		meaning: "The same for the flows of one peer; at most ROUTER_MAX_FLOWS. Not yet supported.",
+		set:     into(func(c *Config) *int { return &c.MaxFlowsPerPeer }, integer(1, mostFlows)),
+	},
+	{
+		name: "ROUTER_DEBUG_LISTEN", flag: "debug-listen", aliases: []string{"TS_DEBUG_ADDR_PORT"}, shown: "off",
+		meaning: "host:port of Go's pprof; without a host, the loopback address.",
+		set:     into(func(c *Config) *string { return &c.DebugListen }, parseDebugListen),
+	},
+	{
+		name: "ROUTER_LOG_LEVEL", flag: "log-level", fallback: "info",
+		meaning: "debug, info, warn or error.",
+		set:     into(func(c *Config) *slog.Level { return &c.LogLevel }, parseLogLevel),
+	},
+	{
+		name: "ROUTER_LOG_FORMAT", flag: "log-format", fallback: "json",
+		meaning: "json or text.",
+		set:     into(func(c *Config) *string { return &c.LogFormat }, parseLogFormat),
+	},
+	{
+		name: "ROUTER_SOCKET", flag: "socket", aliases: []string{"TS_SOCKET"}, fallback: "/var/run/tailscale/tailscaled.sock",
+		meaning: "Socket for the tailscale command; where it cannot be made, the router warns and runs without.",
+		set:     into(func(c *Config) *string { return &c.Socket }, parseSocket),
+	},
+	{
+		name: extraArgs, flag: "extra-args", aliases: []string{"TAILSCALE_ADDITIONAL_FLAGS"},
+		meaning: "Flags of `tailscale up`, quoted as in a shell: those that a router has a use for; each yields to its own variable.",
+		set:     func(*Config, string, string) error { return nil }, // read ahead of the others: see extraSettings
+	},
+	{
+		name:    metadataURI,
+		meaning: "Task metadata endpoint; ECS sets it. Without it, routes must be CIDRs.",
+		set:     into(func(c *Config) *string { return &c.MetadataURI }, parseURL),
+	},
+}
+
+const (
+	extraArgs   = "TS_EXTRA_ARGS"
+	metadataURI = "ECS_CONTAINER_METADATA_URI_V4"
+
+	// A flow costs kilobytes, so this bounds typing errors, not machines.
+	mostFlows = 10_000_000
+)
+
+// setMode also reads the official image's switch.
+func setMode(c *Config, name, value string) error {
+	if name != "TS_USERSPACE" {
+		m, err := parseMode(value)
+		if err == nil {
+			c.Mode = m
+		}
+		return err
+	}
+	userspace, err := parseBool(value)
+	if err != nil {
+		return err
+	}
+	c.Mode = ModeKernel
+	if userspace {
+		c.Mode = ModeUserspace
+	}
+	return nil
+}
+
+// find returns the variable of that name.
+func find(name string) variable {
+	i := rank(name)
+	if i == len(variables) {
+		panic("config: no variable " + name)
+	}
+	return variables[i]
+}
+
+// rank returns a variable's place in the table; unknown ones come last.
+func rank(name string) int {
+	if i := slices.IndexFunc(variables, func(v variable) bool { return v.name == name }); i >= 0 {
+		return i
+	}
+	return len(variables)
+}
+
+// prefix is of the variables that only this program has.
+const prefix = "ROUTER_"
+
+// ours returns the names under the prefix, without it.
+func ours() []string {
+	var names []string
+	for _, v := range variables {
+		if name, ok := strings.CutPrefix(v.name, prefix); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func flagNames() []string {
+	var names []string
+	for _, v := range variables {
+		if v.flag != "" {
+			names = append(names, v.flag)
+		}
+	}
+	return names
+}

@@ -1,0 +1,144 @@
+package routes
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Refusal is the error of [Refuse].
+type Refusal struct {
+	Prefix netip.Prefix
+	Reason string // why; a clause to follow "never advertised: "
+}
+
+func (r Refusal) Error() string {
+	return fmt.Sprintf("%s is never advertised: %s", r.Prefix, r.Reason)
+}
+
+const defaultRoute = "a default route is for exit nodes, and this is a subnet router"
+
+var (
+	// Clients take these addresses for members of the tailnet and drop what a
+	// subnet route would send there (tailscale.com/net/tsaddr.CGNATRange).
+	cgnat = refusal("100.64.0.0/10", "Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all")
+
+	tailnet6 = refusal("fd7a:115c:a1e0::/48", "Tailscale's own addresses")
+
+	refusals = []Refusal{
+		refusal("169.254.0.0/16", "link-local, where ECS and EC2 serve credentials and metadata"),
+		refusal("fd00:ec2::/32", "where EC2 serves metadata, with credentials, over IPv6"),
+		refusal("fe80::/10", "link-local"),
+		refusal("127.0.0.0/8", "loopback"),
+		refusal("::1/128", "loopback"),
+		refusal("224.0.0.0/4", "multicast"),
+		refusal("ff00::/8", "multicast"),
+		refusal("255.255.255.255/32", "broadcast"),
+		refusal("0.0.0.0/8", "not a destination (RFC 1122: this network)"),
+		refusal("::/128", "not a destination (the unspecified address)"),
+		refusal("::ffff:0:0/96", "IPv4 written as IPv6"),
+	}
+)
+
+func refusal(prefix, reason string) Refusal {
+	return Refusal{Prefix: netip.MustParsePrefix(prefix), Reason: reason}
+}
+
+// Refuse returns a [Refusal] where p must never be advertised, else nil.
+//
+// That is so for default routes and for prefixes inside a range that no VPC
+// routes or that gives access to the task itself, also where 4via6 carries
+// them. A larger prefix that merely holds such a range passes: [Denied] stops
+// the packets. Callers check what they advertise in the end, since
+// [Normalize] can merge harmless halves into a default route.
+func Refuse(p netip.Prefix) error {
+	if !p.IsValid() {
+		return Refusal{p, "not a prefix"}
+	}
+	p = p.Masked()
+	if reason := refuse(p); reason != "" {
+		return Refusal{p, reason}
+	}
+	return nil
+}
+
+func refuse(p netip.Prefix) string {
+	if _, v4, ok := Unvia(p.Addr()); ok && p.Bits() >= 64 {
+		return refuseVia(p, v4)
+	}
+	for _, r := range []Refusal{cgnat, tailnet6} {
+		if covers(r.Prefix, p) {
+			return r.Reason
+		}
+	}
+	return refuseEmbeddable(p)
+}
+
+// refuseVia judges a prefix inside the 4via6 range. 100.64.0.0/10 is fine
+// here: clients see a 4via6 address and not the one that they would drop.
+func refuseVia(p netip.Prefix, v4 netip.Addr) string {
+	if p.Bits() < viaSiteBits {
+		return "it spans several 4via6 sites"
+	}
+	if site, _, _ := Unvia(p.Addr()); site > MaxSite {
+		return fmt.Sprintf("Tailscale rejects 4via6 sites above %d", MaxSite)
+	}
+	inner := netip.PrefixFrom(v4, p.Bits()-viaSiteBits)
+	if reason := refuseEmbeddable(inner); reason != "" {
+		return fmt.Sprintf("4via6 for %s: %s", inner, reason)
+	}
+	return ""
+}
+
+// refuseEmbeddable judges by what 4via6 does not change.
+func refuseEmbeddable(p netip.Prefix) string {
+	if p.Bits() == 0 {
+		return defaultRoute
+	}
+	for _, r := range refusals {
+		if covers(r.Prefix, p) {
+			return r.Reason
+		}
+	}
+	return ""
+}
+
+// Denied reports whether a packet to a must never be carried, whatever routes
+// are advertised, looking inside 4via6 and IPv4-mapped addresses. The reason is
+// one of "link-local", "ec2-metadata", "loopback", "multicast", "broadcast",
+// "unspecified" and "invalid". It runs for every flow and does not allocate.
+func Denied(a netip.Addr) (reason string, denied bool) {
+	a = Target(a)
+	switch {
+	case a.Is4():
+		b := a.As4()
+		switch {
+		case b[0] == 169 && b[1] == 254:
+			return "link-local", true
+		case b[0] == 127:
+			return "loopback", true
+		case b[0]&0xf0 == 224:
+			return "multicast", true
+		case b == [4]byte{255, 255, 255, 255}:
+			return "broadcast", true
+		case b[0] == 0: // Linux connects 0.0.0.0 to this host
+			return "unspecified", true
+		}
+	case a.Is6():
+		b := a.As16()
+		switch {
+		case b[0] == 0xfd && b[1] == 0x00 && b[2] == 0x0e && b[3] == 0xc2:
+			return "ec2-metadata", true
+		case b[0] == 0xfe && b[1]&0xc0 == 0x80:
+			return "link-local", true
+		case b[0] == 0xff:
+			return "multicast", true
+		case b == [16]byte{15: 1}:
+			return "loopback", true
+		case b == [16]byte{}:
+			return "unspecified", true
+		}
+	default:
+		return "invalid", true
+	}
+	return "", false
+}

@@ -1,0 +1,57 @@
+package routes
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+)
+
+// MaxSite is the largest 4via6 site that may be advertised. The address has
+// room for 32 bits, but Tailscale rejects routes above this
+// (net/netutil.ValidateViaPrefix).
+const MaxSite = 0xffff
+
+// 4via6 addresses are fd7a:115c:a1e0:b1a::/64, then the site in 32 bits, then
+// the IPv4 address (tailscale.com/net/tsaddr.MapVia).
+const (
+	viaHigh     = 0xfd7a_115c_a1e0_0b1a // the first 64 bits
+	viaSiteBits = 96                    // the length of one site's prefix, all of IPv4
+)
+
+// Via returns the 4via6 prefix for the IPv4 prefix p at a site.
+func Via(site uint32, p netip.Prefix) (netip.Prefix, error) {
+	if !p.IsValid() || !p.Addr().Is4() {
+		return netip.Prefix{}, fmt.Errorf("mapping %s to 4via6: only IPv4 can be mapped", p)
+	}
+	if site > MaxSite {
+		return netip.Prefix{}, fmt.Errorf("mapping %s to 4via6: site %d is above %d", p, site, MaxSite)
+	}
+	p = p.Masked()
+	v4 := p.Addr().As4()
+	var raw [16]byte
+	binary.BigEndian.PutUint64(raw[:8], viaHigh)
+	binary.BigEndian.PutUint32(raw[8:12], site)
+	copy(raw[12:], v4[:])
+	return netip.PrefixFrom(netip.AddrFrom16(raw), viaSiteBits+p.Bits()), nil
+}
+
+// Unvia takes a 4via6 address apart; ok is false for any other address.
+func Unvia(a netip.Addr) (site uint32, v4 netip.Addr, ok bool) {
+	if !a.Is6() {
+		return 0, netip.Addr{}, false
+	}
+	raw := a.As16()
+	if binary.BigEndian.Uint64(raw[:8]) != viaHigh {
+		return 0, netip.Addr{}, false
+	}
+	return binary.BigEndian.Uint32(raw[8:12]), netip.AddrFrom4([4]byte(raw[12:])), true
+}
+
+// Target returns the address that a packet to a is really for: the IPv4
+// address inside a 4via6 or IPv4-mapped one, else a itself.
+func Target(a netip.Addr) netip.Addr {
+	if _, v4, ok := Unvia(a); ok {
+		return v4
+	}
+	return a.Unmap()
+}
