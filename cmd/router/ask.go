@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/ops"
+)
+
+// askTimeout is shorter than the shortest sensible container health check
+// timeout, 5 s by ECS's default.
+const askTimeout = 4 * time.Second
+
+// ask gets a path of the running router's HTTP listener.
+func ask(ctx context.Context, in invocation, path string) (code int, body []byte, err error) {
+	listen, err := config.LoadListen(in.args, in.environ)
+	if err != nil {
+		return 0, nil, err
+	}
+	url := config.LocalURL(listen, path)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, fmt.Errorf("asking the router at %s: %w; is it running, with the same ROUTER_LISTEN?", url, err)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	return resp.StatusCode, body, err
+}
+
+// healthcheck is `router healthcheck`, for the container health check.
+func healthcheck(ctx context.Context, in invocation) int {
+	ready, in := takeFlag(in, "ready")
+	path := "/healthz"
+	if ready {
+		path = "/readyz"
+	}
+	code, body, err := ask(ctx, in, path)
+	if err != nil {
+		fmt.Fprintln(in.err, err)
+		return exitFailed
+	}
+	if code != http.StatusOK {
+		fmt.Fprintf(in.err, "%s", body)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// status is `router status`.
+func status(ctx context.Context, in invocation) int {
+	asJSON, in := takeFlag(in, "json")
+	code, body, err := ask(ctx, in, "/status")
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("asking the router for its status: HTTP %d", code)
+	}
+	var s ops.Status
+	if err == nil {
+		err = json.Unmarshal(body, &s)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintln(in.err, err)
+		return exitFailed
+	case asJSON:
+		in.out.Write(body)
+	default:
+		printStatus(in.out, s)
+	}
+	return exitOK
+}
+
+func printStatus(w io.Writer, s ops.Status) {
+	condition := "ready"
+	if s.Draining {
+		condition = "draining"
+	} else if !s.Ready {
+		condition = "not ready"
+	}
+	fmt.Fprintf(w, "%s: %s (%s, %s mode: %s)\n", orDefault(s.Node.Name, "subnet router"), condition, s.Node.State, s.Mode.Name, s.Mode.Why)
+	for _, r := range s.Reasons {
+		fmt.Fprintf(w, "  ! %s: %s\n", r.Code, r.Message)
+		if r.Fix != "" {
+			fmt.Fprintf(w, "    %s\n", r.Fix)
+		}
+	}
+	fmt.Fprintf(w, "addresses: %s\n", strings.Join(s.Node.IPs, " "))
+	fmt.Fprintf(w, "flows: %d tcp, %d udp\n\n", s.Flows.TCP, s.Flows.UDP)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "ROUTE\tSTATE\tSOURCE")
+	for _, r := range s.Routes {
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Prefix, routeState(r), r.Source)
+	}
+	tw.Flush()
+}
+
+func routeState(r ops.RouteStatus) string {
+	switch {
+	case r.Refused != "":
+		return "refused: " + r.Refused
+	case r.Primary:
+		return "primary"
+	case r.Approved:
+		return "standby"
+	case r.Advertised:
+		return "awaits approval"
+	}
+	return "not advertised"
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// takeFlag removes a boolean flag that only the command knows, and leaves the
+// rest to the configuration.
+func takeFlag(in invocation, name string) (given bool, rest invocation) {
+	rest = in
+	rest.args = nil
+	for _, a := range in.args {
+		if a == "--"+name || a == "-"+name {
+			given = true
+			continue
+		}
+		rest.args = append(rest.args, a)
+	}
+	return given, rest
+}

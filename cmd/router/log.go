@@ -1,0 +1,18 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/secret"
+)
+
+func newLogger(cfg config.Config, out io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	var h slog.Handler = slog.NewJSONHandler(out, opts)
+	if cfg.LogFormat == "text" {
+		h = slog.NewTextHandler(out, opts)
+	}
+	return slog.New(secret.NewHandler(h))
+}

@@ -1,0 +1,83 @@
+// Command router is a Tailscale subnet router for an AWS VPC, made to be the
+// entrypoint of an ECS task. `router help` lists its commands; under the name
+// "tailscale" it is the stock Tailscale command line.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/tailnet"
+)
+
+// Exit codes, part of the contract with schedulers and scripts.
+const (
+	exitOK     = 0
+	exitFailed = 1 // at run time
+	exitConfig = 2 // what was asked for cannot be done as written
+)
+
+func main() {
+	os.Exit(dispatch(invocation{args: os.Args, environ: os.Environ(), out: os.Stdout, err: os.Stderr}))
+}
+
+// invocation is one call of the binary, with all that it may read and write.
+type invocation struct {
+	args     []string // args[0] is the name it was called by
+	environ  []string
+	out, err io.Writer
+}
+
+var commands = map[string]struct {
+	run  func(context.Context, invocation) int
+	help string
+}{
+	"run":         {runRouter, "run the router (the default)"},
+	"plan":        {plan, "dry run: where am I, which routes and why; joins nothing [--json]"},
+	"doctor":      {doctor, "check everything the router needs"},
+	"status":      {status, "ask the running router for its state [--json]"},
+	"healthcheck": {healthcheck, "exit 0 if the running router is live [--ready: ready]"},
+	"version":     {version, "print version, commit and Tailscale version"},
+}
+
+func dispatch(in invocation) int {
+	if filepath.Base(in.args[0]) == "tailscale" {
+		if err := tailnet.CLI(in.args[1:]); err != nil {
+			fmt.Fprintln(in.err, err)
+			return exitFailed
+		}
+		return exitOK
+	}
+	name := "run"
+	rest := in.args[1:]
+	if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		name, rest = rest[0], rest[1:]
+	}
+	in.args = rest
+	if name == "help" || len(rest) > 0 && (rest[0] == "-h" || rest[0] == "--help" || rest[0] == "-help") {
+		fmt.Fprint(in.out, usage())
+		return exitOK
+	}
+	command, ok := commands[name]
+	if !ok {
+		fmt.Fprintf(in.err, "router: there is no command %q; `router help` lists them\n", name)
+		return exitConfig
+	}
+	return command.run(context.Background(), in)
+}
+
+func usage() string {
+	var b strings.Builder
+	b.WriteString("Usage: router [command] [flags]\n\nCommands:\n")
+	for _, name := range []string{"run", "plan", "doctor", "status", "healthcheck", "version"} {
+		fmt.Fprintf(&b, "  %-12s %s\n", name, commands[name].help)
+	}
+	b.WriteString("  help         this text\n\n")
+	b.WriteString(config.Usage())
+	return b.String()
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// registerMetrics adds what is known only here; each package registers its own.
+func (r *router) registerMetrics() {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "router_build_info",
+		Help: "Always 1; its labels say what runs.",
+		ConstLabels: prometheus.Labels{
+			"version": buildVersion(), "commit": buildCommit(), "tailscale_version": tailscaleVersion(),
+		},
+	})
+	info.Set(1)
+	r.registry.MustRegister(
+		info,
+		gauge("router_ready", "1 while the router is ready, as /readyz says it.", func() float64 {
+			return truth(len(r.notReady()) == 0)
+		}),
+		gauge("router_draining", "1 from the signal to stop until the exit.", func() float64 {
+			return truth(r.draining.Load())
+		}),
+		gauge("router_boot_overdue", "1 if the router was not ready when the boot timeout passed.", func() float64 {
+			return truth(r.overdue.Load())
+		}),
+		gauge("router_primary_routes", "Routes for which control now picks this router.", func() float64 {
+			if node := r.node.Load(); node != nil {
+				s, _ := node.Status()
+				return float64(len(s.Primary))
+			}
+			return 0
+		}),
+		gauge("router_routes_lookup_timestamp_seconds", "When the routes were last looked up with success; 0 is never.", func() float64 {
+			if _, _, found, _ := r.bootstrap.known(); !found.IsZero() {
+				return float64(found.UnixMilli()) / 1000
+			}
+			return 0
+		}),
+	)
+}
+
+func gauge(name, help string, value func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/tailnet"
+)
+
+// The codes of what stands between the router and readiness.
+const (
+	codeStarting       = "starting"
+	codeRoutes         = "routes_unknown"
+	codeJoin           = "join_failed"
+	codeDeviceApproval = "device_approval"
+	codeAnnouncing     = "announcing"
+	codeUnapproved     = "routes_unapproved"
+	codeDraining       = "draining"
+)
+
+// notReady lists the reasons; none means ready. Whether this router is the
+// primary for its routes does not matter: a standby is ready.
+func (r *router) notReady() []ops.Reason {
+	var why []ops.Reason
+	add := func(code, message, fix string) {
+		why = append(why, ops.Reason{Code: code, Message: message, Fix: fix})
+	}
+	if r.draining.Load() {
+		add(codeDraining, "the router is stopping", "")
+	}
+	if _, _, found, err := r.bootstrap.known(); found.IsZero() {
+		if err != nil {
+			add(codeRoutes, err.Error(), "")
+		} else {
+			add(codeStarting, "the routes are being looked up", "")
+		}
+	}
+	node := r.node.Load()
+	if node == nil {
+		add(codeStarting, "the engine is coming up", "")
+		return why
+	}
+	s, _ := node.Status()
+	switch {
+	case s.Running():
+		r.addRouteReasons(s, add)
+	case s.Backend == "NeedsMachineAuth":
+		add(codeDeviceApproval, "the tailnet requires approval of new devices, and this one awaits it",
+			"approve it in the admin console under Machines, or use a pre-approved auth key")
+	case s.LoginError != nil:
+		add(codeJoin, s.LoginError.Error(), "")
+	default:
+		add(codeStarting, "joining the tailnet: "+s.Backend, "")
+	}
+	return why
+}
+
+func (r *router) addRouteReasons(s tailnet.Status, add func(code, message, fix string)) {
+	if r.draining.Load() {
+		return
+	}
+	if len(s.Advertised) == 0 {
+		add(codeAnnouncing, "the routes are not advertised yet", "")
+	}
+	if missing := s.Unapproved(); len(missing) > 0 {
+		add(codeUnapproved, "the tailnet has not approved "+join(missing),
+			"approve them in the admin console, or add to the policy file: "+autoApprovers(missing, r.cfg.Tags))
+	}
+}
+
+// autoApprovers is what to paste into the tailnet's policy file.
+func autoApprovers(ps []netip.Prefix, tags []string) string {
+	routes := map[string][]string{}
+	for _, p := range ps {
+		routes[p.String()] = tags
+	}
+	text, _ := json.Marshal(map[string]any{"autoApprovers": map[string]any{"routes": routes}})
+	return string(text)
+}
+
+func join(ps []netip.Prefix) string {
+	out := make([]string, len(ps))
+	for i, p := range ps {
+		out[i] = p.String()
+	}
+	return strings.Join(out, ", ")
+}
+
+// live fails only where a restart would help: the engine no longer answers.
+// Control, AWS and approval have no say in it.
+func (r *router) live() error {
+	const patience = 3 * time.Second
+	node := r.node.Load()
+	if node == nil {
+		return nil // newRouter either gets there or ends the process
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := node.Responsive(ctx); err != nil {
+		return fmt.Errorf("the engine did not answer within %v", patience)
+	}
+	return nil
+}
+
+func (r *router) engineMetrics(w http.ResponseWriter, req *http.Request) {
+	if node := r.node.Load(); node != nil {
+		node.ServeMetrics(w, req)
+	}
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/forward"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/tailnet"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// router holds the parts and what they tell each other.
+type router struct {
+	cfg       config.Config
+	log       *slog.Logger
+	started   time.Time
+	registry  *prometheus.Registry
+	bootstrap *startup
+	forward   *forward.Forwarder
+	node      atomic.Pointer[tailnet.Node] // nil while the engine comes up
+	draining  atomic.Bool
+	overdue   atomic.Bool // not ready when the boot timeout passed
+}
+
+func newRouter(cfg config.Config, log *slog.Logger) (*router, error) {
+	r := &router{cfg: cfg, log: log, started: time.Now(), registry: prometheus.NewRegistry()}
+	r.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	r.registerMetrics()
+	r.bootstrap = newStartup(cfg, log, r.registry)
+	own, err := newOwnListener(cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	r.forward, err = forward.New(forward.Config{
+		Dial:       dialBehind,
+		Deny:       func(target netip.AddrPort) bool { return neverReached(target) || own.is(target) },
+		Registerer: r.registry,
+		Logger:     log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// startNode brings the engine up; nothing is said to control yet.
+func (r *router) startNode() error {
+	node, err := tailnet.New(tailnet.Config{
+		ControlURL:        r.cfg.ControlURL,
+		StateDir:          r.cfg.StateDir,
+		Mode:              nodeMode(r.cfg.Mode),
+		UDPPort:           r.cfg.UDPPort,
+		Socket:            r.cfg.Socket,
+		AcceptRoutes:      r.cfg.AcceptRoutes,
+		NoSNAT:            !r.cfg.SNAT,
+		StatefulFiltering: r.cfg.StatefulFiltering,
+		Credential:        r.bootstrap.credential,
+		Forwarder:         r.forward,
+		Logger:            r.log,
+	})
+	if err != nil {
+		return err
+	}
+	r.node.Store(node)
+	return nil
+}
+
+func nodeMode(m config.Mode) tailnet.Mode {
+	switch m {
+	case config.ModeUserspace:
+		return tailnet.ModeUserspace
+	case config.ModeKernel:
+		return tailnet.ModeKernel
+	}
+	return tailnet.ModeAuto
+}
+
+// join makes the node a member, under the name of the task's family unless
+// configured otherwise.
+func (r *router) join(ctx context.Context) error {
+	hostname := r.cfg.Hostname
+	if hostname == "" {
+		hostname = r.bootstrap.hostname(ctx)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return r.node.Load().Join(tailnet.Identity{Hostname: hostname})
+}
+
+// keepRoutes advertises what the look-ups find, now and whenever it changes.
+func (r *router) keepRoutes(ctx context.Context) error {
+	r.bootstrap.followRoutes(ctx, r.cfg.Refresh, r.node.Load().Advertise)
+	return nil
+}
+
+// watchBoot speaks up once if the router is not ready in time. The process
+// stays: what is missing may yet come, and a restart would not bring it.
+func (r *router) watchBoot(ctx context.Context) error {
+	select {
+	case <-time.After(r.cfg.BootTimeout):
+	case <-ctx.Done():
+		return nil
+	}
+	if reasons := r.notReady(); len(reasons) > 0 {
+		r.overdue.Store(true)
+		for _, why := range reasons {
+			r.log.Error("still not ready after the boot timeout; trying on",
+				"boot_timeout", r.cfg.BootTimeout.String(), "reason", why.Code, "message", why.Message, "fix", why.Fix)
+		}
+	}
+	return nil
+}
+
+// drain hands over and leaves, within the drain timeout.
+func (r *router) drain() error {
+	r.draining.Store(true)
+	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), r.cfg.DrainTimeout,
+		fmt.Errorf("drain timeout of %v is over", r.cfg.DrainTimeout))
+	defer cancel()
+	// The last quarter is for logging out.
+	withdrawing, done := context.WithTimeoutCause(ctx, r.cfg.DrainTimeout*3/4, errors.New("no time left but for logging out"))
+	if err := r.node.Load().Withdraw(withdrawing); err != nil {
+		r.log.Warn("routes not handed over", "err", err)
+	}
+	done()
+	cut := r.forward.Close()
+	err := r.leave(ctx)
+	r.log.Info("drained", "flows_cut", cut, "took", time.Since(start).Round(time.Millisecond).String())
+	return err
+}
+
+func (r *router) leave(ctx context.Context) error {
+	node := r.node.Load()
+	if node == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer for 10s"))
+	defer cancel()
+	return node.Close(ctx)
+}
+
+func (r *router) opsConfig() ops.Config {
+	return ops.Config{
+		Listen:   r.cfg.Listen,
+		Gatherer: r.registry,
+		Engine:   r.engineMetrics,
+		Live:     r.live,
+		NotReady: r.notReady,
+		Status:   r.status,
+		Logger:   r.log,
+	}
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/tailnet"
+)
+
+// status puts together what /status shows.
+func (r *router) status() ops.Status {
+	place, routes, found, _ := r.bootstrap.known()
+	reasons := r.notReady()
+	out := ops.Status{
+		Version:     ops.Version{Router: buildVersion(), Commit: buildCommit(), Tailscale: tailscaleVersion()},
+		Started:     r.started,
+		Ready:       len(reasons) == 0,
+		Reasons:     append([]ops.Reason{}, reasons...),
+		Draining:    r.draining.Load(),
+		RoutesFound: found,
+		Place:       describePlace(place),
+		Node:        ops.Node{State: "NoState", IPs: []string{}},
+	}
+	out.Flows.TCP, out.Flows.UDP = r.forward.Active()
+	var node tailnet.Status
+	if n := r.node.Load(); n != nil {
+		mode, why := n.Mode()
+		out.Mode = ops.Mode{Name: mode.String(), Why: why}
+		node, _ = n.Status()
+		out.Node = ops.Node{State: node.Backend, Name: node.Name, IPs: []string{}, KeyExpiry: node.KeyExpiry, Health: node.Health}
+		for _, ip := range node.IPs {
+			out.Node.IPs = append(out.Node.IPs, ip.String())
+		}
+	}
+	out.Routes = describeRoutes(routes, node)
+	return out
+}
+
+func describePlace(p bootstrap.Place) ops.Place {
+	return ops.Place{
+		Cluster: p.Cluster, Family: p.Family, TaskARN: p.ARN, LaunchType: p.LaunchType,
+		Region: p.Region, Zone: p.Zone, VPC: p.VPCID, Subnet: p.SubnetID,
+	}
+}
+
+// describeRoutes shows what was found beside what the tailnet made of it.
+func describeRoutes(found bootstrap.Routes, node tailnet.Status) []ops.RouteStatus {
+	out := []ops.RouteStatus{}
+	for _, p := range found.Advertise {
+		out = append(out, ops.RouteStatus{
+			Prefix:     p.String(),
+			Source:     sourceOf(p, found.Explain),
+			Advertised: slices.Contains(node.Advertised, p),
+			Approved:   slices.Contains(node.Approved, p),
+			Primary:    slices.Contains(node.Primary, p),
+		})
+	}
+	for _, r := range found.Refused {
+		out = append(out, ops.RouteStatus{Prefix: r.Prefix.String(), Source: r.Source, Refused: r.Reason})
+	}
+	return out
+}
+
+// sourceOf names what led to an advertised prefix; merging may have joined several.
+func sourceOf(p netip.Prefix, found []bootstrap.Route) string {
+	var sources []string
+	for _, r := range found {
+		if r.Prefix.Overlaps(p) && !slices.Contains(sources, r.Source) {
+			sources = append(sources, r.Source)
+		}
+	}
+	return strings.Join(sources, ", ")
+}

@@ -1,0 +1,72 @@
+package forward
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are resolved once to their children, so that the data path neither
+// looks up labels nor creates new ones.
+type metrics struct {
+	opened, toVPC, toTailnet map[string]prometheus.Counter
+	active                   map[string]prometheus.Gauge
+	failed                   map[string]map[string]prometheus.Counter
+	denied                   prometheus.Counter
+	dialDuration             prometheus.Histogram
+}
+
+var (
+	protocols = []string{"tcp", "udp", "icmp"}
+	reasons   = []string{refused, timedOut, unreachable, exhausted, other}
+)
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	opened := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "router_flows_opened_total",
+		Help: "Flows opened from the tailnet to targets behind the router; for icmp, echo requests.",
+	}, []string{"protocol"})
+	active := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "router_flows_active",
+		Help: "Flows open now.",
+	}, []string{"protocol"})
+	failed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "router_flow_failures_total",
+		Help: "Flows that could not be opened towards the target, by reason.",
+	}, []string{"protocol", "reason"})
+	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "router_forwarded_bytes_total",
+		Help: "Payload bytes forwarded in userspace, by direction.",
+	}, []string{"protocol", "direction"})
+	m := &metrics{
+		opened: map[string]prometheus.Counter{}, toVPC: map[string]prometheus.Counter{}, toTailnet: map[string]prometheus.Counter{},
+		active: map[string]prometheus.Gauge{}, failed: map[string]map[string]prometheus.Counter{},
+		denied: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "router_denied_packets_total",
+			Help: "Packets to destinations that are never forwarded to, such as the task's credentials endpoint.",
+		}),
+		dialDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:                        "router_dial_duration_seconds",
+			Help:                        "Time to open a connection to a target behind the router, failed ones included.",
+			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			NativeHistogramBucketFactor: 1.2,
+		}),
+	}
+	for _, p := range protocols {
+		m.opened[p] = opened.WithLabelValues(p)
+		m.toVPC[p] = bytes.WithLabelValues(p, "to_vpc")
+		m.toTailnet[p] = bytes.WithLabelValues(p, "to_tailnet")
+		m.failed[p] = map[string]prometheus.Counter{}
+		for _, r := range reasons {
+			m.failed[p][r] = failed.WithLabelValues(p, r)
+		}
+	}
+	for _, p := range []string{"tcp", "udp"} { // an echo is over when it is answered
+		m.active[p] = active.WithLabelValues(p)
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{opened, active, failed, bytes, m.denied, m.dialDuration} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,190 @@
+// Package netnstest builds small networks of namespaces on one machine: hosts
+// and switches between them, with no way out. It is a test helper; it needs
+// root and iproute2.
+package netnstest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Require skips the test where namespaces cannot be made; with CI=true it fails.
+func Require(t testing.TB) {
+	t.Helper()
+	why := ""
+	if os.Geteuid() != 0 {
+		why = "network namespaces need root"
+	} else if _, err := exec.LookPath("ip"); err != nil {
+		why = "network namespaces need iproute2's ip"
+	}
+	if why == "" {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// Network is a set of namespaces that go away with the test.
+type Network struct {
+	t      testing.TB
+	prefix string
+	links  int
+}
+
+// New starts an empty network. Names begin with a prefix of this process, so
+// that test processes do not meet.
+func New(t testing.TB) *Network {
+	t.Helper()
+	Require(t)
+	return &Network{t: t, prefix: fmt.Sprintf("sr%d-", os.Getpid())}
+}
+
+// Host is one namespace. Only loopback is up in a new one.
+type Host struct {
+	t    testing.TB
+	Name string // as the test named it
+	ns   string // as the system does
+}
+
+// Host adds a namespace.
+func (n *Network) Host(name string) *Host {
+	n.t.Helper()
+	h := &Host{t: n.t, Name: name, ns: n.prefix + name}
+	ip(n.t, "netns", "add", h.ns)
+	n.t.Cleanup(func() { exec.Command("ip", "netns", "delete", h.ns).Run() })
+	h.IP("link", "set", "lo", "up")
+	// Without this a fresh IPv6 address is useless for its first seconds.
+	h.Sysctl("net.ipv6.conf.default.accept_dad", "0")
+	return h
+}
+
+// Switch is a bridge in a namespace of its own.
+type Switch struct {
+	n    *Network
+	host *Host
+}
+
+// Switch adds an Ethernet segment.
+func (n *Network) Switch(name string) *Switch {
+	n.t.Helper()
+	s := &Switch{n: n, host: n.Host(name)}
+	s.host.IP("link", "add", "br0", "type", "bridge")
+	s.host.IP("link", "set", "br0", "up")
+	return s
+}
+
+// Plug connects a host with the switch through an interface of the given name
+// and addresses (CIDR).
+func (s *Switch) Plug(h *Host, ifname string, addresses ...string) {
+	h.t.Helper()
+	s.n.links++
+	port := fmt.Sprintf("p%d", s.n.links)
+	ip(h.t, "link", "add", port, "netns", s.host.ns, "type", "veth", "peer", "name", ifname, "netns", h.ns)
+	s.host.IP("link", "set", port, "master", "br0", "up")
+	for _, a := range addresses {
+		h.Address(ifname, a)
+	}
+	h.IP("link", "set", ifname, "up")
+}
+
+// Address adds an address (CIDR) to an interface.
+func (h *Host) Address(ifname, address string) {
+	h.t.Helper()
+	args := []string{"address", "add", address, "dev", ifname}
+	if p, err := netip.ParsePrefix(address); err == nil && p.Addr().Is6() {
+		args = append(args, "nodad")
+	}
+	h.IP(args...)
+}
+
+// IP runs iproute2's ip in the host.
+func (h *Host) IP(args ...string) {
+	h.t.Helper()
+	ip(h.t, append([]string{"-n", h.ns}, args...)...)
+}
+
+// Sysctl sets a kernel parameter of the host.
+func (h *Host) Sysctl(name, value string) {
+	h.t.Helper()
+	path := filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
+	if err := h.Do(func() error { return os.WriteFile(path, []byte(value), 0) }); err != nil {
+		h.t.Fatalf("%s: setting %s=%s: %v", h.Name, name, value, err)
+	}
+}
+
+func ip(t testing.TB, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// Command is exec.CommandContext in the host.
+func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.ns, name}, args...)...)
+}
+
+// Do calls f on a thread that lives in the host's namespace. Sockets that f
+// opens on its own goroutine stay there for good.
+func (h *Host) Do(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine, and no other
+		// goroutine ever finds itself in the wrong namespace.
+		runtime.LockOSThread()
+		done <- h.enter(f)
+	}()
+	return <-done
+}
+
+func (h *Host) enter(f func() error) error {
+	ns, err := os.Open(filepath.Join("/run/netns", h.ns))
+	if err != nil {
+		return fmt.Errorf("opening namespace: %w", err)
+	}
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("entering namespace %s: %w", h.ns, err)
+	}
+	return f()
+}
+
+// Dial is net.Dialer.DialContext in the host; address must hold an IP.
+func (h *Host) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
+	err = h.Do(func() error {
+		var d net.Dialer
+		c, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// Listen is net.Listen in the host.
+func (h *Host) Listen(network, address string) (ln net.Listener, err error) {
+	err = h.Do(func() error {
+		ln, err = net.Listen(network, address)
+		return err
+	})
+	return ln, err
+}
+
+// ListenPacket is net.ListenPacket in the host.
+func (h *Host) ListenPacket(network, address string) (c net.PacketConn, err error) {
+	err = h.Do(func() error {
+		c, err = net.ListenPacket(network, address)
+		return err
+	})
+	return c, err
+}

@@ -1,0 +1,147 @@
+// Package ops is what an operator and a scheduler see of the router over HTTP:
+// metrics, liveness, readiness, status. It knows neither AWS nor Tailscale;
+// what it shows comes through the functions of [Config].
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Reason is one thing that stands between the router and readiness.
+type Reason struct {
+	// Code is one of a small closed set, for machines.
+	Code string `json:"code"`
+	// Message says what is the matter, with values.
+	Message string `json:"message"`
+	// Fix says what to do, where there is something to do.
+	Fix string `json:"fix,omitempty"`
+}
+
+// Readiness is the body of /readyz.
+type Readiness struct {
+	Ready   bool     `json:"ready"`
+	Reasons []Reason `json:"reasons"`
+}
+
+// Config connects the server with the router. All functions must be safe for
+// concurrent use and answer quickly.
+type Config struct {
+	// Listen is the address, host:port.
+	Listen string
+	// Gatherer is the router's own registry.
+	Gatherer prometheus.Gatherer
+	// Engine serves the engine's own metrics in the Prometheus text format;
+	// they appear in /metrics unchanged. It may be nil.
+	Engine http.HandlerFunc
+	// Live is nil while a restart would not help.
+	Live func() error
+	// NotReady gives the reasons; none means ready.
+	NotReady func() []Reason
+	// Status is what /status shows.
+	Status func() Status
+	Logger *slog.Logger
+}
+
+// Server is the listener. Create it with [Listen].
+type Server struct {
+	cfg  Config
+	ln   net.Listener
+	http *http.Server
+}
+
+// Listen binds the address; [Server.Serve] answers.
+func Listen(cfg Config) (*Server, error) {
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listening on ROUTER_LISTEN=%s: %w", cfg.Listen, err)
+	}
+	s := &Server{cfg: cfg, ln: ln}
+	s.http = &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
+
+// Serve answers until ctx ends; then it lets requests under way finish.
+func (s *Server) Serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		s.http.Shutdown(last)
+	})
+	defer stop()
+	if err := s.http.Serve(s.ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving HTTP on %s: %w", s.ln.Addr(), err)
+	}
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	gatherers := prometheus.Gatherers{s.cfg.Gatherer}
+	if s.cfg.Engine != nil {
+		gatherers = append(gatherers, engineGatherer(s.cfg.Engine))
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherers, promhttp.HandlerOpts{
+		EnableOpenMetrics: true,
+		// One broken series must not hide the others.
+		ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog:      slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelWarn),
+	}))
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /{$}", s.page)
+	return mux
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	if err := s.cfg.Live(); err != nil {
+		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"live": false, "reason": err.Error()})
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"live": true})
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	reasons := s.cfg.NotReady()
+	code := http.StatusOK
+	if len(reasons) > 0 {
+		code = http.StatusServiceUnavailable
+	} else {
+		reasons = []Reason{} // a JSON list, never null
+	}
+	writeJSON(w, code, Readiness{Ready: len(reasons) == 0, Reasons: reasons})
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, s.cfg.Status())
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	enc.Encode(v)
+}

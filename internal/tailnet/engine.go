@@ -1,0 +1,187 @@
+package tailnet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+
+	"tailscale.com/control/controlclient"
+	"tailscale.com/envknob"
+	"tailscale.com/hostinfo"
+	"tailscale.com/ipn"
+	"tailscale.com/ipn/ipnlocal"
+	"tailscale.com/ipn/store"
+	"tailscale.com/ipn/store/mem"
+	"tailscale.com/net/dns"
+	"tailscale.com/net/netmon"
+	"tailscale.com/net/netns"
+	"tailscale.com/net/tsdial"
+	"tailscale.com/net/tstun"
+	"tailscale.com/tsd"
+	"tailscale.com/types/logid"
+	"tailscale.com/wgengine"
+	"tailscale.com/wgengine/netstack"
+	"tailscale.com/wgengine/router"
+)
+
+// tunName is the name of the device in kernel mode, as tailscaled has it.
+const tunName = "tailscale0"
+
+func init() {
+	// No log of ours ever goes to Tailscale: the uploader is not linked in.
+	// This tells control so, instead of leaving it to guess.
+	envknob.SetNoLogsNoSupport()
+	// Tailscale cuts connections of peers that went away after some 2 h;
+	// a database's clients want to know sooner (tailscale issue 4522).
+	envknob.Setenv("TS_NETSTACK_KEEPALIVE_IDLE", "60s")
+	envknob.Setenv("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s")
+	// There is no NAT device in a VPC that would answer a port mapping.
+	envknob.Setenv("TS_DISABLE_PORTMAPPER", "true")
+}
+
+// buildBackend puts the parts together in the order in which they need each
+// other; it is tailscaled's own order.
+func (n *Node) buildBackend() error {
+	kernel := n.mode == ModeKernel
+	logf := n.engineLogf()
+	hostinfo.SetApp("subnetrouter")
+
+	sys := tsd.NewSystem()
+	sys.SocketPath = n.cfg.Socket
+	n.sys = sys
+
+	monitor, err := netmon.New(sys.Bus.Get(), logf)
+	if err != nil {
+		return fmt.Errorf("watching network interfaces: %w", err)
+	}
+	sys.Set(monitor)
+
+	dialer := &tsdial.Dialer{Logf: logf}
+	dialer.SetBus(sys.Bus.Get())
+	sys.Set(dialer)
+	sys.HealthTracker.Get().SetMetricsRegistry(sys.UserMetricsRegistry())
+
+	conf := wgengine.Config{
+		ListenPort:    n.cfg.UDPPort,
+		NetMon:        monitor,
+		HealthTracker: sys.HealthTracker.Get(),
+		Metrics:       sys.UserMetricsRegistry(),
+		Dialer:        dialer,
+		SetSubsystem:  sys.Set,
+		ControlKnobs:  sys.ControlKnobs(),
+		EventBus:      sys.Bus.Get(),
+	}
+	netns.SetEnabled(kernel)
+	if kernel {
+		if err := n.openKernelDevice(&conf); err != nil {
+			return err
+		}
+	}
+	engine, err := wgengine.NewUserspaceEngine(logf, conf)
+	if err != nil {
+		return err
+	}
+	sys.Set(engine)
+	sys.NetstackRouter.Set(!kernel)
+
+	stack, err := n.newStack()
+	if err != nil {
+		return err
+	}
+
+	stateStore, flags, err := n.openState()
+	if err != nil {
+		return err
+	}
+	sys.Set(stateStore)
+	sys.Tun.Get().Start()
+
+	lb, err := ipnlocal.NewLocalBackend(logf, logid.PublicID{}, sys, flags)
+	if err != nil {
+		return err
+	}
+	n.lb = lb
+	lb.SetVarRoot(n.cfg.StateDir)
+	if !kernel {
+		dialer.UseNetstackForIP = func(ip netip.Addr) bool {
+			_, ok := lb.PeerForIP(ip)
+			return ok
+		}
+	}
+	return stack.Start(lb)
+}
+
+// openKernelDevice adds the TUN device and what configures the host around it:
+// addresses, routes, source NAT. DNS is left alone.
+func (n *Node) openKernelDevice(conf *wgengine.Config) error {
+	logf := n.engineLogf()
+	dev, name, err := tstun.New(logf, tunName)
+	if err != nil {
+		tstun.Diagnose(logf, tunName, err)
+		return fmt.Errorf("opening TUN device: %w", err)
+	}
+	r, err := router.New(logf, dev, n.sys.NetMon.Get(), n.sys.HealthTracker.Get(), n.sys.Bus.Get())
+	if err != nil {
+		dev.Close()
+		return fmt.Errorf("configuring host network for %s: %w", name, err)
+	}
+	noDNS, err := dns.NewNoopManager()
+	if err != nil {
+		dev.Close()
+		r.Close()
+		return err
+	}
+	n.sys.Set(r)
+	conf.Tun, conf.Router, conf.DNS = dev, r, noDNS
+	return enableForwarding(n.log)
+}
+
+// newStack creates the userspace stack and puts our hooks into it. In kernel
+// mode it still serves 4via6, which the host's stack knows nothing of.
+func (n *Node) newStack() (*netstack.Impl, error) {
+	sys := n.sys
+	ns, err := netstack.Create(n.engineLogf(), sys.Tun.Get(), sys.Engine.Get(), sys.MagicSock.Get(),
+		sys.Dialer.Get(), sys.DNSManager.Get(), sys.ProxyMapper())
+	if err != nil {
+		return nil, err
+	}
+	sys.Set(ns)
+	userspace := n.mode == ModeUserspace
+	ns.ProcessLocalIPs, ns.ProcessSubnets = userspace, userspace
+	n.hookFlows(ns)
+	n.hookPackets(sys.Tun.Get())
+	if userspace {
+		// The explicit nil checks keep a typed nil out of the interface.
+		sys.Dialer.Get().NetstackDialTCP = func(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+			c, err := ns.DialContextTCP(ctx, dst)
+			if err != nil {
+				return nil, err
+			}
+			return c, nil
+		}
+		sys.Dialer.Get().NetstackDialUDP = func(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+			c, err := ns.DialContextUDP(ctx, dst)
+			if err != nil {
+				return nil, err
+			}
+			return c, nil
+		}
+	}
+	return ns, nil
+}
+
+// openState decides whether the node survives its process. An in-memory node
+// is ephemeral: two tasks of a rolling deploy never share a node key.
+func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags, error) {
+	if n.cfg.StateDir == "" {
+		return new(mem.Store), controlclient.LoginEphemeral, nil
+	}
+	path := filepath.Join(n.cfg.StateDir, "tailscaled.state")
+	s, err := store.New(n.engineLogf(), path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("opening state %s: %w", path, err)
+	}
+	return s, controlclient.LoginDefault, nil
+}

@@ -1,0 +1,10 @@
+package tailnet
+
+// What tailscale.com links in only on demand, and a router needs. The tags in
+// build/tags leave out the rest.
+import (
+	_ "tailscale.com/feature/c2n"                   // control's HA election probes over it
+	_ "tailscale.com/feature/condregister/useproxy" // HTTPS_PROXY towards control
+	_ "tailscale.com/feature/tailnetlock"           // tailnets that sign their nodes
+	_ "tailscale.com/wgengine/router/osrouter"      // kernel mode: addresses, routes, NAT
+)

@@ -1,0 +1,20 @@
+package tailnet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"tailscale.com/types/logger"
+)
+
+// engineLogf turns the engine's printf lines into debug records.
+func (n *Node) engineLogf() logger.Logf {
+	return func(format string, args ...any) {
+		if !n.log.Enabled(context.Background(), slog.LevelDebug) {
+			return
+		}
+		n.log.Debug("engine", "text", strings.TrimSpace(fmt.Sprintf(format, args...)))
+	}
+}

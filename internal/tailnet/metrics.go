@@ -1,0 +1,9 @@
+package tailnet
+
+import "net/http"
+
+// ServeMetrics serves the engine's own metrics (tailscaled_…) in the
+// Prometheus text format, as the stock program does.
+func (n *Node) ServeMetrics(w http.ResponseWriter, r *http.Request) {
+	n.sys.UserMetricsRegistry().Handler(w, r)
+}

@@ -1,0 +1,180 @@
+package tailnet
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"tailscale.com/health"
+	"tailscale.com/ipn"
+	"tailscale.com/tailcfg"
+)
+
+// Status is what is known of the node at one moment.
+type Status struct {
+	// Backend is the engine's state in tailscale's own words: "NoState",
+	// "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Running".
+	Backend string
+	// Name is the node's name in the tailnet, IPs its addresses there.
+	Name string
+	IPs  []netip.Addr
+	// Advertised is what the node offers, Approved what the tailnet lets it
+	// serve (offered now or not), Primary what control picked it for.
+	Advertised, Approved, Primary []netip.Prefix
+	// KeyExpiry is when the node key ends; zero is never.
+	KeyExpiry time.Time
+	// LoginError is why the last attempt to join failed; nil after a success.
+	LoginError error
+	// Health holds the engine's warnings by their code.
+	Health map[string]string
+
+	homeDERP int
+	refusal  string // control's last words on a registration
+}
+
+// Running reports whether the node is a member of the tailnet.
+func (s Status) Running() bool { return s.Backend == ipn.Running.String() && len(s.IPs) > 0 }
+
+// Unapproved lists the advertised routes that the tailnet does not let this
+// node serve.
+func (s Status) Unapproved() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range s.Advertised {
+		if !slices.Contains(s.Approved, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Status returns what is known now, and a channel that is closed at the next change.
+func (n *Node) Status() (Status, <-chan struct{}) {
+	s, changed := n.state.get()
+	s.Health = maps.Clone(s.Health)
+	return s, changed
+}
+
+// state guards a Status and tells waiters of changes. Slices and maps in it
+// are replaced, never changed in place.
+type state struct {
+	mu      sync.Mutex
+	now     Status
+	changed chan struct{}
+}
+
+func (s *state) init() {
+	s.changed = make(chan struct{})
+	s.now.Backend = ipn.NoState.String()
+}
+
+func (s *state) get() (Status, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now, s.changed
+}
+
+func (s *state) set(f func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.now)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// await returns true once cond holds, false if ctx ends first.
+func (s *state) await(ctx context.Context, cond func(*Status) bool) bool {
+	for {
+		now, changed := s.get()
+		if cond(&now) {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// watch follows the engine's notifications until the node closes.
+func (n *Node) watch(watching chan<- struct{}) {
+	mask := ipn.NotifyInitialState | ipn.NotifyInitialStatus | ipn.NotifyInitialHealthState
+	n.lb.WatchNotifications(n.ctx, mask, func() { close(watching) }, func(note *ipn.Notify) bool {
+		n.apply(note)
+		return true
+	})
+}
+
+func (n *Node) apply(note *ipn.Notify) {
+	if note.State != nil {
+		if before, _ := n.state.get(); before.Backend != note.State.String() {
+			n.log.Info("tailnet state changed", "from", before.Backend, "to", note.State.String())
+		}
+	}
+	if note.ErrMessage != nil {
+		n.log.Debug("control server says", "message", *note.ErrMessage)
+	}
+	n.state.set(func(s *Status) {
+		if note.State != nil {
+			s.Backend = note.State.String()
+		}
+		if note.ErrMessage != nil {
+			s.refusal = *note.ErrMessage
+		}
+		if note.BrowseToURL != nil {
+			s.refusal = "it asks for an interactive login, so the auth key was not accepted"
+		}
+		if note.SelfChange != nil {
+			applySelf(s, note.SelfChange)
+		}
+		if note.Health != nil {
+			s.Health = warnings(note.Health)
+		}
+	})
+}
+
+func applySelf(s *Status, self *tailcfg.Node) {
+	s.Name = self.ComputedName
+	if s.Name == "" {
+		s.Name = self.Name
+	}
+	s.IPs = s.IPs[:0:0]
+	for _, p := range self.Addresses {
+		s.IPs = append(s.IPs, p.Addr())
+	}
+	s.Approved = s.Approved[:0:0]
+	for _, p := range self.AllowedIPs {
+		if !slices.Contains(self.Addresses, p) {
+			s.Approved = append(s.Approved, p)
+		}
+	}
+	s.Primary = slices.Clone(self.PrimaryRoutes)
+	s.KeyExpiry = self.KeyExpiry
+	s.homeDERP = int(self.HomeDERP)
+}
+
+func warnings(h *health.State) map[string]string {
+	out := make(map[string]string, len(h.Warnings))
+	for code, w := range h.Warnings {
+		out[string(code)] = w.Text
+	}
+	return out
+}
+
+// Responsive returns nil as soon as the engine answers, or ctx's error.
+func (n *Node) Responsive(ctx context.Context) error {
+	answered := make(chan struct{})
+	go func() {
+		n.lb.StatusWithoutPeers()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

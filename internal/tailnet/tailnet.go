@@ -1,0 +1,193 @@
+// Package tailnet is the embedded Tailscale node: start, join, advertise,
+// watch, close. It is the only importer of tailscale.com, so that a new
+// Tailscale version is a change to one package.
+//
+// The backend runs in process, put together as tailscaled does it (engine,
+// netstack, LocalBackend, LocalAPI), because tsnet forwards no subnet traffic.
+// docs/decisions/0001-embed-the-backend.md says more.
+package tailnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"subnetrouter/internal/secret"
+
+	"tailscale.com/ipn"
+	"tailscale.com/ipn/ipnlocal"
+	"tailscale.com/tsd"
+)
+
+// Config says how to build the node. The zero value of a field means the
+// default that its comment gives.
+type Config struct {
+	// ControlURL is the control server. Default: Tailscale's.
+	ControlURL string
+	// StateDir keeps the node's identity. Default: in memory, and the node
+	// is ephemeral: control forgets it when it logs out.
+	StateDir string
+	// Mode is how packets are forwarded. Default: [ModeAuto].
+	Mode Mode
+	// UDPPort is WireGuard's port; 0 takes a free one.
+	UDPPort uint16
+	// Socket is the path of the LocalAPI socket. Default: none.
+	Socket string
+	// AcceptRoutes, NoSNAT and StatefulFiltering are the flags of the same
+	// name of `tailscale up`. NoSNAT works in kernel mode only.
+	AcceptRoutes, NoSNAT, StatefulFiltering bool
+	// Credential returns an auth key. It is called only when control asks
+	// for one, and again after each refusal.
+	Credential func(context.Context) (secret.String, error)
+	// Forwarder takes what tailnet peers send to addresses behind the node.
+	Forwarder Forwarder
+	// Logger gets the node's transitions, and the engine's chatter at debug.
+	Logger *slog.Logger
+}
+
+// Forwarder is the data path, as the node needs it. Addresses are those of the
+// client in the tailnet and of the target behind the router, 4via6 undone.
+type Forwarder interface {
+	// Denied reports whether target must never be reached. It is asked for
+	// every packet, in both modes: it must not block or allocate.
+	Denied(target netip.AddrPort) bool
+	// TCP decides on a new connection. It may block while it dials. With
+	// ok false the client gets a reset; otherwise serve takes the accepted
+	// connection and owns it.
+	TCP(client, target netip.AddrPort) (serve func(net.Conn), ok bool)
+	// UDP decides on a new flow; serve owns the connection, each Read and
+	// Write of which is one datagram. It returns when the flow is over.
+	UDP(client, target netip.AddrPort) (serve func(net.Conn), ok bool)
+	// Echo forwards an ICMP echo request. reply is called at most once, with
+	// the data that target sent back. Echo must not block nor keep data.
+	Echo(client, target netip.Addr, data []byte, reply func(data []byte))
+}
+
+// Identity is who the node says it is.
+type Identity struct {
+	// Hostname is a DNS label; control makes it unique.
+	Hostname string
+	// Tags are asked of control. An auth key brings its own tags, and control
+	// refuses others: leave them empty with a tagged key.
+	Tags []string
+}
+
+// Node is a running node. Its methods may be called from any goroutine.
+type Node struct {
+	cfg  Config
+	log  *slog.Logger
+	mode Mode
+	why  string // why this mode
+
+	sys *tsd.System
+	lb  *ipnlocal.LocalBackend
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	state state
+
+	mu      sync.Mutex
+	desired []netip.Prefix // what Advertise was last called with
+	kick    chan struct{}  // wakes the announcer: desired changed
+	closed  bool
+}
+
+// New brings up the engine. Nothing is sent to control before [Node.Join].
+func New(cfg Config) (*Node, error) {
+	if cfg.Logger == nil || cfg.Forwarder == nil || cfg.Credential == nil {
+		return nil, errors.New("starting tailnet node: Logger, Forwarder and Credential are needed")
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1)}
+	n.state.init()
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	var err error
+	if n.mode, n.why, err = chooseMode(cfg.Mode); err != nil {
+		return nil, err
+	}
+	n.log.Info("forwarding mode chosen", "mode", n.mode.String(), "why", n.why)
+	if err := n.buildBackend(); err != nil {
+		n.cancel()
+		return nil, fmt.Errorf("starting tailscale engine: %w", err)
+	}
+	n.serveLocalAPI()
+	return n, nil
+}
+
+// Join makes the node a member of the tailnet and keeps it one: with valid
+// state no credential is fetched; when control asks for one, it is, with
+// backoff, for as long as it takes. Join returns at once; see [Node.Status].
+func (n *Node) Join(id Identity) error {
+	watching := make(chan struct{})
+	n.wg.Go(func() { n.watch(watching) })
+	<-watching
+
+	prefs := ipn.NewPrefs()
+	prefs.WantRunning = true
+	prefs.ControlURL = n.cfg.ControlURL
+	prefs.Hostname = id.Hostname
+	prefs.AdvertiseTags = id.Tags
+	prefs.RouteAll = n.cfg.AcceptRoutes
+	prefs.NoSNAT = n.cfg.NoSNAT
+	prefs.NoStatefulFiltering.Set(!n.cfg.StatefulFiltering)
+	// A router has no use for the tailnet's DNS, and must not rewrite the
+	// resolver of the host that it runs on in kernel mode.
+	prefs.CorpDNS = false
+	if err := n.lb.Start(ipn.Options{UpdatePrefs: prefs}); err != nil {
+		return fmt.Errorf("joining tailnet: %w", err)
+	}
+	n.wg.Go(n.login)
+	n.wg.Go(n.announce)
+	return nil
+}
+
+// Mode is how the node forwards, and why.
+func (n *Node) Mode() (Mode, string) { return n.mode, n.why }
+
+// Close leaves: an ephemeral node logs out, so that control forgets it at once.
+// It is bounded by ctx, and by a few seconds where control does not answer.
+// The process should exit soon after: the userspace stack is not torn down,
+// since closing it can deadlock while connections are open (tailscale.com
+// v1.102.5, wgengine/netstack: aborts fill a queue that nobody reads any more).
+func (n *Node) Close(ctx context.Context) error {
+	n.mu.Lock()
+	already := n.closed
+	n.closed = true
+	n.mu.Unlock()
+	if already {
+		return nil
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.lb.Shutdown()
+		n.cancel()
+		n.wg.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		n.cancel()
+		return fmt.Errorf("leaving tailnet: %w", context.Cause(ctx))
+	}
+}
+
+// backoff gives growing pauses with jitter, reset by a success.
+type backoff struct{ tries int }
+
+func (b *backoff) next() time.Duration {
+	const first, most = time.Second, time.Minute
+	d := most
+	if b.tries < 6 {
+		d = min(first<<b.tries, most)
+	}
+	b.tries++
+	return jitter(d)
+}
