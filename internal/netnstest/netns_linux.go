@@ -70,6 +70,15 @@ func (n *Network) Host(name string) *Host {
 	return h
 }
 
+// Self is the namespace of this process, if [Main] gave it one.
+func (n *Network) Self() *Host {
+	n.t.Helper()
+	if os.Getenv(inside) == "" {
+		n.t.Fatal("this process has no namespace of its own: TestMain must call netnstest.Main")
+	}
+	return &Host{t: n.t, Name: "self", ns: selfName()}
+}
+
 // Switch is a bridge in a namespace of its own.
 type Switch struct {
 	n    *Network

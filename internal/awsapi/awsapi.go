@@ -1,0 +1,97 @@
+// Package awsapi is the router's only door to AWS: typed calls to Secrets
+// Manager and EC2 whose errors tell the operator what to change.
+//
+// Endpoints, region and credentials come from the SDK's standard environment
+// (AWS_ENDPOINT_URL, AWS_REGION, container credentials, AWS_MAX_ATTEMPTS, ...).
+// Calls are retried with jitter by the SDK and bounded in time here. Every
+// failed call returns an [*Error].
+package awsapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/smithy-go/logging"
+)
+
+// Options are optional.
+type Options struct {
+	// Region is used where the environment names none.
+	Region string
+	// Logger gets the SDK's own words, at debug level. Nil drops them.
+	Logger *slog.Logger
+	// TryTimeout bounds one HTTP exchange; 0 means 5 s. A whole call may take
+	// six times as long: by default the SDK tries three times and pauses for
+	// up to 2 s and 4 s in between.
+	TryTimeout time.Duration
+}
+
+// Client calls AWS. It is safe for concurrent use.
+type Client struct {
+	config      aws.Config
+	secrets     *secretsmanager.Client
+	ec2         *ec2.Client
+	callTimeout time.Duration
+}
+
+// New reads the SDK's environment. It does not call AWS.
+func New(ctx context.Context, o Options) (*Client, error) {
+	if o.TryTimeout == 0 {
+		o.TryTimeout = 5 * time.Second
+	}
+	cfg, err := config.LoadDefaultConfig(ctx,
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(o.TryTimeout)),
+		config.WithLogger(sdkLogger(o.Logger)),
+		config.WithClientLogMode(aws.LogRetries),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("reading the AWS environment: %w", err)
+	}
+	if cfg.Region == "" {
+		cfg.Region = o.Region
+	}
+	if cfg.Region == "" {
+		return nil, errors.New("choosing the AWS region: nothing names one; set AWS_REGION")
+	}
+	return &Client{
+		config:      cfg,
+		secrets:     secretsmanager.NewFromConfig(cfg),
+		ec2:         ec2.NewFromConfig(cfg),
+		callTimeout: 6 * o.TryTimeout,
+	}, nil
+}
+
+// Region is where the calls go, except for a secret whose ARN names another.
+func (c *Client) Region() string { return c.config.Region }
+
+// call runs one SDK call within the time limit. What it returns is nil or an [*Error].
+func (c *Client) call(ctx context.Context, req request, do func(context.Context) error) error {
+	tctx, cancel := context.WithTimeout(ctx, c.callTimeout)
+	defer cancel()
+	// The SDK would also do this, but report a missing credential as a
+	// failure to sign after an odyssey through its providers.
+	if _, err := c.config.Credentials.Retrieve(tctx); err != nil {
+		return req.credentialError(ctx, err)
+	}
+	if err := do(tctx); err != nil {
+		return req.error(ctx, err)
+	}
+	return nil
+}
+
+func sdkLogger(l *slog.Logger) logging.Logger {
+	if l == nil {
+		return logging.Nop{}
+	}
+	return logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
+		l.Debug("aws sdk", "detail", fmt.Sprintf(format, v...))
+	})
+}

@@ -1,0 +1,110 @@
+package awsapi
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// Interface is a network interface (ENI).
+type Interface struct{ ID, VPCID, SubnetID string }
+
+// VPC is a VPC and the CIDRs that it has now.
+type VPC struct {
+	ID           string
+	Associations []Association // IPv4 before IPv6, each in AWS's order; never empty
+}
+
+// Association is a CIDR in state "associated".
+type Association struct {
+	ID     string // "vpc-cidr-assoc-..."
+	Prefix netip.Prefix
+}
+
+// InterfaceByMAC finds the interface with this MAC address.
+func (c *Client) InterfaceByMAC(ctx context.Context, mac string) (Interface, error) {
+	req := c.describe("DescribeNetworkInterfaces", "the interface with MAC address "+mac,
+		"check that AWS_REGION and the credentials are the task's own")
+	var out *ec2.DescribeNetworkInterfacesOutput
+	err := c.call(ctx, req, func(ctx context.Context) (err error) {
+		out, err = c.ec2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{
+			Filters: []types.Filter{{Name: aws.String("mac-address"), Values: []string{mac}}},
+		})
+		return err
+	})
+	if err != nil {
+		return Interface{}, err
+	}
+	switch n := len(out.NetworkInterfaces); {
+	case n == 0:
+		return Interface{}, req.fail(NotFound, "", "there is none in "+req.region, req.find)
+	case n > 1:
+		return Interface{}, req.fail(Other, "", fmt.Sprintf("%d have it", n), "set ROUTER_ROUTES to CIDRs")
+	}
+	eni := out.NetworkInterfaces[0]
+	return Interface{
+		ID:       aws.ToString(eni.NetworkInterfaceId),
+		VPCID:    aws.ToString(eni.VpcId),
+		SubnetID: aws.ToString(eni.SubnetId),
+	}, nil
+}
+
+// VPC returns the VPC's associated CIDRs. None at all is an error: to take it
+// for an answer would withdraw every route.
+func (c *Client) VPC(ctx context.Context, id string) (VPC, error) {
+	req := c.describe("DescribeVpcs", "VPC "+id,
+		"check that the VPC still exists and that AWS_REGION and the credentials are the task's own")
+	req.missing = map[string]bool{"InvalidVpcID.NotFound": true, "InvalidVpcID.Malformed": true}
+	var out *ec2.DescribeVpcsOutput
+	err := c.call(ctx, req, func(ctx context.Context) (err error) {
+		out, err = c.ec2.DescribeVpcs(ctx, &ec2.DescribeVpcsInput{VpcIds: []string{id}})
+		return err
+	})
+	if err != nil {
+		return VPC{}, err
+	}
+	if len(out.Vpcs) == 0 {
+		return VPC{}, req.fail(NotFound, "", "there is none in "+req.region, req.find)
+	}
+	vpc := VPC{ID: id}
+	for _, a := range associated(out.Vpcs[0]) {
+		p, err := netip.ParsePrefix(a.cidr)
+		if err != nil {
+			return VPC{}, req.fail(Other, "", fmt.Sprintf("parsing %s: %v", a.id, err), "")
+		}
+		vpc.Associations = append(vpc.Associations, Association{ID: a.id, Prefix: p})
+	}
+	if len(vpc.Associations) == 0 {
+		return VPC{}, req.fail(Other, "", "the answer has no CIDR in state associated", "wait until one is associated, or set ROUTER_ROUTES to CIDRs")
+	}
+	return vpc, nil
+}
+
+// describe is a request of EC2, whose Describe actions know no resource-level permission.
+func (c *Client) describe(action, resource, find string) request {
+	op := "ec2:" + action
+	return request{
+		op: op, resource: resource, region: c.Region(), find: find,
+		allow: fmt.Sprintf(`allow %s on "*" in the task role's policy`, op),
+	}
+}
+
+type cidr struct{ id, cidr string }
+
+func associated(vpc types.Vpc) (list []cidr) {
+	for _, a := range vpc.CidrBlockAssociationSet {
+		if s := a.CidrBlockState; s != nil && s.State == types.VpcCidrBlockStateCodeAssociated {
+			list = append(list, cidr{aws.ToString(a.AssociationId), aws.ToString(a.CidrBlock)})
+		}
+	}
+	for _, a := range vpc.Ipv6CidrBlockAssociationSet {
+		if s := a.Ipv6CidrBlockState; s != nil && s.State == types.VpcCidrBlockStateCodeAssociated {
+			list = append(list, cidr{aws.ToString(a.AssociationId), aws.ToString(a.Ipv6CidrBlock)})
+		}
+	}
+	return list
+}

@@ -1,0 +1,120 @@
+// Package awstest is AWS over HTTP, for tests and the sandbox: what the router
+// asks of Secrets Manager, EC2 and the task metadata endpoint, in the formats
+// that AWS speaks.
+//
+// [Server] answers from a declared [World] and fails on demand; [Metadata] is
+// the endpoint that ECS gives to a declared [Task]; [Moto] runs the moto_server
+// program, an independent implementation that a test compares the [Server] with.
+// None needs a *testing.T: each is started by a function that returns an error,
+// and ended by Close. Their Env methods return the environment by which the
+// router finds them.
+package awstest
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// World is what an AWS account contains in one region; the others are empty.
+type World struct {
+	Region     string            // default "eu-west-1"
+	Account    string            // default "123456789012"
+	Secrets    map[string]Secret // by name
+	VPCs       []VPC
+	Interfaces []Interface
+}
+
+// Secret is a secret with one current version, and perhaps a pending one.
+// With neither Value nor Binary it is one that nobody has stored a value in.
+type Secret struct {
+	Value   string // SecretString
+	Binary  []byte // SecretBinary, if Value is ""
+	Pending string // the SecretString of version stage AWSPENDING, if not ""
+	Deleted bool   // marked for deletion
+	Created time.Time
+}
+
+// VPC is a VPC with its CIDRs, IPv4 and IPv6.
+type VPC struct {
+	ID    string
+	CIDRs []Association
+}
+
+// Association is a VPC's CIDR.
+type Association struct {
+	ID     string
+	Prefix netip.Prefix
+	State  string // default "associated"
+}
+
+// Interface is a network interface.
+type Interface struct {
+	ID, MAC, VPCID, SubnetID string
+	Addresses                []netip.Addr // the first IPv4 one is primary
+}
+
+func (w World) region() string  { return or(w.Region, "eu-west-1") }
+func (w World) account() string { return or(w.Account, "123456789012") }
+
+func or(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+// listener is an HTTP server on one address.
+type listener struct {
+	url string
+	srv *http.Server
+}
+
+// listen serves h on addr; "" is a free port on loopback.
+func listen(addr string, h http.Handler) (*listener, error) {
+	ln, err := net.Listen("tcp", or(addr, "127.0.0.1:0"))
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{url: "http://" + ln.Addr().String(), srv: &http.Server{Handler: h}}
+	go l.srv.Serve(ln)
+	return l, nil
+}
+
+// URL is the server's address, without a trailing slash.
+func (l *listener) URL() string { return l.url }
+
+// Close stops the server and cuts its connections.
+func (l *listener) Close() error { return l.srv.Close() }
+
+// credentials are what a test signs with. Nobody checks the signature.
+const (
+	accessKeyID     = "AKIAIOSFODNN7EXAMPLE"
+	secretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+)
+
+// env is the SDK's environment for an endpoint; nothing of the machine's own
+// AWS configuration is left to find.
+func env(url, region string) map[string]string {
+	return map[string]string{
+		"AWS_ENDPOINT_URL":            url,
+		"AWS_REGION":                  region,
+		"AWS_ACCESS_KEY_ID":           accessKeyID,
+		"AWS_SECRET_ACCESS_KEY":       secretAccessKey,
+		"AWS_EC2_METADATA_DISABLED":   "true",
+		"AWS_CONFIG_FILE":             "/nonexistent",
+		"AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+	}
+}
+
+// Setenv sets the environments for the rest of the test; of two values the last wins.
+func Setenv(t testing.TB, envs ...map[string]string) {
+	t.Helper()
+	for _, env := range envs {
+		for k, v := range env {
+			t.Setenv(k, v)
+		}
+	}
+}

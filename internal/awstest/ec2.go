@@ -1,0 +1,201 @@
+package awstest
+
+import (
+	"encoding/xml"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+)
+
+// The answers have the elements that AWS documents for them, in its order.
+
+type describeVpcs struct {
+	XMLName   xml.Name  `xml:"http://ec2.amazonaws.com/doc/2016-11-15/ DescribeVpcsResponse"`
+	RequestID string    `xml:"requestId"`
+	VPCs      []vpcItem `xml:"vpcSet>item"`
+}
+
+type vpcItem struct {
+	VpcID     string     `xml:"vpcId"`
+	OwnerID   string     `xml:"ownerId"`
+	State     string     `xml:"state"`
+	CIDR      string     `xml:"cidrBlock,omitempty"`
+	IPv4      []ipv4Item `xml:"cidrBlockAssociationSet>item"`
+	IPv6      []ipv6Item `xml:"ipv6CidrBlockAssociationSet>item"`
+	DHCP      string     `xml:"dhcpOptionsId"`
+	Tenancy   string     `xml:"instanceTenancy"`
+	IsDefault bool       `xml:"isDefault"`
+}
+
+type ipv4Item struct {
+	CIDR  string `xml:"cidrBlock"`
+	ID    string `xml:"associationId"`
+	State string `xml:"cidrBlockState>state"`
+}
+
+type ipv6Item struct {
+	CIDR  string `xml:"ipv6CidrBlock"`
+	ID    string `xml:"associationId"`
+	State string `xml:"ipv6CidrBlockState>state"`
+	Pool  string `xml:"ipv6Pool"`
+}
+
+type describeNetworkInterfaces struct {
+	XMLName    xml.Name  `xml:"http://ec2.amazonaws.com/doc/2016-11-15/ DescribeNetworkInterfacesResponse"`
+	RequestID  string    `xml:"requestId"`
+	Interfaces []eniItem `xml:"networkInterfaceSet>item"`
+}
+
+type eniItem struct {
+	ID        string        `xml:"networkInterfaceId"`
+	SubnetID  string        `xml:"subnetId"`
+	VpcID     string        `xml:"vpcId"`
+	OwnerID   string        `xml:"ownerId"`
+	Status    string        `xml:"status"`
+	MAC       string        `xml:"macAddress"`
+	Type      string        `xml:"interfaceType"`
+	PrivateIP string        `xml:"privateIpAddress,omitempty"`
+	IPv4      []eniIPv4Item `xml:"privateIpAddressesSet>item"`
+	IPv6      []eniIPv6Item `xml:"ipv6AddressesSet>item"`
+}
+
+type eniIPv4Item struct {
+	Address string `xml:"privateIpAddress"`
+	Primary bool   `xml:"primary"`
+}
+
+type eniIPv6Item struct {
+	Address string `xml:"ipv6Address"`
+}
+
+func (s *Server) serveEC2(w http.ResponseWriter, r *http.Request, name string) {
+	action := "ec2:" + name
+	s.record(action)
+	fail := s.next(action)
+	fail.wait(r.Context())
+	region, signed := signedFor(r)
+	world := s.snapshot().in(region)
+	var answer any
+	var code, message string
+	switch {
+	case fail.Status != 0:
+		ec2Error(w, fail.Status, fail.Code, fail.Message)
+		return
+	case !signed:
+		ec2Error(w, http.StatusUnauthorized, "AuthFailure", "AWS was not able to validate the provided access credentials")
+		return
+	case name == "DescribeVpcs":
+		answer, code, message = world.describeVpcs(r.Form)
+	case name == "DescribeNetworkInterfaces":
+		answer, code, message = world.describeNetworkInterfaces(r.Form)
+	default:
+		code, message = "InvalidAction", fmt.Sprintf("The action %s is not valid for this web service.", name)
+	}
+	if code != "" {
+		ec2Error(w, http.StatusBadRequest, code, message)
+		return
+	}
+	body, err := xml.Marshal(answer)
+	if err != nil {
+		panic(err) // strings and booleans
+	}
+	fail.send(w, "text/xml;charset=UTF-8", append([]byte(xml.Header), body...))
+}
+
+func (w World) describeVpcs(form url.Values) (answer any, code, message string) {
+	out := describeVpcs{RequestID: requestID}
+	ids := numbered(form, "VpcId.%d")
+	for _, v := range w.VPCs {
+		if len(ids) == 0 || slices.Contains(ids, v.ID) {
+			out.VPCs = append(out.VPCs, w.vpcItem(v))
+		}
+	}
+	for _, id := range ids {
+		if !slices.ContainsFunc(w.VPCs, func(v VPC) bool { return v.ID == id }) {
+			return nil, "InvalidVpcID.NotFound", fmt.Sprintf("The vpc ID '%s' does not exist", id)
+		}
+	}
+	return out, "", ""
+}
+
+func (w World) vpcItem(v VPC) vpcItem {
+	item := vpcItem{VpcID: v.ID, OwnerID: w.account(), State: "available", DHCP: "dopt-0a1b2c3d", Tenancy: "default"}
+	for _, a := range v.CIDRs {
+		state := or(a.State, "associated")
+		if a.Prefix.Addr().Is4() {
+			if item.CIDR == "" {
+				item.CIDR = a.Prefix.String()
+			}
+			item.IPv4 = append(item.IPv4, ipv4Item{a.Prefix.String(), a.ID, state})
+		} else {
+			item.IPv6 = append(item.IPv6, ipv6Item{a.Prefix.String(), a.ID, state, "Amazon"})
+		}
+	}
+	return item
+}
+
+func (w World) describeNetworkInterfaces(form url.Values) (answer any, code, message string) {
+	macs := []string(nil)
+	for i, name := range numbered(form, "Filter.%d.Name") {
+		if name != "mac-address" {
+			return nil, "InvalidParameterValue", fmt.Sprintf("The filter '%s' is invalid", name)
+		}
+		macs = append(macs, numbered(form, fmt.Sprintf("Filter.%d.Value.%%d", i+1))...)
+	}
+	out := describeNetworkInterfaces{RequestID: requestID}
+	for _, i := range w.Interfaces {
+		if macs == nil || slices.Contains(macs, i.MAC) {
+			out.Interfaces = append(out.Interfaces, w.eniItem(i))
+		}
+	}
+	return out, "", ""
+}
+
+func (w World) eniItem(i Interface) eniItem {
+	item := eniItem{
+		ID: i.ID, SubnetID: i.SubnetID, VpcID: i.VPCID, OwnerID: w.account(),
+		Status: "in-use", MAC: i.MAC, Type: "interface",
+	}
+	for _, a := range i.Addresses {
+		switch {
+		case !a.Is4():
+			item.IPv6 = append(item.IPv6, eniIPv6Item{a.String()})
+		case item.PrivateIP == "":
+			item.PrivateIP = a.String()
+			item.IPv4 = append(item.IPv4, eniIPv4Item{a.String(), true})
+		default:
+			item.IPv4 = append(item.IPv4, eniIPv4Item{a.String(), false})
+		}
+	}
+	return item
+}
+
+// numbered collects the query protocol's lists: VpcId.1, VpcId.2, ...
+func numbered(form url.Values, pattern string) (list []string) {
+	for n := 1; ; n++ {
+		v, ok := form[fmt.Sprintf(pattern, n)]
+		if !ok {
+			return list
+		}
+		list = append(list, v...)
+	}
+}
+
+func ec2Error(w http.ResponseWriter, status int, code, message string) {
+	type item struct {
+		Code    string `xml:"Code"`
+		Message string `xml:"Message"`
+	}
+	body, err := xml.Marshal(struct {
+		XMLName   xml.Name `xml:"Response"`
+		Errors    []item   `xml:"Errors>Error"`
+		RequestID string   `xml:"RequestID"`
+	}{Errors: []item{{code, message}}, RequestID: requestID})
+	if err != nil {
+		panic(err) // strings
+	}
+	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
+	w.WriteHeader(status)
+	w.Write(append([]byte(xml.Header), body...))
+}

@@ -1,0 +1,125 @@
+package awstest
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+const amzJSON = "application/x-amz-json-1.1"
+
+type getSecretValue struct{ SecretId, VersionStage, VersionId string }
+
+// secretValue is GetSecretValue's answer; the tags are AWS's, the date is in
+// seconds since 1970, and []byte travels as base64 as AWS wants it.
+type secretValue struct {
+	ARN           string
+	Name          string
+	VersionId     string
+	SecretString  string `json:",omitempty"`
+	SecretBinary  []byte `json:",omitempty"`
+	VersionStages []string
+	CreatedDate   float64
+}
+
+func (s *Server) serveSecretsManager(w http.ResponseWriter, r *http.Request, operation string) {
+	action := "secretsmanager:" + operation
+	s.record(action)
+	fail := s.next(action)
+	fail.wait(r.Context())
+	region, signed := signedFor(r)
+	var in getSecretValue
+	switch {
+	case fail.Status != 0:
+		jsonError(w, fail.Status, fail.Code, fail.Message)
+	case !signed:
+		jsonError(w, http.StatusBadRequest, "MissingAuthenticationTokenException", "Missing Authentication Token")
+	case operation != "GetSecretValue":
+		jsonError(w, http.StatusBadRequest, "UnknownOperationException", "")
+	case json.NewDecoder(r.Body).Decode(&in) != nil:
+		jsonError(w, http.StatusBadRequest, "SerializationException", "")
+	default:
+		out, code, message := s.snapshot().in(region).getSecretValue(in)
+		if code != "" {
+			jsonError(w, http.StatusBadRequest, code, message)
+			return
+		}
+		body, err := json.Marshal(out)
+		if err != nil {
+			panic(err) // strings and numbers
+		}
+		fail.send(w, amzJSON, body)
+	}
+}
+
+func (w World) getSecretValue(in getSecretValue) (out secretValue, code, message string) {
+	name, secret, found := w.findSecret(in.SecretId)
+	if !found {
+		return out, "ResourceNotFoundException", "Secrets Manager can't find the specified secret."
+	}
+	if secret.Deleted {
+		return out, "InvalidRequestException", "You can't perform this operation on the secret because it was marked for deletion."
+	}
+	var versions []secretValue
+	switch current := []string{"AWSCURRENT"}; {
+	case secret.Value != "":
+		versions = append(versions, secretValue{SecretString: secret.Value, VersionStages: current})
+	case secret.Binary != nil:
+		versions = append(versions, secretValue{SecretBinary: secret.Binary, VersionStages: current})
+	}
+	if secret.Pending != "" {
+		versions = append(versions, secretValue{SecretString: secret.Pending, VersionStages: []string{"AWSPENDING"}})
+	}
+	stage := or(in.VersionStage, "AWSCURRENT")
+	for _, v := range versions {
+		v.ARN, v.Name = w.SecretARN(name), name
+		v.VersionId = versionID(name, v)
+		v.CreatedDate = float64(secret.Created.UnixMilli()) / float64(time.Second/time.Millisecond)
+		if secret.Created.IsZero() {
+			v.CreatedDate = 1795424764.25
+		}
+		if in.VersionId == v.VersionId || in.VersionId == "" && stage == v.VersionStages[0] {
+			return v, "", ""
+		}
+	}
+	message = "Secrets Manager can't find the specified secret value for staging label: " + stage
+	if in.VersionId != "" {
+		message = "Secrets Manager can't find the specified secret value for VersionId: " + in.VersionId
+	}
+	return out, "ResourceNotFoundException", message
+}
+
+// SecretARN is the ARN under which the [Server] keeps the secret of this name.
+func (w World) SecretARN(name string) string {
+	return fmt.Sprintf("arn:aws:secretsmanager:%s:%s:secret:%s-YFMRaz", w.region(), w.account(), name)
+}
+
+func (w World) findSecret(id string) (name string, s Secret, found bool) {
+	if strings.HasPrefix(id, "arn:") {
+		for name, s := range w.Secrets {
+			// AWS takes an ARN without its random end, too.
+			if arn := w.SecretARN(name); id == arn || id+"-YFMRaz" == arn {
+				return name, s, true
+			}
+		}
+		return "", Secret{}, false
+	}
+	s, found = w.Secrets[id]
+	return id, s, found
+}
+
+// versionID follows the value, so that a rotation shows.
+func versionID(name string, v secretValue) string {
+	sum := sha256.Sum256(fmt.Append(nil, name, v.VersionStages, v.SecretString, v.SecretBinary))
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+}
+
+func jsonError(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", amzJSON)
+	w.Header().Set("X-Amzn-Requestid", requestID)
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]string{"__type": code, "Message": message})
+}

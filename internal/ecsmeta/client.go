@@ -1,0 +1,134 @@
+package ecsmeta
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// The endpoint is on the same host and answers in milliseconds, but it can lag
+// behind the container at the start of a task: several short tries, at most
+// 4 × 2 s + 0.1 s + 0.2 s + 0.4 s for each of its two documents.
+const (
+	tries      = 4
+	tryTimeout = 2 * time.Second
+	firstPause = 100 * time.Millisecond // doubles
+	bodyLimit  = 1 << 20                // bytes; a task with ten containers takes about 20 KiB
+)
+
+// Client reads one task's metadata.
+type Client struct {
+	uri  string
+	http *http.Client
+}
+
+// New returns a client for the endpoint at uri, the value of [Variable]. A nil
+// client is one without proxies, as the address is link-local.
+func New(uri string, client *http.Client) *Client {
+	if client == nil {
+		client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	}
+	return &Client{uri: strings.TrimSuffix(uri, "/"), http: client}
+}
+
+// Task reads the metadata of this container and of its task. Its errors name
+// [Variable] and say what to do.
+func (c *Client) Task(ctx context.Context) (Task, error) {
+	if c.uri == "" {
+		return Task{}, fmt.Errorf("reading task metadata: %s is not set; ECS sets it in every task, elsewhere set ROUTER_ROUTES to CIDRs", Variable)
+	}
+	var container wireContainer
+	err := c.fetch(ctx, "", func(body []byte) error {
+		container = wireContainer{}
+		if err := json.Unmarshal(body, &container); err != nil {
+			return err
+		}
+		if len(container.Networks) == 0 {
+			return errNoNetworks // the agent may learn them late
+		}
+		return nil
+	})
+	if err != nil {
+		return Task{}, c.explain(ctx, "", err)
+	}
+	var task wireTask
+	err = c.fetch(ctx, "/task", func(body []byte) error { return json.Unmarshal(body, &task) })
+	if err != nil {
+		return Task{}, c.explain(ctx, "/task", err)
+	}
+	t, err := merge(container, task)
+	if err != nil {
+		return Task{}, c.explain(ctx, "", err)
+	}
+	return t, nil
+}
+
+// fetch tries until accept takes the body, and returns the last try's error.
+func (c *Client) fetch(ctx context.Context, path string, accept func(body []byte) error) error {
+	var err error
+	pause := firstPause
+	for i := range tries {
+		if i > 0 {
+			select {
+			case <-time.After(pause):
+				pause *= 2
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		var body []byte
+		if body, err = c.get(ctx, path); err == nil {
+			err = accept(body)
+		}
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.uri+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("HTTP status %s", resp.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, bodyLimit+1))
+	if len(body) > bodyLimit {
+		return nil, fmt.Errorf("the answer is larger than %d bytes", bodyLimit)
+	}
+	return body, err
+}
+
+// explain turns a cause into what the operator reads.
+func (c *Client) explain(ctx context.Context, path string, cause error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("reading task metadata: %w", ctx.Err())
+	}
+	if u := (*url.Error)(nil); errors.As(cause, &u) {
+		cause = u.Err // its text would repeat the address
+	}
+	if errors.Is(cause, context.DeadlineExceeded) {
+		cause = fmt.Errorf("no answer within %v, %d times", tryTimeout, tries)
+	}
+	advice := "ECS sets this variable in every task (Fargate platform 1.4.0, EC2 agent 1.39.0 or later); elsewhere unset it and set ROUTER_ROUTES to CIDRs"
+	if errors.Is(cause, errNoNetworks) {
+		advice = "run the task with network mode awsvpc, or set ROUTER_ROUTES to CIDRs"
+	}
+	return fmt.Errorf("reading task metadata from %s=%s%s: %w; %s", Variable, c.uri, path, cause, advice)
+}

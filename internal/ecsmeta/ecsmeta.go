@@ -1,0 +1,73 @@
+// Package ecsmeta asks ECS where this container runs: the task metadata
+// endpoint, version 4.
+//
+// The agent offers it at the address in ECS_CONTAINER_METADATA_URI_V4: the bare
+// address answers about this container, "/task" about the task around it. The
+// two are read together into one typed [Task]. On Fargate the network part
+// names the task's subnet, never its VPC.
+package ecsmeta
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+// Variable is the environment variable through which ECS gives the endpoint's address.
+const Variable = "ECS_CONTAINER_METADATA_URI_V4"
+
+// Task is what ECS knows about the task and about this container's network.
+// A field that the platform does not report is zero.
+type Task struct {
+	Cluster    string // ARN or short name
+	ARN        string
+	Family     string
+	Revision   string
+	Service    string // "" for a task that no service started
+	LaunchType string // "FARGATE" or "EC2"
+	Zone       string // availability zone
+	Region     string // from the task's ARN, else from Zone
+	VPCID      string // EC2 only; "" on Fargate
+	Limits     Limits
+	Network    Network
+}
+
+// Limits bound this container; zero is no limit that ECS knows of.
+type Limits struct {
+	CPU       float64 // vCPUs of the task
+	MemoryMiB int     // the smaller of the task's limit and this container's
+}
+
+// Network is this container's first network. Outside the awsvpc network mode
+// ECS reports little more than an address.
+type Network struct {
+	Mode            string // "awsvpc", "bridge", "host"
+	MAC             string // of the task's own interface; awsvpc only
+	AttachmentIndex int
+	IPv4            []netip.Addr
+	IPv6            []netip.Addr
+	IPv4Subnet      netip.Prefix // the subnet's CIDR, not the VPC's; zero if not reported
+	IPv6Subnet      netip.Prefix
+	DNS             []netip.Addr // the VPC's resolver comes first
+}
+
+// Subnets returns the reported subnet CIDRs, IPv4 first.
+func (n Network) Subnets() []netip.Prefix {
+	var ps []netip.Prefix
+	for _, p := range []netip.Prefix{n.IPv4Subnet, n.IPv6Subnet} {
+		if p.IsValid() {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// A zone is its region and a suffix: "eu-west-1a", "us-west-2-lax-1a".
+var regionOfZone = regexp.MustCompile(`^[a-z]+(?:-[a-z]+)+-\d+`)
+
+func region(taskARN, zone string) string {
+	if part := strings.SplitN(taskARN, ":", 5); len(part) == 5 && part[3] != "" {
+		return part[3]
+	}
+	return regionOfZone.FindString(zone)
+}
