@@ -101,6 +101,9 @@ func (s *Switch) Plug(h *Host, ifname string, addresses ...string) {
 	s.n.links++
 	port := fmt.Sprintf("p%d", s.n.links)
 	ip(h.t, "link", "add", port, "netns", s.host.ns, "type", "veth", "peer", "name", ifname, "netns", h.ns)
+	// A deleted namespace may keep its links for a while, and [Network.Self]
+	// outlives the test: unplug by hand.
+	s.n.t.Cleanup(func() { exec.Command("ip", "-n", h.ns, "link", "delete", ifname).Run() })
 	s.host.IP("link", "set", port, "master", "br0", "up")
 	for _, a := range addresses {
 		h.Address(ifname, a)

@@ -1,0 +1,312 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/netnstest"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/tailnettest"
+)
+
+// process is a program of the test, ended with it by its own id.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	out  *buffer
+	done chan struct{}
+	err  error
+}
+
+func start(t *testing.T, name string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, out: new(buffer), done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p.out, p.out
+	// Of its own group, so that nothing between us and the program is left. No
+	// Pdeathsig: it follows the thread that forked, and netnstest ends threads.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("starting %s: %v", name, err)
+	}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+		if t.Failed() {
+			t.Logf("%s said:\n%s", name, p.out.String())
+		}
+	})
+	return p
+}
+
+// stop sends SIGTERM and returns the exit code.
+func (p *process) stop() int {
+	p.t.Helper()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatalf("process still runs %v after SIGTERM", patience)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// buffer is a bytes.Buffer that may be read while it is written.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+type testWriter struct {
+	t    *testing.T
+	name string
+}
+
+func (w testWriter) Write(p []byte) (int, error) {
+	if w.t.Context().Err() == nil {
+		w.t.Logf("%s: %s", w.name, bytes.TrimSpace(p))
+	}
+	return len(p), nil
+}
+
+// router is the real binary.
+type router struct {
+	*process
+	w    *world
+	host *netnstest.Host
+	env  []string
+	http *http.Client
+}
+
+type routerOptions struct {
+	root bool              // with all rights of the namespace's root, else with none
+	env  map[string]string // beyond what ECS and the module give
+	host *netnstest.Host
+}
+
+// startRouter runs the binary with the environment that an ECS task has.
+func (w *world) startRouter(o routerOptions) *router {
+	t := w.t
+	t.Helper()
+	if o.host == nil {
+		o.host = w.routerHost
+	}
+	socket := filepath.Join(w.sharedDir(), "tailscaled.sock")
+	env := map[string]string{
+		"ECS_CONTAINER_METADATA_URI_V4":          w.metadata.URI(),
+		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/role",
+		"AWS_REGION":                             w.aws.Region,
+		"AWS_ENDPOINT_URL":                       w.moto.URL(),
+		"ROUTER_AUTH_SECRET":                     secretName,
+		"ROUTER_CONTROL_URL":                     w.control.ControlURL(),
+		"ROUTER_SOCKET":                          socket,
+		"ROUTER_DRAIN_TIMEOUT":                   "20s",
+		"TS_PANIC_IF_HIT_MAIN_CONTROL":           "true",
+	}
+	for k, v := range o.env {
+		env[k] = v
+	}
+	r := &router{w: w, host: o.host}
+	for k, v := range env {
+		r.env = append(r.env, k+"="+v)
+	}
+	args := []string{binary("router")}
+	if !o.root {
+		args = append([]string{"setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, args...)
+	}
+	cmd := o.host.Command(context.WithoutCancel(t.Context()), args[0], args[1:]...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, r.env...)
+	r.process = start(t, "router", cmd)
+	r.http = &http.Client{
+		Timeout:   10 * time.Second,
+		Transport: &http.Transport{DialContext: o.host.Dial, DisableKeepAlives: true},
+	}
+	return r
+}
+
+// sharedDir is a folder that a router without rights can write to; those of
+// t.TempDir are the test's own.
+func (w *world) sharedDir() string {
+	dir, err := os.MkdirTemp("", "e2e-shared-")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	os.Chmod(dir, 0o777)
+	w.t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func (r *router) get(path string) (code int, body string) {
+	r.t.Helper()
+	resp, err := r.http.Get("http://127.0.0.1:9002" + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	b.ReadFrom(resp.Body)
+	return resp.StatusCode, b.String()
+}
+
+// awaitReady waits for /readyz to say 200.
+func (r *router) awaitReady() {
+	r.t.Helper()
+	r.awaitReadyz("the router to be ready", func(code int, _ ops.Readiness) bool { return code == http.StatusOK })
+}
+
+func (r *router) awaitReadyz(what string, cond func(code int, body ops.Readiness) bool) ops.Readiness {
+	r.t.Helper()
+	var body string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		var code int
+		var got ops.Readiness
+		code, body = r.get("/readyz")
+		if json.Unmarshal([]byte(body), &got) == nil && cond(code, got) {
+			return got
+		}
+		select {
+		case <-r.done:
+			r.t.Fatalf("router ended (%v) while waiting for %s", r.err, what)
+		default:
+		}
+	}
+	r.t.Fatalf("waited %v for %s; /readyz says %s", patience, what, body)
+	return ops.Readiness{}
+}
+
+// awaitReason waits until /readyz gives a reason with this code and text.
+func (r *router) awaitReason(reason, text string) {
+	r.t.Helper()
+	r.awaitReadyz(reason+" with "+text, func(code int, body ops.Readiness) bool {
+		return code == http.StatusServiceUnavailable && slices.ContainsFunc(body.Reasons, func(why ops.Reason) bool {
+			return why.Code == reason && strings.Contains(why.Message, text)
+		})
+	})
+}
+
+func (r *router) awaitLog(text string) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(r.out.String(), text); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("waited %v for the log to say %q", patience, text)
+		}
+	}
+}
+
+// run runs another command of the binary beside the router, in its namespace
+// and with its environment.
+func (r *router) run(name string, args ...string) (out string, code int) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	cmd := r.host.Command(ctx, binary(name), args...)
+	cmd.Env = r.env
+	b, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		r.t.Fatalf("running %s %v: %v", name, args, err)
+	}
+	return string(b), cmd.ProcessState.ExitCode()
+}
+
+// client is the stock Tailscale client in kernel mode.
+type client struct {
+	*process
+	w      *world
+	socket string
+}
+
+func (w *world) startClient() *client {
+	t := w.t
+	t.Helper()
+	dir := t.TempDir()
+	c := &client{w: w, socket: filepath.Join(dir, "client.sock")}
+	cmd := w.client.Command(context.WithoutCancel(t.Context()), binary("tailscaled"),
+		"--statedir="+dir, "--socket="+c.socket, "--tun=tailscale0", "--port=41641")
+	cmd.Env = append(os.Environ(), tailnettest.Env()...)
+	c.process = start(t, "client", cmd)
+	c.tailscale("up", "--login-server="+w.control.ControlURL(), "--auth-key="+clientKey.Reveal(),
+		"--accept-routes", "--accept-dns=false", "--hostname=laptop", "--timeout=30s")
+	w.await("the client to be online", func(nodes []tailnettest.Node) bool {
+		n, ok := tailnettest.Find(nodes, "laptop")
+		return ok && n.Online
+	})
+	return c
+}
+
+func (c *client) tailscale(args ...string) string {
+	c.t.Helper()
+	var out []byte
+	var err error
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		cmd := exec.Command(binary("tailscale"), append([]string{"--socket=" + c.socket}, args...)...)
+		if out, err = cmd.CombinedOutput(); err == nil {
+			return string(out)
+		}
+		if time.Now().After(deadline) || !strings.Contains(string(out), "is it running") && !strings.Contains(string(out), "failed to connect") {
+			c.t.Fatalf("tailscale %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+// sh runs an unmodified program as a user of the client machine would.
+func (c *client) sh(name string, args ...string) (out string, code int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	cmd := c.w.client.Command(ctx, name, args...)
+	b, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		c.t.Fatalf("running %s: %v", name, err)
+	}
+	return string(b), cmd.ProcessState.ExitCode()
+}
+
+// awaitRoute waits until the client's kernel sends prefix to the tailnet.
+func (c *client) awaitRoute(prefix string) {
+	c.t.Helper()
+	var out string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		family := "-4"
+		if strings.Contains(prefix, ":") {
+			family = "-6"
+		}
+		if out, _ = c.sh("ip", family, "route", "show", "table", "52"); strings.Contains(out, prefix) {
+			return
+		}
+	}
+	c.t.Fatalf("waited %v for the client to accept %s; it has:\n%s", patience, prefix, out)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(fmt.Sprint("test set-up: ", err))
+	}
+	return v
+}

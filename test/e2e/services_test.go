@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// startVPC makes the hosts of the VPC: each speaks HTTP on 80, echoes UDP on 7
+// and answers DNS on 53. One namespace holds all their addresses.
+func (w *world) startVPC() {
+	w.vpcSwitch.Plug(w.vpc, "eth0", gatewayVPC+"/24", w.gw6.String()+"/64")
+	for _, a := range []string{dbHost + "/32", secondHost + "/32", w.host6.String() + "/128"} {
+		w.vpc.Address("lo", a)
+	}
+	for _, host := range []string{dbHost, secondHost, w.host6.String()} {
+		w.serveHTTP(host)
+		w.serveUDP(net.JoinHostPort(host, "7"), func(query []byte) []byte { return query })
+		w.serveUDP(net.JoinHostPort(host, "53"), answerDNS)
+	}
+}
+
+func (w *world) serveHTTP(host string) {
+	ln, err := w.vpc.Listen("tcp", net.JoinHostPort(host, "80"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			io.Copy(rw, r.Body)
+			return
+		}
+		from, _, _ := net.SplitHostPort(r.RemoteAddr)
+		fmt.Fprintf(rw, "hello from %s to %s\n", host, from)
+	})}
+	go srv.Serve(ln)
+	w.t.Cleanup(func() { srv.Close() })
+}
+
+func (w *world) serveUDP(address string, answer func([]byte) []byte) {
+	c, err := w.vpc.ListenPacket("udp", address)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { c.Close() })
+	go func() {
+		buf := make([]byte, 65535)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if a := answer(buf[:n]); a != nil {
+				c.WriteTo(a, from)
+			}
+		}
+	}()
+}
+
+// answerDNS knows one name, in both families.
+func answerDNS(query []byte) []byte {
+	var p dnsmessage.Parser
+	h, err := p.Start(query)
+	if err != nil {
+		return nil
+	}
+	q, err := p.Question()
+	if err != nil {
+		return nil
+	}
+	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: h.ID, Response: true, Authoritative: true})
+	b.StartQuestions()
+	b.Question(q)
+	b.StartAnswers()
+	head := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
+	if q.Name.String() == "db.internal." && q.Type == dnsmessage.TypeA {
+		b.AResource(head, dnsmessage.AResource{A: netip.MustParseAddr(dbHost).As4()})
+	}
+	msg, err := b.Finish()
+	if err != nil {
+		return nil
+	}
+	return msg
+}

@@ -1,0 +1,15 @@
+package e2e
+
+import (
+	"os"
+	"testing"
+)
+
+// skipOrFail skips on a user's machine; CI has everything.
+func skipOrFail(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}

@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/tailnettest"
+)
+
+// firstAnswerBound is far above what a handshake takes on a loaded machine and
+// below the 5 s after which a WireGuard client repeats one that it had no
+// address for: the wait that the order of arrival and announcement avoids.
+const firstAnswerBound = 3 * time.Second
+
+// TestFirstUserDoesNotWait has a client that already sends when the route goes
+// live, with a control server that approves at once and one that approves only
+// what peers can reach.
+func TestFirstUserDoesNotWait(t *testing.T) {
+	for _, when := range []tailnettest.ApproveWhen{tailnettest.AtOnce, tailnettest.WhenReachable} {
+		t.Run(string(when), func(t *testing.T) {
+			w := newWorld(t, worldOptions{policy: tailnettest.Policy{ApproveWhen: when}})
+			w.startClient()
+			answered := make(chan time.Time, 1)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			go w.sendUntilAnswered(ctx, answered)
+
+			start := time.Now()
+			r := w.startRouter(routerOptions{})
+			var live time.Time
+			w.await("the router to be primary", func(nodes []tailnettest.Node) bool {
+				n, ok := tailnettest.Find(nodes, "edge-router")
+				if ok && len(n.Primary) > 0 && live.IsZero() {
+					live = time.Now()
+					if n.HomeDERP == 0 || len(n.Endpoints) == 0 {
+						t.Errorf("the route went live before peers could reach it: %v", n)
+					}
+				}
+				return ok && len(n.Primary) > 0
+			})
+			select {
+			case at := <-answered:
+				t.Logf("exec to route live %v, live to first answer %v", live.Sub(start).Round(time.Millisecond), at.Sub(live).Round(time.Millisecond))
+				if wait := at.Sub(live); wait > firstAnswerBound {
+					t.Errorf("the first user waited %v, want less than %v", wait, firstAnswerBound)
+				}
+			case <-ctx.Done():
+				t.Error("the client never got an answer")
+			}
+			r.awaitReady()
+		})
+	}
+}
+
+// sendUntilAnswered sends a datagram every 20 ms and tells when one came back.
+func (w *world) sendUntilAnswered(ctx context.Context, answered chan<- time.Time) {
+	buf := make([]byte, 100)
+	for ctx.Err() == nil {
+		conn, err := w.client.Dial(ctx, "udp", net.JoinHostPort(dbHost, "7"))
+		if err != nil { // no route yet
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		for range 5 {
+			conn.Write([]byte("anybody there?"))
+			conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			if _, err := conn.Read(buf); err == nil {
+				answered <- time.Now()
+				conn.Close()
+				return
+			}
+		}
+		conn.Close()
+	}
+}
+
+// TestWaitsOutWhatIsMissing starts a router with neither its secret nor leave
+// to ask EC2. It stays, says what is missing, and joins by itself once it is
+// there.
+func TestWaitsOutWhatIsMissing(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	server, err := awstest.NewServer(selfIP+":0", w.aws)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	secret := w.aws.Secrets[secretName]
+	server.Update(func(aws *awstest.World) { aws.Secrets = nil })
+	server.Fail("ec2:DescribeVpcs", awstest.Denied("ec2:DescribeVpcs", "*"))
+	r := w.startRouter(routerOptions{env: map[string]string{"AWS_ENDPOINT_URL": server.URL(), "ROUTER_BOOT_TIMEOUT": "1s"}})
+
+	r.awaitReason("join_failed", `calling secretsmanager:GetSecretValue for secret "tailscale/auth-key"`)
+	r.awaitReason("routes_unknown", `allow ec2:DescribeVpcs on "*" in the task role's policy`)
+	if out, code := r.run("router", "healthcheck"); code != 0 {
+		t.Errorf("healthcheck: exit %d: %s; a restart would not help", code, out)
+	}
+	if out, code := r.run("router", "healthcheck", "--ready"); code != 1 {
+		t.Errorf("healthcheck --ready: exit %d, want 1: %s", code, out)
+	}
+	r.awaitLog("still not ready after the boot timeout")
+
+	server.Fail("ec2:DescribeVpcs", awstest.Failure{})
+	server.Update(func(aws *awstest.World) { aws.Secrets = map[string]awstest.Secret{secretName: secret} })
+	r.awaitReady()
+}
