@@ -63,7 +63,7 @@ func (n *Node) register() error {
 		s, changed := n.state.get()
 		switch {
 		case s.refusal != "":
-			return fmt.Errorf("registering with control server: %s", s.refusal)
+			return fmt.Errorf("registering with control server: %s; put a valid auth key (not expired or used up, tagged) where this one came from", s.refusal)
 		case s.Backend == ipn.Running.String(), s.Backend == ipn.Starting.String():
 			return nil
 		case s.Backend == ipn.NeedsMachineAuth.String():
