@@ -10,18 +10,9 @@ import (
 // IPv4 comes first, then the order of addresses, so equal sets give equal
 // results. IPv4-mapped prefixes become IPv4; invalid ones are left out.
 func Normalize(ps []netip.Prefix) []netip.Prefix {
-	sorted := make([]netip.Prefix, 0, len(ps))
-	for _, p := range ps {
-		if p.IsValid() {
-			p, _ = unmapped(p)
-			sorted = append(sorted, p)
-		}
-	}
-	// A prefix sorts before everything inside it.
-	slices.SortFunc(sorted, netip.Prefix.Compare)
-
-	out := sorted[:0]
-	for _, p := range sorted {
+	list := sorted(ps)
+	out := list[:0]
+	for _, p := range list {
 		if n := len(out); n > 0 && covers(out[n-1], p) {
 			continue
 		}
@@ -40,11 +31,64 @@ func Normalize(ps []netip.Prefix) []netip.Prefix {
 // Exclude returns ps without the addresses of exclude, normalized: a prefix
 // that holds an excluded one is split around it.
 func Exclude(ps, exclude []netip.Prefix) []netip.Prefix {
+	return trim(Normalize(ps), exclude)
+}
+
+// Outermost returns the prefixes of ps that lie in no other, each once and in
+// the order of [Normalize]. Neighbours stay apart, as whoever approves routes
+// by name knows them.
+func Outermost(ps []netip.Prefix) []netip.Prefix {
+	list := sorted(ps)
+	out := list[:0]
+	for _, p := range list {
+		if n := len(out); n == 0 || !covers(out[n-1], p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Trim is [Exclude] for prefixes that keep their names: only what is inside
+// another goes, only what holds an excluded address is split.
+func Trim(ps, exclude []netip.Prefix) []netip.Prefix {
+	return trim(Outermost(ps), exclude)
+}
+
+func trim(ps, exclude []netip.Prefix) []netip.Prefix {
 	exclude = Normalize(exclude)
 	var out []netip.Prefix
-	for _, p := range Normalize(ps) {
+	for _, p := range ps {
 		out = appendWithout(out, p, exclude)
 	}
+	return out
+}
+
+// Intersect returns the addresses of p that are also in one of ps, normalized.
+// Of two prefixes that share an address, one holds the other.
+func Intersect(p netip.Prefix, ps []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, q := range Normalize(ps) {
+		switch {
+		case covers(q, p):
+			return Normalize([]netip.Prefix{p})
+		case covers(p, q):
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
+// sorted returns a copy of ps, masked, without invalid prefixes, a prefix before
+// everything inside it.
+func sorted(ps []netip.Prefix) []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(ps))
+	for _, p := range ps {
+		if p.IsValid() {
+			p, _ = unmapped(p)
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
 	return out
 }
 

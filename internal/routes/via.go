@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // MaxSite is the largest 4via6 site that may be advertised. The address has
@@ -33,6 +34,12 @@ func Via(site uint32, p netip.Prefix) (netip.Prefix, error) {
 	binary.BigEndian.PutUint32(raw[8:12], site)
 	copy(raw[12:], v4[:])
 	return netip.PrefixFrom(netip.AddrFrom16(raw), viaSiteBits+p.Bits()), nil
+}
+
+// ViaName returns the name under which MagicDNS knows a's 4via6 address at a
+// site: "10-0-3-4-via-7". Only IPv4 addresses have one.
+func ViaName(site uint32, a netip.Addr) string {
+	return fmt.Sprintf("%s-via-%d", strings.ReplaceAll(a.String(), ".", "-"), site)
 }
 
 // Unvia takes a 4via6 address apart; ok is false for any other address.

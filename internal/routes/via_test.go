@@ -61,3 +61,36 @@ func TestTarget(t *testing.T) {
 		t.Errorf("Target of nothing = %v", got)
 	}
 }
+
+func TestViaName(t *testing.T) {
+	// The form that tailscale.com's resolver parses (resolveViaDomain).
+	if got := ViaName(7, netip.MustParseAddr("10.0.3.4")); got != "10-0-3-4-via-7" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func FuzzVia(f *testing.F) {
+	f.Add(uint32(7), []byte{10, 1, 0, 0}, uint8(16))
+	f.Add(uint32(MaxSite), []byte{255, 255, 255, 255}, uint8(32))
+	f.Fuzz(func(t *testing.T, site uint32, raw []byte, bits uint8) {
+		a, ok := netip.AddrFromSlice(raw)
+		if !ok || !a.Is4() {
+			return
+		}
+		p := netip.PrefixFrom(a, int(bits)%33).Masked()
+		via, err := Via(site, p)
+		if (err != nil) != (site > MaxSite) {
+			t.Fatalf("Via(%d, %v): %v", site, p, err)
+		}
+		if err != nil {
+			return
+		}
+		gotSite, v4, ok := Unvia(via.Addr())
+		if !ok || gotSite != site || netip.PrefixFrom(v4, via.Bits()-viaSiteBits) != p {
+			t.Fatalf("Via(%d, %v) = %v, taken apart %d, %v", site, p, via, gotSite, v4)
+		}
+		if via != via.Masked() || Target(via.Addr()) != p.Addr() {
+			t.Fatalf("Via(%d, %v) = %v", site, p, via)
+		}
+	})
+}
