@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -32,6 +33,12 @@ type Options struct {
 	// six times as long: by default the SDK tries three times and pauses for
 	// up to 2 s and 4 s in between.
 	TryTimeout time.Duration
+	// Called hears of every call once it is over: the action as IAM spells it,
+	// and nil or an [*Error]. Each page of a long answer is a call, the SDK's
+	// further tries are not. Nil drops it.
+	Called func(action string, err error)
+	// Transport carries the calls. Nil is the SDK's own.
+	Transport http.RoundTripper
 }
 
 // Client calls AWS. It is safe for concurrent use.
@@ -40,6 +47,7 @@ type Client struct {
 	secrets     *secretsmanager.Client
 	ec2         *ec2.Client
 	callTimeout time.Duration
+	called      func(action string, err error)
 }
 
 // New reads the SDK's environment. It does not call AWS.
@@ -47,8 +55,11 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	if o.TryTimeout == 0 {
 		o.TryTimeout = 5 * time.Second
 	}
+	if o.Called == nil {
+		o.Called = func(string, error) {}
+	}
 	cfg, err := config.LoadDefaultConfig(ctx,
-		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(o.TryTimeout)),
+		config.WithHTTPClient(httpClient(o)),
 		config.WithLogger(sdkLogger(o.Logger)),
 		config.WithClientLogMode(aws.LogRetries),
 	)
@@ -66,14 +77,23 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		secrets:     secretsmanager.NewFromConfig(cfg),
 		ec2:         ec2.NewFromConfig(cfg),
 		callTimeout: 6 * o.TryTimeout,
+		called:      o.Called,
 	}, nil
 }
 
 // Region is where the calls go, except for a secret whose ARN names another.
 func (c *Client) Region() string { return c.config.Region }
 
+func httpClient(o Options) config.HTTPClient {
+	if o.Transport != nil {
+		return &http.Client{Transport: o.Transport, Timeout: o.TryTimeout}
+	}
+	return awshttp.NewBuildableClient().WithTimeout(o.TryTimeout)
+}
+
 // call runs one SDK call within the time limit. What it returns is nil or an [*Error].
-func (c *Client) call(ctx context.Context, req request, do func(context.Context) error) error {
+func (c *Client) call(ctx context.Context, req request, do func(context.Context) error) (err error) {
+	defer func() { c.called(req.op, err) }()
 	tctx, cancel := context.WithTimeout(ctx, c.callTimeout)
 	defer cancel()
 	// The SDK would also do this, but report a missing credential as a

@@ -83,7 +83,7 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("got %v, %v", eni, err)
 	}
 	vpc, err := c.VPC(ctx, "vpc-0aaa")
-	want := awsapi.VPC{ID: "vpc-0aaa", Associations: []awsapi.Association{
+	want := awsapi.VPC{ID: "vpc-0aaa", Primary: netip.MustParsePrefix("10.20.0.0/16"), Associations: []awsapi.Association{
 		{ID: "vpc-cidr-assoc-1", Prefix: netip.MustParsePrefix("10.20.0.0/16")},
 		{ID: "vpc-cidr-assoc-4", Prefix: netip.MustParsePrefix("100.64.0.0/20")},
 		{ID: "vpc-cidr-assoc-3", Prefix: netip.MustParsePrefix("2a05:d018:7e1:a100::/56")},

@@ -16,6 +16,7 @@ type Interface struct{ ID, VPCID, SubnetID string }
 // VPC is a VPC and the CIDRs that it has now.
 type VPC struct {
 	ID           string
+	Primary      netip.Prefix  // the IPv4 CIDR that it was created with
 	Associations []Association // IPv4 before IPv6, each in AWS's order; never empty
 }
 
@@ -71,6 +72,7 @@ func (c *Client) VPC(ctx context.Context, id string) (VPC, error) {
 		return VPC{}, req.fail(NotFound, "", "there is none in "+req.region, req.find)
 	}
 	vpc := VPC{ID: id}
+	vpc.Primary, _ = netip.ParsePrefix(aws.ToString(out.Vpcs[0].CidrBlock))
 	for _, a := range associated(out.Vpcs[0]) {
 		p, err := netip.ParsePrefix(a.cidr)
 		if err != nil {

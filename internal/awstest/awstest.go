@@ -25,6 +25,14 @@ type World struct {
 	Secrets    map[string]Secret // by name
 	VPCs       []VPC
 	Interfaces []Interface
+
+	Subnets     []Subnet
+	RouteTables []RouteTable
+	Peerings    []Peering
+	PrefixLists []PrefixList
+	// PageSize is the most that one answer holds of what comes in pages, if
+	// less than what the caller asks for.
+	PageSize int
 }
 
 // Secret is a secret with one current version, and perhaps a pending one.
@@ -54,6 +62,57 @@ type Association struct {
 type Interface struct {
 	ID, MAC, VPCID, SubnetID string
 	Addresses                []netip.Addr // the first IPv4 one is primary
+}
+
+// Subnet is a subnet; those of [Interface] need not be listed.
+type Subnet struct {
+	ID, VPCID string
+	IPv4      netip.Prefix // zero: an IPv6-only subnet
+	IPv6      []Association
+	Tags      map[string]string
+}
+
+// RouteTable is a route table, of the VPC's subnets that have no other if it
+// is the main one, else of Subnets.
+type RouteTable struct {
+	ID, VPCID string
+	Main      bool
+	Subnets   []string
+	Routes    []Route
+}
+
+// Route is a route to Prefix or, if not "", PrefixList. The form of Target
+// ("pcx-...", "tgw-...", "local") says what it is.
+type Route struct {
+	Prefix     netip.Prefix
+	PrefixList string
+	Target     string
+	Blackhole  bool
+}
+
+// Peering is a VPC peering connection.
+type Peering struct {
+	ID                  string
+	Status              string // default "active"
+	Requester, Accepter PeeringSide
+}
+
+// PeeringSide is a VPC of a peering; without CIDRs they are not shown.
+type PeeringSide struct {
+	VPCID string
+	CIDRs []netip.Prefix
+}
+
+// PrefixList is a managed prefix list, of the customer or of AWS.
+type PrefixList struct {
+	ID      string
+	Entries []Entry
+}
+
+// Entry is an entry of a prefix list.
+type Entry struct {
+	Prefix      netip.Prefix
+	Description string
 }
 
 func (w World) region() string  { return or(w.Region, "eu-west-1") }

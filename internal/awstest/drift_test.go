@@ -47,6 +47,19 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	one, other := netip.MustParsePrefix("10.20.2.0/24"), netip.MustParsePrefix("10.20.3.0/24")
+	world, err = moto.SeedNeighbours(t.Context(), world, awstest.Neighbours{
+		Subnets: []awstest.Subnet{
+			{IPv4: one, Tags: map[string]string{"tier": "private", "Name": "private-a"}},
+			{IPv4: other, Tags: map[string]string{"tier": "public"}},
+		},
+		Peer:    netip.MustParsePrefix("10.50.0.0/16"), // moto shows a peer's first CIDR only
+		Transit: []netip.Prefix{netip.MustParsePrefix("10.60.0.0/14"), netip.MustParsePrefix("0.0.0.0/0")},
+		Entries: []awstest.Entry{{Prefix: netip.MustParsePrefix("192.0.2.0/25"), Description: "office"}, {Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	server, err := awstest.NewServer("", world)
 	if err != nil {
 		t.Fatal(err)
@@ -78,6 +91,30 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 			return outcome(v, err)
 		}
 	}
+	subnets := func(tag, value string) func(context.Context, *awsapi.Client) answer {
+		return func(ctx context.Context, c *awsapi.Client) answer {
+			v, err := c.SubnetsByTag(ctx, first.VPCID, tag, value)
+			return outcome(v, err)
+		}
+	}
+	table := func(subnet string) func(context.Context, *awsapi.Client) answer {
+		return func(ctx context.Context, c *awsapi.Client) answer {
+			v, err := c.RouteTable(ctx, first.VPCID, subnet)
+			return outcome(v, err)
+		}
+	}
+	peerings := func(ids ...string) func(context.Context, *awsapi.Client) answer {
+		return func(ctx context.Context, c *awsapi.Client) answer {
+			v, err := c.Peerings(ctx, first.VPCID, ids)
+			return outcome(v, err)
+		}
+	}
+	list := func(id string) func(context.Context, *awsapi.Client) answer {
+		return func(ctx context.Context, c *awsapi.Client) answer {
+			v, err := c.PrefixList(ctx, id)
+			return outcome(v, err)
+		}
+	}
 	calls := map[string]struct {
 		do   func(context.Context, *awsapi.Client) answer
 		want *answer // nil: a result, whatever it is
@@ -94,7 +131,16 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 		"interface":          {eni(first.MAC), &answer{Result: awsapi.Interface{ID: first.ID, VPCID: first.VPCID, SubnetID: first.SubnetID}}},
 		"missing interface":  {eni("0e:00:00:00:00:00"), &answer{Kind: awsapi.NotFound}},
 		"vpc":                {vpc(first.VPCID), nil},
-		"missing vpc":        {vpc("vpc-0123456789abcdef0"), &answer{Kind: awsapi.NotFound, Code: "InvalidVpcID.NotFound"}},
+		"subnets by tag":     {subnets("tier", "private"), &answer{Result: []awsapi.Subnet{{ID: world.Subnets[0].ID, Prefixes: []netip.Prefix{one}}}}},
+		"by tag, wildcard":   {subnets("Name", "priv*"), &answer{Result: []awsapi.Subnet{{ID: world.Subnets[0].ID, Prefixes: []netip.Prefix{one}}}}},
+		"no subnet with tag": {subnets("tier", "none"), &answer{Kind: awsapi.NotFound}},
+		"own route table":    {table(first.SubnetID), nil},
+		"main route table":   {table(world.Subnets[0].ID), nil},
+		"peering": {peerings(world.Peerings[0].ID), &answer{Result: map[string]awsapi.Peering{world.Peerings[0].ID: {
+			ID: world.Peerings[0].ID, Active: true, Peer: world.Peerings[0].Accepter.VPCID, CIDRs: world.Peerings[0].Accepter.CIDRs}}}},
+		"missing peering": {peerings("pcx-0123456789abcdef0"), &answer{Result: map[string]awsapi.Peering{}}},
+		"prefix list":     {list(world.PrefixLists[0].ID), nil},
+		"missing vpc":     {vpc("vpc-0123456789abcdef0"), &answer{Kind: awsapi.NotFound, Code: "InvalidVpcID.NotFound"}},
 	}
 	answers := map[string][]answer{}
 	for _, env := range []map[string]string{server.Env(), moto.Env(world)} {
@@ -119,6 +165,17 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 		t.Errorf("the VPC has %d associations, want 3", n)
 	}
 
+	if r := answers["own route table"][0].Result.(awsapi.RouteTable); len(r.Routes) != 3+1+2+1 || r.Main {
+		t.Errorf("route table %+v", r)
+	}
+	if l := answers["prefix list"][0].Result.([]awsapi.Entry); len(l) != 2 || l[0].Description != "office" {
+		t.Errorf("prefix list %v", l)
+	}
+
+	// The rest of the test deletes the VPC.
+	if err := moto.DeleteNeighbours(t.Context(), world); err != nil {
+		t.Fatal(err)
+	}
 	if err := moto.DeleteVPC(t.Context(), world, first.VPCID); err != nil {
 		t.Fatal(err)
 	}

@@ -89,6 +89,14 @@ func (s *Server) serveEC2(w http.ResponseWriter, r *http.Request, name string) {
 		answer, code, message = world.describeVpcs(r.Form)
 	case name == "DescribeNetworkInterfaces":
 		answer, code, message = world.describeNetworkInterfaces(r.Form)
+	case name == "DescribeSubnets":
+		answer, code, message = world.describeSubnets(r.Form)
+	case name == "DescribeRouteTables":
+		answer, code, message = world.describeRouteTables(r.Form)
+	case name == "DescribeVpcPeeringConnections":
+		answer, code, message = world.describePeerings(r.Form)
+	case name == "GetManagedPrefixListEntries":
+		answer, code, message = world.prefixListEntries(r.Form)
 	default:
 		code, message = "InvalidAction", fmt.Sprintf("The action %s is not valid for this web service.", name)
 	}

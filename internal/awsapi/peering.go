@@ -1,0 +1,84 @@
+package awsapi
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// Peering is a VPC peering connection as seen from one of its VPCs.
+type Peering struct {
+	ID     string
+	Active bool
+	Peer   string         // the other VPC's ID
+	CIDRs  []netip.Prefix // the other VPC's; empty where its owner does not show them
+}
+
+// Peerings describes connections of the VPC, by ID. One that cannot be seen is
+// left out. Without IDs AWS is not asked.
+func (c *Client) Peerings(ctx context.Context, vpcID string, ids []string) (map[string]Peering, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	req := c.describe("DescribeVpcPeeringConnections", strings.Join(ids, ", "), "")
+	// A filter, since asking by ID fails for all where one has gone. A VPC has
+	// at most 125 peerings, a filter takes 200 values.
+	pages := ec2.NewDescribeVpcPeeringConnectionsPaginator(c.ec2, &ec2.DescribeVpcPeeringConnectionsInput{
+		Filters:    []types.Filter{{Name: aws.String("vpc-peering-connection-id"), Values: ids}},
+		MaxResults: aws.Int32(1000), // the most that EC2 takes
+	})
+	found := map[string]Peering{}
+	for pages.HasMorePages() {
+		var out *ec2.DescribeVpcPeeringConnectionsOutput
+		err := c.call(ctx, req, func(ctx context.Context) (err error) {
+			out, err = pages.NextPage(ctx)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range out.VpcPeeringConnections {
+			peering, err := peeringOf(p, vpcID)
+			if err != nil {
+				return nil, req.fail(Other, "", err.Error(), "")
+			}
+			if slices.Contains(ids, peering.ID) { // moto knows no such filter
+				found[peering.ID] = peering
+			}
+		}
+	}
+	return found, nil
+}
+
+func peeringOf(p types.VpcPeeringConnection, vpcID string) (Peering, error) {
+	peering := Peering{
+		ID:     aws.ToString(p.VpcPeeringConnectionId),
+		Active: p.Status != nil && p.Status.Code == types.VpcPeeringConnectionStateReasonCodeActive,
+	}
+	other := p.AccepterVpcInfo
+	if other != nil && aws.ToString(other.VpcId) == vpcID {
+		other = p.RequesterVpcInfo
+	}
+	if other == nil {
+		return peering, nil
+	}
+	peering.Peer = aws.ToString(other.VpcId)
+	var cidrs []string
+	for _, b := range other.CidrBlockSet {
+		cidrs = append(cidrs, aws.ToString(b.CidrBlock))
+	}
+	if len(cidrs) == 0 && other.CidrBlock != nil {
+		cidrs = append(cidrs, *other.CidrBlock)
+	}
+	for _, b := range other.Ipv6CidrBlockSet {
+		cidrs = append(cidrs, aws.ToString(b.Ipv6CidrBlock))
+	}
+	var err error
+	peering.CIDRs, err = parsePrefixes(peering.ID, cidrs)
+	return peering, err
+}

@@ -1,0 +1,45 @@
+package awsapi
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+)
+
+// Entry is an entry of a managed prefix list.
+type Entry struct {
+	Prefix      netip.Prefix
+	Description string // "" for most
+}
+
+// PrefixList returns the entries of a managed prefix list, the customer's or
+// one of AWS, in AWS's order. It may have none.
+func (c *Client) PrefixList(ctx context.Context, id string) ([]Entry, error) {
+	req := c.describe("GetManagedPrefixListEntries", "prefix list "+id,
+		"check the ID in ROUTER_ROUTES, and that the list is of this region or shared with this account")
+	req.missing = map[string]bool{"InvalidPrefixListID.NotFound": true, "InvalidPrefixListId.NotFound": true, "InvalidPrefixListID.Malformed": true}
+	pages := ec2.NewGetManagedPrefixListEntriesPaginator(c.ec2, &ec2.GetManagedPrefixListEntriesInput{
+		PrefixListId: &id, MaxResults: aws.Int32(100), // the most that EC2 takes
+	})
+	var list []Entry
+	for pages.HasMorePages() {
+		var out *ec2.GetManagedPrefixListEntriesOutput
+		err := c.call(ctx, req, func(ctx context.Context) (err error) {
+			out, err = pages.NextPage(ctx)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range out.Entries {
+			ps, err := parsePrefixes(id, []string{aws.ToString(e.Cidr)})
+			if err != nil {
+				return nil, req.fail(Other, "", err.Error(), "")
+			}
+			list = append(list, Entry{Prefix: ps[0].Masked(), Description: aws.ToString(e.Description)})
+		}
+	}
+	return list, nil
+}
