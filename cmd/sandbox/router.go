@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// build makes the router's binary and returns its path. It stays in the user's
+// cache, by checkout, so that the next start need not even link.
+func build(ctx context.Context, dir string) (string, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	omit, err := os.ReadFile(filepath.Join(root, "build", "tags"))
+	if err != nil {
+		return "", fmt.Errorf("reading the build tags: %w", err)
+	}
+	tags := append(strings.Fields(string(omit)), "sandbox")
+	if cache, err := os.UserCacheDir(); err == nil {
+		kept := filepath.Join(cache, "subnetrouter-sandbox", fmt.Sprintf("%x", sha256.Sum256([]byte(root)))[:12])
+		if os.MkdirAll(kept, 0o755) == nil {
+			dir = kept
+		}
+	}
+	binary := filepath.Join(dir, "router")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", strings.Join(tags, ","), "-o", binary, "./cmd/router")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as in the image
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building ./cmd/router: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	return binary, nil
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking go for the module: %w", err)
+	}
+	mod := strings.TrimSpace(string(out))
+	if mod == "" || mod == os.DevNull {
+		return "", errors.New("finding the module: not inside a checkout of it; use `make sandbox`")
+	}
+	return filepath.Dir(mod), nil
+}
+
+// child is the running router.
+type child struct {
+	cmd      *exec.Cmd
+	lifeline io.Closer // closes with this process at the latest, and ends the router
+	ended    chan struct{}
+}
+
+// startRouter runs the binary with this environment and no other.
+func startRouter(binary string, env []string, dir string, log *routerLog) (*child, error) {
+	cmd := exec.Command(binary)
+	cmd.Env = env
+	cmd.Dir = dir
+	cmd.Stdout, cmd.Stderr = log, log
+	// A Ctrl-C is for us; the router gets its SIGTERM when its time has come.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	lifeline, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the router: %w", err)
+	}
+	c := &child{cmd: cmd, lifeline: lifeline, ended: make(chan struct{})}
+	go func() {
+		defer close(c.ended)
+		cmd.Wait() // what came of it is in ProcessState
+	}()
+	return c, nil
+}
+
+// terminate sends SIGTERM and waits for the end.
+func (c *child) terminate(ctx context.Context) error {
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("sending SIGTERM to the router: %w", err)
+	}
+	select {
+	case <-c.ended:
+	case <-ctx.Done():
+		return errors.New("awaiting the end of the router after SIGTERM")
+	}
+	if state := c.cmd.ProcessState; state.ExitCode() != 0 {
+		return fmt.Errorf("stopping the router: %s, want exit status 0", state)
+	}
+	return nil
+}
+
+// close kills the router if it still runs.
+func (c *child) close() {
+	c.cmd.Process.Kill()
+	<-c.ended
+	c.lifeline.Close()
+}
+
+// routerLog takes the router's output and keeps its end.
+type routerLog struct {
+	show func(line string) // nil: not shown
+
+	mu   sync.Mutex
+	part []byte // of a line that is still being written
+	kept []string
+	said map[string]map[string]any // the last record of each message
+}
+
+// A router says about this much in a run; the failure shows the end of it.
+const (
+	keptLines  = 1000
+	shownLines = 12
+)
+
+func (l *routerLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.part = append(l.part, p...)
+	for {
+		line, rest, whole := bytes.Cut(l.part, []byte("\n"))
+		if !whole {
+			return len(p), nil
+		}
+		l.add(string(line))
+		l.part = rest
+	}
+}
+
+func (l *routerLog) add(line string) {
+	if len(l.kept) == keptLines {
+		l.kept = l.kept[1:]
+	}
+	l.kept = append(l.kept, line)
+	var record map[string]any
+	if json.Unmarshal([]byte(line), &record) == nil {
+		if l.said == nil {
+			l.said = map[string]map[string]any{}
+		}
+		l.said[fmt.Sprint(record["msg"])] = record
+	}
+	if l.show != nil {
+		l.show(line)
+	}
+}
+
+// find returns the last record with this message.
+func (l *routerLog) find(msg string) (record map[string]any, found bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	record, found = l.said[msg]
+	return record, found
+}
+
+func (l *routerLog) last(n int) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.kept[max(0, len(l.kept)-n):]...)
+}

@@ -1,0 +1,52 @@
+package sandboxed
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestDial(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	told := VPC{
+		CIDRs:    []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")},
+		Services: map[string]string{"tcp/10.0.3.4:80": ln.Addr().String()},
+	}
+	value, ok := strings.CutPrefix(told.Env(), "SANDBOX_VPC=")
+	if !ok {
+		t.Fatalf("environment %q: want SANDBOX_VPC", told.Env())
+	}
+	var vpc VPC // as the router reads it
+	if err := json.Unmarshal([]byte(value), &vpc); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		network, address string
+		want             error
+	}{
+		{"tcp", "10.0.3.4:80", nil},
+		{"udp", "10.0.3.4:80", syscall.ECONNREFUSED},
+		{"tcp", "10.0.3.4:81", syscall.ECONNREFUSED},
+		{"tcp", "10.1.3.4:80", syscall.EHOSTUNREACH},
+		{"tcp", "127.0.0.1:80", syscall.EHOSTUNREACH},
+	} {
+		conn, err := vpc.Dial(t.Context(), tt.network, tt.address)
+		if !errors.Is(err, tt.want) {
+			t.Errorf("dialing %s %s: %v, want %v", tt.network, tt.address, err, tt.want)
+		}
+		if conn != nil {
+			if got := conn.RemoteAddr().String(); got != ln.Addr().String() {
+				t.Errorf("dialing %s %s reaches %s, want %s", tt.network, tt.address, got, ln.Addr())
+			}
+			conn.Close()
+		}
+	}
+}
