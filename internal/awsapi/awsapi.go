@@ -59,12 +59,15 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		o.Called = func(string, error) {}
 	}
 	cfg, err := config.LoadDefaultConfig(ctx,
-		config.WithHTTPClient(httpClient(o)),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(o.TryTimeout)),
 		config.WithLogger(sdkLogger(o.Logger)),
 		config.WithClientLogMode(aws.LogRetries),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("reading the AWS environment: %w", err)
+	}
+	if o.Transport != nil { // not before: the SDK wants to add AWS_CA_BUNDLE to a client of its own
+		cfg.HTTPClient = &http.Client{Transport: o.Transport, Timeout: o.TryTimeout}
 	}
 	if cfg.Region == "" {
 		cfg.Region = o.Region
@@ -83,13 +86,6 @@ func New(ctx context.Context, o Options) (*Client, error) {
 
 // Region is where the calls go, except for a secret whose ARN names another.
 func (c *Client) Region() string { return c.config.Region }
-
-func httpClient(o Options) config.HTTPClient {
-	if o.Transport != nil {
-		return &http.Client{Transport: o.Transport, Timeout: o.TryTimeout}
-	}
-	return awshttp.NewBuildableClient().WithTimeout(o.TryTimeout)
-}
 
 // call runs one SDK call within the time limit. What it returns is nil or an [*Error].
 func (c *Client) call(ctx context.Context, req request, do func(context.Context) error) (err error) {

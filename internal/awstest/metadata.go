@@ -54,6 +54,9 @@ func NewMetadata(addr string, t Task) (*Metadata, error) {
 	return m, nil
 }
 
+// ServeHTTP answers without the network, as [Server.ServeHTTP] does.
+func (m *Metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.srv.Handler.ServeHTTP(w, r) }
+
 // Env is the environment that ECS gives to the container.
 func (m *Metadata) Env() map[string]string {
 	return map[string]string{"ECS_CONTAINER_METADATA_URI_V4": m.URI()}

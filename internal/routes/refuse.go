@@ -102,6 +102,30 @@ func refuseEmbeddable(p netip.Prefix) string {
 	return ""
 }
 
+// Holes returns the ranges inside p that are not carried although p may be
+// advertised, each with the reason.
+func Holes(p netip.Prefix) (holes []Refusal) {
+	if !p.IsValid() || Refuse(p) != nil {
+		return nil
+	}
+	p = p.Masked()
+	if site, v4, ok := Unvia(p.Addr()); ok && p.Bits() >= viaSiteBits {
+		for _, r := range refusals {
+			if r.Prefix.Addr().Is4() && covers(netip.PrefixFrom(v4, p.Bits()-viaSiteBits), r.Prefix) {
+				via, _ := Via(site, r.Prefix)
+				holes = append(holes, Refusal{via, r.Reason})
+			}
+		}
+		return holes
+	}
+	for _, r := range append([]Refusal{cgnat, tailnet6}, refusals...) {
+		if covers(p, r.Prefix) {
+			holes = append(holes, r)
+		}
+	}
+	return holes
+}
+
 // Denied reports whether a packet to a must never be carried, whatever routes
 // are advertised, looking inside 4via6 and IPv4-mapped addresses. The reason is
 // one of "link-local", "ec2-metadata", "loopback", "multicast", "broadcast",

@@ -3,6 +3,7 @@ package routes
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -126,5 +127,27 @@ func BenchmarkDenied(b *testing.B) {
 				Denied(addr)
 			}
 		})
+	}
+}
+
+func TestHoles(t *testing.T) {
+	for p, want := range map[string]string{
+		"10.0.0.0/8": "", "100.64.0.0/12": "", "0.0.0.0/0": "",
+		"100.0.0.0/8":                       "100.64.0.0/10",
+		"168.0.0.0/7":                       "169.254.0.0/16",
+		"fc00::/7":                          "fd7a:115c:a1e0::/48 fd00:ec2::/32",
+		"fd7a:115c:a1e0:b1a:0:7:a800:0/103": "fd7a:115c:a1e0:b1a:0:7:a9fe:0/112",
+		"fd7a:115c:a1e0:b1a:0:7:a00:0/104":  "",
+	} {
+		var got []netip.Prefix
+		for _, hole := range Holes(netip.MustParsePrefix(p)) {
+			got = append(got, hole.Prefix)
+			if hole.Reason == "" {
+				t.Errorf("%s: %s without a reason", p, hole.Prefix)
+			}
+		}
+		if !slices.Equal(got, prefixes(want)) {
+			t.Errorf("Holes(%s) = %v, want %s", p, got, want)
+		}
 	}
 }

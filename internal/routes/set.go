@@ -63,14 +63,14 @@ func trim(ps, exclude []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// Intersect returns the addresses of p that are also in one of ps, normalized.
-// Of two prefixes that share an address, one holds the other.
+// Intersect returns the addresses of p that are also in one of ps, neighbours
+// apart. Of two prefixes that share an address, one holds the other.
 func Intersect(p netip.Prefix, ps []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
-	for _, q := range Normalize(ps) {
+	for _, q := range Outermost(ps) {
 		switch {
 		case covers(q, p):
-			return Normalize([]netip.Prefix{p})
+			return Outermost([]netip.Prefix{p})
 		case covers(p, q):
 			out = append(out, q)
 		}
