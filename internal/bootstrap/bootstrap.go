@@ -9,8 +9,12 @@ package bootstrap
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/ecsmeta"
@@ -35,9 +39,20 @@ type Config struct {
 	// Sources are where routes come from, the addresses of Exclude left out.
 	Sources []routes.Source
 	Exclude []netip.Prefix
+	// Site is the 4via6 site under which IPv4 routes go out; nil is none.
+	Site *uint32
+	// ControlURL is the control server; "" is [DefaultControl].
+	ControlURL string
 
 	// Logger gets transitions, and the AWS SDK's words at debug level; nil drops them.
 	Logger *slog.Logger
+	// Called hears of every AWS call: see [awsapi.Options].
+	Called func(action string, err error)
+
+	// Transport carries AWS calls and task metadata; nil is the network.
+	Transport http.RoundTripper
+	// LookupHost resolves names; nil asks the operating system.
+	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // Bootstrap answers for one [Config]. It is safe for concurrent use.
@@ -49,6 +64,13 @@ type Bootstrap struct {
 	task memo[ecsmeta.Task]
 	eni  memo[awsapi.Interface]
 	aws  memo[*awsapi.Client]
+
+	primary atomic.Pointer[netip.Prefix] // the VPC's, once its CIDRs were looked up
+	control struct {
+		sync.Mutex
+		asked time.Time
+		addrs []netip.Addr
+	}
 }
 
 // New returns a Bootstrap. It asks nothing yet.
@@ -90,7 +112,11 @@ func (b *Bootstrap) Place(ctx context.Context) (Place, error) {
 
 func (b *Bootstrap) readTask(ctx context.Context) (ecsmeta.Task, error) {
 	return b.task.get(ctx, func(ctx context.Context) (ecsmeta.Task, error) {
-		task, err := ecsmeta.New(b.config.MetadataURI, nil).Task(ctx)
+		var client *http.Client
+		if b.config.Transport != nil {
+			client = &http.Client{Transport: b.config.Transport}
+		}
+		task, err := ecsmeta.New(b.config.MetadataURI, client).Task(ctx)
 		if err == nil {
 			b.log.Info("task metadata read", "launch_type", task.LaunchType, "zone", task.Zone,
 				"family", task.Family, "network_mode", task.Network.Mode, "memory_mib", task.Limits.MemoryMiB)
@@ -109,7 +135,9 @@ func (b *Bootstrap) client(ctx context.Context) (*awsapi.Client, error) {
 		if part := strings.Split(b.config.SecretID, ":"); region == "" && len(part) > 3 {
 			region = part[3]
 		}
-		client, err := awsapi.New(ctx, awsapi.Options{Region: region, Logger: b.log})
+		client, err := awsapi.New(ctx, awsapi.Options{
+			Region: region, Logger: b.log, Called: b.config.Called, Transport: b.config.Transport,
+		})
 		if err != nil && placeErr != nil {
 			return nil, placeErr // it would have named the region
 		}

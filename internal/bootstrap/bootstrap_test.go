@@ -83,6 +83,9 @@ func (a *aws) config(sources string) bootstrap.Config {
 		SecretID:    "router/key",
 		Sources:     parse(sources),
 		Logger:      slog.New(slog.NewTextHandler(&a.log, nil)),
+		LookupHost: func(_ context.Context, name string) ([]netip.Addr, error) {
+			return nil, fmt.Errorf("no such host %s", name)
+		},
 	}
 }
 
@@ -176,12 +179,12 @@ func TestSourcesCombine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// 10.30/16 and 10.31/16 are one route; the subnets are inside the VPC.
-	if want := []netip.Prefix{prefix("10.20.0.0/17"), prefix("10.30.0.0/15")}; !slices.Equal(got.Advertise, want) {
+	// 10.30/16 and 10.31/16 keep their names; the subnets are inside the VPC.
+	if want := []netip.Prefix{prefix("10.20.0.0/17"), prefix("10.30.0.0/16"), prefix("10.31.0.0/16")}; !slices.Equal(got.Advertise, want) {
 		t.Errorf("advertise %v, want %v", got.Advertise, want)
 	}
 	last := got.Explain[len(got.Explain)-1]
-	if want := (bootstrap.Route{Prefix: prefix("10.30.0.0/16"), Source: "ROUTER_ROUTES"}); last != want {
+	if want := (bootstrap.Route{Prefix: prefix("10.30.0.0/16"), Kind: routes.Static, Source: "ROUTER_ROUTES"}); last != want {
 		t.Errorf("explained as %v, want %v", last, want)
 	}
 	if want := (bootstrap.Refusal{Prefix: prefix("10.99.0.0/16"), Source: "ROUTER_ROUTES", Reason: "excluded by ROUTER_EXCLUDE_ROUTES"}); !slices.Contains(got.Refused, want) {

@@ -66,6 +66,12 @@ func TestCredentialMessages(t *testing.T) {
 	})
 }
 
+func bridged() awstest.Task {
+	t := ec2()
+	t.NetworkMode = "bridge"
+	return t
+}
+
 func TestRouteMessages(t *testing.T) {
 	const (
 		onECS    = "; ECS sets this variable in every task (Fargate platform 1.4.0, EC2 agent 1.39.0 or later); elsewhere unset it and set ROUTER_ROUTES to CIDRs"
@@ -102,8 +108,18 @@ func TestRouteMessages(t *testing.T) {
 			a.Server.Update(func(w *awstest.World) { w.VPCs = []awstest.VPC{{ID: "vpc-0aaa"}} })
 		},
 			lookUp + "calling ec2:DescribeVpcs for VPC vpc-0aaa: the answer has no CIDR in state associated; wait until one is associated, or set ROUTER_ROUTES to CIDRs"},
-		"later feature": {fargate(), "peerings", nil,
-			"looking up source peerings of ROUTER_ROUTES: it is not yet supported; use vpc, subnet or CIDRs"},
+		"no subnet with the tag": {fargate(), "subnets:tier=private", nil,
+			"looking up source subnets:tier=private of ROUTER_ROUTES: calling ec2:DescribeSubnets for the subnets of VPC vpc-0aaa with tag tier=private: there is none; correct the tag in ROUTER_ROUTES, or tag the subnets"},
+		"peerings in bridge mode": {bridged(), "peerings", nil,
+			`looking up source peerings of ROUTER_ROUTES: task metadata gives no MACAddress in network mode "bridge", and thereby no subnet` + networks},
+		"no peering": {fargate(), "peerings", func(a *aws) {
+			a.Server.Update(func(w *awstest.World) {
+				w.RouteTables = []awstest.RouteTable{{ID: "rtb-1", VPCID: "vpc-0aaa", Main: true, Routes: []awstest.Route{{Prefix: prefix("10.20.0.0/16"), Target: "local"}}}}
+			})
+		}, "choosing routes: the sources of ROUTER_ROUTES lead to none; add one, such as vpc"},
+		"empty prefix list": {fargate(), "pl-0123abcd", func(a *aws) {
+			a.Server.Update(func(w *awstest.World) { w.PrefixLists = []awstest.PrefixList{{ID: "pl-0123abcd"}} })
+		}, "looking up source pl-0123abcd of ROUTER_ROUTES: the prefix list has no entry; add one, or take the list out of ROUTER_ROUTES"},
 		"nothing left": {fargate(), "169.254.0.0/16,10.0.0.0/8", nil,
 			"choosing routes: none is left: 169.254.0.0/16 from ROUTER_ROUTES (link-local, where ECS and EC2 serve credentials and metadata), 10.0.0.0/8 from ROUTER_ROUTES (excluded by ROUTER_EXCLUDE_ROUTES); add a source to ROUTER_ROUTES or take a prefix out of ROUTER_EXCLUDE_ROUTES"},
 	} {

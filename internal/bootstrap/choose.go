@@ -1,0 +1,97 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"subnetrouter/internal/routes"
+)
+
+// choose splits what was found into what to advertise and what not.
+// docs/decisions/0005-which-prefixes-are-advertised.md says why so.
+func (b *Bootstrap) choose(ctx context.Context, f finding) (Routes, error) {
+	r := Routes{Refused: f.refused}
+	var kept, entries []netip.Prefix
+	for _, route := range f.routes {
+		if reason := b.unfit(route.Prefix); reason != "" {
+			r.Refused = append(r.Refused, Refusal{route.Prefix, route.Source, reason})
+			continue
+		}
+		r.Explain = append(r.Explain, route)
+		if route.Kind == routes.PrefixList {
+			entries = append(entries, route.Prefix)
+		} else {
+			kept = append(kept, route.Prefix)
+		}
+	}
+	// Prefixes that a person knows keep their names, for whoever approves them
+	// by name. A list has up to 1,000 entries, each a burden to every client.
+	kept = routes.Trim(append(kept, routes.Normalize(entries)...), b.config.Exclude)
+	kept = b.withoutDefaultRoute(kept, &r)
+	kept = b.besidesControl(ctx, kept, &r)
+	for _, p := range kept {
+		p = b.advertised(p)
+		for _, hole := range routes.Holes(p) {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s holds %s, which is not carried: %s", p, hole.Prefix, hole.Reason))
+		}
+		r.Advertise = append(r.Advertise, p)
+	}
+	slices.SortFunc(r.Advertise, netip.Prefix.Compare)
+	if len(r.Advertise) == 0 {
+		return Routes{}, fmt.Errorf("choosing routes: none is left: %s; add a source to ROUTER_ROUTES or take a prefix out of ROUTER_EXCLUDE_ROUTES", refusals(r.Refused))
+	}
+	return r, nil
+}
+
+// advertised is p as it goes out: IPv4 as 4via6 where a site is given.
+func (b *Bootstrap) advertised(p netip.Prefix) netip.Prefix {
+	if b.config.Site == nil || !p.Addr().Is4() {
+		return p
+	}
+	via, err := routes.Via(*b.config.Site, p)
+	if err != nil { // a site that config lets through has one for every IPv4 prefix
+		return p
+	}
+	return via
+}
+
+// unfit is why p is not advertised, or "".
+func (b *Bootstrap) unfit(p netip.Prefix) string {
+	err := routes.Refuse(b.advertised(p))
+	if r := (routes.Refusal{}); errors.As(err, &r) {
+		return r.Reason
+	}
+	if err != nil {
+		return err.Error()
+	}
+	if len(routes.Trim([]netip.Prefix{p}, b.config.Exclude)) == 0 {
+		return "excluded by ROUTER_EXCLUDE_ROUTES"
+	}
+	return ""
+}
+
+// withoutDefaultRoute drops prefixes that are harmless one by one, but together
+// a default route.
+func (b *Bootstrap) withoutDefaultRoute(ps []netip.Prefix, r *Routes) []netip.Prefix {
+	for _, whole := range routes.Normalize(ps) {
+		reason := b.unfit(whole)
+		if reason == "" {
+			continue
+		}
+		r.Refused = append(r.Refused, Refusal{whole, "routes taken together", reason})
+		ps = slices.DeleteFunc(ps, whole.Overlaps)
+	}
+	return ps
+}
+
+func refusals(list []Refusal) string {
+	var s []string
+	for _, r := range list {
+		s = append(s, fmt.Sprintf("%s from %s (%s)", r.Prefix, r.Source, r.Reason))
+	}
+	return strings.Join(s, ", ")
+}

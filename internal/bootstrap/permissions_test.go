@@ -1,0 +1,118 @@
+package bootstrap_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/bootstrap"
+)
+
+// TestActionsAreTheCalls compares the table with the wire, in every
+// configuration: what is called is allowed, and what is allowed is called.
+func TestActionsAreTheCalls(t *testing.T) {
+	sources := []string{"vpc", "subnet", "subnets:tier=private", "peerings", "pl-0123abcd", "10.0.0.0/8"}
+	for set := 1; set < 1<<len(sources); set++ { // every combination
+		var chosen []string
+		for i, s := range sources {
+			if set>>i&1 == 1 {
+				chosen = append(chosen, s)
+			}
+		}
+		for place, task := range map[string]awstest.Task{"fargate": fargate(), "ec2": ec2()} {
+			for _, credential := range []string{"secret", "literal"} {
+				a := start(t, task)
+				a.Server.Update(surround)
+				c := a.config(strings.Join(chosen, ","))
+				if credential == "literal" {
+					c.AuthKey, c.SecretID = "tskey-auth-x", ""
+				}
+				b := bootstrap.New(c)
+				if _, err := b.Routes(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := b.Credential(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				calls := a.Calls()
+				slices.Sort(calls)
+				calls = slices.Compact(calls)
+				want := bootstrap.Actions(c, place == "ec2")
+				slices.Sort(want)
+				if !slices.Equal(calls, want) {
+					t.Errorf("%s with %v, %s:\ncalled  %v\nallowed %v", place, chosen, credential, calls, want)
+				}
+
+				// The document allows just these.
+				policy, err := b.Policy(t.Context(), "", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				var allowed []string
+				for _, s := range policy.Statement {
+					allowed = append(allowed, s.Action...)
+				}
+				slices.Sort(allowed)
+				if !slices.Equal(allowed, want) {
+					t.Errorf("%s with %v, %s: the policy allows %v, want %v", place, chosen, credential, allowed, want)
+				}
+				a.Server.Close()
+				a.Metadata.Close()
+			}
+		}
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	a := start(t, fargate())
+	for name, test := range map[string]struct {
+		change      func(*bootstrap.Config)
+		region, key string
+		want        string
+	}{
+		"default, in the task": {nil, "", "",
+			`{"Version":"2012-10-17","Statement":[` +
+				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:eu-west-1:123456789012:secret:router/key-??????"]},` +
+				`{"Sid":"ReadNetwork","Effect":"Allow","Action":["ec2:DescribeNetworkInterfaces","ec2:DescribeVpcs"],"Resource":["*"]}]}`},
+		"on a laptop": {func(c *bootstrap.Config) { c.MetadataURI, c.Sources = "", parse("pl-0123abcd,pl-63a5400a") }, "", "",
+			`{"Version":"2012-10-17","Statement":[` +
+				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:*:*:secret:router/key-??????"]},` +
+				`{"Sid":"ReadPrefixLists","Effect":"Allow","Action":["ec2:GetManagedPrefixListEntries"],"Resource":["arn:aws:ec2:*:*:prefix-list/pl-0123abcd","arn:aws:ec2:*:*:prefix-list/pl-63a5400a"]}]}`},
+		"own key": {func(c *bootstrap.Config) { c.Sources = parse("subnet") }, "cn-north-1", "arn:aws-cn:kms:cn-north-1:123456789012:key/k",
+			`{"Version":"2012-10-17","Statement":[` +
+				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:router/key-??????"]},` +
+				`{"Sid":"DecryptCredential","Effect":"Allow","Action":["kms:Decrypt"],"Resource":["arn:aws-cn:kms:cn-north-1:123456789012:key/k"],"Condition":{"StringLike":{"kms:ViaService":"secretsmanager.cn-north-1.amazonaws.com.cn"}}}]}`},
+		"whole ARN": {func(c *bootstrap.Config) {
+			c.Sources, c.SecretID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf"
+		}, "", "arn:k",
+			`{"Version":"2012-10-17","Statement":[` +
+				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf"]},` +
+				`{"Sid":"DecryptCredential","Effect":"Allow","Action":["kms:Decrypt"],"Resource":["arn:k"],"Condition":{"StringLike":{"kms:ViaService":"secretsmanager.us-east-2.amazonaws.com"}}}]}`},
+		"ARN without its end": {func(c *bootstrap.Config) {
+			c.Sources, c.SecretID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:auth-key"
+		}, "", "",
+			`{"Version":"2012-10-17","Statement":[` +
+				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:auth-key-??????"]}]}`},
+		"peerings": {func(c *bootstrap.Config) { c.AuthKey, c.Sources = "tskey-auth-x", parse("peerings,pl-0123abcd") }, "us-gov-west-1", "",
+			`{"Version":"2012-10-17","Statement":[` +
+				`{"Sid":"ReadPrefixLists","Effect":"Allow","Action":["ec2:GetManagedPrefixListEntries"],"Resource":["*"]},` +
+				`{"Sid":"ReadNetwork","Effect":"Allow","Action":["ec2:DescribeNetworkInterfaces","ec2:DescribeRouteTables","ec2:DescribeVpcPeeringConnections"],"Resource":["*"]}]}`},
+		"nothing": {func(c *bootstrap.Config) { c.AuthKey, c.Sources = "tskey-auth-x", parse("subnet") }, "", "",
+			`{"Version":"2012-10-17","Statement":[]}`},
+	} {
+		c := a.config("vpc")
+		if test.change != nil {
+			test.change(&c)
+		}
+		policy, err := bootstrap.New(c).Policy(t.Context(), test.region, test.key)
+		got, _ := json.Marshal(policy)
+		if err != nil || string(got) != test.want {
+			t.Errorf("%s: %v\ngot  %s\nwant %s", name, err, got, test.want)
+		}
+	}
+	if calls := a.Calls(); len(calls) != 0 {
+		t.Errorf("AWS was asked: %v", calls)
+	}
+}
