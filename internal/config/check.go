@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +15,7 @@ import (
 // keeps quiet about those with a problem of their own, which comes first.
 func check(c *Config, given map[string]setting, r *report) {
 	checkCredential(c, given, r)
+	checkRoutes(c, given, r)
 	checkMetadata(c, given, r)
 	checkMode(c, r)
 
@@ -60,6 +63,41 @@ func checkCredential(c *Config, given map[string]setting, r *report) {
 		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, "set without ROUTER_AUTH_SECRET: set that too, or remove this")
 	case c.AuthSecret.JSONKey != "":
 		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, fmt.Sprintf("%s names a JSON key too (%s): keep one of them", given["ROUTER_AUTH_SECRET"].name, quote(c.AuthSecret.JSONKey)))
+	}
+}
+
+// checkRoutes refuses written-out CIDRs that may not be advertised, alone or
+// taken together: two harmless halves can be a default route.
+func checkRoutes(c *Config, given map[string]setting, r *report) {
+	if r.bad("ROUTER_ROUTES") || r.bad("ROUTER_SITE_ID") {
+		return
+	}
+	var (
+		static []netip.Prefix
+		errs   []error
+	)
+	for _, source := range c.Routes {
+		if source.Kind != routes.Static {
+			continue
+		}
+		p := source.Prefix
+		if c.SiteID != nil && p.Addr().Is4() {
+			p, _ = routes.Via(*c.SiteID, p)
+		}
+		static = append(static, source.Prefix)
+		if err := routes.Refuse(p); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		for _, p := range routes.Normalize(static) {
+			if err := routes.Refuse(p); p.Bits() == 0 && err != nil {
+				errs = append(errs, fmt.Errorf("taken together, %w", err))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		r.problem("ROUTER_ROUTES", given["ROUTER_ROUTES"].name, err)
 	}
 }
 

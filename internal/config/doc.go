@@ -58,14 +58,15 @@
 //
 //   - ROUTER_ROUTES (--routes), or TS_ROUTES, TAILSCALE_ADVERTISE_ROUTES: comma
 //     list of vpc (every CIDR associated with the VPC), subnet (the task's own),
-//     CIDRs, and, not yet supported, subnets:TAG=VALUE, peerings (what the
-//     subnet's route table reaches over peerings and transit gateways) and pl-…
-//     (a prefix list). Default vpc.
+//     subnets:TAG=VALUE (the VPC's subnets with that tag, in which * and ? are
+//     wildcards), peerings (what the subnet's route table reaches over peerings
+//     and transit gateways), pl-… (a prefix list) and CIDRs. Default vpc.
 //   - ROUTER_EXCLUDE_ROUTES (--exclude-routes): CIDRs that are never advertised.
 //   - ROUTER_SITE_ID (--site-id): 0 to 65535; IPv4 goes out as 4via6 under this
-//     site. Not yet supported.
+//     site, for VPCs that overlap.
 //   - ROUTER_REFRESH (--refresh): time between two look-ups of routes and
-//     credential, 10s to 24h. Default 5m.
+//     credential, give or take a tenth, 1s to 24h. Each look-up is a handful of
+//     calls of an account that has tens a second. Default 5m.
 //
 // # Operation
 //

@@ -1,46 +1,26 @@
 package config
 
-import (
-	"fmt"
-	"slices"
-
-	"subnetrouter/internal/routes"
-)
-
 // Settings that are read and validated, but whose feature is still to come.
 // Whoever adds the feature deletes its line here and its "Not yet supported"
 // in the table of variables and the package comment.
-var (
-	laterVariables = []struct {
-		name    string
-		feature string
-		used    func(*Config) bool
-	}{
-		{"TS_CLIENT_ID", "workload identity federation", func(c *Config) bool { return c.ClientID != "" }},
-		{"TS_AUDIENCE", "workload identity federation", func(c *Config) bool { return c.Audience != "" && c.ClientID == "" }},
-		{"ROUTER_SITE_ID", "4via6", func(c *Config) bool { return c.SiteID != nil }},
-		{"ROUTER_PROBE", "probing", func(c *Config) bool { return c.Probes != nil }},
-		{"ROUTER_FLOW_LOG", "the flow log", func(c *Config) bool { return c.FlowLog }},
-		{"ROUTER_MAX_FLOWS", "a limit of your own", func(c *Config) bool { return c.MaxFlows != 0 }},
-		{"ROUTER_MAX_FLOWS_PER_PEER", "a limit of your own", func(c *Config) bool { return c.MaxFlowsPerPeer != 0 }},
-	}
-	laterSources = []routes.Kind{
-		routes.SubnetsByTag,
-		routes.Peerings,
-		routes.PrefixList,
-	}
-)
+var laterVariables = []struct {
+	name    string
+	feature string
+	used    func(*Config) bool
+}{
+	{"TS_CLIENT_ID", "workload identity federation", func(c *Config) bool { return c.ClientID != "" }},
+	{"TS_AUDIENCE", "workload identity federation", func(c *Config) bool { return c.Audience != "" && c.ClientID == "" }},
+	{"ROUTER_PROBE", "probing", func(c *Config) bool { return c.Probes != nil }},
+	{"ROUTER_FLOW_LOG", "the flow log", func(c *Config) bool { return c.FlowLog }},
+	{"ROUTER_MAX_FLOWS", "a limit of your own", func(c *Config) bool { return c.MaxFlows != 0 }},
+	{"ROUTER_MAX_FLOWS_PER_PEER", "a limit of your own", func(c *Config) bool { return c.MaxFlowsPerPeer != 0 }},
+}
 
 // notYet reports the use of features that are still to come.
 func notYet(c *Config, given map[string]setting, r *report) {
 	for _, later := range laterVariables {
 		if later.used(c) {
 			r.problemf(later.name, given[later.name].name, later.feature+" is not yet supported; remove it")
-		}
-	}
-	for _, s := range c.Routes {
-		if slices.Contains(laterSources, s.Kind) {
-			r.problem("ROUTER_ROUTES", given["ROUTER_ROUTES"].name, fmt.Errorf("%q is not yet supported; remove it", s))
 		}
 	}
 }

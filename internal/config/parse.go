@@ -277,33 +277,3 @@ func parseWord(s string) (string, error) {
 }
 
 func parseText(s string) (string, error) { return s, nil }
-
-// parseSources refuses written-out CIDRs that may not be advertised, alone or
-// taken together: two harmless halves can be a default route.
-func parseSources(s string) ([]routes.Source, error) {
-	sources, err := routes.ParseSources(s)
-	if err != nil {
-		return nil, err
-	}
-	var (
-		static []netip.Prefix
-		errs   []error
-	)
-	for _, source := range sources {
-		if source.Kind != routes.Static {
-			continue
-		}
-		static = append(static, source.Prefix)
-		if err := routes.Refuse(source.Prefix); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) == 0 {
-		for _, p := range routes.Normalize(static) {
-			if err := routes.Refuse(p); err != nil {
-				errs = append(errs, fmt.Errorf("taken together, %w", err))
-			}
-		}
-	}
-	return sources, errors.Join(errs...)
-}

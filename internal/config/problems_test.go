@@ -62,8 +62,8 @@ ROUTER_EXCLUDE_ROUTES: "x" is not a CIDR: write one such as 10.0.0.0/16 or fd12:
 		{"ROUTER_SITE_ID=-1", `ROUTER_SITE_ID: "-1" is not a number from 0 to 65535`},
 		{"ROUTER_REFRESH=300", `ROUTER_REFRESH: "300" is not a duration: write one such as 300s`},
 		{"ROUTER_REFRESH=soon", `ROUTER_REFRESH: "soon" is not a duration: write one such as 30s or 5m`},
-		{"ROUTER_REFRESH=9s", `ROUTER_REFRESH: "9s" is out of bounds: write 10s to 24h`},
-		{"ROUTER_REFRESH=-5m", `ROUTER_REFRESH: "-5m" is out of bounds: write 10s to 24h`},
+		{"ROUTER_REFRESH=900ms", `ROUTER_REFRESH: "900ms" is out of bounds: write 1s to 24h`},
+		{"ROUTER_REFRESH=-5m", `ROUTER_REFRESH: "-5m" is out of bounds: write 1s to 24h`},
 		{"ROUTER_STATE=data", `ROUTER_STATE: "data" is not a place for state: write mem: or an absolute path such as /var/lib/tailscale`},
 		{"TS_STATE_DIR=./data", `TS_STATE_DIR: "./data" is not a place for state: write mem: or an absolute path such as /var/lib/tailscale`},
 		{"ROUTER_MODE=tun", `ROUTER_MODE: "tun" is not a choice: write auto, userspace or kernel`},
@@ -195,7 +195,6 @@ func TestNotYet(t *testing.T) {
 		env  []string
 		want string
 	}{
-		{[]string{"ROUTER_SITE_ID=0"}, "ROUTER_SITE_ID: 4via6 is not yet supported; remove it"},
 		{[]string{"ROUTER_PROBE=10.0.3.4:5432,db.internal:5432,[fd12::1]:53"}, "ROUTER_PROBE: probing is not yet supported; remove it"},
 		{[]string{"ROUTER_FLOW_LOG=on"}, "ROUTER_FLOW_LOG: the flow log is not yet supported; remove it"},
 		{[]string{"ROUTER_MAX_FLOWS=5"}, "ROUTER_MAX_FLOWS: a limit of your own is not yet supported; remove it"},
@@ -203,9 +202,6 @@ func TestNotYet(t *testing.T) {
 		{[]string{"ROUTER_AUTH_SECRET= ", "TS_CLIENT_ID=a"}, "TS_CLIENT_ID" + wif},
 		{[]string{"ROUTER_AUTH_SECRET= ", "TS_CLIENT_ID=a", "TS_AUDIENCE=b"}, "TS_CLIENT_ID" + wif},
 		{[]string{"TS_AUDIENCE=b"}, "TS_AUDIENCE" + wif},
-		{[]string{"TS_ROUTES=10.0.0.0/16,subnets:a=b,peerings,pl-01234567"}, `TS_ROUTES: "subnets:a=b" is not yet supported; remove it
-TS_ROUTES: "peerings" is not yet supported; remove it
-TS_ROUTES: "pl-01234567" is not yet supported; remove it`},
 	} {
 		if got := problemsOf(nil, tt.env); got != tt.want {
 			t.Errorf("%q\n got %s\nwant %s", tt.env, got, tt.want)
@@ -215,9 +211,9 @@ TS_ROUTES: "pl-01234567" is not yet supported; remove it`},
 
 // What is checked of these features once they are there.
 func TestProblemsOfLaterFeatures(t *testing.T) {
-	variables, sources := laterVariables, laterSources
-	laterVariables, laterSources = nil, nil
-	t.Cleanup(func() { laterVariables, laterSources = variables, sources })
+	variables := laterVariables
+	laterVariables = nil
+	t.Cleanup(func() { laterVariables = variables })
 
 	for _, tt := range []struct {
 		env  []string
@@ -230,6 +226,10 @@ func TestProblemsOfLaterFeatures(t *testing.T) {
 		{[]string{"ROUTER_MAX_FLOWS=5", "ROUTER_MAX_FLOWS_PER_PEER=6"}, `ROUTER_MAX_FLOWS_PER_PEER: "6" is above ROUTER_MAX_FLOWS, 5: write at most that`},
 		{[]string{"ROUTER_MAX_FLOWS=5", "ROUTER_MAX_FLOWS_PER_PEER=5"}, ""},
 		{[]string{"ROUTER_MAX_FLOWS_PER_PEER=6"}, ""},
+		{[]string{"ROUTER_ROUTES=100.64.0.0/16"}, "ROUTER_ROUTES: 100.64.0.0/16 is never advertised: Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all"},
+		{[]string{"ROUTER_ROUTES=100.64.0.0/16", "ROUTER_SITE_ID=7"}, ""},
+		{[]string{"ROUTER_ROUTES=169.254.0.0/16", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: fd7a:115c:a1e0:b1a:0:7:a9fe:0/112 is never advertised: 4via6 for 169.254.0.0/16: link-local, where ECS and EC2 serve credentials and metadata"},
+		{[]string{"ROUTER_ROUTES=0.0.0.0/1,128.0.0.0/1", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: taken together, 0.0.0.0/0 is never advertised: a default route is for exit nodes, and this is a subnet router"},
 		{[]string{"ECS_CONTAINER_METADATA_URI_V4= ", "ROUTER_ROUTES=peerings,subnets:a=b,pl-01234567"}, `ROUTER_ROUTES: "peerings", "subnets:a=b" cannot be looked up outside ECS (ECS_CONTAINER_METADATA_URI_V4 is not set): write CIDRs such as 10.0.0.0/16, or run on ECS`},
 	} {
 		if got := problemsOf(nil, tt.env); got != tt.want {

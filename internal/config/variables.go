@@ -91,8 +91,8 @@ var variables = []variable{
 	{
 		name: "ROUTER_ROUTES", flag: "routes", aliases: []string{"TS_ROUTES", "TAILSCALE_ADVERTISE_ROUTES"},
 		fallback: "vpc", example: "vpc, subnet or CIDRs such as 10.0.0.0/16",
-		meaning: "Comma list of what to advertise: vpc (every CIDR associated with the VPC), subnet (the task's own), a CIDR; not yet supported: subnets:TAG=VALUE, peerings (what the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list).",
-		set:     into(func(c *Config) *[]routes.Source { return &c.Routes }, parseSources),
+		meaning: "Comma list of what to advertise: vpc (every CIDR associated with the VPC), subnet (the task's own), subnets:TAG=VALUE (the VPC's subnets with that tag, in which * and ? are wildcards), peerings (what the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), a CIDR.",
+		set:     into(func(c *Config) *[]routes.Source { return &c.Routes }, routes.ParseSources),
 	},
 	{
 		name: "ROUTER_EXCLUDE_ROUTES", flag: "exclude-routes",
@@ -101,13 +101,13 @@ var variables = []variable{
 	},
 	{
 		name: "ROUTER_SITE_ID", flag: "site-id",
-		meaning: "Advertise IPv4 as 4via6 under this site, 0 to 65535, for VPCs that overlap. Not yet supported.",
+		meaning: "Advertise IPv4 as 4via6 under this site, 0 to 65535, for VPCs that overlap; clients then reach 10.0.3.4 as 10-0-3-4-via-7.",
 		set:     into(func(c *Config) **uint32 { return &c.SiteID }, parseSite),
 	},
 	{
 		name: "ROUTER_REFRESH", flag: "refresh", fallback: "5m",
-		meaning: "How often routes and credential are looked up again, give or take some jitter; 10s to 24h.",
-		set:     into(func(c *Config) *time.Duration { return &c.Refresh }, duration(10*time.Second, 24*time.Hour)),
+		meaning: "How often routes and credential are looked up again, give or take a tenth; 1s to 24h.",
+		set:     into(func(c *Config) *time.Duration { return &c.Refresh }, duration(time.Second, 24*time.Hour)),
 	},
 	{
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
