@@ -13,6 +13,7 @@ import (
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/routes"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 )
@@ -26,11 +27,26 @@ type planned struct {
 	Credential string            `json:"credential"`
 	Advertise  []netip.Prefix    `json:"advertise"`
 	Routes     []ops.RouteStatus `json:"routes"`
+	Notes      []string          `json:"notes,omitempty"`
+	DNS        *ops.DNS          `json:"dns,omitempty"`
+	Site       *plannedSite      `json:"site,omitempty"`
+}
+
+// plannedSite tells how to reach what is behind a router with a 4via6 site.
+type plannedSite struct {
+	ID      uint32     `json:"id"`
+	Pattern string     `json:"pattern"` // "a-b-c-d-via-7" for a.b.c.d
+	Address netip.Addr `json:"address"` // an example
+	Name    string     `json:"name"`    // its name in MagicDNS
+	Via     netip.Addr `json:"via"`     // its 4via6 address
 }
 
 // plan is `router plan`: the look-ups of a start, without joining anything. The
 // credential is named, not fetched.
 func plan(ctx context.Context, in invocation) int {
+	if iam, in := takeFlag(in, "iam"); iam {
+		return printPolicy(ctx, in)
+	}
 	asJSON, in := takeFlag(in, "json")
 	cfg, err := config.Load(in.args, in.environ)
 	if err != nil {
@@ -60,19 +76,49 @@ func makePlan(ctx context.Context, cfg config.Config) (planned, error) {
 	if err != nil {
 		return planned{}, err
 	}
-	routes, err := boot.Routes(ctx)
+	found, err := boot.Routes(ctx)
 	if err != nil {
 		return planned{}, err
 	}
 	if place, err = boot.Place(ctx); err != nil { // the look-up of routes told the VPC
 		return planned{}, err
 	}
-	return planned{
+	p := planned{
 		Place:      describePlace(place),
 		Credential: credentialSource(cfg),
-		Advertise:  routes.Advertise,
-		Routes:     describeRoutes(routes, tailnet.Status{}),
-	}, nil
+		Advertise:  found.Advertise,
+		Routes:     describeRoutes(found, tailnet.Status{}),
+		Notes:      found.Notes,
+		Site:       planSite(cfg.SiteID, found),
+	}
+	if resolver, ok := boot.Resolver(ctx, found); ok {
+		p.DNS = describeDNS(resolver)
+	}
+	return p, nil
+}
+
+// planSite picks an example of what 4via6 makes reachable.
+func planSite(site *uint32, found bootstrap.Routes) *plannedSite {
+	for _, r := range found.Explain {
+		if site == nil || !r.Prefix.Addr().Is4() {
+			continue
+		}
+		a := r.Prefix.Addr()
+		if host := a.As4(); r.Prefix.Bits() <= 22 {
+			host[2] |= 3
+			host[3] = 4
+			a = netip.AddrFrom4(host)
+		}
+		via, err := routes.Via(*site, netip.PrefixFrom(a, 32))
+		if err != nil {
+			continue
+		}
+		return &plannedSite{
+			ID: *site, Pattern: fmt.Sprintf("a-b-c-d-via-%d", *site),
+			Address: a, Name: routes.ViaName(*site, a), Via: via.Addr(),
+		}
+	}
+	return nil
 }
 
 func credentialSource(cfg config.Config) string {
@@ -98,6 +144,17 @@ func (p planned) print(w io.Writer) {
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Prefix, what, r.Source)
 	}
 	tw.Flush()
+	for _, note := range p.Notes {
+		fmt.Fprintf(w, "\nnote: %s\n", note)
+	}
+	if s := p.Site; s != nil {
+		fmt.Fprintf(w, "\nsite %d: IPv4 is advertised as 4via6, so that VPCs with the same addresses can be told apart.\n", s.ID)
+		fmt.Fprintf(w, "  In MagicDNS a.b.c.d behind this router is called %s:\n  %s is %s (%s).\n", s.Pattern, s.Address, s.Name, s.Via)
+	}
+	if p.DNS != nil {
+		fmt.Fprintf(w, "\nDNS: %s\n", p.DNS.SplitDNS)
+		fmt.Fprintf(w, "  As Terraform:\n\n%s", p.DNS.Terraform)
+	}
 }
 
 // doctor is `router doctor`.

@@ -1,18 +1,17 @@
 package main
 
 import (
-	"net/netip"
 	"slices"
-	"strings"
 
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 )
 
 // status puts together what /status shows.
 func (r *router) status() ops.Status {
-	place, routes, found, _ := r.bootstrap.known()
+	place, routes, found, routesErr := r.bootstrap.known()
 	reasons := r.notReady()
 	out := ops.Status{
 		Version:     ops.Version{Router: buildVersion(), Commit: buildCommit(), Tailscale: tailscaleVersion()},
@@ -23,6 +22,13 @@ func (r *router) status() ops.Status {
 		RoutesFound: found,
 		Place:       describePlace(place),
 		Node:        ops.Node{State: "NoState", IPs: []string{}},
+	}
+	if routesErr != nil {
+		out.RoutesError = secret.Scrub(routesErr.Error())
+	}
+	out.Notes = routes.Notes
+	if resolver := r.bootstrap.dns(); resolver != nil {
+		out.DNS = describeDNS(*resolver)
 	}
 	out.Flows.TCP, out.Flows.UDP = r.forward.Active()
 	var node tailnet.Status
@@ -52,7 +58,7 @@ func describeRoutes(found bootstrap.Routes, node tailnet.Status) []ops.RouteStat
 	for _, p := range found.Advertise {
 		out = append(out, ops.RouteStatus{
 			Prefix:     p.String(),
-			Source:     sourceOf(p, found.Explain),
+			Source:     found.SourceOf(p),
 			Advertised: slices.Contains(node.Advertised, p),
 			Approved:   slices.Contains(node.Approved, p),
 			Primary:    slices.Contains(node.Primary, p),
@@ -62,15 +68,4 @@ func describeRoutes(found bootstrap.Routes, node tailnet.Status) []ops.RouteStat
 		out = append(out, ops.RouteStatus{Prefix: r.Prefix.String(), Source: r.Source, Refused: r.Reason})
 	}
 	return out
-}
-
-// sourceOf names what led to an advertised prefix; merging may have joined several.
-func sourceOf(p netip.Prefix, found []bootstrap.Route) string {
-	var sources []string
-	for _, r := range found {
-		if r.Prefix.Overlaps(p) && !slices.Contains(sources, r.Source) {
-			sources = append(sources, r.Source)
-		}
-	}
-	return strings.Join(sources, ", ")
 }

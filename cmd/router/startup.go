@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -28,11 +26,10 @@ type startup struct {
 
 	early chan credentialResult // the credential fetched ahead, taken once
 
-	mu        sync.Mutex
-	place     bootstrap.Place
-	routes    bootstrap.Routes
-	routesErr error
-	found     time.Time // when routes were last looked up with success
+	mu       sync.Mutex
+	place    bootstrap.Place
+	follower *bootstrap.Follower // nil until the engine is up
+	resolver *bootstrap.Resolver // nil where nothing tells the VPC's
 }
 
 type credentialResult struct {
@@ -50,13 +47,17 @@ func bootstrapConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 		AuthKey:            cfg.AuthKey,
 		Sources:            cfg.Routes,
 		Exclude:            cfg.ExcludeRoutes,
+		Site:               cfg.SiteID,
+		ControlURL:         cfg.ControlURL,
 		Logger:             log,
 	}
 }
 
 func newStartup(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) *startup {
+	c := bootstrapConfig(cfg, log)
+	c.Called = newCallMetrics(reg, bootstrap.Actions(c, false)).called
 	return &startup{
-		boot:  bootstrap.New(bootstrapConfig(cfg, log)),
+		boot:  bootstrap.New(c),
 		log:   log,
 		steps: newStepMetrics(reg),
 		// Kept state may well be valid; then nobody asks for a credential.
@@ -146,66 +147,85 @@ func hostnameFrom(family string) string {
 	return label
 }
 
-// followRoutes looks the routes up until ctx ends: with backoff until the
-// first success, then every interval with jitter. A failed look-up never takes
-// a route away: apply is called with good answers only.
+// followRoutes looks the routes up until ctx ends; apply gets them, good
+// answers only.
 func (s *startup) followRoutes(ctx context.Context, every time.Duration, apply func([]netip.Prefix)) {
-	const firstPause, mostPause = time.Second, time.Minute
-	pause := firstPause
-	for {
-		err := s.lookUpRoutes(ctx, apply)
-		if ctx.Err() != nil {
-			return
-		}
-		wait := every
-		switch {
-		case err == nil:
-			pause = firstPause
-		default:
-			wait = min(pause, every)
-			pause = min(2*pause, mostPause)
-			s.log.Error("looking up routes failed; keeping what is advertised", "err", err, "retry_in", wait.String())
-		}
-		select {
-		case <-time.After(wait - wait/10 + rand.N(wait/5)): // ±10 %: routers started together drift apart
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (s *startup) lookUpRoutes(ctx context.Context, apply func([]netip.Prefix)) error {
-	var found bootstrap.Routes
-	err := s.steps.time("routes", func() (err error) {
-		found, err = s.boot.Routes(ctx)
-		return err
+	f := s.boot.Follow(bootstrap.Follow{
+		Every: every,
+		Apply: apply,
+		Around: func(look func() error) error {
+			return s.steps.time("routes", look)
+		},
+		Found: func(r bootstrap.Routes) { s.foundRoutes(ctx, r) },
 	})
 	s.mu.Lock()
-	s.routesErr = err
-	changed := false
-	if err == nil {
-		changed = s.found.IsZero() || fmt.Sprint(found) != fmt.Sprint(s.routes)
-		s.routes, s.found = found, time.Now()
-	}
+	s.follower = f
 	s.mu.Unlock()
-	if err != nil {
-		return err
+	f.Run(ctx)
+}
+
+// foundRoutes learns what a look-up told beside the routes: on Fargate VPC and
+// subnet, and the VPC's resolver.
+func (s *startup) foundRoutes(ctx context.Context, r bootstrap.Routes) {
+	place, err := s.boot.Place(ctx)
+	resolver, ok := s.boot.Resolver(ctx, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.place = place
 	}
-	s.lookUpPlace(ctx) // known by now; on Fargate the look-up added VPC and subnet
-	if changed {
-		for _, r := range found.Refused {
-			s.log.Warn("route refused", "prefix", r.Prefix.String(), "reason", r.Reason)
-		}
+	if s.resolver = nil; ok {
+		s.resolver = &resolver
 	}
-	apply(found.Advertise)
-	return nil
 }
 
 // known is what the look-ups found so far.
 func (s *startup) known() (place bootstrap.Place, routes bootstrap.Routes, found time.Time, routesErr error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.place, s.routes, s.found, s.routesErr
+	if s.follower == nil {
+		return s.place, bootstrap.Routes{}, time.Time{}, nil
+	}
+	now := s.follower.Now()
+	return s.place, now.Routes, now.Found, now.Err
+}
+
+// dns is the VPC's resolver, as far as anything tells it.
+func (s *startup) dns() *bootstrap.Resolver {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resolver
+}
+
+// callMetrics counts AWS calls, by action as IAM spells it.
+type callMetrics struct {
+	attempts, failures *prometheus.CounterVec
+}
+
+// newCallMetrics starts with the actions that this configuration may call.
+func newCallMetrics(reg prometheus.Registerer, actions []string) *callMetrics {
+	labels := []string{"action"}
+	m := &callMetrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "router_aws_calls_total", Help: "AWS calls, by action; each page of a long answer is one, the SDK's further tries are not.",
+		}, labels),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "router_aws_call_failures_total", Help: "AWS calls that failed after all tries, by action.",
+		}, labels),
+	}
+	for _, action := range actions {
+		m.attempts.WithLabelValues(action)
+		m.failures.WithLabelValues(action)
+	}
+	reg.MustRegister(m.attempts, m.failures)
+	return m
+}
+
+func (m *callMetrics) called(action string, err error) {
+	m.attempts.WithLabelValues(action).Inc()
+	if err != nil {
+		m.failures.WithLabelValues(action).Inc()
+	}
 }
 
 // stepMetrics counts the look-ups.

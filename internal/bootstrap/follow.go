@@ -19,6 +19,8 @@ type Follow struct {
 	Every time.Duration
 	// Apply gets the routes after each successful look-up, changed or not.
 	Apply func([]netip.Prefix)
+	// Found hears of the same before Apply does; nil drops it.
+	Found func(Routes)
 	// Around runs one look-up, so that it can be counted and timed; nil just runs it.
 	Around func(look func() error) error
 }
@@ -113,10 +115,14 @@ func (w *Follower) look(ctx context.Context) error {
 	w.mu.Unlock()
 
 	logChange(w.b.log, before, after)
-	if err == nil {
-		w.follow.Apply(found.Advertise)
+	if err != nil {
+		return err
 	}
-	return err
+	if w.follow.Found != nil {
+		w.follow.Found(found)
+	}
+	w.follow.Apply(found.Advertise)
+	return nil
 }
 
 // hold adds what this look-up is the first to miss.

@@ -19,7 +19,23 @@ type Status struct {
 	Routes   []RouteStatus `json:"routes"`
 	// RoutesFound is when the routes were last looked up with success.
 	RoutesFound time.Time `json:"routes_found,omitzero"`
-	Flows       Flows     `json:"flows"`
+	// RoutesError is why the last look-up failed; the routes are those found before.
+	RoutesError string `json:"routes_error,omitempty"`
+	// Notes are what to know about routes that are advertised all the same.
+	Notes []string `json:"notes,omitempty"`
+	// DNS is nil where nothing tells the VPC's resolver.
+	DNS   *DNS  `json:"dns,omitempty"`
+	Flows Flows `json:"flows"`
+}
+
+// DNS is what a tailnet's admin needs so that the VPC's private names resolve.
+type DNS struct {
+	Resolver   string `json:"resolver"`        // in the VPC
+	Source     string `json:"source"`          // how it is known
+	Nameserver string `json:"nameserver"`      // what clients ask: the resolver, or its 4via6 address
+	Route      string `json:"route,omitempty"` // the advertised route that leads there; "" is none
+	SplitDNS   string `json:"split_dns"`       // what to set, in words
+	Terraform  string `json:"terraform"`       // the same as a resource
 }
 
 // Version says what runs.
