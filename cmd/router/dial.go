@@ -2,11 +2,8 @@
 
 package main
 
-import (
-	"context"
-	"net"
-)
+import "net/netip"
 
-// dialBehind opens connections behind the router; nil is the operating system.
+// resolveTarget says where a target behind the router is dialed; nil is at itself.
 // `make sandbox` builds with another, whose VPC lives in a process.
-var dialBehind func(ctx context.Context, network, address string) (net.Conn, error)
+var resolveTarget func(network string, target netip.AddrPort) (netip.AddrPort, error)

@@ -8,5 +8,5 @@ import (
 	"subnetrouter/cmd/sandbox/sandboxed"
 )
 
-// dialBehind opens connections into the VPC of `make sandbox`.
-var dialBehind = sandboxed.Enter(os.Getenv(sandboxed.Variable), os.Stdin)
+// resolveTarget finds the VPC of `make sandbox`.
+var resolveTarget = sandboxed.Enter(os.Getenv(sandboxed.Variable), os.Stdin)

@@ -44,7 +44,7 @@ func newRouter(cfg config.Config, log *slog.Logger) (*router, error) {
 		return nil, err
 	}
 	r.forward, err = forward.New(forward.Config{
-		Dial:       dialBehind,
+		Resolve:    resolveTarget,
 		Deny:       func(target netip.AddrPort) bool { return neverReached(target) || own.is(target) },
 		Registerer: r.registry,
 		Logger:     log,

@@ -19,16 +19,24 @@ import (
 // echoWait is how long an answer is waited for; ping's own patience is shorter.
 const echoWait = 10 * time.Second
 
-// Echo forwards one ICMP echo request from one of the two sockets that all
-// echoes share: no process and no goroutine for each.
-func (f *Forwarder) Echo(client, target netip.Addr, data []byte, reply func(data []byte)) {
+// deliverICMP forwards an echo request through one of the two sockets that all
+// echoes share: no process and no goroutine for each. Of other messages there is
+// nothing to forward: errors are of flows that the router itself ends.
+func (f *Forwarder) deliverICMP(p *inbound) {
+	const request4, request6 = 8, 128
+	if p.protocol == protoICMP && p.payload[0] != request4 || p.protocol == protoICMPv6 && p.payload[0] != request6 {
+		return
+	}
+	client, dst, idSeq := p.src, p.dst, [4]byte(p.payload[4:8])
+	data := p.payload[8:]
 	f.metrics.opened["icmp"].Inc()
-	if err := f.pinger.send(target, data, func(answer []byte) {
+	err := f.pinger.send(targetOf(dst), data, func(answer []byte) {
 		f.metrics.toTailnet["icmp"].Add(float64(len(answer)))
-		reply(answer)
-	}); err != nil {
+		f.sendEchoReply(client, dst, idSeq, answer)
+	})
+	if err != nil {
 		f.metrics.failed["icmp"][dialFailure(err)].Inc()
-		f.log.Debug("forwarding echo request failed", "target", target.String(), "err", err)
+		f.log.Debug("forwarding echo request failed", "target", targetOf(dst).String(), "err", err)
 		return
 	}
 	f.metrics.toVPC["icmp"].Add(float64(len(data)))

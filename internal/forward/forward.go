@@ -1,6 +1,11 @@
 // Package forward is the data path: it carries TCP, UDP and ICMP echo from
 // tailnet peers to addresses behind the router. It knows neither Tailscale nor
-// AWS: flows come in through [Forwarder]'s methods, and go out through a dialer.
+// AWS: IP packets of peers come in through [Forwarder.Deliver], those for peers
+// go out through [Forwarder.Receive], and sockets stand between.
+//
+// UDP and ICMP are handled packet by packet; only TCP has a stack, gVisor's. All
+// flows share one event queue and a few workers: a flow that is idle has neither
+// goroutine nor buffer.
 package forward
 
 import (
@@ -8,58 +13,85 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"subnetrouter/internal/routes"
+
 	"github.com/prometheus/client_golang/prometheus"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 )
 
 // Config says how to forward. The zero value of a field means the default that
 // its comment gives.
 type Config struct {
-	// Dial opens a connection behind the router; the network is "tcp" or
-	// "udp". Default: the operating system's, with keepalive.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// MTU of the tailnet. Default: 1280, Tailscale's.
+	MTU int
+	// Resolve says where a target is really dialed; the network is "tcp" or
+	// "udp". Default: at itself.
+	Resolve func(network string, target netip.AddrPort) (netip.AddrPort, error)
 	// Deny reports targets that must never be reached. Default: none.
 	Deny func(target netip.AddrPort) bool
 	// DialTimeout bounds a TCP dial; a client's own SYN gives up after about
 	// as long as several of its retransmissions. Default: 10 s.
 	DialTimeout time.Duration
+	// MaxFlows and MaxFlowsPerPeer bound what is open at once. Default: what
+	// [Limits] derives from the process.
+	MaxFlows, MaxFlowsPerPeer int
 	// Registerer takes the metrics. Default: none are kept.
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
 
-// keepAlive finds clients and servers that went away without a word: first
-// probe after 60 s without traffic, gone after 60 + 4 x 15 s.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4}
-
 // Forwarder forwards. Create it with [New].
 type Forwarder struct {
 	cfg     Config
+	mtu     int
 	log     *slog.Logger
 	metrics *metrics
-	pinger  *pinger
+	buffers sync.Pool // of *[]byte, bufferSize each
 
-	ctx    context.Context // ends with Close
+	link       *link
+	endpoint   *linkEndpoint
+	sched      *scheduler
+	poll       *poller
+	polled     chan struct{} // closed when the poller has ended
+	udp        *udpTable
+	tcp        *tcpTable
+	reassembly reassembly
+	pinger     *pinger
+	fragmentID atomic.Uint32
+
+	peersMu sync.Mutex
+	peers   map[netip.Addr]*peer
+	taken   int
+
 	cancel context.CancelFunc
-
-	mu    sync.Mutex
-	flows map[*flow]struct{}
+	once   sync.Once
+	cut    int
 }
 
-// New creates a Forwarder.
+// bufferSize takes the largest datagram, a run of them, and enough of a stream
+// to be worth the system call.
+const bufferSize = 64 << 10
+
+// New creates a Forwarder, and starts its workers.
 func New(cfg Config) (*Forwarder, error) {
 	if cfg.Logger == nil {
 		return nil, errors.New("creating forwarder: Logger is needed")
 	}
-	if cfg.Dial == nil {
-		d := net.Dialer{KeepAliveConfig: keepAlive}
-		cfg.Dial = d.DialContext
+	if cfg.MTU == 0 {
+		cfg.MTU = 1280
+	}
+	if cfg.MTU > ownPacketSize {
+		return nil, fmt.Errorf("creating forwarder: MTU %d is more than %d", cfg.MTU, ownPacketSize)
+	}
+	if cfg.Resolve == nil {
+		cfg.Resolve = func(_ string, target netip.AddrPort) (netip.AddrPort, error) { return target, nil }
 	}
 	if cfg.Deny == nil {
 		cfg.Deny = func(netip.AddrPort) bool { return false }
@@ -67,14 +99,52 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
 	}
+	if limits := Limits(); cfg.MaxFlows == 0 {
+		cfg.MaxFlows = limits.Flows
+	}
+	if cfg.MaxFlowsPerPeer == 0 {
+		cfg.MaxFlowsPerPeer = max(1, cfg.MaxFlows*perPeerShare/100)
+	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("registering forwarder metrics: %w", err)
 	}
-	f := &Forwarder{cfg: cfg, log: cfg.Logger, metrics: m, flows: map[*flow]struct{}{}}
-	f.ctx, f.cancel = context.WithCancel(context.Background())
-	f.pinger = newPinger(f.ctx, cfg.Logger)
+	f := &Forwarder{cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, peers: map[netip.Addr]*peer{}, link: newLink()}
+	f.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
+	f.endpoint = &linkEndpoint{link: f.link, mtu: uint32(cfg.MTU)}
+	stack, err := newStack(f.endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("creating TCP/IP stack: %w", err)
+	}
+	f.sched = newScheduler(workers())
+	if f.poll, err = newPoller(f.sched); err != nil {
+		return nil, fmt.Errorf("creating event queue: %w", err)
+	}
+	f.polled = make(chan struct{})
+	go func() { defer close(f.polled); f.poll.run() }()
+	f.udp = &udpTable{f: f, flows: map[flowKey]*udpFlow{}}
+	f.tcp = newTCPTable(f, stack)
+	var ctx context.Context
+	ctx, f.cancel = context.WithCancel(context.Background())
+	f.pinger = newPinger(ctx, cfg.Logger)
+	go f.sweep(ctx)
 	return f, nil
+}
+
+// sweep looks after what no event ends.
+func (f *Forwarder) sweep(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			f.udp.sweep(now)
+			f.tcp.sweep(now)
+			f.reassembly.sweep(now)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Denied reports whether target must never be reached, and counts it if so.
@@ -86,78 +156,97 @@ func (f *Forwarder) Denied(target netip.AddrPort) bool {
 	return true
 }
 
-// Close ends every flow that is left, so that both ends see it at once, and
-// reports how many there were.
-func (f *Forwarder) Close() int {
-	f.cancel()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for fl := range f.flows {
-		fl.abort()
+// targetOf undoes 4via6.
+func targetOf(a netip.Addr) netip.Addr { return routes.Target(a) }
+
+// deliveries are pooled: a GRO has tables of its own.
+type delivery struct {
+	packet inbound
+	run    udpRun
+	gro    gro.GRO
+}
+
+var deliveries = sync.Pool{New: func() any {
+	d := new(delivery)
+	d.gro.Init(true)
+	return d
+}}
+
+// Deliver takes IP packets that a peer sent to targets behind the router: packet
+// i is packets[i][offset:]. They are valid during the call only. Calls may be
+// concurrent, but not for one peer.
+func (f *Forwarder) Deliver(packets [][]byte, offset int) {
+	d := deliveries.Get().(*delivery)
+	d.gro.Dispatcher = f.endpoint.dispatcher
+	for _, raw := range packets {
+		f.deliver(d, raw[offset:])
 	}
-	return len(f.flows)
+	f.udp.flush(&d.run)
+	d.gro.Flush()
+	d.packet = inbound{}
+	deliveries.Put(d)
+}
+
+func (f *Forwarder) deliver(d *delivery, raw []byte) {
+	p := &d.packet
+	if !p.parse(raw) {
+		return
+	}
+	if p.fragment {
+		whole := f.reassembly.add(p.raw, time.Now())
+		if whole == nil || !p.parse(whole) || p.fragment {
+			return
+		}
+	}
+	switch p.protocol {
+	case protoTCP:
+		f.endpoint.deliverTCP(p, &d.gro)
+	case protoUDP:
+		f.udp.deliver(p, &d.run)
+	case protoICMP, protoICMPv6:
+		f.deliverICMP(p)
+	default:
+		f.refuse(p, adminProhibited)
+	}
+}
+
+// Receive waits for packets to peers and fills bufs[i][offset:] and sizes[i]. It
+// returns [ErrClosed] once the forwarder is closed. It is for one caller.
+func (f *Forwarder) Receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+	return f.link.receive(bufs, sizes, offset)
 }
 
 // Active counts the flows that are open now, by protocol.
 func (f *Forwarder) Active() (tcp, udp int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for fl := range f.flows {
-		switch fl.protocol {
-		case "tcp":
-			tcp++
-		case "udp":
-			udp++
+	f.udp.mu.Lock()
+	udp = len(f.udp.flows)
+	f.udp.mu.Unlock()
+	return f.tcp.count(), udp
+}
+
+// closeWait bounds how long Close waits for the resets of what it cuts to be
+// taken by the tailnet.
+const closeWait = 2 * time.Second
+
+// Close ends every flow that is left, so that both ends see it at once, and
+// reports how many there were. Receive should go on being called until Close
+// returns, for the resets to reach their clients.
+func (f *Forwarder) Close() int {
+	f.once.Do(f.close)
+	return f.cut
+}
+
+func (f *Forwarder) close() {
+	f.cut = f.tcp.closeAll() + f.udp.closeAll()
+	for deadline := time.Now().Add(closeWait); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if f.tcp.count() == 0 && len(f.link.packets) == 0 {
+			break
 		}
 	}
-	return tcp, udp
-}
-
-// flow is one connection in each direction, from open to close.
-type flow struct {
-	protocol        string
-	client, backend net.Conn
-}
-
-// abort ends both sides; where TCP allows, by a reset.
-func (fl *flow) abort() {
-	if b, ok := fl.backend.(interface{ SetLinger(int) error }); ok {
-		b.SetLinger(0)
-	}
-	fl.backend.Close()
-	fl.client.Close()
-}
-
-func (f *Forwarder) open(fl *flow) (done func(), ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.ctx.Err() != nil {
-		return nil, false
-	}
-	f.flows[fl] = struct{}{}
-	f.metrics.opened[fl.protocol].Inc()
-	f.metrics.active[fl.protocol].Inc()
-	return func() {
-		f.mu.Lock()
-		delete(f.flows, fl)
-		f.mu.Unlock()
-		f.metrics.active[fl.protocol].Dec()
-	}, true
-}
-
-// dial opens the backend side, and accounts for it.
-func (f *Forwarder) dial(protocol string, target netip.AddrPort) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.DialTimeout)
-	defer cancel()
-	start := time.Now()
-	c, err := f.cfg.Dial(ctx, protocol, target.String())
-	f.metrics.dialDuration.Observe(time.Since(start).Seconds())
-	if err != nil {
-		reason := dialFailure(err)
-		f.metrics.failed[protocol][reason].Inc()
-		f.log.Debug("dialing target failed", "protocol", protocol, "target", target.String(), "reason", reason, "err", err)
-	}
-	return c, err
+	f.cancel()
+	close(f.link.closed)
+	f.poll.close(f.polled)
+	f.sched.close()
 }
 
 // The reasons of a failed dial: a closed set, for it is a metric's label.
@@ -165,7 +254,8 @@ const (
 	refused     = "refused"
 	timedOut    = "timeout"
 	unreachable = "unreachable"
-	exhausted   = "exhausted"
+	exhausted   = "exhausted" // files or ports
+	limited     = "limit"     // MaxFlows, MaxFlowsPerPeer
 	other       = "other"
 )
 

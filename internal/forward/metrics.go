@@ -7,14 +7,15 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	opened, toVPC, toTailnet map[string]prometheus.Counter
 	active                   map[string]prometheus.Gauge
-	failed                   map[string]map[string]prometheus.Counter
+	failed, closed           map[string]map[string]prometheus.Counter
 	denied                   prometheus.Counter
 	dialDuration             prometheus.Histogram
 }
 
 var (
 	protocols = []string{"tcp", "udp", "icmp"}
-	reasons   = []string{refused, timedOut, unreachable, exhausted, other}
+	reasons   = []string{refused, timedOut, unreachable, exhausted, limited, other}
+	endings   = []string{ended, idled, failed, cut}
 )
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -30,13 +31,18 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Name: "router_flow_failures_total",
 		Help: "Flows that could not be opened towards the target, by reason.",
 	}, []string{"protocol", "reason"})
+	closed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "router_flows_closed_total",
+		Help: "Flows that ended, by reason.",
+	}, []string{"protocol", "reason"})
 	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "router_forwarded_bytes_total",
 		Help: "Payload bytes forwarded in userspace, by direction.",
 	}, []string{"protocol", "direction"})
 	m := &metrics{
 		opened: map[string]prometheus.Counter{}, toVPC: map[string]prometheus.Counter{}, toTailnet: map[string]prometheus.Counter{},
-		active: map[string]prometheus.Gauge{}, failed: map[string]map[string]prometheus.Counter{},
+		active: map[string]prometheus.Gauge{},
+		failed: map[string]map[string]prometheus.Counter{}, closed: map[string]map[string]prometheus.Counter{},
 		denied: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "router_denied_packets_total",
 			Help: "Packets to destinations that are never forwarded to, such as the task's credentials endpoint.",
@@ -59,11 +65,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, p := range []string{"tcp", "udp"} { // an echo is over when it is answered
 		m.active[p] = active.WithLabelValues(p)
+		m.closed[p] = map[string]prometheus.Counter{}
+		for _, r := range endings {
+			m.closed[p][r] = closed.WithLabelValues(p, r)
+		}
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{opened, active, failed, bytes, m.denied, m.dialDuration} {
+	for _, c := range []prometheus.Collector{opened, active, failed, closed, bytes, m.denied, m.dialDuration} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -1,68 +1,406 @@
 package forward
 
 import (
-	"io"
-	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// TCP dials target before the client's handshake completes, so that a refused
-// port is a reset at once and not a connection that dies. ok is false when the
-// client should be reset.
-func (f *Forwarder) TCP(client, target netip.AddrPort) (serve func(net.Conn), ok bool) {
-	backend, err := f.dial("tcp", target)
-	if err != nil {
-		return nil, false
-	}
-	return func(c net.Conn) { f.relay(c, backend) }, true
+// A server or client that goes away without a word is noticed after
+// 60 s + 4 x 15 s. Operating systems' own 2 h leaves databases with dead clients.
+const (
+	keepAliveIdle     = 60 * time.Second
+	keepAliveInterval = 15 * time.Second
+	keepAliveCount    = 4
+)
+
+// tcpTable holds the flows of TCP: an endpoint of the stack towards the client, a
+// socket towards the target, and in between a buffer only while bytes move.
+type tcpTable struct {
+	f         *Forwarder
+	stack     *stack.Stack
+	forwarder *tcp.Forwarder
+
+	mu    sync.Mutex
+	flows map[*tcpFlow]struct{}
 }
 
-// relay copies both ways until both sides have said that they are done. Each
-// side's end is passed on as an end of that direction alone (half-close).
-func (f *Forwarder) relay(client, backend net.Conn) {
-	fl := &flow{protocol: "tcp", client: client, backend: backend}
-	done, ok := f.open(fl)
+// receiveWindow of a connection that is not accepted yet.
+const receiveWindow = tcpDefaultBuffer
+
+func newTCPTable(f *Forwarder, s *stack.Stack) *tcpTable {
+	t := &tcpTable{f: f, stack: s, flows: map[*tcpFlow]struct{}{}}
+	// The table's own limits refuse; the stack's would drop without a word.
+	const noLimit = 1 << 30
+	t.forwarder = tcp.NewForwarder(s, receiveWindow, noLimit, t.open)
+	s.SetTransportProtocolHandler(tcp.ProtocolNumber, t.forwarder.HandlePacket)
+	return t
+}
+
+// tcpFlow goes from dialing over accepting to relaying. Its step does all the
+// work but accepting, for which the stack wants a goroutine to wait in.
+type tcpFlow struct {
+	task
+	table  *tcpTable
+	key    flowKey
+	target netip.AddrPort
+	peer   *peer
+	opened time.Time
+	fd     int
+	stage  atomic.Int32
+	dead   atomic.Bool // abort at the next step
+
+	request *tcp.ForwarderRequest // while dialing and accepting
+	ep      tcpip.Endpoint        // while relaying
+	queue   waiter.Queue
+	entry   waiter.Entry
+
+	up, down         half
+	upward, downward traffic
+}
+
+const (
+	dialing int32 = iota
+	accepting
+	relaying
+	over
+)
+
+// half is one direction of a relay.
+type half struct {
+	buf        *[]byte // from the pool, while it holds bytes
+	start, end int
+	eof        bool // the source has ended
+	done       bool // and the sink knows
+}
+
+// open is called by the stack for each SYN, on a goroutine of its own, which ends
+// with it: what follows is driven by events.
+func (t *tcpTable) open(r *tcp.ForwarderRequest) {
+	f, id := t.f, r.ID()
+	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
+	who, ok := f.admit(key.client.Addr())
 	if !ok {
-		fl.abort()
+		f.metrics.failed["tcp"][limited].Inc()
+		r.Complete(true)
 		return
 	}
-	defer done()
-	up := make(chan struct{})
-	go func() {
-		defer close(up)
-		copyHalf(fl, backend, client, f.metrics.toVPC["tcp"])
-	}()
-	copyHalf(fl, client, backend, f.metrics.toTailnet["tcp"])
-	<-up
-	backend.Close()
-	client.Close()
-}
-
-// copyHalf copies one direction and passes its end on. After an error the
-// other direction cannot go on either, and may be waiting in a read.
-func copyHalf(fl *flow, dst, src net.Conn, bytes prometheus.Counter) {
-	if _, err := io.Copy(counted{dst, bytes}, src); err != nil {
-		fl.abort()
+	fl := &tcpFlow{
+		table: t, key: key, target: netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port()), peer: who,
+		opened: time.Now(), request: r, fd: -1,
+	}
+	fl.step = fl.advance
+	to, err := f.cfg.Resolve("tcp", fl.target)
+	if err == nil {
+		fl.fd, err = connect(unix.SOCK_STREAM, to)
+	}
+	if err == nil {
+		keepAlive(fl.fd)
+		t.mu.Lock()
+		t.flows[fl] = struct{}{}
+		t.mu.Unlock()
+		err = f.poll.watch(fl.fd, &fl.task)
+	}
+	if err != nil {
+		fl.refuse(err)
 		return
 	}
-	if c, ok := dst.(interface{ CloseWrite() error }); ok {
-		c.CloseWrite()
+	// The socket may have been decided before it was watched.
+	f.sched.ready(&fl.task)
+}
+
+func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
+	addr, _ := netip.AddrFromSlice(a.AsSlice())
+	return netip.AddrPortFrom(addr, port)
+}
+
+// advance is the task's step.
+func (fl *tcpFlow) advance() {
+	switch fl.stage.Load() {
+	case dialing:
+		fl.dialed()
+	case relaying:
+		fl.relay()
+	}
+}
+
+// dialed looks how the dial is getting on.
+func (fl *tcpFlow) dialed() {
+	f := fl.table.f
+	err := socketError(fl.fd)
+	if err == nil && !connected(fl.fd) {
+		if waited := time.Since(fl.opened); waited < f.cfg.DialTimeout && !fl.dead.Load() {
+			return
+		}
+		err = unix.ETIMEDOUT
+	}
+	if err != nil {
+		fl.refuse(err)
 		return
 	}
-	dst.Close()
+	f.metrics.dialDuration.Observe(time.Since(fl.opened).Seconds())
+	fl.stage.Store(accepting)
+	go fl.accept()
 }
 
-// counted counts what is written while it is written, not at the end, since a
-// connection may live for days.
-type counted struct {
-	io.Writer
-	bytes prometheus.Counter
+// refuse resets the client whose target cannot be reached.
+func (fl *tcpFlow) refuse(err error) {
+	f := fl.table.f
+	reason := dialFailure(err)
+	f.metrics.dialDuration.Observe(time.Since(fl.opened).Seconds())
+	f.metrics.failed["tcp"][reason].Inc()
+	f.log.Debug("dialing target failed", "protocol", "tcp", "target", fl.target.String(), "reason", reason, "err", err)
+	fl.stage.Store(over)
+	fl.request.Complete(true)
+	fl.release()
 }
 
-func (c counted) Write(p []byte) (int, error) {
-	n, err := c.Writer.Write(p)
-	c.bytes.Add(float64(n))
-	return n, err
+// accept completes the client's handshake, which takes a round trip.
+func (fl *tcpFlow) accept() {
+	f := fl.table.f
+	ep, err := fl.request.CreateEndpoint(&fl.queue)
+	fl.request.Complete(err != nil)
+	fl.request = nil
+	if err != nil {
+		f.metrics.failed["tcp"][other].Inc()
+		fl.stage.Store(over)
+		resetOnClose(fl.fd)
+		fl.release()
+		return
+	}
+	fl.ep = ep
+	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
+	ep.SetSockOpt(&idle)
+	ep.SetSockOpt(&interval)
+	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
+	ep.SocketOptions().SetKeepAlive(true)
+	ep.SocketOptions().SetDelayOption(false)
+	f.metrics.opened["tcp"].Inc()
+	f.metrics.active["tcp"].Inc()
+	fl.stage.Store(relaying)
+	fl.entry.Init(notifier{fl}, waiter.ReadableEvents|waiter.WritableEvents|waiter.EventHUp|waiter.EventErr)
+	fl.queue.EventRegister(&fl.entry)
+	f.sched.ready(&fl.task) // whatever came before the registration
+}
+
+// notifier hears of the client's side.
+type notifier struct{ fl *tcpFlow }
+
+func (n notifier) NotifyEvent(waiter.EventMask) { n.fl.table.f.sched.ready(&n.fl.task) }
+
+// relayBudget is how many buffers a flow may move in each direction before
+// others get a turn.
+const relayBudget = 16
+
+// relay moves bytes until neither direction can.
+func (fl *tcpFlow) relay() {
+	if fl.dead.Load() {
+		fl.end(cut)
+		return
+	}
+	again := false
+	for _, direction := range []func() (progress bool, err error){fl.moveUp, fl.moveDown} {
+		progress, err := true, error(nil)
+		for i := 0; progress && err == nil; i++ {
+			if i == relayBudget {
+				again = true
+				break
+			}
+			progress, err = direction()
+		}
+		if err != nil {
+			fl.end(failed)
+			return
+		}
+	}
+	if fl.up.done && fl.down.done {
+		fl.end(ended)
+		return
+	}
+	if again {
+		fl.table.f.sched.ready(&fl.task)
+	}
+}
+
+// stackError is an error of the client's side.
+type stackError struct{ err tcpip.Error }
+
+func (e stackError) Error() string { return e.err.String() }
+
+// moveUp takes bytes from the client to the target. It reports false when it has
+// to wait for either.
+func (fl *tcpFlow) moveUp() (progress bool, err error) {
+	h, f := &fl.up, fl.table.f
+	if h.done {
+		return false, nil
+	}
+	if h.buf == nil && !h.eof {
+		h.buf = f.buffers.Get().(*[]byte)
+		w := tcpip.SliceWriter(*h.buf)
+		result, tcpErr := fl.ep.Read(&w, tcpip.ReadOptions{})
+		h.start, h.end = 0, result.Count
+		switch tcpErr.(type) {
+		case nil:
+		case *tcpip.ErrWouldBlock:
+			fl.free(h)
+			return false, nil
+		case *tcpip.ErrClosedForReceive:
+			h.eof = true
+		default:
+			fl.free(h)
+			return false, stackError{tcpErr}
+		}
+	}
+	for h.buf != nil && h.start < h.end {
+		n, err := unix.Write(fl.fd, (*h.buf)[h.start:h.end])
+		if err != nil {
+			if wouldBlock(err) {
+				return err == unix.EINTR, nil
+			}
+			return false, err
+		}
+		h.start += n
+		fl.upward.count(n, 1)
+		f.metrics.toVPC["tcp"].Add(float64(n))
+	}
+	fl.free(h)
+	if h.eof {
+		h.done = true
+		unix.Shutdown(fl.fd, unix.SHUT_WR)
+		return false, nil
+	}
+	return true, nil
+}
+
+// moveDown takes bytes from the target to the client.
+func (fl *tcpFlow) moveDown() (progress bool, err error) {
+	h, f := &fl.down, fl.table.f
+	if h.done {
+		return false, nil
+	}
+	if h.buf == nil && !h.eof {
+		h.buf = f.buffers.Get().(*[]byte)
+		n, err := unix.Read(fl.fd, *h.buf)
+		if err != nil {
+			fl.free(h)
+			if wouldBlock(err) {
+				return err == unix.EINTR, nil
+			}
+			return false, err
+		}
+		h.start, h.end, h.eof = 0, n, n == 0
+	}
+	for h.buf != nil && h.start < h.end {
+		r := payload((*h.buf)[h.start:h.end])
+		n, tcpErr := fl.ep.Write(&r, tcpip.WriteOptions{})
+		h.start += int(n)
+		fl.downward.count(int(n), 1)
+		f.metrics.toTailnet["tcp"].Add(float64(n))
+		switch tcpErr.(type) {
+		case nil:
+		case *tcpip.ErrWouldBlock:
+			return false, nil
+		default:
+			return false, stackError{tcpErr}
+		}
+	}
+	fl.free(h)
+	if h.eof {
+		h.done = true
+		fl.ep.Shutdown(tcpip.ShutdownWrite)
+		return false, nil
+	}
+	return true, nil
+}
+
+func (fl *tcpFlow) free(h *half) {
+	if h.buf != nil {
+		fl.table.f.buffers.Put(h.buf)
+		h.buf = nil
+	}
+}
+
+// payload is a tcpip.Payloader over bytes.
+type payload []byte
+
+func (p *payload) Len() int { return len(*p) }
+
+func (p *payload) Read(b []byte) (int, error) {
+	n := copy(b, *p)
+	*p = (*p)[n:]
+	return n, nil
+}
+
+// end closes both sides; unless all was said, by a reset.
+func (fl *tcpFlow) end(why string) {
+	f := fl.table.f
+	fl.stage.Store(over)
+	fl.queue.EventUnregister(&fl.entry)
+	if why == ended {
+		fl.ep.Close()
+	} else {
+		resetOnClose(fl.fd)
+		fl.ep.Abort()
+	}
+	fl.free(&fl.up)
+	fl.free(&fl.down)
+	fl.release()
+	f.metrics.active["tcp"].Dec()
+	f.finished("tcp", fl.key, fl.target, fl.opened, &fl.upward, &fl.downward, why)
+}
+
+// release gives back what every flow has.
+func (fl *tcpFlow) release() {
+	if fl.fd >= 0 {
+		fl.table.f.poll.forget(fl.fd)
+		unix.Close(fl.fd)
+	}
+	fl.table.mu.Lock()
+	delete(fl.table.flows, fl)
+	fl.table.mu.Unlock()
+	fl.table.f.leave(fl.peer)
+}
+
+// sweep wakes the dials whose time may be over.
+func (t *tcpTable) sweep(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for fl := range t.flows {
+		if fl.stage.Load() == dialing && now.Sub(fl.opened) >= t.f.cfg.DialTimeout {
+			t.f.sched.ready(&fl.task)
+		}
+	}
+}
+
+// closeAll aborts every flow, and counts those that were open. The workers do it.
+func (t *tcpTable) closeAll() (open int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for fl := range t.flows {
+		if fl.stage.Load() != dialing {
+			open++
+		}
+		fl.dead.Store(true)
+		t.f.sched.ready(&fl.task)
+	}
+	return open
+}
+
+func (t *tcpTable) count() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for fl := range t.flows {
+		if fl.stage.Load() != dialing {
+			n++
+		}
+	}
+	return n
 }

@@ -2,90 +2,303 @@ package forward
 
 import (
 	"errors"
-	"net"
 	"net/netip"
-	"os"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// A DNS exchange is over in milliseconds; what holds its socket longer is
-// waste. Other flows follow RFC 4787 section 4.3: at least two minutes.
+// A flow of DNS is over when each query has its answer, and resolvers stop
+// waiting after 5 s (resolv.conf's timeout). Other flows follow RFC 4787 section
+// 4.3: they live for two minutes at least.
 const (
-	dnsPort     = 53
-	dnsIdle     = 10 * time.Second
-	udpIdle     = 2 * time.Minute
-	maxDatagram = 65535
+	dnsPort = 53
+	dnsIdle = 6 * time.Second
+	udpIdle = 2 * time.Minute
 )
 
-// UDP relays the datagrams of one flow. The backend socket is connected, so
-// that only the target can answer into it.
-func (f *Forwarder) UDP(client, target netip.AddrPort) (serve func(net.Conn), ok bool) {
-	backend, err := f.dial("udp", target)
-	if err != nil {
-		return nil, false
-	}
-	idle := udpIdle
-	if target.Port() == dnsPort {
-		idle = dnsIdle
-	}
-	return func(c net.Conn) { f.relayDatagrams(c, backend, idle) }, true
+// receiveBudget is how many receives a flow may make before others get a turn.
+const receiveBudget = 32
+
+// udpTable holds the flows of UDP: a connected socket each, so that only the
+// target can answer into it, and no buffer while nothing moves.
+type udpTable struct {
+	f *Forwarder
+
+	mu    sync.Mutex
+	flows map[flowKey]*udpFlow
 }
 
-func (f *Forwarder) relayDatagrams(client, backend net.Conn, idle time.Duration) {
-	fl := &flow{protocol: "udp", client: client, backend: backend}
-	done, ok := f.open(fl)
-	if !ok {
-		fl.abort()
+// flowKey is a flow as its client sees it: 4via6 not undone.
+type flowKey struct{ client, dst netip.AddrPort }
+
+type udpFlow struct {
+	task
+	table  *udpTable
+	key    flowKey
+	target netip.AddrPort
+	peer   *peer
+	idle   time.Duration
+	opened time.Time
+	last   atomic.Int64 // unix nanoseconds of the last datagram either way
+
+	mu    sync.Mutex // held while fd is in use: closed, its number may be another's
+	fd    int        // -1 once closed
+	asked int        // queries without an answer, for DNS
+
+	up, down traffic
+}
+
+// udpRun gathers datagrams of one flow and size, to be sent by one call.
+type udpRun struct {
+	flow     *udpFlow
+	payloads [][]byte
+	bytes    int
+}
+
+// maxRunBytes is what a run may come to: an IPv4 packet's length is 16 bit.
+const maxRunBytes = 65000
+
+// deliver takes a datagram from a peer; it may stay in run until the next call
+// or [udpTable.flush].
+func (t *udpTable) deliver(p *inbound, run *udpRun) {
+	if !p.checksumOK() {
 		return
 	}
-	defer done()
-	var last atomic.Int64
-	last.Store(time.Now().UnixNano())
-	up := make(chan struct{})
-	go func() {
-		defer close(up)
-		copyDatagrams(backend, client, idle, &last, func(n int) { f.metrics.toVPC["udp"].Add(float64(n)) })
-		backend.Close()
-	}()
-	copyDatagrams(client, backend, idle, &last, func(n int) { f.metrics.toTailnet["udp"].Add(float64(n)) })
-	client.Close()
-	<-up
+	key := flowKey{netip.AddrPortFrom(p.src, p.srcPort), netip.AddrPortFrom(p.dst, p.dstPort)}
+	if fl := run.flow; fl != nil && (fl.key != key || len(run.payloads) == maxRun ||
+		len(p.payload) > len(run.payloads[0]) || len(run.payloads[len(run.payloads)-1]) < len(run.payloads[0]) ||
+		len(p.payload) == 0 || run.bytes+len(p.payload) > maxRunBytes) {
+		t.flush(run)
+	}
+	if run.flow == nil {
+		fl := t.find(key)
+		if fl == nil {
+			if fl = t.open(key, p); fl == nil {
+				return
+			}
+		}
+		run.flow = fl
+	}
+	run.payloads = append(run.payloads, p.payload)
+	run.bytes += len(p.payload)
 }
 
-// copyDatagrams copies until src fails or neither direction moved for idle.
-// A datagram that dst refuses is lost, as datagrams are; the flow lives on.
-func copyDatagrams(dst, src net.Conn, idle time.Duration, last *atomic.Int64, count func(int)) {
-	buf := make([]byte, maxDatagram)
-	for {
-		quiet := time.Since(time.Unix(0, last.Load()))
-		if quiet >= idle {
+func (t *udpTable) flush(run *udpRun) {
+	if run.flow != nil {
+		run.flow.send(run.payloads)
+	}
+	clear(run.payloads)
+	run.flow, run.payloads, run.bytes = nil, run.payloads[:0], 0
+}
+
+func (t *udpTable) find(key flowKey) *udpFlow {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.flows[key]
+}
+
+// open makes the flow that p is the first datagram of, or tells its sender why not.
+func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
+	f := t.f
+	target := p.target()
+	who, ok := f.admit(key.client.Addr())
+	if !ok {
+		f.metrics.failed["udp"][limited].Inc()
+		f.refuse(p, portUnreachable)
+		return nil
+	}
+	fl := &udpFlow{table: t, key: key, target: target, peer: who, idle: udpIdle, opened: time.Now(), fd: -1}
+	fl.step = fl.receive
+	if target.Port() == dnsPort {
+		fl.idle = dnsIdle
+	}
+	err := fl.connect()
+	if err != nil {
+		f.leave(who)
+		reason := dialFailure(err)
+		f.metrics.failed["udp"][reason].Inc()
+		f.log.Debug("opening UDP flow failed", "target", target.String(), "err", err)
+		f.refuse(p, unreachableFor(reason))
+		return nil
+	}
+	fl.touch()
+	t.mu.Lock()
+	t.flows[key] = fl
+	t.mu.Unlock()
+	f.metrics.opened["udp"].Inc()
+	f.metrics.active["udp"].Inc()
+	return fl
+}
+
+func (fl *udpFlow) connect() error {
+	f := fl.table.f
+	to, err := f.cfg.Resolve("udp", fl.target)
+	if err != nil {
+		return err
+	}
+	fd, err := connect(unix.SOCK_DGRAM, to)
+	if err != nil {
+		return err
+	}
+	receiveMany(fd)
+	fl.fd = fd
+	if err := f.poll.watch(fd, &fl.task); err != nil {
+		unix.Close(fd)
+		fl.fd = -1
+		return err
+	}
+	return nil
+}
+
+func (fl *udpFlow) touch() { fl.last.Store(time.Now().UnixNano()) }
+
+// send sends a run to the target.
+func (fl *udpFlow) send(payloads [][]byte) {
+	f := fl.table.f
+	fl.touch()
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.fd < 0 {
+		return
+	}
+	bytes := 0
+	for _, b := range payloads {
+		bytes += len(b)
+	}
+	if fl.idle == dnsIdle {
+		fl.asked += len(payloads)
+	}
+	err := sendRun(fl.fd, payloads)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		// Of an earlier datagram; the socket has told it now. Tell the client,
+		// and try with this one: the target may have come up.
+		f.tellUDP(fl.key, portUnreachable, 0)
+		err = sendRun(fl.fd, payloads)
+	}
+	if len(payloads) > 1 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EMSGSIZE)) {
+		// A device without segmentation, or a smaller path: one by one.
+		for _, b := range payloads {
+			err = sendRun(fl.fd, [][]byte{b})
+		}
+	}
+	switch {
+	case err == nil:
+		fl.up.count(bytes, len(payloads))
+		f.metrics.toVPC["udp"].Add(float64(bytes))
+	case errors.Is(err, unix.EMSGSIZE):
+		f.tellUDP(fl.key, packetTooBig, mtuOf(fl.fd, fl.target.Addr()))
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
+		f.tellUDP(fl.key, hostUnreachable, 0)
+	}
+	// Anything else is a lost datagram, as datagrams are.
+}
+
+// receive brings answers to the client until there is none. It is the task's step.
+func (fl *udpFlow) receive() {
+	f := fl.table.f
+	buf := f.buffers.Get().(*[]byte)
+	defer f.buffers.Put(buf)
+	for range receiveBudget {
+		fl.mu.Lock()
+		if fl.fd < 0 {
+			fl.mu.Unlock()
 			return
 		}
-		if err := src.SetReadDeadline(time.Now().Add(idle - quiet)); err != nil {
-			return
-		}
-		n, err := src.Read(buf)
-		if errors.Is(err, os.ErrDeadlineExceeded) || isTimeout(err) {
-			continue
-		}
+		n, size, err := receive(fl.fd, *buf)
+		fl.mu.Unlock()
 		if err != nil {
-			return
-		}
-		last.Store(time.Now().UnixNano())
-		if _, err := dst.Write(buf[:n]); err != nil {
-			if errors.Is(err, net.ErrClosed) {
+			switch {
+			case wouldBlock(err):
 				return
+			case errors.Is(err, unix.ECONNREFUSED):
+				f.tellUDP(fl.key, portUnreachable, 0)
+			case errors.Is(err, unix.EHOSTUNREACH):
+				f.tellUDP(fl.key, hostUnreachable, 0)
 			}
 			continue
 		}
-		count(n)
+		fl.touch()
+		count := 0
+		for b := (*buf)[:n]; ; {
+			datagram := b[:min(size, len(b))]
+			if !f.sendUDP(fl.key.dst, fl.key.client, datagram) {
+				return
+			}
+			count++
+			if b = b[len(datagram):]; len(b) == 0 {
+				break
+			}
+		}
+		fl.down.count(n, count)
+		f.metrics.toTailnet["udp"].Add(float64(n))
+		if fl.answered(count) {
+			fl.table.close(fl, ended)
+			return
+		}
+	}
+	f.sched.ready(&fl.task) // more may be there: behind the others
+}
+
+// answered reports whether a DNS flow has no query left without an answer.
+func (fl *udpFlow) answered(n int) bool {
+	if fl.idle != dnsIdle {
+		return false
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.asked -= n
+	return fl.asked <= 0
+}
+
+// close ends a flow; the second time does nothing.
+func (t *udpTable) close(fl *udpFlow, why string) {
+	t.mu.Lock()
+	if t.flows[fl.key] == fl {
+		delete(t.flows, fl.key)
+	}
+	t.mu.Unlock()
+	fl.mu.Lock()
+	fd := fl.fd
+	fl.fd = -1
+	fl.mu.Unlock()
+	if fd < 0 {
+		return
+	}
+	t.f.poll.forget(fd)
+	unix.Close(fd)
+	t.f.leave(fl.peer)
+	t.f.metrics.active["udp"].Dec()
+	t.f.finished("udp", fl.key, fl.target, fl.opened, &fl.up, &fl.down, why)
+}
+
+// sweep ends the flows that were idle for too long.
+func (t *udpTable) sweep(now time.Time) {
+	var old []*udpFlow
+	t.mu.Lock()
+	for _, fl := range t.flows {
+		if now.UnixNano()-fl.last.Load() > int64(fl.idle) {
+			old = append(old, fl)
+		}
+	}
+	t.mu.Unlock()
+	for _, fl := range old {
+		t.close(fl, idled)
 	}
 }
 
-// isTimeout knows the userspace stack's own timeout error, which is not
-// os.ErrDeadlineExceeded.
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
+// closeAll ends every flow and counts them.
+func (t *udpTable) closeAll() int {
+	t.mu.Lock()
+	all := make([]*udpFlow, 0, len(t.flows))
+	for _, fl := range t.flows {
+		all = append(all, fl)
+	}
+	t.mu.Unlock()
+	for _, fl := range all {
+		t.close(fl, cut)
+	}
+	return len(all)
 }

@@ -78,6 +78,8 @@ func (n *Node) buildBackend() error {
 		if err := n.openKernelDevice(&conf); err != nil {
 			return err
 		}
+	} else {
+		conf.Tun = newFlowDevice(n.cfg.Forwarder)
 	}
 	engine, err := wgengine.NewUserspaceEngine(logf, conf)
 	if err != nil {
@@ -97,6 +99,9 @@ func (n *Node) buildBackend() error {
 	}
 	sys.Set(stateStore)
 	sys.Tun.Get().Start()
+	if kernel {
+		go n.pump(sys.Tun.Get())
+	}
 
 	lb, err := ipnlocal.NewLocalBackend(logf, logid.PublicID{}, sys, flags)
 	if err != nil {
@@ -138,8 +143,8 @@ func (n *Node) openKernelDevice(conf *wgengine.Config) error {
 	return enableForwarding(n.log)
 }
 
-// newStack creates the userspace stack and puts our hooks into it. In kernel
-// mode it still serves 4via6, which the host's stack knows nothing of.
+// newStack creates the engine's userspace stack, for connections to and from the
+// node itself, and puts our hooks before it.
 func (n *Node) newStack() (*netstack.Impl, error) {
 	sys := n.sys
 	ns, err := netstack.Create(n.engineLogf(), sys.Tun.Get(), sys.Engine.Get(), sys.MagicSock.Get(),
@@ -149,8 +154,8 @@ func (n *Node) newStack() (*netstack.Impl, error) {
 	}
 	sys.Set(ns)
 	userspace := n.mode == ModeUserspace
-	ns.ProcessLocalIPs, ns.ProcessSubnets = userspace, userspace
-	n.hookFlows(ns)
+	ns.ProcessLocalIPs = userspace
+	refuseFlows(ns)
 	n.hookPackets(sys.Tun.Get())
 	if userspace {
 		// The explicit nil checks keep a typed nil out of the interface.

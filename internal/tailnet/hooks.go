@@ -15,48 +15,21 @@ import (
 	"tailscale.com/wgengine/netstack/gro"
 )
 
-// hookFlows hands every TCP and UDP flow of the userspace stack to the
-// Forwarder; the stack's own forwarding is never used.
-func (n *Node) hookFlows(ns *netstack.Impl) {
-	ns.GetTCPHandlerForFlow = func(src, dst netip.AddrPort) (func(net.Conn), bool) {
-		target, ok := flowTarget(dst)
-		if !ok {
-			return nil, true
-		}
-		serve, ok := n.cfg.Forwarder.TCP(src, target)
-		if !ok {
-			return nil, true
-		}
-		return serve, true
-	}
-	ns.GetUDPHandlerForFlow = func(src, dst netip.AddrPort) (func(nettype.ConnPacketConn), bool) {
-		target, ok := flowTarget(dst)
-		if !ok {
-			return nil, true
-		}
-		serve, ok := n.cfg.Forwarder.UDP(src, target)
-		if !ok {
-			return nil, true
-		}
-		return func(c nettype.ConnPacketConn) { serve(c) }, true
-	}
+// refuseFlows keeps netstack to what is the node's own (peer API). By default it
+// would pass a flow to the node's tailnet address on to loopback, and show the
+// tailnet what listens there.
+func refuseFlows(ns *netstack.Impl) {
+	ns.GetTCPHandlerForFlow = func(_, _ netip.AddrPort) (func(net.Conn), bool) { return nil, true }
+	ns.GetUDPHandlerForFlow = func(_, _ netip.AddrPort) (func(nettype.ConnPacketConn), bool) { return nil, true }
 }
 
-// flowTarget undoes 4via6. A flow to the node's own tailnet address is none of
-// the Forwarder's: by default the stack would pass it to loopback, and show
-// the tailnet what listens there.
-func flowTarget(dst netip.AddrPort) (target netip.AddrPort, ok bool) {
-	addr := routes.Target(dst.Addr())
-	if addr == dst.Addr() && tsaddr.IsTailscaleIP(addr) {
-		return netip.AddrPort{}, false
-	}
-	return netip.AddrPortFrom(addr, dst.Port()), true
-}
-
-// hookPackets looks at each packet that passed the tailnet's access rules,
-// before the userspace stack or the kernel sees it.
+// hookPackets looks at each packet that passed the tailnet's access rules, before
+// anything else sees it: what must not be reached ends here, in both modes. What
+// is for addresses behind the router goes on to the device, [flowDevice] or the
+// kernel's; but the kernel knows nothing of 4via6.
 func (n *Node) hookPackets(tun *tstun.Wrapper) {
 	next := tun.PostFilterPacketInboundFromWireGuard
+	userspace := n.mode == ModeUserspace
 	tun.PostFilterPacketInboundFromWireGuard = func(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
 		dst := p.Dst.Addr()
 		target := routes.Target(dst)
@@ -67,25 +40,15 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 			return filter.DropSilently, g
 		}
 		via := target != dst
-		if p.IsEchoRequest() && (via || n.mode == ModeUserspace && !tsaddr.IsTailscaleIP(dst)) {
-			n.echo(p, t, target)
+		switch {
+		case !via && tsaddr.IsTailscaleIP(dst):
+			return next(p, t, g) // the node itself
+		case userspace:
+			return filter.Accept, g
+		case via:
+			n.cfg.Forwarder.Deliver([][]byte{p.Buffer()}, 0)
 			return filter.DropSilently, g
 		}
 		return next(p, t, g)
 	}
-}
-
-// echo forwards an echo request and sends the answer back as from the address
-// that the client pinged.
-func (n *Node) echo(p *packet.Parsed, t *tstun.Wrapper, target netip.Addr) {
-	body := p.Payload() // identifier, sequence number, data
-	if len(body) < 4 {
-		return
-	}
-	var idSeq [4]byte
-	copy(idSeq[:], body)
-	src, dst := p.Src.Addr(), p.Dst.Addr()
-	n.cfg.Forwarder.Echo(src, target, body[4:], func(data []byte) {
-		t.InjectOutbound(icmpPacket(dst, src, echoReply, append(idSeq[:], data...)))
-	})
 }

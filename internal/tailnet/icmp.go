@@ -7,36 +7,20 @@ import (
 	"tailscale.com/types/ipproto"
 )
 
-// icmpKind names an ICMP message in both protocol versions.
-type icmpKind int
-
-const (
-	echoReply icmpKind = iota
-	// adminProhibited tells the sender at once that a rule, not the network,
-	// stands between (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
-	adminProhibited
-)
-
-// icmpPacket builds a whole packet; rest is what follows the checksum.
-func icmpPacket(src, dst netip.Addr, kind icmpKind, rest []byte) []byte {
+// adminProhibited tells the sender at once that a rule, not the network, stands
+// between (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1). rest is what follows
+// the checksum.
+func adminProhibited(src, dst netip.Addr, rest []byte) []byte {
 	if src.Is4() {
-		h := packet.ICMP4Header{IP4Header: packet.IP4Header{IPProto: ipproto.ICMPv4, Src: src, Dst: dst}}
-		switch kind {
-		case echoReply:
-			h.Type = packet.ICMP4EchoReply
-		case adminProhibited:
-			h.Type, h.Code = packet.ICMP4Unreachable, 13
-		}
-		return packet.Generate(h, rest)
+		return packet.Generate(packet.ICMP4Header{
+			IP4Header: packet.IP4Header{IPProto: ipproto.ICMPv4, Src: src, Dst: dst},
+			Type:      packet.ICMP4Unreachable, Code: 13,
+		}, rest)
 	}
-	h := packet.ICMP6Header{IP6Header: packet.IP6Header{IPProto: ipproto.ICMPv6, Src: src, Dst: dst}}
-	switch kind {
-	case echoReply:
-		h.Type = packet.ICMP6EchoReply
-	case adminProhibited:
-		h.Type, h.Code = packet.ICMP6Unreachable, 1
-	}
-	return packet.Generate(h, rest)
+	return packet.Generate(packet.ICMP6Header{
+		IP6Header: packet.IP6Header{IPProto: ipproto.ICMPv6, Src: src, Dst: dst},
+		Type:      packet.ICMP6Unreachable, Code: 1,
+	}, rest)
 }
 
 // prohibited answers p, or gives nil where no answer is due: never to an ICMP
@@ -54,5 +38,5 @@ func prohibited(p *packet.Parsed) []byte {
 		most = 512
 	}
 	rest := append(make([]byte, 4, 4+most), quote[:min(len(quote), most)]...)
-	return icmpPacket(dst, src, adminProhibited, rest)
+	return adminProhibited(dst, src, rest)
 }

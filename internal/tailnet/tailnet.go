@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -50,22 +49,17 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Forwarder is the data path, as the node needs it. Addresses are those of the
-// client in the tailnet and of the target behind the router, 4via6 undone.
+// Forwarder is the data path, as the node needs it: whole IP packets in and out.
+// Packet i of a batch is at [offset:] of slice i.
 type Forwarder interface {
-	// Denied reports whether target must never be reached. It is asked for
-	// every packet, in both modes: it must not block or allocate.
+	// Denied reports whether target, 4via6 undone, must never be reached. It
+	// is asked for every packet, in both modes: it must not block or allocate.
 	Denied(target netip.AddrPort) bool
-	// TCP decides on a new connection. It may block while it dials. With
-	// ok false the client gets a reset; otherwise serve takes the accepted
-	// connection and owns it.
-	TCP(client, target netip.AddrPort) (serve func(net.Conn), ok bool)
-	// UDP decides on a new flow; serve owns the connection, each Read and
-	// Write of which is one datagram. It returns when the flow is over.
-	UDP(client, target netip.AddrPort) (serve func(net.Conn), ok bool)
-	// Echo forwards an ICMP echo request. reply is called at most once, with
-	// the data that target sent back. Echo must not block nor keep data.
-	Echo(client, target netip.Addr, data []byte, reply func(data []byte))
+	// Deliver takes packets of one peer for addresses behind the node, which
+	// are valid during the call only.
+	Deliver(packets [][]byte, offset int)
+	// Receive waits for packets to peers. An error is the end.
+	Receive(bufs [][]byte, sizes []int, offset int) (n int, err error)
 }
 
 // Identity is who the node says it is.

@@ -3,8 +3,8 @@ package tailnet
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -48,12 +48,14 @@ func startTailnet(t *testing.T, edit func(*tailnettest.Config)) *tailnettest.Tai
 }
 
 // nothing forwards nothing.
-type nothing struct{}
+type nothing struct{ closed chan struct{} }
 
-func (nothing) Denied(netip.AddrPort) bool                          { return false }
-func (nothing) TCP(_, _ netip.AddrPort) (func(net.Conn), bool)      { return nil, false }
-func (nothing) UDP(_, _ netip.AddrPort) (func(net.Conn), bool)      { return nil, false }
-func (nothing) Echo(_, _ netip.Addr, _ []byte, _ func(data []byte)) {}
+func (nothing) Denied(netip.AddrPort) bool { return false }
+func (nothing) Deliver([][]byte, int)      {}
+func (n nothing) Receive([][]byte, []int, int) (int, error) {
+	<-n.closed
+	return 0, io.EOF
+}
 
 func startNode(t *testing.T, control *tailnettest.Tailnet, credential func(context.Context) (secret.String, error), edit func(*Config)) *Node {
 	t.Helper()
@@ -61,7 +63,7 @@ func startNode(t *testing.T, control *tailnettest.Tailnet, credential func(conte
 		ControlURL: control.ControlURL(),
 		Mode:       ModeUserspace,
 		Credential: credential,
-		Forwarder:  nothing{},
+		Forwarder:  nothing{make(chan struct{})},
 		Logger:     slog.New(slog.DiscardHandler),
 	}
 	if edit != nil {
@@ -200,21 +202,6 @@ func TestChooseMode(t *testing.T) {
 		}
 		if got != tc.got || why != tc.why || said != tc.err {
 			t.Errorf("chooseMode(%v) = %v, %q, %q; want %v, %q, %q", tc.want, got, why, said, tc.got, tc.why, tc.err)
-		}
-	}
-}
-
-func TestFlowTarget(t *testing.T) {
-	for in, want := range map[string]string{
-		"10.0.3.4:80":                                 "10.0.3.4:80",
-		"[2600:1f18::4]:80":                           "[2600:1f18::4]:80",
-		"[fd7a:115c:a1e0:b1a:0:7:a00:304]:80":         "10.0.3.4:80", // 4via6
-		"100.64.0.1:9002":                             "",            // the node itself
-		"[fd7a:115c:a1e0:ab12:4843:cd96:6240:1]:9002": "",
-	} {
-		got, ok := flowTarget(netip.MustParseAddrPort(in))
-		if ok != (want != "") || ok && got.String() != want {
-			t.Errorf("flowTarget(%s) = %v, %v; want %q", in, got, ok, want)
 		}
 	}
 }

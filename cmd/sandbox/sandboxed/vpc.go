@@ -4,7 +4,6 @@
 package sandboxed
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,16 +32,11 @@ func (v VPC) Env() string {
 	return Variable + "=" + string(text)
 }
 
-// Dial opens a connection to a service. Where there is none it is refused, and
-// outside of the VPC no host is reached.
-func (v VPC) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if loopback, ok := v.Services[network+"/"+address]; ok {
-		var d net.Dialer
-		return d.DialContext(ctx, network, loopback)
-	}
-	target, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return nil, err
+// Resolve says where on loopback a service listens. Where there is none it is
+// refused, and outside of the VPC no host is reached.
+func (v VPC) Resolve(network string, target netip.AddrPort) (netip.AddrPort, error) {
+	if loopback, ok := v.Services[network+"/"+target.String()]; ok {
+		return netip.ParseAddrPort(loopback)
 	}
 	reason := syscall.EHOSTUNREACH
 	for _, cidr := range v.CIDRs {
@@ -50,20 +44,20 @@ func (v VPC) Dial(ctx context.Context, network, address string) (net.Conn, error
 			reason = syscall.ECONNREFUSED
 		}
 	}
-	return nil, &net.OpError{
+	return netip.AddrPort{}, &net.OpError{
 		Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(target),
 		Err: os.NewSyscallError("connect", reason),
 	}
 }
 
 // Enter puts this process into the sandbox that started it, if one did, and
-// returns the dialer of the VPC there. The process ends with the sandbox, whose
+// returns what finds the VPC there. The process ends with the sandbox, whose
 // end closes lifeline, however it comes about.
-func Enter(variable string, lifeline io.Reader) func(ctx context.Context, network, address string) (net.Conn, error) {
+func Enter(variable string, lifeline io.Reader) func(network string, target netip.AddrPort) (netip.AddrPort, error) {
 	OnLoopback()
 	var v VPC
 	if variable == "" { // `router version`, say
-		return v.Dial
+		return v.Resolve
 	}
 	if err := json.Unmarshal([]byte(variable), &v); err != nil {
 		fmt.Fprintf(os.Stderr, "reading %s: %v\n", Variable, err)
@@ -73,5 +67,5 @@ func Enter(variable string, lifeline io.Reader) func(ctx context.Context, networ
 		io.Copy(io.Discard, lifeline)
 		os.Exit(1)
 	}()
-	return v.Dial
+	return v.Resolve
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestDial(t *testing.T) {
+func TestResolve(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -38,15 +38,12 @@ func TestDial(t *testing.T) {
 		{"tcp", "10.1.3.4:80", syscall.EHOSTUNREACH},
 		{"tcp", "127.0.0.1:80", syscall.EHOSTUNREACH},
 	} {
-		conn, err := vpc.Dial(t.Context(), tt.network, tt.address)
+		got, err := vpc.Resolve(tt.network, netip.MustParseAddrPort(tt.address))
 		if !errors.Is(err, tt.want) {
-			t.Errorf("dialing %s %s: %v, want %v", tt.network, tt.address, err, tt.want)
+			t.Errorf("resolving %s %s: %v, want %v", tt.network, tt.address, err, tt.want)
 		}
-		if conn != nil {
-			if got := conn.RemoteAddr().String(); got != ln.Addr().String() {
-				t.Errorf("dialing %s %s reaches %s, want %s", tt.network, tt.address, got, ln.Addr())
-			}
-			conn.Close()
+		if err == nil && got.String() != ln.Addr().String() {
+			t.Errorf("resolving %s %s gives %s, want %s", tt.network, tt.address, got, ln.Addr())
 		}
 	}
 }

@@ -1,0 +1,294 @@
+package forward
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+const patience = 20 * time.Second
+
+var (
+	client4 = netip.MustParseAddr("100.64.0.2")
+	client6 = netip.MustParseAddr("fd7a:115c:a1e0::2")
+)
+
+// client is a host of the tailnet with a stack of its own, whose packets go
+// through a Forwarder as if WireGuard lay between.
+type client struct {
+	t     *testing.T
+	f     *Forwarder
+	reg   *prometheus.Registry
+	stack *stack.Stack
+	ep    *channel.Endpoint
+}
+
+func newClient(t *testing.T, edit func(*Config)) *client {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	cfg := Config{Registerer: reg, Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback}
+	if edit != nil {
+		edit(&cfg)
+	}
+	f, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{t: t, f: f, reg: reg, ep: channel.New(1024, 1280, "")}
+	c.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+	})
+	if err := c.stack.CreateNIC(1, c.ep); err != nil {
+		t.Fatal(err)
+	}
+	for addr, protocol := range map[netip.Addr]tcpip.NetworkProtocolNumber{client4: ipv4.ProtocolNumber, client6: ipv6.ProtocolNumber} {
+		if err := c.stack.AddProtocolAddress(1, tcpip.ProtocolAddress{
+			Protocol: protocol, AddressWithPrefix: tcpip.AddrFromSlice(addr.AsSlice()).WithPrefix(),
+		}, stack.AddressProperties{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: 1}, {Destination: header.IPv6EmptySubnet, NIC: 1}})
+	ctx, cancel := context.WithCancel(context.Background())
+	go c.sendLoop(ctx)
+	received := make(chan struct{})
+	go func() { defer close(received); c.receiveLoop() }()
+	t.Cleanup(func() {
+		f.Close()
+		<-received
+		cancel()
+		c.stack.Close()
+	})
+	return c
+}
+
+// toLoopback keeps the tests on this machine: each target's port, on loopback of
+// its family.
+func toLoopback(_ string, target netip.AddrPort) (netip.AddrPort, error) {
+	if target.Addr().Is4() {
+		return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), target.Port()), nil
+	}
+	return netip.AddrPortFrom(netip.IPv6Loopback(), target.Port()), nil
+}
+
+func (c *client) sendLoop(ctx context.Context) {
+	const offset = 16
+	for {
+		pkt := c.ep.ReadContext(ctx)
+		if pkt == nil {
+			return
+		}
+		raw := append(make([]byte, offset), pkt.ToView().AsSlice()...)
+		pkt.DecRef()
+		c.f.Deliver([][]byte{raw}, offset)
+	}
+}
+
+func (c *client) receiveLoop() {
+	const offset = 16
+	bufs, sizes := make([][]byte, 128), make([]int, 128)
+	for i := range bufs {
+		bufs[i] = make([]byte, 65536)
+	}
+	for {
+		n, err := c.f.Receive(bufs, sizes, offset)
+		if err != nil {
+			return
+		}
+		for i := range n {
+			raw := bufs[i][offset : offset+sizes[i]]
+			if len(raw) > 1280 {
+				c.t.Errorf("a packet of %d bytes is larger than the MTU", len(raw))
+			}
+			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(raw)})
+			number := ipv4.ProtocolNumber
+			if raw[0]>>4 == 6 {
+				number = ipv6.ProtocolNumber
+			}
+			c.ep.InjectInbound(number, pkt) // verifies all checksums
+			pkt.DecRef()
+		}
+	}
+}
+
+func (c *client) full(a netip.AddrPort) (tcpip.FullAddress, tcpip.NetworkProtocolNumber) {
+	protocol := ipv4.ProtocolNumber
+	if a.Addr().Is6() {
+		protocol = ipv6.ProtocolNumber
+	}
+	return tcpip.FullAddress{NIC: 1, Addr: tcpip.AddrFromSlice(a.Addr().AsSlice()), Port: a.Port()}, protocol
+}
+
+func (c *client) dialTCP(to netip.AddrPort) (*gonet.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	addr, protocol := c.full(to)
+	conn, err := gonet.DialContextTCP(ctx, c.stack, addr, protocol)
+	if err != nil {
+		return nil, err
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	c.t.Cleanup(func() { conn.Close() })
+	return conn, nil
+}
+
+func (c *client) mustDialTCP(to netip.AddrPort) *gonet.TCPConn {
+	c.t.Helper()
+	conn, err := c.dialTCP(to)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return conn
+}
+
+func (c *client) dialUDP(to netip.AddrPort) *gonet.UDPConn {
+	c.t.Helper()
+	addr, protocol := c.full(to)
+	conn, err := gonet.DialUDP(c.stack, nil, &addr, protocol)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	c.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// The addresses under which a loopback server is a target behind the router.
+func targets(port uint16) []netip.AddrPort {
+	return []netip.AddrPort{
+		netip.AddrPortFrom(netip.MustParseAddr("10.0.3.4"), port),
+		netip.AddrPortFrom(netip.MustParseAddr("2600:1f18::4"), port),
+		netip.AddrPortFrom(netip.MustParseAddr("fd7a:115c:a1e0:b1a:0:7:a00:304"), port), // 4via6 of 10.0.3.4
+	}
+}
+
+// serveTCP serves on loopback of both families, on one port.
+func serveTCP(t *testing.T, handle func(*net.TCPConn)) (port uint16) {
+	t.Helper()
+	for range 20 {
+		ln4, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := ln4.Addr().(*net.TCPAddr).AddrPort()
+		ln6, err := net.Listen("tcp", netip.AddrPortFrom(netip.IPv6Loopback(), addr.Port()).String())
+		if err != nil {
+			ln4.Close()
+			continue
+		}
+		for _, ln := range []net.Listener{ln4, ln6} {
+			t.Cleanup(func() { ln.Close() })
+			go func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					go handle(c.(*net.TCPConn))
+				}
+			}()
+		}
+		return addr.Port()
+	}
+	t.Fatal("no port is free on both loopbacks")
+	return 0
+}
+
+// listenUDP listens on loopback of both families, on one port.
+func listenUDP(t *testing.T) (v4, v6 *net.UDPConn, port uint16) {
+	t.Helper()
+	for range 20 {
+		a, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = a.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+		b, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv6loopback, Port: int(port)})
+		if err != nil {
+			a.Close()
+			continue
+		}
+		for _, c := range []*net.UDPConn{a, b} {
+			c.SetDeadline(time.Now().Add(patience))
+			t.Cleanup(func() { c.Close() })
+		}
+		return a, b, port
+	}
+	t.Fatal("no port is free on both loopbacks")
+	return nil, nil, 0
+}
+
+func serveUDPEcho(t *testing.T) (port uint16) {
+	v4, v6, port := listenUDP(t)
+	for _, c := range []*net.UDPConn{v4, v6} {
+		go func() {
+			buf := make([]byte, 65535)
+			for {
+				n, from, err := c.ReadFromUDPAddrPort(buf)
+				if err != nil {
+					return
+				}
+				c.WriteToUDPAddrPort(buf[:n], from)
+			}
+		}()
+	}
+	return port
+}
+
+func waitFor(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+}
+
+// noFlows waits until nothing is left of any flow.
+func (c *client) noFlows() {
+	c.t.Helper()
+	waitFor(c.t, "all flows to be gone", func() bool {
+		tcp, udp := c.f.Active()
+		c.f.peersMu.Lock()
+		defer c.f.peersMu.Unlock()
+		return tcp+udp+c.f.taken+len(c.f.peers) == 0
+	})
+}
+
+func tcpipAddr(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+func (c *client) addAddress(a netip.Addr) {
+	c.stack.AddProtocolAddress(1, tcpip.ProtocolAddress{
+		Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpipAddr(a).WithPrefix(),
+	}, stack.AddressProperties{})
+}
+
+// dialTCPFrom dials from a port of the client's choice.
+func (c *client) dialTCPFrom(port uint16, to netip.AddrPort) (*gonet.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	addr, protocol := c.full(to)
+	conn, err := gonet.DialTCPWithBind(ctx, c.stack, tcpip.FullAddress{NIC: 1, Addr: tcpipAddr(client4), Port: port}, addr, protocol)
+	if err == nil {
+		conn.SetDeadline(time.Now().Add(patience))
+	}
+	return conn, err
+}

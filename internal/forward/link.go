@@ -1,0 +1,124 @@
+package forward
+
+import (
+	"errors"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// queued bounds what waits for the tailnet. Senders wait when it is full, so
+// that what is slow (encryption, the network) slows what is fast: targets are
+// read no faster than peers take it.
+const queued = 256
+
+// ErrClosed says that the forwarder was closed.
+var ErrClosed = errors.New("forwarder closed")
+
+// outgoing is a packet for a peer: bytes of our own making, or one of the stack,
+// which may be a run of segments.
+type outgoing struct {
+	own   *packetBuffer
+	stack *stack.PacketBuffer
+}
+
+// packetBuffer is pooled; n bytes of it count.
+type packetBuffer struct {
+	b [ownPacketSize]byte
+	n int
+}
+
+// ownPacketSize is the tailnet's MTU of 1280, rounded up for one that is larger.
+const ownPacketSize = 1536
+
+var packetBuffers = sync.Pool{New: func() any { return new(packetBuffer) }}
+
+// link is the queue of packets towards the tailnet.
+type link struct {
+	packets chan outgoing
+	closed  chan struct{}
+
+	// Of the one reader: what the last call had no room for.
+	rest *outgoing
+}
+
+func newLink() *link {
+	return &link{packets: make(chan outgoing, queued), closed: make(chan struct{})}
+}
+
+// send waits for room. It owns p.
+func (l *link) send(p outgoing) bool {
+	select {
+	case l.packets <- p:
+		return true
+	default:
+	}
+	select {
+	case l.packets <- p:
+		return true
+	case <-l.closed:
+		p.release()
+		return false
+	}
+}
+
+// trySend drops p where there is no room: for what nobody waits for.
+func (l *link) trySend(p outgoing) {
+	select {
+	case l.packets <- p:
+	default:
+		p.release()
+	}
+}
+
+func (p outgoing) release() {
+	if p.own != nil {
+		packetBuffers.Put(p.own)
+	}
+	if p.stack != nil {
+		p.stack.DecRef()
+	}
+}
+
+// receive waits for a packet, then takes as many as are there and fit: packet i
+// goes to bufs[i][offset:], its length to sizes[i].
+func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+	next, ok := outgoing{}, false
+	if l.rest != nil {
+		next, ok, l.rest = *l.rest, true, nil
+	} else {
+		select {
+		case next = <-l.packets:
+			ok = true
+		case <-l.closed:
+			return 0, ErrClosed
+		}
+	}
+	for ok {
+		took := next.copyTo(bufs[n:], sizes[n:], offset)
+		if took == 0 { // a run that needs more room
+			l.rest = &next
+			break
+		}
+		next.release()
+		if n += took; n == len(bufs) {
+			break
+		}
+		select {
+		case next = <-l.packets:
+		default:
+			ok = false
+		}
+	}
+	return n, nil
+}
+
+// copyTo reports how many packets p came to, 0 if there is no room for all. A
+// run that would not even fit an empty vector loses its end.
+func (p outgoing) copyTo(bufs [][]byte, sizes []int, offset int) int {
+	if p.own != nil {
+		sizes[0] = copy(bufs[0][offset:], p.own.b[:p.own.n])
+		return 1
+	}
+	return segment(p.stack, bufs, sizes, offset)
+}

@@ -1,0 +1,215 @@
+package forward
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"subnetrouter/internal/routes"
+)
+
+// IP protocol numbers.
+const (
+	protoICMP   = 1
+	protoTCP    = 6
+	protoUDP    = 17
+	protoICMPv6 = 58
+)
+
+const (
+	ipv4Header = 20
+	ipv6Header = 40
+	udpHeader  = 8
+)
+
+// inbound is what the data path needs to know of a packet from a peer. Its
+// slices point into the packet.
+type inbound struct {
+	raw      []byte
+	protocol uint8 // of what follows the IP header; 0 if that is not at hand
+	fragment bool  // one of several; the stack puts them together
+	src, dst netip.Addr
+	// srcPort, dstPort and payload are set for UDP, payload for ICMP: all
+	// that follows the ports, or the IP header.
+	srcPort, dstPort uint16
+	payload          []byte
+}
+
+// parse reads an IP packet. It reports false for what is none, is cut short, or
+// has lengths that contradict each other.
+func (p *inbound) parse(raw []byte) bool {
+	*p = inbound{}
+	if len(raw) < ipv4Header {
+		return false
+	}
+	var rest []byte
+	switch raw[0] >> 4 {
+	case 4:
+		header, total := int(raw[0]&15)*4, int(binary.BigEndian.Uint16(raw[2:]))
+		if header < ipv4Header || total < header || total > len(raw) {
+			return false
+		}
+		p.raw, rest = raw[:total], raw[header:total]
+		p.src, p.dst = netip.AddrFrom4([4]byte(raw[12:16])), netip.AddrFrom4([4]byte(raw[16:20]))
+		p.protocol = raw[9]
+		// More fragments, or an offset.
+		p.fragment = binary.BigEndian.Uint16(raw[6:])&0x3fff != 0
+	case 6:
+		if len(raw) < ipv6Header {
+			return false
+		}
+		total := ipv6Header + int(binary.BigEndian.Uint16(raw[4:]))
+		if total > len(raw) {
+			return false
+		}
+		p.raw, rest = raw[:total], raw[ipv6Header:total]
+		p.src, p.dst = netip.AddrFrom16([16]byte(raw[8:24])), netip.AddrFrom16([16]byte(raw[24:40]))
+		p.protocol = raw[6]
+		switch p.protocol {
+		case protoTCP, protoUDP, protoICMPv6:
+		default:
+			// An extension header: the stack knows how to walk them.
+			p.fragment = true
+		}
+	default:
+		return false
+	}
+	if p.fragment {
+		p.protocol = 0
+		return true
+	}
+	switch p.protocol {
+	case protoUDP:
+		return p.parseUDP(rest)
+	case protoICMP, protoICMPv6:
+		p.payload = rest
+		return len(rest) >= 8
+	}
+	return true
+}
+
+func (p *inbound) parseUDP(rest []byte) bool {
+	if len(rest) < udpHeader {
+		return false
+	}
+	length := int(binary.BigEndian.Uint16(rest[4:]))
+	if length < udpHeader || length > len(rest) {
+		return false
+	}
+	p.srcPort, p.dstPort = binary.BigEndian.Uint16(rest), binary.BigEndian.Uint16(rest[2:])
+	p.payload = rest[udpHeader:length]
+	return true
+}
+
+// checksumOK verifies the UDP checksum. IPv4 may leave it out.
+func (p *inbound) checksumOK() bool {
+	var datagram []byte
+	if p.src.Is4() {
+		header := int(p.raw[0]&15) * 4
+		datagram = p.raw[header : header+udpHeader+len(p.payload)]
+		if binary.BigEndian.Uint16(datagram[6:]) == 0 {
+			return true
+		}
+	} else {
+		datagram = p.raw[ipv6Header : ipv6Header+udpHeader+len(p.payload)]
+	}
+	return checksum(datagram, pseudoSum(p.src, p.dst, protoUDP, len(datagram))) == 0
+}
+
+// target is where the packet is to go, 4via6 undone.
+func (p *inbound) target() netip.AddrPort {
+	return netip.AddrPortFrom(routes.Target(p.dst), p.dstPort)
+}
+
+// headerSize is that of an IP header without options.
+func headerSize(addr netip.Addr) int {
+	if addr.Is4() {
+		return ipv4Header
+	}
+	return ipv6Header
+}
+
+// hopLimit of what we send; the value of RFC 1700 and of most hosts.
+const hopLimit = 64
+
+// putIP writes the header of a packet of len(b) bytes.
+func putIP(b []byte, src, dst netip.Addr, protocol uint8) {
+	if src.Is4() {
+		b[0], b[1] = 4<<4|ipv4Header/4, 0
+		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+		binary.BigEndian.PutUint32(b[4:], 0) // no identification, no flags
+		b[8], b[9] = hopLimit, protocol
+		binary.BigEndian.PutUint16(b[10:], 0)
+		s, d := src.As4(), dst.As4()
+		copy(b[12:], s[:])
+		copy(b[16:], d[:])
+		binary.BigEndian.PutUint16(b[10:], checksum(b[:ipv4Header], 0))
+		return
+	}
+	binary.BigEndian.PutUint32(b, 6<<28)
+	binary.BigEndian.PutUint16(b[4:], uint16(len(b)-ipv6Header))
+	b[6], b[7] = protocol, hopLimit
+	s, d := src.As16(), dst.As16()
+	copy(b[8:], s[:])
+	copy(b[24:], d[:])
+}
+
+// putUDP writes IP and UDP headers before a payload that is in place at the end
+// of b already.
+func putUDP(b []byte, src, dst netip.AddrPort) {
+	h := headerSize(src.Addr())
+	putIP(b, src.Addr(), dst.Addr(), protoUDP)
+	u := b[h:]
+	binary.BigEndian.PutUint16(u, src.Port())
+	binary.BigEndian.PutUint16(u[2:], dst.Port())
+	binary.BigEndian.PutUint16(u[4:], uint16(len(u)))
+	binary.BigEndian.PutUint16(u[6:], 0)
+	sum := checksum(u, pseudoSum(src.Addr(), dst.Addr(), protoUDP, len(u)))
+	if sum == 0 {
+		sum = 0xffff // zero would say that there is none
+	}
+	binary.BigEndian.PutUint16(u[6:], sum)
+}
+
+// pseudoSum is the part of a transport checksum that covers the addresses.
+func pseudoSum(src, dst netip.Addr, protocol uint8, length int) uint64 {
+	sum := uint64(protocol) + uint64(length)
+	if src.Is4() {
+		s, d := src.As4(), dst.As4()
+		return sum + uint64(binary.BigEndian.Uint32(s[:])) + uint64(binary.BigEndian.Uint32(d[:]))
+	}
+	s, d := src.As16(), dst.As16()
+	for i := 0; i < 16; i += 4 {
+		sum += uint64(binary.BigEndian.Uint32(s[i:])) + uint64(binary.BigEndian.Uint32(d[i:]))
+	}
+	return sum
+}
+
+// checksum is the Internet checksum (RFC 1071) of b on top of a partial sum.
+// Words of 32 bit are added into 64: the sum of 16-bit words comes out the same
+// when the carries are folded in at the end.
+func checksum(b []byte, sum uint64) uint16 {
+	for len(b) >= 32 {
+		sum += uint64(binary.BigEndian.Uint32(b)) + uint64(binary.BigEndian.Uint32(b[4:])) +
+			uint64(binary.BigEndian.Uint32(b[8:])) + uint64(binary.BigEndian.Uint32(b[12:])) +
+			uint64(binary.BigEndian.Uint32(b[16:])) + uint64(binary.BigEndian.Uint32(b[20:])) +
+			uint64(binary.BigEndian.Uint32(b[24:])) + uint64(binary.BigEndian.Uint32(b[28:]))
+		b = b[32:]
+	}
+	for len(b) >= 4 {
+		sum += uint64(binary.BigEndian.Uint32(b))
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		sum += uint64(binary.BigEndian.Uint16(b)) << 16
+		b = b[2:]
+		if len(b) == 1 {
+			sum += uint64(b[0]) << 8
+		}
+	} else if len(b) == 1 {
+		sum += uint64(b[0]) << 24
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}

@@ -1,0 +1,108 @@
+package forward
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A task is work that can be due: a flow that can move bytes. Any event may make
+// it ready, from any goroutine; it runs on one worker at a time, and once more
+// if an event came while it ran. Nothing waits in a goroutine of its own.
+type task struct {
+	step  func() // never blocks for long
+	state atomic.Int32
+	next  *task // in the scheduler's queue
+}
+
+const (
+	taskIdle int32 = iota
+	taskQueued
+	taskRunning
+	taskAgain // running, and ready anew
+)
+
+// scheduler runs tasks on a fixed number of workers, first ready first served.
+type scheduler struct {
+	mu         sync.Mutex
+	work       sync.Cond
+	head, tail *task
+	closed     bool
+	workers    sync.WaitGroup
+}
+
+func newScheduler(workers int) *scheduler {
+	s := &scheduler{}
+	s.work.L = &s.mu
+	for range workers {
+		s.workers.Go(s.run)
+	}
+	return s
+}
+
+// ready makes t due.
+func (s *scheduler) ready(t *task) {
+	for {
+		switch now := t.state.Load(); now {
+		case taskIdle:
+			if t.state.CompareAndSwap(taskIdle, taskQueued) {
+				s.push(t)
+				return
+			}
+		case taskRunning:
+			if t.state.CompareAndSwap(taskRunning, taskAgain) {
+				return
+			}
+		default:
+			return // due already
+		}
+	}
+}
+
+func (s *scheduler) push(t *task) {
+	s.mu.Lock()
+	if s.tail == nil {
+		s.head = t
+	} else {
+		s.tail.next = t
+	}
+	s.tail = t
+	s.mu.Unlock()
+	s.work.Signal()
+}
+
+func (s *scheduler) pop() *task {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.head == nil && !s.closed {
+		s.work.Wait()
+	}
+	if s.closed {
+		return nil
+	}
+	t := s.head
+	s.head, t.next = t.next, nil
+	if s.head == nil {
+		s.tail = nil
+	}
+	return t
+}
+
+func (s *scheduler) run() {
+	for t := s.pop(); t != nil; t = s.pop() {
+		t.state.Store(taskRunning)
+		t.step()
+		if !t.state.CompareAndSwap(taskRunning, taskIdle) {
+			t.state.Store(taskQueued)
+			s.push(t)
+		}
+	}
+}
+
+// close ends the workers after the task that each is at.
+func (s *scheduler) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.work.Broadcast()
+	s.workers.Wait()
+}

@@ -1,0 +1,85 @@
+package forward
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// segment writes a packet of the stack, which for TCP may hold many segments'
+// worth of data under one header, as packets with headers of their own. Copying
+// and cutting are one pass over the data; checksums are left to here. It returns
+// 0 if bufs are too few.
+func segment(pkt *stack.PacketBuffer, bufs [][]byte, sizes []int, offset int) int {
+	ip, transport := pkt.NetworkHeader().Slice(), pkt.TransportHeader().Slice()
+	headers := len(ip) + len(transport)
+	data := pkt.Data()
+	per := data.Size()
+	if pkt.GSOOptions.Type != stack.GSONone {
+		per = int(pkt.GSOOptions.MSS)
+	}
+	count := 1
+	if per > 0 {
+		count = (data.Size() + per - 1) / per
+	}
+	if count = max(count, 1); count > len(bufs) {
+		return 0
+	}
+	source := reader{slices: pkt.AsSlices(), skip: headers}
+	for i := range count {
+		length := min(per, data.Size()-i*per)
+		b := bufs[i][offset : offset+headers+length]
+		copy(b, ip)
+		copy(b[len(ip):], transport)
+		source.read(b[headers:])
+		sizes[i] = len(b)
+		if pkt.TransportProtocolNumber == header.TCPProtocolNumber {
+			finishTCP(b, len(ip), i*per, i == count-1)
+		}
+	}
+	return count
+}
+
+// finishTCP makes b, a copy of the run's headers with one segment's data, a
+// packet: lengths, sequence number, flags, checksums.
+func finishTCP(b []byte, ipLen, before int, last bool) {
+	tcp := b[ipLen:]
+	var src, dst netip.Addr
+	if b[0]>>4 == 4 {
+		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+		binary.BigEndian.PutUint16(b[10:], 0)
+		binary.BigEndian.PutUint16(b[10:], checksum(b[:ipLen], 0))
+		src, dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	} else {
+		binary.BigEndian.PutUint16(b[4:], uint16(len(b)-ipv6Header))
+		src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	}
+	binary.BigEndian.PutUint32(tcp[4:], binary.BigEndian.Uint32(tcp[4:])+uint32(before))
+	if !last {
+		tcp[13] &^= byte(header.TCPFlagFin | header.TCPFlagPsh)
+	}
+	binary.BigEndian.PutUint16(tcp[16:], 0)
+	binary.BigEndian.PutUint16(tcp[16:], checksum(tcp, pseudoSum(src, dst, protoTCP, len(tcp))))
+}
+
+// reader reads on over the slices of a packet.
+type reader struct {
+	slices [][]byte
+	skip   int
+}
+
+func (r *reader) read(b []byte) {
+	for len(b) > 0 && len(r.slices) > 0 {
+		s := r.slices[0]
+		if r.skip >= len(s) {
+			r.skip -= len(s)
+			r.slices = r.slices[1:]
+			continue
+		}
+		n := copy(b, s[r.skip:])
+		b = b[n:]
+		r.skip += n
+	}
+}

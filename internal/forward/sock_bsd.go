@@ -1,0 +1,40 @@
+//go:build darwin || freebsd
+
+package forward
+
+import "golang.org/x/sys/unix"
+
+func openSocket(family, kind int) (int, error) {
+	fd, err := unix.Socket(family, kind, 0)
+	if err != nil {
+		return -1, err
+	}
+	unix.CloseOnExec(fd)
+	return fd, unix.SetNonblock(fd, true)
+}
+
+func keepAlive(fd int) {
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+}
+
+func receiveMany(int) {}
+
+func receive(fd int, buf []byte) (n, size int, err error) {
+	n, err = unix.Read(fd, buf)
+	return n, n, err
+}
+
+const maxRun = 1
+
+func sendRun(fd int, run [][]byte) error {
+	for _, b := range run {
+		if _, err := unix.Write(fd, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// These systems do not tell the path's MTU this way; asking fails.
+const pathMTU4, pathMTU6 = -1, -1

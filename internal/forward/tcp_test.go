@@ -1,0 +1,332 @@
+package forward
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+)
+
+func TestTCPKeepsHalfClose(t *testing.T) {
+	c := newClient(t, nil)
+	// The server answers only once it has seen the end of the request.
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		defer conn.Close()
+		request, _ := io.ReadAll(conn)
+		io.WriteString(conn, strings.ToUpper(string(request)))
+	})
+	for _, target := range targets(port) {
+		conn := c.mustDialTCP(target)
+		io.WriteString(conn, "half-close")
+		conn.CloseWrite()
+		if answer, err := io.ReadAll(conn); err != nil || string(answer) != "HALF-CLOSE" {
+			t.Errorf("%v: answer %q, %v", target, answer, err)
+		}
+	}
+	c.noFlows()
+	if got := testutil.ToFloat64(c.f.metrics.toVPC["tcp"]); got != 30 {
+		t.Errorf("counted %v bytes to the VPC, want 30", got)
+	}
+	if got := testutil.ToFloat64(c.f.metrics.closed["tcp"][ended]); got != 3 {
+		t.Errorf("counted %v flows as ended, want 3", got)
+	}
+}
+
+func TestTCPServerEndsFirst(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		io.WriteString(conn, "bye")
+		conn.CloseWrite()
+		io.Copy(io.Discard, conn)
+		conn.Close()
+	})
+	conn := c.mustDialTCP(targets(port)[0])
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "bye" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	// The other direction is still open.
+	if _, err := io.WriteString(conn, "still here"); err != nil {
+		t.Errorf("writing after the server's end: %v", err)
+	}
+	conn.Close()
+	c.noFlows()
+}
+
+func TestTCPCarriesBulkBothWaysAtOnce(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		io.Copy(conn, conn)
+		conn.CloseWrite()
+	})
+	sent := make([]byte, 3<<20)
+	for i := range sent {
+		sent[i] = byte(i * 7 >> 3)
+	}
+	var all sync.WaitGroup
+	for _, target := range targets(port) {
+		all.Go(func() {
+			conn, err := c.dialTCP(target)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			go func() { conn.Write(sent); conn.CloseWrite() }()
+			got, err := io.ReadAll(conn)
+			if err != nil || !bytes.Equal(got, sent) {
+				t.Errorf("%v: got %d bytes of %d back, equal %v, %v", target, len(got), len(sent), bytes.Equal(got, sent), err)
+			}
+		})
+	}
+	all.Wait()
+	c.noFlows()
+}
+
+// TestTCPPressesBack stops reading at the end: no more than the buffers on the
+// way may be taken from the sender.
+func TestTCPPressesBack(t *testing.T) {
+	c := newClient(t, nil)
+	release := make(chan struct{})
+	read := make(chan int64, 1)
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		conn.SetReadBuffer(64 << 10)
+		<-release
+		n, _ := io.Copy(io.Discard, conn)
+		read <- n
+	})
+	conn := c.mustDialTCP(targets(port)[0])
+	conn.SetWriteDeadline(time.Now().Add(time.Second))
+	chunk := make([]byte, 64<<10)
+	var sent int64
+	for {
+		n, err := conn.Write(chunk)
+		sent += int64(n)
+		if err != nil {
+			break
+		}
+		if sent > 64<<20 {
+			t.Fatal("a target that does not read took 64 MiB")
+		}
+	}
+	close(release)
+	conn.SetDeadline(time.Now().Add(patience))
+	conn.CloseWrite()
+	if got := <-read; got != sent {
+		t.Errorf("the target read %d bytes of %d", got, sent)
+	}
+}
+
+func TestTCPPassesResetOn(t *testing.T) {
+	c := newClient(t, nil)
+	t.Run("from the server", func(t *testing.T) {
+		port := serveTCP(t, func(conn *net.TCPConn) {
+			conn.SetLinger(0)
+			io.ReadFull(conn, make([]byte, 1))
+			conn.Close()
+		})
+		conn := c.mustDialTCP(targets(port)[0])
+		conn.Write([]byte("x"))
+		if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
+			t.Errorf("client read: %v, want a reset", err)
+		}
+		c.noFlows()
+	})
+	t.Run("from the client", func(t *testing.T) {
+		saw := make(chan error, 1)
+		port := serveTCP(t, func(conn *net.TCPConn) {
+			conn.SetDeadline(time.Now().Add(patience))
+			_, err := io.Copy(io.Discard, conn)
+			saw <- err
+		})
+		conn := c.mustDialTCP(targets(port)[0])
+		conn.Write([]byte("x"))
+		waitFor(t, "the flow", func() bool { tcp, _ := c.f.Active(); return tcp == 1 })
+		// A client that vanishes with unread state answers with a reset.
+		c.stack.RemoveAddress(1, tcpipAddr(client4))
+		defer c.addAddress(client4)
+		c.f.tcp.closeAll()
+		if err := <-saw; !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("server saw %v, want a reset", err)
+		}
+	})
+}
+
+func TestTCPRefusedIsAResetAtOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := ln.Addr().(*net.TCPAddr).AddrPort().Port()
+	ln.Close()
+	c := newClient(t, nil)
+	for _, target := range targets(port) {
+		start := time.Now()
+		_, err := c.dialTCP(target)
+		if err == nil || !strings.Contains(err.Error(), "refused") || time.Since(start) > 2*time.Second {
+			t.Errorf("%v: %v after %v, want refused at once", target, err, time.Since(start))
+		}
+	}
+	c.noFlows()
+	if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][refused]); got != 3 {
+		t.Errorf("counted %v refusals, want 3", got)
+	}
+}
+
+func TestTCPFailuresAreCountedByReason(t *testing.T) {
+	for reason, errno := range map[string]error{
+		unreachable: os.NewSyscallError("connect", syscall.EHOSTUNREACH),
+		exhausted:   os.NewSyscallError("socket", syscall.EMFILE),
+		other:       errors.New("something else"),
+	} {
+		c := newClient(t, func(cfg *Config) {
+			cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) { return netip.AddrPort{}, errno }
+		})
+		if _, err := c.dialTCP(targets(80)[0]); err == nil {
+			t.Errorf("%s: connected", reason)
+		}
+		if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][reason]); got != 1 {
+			t.Errorf("%s: counted %v, want 1", reason, got)
+		}
+	}
+}
+
+// silent is an address of TEST-NET-1 in a namespace or not: a dial to a listener
+// whose queue is full stays under way.
+func TestTCPSilentTargetIsGivenUp(t *testing.T) {
+	full := fullListener(t)
+	c := newClient(t, func(cfg *Config) {
+		cfg.DialTimeout = 300 * time.Millisecond
+		cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) { return full, nil }
+	})
+	start := time.Now()
+	if _, err := c.dialTCP(targets(80)[0]); err == nil {
+		t.Fatal("connected to a listener whose queue is full")
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("gave up after %v", took)
+	}
+	if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][timedOut]); got < 1 {
+		t.Errorf("counted %v time-outs", got)
+	}
+	c.noFlows()
+}
+
+// fullListener is a listener that nobody accepts from, its queue filled.
+func fullListener(t *testing.T) netip.AddrPort {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	sa, _ := syscall.Getsockname(fd)
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(sa.(*syscall.SockaddrInet4).Port))
+	for range 8 {
+		conn, err := net.DialTimeout("tcp", addr.String(), 100*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	t.Skip("this system's listeners cannot be filled")
+	return addr
+}
+
+// TestTCPReusesTuple has the server end first, over and over on one 4-tuple: each
+// connection must come about.
+func TestTCPReusesTuple(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) { io.WriteString(conn, "ok"); conn.Close() })
+	for i := range 200 {
+		var conn *gonet.TCPConn
+		var err error
+		// The client's own stack lets go of the port once its end was acknowledged.
+		waitFor(t, "the port", func() bool {
+			conn, err = c.dialTCPFrom(40000, targets(port)[0])
+			return err == nil || !strings.Contains(err.Error(), "port is in use")
+		})
+		if err != nil {
+			t.Fatalf("connection %d on one 4-tuple: %v", i, err)
+		}
+		if got, err := io.ReadAll(conn); err != nil || string(got) != "ok" {
+			t.Fatalf("connection %d: read %q, %v", i, got, err)
+		}
+		conn.Close()
+	}
+	c.noFlows()
+}
+
+func TestTCPBurst(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn); conn.Close() })
+	var all sync.WaitGroup
+	for i := range 500 {
+		all.Go(func() {
+			conn, err := c.dialTCP(targets(port)[i%3])
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			fmt.Fprintf(conn, "hello %d", i)
+			conn.CloseWrite()
+			if got, err := io.ReadAll(conn); err != nil || string(got) != fmt.Sprintf("hello %d", i) {
+				t.Errorf("read %q, %v", got, err)
+			}
+		})
+	}
+	all.Wait()
+	c.noFlows()
+}
+
+func TestLimitsRefuseNewFlowsAndKeepOldOnes(t *testing.T) {
+	c := newClient(t, func(cfg *Config) { cfg.MaxFlows, cfg.MaxFlowsPerPeer = 3, 2 })
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
+	old := c.mustDialTCP(targets(port)[0])
+	c.mustDialTCP(targets(port)[0])
+	if _, err := c.dialTCP(targets(port)[0]); err == nil {
+		t.Error("a peer got more flows than it may have")
+	}
+	// The other family is another address, for which there is one place left.
+	c.mustDialTCP(targets(port)[1])
+	if _, err := c.dialTCP(targets(port)[1]); err == nil {
+		t.Error("more flows than all may have")
+	}
+	if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][limited]); got != 2 {
+		t.Errorf("counted %v refusals by limit, want 2", got)
+	}
+	io.WriteString(old, "alive")
+	if got, err := io.ReadAll(io.LimitReader(old, 5)); err != nil || string(got) != "alive" {
+		t.Errorf("the old flow: %q, %v", got, err)
+	}
+	if problems, err := testutil.GatherAndLint(c.reg); err != nil || len(problems) > 0 {
+		t.Errorf("metrics lint: %v %v", problems, err)
+	}
+}
+
+func TestCloseEndsFlows(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
+	conn := c.mustDialTCP(targets(port)[0])
+	if n := c.f.Close(); n != 1 {
+		t.Errorf("Close cut %d flows, want 1", n)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
+		t.Errorf("client read: %v, want a reset", err)
+	}
+}
