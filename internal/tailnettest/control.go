@@ -13,7 +13,7 @@ import (
 
 // Control is what a test needs of a control server, and no more than a
 // third-party one can offer too. [Tailnet] is one in this process, [Admin]
-// the same one somewhere else.
+// the same one somewhere else, [Headscale] a third-party one.
 //
 // A node is named by its Name, its ID or its node key.
 type Control interface {

@@ -11,7 +11,9 @@
 //	this package keeps what the tailnet decided: membership, tags, routes
 //
 // A test process drives a tailnet of its own directly, and one in another
-// network namespace or container through [Admin]; both are a [Control].
+// network namespace or container through [Admin]; both are a [Control]. So is
+// [Headscale], versions 0.26 to 0.28, where a machine has that program; its
+// comment says what is known of it and from where.
 //
 // Nothing here, and no node that is started after [Isolate] or with [Env],
 // talks to the outside.

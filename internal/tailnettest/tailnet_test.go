@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -25,6 +26,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "headscale" {
+		os.Exit(fakeHeadscale(os.Args[1:]))
+	}
 	Isolate()
 	os.Exit(m.Run())
 }
