@@ -1,6 +1,9 @@
 // Package e2e runs the real router binary in network namespaces: a control
 // server with DERP, AWS as moto_server plays it, a VPC with services, and the
 // stock Tailscale client of the same version, which knows nothing of us.
+//
+// HEADSCALE=/path/to/headscale (0.26 to 0.28) puts that program in the control
+// server's place. Tests that need what it cannot do are then skipped.
 package e2e
 
 import (

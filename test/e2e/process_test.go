@@ -251,7 +251,7 @@ func (w *world) startClient() *client {
 		"--statedir="+dir, "--socket="+c.socket, "--tun=tailscale0", "--port=41641")
 	cmd.Env = append(os.Environ(), tailnettest.Env()...)
 	c.process = start(t, "client", cmd)
-	c.tailscale("up", "--login-server="+w.control.ControlURL(), "--auth-key="+clientKey.Reveal(),
+	c.tailscale("up", "--login-server="+w.control.ControlURL(), "--auth-key="+w.clientKey.Reveal(),
 		"--accept-routes", "--accept-dns=false", "--hostname=laptop", "--timeout=30s")
 	w.await("the client to be online", func(nodes []tailnettest.Node) bool {
 		n, ok := tailnettest.Find(nodes, "laptop")

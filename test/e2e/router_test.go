@@ -63,7 +63,7 @@ func TestRouter(t *testing.T) {
 					_, there := tailnettest.Find(nodes, "edge-router")
 					return !there
 				})
-				if strings.Contains(r.out.String(), authKey) {
+				if strings.Contains(r.out.String(), w.routerKey.Reveal()) {
 					t.Error("the log shows the auth key")
 				}
 			})
@@ -195,7 +195,7 @@ func checkMetrics(t *testing.T, r *router) {
 			t.Errorf("/metrics lacks %q", want)
 		}
 	}
-	if strings.Contains(body, authKey) {
+	if strings.Contains(body, r.w.routerKey.Reveal()) {
 		t.Error("/metrics shows the auth key")
 	}
 	promtool, err := exec.LookPath("promtool")
