@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -38,6 +39,13 @@ type client struct {
 	reg   *prometheus.Registry
 	stack *stack.Stack
 	ep    *channel.Endpoint
+	icmp  chan icmpSeen // errors that came, gVisor's sockets do not tell of them
+}
+
+// icmpSeen is an ICMP error and the ports of the datagram that it quotes.
+type icmpSeen struct {
+	typ, code        uint8
+	srcPort, dstPort uint16
 }
 
 func newClient(t *testing.T, edit func(*Config)) *client {
@@ -51,7 +59,7 @@ func newClient(t *testing.T, edit func(*Config)) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client{t: t, f: f, reg: reg, ep: channel.New(1024, 1280, "")}
+	c := &client{t: t, f: f, reg: reg, ep: channel.New(1024, 1280, ""), icmp: make(chan icmpSeen, 16)}
 	c.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -118,6 +126,7 @@ func (c *client) receiveLoop() {
 			if len(raw) > 1280 {
 				c.t.Errorf("a packet of %d bytes is larger than the MTU", len(raw))
 			}
+			c.noteICMP(raw)
 			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(raw)})
 			number := ipv4.ProtocolNumber
 			if raw[0]>>4 == 6 {
@@ -126,6 +135,44 @@ func (c *client) receiveLoop() {
 			c.ep.InjectInbound(number, pkt) // verifies all checksums
 			pkt.DecRef()
 		}
+	}
+}
+
+func (c *client) noteICMP(raw []byte) {
+	var p inbound
+	if !p.parse(raw) || p.protocol != protoICMP && p.protocol != protoICMPv6 {
+		return
+	}
+	sum := uint64(0)
+	if p.src.Is6() {
+		sum = pseudoSum(p.src, p.dst, protoICMPv6, len(p.payload))
+	}
+	if checksum(p.payload, sum) != 0 {
+		c.t.Error("an ICMP message has a wrong checksum")
+	}
+	quote := p.payload[8:]
+	if len(quote) < headerSize(p.src)+4 {
+		c.t.Error("an ICMP error quotes too little")
+		return
+	}
+	ports := quote[headerSize(p.src):]
+	c.icmp <- icmpSeen{p.payload[0], p.payload[1], binary.BigEndian.Uint16(ports), binary.BigEndian.Uint16(ports[2:])}
+}
+
+// awaitPortUnreachable expects that error for the datagrams of conn to target.
+func (c *client) awaitPortUnreachable(conn *gonet.UDPConn, target netip.AddrPort) {
+	c.t.Helper()
+	want := icmpSeen{3, 3, conn.LocalAddr().(*net.UDPAddr).AddrPort().Port(), target.Port()}
+	if target.Addr().Is6() {
+		want.typ, want.code = 1, 4
+	}
+	select {
+	case got := <-c.icmp:
+		if got != want {
+			c.t.Errorf("%v: ICMP %+v, want %+v", target, got, want)
+		}
+	case <-time.After(patience):
+		c.t.Errorf("%v: no ICMP error", target)
 	}
 }
 

@@ -1,0 +1,246 @@
+package forward
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func TestUDPEchoOfAllSizes(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveUDPEcho(t)
+	for _, target := range targets(port) {
+		conn := c.dialUDP(target)
+		// Around the MTU, and far beyond it: fragments both ways.
+		for _, size := range []int{0, 1, 500, 1212, 1231, 1232, 1233, 1251, 1252, 1253, 5000, 30000} {
+			sent := bytes.Repeat([]byte{byte(size)}, size)
+			if _, err := conn.Write(sent); err != nil {
+				t.Fatalf("%v: sending %d bytes: %v", target, size, err)
+			}
+			got := make([]byte, 65536)
+			n, err := conn.Read(got)
+			if err != nil || !bytes.Equal(got[:n], sent) {
+				t.Fatalf("%v: sent %d bytes, got %d, %v", target, size, n, err)
+			}
+		}
+	}
+	if _, udp := c.f.Active(); udp != 3 {
+		t.Errorf("%d flows, want one for each target", udp)
+	}
+}
+
+func TestUDPAnswersOnlyFromTarget(t *testing.T) {
+	c := newClient(t, nil)
+	server, _, port := listenUDP(t)
+	conn := c.dialUDP(targets(port)[0])
+	conn.Write([]byte("ping"))
+	buf := make([]byte, 1500)
+	n, from, err := server.ReadFromUDP(buf)
+	if err != nil || string(buf[:n]) != "ping" {
+		t.Fatalf("server read %q, %v", buf[:n], err)
+	}
+	stranger, err := net.DialUDP("udp", nil, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	stranger.Write([]byte("from a stranger"))
+	server.WriteTo([]byte("pong"), from)
+	if n, err = conn.Read(buf); err != nil || string(buf[:n]) != "pong" {
+		t.Errorf("client read %q, %v; want the target's answer alone", buf[:n], err)
+	}
+}
+
+func TestUDPPortUnreachable(t *testing.T) {
+	a, b, port := listenUDP(t)
+	a.Close()
+	b.Close()
+	c := newClient(t, nil)
+	for _, target := range targets(port) {
+		conn := c.dialUDP(target)
+		conn.Write([]byte("anybody?"))
+		c.awaitPortUnreachable(conn, target)
+	}
+}
+
+// TestUDPRunsKeepEveryDatagram delivers vectors with runs of one size, changes of
+// size, and several flows, and expects each datagram once and in order.
+func TestUDPRunsKeepEveryDatagram(t *testing.T) {
+	c := newClient(t, nil)
+	v4, _, port := listenUDP(t)
+	sizes := []int{100, 100, 100, 100, 60, 100, 100, 200, 200, 199, 1, 1, 1, 0, 5, 1200, 1200, 1200}
+	const flows = 3
+	var vector [][]byte
+	for i, size := range sizes {
+		for flow := range flows {
+			payload := make([]byte, max(size, 2))
+			payload[0], payload[1] = byte(flow), byte(i)
+			raw := make([]byte, ipv4Header+udpHeader+len(payload))
+			copy(raw[ipv4Header+udpHeader:], payload)
+			putUDP(raw, netip.AddrPortFrom(client4, uint16(5000+flow)), targets(port)[0])
+			vector = append(vector, raw)
+		}
+		if i%7 == 6 {
+			c.f.Deliver(vector, 0)
+			vector = nil
+		}
+	}
+	c.f.Deliver(vector, 0)
+	next := [flows]int{}
+	buf := make([]byte, 2000)
+	for range len(sizes) * flows {
+		n, err := v4.Read(buf)
+		if err != nil {
+			t.Fatalf("after %v: %v", next, err)
+		}
+		flow, i := int(buf[0]), int(buf[1])
+		if i != next[flow] || n != max(sizes[i], 2) {
+			t.Fatalf("flow %d: datagram %d of %d bytes, want number %d of %d", flow, i, n, next[flow], max(sizes[next[flow]], 2))
+		}
+		next[flow]++
+	}
+}
+
+func TestDNSFlowsEndWithTheirAnswers(t *testing.T) {
+	v4, _, port := listenUDP(t)
+	c := newClient(t, func(cfg *Config) {
+		cfg.Resolve = func(_ string, target netip.AddrPort) (netip.AddrPort, error) {
+			return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), nil
+		}
+	})
+	conn := c.dialUDP(targets(dnsPort)[0])
+	buf := make([]byte, 512)
+	// Two queries are under way; the flow lives until both have their answer.
+	conn.Write([]byte("query 1"))
+	conn.Write([]byte("query 2"))
+	for i := range 2 {
+		n, from, err := v4.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, udp := c.f.Active(); udp != 1 {
+			t.Fatalf("%d flows before answer %d", udp, i+1)
+		}
+		v4.WriteTo(buf[:n], from)
+		if _, err := conn.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.noFlows()
+	// The client's socket goes on to work.
+	conn.Write([]byte("query 3"))
+	n, from, err := v4.ReadFrom(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v4.WriteTo(buf[:n], from)
+	if _, err := conn.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	c.noFlows()
+}
+
+func TestUDPFlowEndsWhenIdle(t *testing.T) {
+	c := newClient(t, nil)
+	conn := c.dialUDP(targets(serveUDPEcho(t))[0])
+	conn.Write([]byte("x"))
+	conn.Read(make([]byte, 1))
+	c.f.udp.sweep(time.Now().Add(udpIdle - time.Second))
+	if _, udp := c.f.Active(); udp != 1 {
+		t.Errorf("%d flows before the idle timeout, want 1", udp)
+	}
+	c.f.udp.sweep(time.Now().Add(udpIdle + time.Second))
+	c.noFlows()
+	if got := testutil.ToFloat64(c.f.metrics.closed["udp"][idled]); got != 1 {
+		t.Errorf("counted %v idle flows, want 1", got)
+	}
+}
+
+// TestUDPManyFlowsLeaveNothing opens and closes flows at once from many sides.
+func TestUDPManyFlowsLeaveNothing(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveUDPEcho(t)
+	var all sync.WaitGroup
+	for i := range 300 {
+		all.Go(func() {
+			conn := c.dialUDP(targets(port)[i%3])
+			msg := binary.BigEndian.AppendUint32(nil, uint32(i))
+			got := make([]byte, 4)
+			for range 5 {
+				conn.Write(msg)
+				if _, err := conn.Read(got); err != nil || !bytes.Equal(got, msg) {
+					t.Errorf("flow %d: %v, %v", i, got, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if _, udp := c.f.Active(); udp != 300 {
+		t.Errorf("%d flows, want 300", udp)
+	}
+	c.f.udp.sweep(time.Now().Add(udpIdle + time.Second))
+	c.noFlows()
+}
+
+func TestUDPLimitIsToldToTheClient(t *testing.T) {
+	c := newClient(t, func(cfg *Config) { cfg.MaxFlows = 1 })
+	port := serveUDPEcho(t)
+	first := c.dialUDP(targets(port)[0])
+	first.Write([]byte("x"))
+	if _, err := first.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	second := c.dialUDP(targets(port)[0])
+	second.Write([]byte("x"))
+	c.awaitPortUnreachable(second, targets(port)[0])
+	if _, udp := c.f.Active(); udp != 1 {
+		t.Errorf("%d flows, want the first alone", udp)
+	}
+}
+
+func TestEchoBringsTheTargetsData(t *testing.T) {
+	c := newClient(t, func(cfg *Config) {
+		cfg.Deny = nil
+	})
+	if c.f.pinger.v4 == nil {
+		t.Skip("no ICMP socket here: ", c.f.pinger.why)
+	}
+	// Loopback answers pings; other targets cannot be redirected there.
+	for _, target := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()} {
+		if target.Is6() && c.f.pinger.v6 == nil {
+			continue
+		}
+		got := make(chan string, 4)
+		if err := c.f.pinger.send(target, []byte("data for "+target.String()), func(data []byte) { got <- string(data) }); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case s := <-got:
+			if s != "data for "+target.String() {
+				t.Errorf("%s answered %q", target, s)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s did not answer", target)
+		}
+	}
+	if len(c.f.pinger.pending) != 0 {
+		t.Errorf("%d echoes still pending", len(c.f.pinger.pending))
+	}
+}
+
+func TestDeniedIsCounted(t *testing.T) {
+	bad := netip.MustParseAddrPort("169.254.170.2:80")
+	c := newClient(t, func(cfg *Config) { cfg.Deny = func(a netip.AddrPort) bool { return a == bad } })
+	if !c.f.Denied(bad) || c.f.Denied(targets(80)[0]) {
+		t.Error("Denied does not follow Deny")
+	}
+	if got := testutil.ToFloat64(c.f.metrics.denied); got != 1 {
+		t.Errorf("counted %v, want 1", got)
+	}
+}
