@@ -1,0 +1,44 @@
+# The version of go.mod; its newest patch.
+ARG GO_IMAGE=golang:1.26
+
+# Compilers run on the machine's own platform and cross-build.
+FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
+ARG GOPROXY
+ENV GOMODCACHE=/cache/mod GOCACHE=/cache/build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN --mount=type=cache,target=/cache/mod \
+    go mod download
+
+COPY build build
+COPY scripts/build scripts/build
+COPY cmd/router cmd/router
+COPY internal internal
+ARG TARGETOS=linux TARGETARCH VERSION=dev REVISION=unknown
+RUN --mount=type=cache,target=/cache/mod \
+    --mount=type=cache,target=/cache/build \
+    GOOS=$TARGETOS GOARCH=$TARGETARCH scripts/build /image/router
+
+# All that the image holds besides, with the owners and modes it has there.
+COPY LICENSE THIRD_PARTY_NOTICES /image/licenses/
+RUN cd /image && ln -s router tailscale \
+ && mkdir -p etc/ssl/certs var/run/tailscale && mkdir -m 1777 tmp \
+ && cp /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/ \
+ && echo 'nonroot:x:65532:65532::/:/router' >etc/passwd \
+ && chown 65532:65532 var/run/tailscale && chmod 755 router
+
+FROM scratch
+COPY --from=build /image /
+# A number, so that Kubernetes and ECS can tell that it is not root.
+USER 65532:65532
+EXPOSE 9002/tcp 41641/udp
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/router", "healthcheck"]
+ENTRYPOINT ["/router"]
+
+ARG VERSION=dev REVISION=unknown TAILSCALE_VERSION=unknown
+LABEL org.opencontainers.image.title="subnetrouter" \
+      org.opencontainers.image.description="Tailscale subnet router for an AWS VPC, as one ECS task" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      com.tailscale.version="$TAILSCALE_VERSION"

@@ -1,0 +1,123 @@
+package archtest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What the binary must not link, with the tags of build/tags, and why.
+var notLinked = map[string]string{
+	"text/template": "it calls methods by name, so the linker has to keep every exported method of every type: tens of megabytes",
+	"html/template": "it links text/template",
+	"plugin":        "the linker then keeps everything",
+	"tailscale.com/tstest/integration/testcontrol": "what ships holds nothing that only tests need",
+	"subnetrouter/cmd/sandbox/sandboxed":           "it swaps the VPC for one in a process; only the sandbox builds with it",
+}
+
+// What it must link though no code of ours calls it, and why.
+var linked = map[string]string{
+	"tailscale.com/feature/c2n": "control probes the routers of a route over it before it elects one",
+}
+
+func TestLinked(t *testing.T) {
+	deps, err := golist("-deps", "-tags", tags(t), "./cmd/router")
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(path string) bool {
+		return slices.ContainsFunc(deps, func(p pkg) bool { return p.ImportPath == path })
+	}
+	for path, reason := range notLinked {
+		if !has(path) {
+			continue
+		}
+		t.Errorf("cmd/router links %s: %s", path, reason)
+		for _, p := range deps {
+			if slices.Contains(p.Imports, path) {
+				t.Logf("%s is imported by %s", path, p.ImportPath)
+			}
+		}
+	}
+	for path, reason := range linked {
+		if !has(path) {
+			t.Errorf("cmd/router does not link %s: %s", path, reason)
+		}
+	}
+}
+
+// maxBinary is the size budget of the stripped static binary, in bytes.
+const maxBinary = 30_000_000
+
+func TestBinary(t *testing.T) {
+	for _, c := range []struct {
+		name, arch, tags string
+		most             int64 // 0: no budget
+	}{
+		{"as shipped", "amd64", tags(t), maxBinary},
+		{"as shipped for arm64", "arm64", tags(t), maxBinary},
+		{"without tags", "amd64", "", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			binary := filepath.Join(t.TempDir(), "router")
+			build := exec.Command("go", "build", "-trimpath", "-tags", c.tags, "-ldflags", "-s -w", "-o", binary, "./cmd/router")
+			build.Dir = root
+			build.Env = append(plainEnv(), "GOARCH="+c.arch)
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			info, err := os.Stat(binary)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d bytes", info.Size())
+			if c.most > 0 && info.Size() > c.most {
+				t.Errorf("the binary has %d bytes, more than %d; `go tool nm -size -sort size` on an unstripped one tells why", info.Size(), c.most)
+			}
+		})
+	}
+}
+
+// TestNotices: the image names all whose code it holds.
+func TestNotices(t *testing.T) {
+	check := exec.Command("go", "run", "./scripts/notices", "-check", "-tags", tags(t), "./cmd/router", "THIRD_PARTY_NOTICES")
+	check.Dir = root
+	check.Env = plainEnv()
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("%s", out)
+	}
+}
+
+// TestVersions: the image is built with the Go that go.mod asks for.
+func TestVersions(t *testing.T) {
+	line := func(file, prefix string) string {
+		text, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for l := range strings.Lines(string(text)) {
+			if rest, ok := strings.CutPrefix(l, prefix); ok {
+				return strings.TrimSpace(rest)
+			}
+		}
+		t.Fatalf("%s has no line %q", file, prefix)
+		return ""
+	}
+	want, image := line("go.mod", "go "), line("Dockerfile", "ARG GO_IMAGE=golang:")
+	if want != image && !strings.HasPrefix(want, image+".") {
+		t.Errorf("go.mod asks for Go %s, and the Dockerfile builds with %s", want, image)
+	}
+}
+
+// tags are the build tags of what is shipped.
+func tags(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "build/tags"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(string(text)), ",")
+}

@@ -1,0 +1,158 @@
+// Package image tests the image as ECS would run it: built by the project's own
+// script, without a writable root, without capabilities, not as root, on Docker
+// networks that have no way out. What surrounds it is package world.
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const root = "../.."
+
+// dockerClient is the client that can build, and otherwise as good as any.
+var dockerClient = filepath.Join(root, "scripts/docker")
+
+func requireDocker(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command(dockerClient, "version", "--format", "{{.Server.Version}}").CombinedOutput()
+	switch {
+	case err == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatalf("no Docker: %s", bytes.TrimSpace(out))
+	default:
+		t.Skipf("no Docker: %s", bytes.TrimSpace(out))
+	}
+}
+
+// docker returns what the command printed, without the last newline.
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := tryDocker(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func tryDocker(args ...string) (string, error) {
+	var stderr bytes.Buffer
+	cmd := exec.Command(dockerClient, args...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, stderr.Bytes())
+	}
+	return strings.TrimSuffix(string(out), "\n"), err
+}
+
+// container is one that goes away with the test.
+type container struct {
+	t  *testing.T
+	id string
+}
+
+// start creates and starts a container on the networks.
+func start(t *testing.T, networks []string, args ...string) container {
+	t.Helper()
+	c := container{t, docker(t, append([]string{"create", "--network", networks[0]}, args...)...)}
+	t.Cleanup(func() { tryDocker("rm", "--force", "--volumes", c.id) })
+	for _, n := range networks[1:] {
+		docker(t, "network", "connect", n, c.id)
+	}
+	docker(t, "start", c.id)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("logs of %s:\n%s", strings.Join(args, " "), c.logs())
+		}
+	})
+	return c
+}
+
+// logs is all that the container has printed.
+func (c container) logs() string {
+	out, _ := exec.Command(dockerClient, "logs", c.id).CombinedOutput()
+	return string(out)
+}
+
+// announced waits for the JSON line that a part of the world prints once it is up.
+func (c container) announced(v any) {
+	c.t.Helper()
+	eventually(c.t, "the container says that it is up", func() error {
+		out, err := tryDocker("logs", c.id)
+		if err != nil {
+			return err
+		}
+		first, _, ok := strings.Cut(out+"\n", "\n")
+		if !ok || first == "" {
+			return errors.New(c.logs())
+		}
+		return json.Unmarshal([]byte(first), v)
+	})
+}
+
+// exec runs a program in the container.
+func (c container) exec(argv ...string) (string, error) {
+	return tryDocker(append([]string{"exec", c.id}, argv...)...)
+}
+
+// inspect evaluates a Go template over what Docker knows of the container.
+func (c container) inspect(template string) string {
+	c.t.Helper()
+	return docker(c.t, "inspect", "--format", template, c.id)
+}
+
+func (c container) ip(network string) string {
+	c.t.Helper()
+	return c.inspect(fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", network))
+}
+
+// httpClient sends from within the container, so that the test needs no route
+// to it (an engine in a virtual machine gives none).
+func (c container) httpClient() *http.Client {
+	dial := func(_ context.Context, _, address string) (net.Conn, error) {
+		cmd := exec.Command(dockerClient, "exec", "--interactive", c.id, "/world", "dial", address)
+		return newProcessConn(cmd)
+	}
+	return &http.Client{
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Timeout:   time.Minute,
+	}
+}
+
+// network creates a network without a way out, and returns its name.
+func network(t *testing.T, role string) string {
+	t.Helper()
+	name := fmt.Sprintf("subnetrouter-%s-%d", role, os.Getpid())
+	id := docker(t, "network", "create", "--internal", name)
+	t.Cleanup(func() { tryDocker("network", "rm", id) })
+	return name
+}
+
+// eventually polls until check is content.
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	const patience, pause = 60 * time.Second, 200 * time.Millisecond
+	deadline := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v until %s: %v", patience, what, err)
+		}
+		time.Sleep(pause)
+	}
+}

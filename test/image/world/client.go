@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"subnetrouter/internal/tailnettest"
+
+	"tailscale.com/client/local"
+	"tailscale.com/ipn"
+	"tailscale.com/tailcfg"
+	"tailscale.com/tsnet"
+)
+
+// patience bounds one request through the tailnet.
+const patience = 10 * time.Second
+
+// client is a member of the tailnet that accepts routes. On loopback it serves
+//
+//	GET /tcp?to=10.77.0.2:8080   the answer of an HTTP server behind a route
+//	GET /udp?to=10.77.0.2:7      the reply to one datagram
+//	GET /ping?to=10.77.0.2       how long an ICMP echo took
+func client(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("client", flag.ExitOnError)
+	control := flags.String("control", "", "`URL` of the control server")
+	key := flags.String("key", "", "auth `key`")
+	flags.Parse(args)
+
+	tailnettest.Isolate()
+	node := &tsnet.Server{ControlURL: *control, AuthKey: *key, Hostname: "laptop", Dir: "/tmp", Ephemeral: true}
+	defer node.Close()
+	if _, err := node.Up(ctx); err != nil {
+		return err
+	}
+	lc, err := node.LocalClient()
+	if err != nil {
+		return err
+	}
+	if _, err := lc.EditPrefs(ctx, &ipn.MaskedPrefs{Prefs: ipn.Prefs{RouteAll: true}, RouteAllSet: true}); err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	for path, ask := range map[string]func(context.Context, string) (string, error){
+		"/tcp":  func(ctx context.Context, to string) (string, error) { return get(ctx, node, to) },
+		"/udp":  func(ctx context.Context, to string) (string, error) { return datagram(ctx, node, to) },
+		"/ping": func(ctx context.Context, to string) (string, error) { return ping(ctx, lc, to) },
+	} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), patience)
+			defer cancel()
+			answer, err := ask(ctx, r.FormValue("to"))
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+				return
+			}
+			io.WriteString(w, answer)
+		})
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:8080")
+	if err != nil {
+		return err
+	}
+	go http.Serve(ln, mux)
+	if err := announce("ready"); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func get(ctx context.Context, node *tsnet.Server, to string) (string, error) {
+	c := &http.Client{Transport: &http.Transport{DialContext: node.Dial, DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+to, nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return string(body), err
+}
+
+func datagram(ctx context.Context, node *tsnet.Server, to string) (string, error) {
+	c, err := node.Dial(ctx, "udp", to)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		c.SetDeadline(deadline)
+	}
+	if _, err := c.Write([]byte("datagram")); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 1500)
+	n, err := c.Read(buf)
+	return string(buf[:n]), err
+}
+
+func ping(ctx context.Context, lc *local.Client, to string) (string, error) {
+	addr, err := netip.ParseAddr(to)
+	if err != nil {
+		return "", err
+	}
+	res, err := lc.Ping(ctx, addr, tailcfg.PingICMP)
+	if err == nil && res.Err != "" {
+		err = fmt.Errorf("pinging %s: %s", to, res.Err)
+	}
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%.1f ms", res.LatencySeconds*1000), nil
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+
+	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tailnettest"
+)
+
+const (
+	tag    = "tag:subnet-router"
+	eniMAC = "02:42:0a:4d:00:07"
+	vpcID  = "vpc-0a1b2c3d4e5f60718"
+)
+
+// cloud runs Tailscale's and AWS's side until ctx ends. It announces the
+// environment in which ECS would start the router.
+func cloud(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("cloud", flag.ExitOnError)
+	var vpc netip.Prefix
+	flags.TextVar(&vpc, "vpc", netip.Prefix{}, "`CIDR` of the VPC")
+	key := flags.String("key", "", "auth `key` that the secret holds")
+	flags.Parse(args)
+
+	host, err := ownAddr()
+	if err != nil {
+		return err
+	}
+	tailnettest.Isolate()
+	tailnet, err := tailnettest.Start(tailnettest.Config{
+		Host:        host,
+		ControlPort: 80,
+		// Nothing is approved until the test says so.
+		Keys: []tailnettest.Key{{
+			Value: secret.String(*key), Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{tag},
+		}},
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	defer tailnet.Close()
+
+	anyPort := netip.AddrPortFrom(host, 0).String()
+	aws, err := awstest.NewServer(anyPort, awstest.World{
+		Secrets:    map[string]awstest.Secret{"tailnet/auth-key": {Value: *key}},
+		VPCs:       []awstest.VPC{{ID: vpcID, CIDRs: []awstest.Association{{ID: "vpc-cidr-assoc-0a1b2c3d", Prefix: vpc}}}},
+		Interfaces: []awstest.Interface{{ID: "eni-0a1b2c3d4e5f60718", MAC: eniMAC, VPCID: vpcID, SubnetID: "subnet-0a1b2c3d4e5f60718"}},
+	})
+	if err != nil {
+		return err
+	}
+	defer aws.Close()
+	metadata, err := awstest.NewMetadata(anyPort, awstest.Task{Family: "vpc-router", MAC: eniMAC, MemoryMiB: 512})
+	if err != nil {
+		return err
+	}
+	defer metadata.Close()
+
+	env := aws.Env()
+	maps.Copy(env, metadata.Env())
+	env["ROUTER_AUTH_SECRET"] = "tailnet/auth-key"
+	env["ROUTER_CONTROL_URL"] = tailnet.ControlURL()
+	if err := announce(map[string]any{"control_url": tailnet.ControlURL(), "env": env}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
