@@ -10,7 +10,7 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/cache/mod \
     go mod download
 
-COPY build build
+COPY build/tags build/tags
 COPY scripts/build scripts/build
 COPY cmd/router cmd/router
 COPY internal internal

@@ -72,15 +72,15 @@ func plan(ctx context.Context, in invocation) int {
 
 func makePlan(ctx context.Context, cfg config.Config) (planned, error) {
 	boot := bootstrap.New(bootstrapConfig(cfg, slog.New(slog.DiscardHandler)))
-	place, err := boot.Place(ctx)
-	if err != nil {
+	if _, err := boot.Place(ctx); err != nil {
 		return planned{}, err
 	}
 	found, err := boot.Routes(ctx)
 	if err != nil {
 		return planned{}, err
 	}
-	if place, err = boot.Place(ctx); err != nil { // the look-up of routes told the VPC
+	place, err := boot.Place(ctx) // once more: the look-up of routes told the VPC
+	if err != nil {
 		return planned{}, err
 	}
 	p := planned{

@@ -121,16 +121,23 @@ func (s *startup) lookUpPlace(ctx context.Context) {
 // hostname derives the node's name from the task's family. It waits for the
 // metadata for as long as a task may take to get its network.
 func (s *startup) hostname(ctx context.Context) string {
-	const patience = 20 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	place, err := s.boot.Place(ctx)
-	if err != nil {
-		s.log.Warn("no task family to take the hostname from", "err", err, "hostname", defaultHostname,
-			"fix", "set ROUTER_HOSTNAME")
-		return defaultHostname
+	const patience, pause = 20 * time.Second, time.Second
+	deadline := time.Now().Add(patience)
+	for {
+		place, err := s.boot.Place(ctx)
+		if err == nil {
+			return hostnameFrom(place.Family)
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			s.log.Warn("no task family to take the hostname from", "err", err, "hostname", defaultHostname,
+				"fix", "set ROUTER_HOSTNAME")
+			return defaultHostname
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
 	}
-	return hostnameFrom(place.Family)
 }
 
 const defaultHostname = "subnet-router"

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"subnetrouter/internal/netnstest"
@@ -40,13 +39,9 @@ func buildBinaries(dir string) error {
 			return err
 		}
 	} else {
-		tags, err := os.ReadFile("../../build/tags")
-		if err != nil {
-			return err
-		}
-		err = goBuild(dir, "router", "-trimpath", "-tags", strings.Join(strings.Fields(string(tags)), ","), "subnetrouter/cmd/router")
-		if err != nil {
-			return err
+		cmd := exec.Command("../../scripts/build", filepath.Join(dir, "router"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("building router: %w\n%s", err, out)
 		}
 	}
 	// The image's other name for the same binary, apart from the stock one.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -32,6 +33,13 @@ func (w *world) serveHTTP(host string) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			io.Copy(rw, r.Body)
+			return
+		}
+		if n, err := strconv.Atoi(r.URL.Query().Get("bytes")); err == nil {
+			rw.Header().Set("Content-Length", strconv.Itoa(n))
+			for chunk := make([]byte, 64<<10); n > 0; n -= len(chunk) {
+				rw.Write(chunk[:min(n, len(chunk))])
+			}
 			return
 		}
 		from, _, _ := net.SplitHostPort(r.RemoteAddr)
