@@ -312,6 +312,19 @@ func waitFor(t *testing.T, what string, cond func() bool) {
 // noFlows waits until nothing is left of any flow.
 func (c *client) noFlows() {
 	c.t.Helper()
+	defer func() {
+		if c.t.Failed() {
+			c.f.tcp.mu.Lock()
+			defer c.f.tcp.mu.Unlock()
+			n := 0
+			for fl := range c.f.tcp.flows {
+				if n++; n < 5 {
+					c.t.Logf("left: stage %d, state %d, fd %d, opened %v ago, %+v", fl.stage.Load(), fl.state.Load(), fl.fd, time.Since(fl.opened), fl.key)
+				}
+			}
+			c.t.Logf("left: %d tcp flows, %d places", n, c.f.taken)
+		}
+	}()
 	waitFor(c.t, "all flows to be gone", func() bool {
 		tcp, udp := c.f.Active()
 		c.f.peersMu.Lock()

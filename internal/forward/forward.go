@@ -40,8 +40,13 @@ type Config struct {
 	// as long as several of its retransmissions. Default: 10 s.
 	DialTimeout time.Duration
 	// MaxFlows and MaxFlowsPerPeer bound what is open at once. Default: what
-	// [Limits] derives from the process.
+	// [Forwarder.Relimit] derives from the process.
 	MaxFlows, MaxFlowsPerPeer int
+	// KeepAlive is the silence after which both sides of a TCP flow are probed.
+	// Default: 60 s.
+	KeepAlive time.Duration
+	// Finished hears of each flow that ends. It must not block. Default: nobody does.
+	Finished func(Flow)
 	// Registerer takes the metrics. Default: none are kept.
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
@@ -69,6 +74,7 @@ type Forwarder struct {
 	peersMu sync.Mutex
 	peers   map[netip.Addr]*peer
 	taken   int
+	limit   Limit
 
 	cancel context.CancelFunc
 	once   sync.Once
@@ -99,17 +105,15 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
 	}
-	if limits := Limits(); cfg.MaxFlows == 0 {
-		cfg.MaxFlows = limits.Flows
-	}
-	if cfg.MaxFlowsPerPeer == 0 {
-		cfg.MaxFlowsPerPeer = max(1, cfg.MaxFlows*perPeerShare/100)
+	if cfg.KeepAlive == 0 {
+		cfg.KeepAlive = keepAliveIdle
 	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("registering forwarder metrics: %w", err)
 	}
 	f := &Forwarder{cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, peers: map[netip.Addr]*peer{}, link: newLink()}
+	f.Relimit()
 	f.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	f.endpoint = &linkEndpoint{link: f.link, mtu: uint32(cfg.MTU)}
 	stack, err := newStack(f.endpoint)

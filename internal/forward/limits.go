@@ -16,38 +16,54 @@ const (
 	mostFlows = 100_000
 )
 
-// Limit is what a process can carry.
+// Limit is what a process can carry, and why.
 type Limit struct {
-	Flows  int
-	Memory int64 // the Go runtime's soft limit in bytes; 0 is none
-	Files  uint64
+	Flows, FlowsPerPeer int
+	Memory              int64 // the Go runtime's soft limit in bytes; 0 is none
+	Files               int   // open files; 0 is unknown
 }
 
-// Limits raises the limit of open files to what the process may have, and says
-// how many flows fit into files and memory (GOMEMLIMIT).
-func Limits() Limit {
-	var l Limit
-	var files syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) == nil {
-		if files.Cur < files.Max {
-			raised := syscall.Rlimit{Cur: files.Max, Max: files.Max}
-			if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) == nil {
-				files = raised
-			}
-		}
-		l.Files = uint64(files.Cur)
-	}
-	l.Flows = mostFlows
-	if l.Files > 0 {
-		l.Flows = min(l.Flows, max(1, int(min(l.Files, 1<<30))-reservedFD))
-	}
+// Relimit derives the limits anew, as they are to be after the memory limit
+// (GOMEMLIMIT, debug.SetMemoryLimit) changed, and raises the limit of open files
+// to what the process may have. Flows that are open stay.
+func (f *Forwarder) Relimit() Limit {
+	l := Limit{Flows: f.cfg.MaxFlows, FlowsPerPeer: f.cfg.MaxFlowsPerPeer, Files: raiseFiles()}
 	const none = 1 << 62
 	if m := debug.SetMemoryLimit(-1); m < none {
 		l.Memory = m
-		// Half of it: the rest is for what moves.
-		l.Flows = min(l.Flows, max(1, int(m/2/flowMemory)))
 	}
+	if l.Flows == 0 {
+		l.Flows = mostFlows
+		if l.Files > 0 {
+			l.Flows = min(l.Flows, max(1, l.Files-reservedFD))
+		}
+		if l.Memory > 0 { // half of it: the rest is for what moves
+			l.Flows = min(l.Flows, max(1, int(l.Memory/2/flowMemory)))
+		}
+	}
+	if l.FlowsPerPeer == 0 {
+		l.FlowsPerPeer = max(1, l.Flows*perPeerShare/100)
+	}
+	f.peersMu.Lock()
+	defer f.peersMu.Unlock()
+	f.limit = l
+	f.metrics.limit.Set(float64(l.Flows))
+	f.metrics.peerLimit.Set(float64(l.FlowsPerPeer))
 	return l
+}
+
+func raiseFiles() int {
+	var files syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) != nil {
+		return 0
+	}
+	if files.Cur < files.Max {
+		raised := syscall.Rlimit{Cur: files.Max, Max: files.Max}
+		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) == nil {
+			files = raised
+		}
+	}
+	return int(min(files.Cur, 1<<30))
 }
 
 // peer is a client of the tailnet, by one of its addresses, while it has flows.
@@ -62,7 +78,7 @@ func (f *Forwarder) admit(client netip.Addr) (*peer, bool) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
 	p := f.peers[client]
-	if f.taken >= f.cfg.MaxFlows || p != nil && p.flows >= f.cfg.MaxFlowsPerPeer {
+	if f.taken >= f.limit.Flows || p != nil && p.flows >= f.limit.FlowsPerPeer {
 		return nil, false
 	}
 	if p == nil {

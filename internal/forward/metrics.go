@@ -9,6 +9,7 @@ type metrics struct {
 	active                   map[string]prometheus.Gauge
 	failed, closed           map[string]map[string]prometheus.Counter
 	denied                   prometheus.Counter
+	limit, peerLimit         prometheus.Gauge
 	dialDuration             prometheus.Histogram
 }
 
@@ -47,6 +48,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "router_denied_packets_total",
 			Help: "Packets to destinations that are never forwarded to, such as the task's credentials endpoint.",
 		}),
+		limit: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "router_flows_limit", Help: "Flows that may be open at once.",
+		}),
+		peerLimit: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "router_flows_limit_per_peer", Help: "Flows that one peer address may have open at once.",
+		}),
 		dialDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:                        "router_dial_duration_seconds",
 			Help:                        "Time to open a connection to a target behind the router, failed ones included.",
@@ -73,7 +80,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{opened, active, failed, closed, bytes, m.denied, m.dialDuration} {
+	for _, c := range []prometheus.Collector{opened, active, failed, closed, bytes, m.denied, m.dialDuration, m.limit, m.peerLimit} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -2,7 +2,11 @@
 
 package forward
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 func openSocket(family, kind int) (int, error) {
 	fd, err := unix.Socket(family, kind, 0)
@@ -13,7 +17,7 @@ func openSocket(family, kind int) (int, error) {
 	return fd, unix.SetNonblock(fd, true)
 }
 
-func keepAlive(fd int) {
+func keepAlive(fd int, _ time.Duration) {
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }

@@ -49,22 +49,18 @@ func newTCPTable(f *Forwarder, s *stack.Stack) *tcpTable {
 // work but accepting, for which the stack wants a goroutine to wait in.
 type tcpFlow struct {
 	task
-	table  *tcpTable
-	key    flowKey
-	target netip.AddrPort
-	peer   *peer
-	opened time.Time
-	fd     int
-	stage  atomic.Int32
-	dead   atomic.Bool // abort at the next step
+	record
+	table *tcpTable
+	fd    int
+	stage atomic.Int32
+	dead  atomic.Bool // abort at the next step
 
 	request *tcp.ForwarderRequest // while dialing and accepting
 	ep      tcpip.Endpoint        // while relaying
 	queue   waiter.Queue
 	entry   waiter.Entry
 
-	up, down         half
-	upward, downward traffic
+	upward, downward half
 }
 
 const (
@@ -94,8 +90,10 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		return
 	}
 	fl := &tcpFlow{
-		table: t, key: key, target: netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port()), peer: who,
-		opened: time.Now(), request: r, fd: -1,
+		record: record{
+			key: key, target: netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port()), peer: who, opened: time.Now(),
+		},
+		table: t, request: r, fd: -1,
 	}
 	fl.step = fl.advance
 	to, err := f.cfg.Resolve("tcp", fl.target)
@@ -103,7 +101,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		fl.fd, err = connect(unix.SOCK_STREAM, to)
 	}
 	if err == nil {
-		keepAlive(fl.fd)
+		keepAlive(fl.fd, f.cfg.KeepAlive)
 		t.mu.Lock()
 		t.flows[fl] = struct{}{}
 		t.mu.Unlock()
@@ -146,7 +144,8 @@ func (fl *tcpFlow) dialed() {
 		fl.refuse(err)
 		return
 	}
-	f.metrics.dialDuration.Observe(time.Since(fl.opened).Seconds())
+	fl.dial = time.Since(fl.opened)
+	f.metrics.dialDuration.Observe(fl.dial.Seconds())
 	fl.stage.Store(accepting)
 	go fl.accept()
 }
@@ -177,7 +176,7 @@ func (fl *tcpFlow) accept() {
 		return
 	}
 	fl.ep = ep
-	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
+	idle, interval := tcpip.KeepaliveIdleOption(f.cfg.KeepAlive), tcpip.KeepaliveIntervalOption(keepAliveInterval)
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&interval)
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
@@ -221,7 +220,7 @@ func (fl *tcpFlow) relay() {
 			return
 		}
 	}
-	if fl.up.done && fl.down.done {
+	if fl.upward.done && fl.downward.done {
 		fl.end(ended)
 		return
 	}
@@ -238,7 +237,7 @@ func (e stackError) Error() string { return e.err.String() }
 // moveUp takes bytes from the client to the target. It reports false when it has
 // to wait for either.
 func (fl *tcpFlow) moveUp() (progress bool, err error) {
-	h, f := &fl.up, fl.table.f
+	h, f := &fl.upward, fl.table.f
 	if h.done {
 		return false, nil
 	}
@@ -268,7 +267,7 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 			return false, err
 		}
 		h.start += n
-		fl.upward.count(n, 1)
+		fl.up.count(n, 1)
 		f.metrics.toVPC["tcp"].Add(float64(n))
 	}
 	fl.free(h)
@@ -282,7 +281,7 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 
 // moveDown takes bytes from the target to the client.
 func (fl *tcpFlow) moveDown() (progress bool, err error) {
-	h, f := &fl.down, fl.table.f
+	h, f := &fl.downward, fl.table.f
 	if h.done {
 		return false, nil
 	}
@@ -302,7 +301,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 		r := payload((*h.buf)[h.start:h.end])
 		n, tcpErr := fl.ep.Write(&r, tcpip.WriteOptions{})
 		h.start += int(n)
-		fl.downward.count(int(n), 1)
+		fl.down.count(int(n), 1)
 		f.metrics.toTailnet["tcp"].Add(float64(n))
 		switch tcpErr.(type) {
 		case nil:
@@ -350,11 +349,10 @@ func (fl *tcpFlow) end(why string) {
 		resetOnClose(fl.fd)
 		fl.ep.Abort()
 	}
-	fl.free(&fl.up)
-	fl.free(&fl.down)
+	fl.free(&fl.upward)
+	fl.free(&fl.downward)
 	fl.release()
-	f.metrics.active["tcp"].Dec()
-	f.finished("tcp", fl.key, fl.target, fl.opened, &fl.upward, &fl.downward, why)
+	f.finished("tcp", &fl.record, why)
 }
 
 // release gives back what every flow has.

@@ -2,12 +2,14 @@ package forward
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -328,5 +330,75 @@ func TestCloseEndsFlows(t *testing.T) {
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
 		t.Errorf("client read: %v, want a reset", err)
+	}
+}
+
+func TestIdleFlowsHaveNoGoroutine(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
+	const flows = 300
+	before := runtime.NumGoroutine()
+	for i := range flows {
+		conn := c.mustDialTCP(targets(port)[i%3])
+		conn.Write([]byte("x"))
+		io.ReadFull(conn, make([]byte, 1))
+	}
+	// The server of the test has one for each connection; nobody else may.
+	waitFor(t, "goroutines that accepted to end", func() bool { return runtime.NumGoroutine() < before+flows+30 })
+	if got := c.f.Flows(10); len(got) != 10 || got[0].ToVPCBytes != 1 || got[0].ToTailnetBytes != 1 || got[0].Protocol != "tcp" {
+		t.Errorf("the first 10 flows are %+v", got)
+	}
+}
+
+// TestScanStarvesNobody dials a thousand silent targets; a service is reached all
+// the same, and nothing is left when the dials have timed out.
+func TestScanStarvesNobody(t *testing.T) {
+	silent := fullListener(t)
+	port := serveTCP(t, func(conn *net.TCPConn) { io.WriteString(conn, "here"); conn.Close() })
+	c := newClient(t, func(cfg *Config) {
+		cfg.DialTimeout = 3 * time.Second
+		cfg.Resolve = func(network string, target netip.AddrPort) (netip.AddrPort, error) {
+			if target.Port() == port {
+				return toLoopback(network, target)
+			}
+			return silent, nil
+		}
+	})
+	var scan sync.WaitGroup
+	for i := range 1000 {
+		scan.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			addr, protocol := c.full(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 81))
+			if conn, err := gonet.DialContextTCP(ctx, c.stack, addr, protocol); err == nil {
+				conn.Close()
+				t.Error("a silent target accepted")
+			}
+		})
+	}
+	waitFor(t, "the scan to be under way", func() bool { c.f.peersMu.Lock(); defer c.f.peersMu.Unlock(); return c.f.taken > 500 })
+	start := time.Now()
+	conn := c.mustDialTCP(targets(port)[0])
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "here" || time.Since(start) > time.Second {
+		t.Errorf("beside a scan: %q, %v after %v", got, err, time.Since(start))
+	}
+	conn.Close()
+	scan.Wait()
+	c.noFlows()
+}
+
+func TestFinishedTellsTheFlow(t *testing.T) {
+	flows := make(chan Flow, 1)
+	c := newClient(t, func(cfg *Config) { cfg.Finished = func(fl Flow) { flows <- fl } })
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn); io.WriteString(conn, "thanks"); conn.Close() })
+	target := targets(port)[2] // 4via6
+	conn := c.mustDialTCP(target)
+	io.WriteString(conn, "question")
+	conn.CloseWrite()
+	io.ReadAll(conn)
+	fl := <-flows
+	if fl.Protocol != "tcp" || fl.Client.Addr() != client6 || fl.Address != target || fl.Target.Addr() != netip.MustParseAddr("10.0.3.4") ||
+		fl.ToVPCBytes != 8 || fl.ToTailnetBytes != 6 || fl.End != ended || fl.Dial <= 0 || fl.Duration < fl.Dial {
+		t.Errorf("finished flow %+v", fl)
 	}
 }

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -22,9 +23,73 @@ const (
 	cut    = "cut"    // by the router, when it stopped
 )
 
+// Flow is what is known of a flow, live or finished.
+type Flow struct {
+	Protocol string
+	// Client is the peer; Address is where it sent to, Target what that means
+	// with 4via6 undone.
+	Client, Address, Target netip.AddrPort
+	Opened                  time.Time
+	// Duration is up to now, or the end.
+	Duration time.Duration
+	// Dial is how long the target took to accept; TCP only.
+	Dial time.Duration
+	// Bytes of payload, and datagrams (TCP: reads), in each direction.
+	ToVPCBytes, ToTailnetBytes     int64
+	ToVPCPackets, ToTailnetPackets int64
+	// End is why the flow ended; "" while it lives.
+	End string
+}
+
+// record is the part of a flow that both protocols have.
+type record struct {
+	key      flowKey
+	target   netip.AddrPort
+	peer     *peer
+	opened   time.Time
+	dial     time.Duration
+	up, down traffic
+}
+
+func (r *record) flow(protocol, end string) Flow {
+	return Flow{
+		Protocol: protocol, Client: r.key.client, Address: r.key.dst, Target: r.target,
+		Opened: r.opened, Duration: time.Since(r.opened), Dial: r.dial,
+		ToVPCBytes: r.up.bytes.Load(), ToTailnetBytes: r.down.bytes.Load(),
+		ToVPCPackets: r.up.packets.Load(), ToTailnetPackets: r.down.packets.Load(),
+		End: end,
+	}
+}
+
 // finished accounts for a flow that is over.
-func (f *Forwarder) finished(protocol string, key flowKey, target netip.AddrPort, opened time.Time, up, down *traffic, why string) {
+func (f *Forwarder) finished(protocol string, r *record, why string) {
+	f.metrics.active[protocol].Dec()
 	f.metrics.closed[protocol][why].Inc()
-	f.log.Debug("flow ended", "protocol", protocol, "client", key.client.String(), "target", target.String(),
-		"reason", why, "duration", time.Since(opened).String(), "to_vpc_bytes", up.bytes.Load(), "to_tailnet_bytes", down.bytes.Load())
+	if f.cfg.Finished != nil {
+		f.cfg.Finished(r.flow(protocol, why))
+	}
+}
+
+// Flows lists up to n live flows, those that moved the most bytes first.
+func (f *Forwarder) Flows(n int) []Flow {
+	var all []Flow
+	f.udp.mu.Lock()
+	for _, fl := range f.udp.flows {
+		all = append(all, fl.flow("udp", ""))
+	}
+	f.udp.mu.Unlock()
+	f.tcp.mu.Lock()
+	for fl := range f.tcp.flows {
+		if fl.stage.Load() == relaying {
+			all = append(all, fl.flow("tcp", ""))
+		}
+	}
+	f.tcp.mu.Unlock()
+	slices.SortFunc(all, func(a, b Flow) int {
+		if d := (b.ToVPCBytes + b.ToTailnetBytes) - (a.ToVPCBytes + a.ToTailnetBytes); d != 0 {
+			return int(min(max(d, -1), 1))
+		}
+		return a.Opened.Compare(b.Opened)
+	})
+	return all[:min(n, len(all))]
 }

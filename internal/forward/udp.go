@@ -36,19 +36,14 @@ type flowKey struct{ client, dst netip.AddrPort }
 
 type udpFlow struct {
 	task
-	table  *udpTable
-	key    flowKey
-	target netip.AddrPort
-	peer   *peer
-	idle   time.Duration
-	opened time.Time
-	last   atomic.Int64 // unix nanoseconds of the last datagram either way
+	record
+	table *udpTable
+	idle  time.Duration
+	last  atomic.Int64 // unix nanoseconds of the last datagram either way
 
 	mu    sync.Mutex // held while fd is in use: closed, its number may be another's
 	fd    int        // -1 once closed
 	asked int        // queries without an answer, for DNS
-
-	up, down traffic
 }
 
 // udpRun gathers datagrams of one flow and size, to be sent by one call.
@@ -110,7 +105,10 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		f.refuse(p, portUnreachable)
 		return nil
 	}
-	fl := &udpFlow{table: t, key: key, target: target, peer: who, idle: udpIdle, opened: time.Now(), fd: -1}
+	fl := &udpFlow{
+		record: record{key: key, target: target, peer: who, opened: time.Now()},
+		table:  t, idle: udpIdle, fd: -1,
+	}
 	fl.step = fl.receive
 	if target.Port() == dnsPort {
 		fl.idle = dnsIdle
@@ -270,8 +268,7 @@ func (t *udpTable) close(fl *udpFlow, why string) {
 	t.f.poll.forget(fd)
 	unix.Close(fd)
 	t.f.leave(fl.peer)
-	t.f.metrics.active["udp"].Dec()
-	t.f.finished("udp", fl.key, fl.target, fl.opened, &fl.up, &fl.down, why)
+	t.f.finished("udp", &fl.record, why)
 }
 
 // sweep ends the flows that were idle for too long.
