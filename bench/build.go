@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// stockPrograms are what the official image holds.
+var stockPrograms = []string{"containerboot", "tailscaled", "tailscale"}
+
+// buildBinaries returns a folder with the router, as it is shipped or else the
+// one given, and the stock programs of the module's version. They are built in
+// the user's cache, by checkout, and copied to where a user without rights may
+// run them.
+func buildBinaries(ctx context.Context, s *scope, router string, say func(string, ...any)) (string, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return "", err
+	}
+	dir, err := sharedDir(s)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	built := dir
+	if cache, err := os.UserCacheDir(); err == nil {
+		built = filepath.Join(cache, "subnetrouter-bench", fmt.Sprintf("%x", sha256.Sum256([]byte(root)))[:12])
+	}
+	if err := os.MkdirAll(built, 0o755); err != nil {
+		return "", fmt.Errorf("building: %w", err)
+	}
+	take := map[string]string{"router": router}
+	if router == "" {
+		tags, err := os.ReadFile(filepath.Join(root, "build", "tags"))
+		if err != nil {
+			return "", fmt.Errorf("building: %w", err)
+		}
+		say("building the router")
+		take["router"] = filepath.Join(built, "router")
+		err = goBuild(ctx, root, take["router"], "./cmd/router", "-tags", strings.Join(strings.Fields(string(tags)), ","), "-ldflags=-s -w")
+		if err != nil {
+			return "", err
+		}
+	}
+	for _, name := range stockPrograms {
+		say("building %s", name)
+		take[name] = filepath.Join(built, name)
+		if err := goBuild(ctx, root, take[name], "tailscale.com/cmd/"+name); err != nil {
+			return "", err
+		}
+	}
+	for name, from := range take {
+		if err := copyProgram(from, filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+func goBuild(ctx context.Context, root, out, pkg string, flags ...string) error {
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-o", out}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+	cmd.Dir = root
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0") // as in the images
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", pkg, err, text)
+	}
+	return nil
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking go for the module: %w", err)
+	}
+	mod := strings.TrimSpace(string(out))
+	if mod == "" || mod == os.DevNull {
+		return "", errors.New("finding the module: not inside a checkout of it")
+	}
+	return filepath.Dir(mod), nil
+}
+
+func copyProgram(from, to string) error {
+	if from == to {
+		return nil
+	}
+	src, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copying a program: %w", err)
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return fmt.Errorf("copying a program: %w", err)
+	}
+	_, err = io.Copy(dst, src)
+	return errors.Join(err, dst.Close())
+}

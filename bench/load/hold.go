@@ -1,0 +1,74 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Hold opens flows, uses each once and leaves them open: they end with the
+// process.
+type Hold struct {
+	Network string // "tcp" or "udp", to an echo server
+	Address string
+	Count   int
+	Rate    float64 // new flows/s at most
+	Each    time.Duration
+}
+
+// held keeps the flows from the garbage collector, which would close them.
+var held struct {
+	sync.Mutex
+	conns []net.Conn
+}
+
+// Run implements [Generator].
+func (h Hold) Run(ctx context.Context) (Result, error) {
+	const atOnce = 200
+	var n notes
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	start := time.Now()
+	for i := range h.Count {
+		if n.failures() > h.Count/100 {
+			break // no use to go on
+		}
+		due := start.Add(time.Duration(float64(i) / h.Rate * float64(time.Second)))
+		time.Sleep(time.Until(due))
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			began := time.Now()
+			err := h.open(ctx)
+			n.add(time.Since(began), err)
+		})
+	}
+	wg.Wait()
+	return n.result(start), nil
+}
+
+func (h Hold) open(ctx context.Context) error {
+	d := net.Dialer{Timeout: h.Each, KeepAlive: -1}
+	c, err := d.DialContext(ctx, h.Network, h.Address)
+	if err != nil {
+		return err
+	}
+	held.Lock()
+	held.conns = append(held.conns, c)
+	held.Unlock()
+	if h.Network == "tcp" {
+		c.SetDeadline(time.Now().Add(h.Each))
+		return pingPong(c)
+	}
+	// A lost datagram is no lost flow.
+	for range 3 {
+		c.SetDeadline(time.Now().Add(h.Each / 3))
+		if err = pingPong(c); !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	return err
+}

@@ -1,0 +1,236 @@
+package load
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"subnetrouter/bench/target"
+)
+
+// FirstByte connects to an echo server again and again until one byte has come
+// back; the result's At is when.
+type FirstByte struct {
+	Address string
+	Every   time.Duration
+	Patience
+}
+
+// Patience bounds single attempts and the whole.
+type Patience struct {
+	Each  time.Duration
+	Total time.Duration
+}
+
+// Run implements [Generator].
+func (f FirstByte) Run(ctx context.Context) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.Total)
+	defer cancel()
+	start, first := time.Now(), make(chan time.Time, 1)
+	var last atomic.Value
+	tick := time.NewTicker(f.Every)
+	defer tick.Stop()
+	for {
+		go func() {
+			if err := ask(ctx, f.Address, f.Each); err != nil {
+				last.Store(err.Error())
+				return
+			}
+			select {
+			case first <- time.Now():
+			default:
+			}
+		}()
+		select {
+		case at := <-first:
+			return Result{Done: 1, Elapsed: at.Sub(start), At: at}, nil
+		case <-ctx.Done():
+			return Result{}, fmt.Errorf("no byte in %v; the last attempt: %v", f.Total, last.Load())
+		case <-tick.C:
+		}
+	}
+}
+
+// ask makes a connection, has one byte echoed and closes first.
+func ask(ctx context.Context, address string, patience time.Duration) error {
+	c, err := dial(ctx, address, patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return pingPong(c)
+}
+
+func dial(ctx context.Context, address string, patience time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: patience, KeepAlive: -1}
+	deadline := time.Now().Add(patience)
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err == nil {
+		c.SetDeadline(deadline)
+	}
+	return c, err
+}
+
+func pingPong(c net.Conn) error {
+	b := []byte{42}
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, b)
+	return err
+}
+
+// await reads a byte and the end, which the server makes.
+func await(ctx context.Context, address string, patience time.Duration) error {
+	c, err := dial(ctx, address, patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	got, err := io.ReadAll(c)
+	if err == nil && len(got) != 1 {
+		err = errors.New("the connection ended without its byte")
+	}
+	return err
+}
+
+// Stream moves bytes over some connections at once, up to a sink or down from
+// a source. Bytes counts what the far end has.
+type Stream struct {
+	Address string
+	Streams int
+	Down    bool
+	For     time.Duration
+}
+
+// Run implements [Generator].
+func (s Stream) Run(ctx context.Context) (Result, error) {
+	const connecting, draining = 10 * time.Second, 60 * time.Second
+	conns := make([]net.Conn, s.Streams)
+	for i := range conns {
+		c, err := dial(ctx, s.Address, connecting)
+		if err != nil {
+			return Result{}, err
+		}
+		defer c.Close()
+		conns[i] = c
+	}
+	start := time.Now()
+	end := start.Add(s.For)
+	var wg sync.WaitGroup
+	var total atomic.Int64
+	var n notes
+	for _, c := range conns {
+		c.SetDeadline(end.Add(draining))
+		wg.Go(func() {
+			move := up
+			if s.Down {
+				move = down
+			}
+			bytes, err := move(c, end)
+			total.Add(bytes)
+			n.add(0, err)
+		})
+	}
+	wg.Wait()
+	r := n.result(start)
+	r.Bytes = total.Load()
+	return r, nil
+}
+
+func up(c net.Conn, end time.Time) (bytes int64, err error) {
+	buf := make([]byte, target.Chunk)
+	c.SetWriteDeadline(end)
+	for err == nil {
+		_, err = c.Write(buf)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, err
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return 0, err
+	}
+	err = decodeCount(c, &bytes)
+	return bytes, err
+}
+
+func decodeCount(c net.Conn, bytes *int64) error {
+	if err := json.NewDecoder(c).Decode(bytes); err != nil {
+		return fmt.Errorf("reading the sink's count: %w", err)
+	}
+	return nil
+}
+
+func down(c net.Conn, end time.Time) (bytes int64, err error) {
+	buf := make([]byte, target.Chunk)
+	// A stream that stalls counts with what it got, in the same time as all.
+	c.SetReadDeadline(end)
+	for {
+		n, err := c.Read(buf)
+		bytes += int64(n)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return bytes, nil
+		}
+		if err != nil {
+			return bytes, err
+		}
+	}
+}
+
+// Connect makes connections one after the other, some at a time: to all
+// addresses in turn, each closed by the client, or (ServerCloses) by the server.
+type Connect struct {
+	Addresses    []string
+	ServerCloses bool
+	Workers      int
+	For, Each    time.Duration
+}
+
+// Run implements [Generator].
+func (c Connect) Run(ctx context.Context) (Result, error) {
+	one := ask
+	if c.ServerCloses {
+		one = await
+	}
+	var n notes
+	start := time.Now()
+	workers(ctx, c.Workers, c.For, func(w, i int) {
+		began := time.Now()
+		err := one(ctx, c.Addresses[(w+i)%len(c.Addresses)], c.Each)
+		n.add(time.Since(began), err)
+	})
+	return n.result(start), nil
+}
+
+// Burst makes all its connections at once.
+type Burst struct {
+	Address string
+	Count   int
+	Each    time.Duration
+}
+
+// Run implements [Generator].
+func (b Burst) Run(ctx context.Context) (Result, error) {
+	var n notes
+	var wg sync.WaitGroup
+	gun := make(chan struct{})
+	for range b.Count {
+		wg.Go(func() {
+			<-gun
+			began := time.Now()
+			err := ask(ctx, b.Address, b.Each)
+			n.add(time.Since(began), err)
+		})
+	}
+	start := time.Now()
+	close(gun)
+	wg.Wait()
+	return n.result(start), nil
+}

@@ -1,0 +1,193 @@
+// Command bench compares the router with what it replaces, the official
+// image's programs, and with plain kernel routing, on one machine and in
+// network namespaces without a way out. It needs root, iproute2 and Linux, and
+// writes a Markdown table.
+//
+// Every measurement has a router of its own, freshly started in a fresh
+// namespace and alone: what a subject's idle neighbour or its own past
+// (memory that came back late, connections in TIME-WAIT) would add is in no
+// number. The subjects take turns within each measurement, so that a slow
+// minute of the machine hits all of them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"subnetrouter/internal/tailnettest"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	if playRole(os.Args) {
+		return
+	}
+	o, err := parseOptions(os.Args[1:], os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the command's flags.
+type options struct {
+	scale    scale
+	rounds   int
+	groups   []string
+	match    *regexp.Regexp
+	subjects []subject
+	limits   limits
+	files    uint64
+	approve  tailnettest.ApproveWhen
+	router   string // "": built from this checkout
+	out      string
+}
+
+func parseOptions(args []string, stderr io.Writer) (o options, err error) {
+	var names []string
+	for _, s := range subjects {
+		names = append(names, s.name)
+	}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	rows := f.String("rows", strings.Join(groups(), ","), "groups of rows to measure")
+	match := f.String("match", "", "a `regexp`: only measurements with such a row")
+	chosen := f.String("subjects", strings.Join(names, ","), "what to measure")
+	isQuick := f.Bool("quick", false, "one short round, for a look")
+	f.IntVar(&o.rounds, "rounds", 0, "how often to measure all (default 3, with -quick 1)")
+	cgroups := f.String("cgroup", "", "limits for every router, such as 0.25cpu,512MiB")
+	f.Uint64Var(&o.files, "files", 20000, "open files that a process may have")
+	approve := f.String("approve", string(tailnettest.WhenReachable), "when routes are approved: when-reachable or at-once")
+	hangup := f.Duration("hangup", 0, "how long servers close first (default 6s, with -quick 3s)")
+	f.StringVar(&o.router, "router", "", "a router `binary` instead of this checkout's")
+	f.StringVar(&o.out, "o", "", "a `file` for the table, besides standard output")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("reading arguments: %q is no flag", f.Arg(0))
+	}
+	o.scale = full
+	if *isQuick {
+		o.scale = quick
+	}
+	if o.rounds == 0 {
+		o.rounds = 3
+		if *isQuick {
+			o.rounds = 1
+		}
+	}
+	if *hangup > 0 {
+		o.scale.hangup = *hangup
+	}
+	if o.groups, err = choose("-rows", *rows, groups()); err != nil {
+		return o, err
+	}
+	if o.match, err = regexp.Compile(*match); err != nil {
+		return o, fmt.Errorf("reading -match: %w", err)
+	}
+	picked, err := choose("-subjects", *chosen, names)
+	if err != nil {
+		return o, err
+	}
+	for _, s := range subjects {
+		if slices.Contains(picked, s.name) {
+			o.subjects = append(o.subjects, s)
+		}
+	}
+	if o.limits, err = parseLimits(*cgroups); err != nil {
+		return o, err
+	}
+	o.approve = tailnettest.ApproveWhen(*approve)
+	var now unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil {
+		o.files = min(o.files, now.Max)
+	}
+	return o, nil
+}
+
+func choose(name, text string, known []string) ([]string, error) {
+	list := strings.Split(text, ",")
+	for _, word := range list {
+		if !slices.Contains(known, word) {
+			return nil, fmt.Errorf("reading %s: %q is none of %s", name, word, strings.Join(known, ", "))
+		}
+	}
+	return list, nil
+}
+
+// run measures and writes the table: what there is of it, too, when ctx ends.
+func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root")
+	}
+	facts := machineFacts(ctx, o)
+	began := time.Now()
+	say := func(format string, args ...any) {
+		fmt.Fprintf(stderr, "%6s  %s\n", time.Since(began).Round(time.Second), fmt.Sprintf(format, args...))
+	}
+	if err := adoptOrphans(); err != nil {
+		return err
+	}
+	s := newScope(ctx)
+	defer s.close()
+	binaries, err := buildBinaries(ctx, s, o.router, say)
+	if err != nil {
+		return err
+	}
+	if o.limits != (limits{}) {
+		probe := newScope(ctx)
+		_, err := newCgroup(probe, "subnetrouter-bench-probe", o.limits)
+		probe.close()
+		if err != nil {
+			say("no limits, as they cannot be had here: %v", err)
+			facts = append(facts, "No cgroup could be made: "+err.Error())
+			o.limits = limits{}
+		}
+	}
+	say("building the network")
+	w, err := newWorld(s, o, binaries)
+	if err != nil {
+		return err
+	}
+	var list []trial
+	for _, t := range trials(o.scale) {
+		if slices.Contains(o.groups, t.group) && slices.ContainsFunc(t.rows, func(r row) bool { return o.match.MatchString(r.name) }) {
+			list = append(list, t)
+		}
+	}
+	r := measureAll(ctx, w, o, list, say)
+	facts = append(facts, "Took "+time.Since(began).Round(time.Second).String())
+	if ctx.Err() != nil {
+		facts = append(facts, "**Interrupted: this is a part of it**")
+	}
+	if o.out != "" {
+		file, err := os.Create(o.out)
+		if err != nil {
+			return fmt.Errorf("writing the table: %w", err)
+		}
+		defer file.Close()
+		stdout = io.MultiWriter(stdout, file)
+	}
+	return errors.Join(r.write(stdout, facts), context.Cause(ctx))
+}

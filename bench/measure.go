@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// measureAll runs every trial on every subject in every round. A failure is one
+// subject's, in one trial; an interrupt ends it all early.
+func measureAll(ctx context.Context, w *world, o options, list []trial, say func(string, ...any)) *report {
+	out := newReport(o.rounds, o.subjects, list)
+	for round := range o.rounds {
+		starts := map[string][]float64{}
+		for i, t := range list {
+			for j := range o.subjects {
+				// Who comes first changes from round to round.
+				s := o.subjects[(j+round)%len(o.subjects)]
+				if s.name == plain && t.noPlain {
+					continue
+				}
+				if ctx.Err() != nil {
+					return out
+				}
+				say("round %d of %d, %d of %d: %s: %s", round+1, o.rounds, i+1, len(list), t.rows[0].name, s.name)
+				took, err := measureOne(ctx, w, s, t, out, round)
+				if err != nil && ctx.Err() == nil {
+					say("failed: %v", err)
+				}
+				if took > 0 && !t.withAWS {
+					starts[s.name] = append(starts[s.name], took.Seconds())
+				}
+			}
+		}
+		for name, list := range starts {
+			out.add(startRow, name, round, median(list), nil)
+		}
+	}
+	return out
+}
+
+// measureOne returns how long the start took, if there was one.
+func measureOne(parent context.Context, w *world, s subject, t trial, out *report, round int) (started time.Duration, err error) {
+	// Longer than any trial that still gets somewhere.
+	const most = 3 * time.Minute
+	ctx, cancel := context.WithTimeoutCause(parent, most, fmt.Errorf("it took longer than %v", most))
+	defer cancel()
+	noted := map[string]bool{}
+	m := &measurement{world: w, record: func(row string, value float64, err error) {
+		noted[row] = true
+		out.add(row, s.name, round, value, err)
+	}}
+	defer func() {
+		if err == nil || parent.Err() != nil { // an interrupt is nobody's failure
+			return
+		}
+		for _, row := range t.rows {
+			if row.name != startRow && !noted[row.name] {
+				m.fail(row.name, err)
+			}
+		}
+	}()
+	m.r, err = w.start(ctx, s, t.withAWS)
+	if err != nil {
+		err = fmt.Errorf("starting: %w", err)
+		if !t.withAWS && parent.Err() == nil {
+			m.fail(startRow, err)
+		}
+		return 0, err
+	}
+	defer func() {
+		if stopped := w.stop(m.r); err == nil {
+			err = stopped
+		}
+	}()
+	if err := t.run(ctx, m); err != nil {
+		if m.r.proc != nil {
+			if ended := m.r.proc.alive(); ended != nil {
+				err = fmt.Errorf("%w; the router: %w", err, ended)
+			}
+		}
+		return m.r.firstByte, err
+	}
+	return m.r.firstByte, nil
+}

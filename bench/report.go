@@ -1,0 +1,228 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+)
+
+// report collects what was measured and writes the table.
+type report struct {
+	rounds   int
+	subjects []subject
+	rows     []row
+	values   map[cell][]float64 // by round; NaN: none
+	failures map[cell][]string
+}
+
+type cell struct{ row, subject string }
+
+func newReport(rounds int, subjects []subject, list []trial) *report {
+	r := &report{rounds: rounds, subjects: subjects, values: map[cell][]float64{}, failures: map[cell][]string{}}
+	for _, t := range list {
+		for _, row := range t.rows {
+			if !slices.Contains(r.rows, row) {
+				r.rows = append(r.rows, row)
+			}
+		}
+	}
+	return r
+}
+
+func (r *report) add(row, subject string, round int, value float64, err error) {
+	c := cell{row, subject}
+	if err != nil {
+		r.failures[c] = append(r.failures[c], err.Error())
+		return
+	}
+	if r.values[c] == nil {
+		r.values[c] = slices.Repeat([]float64{math.NaN()}, r.rounds)
+	}
+	r.values[c][round] = value
+}
+
+// has reports whether a round has a value for the row.
+func (r *report) has(row, subject string, round int) bool {
+	v := r.values[cell{row, subject}]
+	return v != nil && !math.IsNaN(v[round])
+}
+
+// write writes Markdown: a median for every subject, the median of the ratios
+// within each round, and how far both spread.
+func (r *report) write(w io.Writer, facts []string) error {
+	var b strings.Builder
+	b.WriteString("# Benchmark\n\n")
+	for _, f := range facts {
+		fmt.Fprintf(&b, "- %s\n", f)
+	}
+	fmt.Fprintf(&b, "- %s; a value is the median, ± half of the range in percent of it; a ratio is the median of the rounds' own, with the range\n", plural(r.rounds, "round"))
+	b.WriteString("- CPU and memory are those of the router's processes (stock: both); what the kernel does by itself, as in kernel mode, is nobody's\n\n")
+
+	head := []string{"measure", "unit"}
+	for _, s := range r.subjects {
+		head = append(head, s.name)
+	}
+	compared := r.compared()
+	for _, p := range compared {
+		head = append(head, "ours/stock, "+p.name)
+		if p.name == "userspace" {
+			head = append(head, "target")
+		}
+	}
+	line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
+	line(head)
+	line(slices.Repeat([]string{"---"}, len(head)))
+	var notes []string
+	for _, row := range r.rows {
+		if !r.measured(row) {
+			continue
+		}
+		cells := []string{row.name, row.unit}
+		for _, s := range r.subjects {
+			text, note := r.cell(cell{row.name, s.name})
+			if note != "" {
+				i := slices.Index(notes, note)
+				if i < 0 {
+					i, notes = len(notes), append(notes, note)
+				}
+				text += fmt.Sprintf(" [%d]", i+1)
+			}
+			cells = append(cells, text)
+		}
+		for _, p := range compared {
+			ratios := r.ratios(row.name, p.ours, p.stock)
+			cells = append(cells, spreadOf(ratios))
+			if p.name == "userspace" {
+				cells = append(cells, row.verdict(ratios))
+			}
+		}
+		line(cells)
+	}
+	if len(notes) > 0 {
+		b.WriteByte('\n')
+	}
+	for i, n := range notes {
+		fmt.Fprintf(&b, "[%d] %s\n\n", i+1, n)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// measured reports whether the row was come to: an interrupt leaves some out.
+func (r *report) measured(row row) bool {
+	return slices.ContainsFunc(r.subjects, func(s subject) bool {
+		c := cell{row.name, s.name}
+		return r.values[c] != nil || r.failures[c] != nil
+	})
+}
+
+func (r *report) compared() (list []struct{ name, ours, stock string }) {
+	chosen := func(name string) bool {
+		return slices.ContainsFunc(r.subjects, func(s subject) bool { return s.name == name })
+	}
+	for _, p := range pairs {
+		if chosen(p.ours) && chosen(p.stock) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func (r *report) cell(c cell) (text, note string) {
+	values := there(r.values[c])
+	failed := r.failures[c]
+	if len(failed) > 0 {
+		why := strings.Join(slices.Compact(slices.Sorted(slices.Values(failed))), "; ")
+		note = fmt.Sprintf("%s failed in %d of %s: %s", c.subject, len(failed), plural(r.rounds, "round"), oneLine(why))
+	}
+	switch {
+	case len(values) > 0:
+		text = number(median(values))
+		if half := (slices.Max(values) - slices.Min(values)) / 2; len(values) > 1 && median(values) != 0 {
+			text += fmt.Sprintf(" ±%.0f%%", 100*half/math.Abs(median(values)))
+		}
+	case len(failed) > 0:
+		text = "failed"
+	default:
+		text = "–"
+	}
+	return text, note
+}
+
+func (r *report) ratios(row, ours, stock string) (list []float64) {
+	a, b := r.values[cell{row, ours}], r.values[cell{row, stock}]
+	if a == nil || b == nil {
+		return nil
+	}
+	for i := range a {
+		if !math.IsNaN(a[i]) && !math.IsNaN(b[i]) && b[i] != 0 {
+			list = append(list, a[i]/b[i])
+		}
+	}
+	return list
+}
+
+func (w row) verdict(ratios []float64) string {
+	if w.most == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("≤ %g", w.most)
+	if len(ratios) == 0 {
+		return text
+	}
+	if median(ratios) <= w.most {
+		return text + " met"
+	}
+	return text + " **missed**"
+}
+
+func there(values []float64) []float64 {
+	return slices.DeleteFunc(slices.Clone(values), math.IsNaN)
+}
+
+// median expects values.
+func median(values []float64) float64 {
+	s := slices.Sorted(slices.Values(values))
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+}
+
+func spreadOf(ratios []float64) string {
+	switch len(ratios) {
+	case 0:
+		return "–"
+	case 1:
+		return fmt.Sprintf("%.2f", ratios[0])
+	}
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(ratios), slices.Min(ratios), slices.Max(ratios))
+}
+
+// number keeps three digits or all before the point.
+func number(v float64) string {
+	switch a := math.Abs(v); {
+	case a == 0 || a >= 100:
+		return count(int(math.Round(v)))
+	case a >= 10:
+		return fmt.Sprintf("%.1f", v)
+	default:
+		return fmt.Sprintf("%.2f", v)
+	}
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// oneLine keeps a note out of the table's way.
+func oneLine(text string) string {
+	const most = 500
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > most {
+		text = text[:most] + " …"
+	}
+	return text
+}

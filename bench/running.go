@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"time"
+
+	"subnetrouter/bench/load"
+	"subnetrouter/bench/target"
+	"subnetrouter/internal/netnstest"
+)
+
+// running is a subject at work.
+type running struct {
+	subject
+	scope             *scope
+	name              string // unique, as a host name
+	host              *netnstest.Host
+	dir               string
+	internetIP, vpcIP netip.Addr
+
+	proc      *process // nil: plain
+	pids      []int
+	firstByte time.Duration // from exec to the first byte through the route
+}
+
+// start runs a subject until a byte went through it to the VPC and back, over
+// the direct path.
+func (w *world) start(ctx context.Context, s subject, withAWS bool) (_ *running, err error) {
+	w.started++
+	n := byte(10 + w.started%240)
+	r := &running{
+		subject: s, scope: newScope(ctx),
+		name:       fmt.Sprintf("%s-%d", s.name, w.started),
+		internetIP: netip.AddrFrom4([4]byte{192, 168, 77, n}),
+		vpcIP:      netip.AddrFrom4([4]byte{10, 0, 1, n}),
+	}
+	defer func() {
+		if err != nil {
+			w.stop(r)
+		}
+	}()
+	var cmd *exec.Cmd
+	failed := try(func() { cmd, err = w.prepare(r, withAWS) })
+	if failed != nil || err != nil {
+		return nil, fmt.Errorf("preparing the router's host: %w", firstOf(failed, err))
+	}
+	if cmd == nil { // plain
+		_, err := w.load(ctx, knock())
+		return r, err
+	}
+	text, err := load.Encode(knock())
+	if err != nil {
+		return nil, err
+	}
+	knocking, err := w.beginRole(w.client, "load", text)
+	if err != nil {
+		return nil, err
+	}
+	defer knocking.close()
+	// The client sends before there is a route, as clients do.
+	if err := w.sleep(100 * time.Millisecond); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	if r.proc, err = startProcess(r.scope, cmd); err != nil {
+		return nil, err
+	}
+	first, err := knocking.wait(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("awaiting the first byte: %w; the router: %v, saying: %s", err, r.proc.alive(), r.proc.said.last())
+	}
+	r.firstByte = first.At.Sub(began)
+	if err := w.awaitDirect(ctx, r.name); err != nil {
+		return nil, fmt.Errorf("awaiting the direct path: %w", err)
+	}
+	r.pids = family(r.proc.cmd.Process.Pid)
+	return r, nil
+}
+
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func knock() load.Generator {
+	return load.FirstByte{
+		Address: at(target.EchoPort), Every: 20 * time.Millisecond,
+		Patience: load.Patience{Each: 5 * time.Second, Total: patience},
+	}
+}
+
+// prepare makes the router's host and the command to run there.
+func (w *world) prepare(r *running, withAWS bool) (cmd *exec.Cmd, err error) {
+	if r.dir, err = sharedDir(r.scope); err != nil {
+		return nil, err
+	}
+	r.host = netnstest.New(r.scope).Host(fmt.Sprintf("router%d", w.started))
+	w.internet.Plug(r.host, "eth0", r.internetIP.String()+"/24")
+	w.vpcSwitch.Plug(r.host, "eth1", r.vpcIP.String()+"/24")
+	r.host.IP("route", "add", vpcCIDR.String(), "via", gatewayIP)
+	// What container runtimes give, so that ICMP needs no capability.
+	r.host.Sysctl("net.ipv4.ping_group_range", "0 2147483647")
+	if r.subject.start == nil {
+		return nil, w.routePlainly(r)
+	}
+	cmd, err = r.subject.start(w, r, withAWS)
+	if err != nil {
+		return nil, err
+	}
+	var group *cgroup
+	if w.limits != (limits{}) {
+		if group, err = newCgroup(r.scope, "subnetrouter-bench-"+r.name, w.limits); err != nil {
+			return nil, err
+		}
+	}
+	return group.wrap(cmd, w.files), nil
+}
+
+// stop ends a subject at once and waits for the client to forget it.
+func (w *world) stop(r *running) error {
+	r.scope.close()
+	if r.proc == nil {
+		return nil
+	}
+	// Not the run's context: a node is to go even after a Ctrl-C.
+	ctx := context.WithoutCancel(r.scope.ctx)
+	w.control.DeleteNode(ctx, r.name) // unless it never joined
+	return w.poll("the client to forget the router", patience, w.routeGone)
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"subnetrouter/bench/load"
+	"subnetrouter/internal/netnstest"
+)
+
+func TestMain(m *testing.M) {
+	if playRole(os.Args) { // the benchmark runs itself in namespaces
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestSmoke measures next to nothing, but all the way: from building the
+// programs to a table with numbers in it, and with nothing left behind.
+func TestSmoke(t *testing.T) {
+	netnstest.Require(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a first build compiles for minutes
+	defer cancel()
+	o, err := parseOptions([]string{"-quick", "-rows", "start,dns,ping", "-match", "key and routes|kept|ping", "-subjects", "ours-userspace,stock-userspace,plain"}, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.scale.dns, o.scale.pings, o.scale.atOnce = 200*time.Millisecond, 3, 5
+	var out bytes.Buffer
+	if err := run(ctx, o, &out, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	const n = `[0-9.,]+`
+	for _, want := range []string{
+		`\| start to first byte, key and routes given \| s \| ` + n + ` \| ` + n + ` \| – \| ` + n + ` \| ≤ 0.8 `,
+		`\| DNS, 5 kept sockets: rate \| 1/s \| ` + n + ` \| ` + n + ` \| ` + n + ` \| ` + n + ` \|`,
+		`\| DNS, 5 kept sockets: CPU per query \| µs \| ` + n + ` \| ` + n + ` \| – \|`,
+		`\| ping: p50 \| ms \| ` + n + ` \| ` + n + ` \| ` + n + ` \|`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out.String()) {
+			t.Errorf("no line matches %s", want)
+		}
+	}
+	if strings.Contains(out.String(), "failed") || t.Failed() {
+		t.Errorf("the table:\n%s", &out)
+	}
+	if left := family(os.Getpid()); len(left) > 1 {
+		t.Errorf("processes are left: %v", left)
+	}
+}
+
+func TestLoadSurvivesEncoding(t *testing.T) {
+	want := load.Hold{Network: "udp", Address: "10.0.3.1:7", Count: 3, Rate: 2.5, Each: time.Second}
+	text, err := load.Encode(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := load.Decode(text)
+	if err != nil || got != load.Generator(want) {
+		t.Errorf("Decode(%s) = %+v, %v; want %+v", text, got, err, want)
+	}
+}

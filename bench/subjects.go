@@ -1,0 +1,148 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/netnstest"
+	"subnetrouter/internal/tailnettest"
+)
+
+// subject is a way to get packets from the client to the VPC.
+type subject struct {
+	name   string
+	kernel bool // forwards in the kernel
+	start  func(w *world, r *running, withAWS bool) (*exec.Cmd, error)
+}
+
+// plain is kernel routing without a VPN, the limit for all others.
+const plain = "plain"
+
+var subjects = []subject{
+	{"ours-userspace", false, ours("userspace")},
+	{"stock-userspace", false, stock("true")},
+	{"ours-kernel", true, ours("kernel")},
+	{"stock-kernel", true, stock("false")},
+	{plain, true, nil},
+}
+
+// pairs are compared: the first by the second.
+var pairs = []struct{ name, ours, stock string }{
+	{"userspace", "ours-userspace", "stock-userspace"},
+	{"kernel", "ours-kernel", "stock-kernel"},
+}
+
+// systemPath is what a container's PATH has, for setpriv, iptables and ping.
+const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// ours is the router as shipped: in userspace mode as its image's user and
+// without capabilities, as on Fargate.
+func ours(mode string) func(*world, *running, bool) (*exec.Cmd, error) {
+	return func(w *world, r *running, withAWS bool) (*exec.Cmd, error) {
+		env := append(tailnettest.Env(),
+			"PATH="+systemPath,
+			"ROUTER_CONTROL_URL="+w.control.ControlURL(),
+			"ROUTER_HOSTNAME="+r.name,
+			"ROUTER_MODE="+mode,
+			"ROUTER_SOCKET="+filepath.Join(r.dir, "router.sock"),
+			"ROUTER_DRAIN_TIMEOUT=1s",
+		)
+		if withAWS || w.limits.memoryMiB > 0 {
+			// ECS tells a task its limits; its cgroup cannot be seen here.
+			metadata, err := w.startMetadata(r)
+			if err != nil {
+				return nil, err
+			}
+			env = append(env, "ECS_CONTAINER_METADATA_URI_V4="+metadata.URI())
+		}
+		if withAWS {
+			env = append(env,
+				"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/role",
+				"AWS_REGION="+region,
+				"AWS_ENDPOINT_URL="+w.aws.URL(),
+				"ROUTER_AUTH_SECRET="+secretName,
+			)
+		} else {
+			env = append(env, "TS_AUTHKEY="+routerKey, "ROUTER_ROUTES="+vpcCIDR.String())
+		}
+		args := []string{w.binary("router")}
+		if mode == "userspace" {
+			args = append([]string{"setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, args...)
+		}
+		return w.command(r.host, env, args...), nil
+	}
+}
+
+// containerCapabilities are those that Docker and ECS give a container's root
+// unless told otherwise.
+const containerCapabilities = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap"
+
+// stock is what the official image runs: containerboot, which starts tailscaled
+// and runs tailscale, with state in memory and, in userspace mode, as root with
+// a container's capabilities.
+func stock(userspace string) func(*world, *running, bool) (*exec.Cmd, error) {
+	return func(w *world, r *running, _ bool) (*exec.Cmd, error) {
+		env := append(tailnettest.Env(),
+			"PATH="+w.binaries+":"+systemPath,
+			"TS_USERSPACE="+userspace,
+			"TS_AUTHKEY="+routerKey,
+			"TS_ROUTES="+vpcCIDR.String(),
+			"TS_HOSTNAME="+r.name,
+			"TS_EXTRA_ARGS=--login-server="+w.control.ControlURL(),
+			"TS_SOCKET="+filepath.Join(r.dir, "tailscaled.sock"),
+			// In the image this is /tmp, of which there is only one here.
+			"TS_TAILSCALED_EXTRA_ARGS=--statedir="+r.dir,
+		)
+		args := []string{w.binary("containerboot")}
+		if userspace == "true" {
+			args = append([]string{"setpriv", "--inh-caps=-all", "--bounding-set=" + containerCapabilities}, args...)
+		}
+		return w.command(r.host, env, args...), nil
+	}
+}
+
+// command is a command in the host's namespace with this environment only.
+func (w *world) command(h *netnstest.Host, env []string, args ...string) *exec.Cmd {
+	// Killed with all that it started by its scope, not by a context.
+	cmd := h.Command(w.scope.detached(), args[0], args[1:]...)
+	cmd.Env = env
+	return cmd
+}
+
+func (w *world) startMetadata(r *running) (m *awstest.Metadata, err error) {
+	r.host.Address("lo", metadataIP+"/32")
+	err = r.host.Do(func() error {
+		m, err = awstest.NewMetadata(metadataIP+":80", awstest.Task{
+			Region: region, Family: "bench", CPU: w.limits.cpus, MemoryMiB: w.limits.memoryMiB, MAC: routerMAC,
+			IPv4: []netip.Addr{r.vpcIP}, IPv4Subnet: netip.PrefixFrom(r.vpcIP, 24).Masked(),
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.scope.Cleanup(func() { m.Close() })
+	return m, nil
+}
+
+// routePlainly makes the host a router without a VPN.
+func (w *world) routePlainly(r *running) error {
+	r.host.Sysctl("net.ipv4.ip_forward", "1")
+	w.client.IP("route", "replace", vpcCIDR.String(), "via", r.internetIP.String())
+	r.scope.Cleanup(func() { exec.Command("ip", "-n", w.clientNS, "route", "delete", vpcCIDR.String()).Run() })
+	w.vpc.IP("route", "replace", internetCIDR.String(), "via", r.vpcIP.String())
+	return nil
+}
+
+// sharedDir is a folder that a router without rights can write to.
+func sharedDir(s *scope) (string, error) {
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return "", err
+	}
+	s.Cleanup(func() { os.RemoveAll(dir) })
+	return dir, os.Chmod(dir, 0o777)
+}

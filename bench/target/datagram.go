@@ -1,0 +1,35 @@
+package target
+
+import "net"
+
+func echo(c *net.UDPConn) {
+	buf := make([]byte, 65535)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		c.WriteToUDPAddrPort(buf[:n], from)
+	}
+}
+
+// answerRecord is an A record for the name in the question: 10.0.3.4, 60 s.
+var answerRecord = []byte{0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 3, 4}
+
+// answerDNS takes every datagram for a query with one question and no more.
+func answerDNS(c *net.UDPConn) {
+	const headerLen = 12
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf[:len(buf)-len(answerRecord)])
+		if err != nil {
+			return
+		}
+		if n < headerLen {
+			continue
+		}
+		buf[2] |= 0x80 // a response
+		buf[7] = 1     // with one answer
+		c.WriteToUDPAddrPort(append(buf[:n], answerRecord...), from)
+	}
+}

@@ -1,0 +1,163 @@
+// Package target is what the benchmark reaches behind a router: the servers of
+// a VPC, which count what came through.
+package target
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The services, by port. TCP ones listen on every address.
+const (
+	EchoPort   = 7    // TCP and UDP: what comes goes back
+	DNSPort    = 53   // UDP: every name is an address
+	SinkPort   = 5001 // TCP: reads to the end, answers with the count
+	SourcePort = 5002 // TCP: sends until the client closes
+	HangupPort = 5003 // TCP: sends a byte and closes first
+	FloodPort  = 5004 // UDP: counts what comes, and sends what is asked for
+	tallyPort  = 5005 // TCP, not through the router: what FloodPort has counted
+)
+
+// Chunk is what bulk streams write at once, in bytes.
+const Chunk = 128 << 10
+
+// TallyAddress is where [AskTally] is answered, inside the VPC.
+const TallyAddress = "127.0.0.1:5005"
+
+// Servers are the running servers of one address.
+type Servers struct {
+	closers []io.Closer
+	floods  floods
+}
+
+// Start runs all services; those of UDP at address only, as a socket for every
+// address may answer with another one.
+func Start(address string) (*Servers, error) {
+	s := &Servers{floods: floods{seen: map[uint64]*Seen{}, tally: map[uint64]*Tally{}}}
+	for port, serve := range map[int]func(net.Conn){
+		EchoPort:   echoStream,
+		SinkPort:   sink,
+		SourcePort: source,
+		HangupPort: func(c net.Conn) { c.Write([]byte{1}) },
+		tallyPort:  s.floods.answer,
+	} {
+		if err := s.tcp(port, serve); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	for port, answer := range map[int]func(*net.UDPConn){
+		EchoPort:  echo,
+		DNSPort:   answerDNS,
+		FloodPort: s.floods.serve,
+	} {
+		if err := s.udp(address, port, answer); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close ends the listeners; connections end with the process.
+func (s *Servers) Close() error {
+	for _, c := range s.closers {
+		c.Close()
+	}
+	return nil
+}
+
+func (s *Servers) tcp(port int, serve func(net.Conn)) error {
+	// Deep enough a queue for the burst that is being measured (the kernel
+	// bounds it by net.core.somaxconn).
+	ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+	if err != nil {
+		return fmt.Errorf("listening for TCP: %w", err)
+	}
+	s.closers = append(s.closers, ln)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil { // out of open files, say, and only for now
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	return nil
+}
+
+func (s *Servers) udp(address string, port int, serve func(*net.UDPConn)) error {
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(address), Port: port})
+	if err != nil {
+		return fmt.Errorf("listening for UDP: %w", err)
+	}
+	Deepen(c)
+	s.closers = append(s.closers, c)
+	go serve(c)
+	return nil
+}
+
+// Deepen gives a socket queues that are not what is measured. Root may go past
+// net.core.rmem_max.
+func Deepen(c syscall.Conn) {
+	const size = 16 << 20
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+		unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size)
+	})
+}
+
+// echoStream does without io.Copy, which would splice through a pipe: two more
+// open files for each connection.
+func echoStream(c net.Conn) {
+	buf := make([]byte, 512)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// sink answers with the number of bytes once the client has no more.
+func sink(c net.Conn) {
+	n, err := io.CopyBuffer(io.Discard, onlyReader{c}, make([]byte, Chunk))
+	if err == nil {
+		json.NewEncoder(c).Encode(n)
+	}
+}
+
+// onlyReader hides what would make io.CopyBuffer leave the buffer unused.
+type onlyReader struct{ io.Reader }
+
+func source(c net.Conn) {
+	buf := make([]byte, Chunk)
+	for {
+		if _, err := c.Write(buf); err != nil {
+			return
+		}
+	}
+}

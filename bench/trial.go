@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"subnetrouter/bench/load"
+)
+
+// row is a line of the table.
+type row struct {
+	name string
+	unit string
+	most float64 // what issue and README promise for userspace, ours to stock; 0: nothing
+}
+
+// trial measures some rows of one subject, freshly started.
+type trial struct {
+	group   string // by which it is chosen
+	rows    []row
+	withAWS bool // start with all look-ups, where a subject has any
+	noPlain bool // means nothing without a router process
+	run     func(ctx context.Context, m *measurement) error
+}
+
+// scale is how long and how much.
+type scale struct {
+	settle       time.Duration // before memory is read
+	bulk         time.Duration
+	connect      time.Duration
+	hangup       time.Duration
+	dns          time.Duration
+	flood        time.Duration
+	idleFlows    []int // ascending
+	udpFlows     int
+	flowRate     float64 // new UDP flows/s
+	bursts       []int
+	dnsRate      float64 // new sockets/s
+	udpRate      float64 // datagrams/s that every subject can follow
+	udpOverload  float64 // datagrams/s that none with a VPN can
+	pings        int
+	streams      []int
+	extraStarts  int
+	atOnce       int // workers
+	echoesAtOnce int
+}
+
+var (
+	full = scale{
+		settle: 2 * time.Second, bulk: 3 * time.Second, connect: 4 * time.Second, hangup: 6 * time.Second,
+		dns: 4 * time.Second, flood: 3 * time.Second,
+		idleFlows: []int{1000, 10000}, udpFlows: 10000, flowRate: 2500, bursts: []int{2000, 5000},
+		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 20, streams: []int{1, 8}, extraStarts: 2, atOnce: 50, echoesAtOnce: 50,
+	}
+	quick = scale{
+		settle: time.Second, bulk: 1500 * time.Millisecond, connect: 2 * time.Second, hangup: 3 * time.Second,
+		dns: 1500 * time.Millisecond, flood: time.Second,
+		idleFlows: []int{1000}, udpFlows: 2000, flowRate: 2500, bursts: []int{2000},
+		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 10, streams: []int{1, 8}, extraStarts: 1, atOnce: 50, echoesAtOnce: 50,
+	}
+)
+
+// trials lists all that is measured, in the order of the table.
+func trials(s scale) (list []trial) {
+	for _, more := range [][]trial{
+		startTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
+		burstTrials(s), dnsTrials(s), datagramTrials(s), pingTrials(s),
+	} {
+		list = append(list, more...)
+	}
+	return list
+}
+
+// groups lists what -rows chooses from.
+func groups() (list []string) {
+	for _, t := range trials(full) {
+		if !slices.Contains(list, t.group) {
+			list = append(list, t.group)
+		}
+	}
+	return list
+}
+
+// measurement is one trial of one subject in one round.
+type measurement struct {
+	*world
+	r      *running
+	record func(row string, value float64, err error)
+}
+
+func (m *measurement) plain() bool { return m.r.proc == nil }
+
+func (m *measurement) set(row string, value float64) { m.record(row, value, nil) }
+
+func (m *measurement) fail(row string, err error) { m.record(row, 0, err) }
+
+// setCPU records CPU time per unit, if it was anyone's.
+func (m *measurement) setCPU(row string, used time.Duration, unit time.Duration, n float64) {
+	if !m.plain() && n > 0 {
+		m.set(row, float64(used)/float64(unit)/n)
+	}
+}
+
+// cpu is the CPU time that the router needs while f runs.
+func (m *measurement) cpu(f func() error) (time.Duration, error) {
+	before := cpuOf(m.r.pids)
+	err := f()
+	return cpuOf(m.r.pids) - before, err
+}
+
+// loadCPU runs a generator and says what it cost the router.
+func (m *measurement) loadCPU(ctx context.Context, g load.Generator) (r load.Result, used time.Duration, err error) {
+	used, err = m.cpu(func() error {
+		r, err = m.load(ctx, g)
+		return err
+	})
+	return r, used, err
+}
+
+func (m *measurement) setMemory(row string, bytes int64) {
+	if !m.plain() {
+		m.set(row, mib(bytes))
+	}
+}
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+const gib = 1 << 30
+
+// noneDone is an error where nothing at all worked.
+func noneDone(r load.Result) error {
+	if r.Done > 0 {
+		return nil
+	}
+	return fmt.Errorf("none of %d worked: %s", r.Failed, r.Why)
+}
+
+func count(n int) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}

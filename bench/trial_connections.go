@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"subnetrouter/bench/load"
+	"subnetrouter/bench/target"
+)
+
+func connectionTrials(s scale) []trial {
+	return []trial{
+		connectionTrial(s, "client closes first", 0.6, load.Connect{
+			Addresses: everyHost(target.EchoPort), Workers: s.atOnce, For: s.connect, Each: 5 * time.Second,
+		}),
+		// One host and port, the client's default range of ports: those that the
+		// server has left in TIME-WAIT are soon used again.
+		connectionTrial(s, "server closes first, one host:port", 0, load.Connect{
+			Addresses: []string{at(target.HangupPort)}, ServerCloses: true, Workers: s.atOnce, For: s.hangup, Each: 3 * time.Second,
+		}),
+	}
+}
+
+func connectionTrial(s scale, how string, mostCPU float64, g load.Connect) trial {
+	what := fmt.Sprintf("new TCP connections, %d at a time, %s: ", s.atOnce, how)
+	rate, cpu := what+"rate", what+"CPU each"
+	p50, p99, failed := what+"p50", what+"p99", what+"failed"
+	group := "connect"
+	if g.ServerCloses {
+		group = "hangup"
+	}
+	return trial{
+		group: group,
+		rows: []row{{name: rate, unit: "1/s"}, {name: p50, unit: "ms"}, {name: p99, unit: "ms"},
+			{name: failed, unit: ""}, {name: cpu, unit: "µs", most: mostCPU}},
+		run: func(ctx context.Context, m *measurement) error {
+			r, used, err := m.loadCPU(ctx, g)
+			if err != nil {
+				return err
+			}
+			m.set(failed, float64(r.Failed))
+			if err := noneDone(r); err != nil {
+				return err
+			}
+			m.set(rate, r.PerSecond(float64(r.Done)))
+			m.set(p50, ms(r.P50))
+			m.set(p99, ms(r.P99))
+			m.setCPU(cpu, used, time.Microsecond, float64(r.Done))
+			return nil
+		},
+	}
+}
+
+func burstTrials(s scale) (list []trial) {
+	for _, n := range s.bursts {
+		what := fmt.Sprintf("burst of %s connections: ", count(n))
+		lost, p99, peak := what+"lost", what+"p99", what+"peak RSS"
+		list = append(list, trial{
+			group: "burst",
+			rows:  []row{{name: lost, unit: ""}, {name: p99, unit: "ms", most: 0.6}, {name: peak, unit: "MiB", most: 0.3}},
+			run: func(ctx context.Context, m *measurement) error {
+				if err := resetPeak(m.r.pids); err != nil {
+					return err
+				}
+				r, err := m.load(ctx, load.Burst{Address: at(target.EchoPort), Count: n, Each: 15 * time.Second})
+				if err != nil {
+					return err
+				}
+				m.set(lost, float64(r.Failed))
+				mem, err := memoryOf(m.r.pids)
+				if err != nil {
+					return err
+				}
+				m.setMemory(peak, mem.peak)
+				if err := noneDone(r); err != nil {
+					return err
+				}
+				m.set(p99, ms(r.P99))
+				return nil
+			},
+		})
+	}
+	return list
+}
