@@ -97,11 +97,28 @@ func printStatus(w io.Writer, s ops.Status) {
 		}
 	}
 	fmt.Fprintf(w, "addresses: %s\n", strings.Join(s.Node.IPs, " "))
-	fmt.Fprintf(w, "flows: %d tcp, %d udp\n\n", s.Flows.TCP, s.Flows.UDP)
+	fmt.Fprintf(w, "flows: %d tcp, %d udp (at most %d)\n\n", s.Flows.TCP, s.Flows.UDP, s.Flows.Limit)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "ROUTE\tSTATE\tSOURCE")
 	for _, r := range s.Routes {
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Prefix, routeState(r), r.Source)
+	}
+	tw.Flush()
+	printFlows(w, s.Flows)
+}
+
+// shownFlows is how many flows `router status` shows; --json has more.
+const shownFlows = 10
+
+func printFlows(w io.Writer, flows ops.Flows) {
+	if len(flows.Live) == 0 {
+		return
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "\nFLOW\tTARGET\tTO VPC\tTO TAILNET\tFOR")
+	for _, f := range flows.Live[:min(len(flows.Live), shownFlows)] {
+		fmt.Fprintf(tw, "%s %s\t%s\t%d\t%d\t%s\n", f.Protocol, orDefault(f.Node, f.Client), f.Target,
+			f.ToVPCBytes, f.ToTailnetBytes, time.Since(f.Opened).Round(time.Second))
 	}
 	tw.Flush()
 }

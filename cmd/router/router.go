@@ -26,6 +26,7 @@ type router struct {
 	registry  *prometheus.Registry
 	bootstrap *startup
 	forward   *forward.Forwarder
+	flowLog   *flowLog                     // nil unless asked for
 	node      atomic.Pointer[tailnet.Node] // nil while the engine comes up
 	draining  atomic.Bool
 	overdue   atomic.Bool // not ready when the boot timeout passed
@@ -43,12 +44,21 @@ func newRouter(cfg config.Config, log *slog.Logger) (*router, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.forward, err = forward.New(forward.Config{
-		Resolve:    resolveTarget,
-		Deny:       func(target netip.AddrPort) bool { return neverReached(target) || own.is(target) },
-		Registerer: r.registry,
-		Logger:     log,
-	})
+	limitMemory(0, log) // the metadata may yet know of less
+	data := forward.Config{
+		Resolve:         resolveTarget,
+		Deny:            func(target netip.AddrPort) bool { return neverReached(target) || own.is(target) },
+		KeepAlive:       cfg.KeepAlive,
+		MaxFlows:        cfg.MaxFlows,
+		MaxFlowsPerPeer: cfg.MaxFlowsPerPeer,
+		Registerer:      r.registry,
+		Logger:          log,
+	}
+	if cfg.FlowLog {
+		r.flowLog = newFlowLog(log, r.registry, r.whoIs)
+		data.Finished = r.flowLog.finished
+	}
+	r.forward, err = forward.New(data)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +108,23 @@ func (r *router) join(ctx context.Context) error {
 		return nil
 	}
 	return r.node.Load().Join(tailnet.Identity{Hostname: hostname})
+}
+
+func (r *router) whoIs(addr netip.Addr) tailnet.Peer {
+	if node := r.node.Load(); node != nil {
+		return node.WhoIs(addr)
+	}
+	return tailnet.Peer{}
+}
+
+// fitMemory fits the limits to what the task metadata says of its memory: on
+// Fargate no control group of the container tells.
+func (r *router) fitMemory(ctx context.Context) error {
+	place, err := r.bootstrap.awaitPlace(ctx)
+	if err == nil && limitMemory(place.Limits.MemoryMiB, r.log) {
+		r.forward.Relimit()
+	}
+	return nil
 }
 
 // keepRoutes advertises what the look-ups find, now and whenever it changes.

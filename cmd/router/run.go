@@ -54,6 +54,9 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	group.Go(func() error { return server.Serve(serving) })
+	if r.flowLog != nil {
+		group.Go(func() error { return r.flowLog.run(serving) })
+	}
 	if cfg.DebugListen != "" {
 		group.Go(func() error { return serveDebug(serving, cfg.DebugListen, log) })
 	}
@@ -62,6 +65,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err := r.startNode(); err != nil {
 		return err
 	}
+	group.Go(func() error { return r.fitMemory(serving) })
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.keepRoutes(serving) })
 	group.Go(func() error { return r.watchBoot(serving) })

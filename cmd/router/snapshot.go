@@ -30,7 +30,7 @@ func (r *router) status() ops.Status {
 	if resolver := r.bootstrap.dns(); resolver != nil {
 		out.DNS = describeDNS(*resolver)
 	}
-	out.Flows.TCP, out.Flows.UDP = r.forward.Active()
+	out.Flows = r.describeFlows()
 	var node tailnet.Status
 	if n := r.node.Load(); n != nil {
 		mode, why := n.Mode()
@@ -42,6 +42,22 @@ func (r *router) status() ops.Status {
 		}
 	}
 	out.Routes = describeRoutes(routes, node)
+	return out
+}
+
+// liveFlows is how many flows /status lists.
+const liveFlows = 100
+
+func (r *router) describeFlows() ops.Flows {
+	limit := r.forward.Limit()
+	out := ops.Flows{Limit: limit.Flows, LimitPerPeer: limit.FlowsPerPeer, Live: []ops.Flow{}}
+	out.TCP, out.UDP = r.forward.Active()
+	for _, f := range r.forward.Flows(liveFlows) {
+		out.Live = append(out.Live, ops.Flow{
+			Protocol: f.Protocol, Client: f.Client.String(), Node: r.whoIs(f.Client.Addr()).Node, Target: f.Target.String(),
+			Opened: f.Opened, ToVPCBytes: f.ToVPCBytes, ToTailnetBytes: f.ToTailnetBytes,
+		})
+	}
 	return out
 }
 

@@ -118,26 +118,32 @@ func (s *startup) lookUpPlace(ctx context.Context) {
 	})
 }
 
-// hostname derives the node's name from the task's family. It waits for the
-// metadata for as long as a task may take to get its network.
-func (s *startup) hostname(ctx context.Context) string {
+// awaitPlace waits for the metadata for as long as a task may take to get its
+// network.
+func (s *startup) awaitPlace(ctx context.Context) (bootstrap.Place, error) {
 	const patience, pause = 20 * time.Second, time.Second
 	deadline := time.Now().Add(patience)
 	for {
 		place, err := s.boot.Place(ctx)
-		if err == nil {
-			return hostnameFrom(place.Family)
-		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			s.log.Warn("no task family to take the hostname from", "err", err, "hostname", defaultHostname,
-				"fix", "set ROUTER_HOSTNAME")
-			return defaultHostname
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return place, err
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// hostname derives the node's name from the task's family.
+func (s *startup) hostname(ctx context.Context) string {
+	place, err := s.awaitPlace(ctx)
+	if err != nil {
+		s.log.Warn("no task family to take the hostname from", "err", err, "hostname", defaultHostname,
+			"fix", "set ROUTER_HOSTNAME")
+		return defaultHostname
+	}
+	return hostnameFrom(place.Family)
 }
 
 const defaultHostname = "subnet-router"

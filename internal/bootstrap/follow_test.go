@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,9 +23,31 @@ import (
 // SDK's requests reach the handlers directly.
 type simulated struct {
 	*aws
-	applied []string // what was applied, each time
-	at      []time.Time
-	start   time.Time
+	start time.Time
+
+	mu       sync.Mutex
+	applieds []string // what was applied, each time
+	times    []time.Time
+}
+
+func (s *simulated) apply(ps []netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.applieds = append(s.applieds, fmt.Sprint(ps))
+	s.times = append(s.times, time.Now())
+}
+
+// applied is what was applied so far, at is when.
+func (s *simulated) applied() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.applieds)
+}
+
+func (s *simulated) at() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.times)
 }
 
 func (s *simulated) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -49,10 +72,7 @@ func follow(t *testing.T, sources string, every time.Duration, story func(t *tes
 		c := a.config(sources)
 		c.Transport = s
 		ctx, cancel := context.WithCancel(t.Context())
-		f := bootstrap.New(c).Follow(bootstrap.Follow{Every: every, Apply: func(ps []netip.Prefix) {
-			s.applied = append(s.applied, fmt.Sprint(ps))
-			s.at = append(s.at, time.Now())
-		}})
+		f := bootstrap.New(c).Follow(bootstrap.Follow{Every: every, Apply: s.apply})
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -73,7 +93,7 @@ func (s *simulated) vpc(cidrs ...string) {
 	s.Server.Update(func(w *awstest.World) { w.VPCs = []awstest.VPC{{ID: "vpc-0aaa", CIDRs: list}} })
 }
 
-func (s *simulated) last() string { return s.applied[len(s.applied)-1] }
+func (s *simulated) last() string { return s.applied()[len(s.applied())-1] }
 
 // pass lets look-ups happen: n intervals and what jitter may add.
 func pass(d time.Duration, n int) {
@@ -87,7 +107,7 @@ func TestFollowWithdrawsWhatIsMissingTwice(t *testing.T) {
 		// lookUp waits for exactly one more look-up.
 		lookUp := func() {
 			t.Helper()
-			for n := len(s.applied); len(s.applied) == n; {
+			for n := len(s.applied()); len(s.applied()) == n; {
 				time.Sleep(time.Second)
 				synctest.Wait()
 			}
@@ -168,10 +188,10 @@ func TestFollowCallsForADay(t *testing.T) {
 		s.Server.Update(surround)
 		time.Sleep(time.Hour) // the first look-ups fail until now
 		synctest.Wait()
-		before, looks := len(s.Calls()), len(s.applied)
+		before, looks := len(s.Calls()), len(s.applied())
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		looks = len(s.applied) - looks
+		looks = len(s.applied()) - looks
 		if looks < 285 || looks > 291 { // 288, with jitter of a tenth each
 			t.Errorf("%d look-ups in a day, want about 288", looks)
 		}
@@ -193,8 +213,8 @@ func TestFollowCallsForADay(t *testing.T) {
 			t.Errorf("calls %v, want only %v", perLook, want)
 		}
 		distinct := map[time.Duration]bool{}
-		for i := len(s.at) - looks + 1; i < len(s.at); i++ {
-			d := s.at[i].Sub(s.at[i-1])
+		for i := len(s.at()) - looks + 1; i < len(s.at()); i++ {
+			d := s.at()[i].Sub(s.at()[i-1])
 			distinct[d] = true
 			if d < every*9/10 || d > every*11/10 {
 				t.Errorf("%v between two look-ups", d)
@@ -245,10 +265,10 @@ func TestFollowOnlyEverAppliesWholeAnswers(t *testing.T) {
 			"slow": {Delay: time.Minute},
 		} {
 			s.Server.Fail("ec2:DescribeVpcs", failure)
-			n := len(s.applied)
+			n := len(s.applied())
 			pass(time.Minute, 10)
-			if len(s.applied) > n+1 || f.Now().Err == nil { // one may have been under way
-				t.Errorf("%s: %d applied, %v", name, len(s.applied)-n, f.Now().Err)
+			if len(s.applied()) > n+1 || f.Now().Err == nil { // one may have been under way
+				t.Errorf("%s: %d applied, %v", name, len(s.applied())-n, f.Now().Err)
 			}
 			s.Server.Fail("ec2:DescribeVpcs", awstest.Failure{})
 			pass(time.Minute, 3)
@@ -258,9 +278,9 @@ func TestFollowOnlyEverAppliesWholeAnswers(t *testing.T) {
 		}
 		// No CIDR at all is a failure, too.
 		s.vpc()
-		n := len(s.applied)
+		n := len(s.applied())
 		pass(time.Minute, 10)
-		if len(s.applied) != n || fmt.Sprint(f.Now().Routes.Advertise) != good {
+		if len(s.applied()) != n || fmt.Sprint(f.Now().Routes.Advertise) != good {
 			t.Errorf("without CIDRs: %v", f.Now().Routes.Advertise)
 		}
 	})

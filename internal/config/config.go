@@ -42,6 +42,7 @@ type Config struct {
 	FlowLog         bool
 	MaxFlows        int // 0 = derived from the memory limit
 	MaxFlowsPerPeer int // 0 = derived from MaxFlows
+	KeepAlive       time.Duration
 
 	LogLevel  slog.Level
 	LogFormat string // "json" or "text"

@@ -78,11 +78,12 @@
 //     1s to 1h. Above 110s is a warning: Fargate grants 120s at most. Default 60s.
 //   - ROUTER_PROBE (--probe): host:port list behind the router, which is not ready
 //     while they fail. Not yet supported.
-//   - ROUTER_FLOW_LOG (--flow-log): on for one line per flow. Default off. Not yet
-//     supported.
+//   - ROUTER_FLOW_LOG (--flow-log): on for one line per finished flow. Default off.
 //   - ROUTER_MAX_FLOWS (--max-flows), ROUTER_MAX_FLOWS_PER_PEER
-//     (--max-flows-per-peer): new flows beyond are refused. Default: from the
-//     memory limit. Not yet supported.
+//     (--max-flows-per-peer): new flows beyond are refused. Default: from memory and
+//     open files, and for one address of the tailnet half of all.
+//   - ROUTER_KEEPALIVE (--keepalive): silence after which both ends of a TCP
+//     connection are probed, 10s to 2h. Default 60s.
 //   - ROUTER_DEBUG_LISTEN (--debug-listen), or TS_DEBUG_ADDR_PORT: host:port of
 //     pprof, on the loopback address without a host. Default off.
 //   - ROUTER_LOG_LEVEL (--log-level): debug, info, warn or error. Default info.

@@ -11,9 +11,6 @@ var laterVariables = []struct {
 	{"TS_CLIENT_ID", "workload identity federation", func(c *Config) bool { return c.ClientID != "" }},
 	{"TS_AUDIENCE", "workload identity federation", func(c *Config) bool { return c.Audience != "" && c.ClientID == "" }},
 	{"ROUTER_PROBE", "probing", func(c *Config) bool { return c.Probes != nil }},
-	{"ROUTER_FLOW_LOG", "the flow log", func(c *Config) bool { return c.FlowLog }},
-	{"ROUTER_MAX_FLOWS", "a limit of your own", func(c *Config) bool { return c.MaxFlows != 0 }},
-	{"ROUTER_MAX_FLOWS_PER_PEER", "a limit of your own", func(c *Config) bool { return c.MaxFlowsPerPeer != 0 }},
 }
 
 // notYet reports the use of features that are still to come.

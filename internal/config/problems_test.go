@@ -82,6 +82,7 @@ ROUTER_PROBE: ":80" has no host: write host:port, such as 10.0.3.4:5432
 ROUTER_PROBE: element 3 is empty: remove the extra comma
 ROUTER_PROBE: "x:http" has a malformed port: write 1 to 65535 behind the colon`},
 		{"ROUTER_FLOW_LOG=yes", `ROUTER_FLOW_LOG: "yes" is not a choice: write off or on`},
+		{"ROUTER_KEEPALIVE=5s", `ROUTER_KEEPALIVE: "5s" is out of bounds: write 10s to 2h`},
 		{"ROUTER_MAX_FLOWS=0", `ROUTER_MAX_FLOWS: "0" is not a number from 1 to 10000000`},
 		{"ROUTER_MAX_FLOWS_PER_PEER=many", `ROUTER_MAX_FLOWS_PER_PEER: "many" is not a number from 1 to 10000000`},
 		{"ROUTER_DEBUG_LISTEN=6060", `ROUTER_DEBUG_LISTEN: "6060" is not host:port: write one such as :6060`},
@@ -196,9 +197,6 @@ func TestNotYet(t *testing.T) {
 		want string
 	}{
 		{[]string{"ROUTER_PROBE=10.0.3.4:5432,db.internal:5432,[fd12::1]:53"}, "ROUTER_PROBE: probing is not yet supported; remove it"},
-		{[]string{"ROUTER_FLOW_LOG=on"}, "ROUTER_FLOW_LOG: the flow log is not yet supported; remove it"},
-		{[]string{"ROUTER_MAX_FLOWS=5"}, "ROUTER_MAX_FLOWS: a limit of your own is not yet supported; remove it"},
-		{[]string{"ROUTER_MAX_FLOWS=5", "ROUTER_MAX_FLOWS_PER_PEER=6"}, "ROUTER_MAX_FLOWS: a limit of your own is not yet supported; remove it\nROUTER_MAX_FLOWS_PER_PEER: a limit of your own is not yet supported; remove it"},
 		{[]string{"ROUTER_AUTH_SECRET= ", "TS_CLIENT_ID=a"}, "TS_CLIENT_ID" + wif},
 		{[]string{"ROUTER_AUTH_SECRET= ", "TS_CLIENT_ID=a", "TS_AUDIENCE=b"}, "TS_CLIENT_ID" + wif},
 		{[]string{"TS_AUDIENCE=b"}, "TS_AUDIENCE" + wif},

@@ -146,20 +146,25 @@ var variables = []variable{
 	},
 	{
 		name: "ROUTER_FLOW_LOG", flag: "flow-log", fallback: "off",
-		meaning: "on: one JSON line per finished flow, with the identity in the tailnet. Not yet supported.",
+		meaning: "on: one JSON line per finished flow, with the identity in the tailnet.",
 		set:     into(func(c *Config) *bool { return &c.FlowLog }, parseSwitch),
 	},
 	{
 		name: "ROUTER_MAX_FLOWS", flag: "max-flows",
-		shown:   "from the memory limit",
-		meaning: "New flows beyond this many are refused. Not yet supported.",
+		shown:   "from memory and open files",
+		meaning: "New flows beyond this many are refused.",
 		set:     into(func(c *Config) *int { return &c.MaxFlows }, integer(1, mostFlows)),
 	},
 	{
 		name: "ROUTER_MAX_FLOWS_PER_PEER", flag: "max-flows-per-peer",
-		shown:   "from the memory limit",
-		meaning: "The same for the flows of one peer; at most ROUTER_MAX_FLOWS. Not yet supported.",
+		shown:   "half of all",
+		meaning: "The same for the flows of one address of the tailnet; at most ROUTER_MAX_FLOWS.",
 		set:     into(func(c *Config) *int { return &c.MaxFlowsPerPeer }, integer(1, mostFlows)),
+	},
+	{
+		name: "ROUTER_KEEPALIVE", flag: "keepalive", fallback: "60s",
+		meaning: "Silence after which both ends of a TCP connection are probed; 10s to 2h.",
+		set:     into(func(c *Config) *time.Duration { return &c.KeepAlive }, duration(10*time.Second, 2*time.Hour)),
 	},
 	{
 		name: "ROUTER_DEBUG_LISTEN", flag: "debug-listen", aliases: []string{"TS_DEBUG_ADDR_PORT"}, shown: "off",

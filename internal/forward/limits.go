@@ -52,6 +52,13 @@ func (f *Forwarder) Relimit() Limit {
 	return l
 }
 
+// Limit is what is in force.
+func (f *Forwarder) Limit() Limit {
+	f.peersMu.Lock()
+	defer f.peersMu.Unlock()
+	return f.limit
+}
+
 func raiseFiles() int {
 	var files syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) != nil {

@@ -93,8 +93,24 @@ type RouteStatus struct {
 	Refused    string `json:"refused,omitempty"`
 }
 
-// Flows counts what is open now.
+// Flows is what is open now.
 type Flows struct {
-	TCP int `json:"tcp"`
-	UDP int `json:"udp"`
+	TCP          int `json:"tcp"`
+	UDP          int `json:"udp"`
+	Limit        int `json:"limit"`
+	LimitPerPeer int `json:"limit_per_peer"`
+	// Live lists some, those that moved the most bytes first; none in kernel
+	// mode, where the kernel has them.
+	Live []Flow `json:"live"`
+}
+
+// Flow is one connection, or what stands for it in UDP.
+type Flow struct {
+	Protocol       string    `json:"protocol"`
+	Client         string    `json:"client"`
+	Node           string    `json:"node,omitempty"`
+	Target         string    `json:"target"`
+	Opened         time.Time `json:"opened"`
+	ToVPCBytes     int64     `json:"to_vpc_bytes"`
+	ToTailnetBytes int64     `json:"to_tailnet_bytes"`
 }

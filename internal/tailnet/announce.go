@@ -19,20 +19,35 @@ const reachableWait = 5 * time.Second
 // could reach it: a route that goes live earlier costs its first user 5 s, the
 // time after which a WireGuard client repeats a handshake that it had no
 // address for.
+//
+// After [Node.Withdraw] it does nothing: a look-up that ends while the router drains
+// must not bring the routes back.
 func (n *Node) Advertise(prefixes []netip.Prefix) {
 	n.mu.Lock()
-	n.desired = slices.Clone(prefixes)
+	withdrawn := n.withdrawn
+	if !withdrawn {
+		n.desired = slices.Clone(prefixes)
+	}
 	n.mu.Unlock()
+	if !withdrawn {
+		n.wakeAnnouncer()
+	}
+}
+
+func (n *Node) wakeAnnouncer() {
 	select {
 	case n.kick <- struct{}{}:
 	default:
 	}
 }
 
-// Withdraw takes all routes back and waits until control no longer holds this
+// Withdraw takes all routes back for good and waits until control no longer holds this
 // node for the primary of any, or ctx ends.
 func (n *Node) Withdraw(ctx context.Context) error {
-	n.Advertise(nil)
+	n.mu.Lock()
+	n.withdrawn, n.desired = true, nil
+	n.mu.Unlock()
+	n.wakeAnnouncer()
 	held := func(s *Status) bool { return len(s.Advertised) > 0 || len(s.Primary) > 0 }
 	if !n.state.await(ctx, func(s *Status) bool { return !held(s) || s.Backend != ipn.Running.String() }) {
 		return fmt.Errorf("waiting for control server to move the routes: %w", context.Cause(ctx))

@@ -87,10 +87,11 @@ type Node struct {
 
 	state state
 
-	mu      sync.Mutex
-	desired []netip.Prefix // what Advertise was last called with
-	kick    chan struct{}  // wakes the announcer: desired changed
-	closed  bool
+	mu        sync.Mutex
+	desired   []netip.Prefix // what Advertise was last called with
+	withdrawn bool           // for good
+	kick      chan struct{}  // wakes the announcer: desired changed
+	closed    bool
 }
 
 // New brings up the engine. Nothing is sent to control before [Node.Join].

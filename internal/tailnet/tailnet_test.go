@@ -118,6 +118,7 @@ func TestAdvertiseWithdrawLeave(t *testing.T) {
 	if err := n.Withdraw(ctx); err != nil {
 		t.Error(err)
 	}
+	n.Advertise(testRoutes) // a late look-up
 	nodes, _ := control.Nodes(ctx)
 	if edge, ok := tailnettest.Find(nodes, "edge"); !ok || len(edge.Advertised) != 0 {
 		t.Errorf("after Withdraw control knows %v", nodes)

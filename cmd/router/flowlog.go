@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+
+	"subnetrouter/internal/forward"
+	"subnetrouter/internal/tailnet"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// flowLogQueue is how many finished flows may wait to be written. When the log is
+// slower than that, records are dropped and counted: the data path never waits.
+const flowLogQueue = 4096
+
+// flowLog writes one line for each finished flow, with who it was of.
+type flowLog struct {
+	flows   chan forward.Flow
+	log     *slog.Logger
+	whoIs   func(netip.Addr) tailnet.Peer
+	dropped prometheus.Counter
+}
+
+func newFlowLog(log *slog.Logger, reg prometheus.Registerer, whoIs func(netip.Addr) tailnet.Peer) *flowLog {
+	l := &flowLog{
+		flows: make(chan forward.Flow, flowLogQueue), log: log, whoIs: whoIs,
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "router_flow_log_dropped_total",
+			Help: "Finished flows that are not in the flow log, because it could not be written fast enough.",
+		}),
+	}
+	reg.MustRegister(l.dropped)
+	return l
+}
+
+// finished is called by the data path.
+func (l *flowLog) finished(f forward.Flow) {
+	select {
+	case l.flows <- f:
+	default:
+		l.dropped.Inc()
+	}
+}
+
+// run writes until ctx ends, and then what is left.
+func (l *flowLog) run(ctx context.Context) error {
+	for {
+		select {
+		case f := <-l.flows:
+			l.write(f)
+		case <-ctx.Done():
+			for {
+				select {
+				case f := <-l.flows:
+					l.write(f)
+				default:
+					return nil
+				}
+			}
+		}
+	}
+}
+
+func (l *flowLog) write(f forward.Flow) {
+	who := l.whoIs(f.Client.Addr())
+	attrs := []any{
+		"protocol", f.Protocol, "client", f.Client.String(), "node", who.Node, "user", who.User, "tags", who.Tags,
+		"target", f.Target.String(), "started", f.Opened, "duration_seconds", f.Duration.Seconds(),
+		"to_vpc_bytes", f.ToVPCBytes, "to_tailnet_bytes", f.ToTailnetBytes,
+		"to_vpc_packets", f.ToVPCPackets, "to_tailnet_packets", f.ToTailnetPackets, "reason", f.End,
+	}
+	if f.Dial > 0 {
+		attrs = append(attrs, "dial_seconds", f.Dial.Seconds())
+	}
+	if f.Address != f.Target {
+		attrs = append(attrs, "via", f.Address.String())
+	}
+	l.log.Info("flow", attrs...)
+}

@@ -1,0 +1,26 @@
+package tailnet
+
+import "net/netip"
+
+// Peer is who a tailnet address belongs to.
+type Peer struct {
+	Node string   // its name
+	User string   // who owns it; "" if it has tags
+	Tags []string // what owns it otherwise
+}
+
+// WhoIs names the peer with this address; zero if there is none (any more).
+func (n *Node) WhoIs(addr netip.Addr) Peer {
+	node, user, ok := n.lb.WhoIs("", netip.AddrPortFrom(addr, 0))
+	if !ok {
+		return Peer{}
+	}
+	p := Peer{Node: node.ComputedName(), Tags: node.Tags().AsSlice()}
+	if p.Node == "" {
+		p.Node = node.Name()
+	}
+	if len(p.Tags) == 0 {
+		p.User = user.LoginName
+	}
+	return p
+}
