@@ -33,14 +33,11 @@ type tcpTable struct {
 	flows map[*tcpFlow]struct{}
 }
 
-// receiveWindow of a connection that is not accepted yet.
-const receiveWindow = tcpDefaultBuffer
-
 func newTCPTable(f *Forwarder, s *stack.Stack) *tcpTable {
 	t := &tcpTable{f: f, stack: s, flows: map[*tcpFlow]struct{}{}}
 	// The table's own limits refuse; the stack's would drop without a word.
 	const noLimit = 1 << 30
-	t.forwarder = tcp.NewForwarder(s, receiveWindow, noLimit, t.open)
+	t.forwarder = tcp.NewForwarder(s, receiveBuffer, noLimit, t.open)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, t.forwarder.HandlePacket)
 	return t
 }
