@@ -39,7 +39,7 @@ type client struct {
 	reg   *prometheus.Registry
 	stack *stack.Stack
 	ep    *channel.Endpoint
-	icmp  chan icmpSeen // errors that came, gVisor's sockets do not tell of them
+	icmp  chan icmpSeen // errors that came, gVisor's sockets do not tell of them; nil for none
 }
 
 // icmpSeen is an ICMP error and the ports of the datagram that it quotes.
@@ -50,6 +50,11 @@ type icmpSeen struct {
 
 func newClient(t *testing.T, edit func(*Config)) *client {
 	t.Helper()
+	return newClientTelling(t, make(chan icmpSeen, 16), edit)
+}
+
+func newClientTelling(t *testing.T, errors chan icmpSeen, edit func(*Config)) *client {
+	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
 	cfg := Config{Registerer: reg, Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback}
 	if edit != nil {
@@ -59,7 +64,7 @@ func newClient(t *testing.T, edit func(*Config)) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client{t: t, f: f, reg: reg, ep: channel.New(1024, 1280, ""), icmp: make(chan icmpSeen, 16)}
+	c := &client{t: t, f: f, reg: reg, ep: channel.New(1024, 1280, ""), icmp: errors}
 	c.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -140,7 +145,7 @@ func (c *client) receiveLoop() {
 
 func (c *client) noteICMP(raw []byte) {
 	var p inbound
-	if !p.parse(raw) || p.protocol != protoICMP && p.protocol != protoICMPv6 {
+	if c.icmp == nil || !p.parse(raw) || p.protocol != protoICMP && p.protocol != protoICMPv6 {
 		return
 	}
 	sum := uint64(0)

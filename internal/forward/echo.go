@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -18,6 +19,10 @@ import (
 
 // echoWait is how long an answer is waited for; ping's own patience is shorter.
 const echoWait = 10 * time.Second
+
+// maxEchoes bounds what waits for an answer, so that to find a free sequence number
+// stays quick whatever is pinged.
+const maxEchoes = 4096
 
 // deliverICMP forwards an echo request through one of the two sockets that all
 // echoes share: no process and no goroutine for each. Of other messages there is
@@ -90,7 +95,7 @@ func (p *pinger) send(target netip.Addr, data []byte, reply func([]byte)) error 
 	}
 	seq, ok := p.expect(target, reply)
 	if !ok {
-		return fmt.Errorf("%d echo requests are under way", 1<<16)
+		return fmt.Errorf("%d echo requests are under way", maxEchoes)
 	}
 	msg := icmp.Message{Type: s.request, Body: &icmp.Echo{ID: s.id, Seq: int(seq), Data: data}}
 	raw, err := msg.Marshal(nil) // the kernel fills in the ICMPv6 checksum
@@ -106,6 +111,9 @@ func (p *pinger) send(target netip.Addr, data []byte, reply func([]byte)) error 
 func (p *pinger) expect(target netip.Addr, reply func([]byte)) (seq uint16, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.pending) >= maxEchoes {
+		return 0, false
+	}
 	for range 1 << 16 {
 		p.next++
 		if _, taken := p.pending[p.next]; !taken {
@@ -132,8 +140,11 @@ func (p *pinger) receive(s *echoSocket) {
 	buf := make([]byte, maxDatagram)
 	for {
 		n, from, err := s.conn.ReadFrom(buf)
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			continue // an error of some echo
 		}
 		// Type, code, checksum, identifier, sequence number, data.
 		msg := buf[:n]

@@ -75,15 +75,16 @@ type Forwarder struct {
 	peers   map[netip.Addr]*peer
 	taken   int
 	limit   Limit
+	closing bool
 
 	cancel context.CancelFunc
 	once   sync.Once
 	cut    int
 }
 
-// bufferSize takes the largest datagram, a run of them, and enough of a stream
+// bufferSize takes the largest datagram with its headers, a run of them, and enough of a stream
 // to be worth the system call.
-const bufferSize = 64 << 10
+const bufferSize = 64<<10 + 256
 
 // New creates a Forwarder, and starts its workers.
 func New(cfg Config) (*Forwarder, error) {
@@ -232,6 +233,10 @@ func (f *Forwarder) Active() (tcp, udp int) {
 // taken by the tailnet.
 const closeWait = 2 * time.Second
 
+// closeGrace lets the tailnet's side send the last batch that it took: the engine
+// ends with the link, and drops what is under way.
+const closeGrace = 50 * time.Millisecond
+
 // Close ends every flow that is left, so that both ends see it at once, and
 // reports how many there were. Receive should go on being called until Close
 // returns, for the resets to reach their clients.
@@ -241,12 +246,16 @@ func (f *Forwarder) Close() int {
 }
 
 func (f *Forwarder) close() {
+	f.peersMu.Lock()
+	f.closing = true
+	f.peersMu.Unlock()
 	f.cut = f.tcp.closeAll() + f.udp.closeAll()
 	for deadline := time.Now().Add(closeWait); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if f.tcp.count() == 0 && len(f.link.packets) == 0 {
 			break
 		}
 	}
+	time.Sleep(closeGrace)
 	f.cancel()
 	close(f.link.closed)
 	f.poll.close(f.polled)

@@ -9,9 +9,11 @@ import (
 // What a flow costs, with its socket in the kernel, rounded up from what
 // `make bench` measures; and what the router needs besides.
 const (
-	flowMemory   = 24 << 10
-	reservedFD   = 256
-	perPeerShare = 50 // per cent of all flows
+	flowMemory = 16 << 10
+	reservedFD = 256
+	// Per cent of all flows. A node has two addresses, of which each is a peer
+	// here: together they leave a fifth to others.
+	perPeerShare = 40
 	// mostFlows keeps the default within what a Linux task has source ports for.
 	mostFlows = 100_000
 )
@@ -85,7 +87,7 @@ func (f *Forwarder) admit(client netip.Addr) (*peer, bool) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
 	p := f.peers[client]
-	if f.taken >= f.limit.Flows || p != nil && p.flows >= f.limit.FlowsPerPeer {
+	if f.closing || f.taken >= f.limit.Flows || p != nil && p.flows >= f.limit.FlowsPerPeer {
 		return nil, false
 	}
 	if p == nil {
@@ -95,6 +97,25 @@ func (f *Forwarder) admit(client netip.Addr) (*peer, bool) {
 	p.flows++
 	f.taken++
 	return p, true
+}
+
+// Where nobody limits memory, this much may wait in the buffers of TCP.
+const defaultBuffers = 256 << 20
+
+// shareBuffers is how much a new TCP flow may let wait in each direction: its share
+// of a quarter of the memory, so that targets and clients that stop reading cannot
+// fill it all, whatever their number.
+func (f *Forwarder) shareBuffers() (receive, send int64) {
+	f.peersMu.Lock()
+	flows, memory := int64(f.taken), f.limit.Memory
+	f.peersMu.Unlock()
+	budget := int64(defaultBuffers)
+	if memory > 0 {
+		budget = memory / 4
+	}
+	const least = 64 << 10
+	share := max(least, budget/2/max(flows, 1))
+	return min(receiveBuffer, share), min(sendBuffer, share)
 }
 
 // leave gives the place back.

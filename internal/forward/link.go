@@ -20,6 +20,7 @@ var ErrClosed = errors.New("forwarder closed")
 type outgoing struct {
 	own   *packetBuffer
 	stack *stack.PacketBuffer
+	done  int // segments of the run that have gone already
 }
 
 // packetBuffer is pooled; n bytes of it count.
@@ -95,13 +96,15 @@ func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error
 		}
 	}
 	for ok {
-		took := next.copyTo(bufs[n:], sizes[n:], offset)
-		if took == 0 { // a run that needs more room
+		took, all := next.copyTo(bufs[n:], sizes[n:], offset)
+		n += took
+		if !all { // a run that needs more room, now or more than once
+			next.done += took
 			l.rest = &next
 			break
 		}
 		next.release()
-		if n += took; n == len(bufs) {
+		if n == len(bufs) {
 			break
 		}
 		select {
@@ -113,12 +116,12 @@ func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error
 	return n, nil
 }
 
-// copyTo reports how many packets p came to, 0 if there is no room for all. A
-// run that would not even fit an empty vector loses its end.
-func (p outgoing) copyTo(bufs [][]byte, sizes []int, offset int) int {
+// copyTo writes as much of p as there is room for, and reports how many packets
+// that came to and whether it was all.
+func (p outgoing) copyTo(bufs [][]byte, sizes []int, offset int) (n int, all bool) {
 	if p.own != nil {
 		sizes[0] = copy(bufs[0][offset:], p.own.b[:p.own.n])
-		return 1
+		return 1, true
 	}
-	return segment(p.stack, bufs, sizes, offset)
+	return segment(p.stack, p.done, bufs, sizes, offset)
 }

@@ -3,8 +3,6 @@ package forward
 import (
 	"encoding/binary"
 	"net/netip"
-
-	"subnetrouter/internal/routes"
 )
 
 // IP protocol numbers.
@@ -113,11 +111,6 @@ func (p *inbound) checksumOK() bool {
 		datagram = p.raw[ipv6Header : ipv6Header+udpHeader+len(p.payload)]
 	}
 	return checksum(datagram, pseudoSum(p.src, p.dst, protoUDP, len(datagram))) == 0
-}
-
-// target is where the packet is to go, 4via6 undone.
-func (p *inbound) target() netip.AddrPort {
-	return netip.AddrPortFrom(routes.Target(p.dst), p.dstPort)
 }
 
 // headerSize is that of an IP header without options.

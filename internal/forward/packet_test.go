@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -142,6 +143,13 @@ func TestReassemblyIsBounded(t *testing.T) {
 		first[4], first[5] = byte(i>>8), byte(i) // an identification each
 		r.add(first, now)
 	}
+	if len(r.partial) != maxPerSource {
+		t.Errorf("%d half datagrams of one source, want the limit of %d", len(r.partial), maxPerSource)
+	}
+	for i := range 2 * maxReassemblies {
+		first := fragments(t, wholePacket(netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), 5000), targets(80)[0], 2000))[0]
+		r.add(first, now)
+	}
 	if len(r.partial) != maxReassemblies {
 		t.Errorf("%d half datagrams, want the limit of %d", len(r.partial), maxReassemblies)
 	}
@@ -168,5 +176,25 @@ func BenchmarkChecksum1200(b *testing.B) {
 	b.SetBytes(1200)
 	for b.Loop() {
 		checksum(data, 0)
+	}
+}
+
+// TestDeliverSurvivesAnything cuts packets short at every length, as no peer's
+// packets get here, but for the engine's own checks.
+func TestDeliverSurvivesAnything(t *testing.T) {
+	c := newClientTelling(t, nil, func(cfg *Config) {
+		cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) { return netip.AddrPort{}, syscall.EHOSTUNREACH }
+	})
+	for i, src := range []netip.Addr{client4, client6} {
+		for _, protocol := range []byte{protoTCP, protoUDP, protoICMP, protoICMPv6, protoFragment, 0} {
+			raw := wholePacket(netip.AddrPortFrom(src, 5000), targets(80)[i], 40)
+			for n := range len(raw) {
+				short := bytes.Clone(raw[:n])
+				if n >= headerSize(src) {
+					putIP(short, src, targets(80)[i].Addr(), protocol)
+				}
+				c.f.Deliver([][]byte{short}, 0)
+			}
+		}
 	}
 }

@@ -31,7 +31,9 @@ func (p *poller) watch(fd int, t *task) error {
 // forget must come before the fd is closed: its number may be another's at once.
 func (p *poller) forget(fd int) {
 	p.mu.Lock()
-	p.tasks[fd] = nil
+	if fd < len(p.tasks) {
+		p.tasks[fd] = nil
+	}
 	p.mu.Unlock()
 }
 

@@ -11,7 +11,8 @@ import (
 // is less than RFC 8200's 60 s; what takes that long in a tunnel is lost.
 const (
 	maxDatagram       = 65535
-	maxReassemblies   = 128
+	maxReassemblies   = 256
+	maxPerSource      = 32 // so that none takes them all
 	reassemblyTimeout = 10 * time.Second
 )
 
@@ -66,7 +67,7 @@ func fragmentOf(raw []byte) (key fragmentKey, offset int, more bool, data []byte
 func (r *reassembly) add(raw []byte, now time.Time) []byte {
 	key, offset, more, data, ok := fragmentOf(raw)
 	if !ok || key.protocol != protoUDP && key.protocol != protoICMP && key.protocol != protoICMPv6 ||
-		len(data) == 0 || more && len(data)%8 != 0 || offset+len(data) > maxDatagram-ipv6Header {
+		len(data) == 0 || more && len(data)%8 != 0 || offset+len(data) > maxPayload(key.dst) {
 		return nil
 	}
 	r.mu.Lock()
@@ -76,7 +77,7 @@ func (r *reassembly) add(raw []byte, now time.Time) []byte {
 		if len(r.partial) >= maxReassemblies {
 			r.expire(now)
 		}
-		if len(r.partial) >= maxReassemblies {
+		if len(r.partial) >= maxReassemblies || r.of(key.src) >= maxPerSource {
 			return nil
 		}
 		d = &partialDatagram{began: now, total: -1}
@@ -117,6 +118,24 @@ func (r *reassembly) add(raw []byte, now time.Time) []byte {
 	copy(whole[h:], d.data)
 	putIP(whole, key.src, key.dst, key.protocol)
 	return whole
+}
+
+// maxPayload is what an IP packet's length field leaves.
+func maxPayload(addr netip.Addr) int {
+	if addr.Is4() {
+		return maxDatagram - ipv4Header
+	}
+	return maxDatagram
+}
+
+// of counts what a source has under way.
+func (r *reassembly) of(src netip.Addr) (n int) {
+	for key := range r.partial {
+		if key.src == src {
+			n++
+		}
+	}
+	return n
 }
 
 // expire forgets what never became complete.

@@ -10,9 +10,10 @@ import (
 
 // segment writes a packet of the stack, which for TCP may hold many segments'
 // worth of data under one header, as packets with headers of their own. Copying
-// and cutting are one pass over the data; checksums are left to here. It returns
-// 0 if bufs are too few.
-func segment(pkt *stack.PacketBuffer, bufs [][]byte, sizes []int, offset int) int {
+// and cutting are one pass over the data; checksums are left to here. It begins with
+// segment number from, and reports how many it wrote and whether the last was among
+// them: a client may ask for segments so small that a run has more than bufs.
+func segment(pkt *stack.PacketBuffer, from int, bufs [][]byte, sizes []int, offset int) (n int, all bool) {
 	ip, transport := pkt.NetworkHeader().Slice(), pkt.TransportHeader().Slice()
 	headers := len(ip) + len(transport)
 	data := pkt.Data()
@@ -24,22 +25,21 @@ func segment(pkt *stack.PacketBuffer, bufs [][]byte, sizes []int, offset int) in
 	if per > 0 {
 		count = (data.Size() + per - 1) / per
 	}
-	if count = max(count, 1); count > len(bufs) {
-		return 0
-	}
-	source := reader{slices: pkt.AsSlices(), skip: headers}
-	for i := range count {
+	count = max(count, 1)
+	source := reader{slices: pkt.AsSlices(), skip: headers + from*per}
+	for i := from; i < count && n < len(bufs); i++ {
 		length := min(per, data.Size()-i*per)
-		b := bufs[i][offset : offset+headers+length]
+		b := bufs[n][offset : offset+headers+length]
 		copy(b, ip)
 		copy(b[len(ip):], transport)
 		source.read(b[headers:])
-		sizes[i] = len(b)
+		sizes[n] = len(b)
+		n++
 		if pkt.TransportProtocolNumber == header.TCPProtocolNumber {
 			finishTCP(b, len(ip), i*per, i == count-1)
 		}
 	}
-	return count
+	return n, from+n == count
 }
 
 // finishTCP makes b, a copy of the run's headers with one segment's data, a

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -74,6 +75,7 @@ type linkEndpoint struct {
 	mtu        uint32
 	dispatcher stack.NetworkDispatcher
 	stack      *stack.Stack
+	held       atomic.Int32 // SYNs that wait for their way to be clear
 }
 
 func (e *linkEndpoint) MTU() uint32                             { return e.mtu }
@@ -114,11 +116,11 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 // deliverTCP hands a TCP packet from a peer to the stack, together with others of
 // its connection where they are in order; flush g at the end of a batch.
 func (e *linkEndpoint) deliverTCP(p *inbound, g *gro.GRO) {
-	header4 := int(p.raw[0]&15) * 4
-	number, segment := header.IPv6ProtocolNumber, p.raw[ipv6Header:]
+	number := header.IPv6ProtocolNumber
+	segment := transportOf(p.raw)
 	if p.src.Is4() {
-		number, segment = header.IPv4ProtocolNumber, p.raw[header4:]
-		if checksum(p.raw[:header4], 0) != 0 {
+		number = header.IPv4ProtocolNumber
+		if checksum(p.raw[:len(p.raw)-len(segment)], 0) != 0 {
 			return
 		}
 	}
@@ -126,6 +128,10 @@ func (e *linkEndpoint) deliverTCP(p *inbound, g *gro.GRO) {
 		return
 	}
 	if flags := header.TCPFlags(segment[13]); flags&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn && e.ending(p, number, segment) {
+		if e.held.Add(1) > maxHeld {
+			e.held.Add(-1)
+			return // lost; the client sends another
+		}
 		e.hold(number, bytes.Clone(p.raw), endingTries)
 		return
 	}
@@ -149,7 +155,16 @@ func newPacket(number tcpip.NetworkProtocolNumber, raw []byte) *stack.PacketBuff
 const (
 	endingPause = 2 * time.Millisecond
 	endingTries = 500
+	maxHeld     = 1024
 )
+
+// transportOf is what follows the IP header of a packet that was parsed.
+func transportOf(raw []byte) []byte {
+	if raw[0]>>4 == 4 {
+		return raw[int(raw[0]&15)*4:]
+	}
+	return raw[ipv6Header:]
+}
 
 // ending reports whether a SYN meets a connection of the same addresses and ports
 // that one side at least has ended.
@@ -174,16 +189,14 @@ func (e *linkEndpoint) hold(number tcpip.NetworkProtocolNumber, raw []byte, trie
 	time.AfterFunc(endingPause, func() {
 		var p inbound
 		if !p.parse(raw) {
+			e.held.Add(-1)
 			return
 		}
-		segment := raw[ipv6Header:]
-		if p.src.Is4() {
-			segment = raw[int(raw[0]&15)*4:]
-		}
-		if tries > 0 && e.ending(&p, number, segment) {
+		if tries > 0 && e.ending(&p, number, transportOf(raw)) {
 			e.hold(number, raw, tries-1)
 			return
 		}
+		e.held.Add(-1)
 		pkt := newPacket(number, raw)
 		e.dispatcher.DeliverNetworkPacket(number, pkt)
 		pkt.DecRef()

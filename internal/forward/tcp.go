@@ -22,6 +22,9 @@ const (
 	keepAliveCount    = 4
 )
 
+// userTimeout is how long sent data may go without an answer.
+func userTimeout(idle time.Duration) time.Duration { return idle + keepAliveCount*keepAliveInterval }
+
 // tcpTable holds the flows of TCP: an endpoint of the stack towards the client, a
 // socket towards the target, and in between a buffer only while bytes move.
 type tcpTable struct {
@@ -51,6 +54,7 @@ type tcpFlow struct {
 	fd    int
 	stage atomic.Int32
 	dead  atomic.Bool // abort at the next step
+	lost  bool        // the target refused what the client sent
 
 	request *tcp.ForwarderRequest // while dialing and accepting
 	ep      tcpip.Endpoint        // while relaying
@@ -93,6 +97,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		table: t, request: r, fd: -1,
 	}
 	fl.step = fl.advance
+	fl.state.Store(taskQueued) // nobody else may run it before it is set up
 	to, err := f.cfg.Resolve("tcp", fl.target)
 	if err == nil {
 		fl.fd, err = connect(unix.SOCK_STREAM, to)
@@ -109,7 +114,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		return
 	}
 	// The socket may have been decided before it was watched.
-	f.sched.ready(&fl.task)
+	f.sched.push(&fl.task)
 }
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
@@ -174,6 +179,12 @@ func (fl *tcpFlow) accept() {
 	}
 	fl.ep = ep
 	idle, interval := tcpip.KeepaliveIdleOption(f.cfg.KeepAlive), tcpip.KeepaliveIntervalOption(keepAliveInterval)
+	// Without answers to data, too, a side is gone as soon as without to probes.
+	gone := tcpip.TCPUserTimeoutOption(userTimeout(f.cfg.KeepAlive))
+	ep.SetSockOpt(&gone)
+	receive, send := f.shareBuffers()
+	ep.SocketOptions().SetReceiveBufferSize(receive, true)
+	ep.SocketOptions().SetSendBufferSize(send, true)
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&interval)
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
@@ -218,12 +229,32 @@ func (fl *tcpFlow) relay() {
 		}
 	}
 	if fl.upward.done && fl.downward.done {
-		fl.end(ended)
+		if fl.lost {
+			fl.end(failed)
+		} else {
+			fl.end(ended)
+		}
+		return
+	}
+	if fl.died() {
+		fl.end(failed)
 		return
 	}
 	if again {
 		fl.table.f.sched.ready(&fl.task)
 	}
+}
+
+// died finds the death of a side that no read or write is left to tell of, because
+// that direction is over or waits for the other side.
+func (fl *tcpFlow) died() bool {
+	switch state := tcp.EndpointState(fl.ep.State()); {
+	case state == tcp.StateError:
+		return true
+	case state == tcp.StateClose && !fl.downward.done:
+		return true
+	}
+	return (fl.downward.done || fl.upward.buf != nil) && !fl.upward.done && socketError(fl.fd) != nil
 }
 
 // stackError is an error of the client's side.
@@ -261,7 +292,10 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 			if wouldBlock(err) {
 				return err == unix.EINTR, nil
 			}
-			return false, err
+			// The target takes no more, but what it said last may yet be read.
+			fl.free(h)
+			h.done, fl.lost = true, true
+			return false, nil
 		}
 		h.start += n
 		fl.up.count(n, 1)

@@ -402,3 +402,57 @@ func TestFinishedTellsTheFlow(t *testing.T) {
 		t.Errorf("finished flow %+v", fl)
 	}
 }
+
+// TestTCPNoticesTheOtherSidesDeath ends one direction, then resets from the other
+// side, while nothing else is left to read or write.
+func TestTCPNoticesTheOtherSidesDeath(t *testing.T) {
+	c := newClient(t, nil)
+	t.Run("server resets after its end", func(t *testing.T) {
+		port := serveTCP(t, func(conn *net.TCPConn) {
+			conn.CloseWrite()
+			time.Sleep(100 * time.Millisecond) // the end is on its way
+			conn.SetLinger(0)
+			conn.Close()
+		})
+		conn := c.mustDialTCP(targets(port)[0])
+		if _, err := io.ReadAll(conn); err != nil && !strings.Contains(err.Error(), "reset") {
+			t.Error(err)
+		}
+		c.noFlows() // though the client neither writes nor closes
+	})
+	t.Run("client vanishes after its end", func(t *testing.T) {
+		hold := make(chan struct{})
+		port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn); <-hold; conn.Close() })
+		defer close(hold)
+		conn := c.mustDialTCP(targets(port)[0])
+		conn.CloseWrite()
+		waitFor(t, "the end to arrive", func() bool {
+			c.f.tcp.mu.Lock()
+			defer c.f.tcp.mu.Unlock()
+			return len(c.f.tcp.flows) == 1
+		})
+		time.Sleep(50 * time.Millisecond)
+		c.stack.Close() // resets what is open
+		c.noFlows()
+	})
+}
+
+// TestTCPReadsTheLastWords of a server that refuses an upload: what it said before
+// it closed reaches the client.
+func TestTCPReadsTheLastWords(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		io.WriteString(conn, "413 too large")
+		conn.CloseWrite()
+		time.Sleep(50 * time.Millisecond)
+		conn.Close() // with unread data: a reset
+	})
+	conn := c.mustDialTCP(targets(port)[0])
+	go conn.Write(make([]byte, 4<<20))
+	got := make([]byte, 13)
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "413 too large" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	conn.Close()
+	c.noFlows()
+}

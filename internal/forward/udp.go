@@ -82,8 +82,11 @@ func (t *udpTable) deliver(p *inbound, run *udpRun) {
 }
 
 func (t *udpTable) flush(run *udpRun) {
-	if run.flow != nil {
-		run.flow.send(run.payloads)
+	if fl := run.flow; fl != nil && !fl.send(run.payloads) {
+		// It ended since it was found: what the client sent opens another.
+		if fl = t.open(fl.key, nil); fl != nil {
+			fl.send(run.payloads)
+		}
 	}
 	clear(run.payloads)
 	run.flow, run.payloads, run.bytes = nil, run.payloads[:0], 0
@@ -95,14 +98,22 @@ func (t *udpTable) find(key flowKey) *udpFlow {
 	return t.flows[key]
 }
 
-// open makes the flow that p is the first datagram of, or tells its sender why not.
+// open makes the flow that p is the first datagram of, or tells its sender why not;
+// nil is a datagram that is no longer at hand.
 func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	f := t.f
-	target := p.target()
+	target := netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port())
+	refuse := func(why icmpError) {
+		if p != nil {
+			f.refuse(p, why)
+		} else {
+			f.tellUDP(key, why, 0)
+		}
+	}
 	who, ok := f.admit(key.client.Addr())
 	if !ok {
 		f.metrics.failed["udp"][limited].Inc()
-		f.refuse(p, portUnreachable)
+		refuse(portUnreachable)
 		return nil
 	}
 	fl := &udpFlow{
@@ -110,6 +121,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		table:  t, idle: udpIdle, fd: -1,
 	}
 	fl.step = fl.receive
+	fl.state.Store(taskQueued)
 	if target.Port() == dnsPort {
 		fl.idle = dnsIdle
 	}
@@ -119,13 +131,18 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		reason := dialFailure(err)
 		f.metrics.failed["udp"][reason].Inc()
 		f.log.Debug("opening UDP flow failed", "target", target.String(), "err", err)
-		f.refuse(p, unreachableFor(reason))
+		refuse(unreachableFor(reason))
 		return nil
 	}
 	fl.touch()
 	t.mu.Lock()
+	before := t.flows[key]
 	t.flows[key] = fl
 	t.mu.Unlock()
+	if before != nil { // two peers with one address, for a moment
+		t.close(before, ended)
+	}
+	f.sched.push(&fl.task) // from now on it may run: answers may be there already
 	f.metrics.opened["udp"].Inc()
 	f.metrics.active["udp"].Inc()
 	return fl
@@ -153,14 +170,14 @@ func (fl *udpFlow) connect() error {
 
 func (fl *udpFlow) touch() { fl.last.Store(time.Now().UnixNano()) }
 
-// send sends a run to the target.
-func (fl *udpFlow) send(payloads [][]byte) {
+// send sends a run to the target. It reports false if the flow has ended.
+func (fl *udpFlow) send(payloads [][]byte) bool {
 	f := fl.table.f
 	fl.touch()
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	if fl.fd < 0 {
-		return
+		return false
 	}
 	bytes := 0
 	for _, b := range payloads {
@@ -192,6 +209,7 @@ func (fl *udpFlow) send(payloads [][]byte) {
 		f.tellUDP(fl.key, hostUnreachable, 0)
 	}
 	// Anything else is a lost datagram, as datagrams are.
+	return true
 }
 
 // receive brings answers to the client until there is none. It is the task's step.
@@ -232,39 +250,48 @@ func (fl *udpFlow) receive() {
 		}
 		fl.down.count(n, count)
 		f.metrics.toTailnet["udp"].Add(float64(n))
-		if fl.answered(count) {
-			fl.table.close(fl, ended)
+		if fd, over := fl.answered(count); over {
+			fl.table.finish(fl, fd, ended)
 			return
 		}
 	}
 	f.sched.ready(&fl.task) // more may be there: behind the others
 }
 
-// answered reports whether a DNS flow has no query left without an answer.
-func (fl *udpFlow) answered(n int) bool {
+// answered reports whether a DNS flow has no query left without an answer. Then it
+// takes the socket away at once, so that no query can slip in before the end.
+func (fl *udpFlow) answered(n int) (fd int, over bool) {
 	if fl.idle != dnsIdle {
-		return false
+		return -1, false
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	fl.asked -= n
-	return fl.asked <= 0
+	if fl.asked -= n; fl.asked > 0 {
+		return -1, false
+	}
+	fd, fl.fd = fl.fd, -1
+	return fd, true
 }
 
 // close ends a flow; the second time does nothing.
 func (t *udpTable) close(fl *udpFlow, why string) {
+	fl.mu.Lock()
+	fd := fl.fd
+	fl.fd = -1
+	fl.mu.Unlock()
+	t.finish(fl, fd, why)
+}
+
+// finish ends a flow whose socket the caller took; with none another did.
+func (t *udpTable) finish(fl *udpFlow, fd int, why string) {
+	if fd < 0 {
+		return
+	}
 	t.mu.Lock()
 	if t.flows[fl.key] == fl {
 		delete(t.flows, fl.key)
 	}
 	t.mu.Unlock()
-	fl.mu.Lock()
-	fd := fl.fd
-	fl.fd = -1
-	fl.mu.Unlock()
-	if fd < 0 {
-		return
-	}
 	t.f.poll.forget(fd)
 	unix.Close(fd)
 	t.f.leave(fl.peer)

@@ -75,6 +75,12 @@ func (n *Node) announce() {
 				return
 			}
 			reachable = true
+			n.mu.Lock()
+			want = slices.Clone(n.desired) // it may have been withdrawn meanwhile
+			n.mu.Unlock()
+			if slices.Equal(want, announced) {
+				continue
+			}
 		}
 		_, err := n.lb.EditPrefs(&ipn.MaskedPrefs{
 			Prefs:              ipn.Prefs{AdvertiseRoutes: want},

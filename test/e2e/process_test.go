@@ -47,6 +47,9 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Cleanup(func() {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-p.done
+		if strings.Contains(p.out.String(), "WARNING: DATA RACE") {
+			t.Errorf("the race detector found something in %s", name)
+		}
 		if t.Failed() {
 			t.Logf("%s said:\n%s", name, p.out.String())
 		}

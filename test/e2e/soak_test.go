@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestSoak opens and closes flows of all kinds for 15 s, or as long as SOAK says
+// (SOAK=10m go test -timeout 20m -run Soak ./test/e2e), and expects that what the
+// router holds does not grow.
+func TestSoak(t *testing.T) {
+	length := 15 * time.Second
+	if v := os.Getenv("SOAK"); v != "" {
+		var err error
+		if length, err = time.ParseDuration(v); err != nil {
+			t.Fatalf("SOAK: %v", err)
+		}
+	}
+	w := newWorld(t, worldOptions{})
+	r := w.startRouter(routerOptions{})
+	c := w.startClient()
+	r.awaitReady()
+	c.awaitRoute("10.0.0.0/16")
+
+	// UDP flows other than DNS live on for two minutes: opened any faster, they
+	// would meet the limit.
+	const quick, slow = 10 * time.Millisecond, 100 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	var flows, broken atomic.Int64
+	var workers sync.WaitGroup
+	for _, kind := range []struct {
+		pause time.Duration
+		open  func(context.Context) error
+	}{
+		{quick, func(ctx context.Context) error { return w.fetch(ctx, dbHost) }},
+		{quick, func(ctx context.Context) error { return w.fetch(ctx, w.host6.String()) }},
+		{slow, func(ctx context.Context) error { return echoUDP(ctx, w, net.JoinHostPort(dbHost, "7"), 900) }},
+		{quick, func(ctx context.Context) error { return w.query(ctx, net.JoinHostPort(secondHost, "53")) }},
+		{quick, func(ctx context.Context) error { // a closed port is as good as an open one
+			if conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(dbHost, "81")); err == nil {
+				conn.Close()
+			}
+			return nil
+		}},
+	} {
+		for range 4 {
+			workers.Go(func() {
+				for ctx.Err() == nil {
+					if err := kind.open(ctx); err != nil && ctx.Err() == nil {
+						broken.Add(1)
+						t.Logf("a flow failed: %v", err)
+					}
+					flows.Add(1)
+					time.Sleep(kind.pause)
+				}
+			})
+		}
+	}
+	time.Sleep(length / 3) // pools fill, and the first idle UDP flows are there
+	before := r.held()
+	workers.Wait()
+	after := r.held()
+	t.Logf("%d flows in %v: %v; before %+v, after %+v", flows.Load(), length, r.cmd.Process.Pid, before, after)
+	if broken.Load() > 0 {
+		t.Errorf("%d of %d flows failed", broken.Load(), flows.Load())
+	}
+	udp := 4 * int(min(length, 2*time.Minute)/slow) // at most this many are not idle yet
+	if after.goroutines > before.goroutines+20 {
+		t.Errorf("goroutines grew from %d to %d", before.goroutines, after.goroutines)
+	}
+	if after.files > before.files+udp {
+		t.Errorf("open files grew from %d to %d", before.files, after.files)
+	}
+	if after.memory > before.memory*2 && after.memory > 100<<20 {
+		t.Errorf("memory grew from %d to %d MiB", before.memory>>20, after.memory>>20)
+	}
+}
+
+// held is what the process says that it holds.
+type held struct{ goroutines, files, memory int }
+
+func (r *router) held() held {
+	r.t.Helper()
+	_, body := r.get("/metrics")
+	metric := func(name string) int {
+		m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(body)
+		if m == nil {
+			r.t.Fatalf("/metrics lacks %s", name)
+		}
+		v, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return int(v)
+	}
+	return held{metric("go_goroutines"), metric("process_open_fds"), metric("process_resident_memory_bytes")}
+}
+
+// fetch makes one request over a connection of its own.
+func (w *world) fetch(ctx context.Context, host string) error {
+	conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(host, "80"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		return err
+	}
+	_, err = io.ReadAll(conn)
+	return err
+}
+
+// query asks a resolver once, from a socket of its own.
+func (w *world) query(ctx context.Context, resolver string) error {
+	conn, err := w.client.Dial(ctx, "udp", resolver)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	// A query for db.internal, type A.
+	if _, err := conn.Write([]byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02db\x08internal\x00\x00\x01\x00\x01")); err != nil {
+		return err
+	}
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, err = conn.Read(make([]byte, 512))
+	return err
+}
