@@ -49,6 +49,8 @@ func ours(mode string) func(*world, *running, bool) (*exec.Cmd, error) {
 			"ROUTER_MODE="+mode,
 			"ROUTER_SOCKET="+filepath.Join(r.dir, "router.sock"),
 			"ROUTER_DRAIN_TIMEOUT=1s",
+			// All load comes from one peer, which by default gets a share only.
+			"ROUTER_MAX_FLOWS=18000", "ROUTER_MAX_FLOWS_PER_PEER=18000",
 		)
 		if withAWS || w.limits.memoryMiB > 0 {
 			// ECS tells a task its limits; its cgroup cannot be seen here.
