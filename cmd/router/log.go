@@ -5,14 +5,16 @@ import (
 	"log/slog"
 
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/journal"
 	"subnetrouter/internal/secret"
 )
 
-func newLogger(cfg config.Config, out io.Writer) *slog.Logger {
+func newLogger(cfg config.Config, out io.Writer) (*slog.Logger, *journal.Journal) {
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
 	var h slog.Handler = slog.NewJSONHandler(out, opts)
 	if cfg.LogFormat == "text" {
 		h = slog.NewTextHandler(out, opts)
 	}
-	return slog.New(secret.NewHandler(h))
+	j := journal.New(h)
+	return slog.New(secret.NewHandler(j.Handler())), j
 }

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // memoryShare of the task's memory goes to the Go runtime as its soft limit; the
@@ -16,11 +17,16 @@ const memoryShare = 0.8
 // version 2 and 1 of its control groups.
 var cgroupLimits = []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
 
+// taskMemory is what the process may use, in bytes, as far as anything tells: what
+// the task has, or GOMEMLIMIT.
+var taskMemory atomic.Int64
+
 // limitMemory tells the Go runtime what the task has: the smaller of what its
 // control group and the task metadata (MiB, 0 is unknown) say. It reports false
 // where nobody says anything, or GOMEMLIMIT does.
 func limitMemory(taskMiB int, log *slog.Logger) bool {
 	if os.Getenv("GOMEMLIMIT") != "" {
+		taskMemory.Store(debug.SetMemoryLimit(-1))
 		return false
 	}
 	limit := int64(taskMiB) << 20
@@ -38,6 +44,7 @@ func limitMemory(taskMiB int, log *slog.Logger) bool {
 	if limit == 0 {
 		return false
 	}
+	taskMemory.Store(limit)
 	soft := int64(float64(limit) * memoryShare)
 	if debug.SetMemoryLimit(soft) == soft {
 		return false

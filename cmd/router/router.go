@@ -11,7 +11,9 @@ import (
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/forward"
+	"subnetrouter/internal/journal"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +24,7 @@ import (
 type router struct {
 	cfg       config.Config
 	log       *slog.Logger
+	journal   *journal.Journal
 	started   time.Time
 	registry  *prometheus.Registry
 	bootstrap *startup
@@ -32,8 +35,8 @@ type router struct {
 	overdue   atomic.Bool // not ready when the boot timeout passed
 }
 
-func newRouter(cfg config.Config, log *slog.Logger) (*router, error) {
-	r := &router{cfg: cfg, log: log, started: time.Now(), registry: prometheus.NewRegistry()}
+func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*router, error) {
+	r := &router{cfg: cfg, log: log, journal: events, started: time.Now(), registry: prometheus.NewRegistry()}
 	r.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -55,7 +58,7 @@ func newRouter(cfg config.Config, log *slog.Logger) (*router, error) {
 		Logger:          log,
 	}
 	if cfg.FlowLog {
-		r.flowLog = newFlowLog(log, r.registry, r.whoIs)
+		r.flowLog = newFlowLog(slog.New(secret.NewHandler(events.Plain())), r.registry, r.whoIs)
 		data.Finished = r.flowLog.finished
 	}
 	r.forward, err = forward.New(data)

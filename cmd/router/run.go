@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/journal"
 	"subnetrouter/internal/ops"
 
 	"golang.org/x/sync/errgroup"
@@ -22,10 +23,10 @@ func runRouter(ctx context.Context, in invocation) int {
 		fmt.Fprintln(in.err, err)
 		return exitConfig
 	}
-	log := newLogger(cfg, in.out)
+	log, events := newLogger(cfg, in.out)
 	ctx, stop := onSignal(ctx, log)
 	defer stop()
-	if err := run(ctx, cfg, log); err != nil {
+	if err := run(ctx, cfg, log, events); err != nil {
 		log.Error("router failed", "err", err)
 		return exitFailed
 	}
@@ -35,13 +36,13 @@ func runRouter(ctx context.Context, in invocation) int {
 
 // run is the product's story: build, listen, find out, join, forward, drain.
 // ctx says stop; what must go on while draining lives in serving instead.
-func run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journal.Journal) error {
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "text", w)
 	}
 	log.Info("router starting", "version", buildVersion(), "tailscale", tailscaleVersion())
 
-	r, err := newRouter(cfg, log)
+	r, err := newRouter(cfg, log, events)
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,9 @@ func (r *router) status() ops.Status {
 		}
 	}
 	out.Routes = describeRoutes(routes, node)
+	out.Peers = r.describePeers()
+	out.Events = describeEvents(r.journal.Events())
+	out.Limits = r.describeLimits(out.Flows)
 	return out
 }
 

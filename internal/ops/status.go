@@ -26,6 +26,66 @@ type Status struct {
 	// DNS is nil where nothing tells the VPC's resolver.
 	DNS   *DNS  `json:"dns,omitempty"`
 	Flows Flows `json:"flows"`
+	Peers Peers `json:"peers"`
+	// Events are the last transitions, the newest first.
+	Events []Event `json:"events"`
+	Limits Limits  `json:"limits"`
+}
+
+// Peers are the members of the tailnet that may use this router.
+type Peers struct {
+	// Total counts those in the netmap, the others those by the path of packets
+	// to them: to the peer itself, through another node, through a DERP server,
+	// none lately.
+	Total  int `json:"total"`
+	Direct int `json:"direct"`
+	Relay  int `json:"relay"`
+	DERP   int `json:"derp"`
+	Idle   int `json:"idle"`
+	// List has some that this router exchanged packets with, active ones first,
+	// then by bytes.
+	List []Peer `json:"list"`
+}
+
+// Peer is one of them.
+type Peer struct {
+	Name string   `json:"name"`
+	User string   `json:"user,omitempty"`
+	Tags []string `json:"tags,omitempty"`
+	IP   string   `json:"ip"`
+	Path string   `json:"path"` // direct, relay, derp or idle
+	// Via is where packets to the peer go: an address, or the DERP region's code.
+	Via string `json:"via,omitempty"`
+	// LatencySeconds is the last round trip measured; 0 is none yet.
+	LatencySeconds float64   `json:"latency_seconds,omitempty"`
+	ToPeerBytes    int64     `json:"to_peer_bytes"`
+	FromPeerBytes  int64     `json:"from_peer_bytes"`
+	Handshake      time.Time `json:"last_handshake,omitzero"`
+}
+
+// Event is a line of the log at level info or above, the flow log's aside.
+type Event struct {
+	Time    time.Time `json:"time"`
+	Level   string    `json:"level"` // INFO, WARN or ERROR
+	Message string    `json:"message"`
+	// Detail holds the line's attributes as name=value, in their order.
+	Detail []string `json:"detail,omitempty"`
+}
+
+// Limits are what bounds the router, and how much of it is taken.
+type Limits struct {
+	Flows Use `json:"flows"`
+	// FlowsPerPeer is of the one peer with the most flows.
+	FlowsPerPeer Use `json:"flows_per_peer"`
+	// MemoryBytes is what the process holds, of what the task has.
+	MemoryBytes Use `json:"memory_bytes"`
+	OpenFiles   Use `json:"open_files"`
+}
+
+// Use is how much of a limit is taken; a limit of 0 is none, or unknown.
+type Use struct {
+	Used  int64 `json:"used"`
+	Limit int64 `json:"limit"`
 }
 
 // DNS is what a tailnet's admin needs so that the VPC's private names resolve.

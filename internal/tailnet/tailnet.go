@@ -85,7 +85,8 @@ type Node struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	state state
+	state   state
+	latency latencies
 
 	mu        sync.Mutex
 	desired   []netip.Prefix // what Advertise was last called with

@@ -1,6 +1,10 @@
 package tailnet
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"tailscale.com/tailcfg"
+)
 
 // Peer is who a tailnet address belongs to.
 type Peer struct {
@@ -15,6 +19,10 @@ func (n *Node) WhoIs(addr netip.Addr) Peer {
 	if !ok {
 		return Peer{}
 	}
+	return peerOf(node, user)
+}
+
+func peerOf(node tailcfg.NodeView, user tailcfg.UserProfile) Peer {
 	p := Peer{Node: node.ComputedName(), Tags: node.Tags().AsSlice()}
 	if p.Node == "" {
 		p.Node = node.Name()

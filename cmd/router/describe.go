@@ -1,0 +1,49 @@
+package main
+
+import (
+	"subnetrouter/internal/journal"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/tailnet"
+)
+
+// listedPeers is how many peers /status lists.
+const listedPeers = 50
+
+func (r *router) describePeers() ops.Peers {
+	out := ops.Peers{List: []ops.Peer{}}
+	node := r.node.Load()
+	if node == nil {
+		return out
+	}
+	list, count := node.Peers(listedPeers)
+	out.Direct, out.Relay = count[tailnet.PathDirect], count[tailnet.PathRelay]
+	out.DERP, out.Idle = count[tailnet.PathDERP], count[tailnet.PathIdle]
+	out.Total = out.Direct + out.Relay + out.DERP + out.Idle
+	for _, s := range list {
+		out.List = append(out.List, ops.Peer{
+			Name: s.Node, User: s.User, Tags: s.Tags, IP: s.IP.String(), Path: string(s.Path), Via: s.Via,
+			LatencySeconds: s.Latency.Seconds(), ToPeerBytes: s.ToPeerBytes, FromPeerBytes: s.FromPeerBytes,
+			Handshake: s.Handshake,
+		})
+	}
+	return out
+}
+
+func describeEvents(events []journal.Event) []ops.Event {
+	out := make([]ops.Event, 0, len(events))
+	for _, e := range events {
+		out = append(out, ops.Event{Time: e.Time, Level: e.Level.String(), Message: e.Message, Detail: e.Detail})
+	}
+	return out
+}
+
+func (r *router) describeLimits(flows ops.Flows) ops.Limits {
+	files, filesLimit := openFiles()
+	_, busiest := r.forward.Busiest()
+	return ops.Limits{
+		Flows:        ops.Use{Used: int64(flows.TCP + flows.UDP), Limit: int64(flows.Limit)},
+		FlowsPerPeer: ops.Use{Used: int64(busiest), Limit: int64(flows.LimitPerPeer)},
+		MemoryBytes:  ops.Use{Used: residentMemory(), Limit: taskMemory.Load()},
+		OpenFiles:    ops.Use{Used: files, Limit: filesLimit},
+	}
+}

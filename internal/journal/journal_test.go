@@ -1,0 +1,120 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// plain drops the time, so that the text can be compared.
+func plain(out *bytes.Buffer) slog.Handler {
+	return slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}})
+}
+
+func TestRepeatsAreHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := slog.New(New(plain(&out)).Handler())
+		expect := func(what, want string) {
+			t.Helper()
+			synctest.Wait()
+			if got := out.String(); got != want {
+				t.Errorf("%s:\n%swant\n%s", what, got, want)
+			}
+			out.Reset()
+		}
+		refused := func(id string, wait time.Duration) {
+			log.Error("joining failed", "err", errors.New("AccessDenied, request "+id), "retry_in", wait.String(), "tries", 3)
+		}
+		refused("0f3c9a7e-7d3a-4b0e-9a53-0f1a2b3c4d5e", time.Second)
+		refused("1f3c9a7e-7d3a-4b0e-9a53-0f1a2b3c4d5e", 2*time.Second)
+		refused("2f3c9a7e-7d3a-4b0e-9a53-0f1a2b3c4d5e", 4*time.Second)
+		expect("three failures for one cause", `level=ERROR msg="joining failed" err="AccessDenied, request 0f3c9a7e-7d3a-4b0e-9a53-0f1a2b3c4d5e" retry_in=1s tries=3`+"\n")
+
+		log.Error("joining failed", "err", errors.New("no such secret"))
+		log.With("part", "b").Error("joining failed", "err", errors.New("no such secret"))
+		log.Info("route added", "prefix", "10.0.0.0/16")
+		log.Info("route added", "prefix", "10.1.0.0/16")
+		expect("other causes", `level=ERROR msg="joining failed" err="no such secret"
+level=ERROR msg="joining failed" part=b err="no such secret"
+level=INFO msg="route added" prefix=10.0.0.0/16
+level=INFO msg="route added" prefix=10.1.0.0/16
+`)
+		time.Sleep(Quiet)
+		expect("the end of the minute", `level=ERROR msg="joining failed" err="AccessDenied, request 2f3c9a7e-7d3a-4b0e-9a53-0f1a2b3c4d5e" retry_in=4s tries=3 repeated=2`+"\n")
+		refused("3f3c9a7e-7d3a-4b0e-9a53-0f1a2b3c4d5e", 8*time.Second)
+		expect("the minute after", "")
+		time.Sleep(Quiet)
+		expect("its end", `level=ERROR msg="joining failed" err="AccessDenied, request 3f3c9a7e-7d3a-4b0e-9a53-0f1a2b3c4d5e" retry_in=8s tries=3 repeated=1`+"\n")
+		time.Sleep(Quiet)
+		log.Info("route added", "prefix", "10.0.0.0/16")
+		expect("once all is quiet", "level=INFO msg=\"route added\" prefix=10.0.0.0/16\n")
+		time.Sleep(Quiet)
+	})
+}
+
+// TestNeverMoreThanOnceAMinute is the promise itself, over ten minutes of a loop
+// that fails each second.
+func TestNeverMoreThanOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := slog.New(New(plain(&out)).Handler())
+		for range 600 {
+			log.Warn("probe failed", "target", "10.0.3.4:5432", "err", errors.New("refused"))
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if n := strings.Count(out.String(), "\n"); n < 9 || n > 11 {
+			t.Errorf("%d lines in ten minutes", n)
+		}
+		time.Sleep(2 * Quiet)
+	})
+}
+
+func TestDebugAndPlainAreNotHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		j := New(plain(&out))
+		for range 3 {
+			slog.New(j.Handler()).Debug("engine", "text", "same")
+			slog.New(j.Plain()).Info("flow", "target", "same")
+		}
+		if n := strings.Count(out.String(), "\n"); n != 6 {
+			t.Errorf("%d lines of 6:\n%s", n, out.String())
+		}
+		if e := j.Events(); len(e) != 0 {
+			t.Errorf("events %v: neither is one", e)
+		}
+	})
+}
+
+func TestEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := New(slog.DiscardHandler)
+		log := slog.New(handler{j: j, next: plain(new(bytes.Buffer))}).WithGroup("node").With("name", "edge")
+		for i := range kept + 7 {
+			log.Info("counted", "n", i)
+		}
+		got := j.Events()
+		if len(got) != kept {
+			t.Fatalf("%d events, want the last %d", len(got), kept)
+		}
+		for i, e := range got {
+			n := kept + 6 - i
+			if e.Message != "counted" || strings.Join(e.Detail, " ") != fmt.Sprintf("node.name=edge node.n=%d", n) || e.Time.IsZero() {
+				t.Errorf("event %d is %v", i, e)
+			}
+		}
+		time.Sleep(Quiet)
+	})
+}

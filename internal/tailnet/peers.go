@@ -1,0 +1,189 @@
+package tailnet
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"tailscale.com/ipn/ipnstate"
+	"tailscale.com/tailcfg"
+	"tailscale.com/types/key"
+)
+
+// Path is how packets to a peer travel.
+type Path string
+
+// The paths: a closed set, for it is a metric's label.
+const (
+	PathDirect Path = "direct" // UDP to the peer itself
+	PathRelay  Path = "relay"  // UDP through another node of the tailnet
+	PathDERP   Path = "derp"   // through a DERP server
+	PathIdle   Path = "idle"   // nothing was sent for 45 s, so there is none
+)
+
+// Paths lists them all.
+var Paths = []Path{PathDirect, PathRelay, PathDERP, PathIdle}
+
+// Session is what this node has with one peer.
+type Session struct {
+	Peer
+	IP   netip.Addr // the peer's first address in the tailnet
+	Path Path
+	// Via is the address that packets to the peer go to, or the code of the
+	// DERP region; "" while idle.
+	Via string
+	// Latency is a round trip as measured last, at Measured; zero is never. See
+	// [Node.Peers].
+	Latency  time.Duration
+	Measured time.Time
+	// Bytes of WireGuard's payload since the session's peer became active.
+	ToPeerBytes, FromPeerBytes int64
+	// Handshake is the last one; zero is never.
+	Handshake time.Time
+}
+
+// Peers counts all peers of the netmap by path, and lists up to most of those
+// that this node has exchanged packets with: active ones first, then those with
+// the most bytes.
+//
+// The latency of the active ones listed is measured anew where the last
+// measurement is older than measureEvery, by one small packet each, which keeps
+// no path alive. Peers does not wait for that: the next call has the outcome.
+func (n *Node) Peers(most int) (list []Session, count map[Path]int) {
+	count = make(map[Path]int, len(Paths))
+	for _, p := range Paths {
+		count[p] = 0
+	}
+	type entry struct {
+		key    key.NodePublic
+		status *ipnstate.PeerStatus
+	}
+	var known []entry
+	// Of the engine, not of the backend: names of thousands of peers that are
+	// not listed need not be looked up.
+	b := &ipnstate.StatusBuilder{WantPeers: true}
+	n.sys.Engine.Get().UpdateStatus(b)
+	for key, p := range b.Status().Peer {
+		path := pathOf(p)
+		count[path]++
+		if path != PathIdle || p.RxBytes > 0 || p.TxBytes > 0 {
+			known = append(known, entry{key, p})
+		}
+	}
+	slices.SortFunc(known, func(a, b entry) int {
+		return cmp.Or(
+			cmp.Compare(idle(a.status), idle(b.status)),
+			cmp.Compare(b.status.RxBytes+b.status.TxBytes, a.status.RxBytes+a.status.TxBytes),
+			a.key.Compare(b.key))
+	})
+	for _, e := range known {
+		if len(list) == most {
+			break
+		}
+		if s, ok := n.session(e.key, e.status); ok {
+			list = append(list, s)
+		}
+	}
+	n.latency.measure(n, list)
+	return list, count
+}
+
+func pathOf(p *ipnstate.PeerStatus) Path {
+	switch {
+	case !p.Active:
+		return PathIdle
+	case p.CurAddr != "":
+		return PathDirect
+	case p.PeerRelay != "":
+		return PathRelay
+	}
+	return PathDERP
+}
+
+func idle(p *ipnstate.PeerStatus) int {
+	if p.Active {
+		return 0
+	}
+	return 1
+}
+
+// session adds to the engine's words who the peer is; false if the netmap has it
+// no more.
+func (n *Node) session(key key.NodePublic, p *ipnstate.PeerStatus) (Session, bool) {
+	node, user, ok := n.lb.WhoIsNodeKey(key)
+	if !ok || node.Addresses().Len() == 0 {
+		return Session{}, false
+	}
+	s := Session{
+		Peer: peerOf(node, user), IP: node.Addresses().At(0).Addr(), Path: pathOf(p),
+		ToPeerBytes: p.TxBytes, FromPeerBytes: p.RxBytes, Handshake: p.LastHandshake,
+	}
+	switch s.Path {
+	case PathDirect:
+		s.Via = p.CurAddr
+	case PathRelay:
+		s.Via = p.PeerRelay
+	case PathDERP:
+		s.Via = p.Relay
+	}
+	return s, true
+}
+
+// measureEvery bounds how often one peer is measured, whoever asks; an answer
+// that takes longer than measureWait is none.
+const (
+	measureEvery = 15 * time.Second
+	measureWait  = 5 * time.Second
+)
+
+// latencies are the round trips measured so far. The zero value is ready.
+type latencies struct {
+	mu   sync.Mutex
+	last map[netip.Addr]measurement
+}
+
+type measurement struct {
+	begun, done time.Time
+	took        time.Duration // 0: no answer
+}
+
+// measure fills in what is known, and begins what is due.
+func (l *latencies) measure(n *Node, list []Session) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	kept := make(map[netip.Addr]measurement, len(list)) // who left the list is forgotten
+	for i := range list {
+		s := &list[i]
+		m := l.last[s.IP]
+		if m.took > 0 {
+			s.Latency, s.Measured = m.took, m.done
+		}
+		if s.Path != PathIdle && now.Sub(m.begun) > measureEvery && n.ctx.Err() == nil {
+			m.begun = now
+			go l.ping(n, s.IP)
+		}
+		kept[s.IP] = m
+	}
+	l.last = kept
+}
+
+func (l *latencies) ping(n *Node, ip netip.Addr) {
+	ctx, cancel := context.WithTimeout(n.ctx, measureWait)
+	defer cancel()
+	result, err := n.lb.Ping(ctx, ip, tailcfg.PingDisco, 0)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m, listed := l.last[ip]
+	if !listed {
+		return
+	}
+	m.done, m.took = time.Now(), 0
+	if err == nil && result.Err == "" {
+		m.took = time.Duration(result.LatencySeconds * float64(time.Second))
+	}
+	l.last[ip] = m
+}

@@ -1,0 +1,67 @@
+package tailnet
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"tailscale.com/tailcfg"
+)
+
+// TestPeers has two nodes talk, and asks one of them about the other.
+func TestPeers(t *testing.T) {
+	control := startTailnet(t, nil)
+	edge := startNode(t, control, give(testKey), nil)
+	asker := startNode(t, control, give(testKey), nil)
+	running := func(s *Status) bool { return s.Running() }
+	self := awaitStatus(t, edge, "the first node", running)
+	other := awaitStatus(t, asker, "the second node", running)
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	awaitPeers(t, edge, "the other in the netmap, idle", func(list []Session, count map[Path]int) bool {
+		return len(list) == 0 && count[PathIdle] == 1
+	})
+	// A first try may come before the netmap does.
+	var err error
+	for ctx.Err() == nil {
+		try, stop := context.WithTimeout(ctx, time.Second)
+		_, err = asker.lb.Ping(try, self.IPs[0], tailcfg.PingTSMP, 0)
+		stop()
+		if err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := awaitPeers(t, edge, "a measured path", func(list []Session, count map[Path]int) bool {
+		return count[PathIdle] == 0 && len(list) == 1 && list[0].Latency > 0
+	})
+	p := list[0]
+	if p.Node != other.Name || p.IP != other.IPs[0] || !slices.Equal(p.Tags, []string{testTag}) || p.User != "" {
+		t.Errorf("the peer is %+v, not %s", p, other.Name)
+	}
+	if p.Path == PathIdle || p.Via == "" || p.ToPeerBytes <= 0 || p.FromPeerBytes <= 0 || p.Handshake.IsZero() || time.Since(p.Measured) > patience {
+		t.Errorf("the peer's session is %+v", p)
+	}
+	if none, count := edge.Peers(0); len(none) != 0 || count[PathIdle] != 0 {
+		t.Errorf("at most none: %v %v", none, count)
+	}
+}
+
+func awaitPeers(t *testing.T, n *Node, what string, cond func([]Session, map[Path]int) bool) []Session {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		list, count := n.Peers(10)
+		if cond(list, count) {
+			return list
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for %s: %+v %v", patience, what, list, count)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
