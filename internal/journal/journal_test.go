@@ -103,7 +103,7 @@ func TestEvents(t *testing.T) {
 		j := New(slog.DiscardHandler)
 		log := slog.New(handler{j: j, next: plain(new(bytes.Buffer))}).WithGroup("node").With("name", "edge")
 		for i := range kept + 7 {
-			log.Info("counted", "n", i)
+			log.Info("counted", "what", fmt.Sprint("thing ", i))
 		}
 		got := j.Events()
 		if len(got) != kept {
@@ -111,7 +111,7 @@ func TestEvents(t *testing.T) {
 		}
 		for i, e := range got {
 			n := kept + 6 - i
-			if e.Message != "counted" || strings.Join(e.Detail, " ") != fmt.Sprintf("node.name=edge node.n=%d", n) || e.Time.IsZero() {
+			if e.Message != "counted" || strings.Join(e.Detail, " ") != fmt.Sprintf("node.name=edge node.what=thing %d", n) || e.Time.IsZero() {
 				t.Errorf("event %d is %v", i, e)
 			}
 		}
