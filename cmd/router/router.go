@@ -51,6 +51,7 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 	data := forward.Config{
 		Resolve:         resolveTarget,
 		Deny:            func(target netip.AddrPort) bool { return neverReached(target) || own.is(target) },
+		Peer:            r.nodeAddress,
 		KeepAlive:       cfg.KeepAlive,
 		MaxFlows:        cfg.MaxFlows,
 		MaxFlowsPerPeer: cfg.MaxFlowsPerPeer,
@@ -120,6 +121,14 @@ func (r *router) whoIs(addr netip.Addr) tailnet.Peer {
 	return tailnet.Peer{}
 }
 
+// nodeAddress is the address that stands for all of a peer's.
+func (r *router) nodeAddress(addr netip.Addr) netip.Addr {
+	if node := r.node.Load(); node != nil {
+		return node.NodeAddress(addr)
+	}
+	return addr
+}
+
 // fitMemory fits the limits to what the task metadata says of its memory: on
 // Fargate no control group of the container tells.
 func (r *router) fitMemory(ctx context.Context) error {
@@ -132,7 +141,10 @@ func (r *router) fitMemory(ctx context.Context) error {
 
 // keepRoutes advertises what the look-ups find, now and whenever it changes.
 func (r *router) keepRoutes(ctx context.Context) error {
-	r.bootstrap.followRoutes(ctx, r.cfg.Refresh, r.node.Load().Advertise)
+	r.bootstrap.followRoutes(ctx, r.cfg.Refresh, func(prefixes []netip.Prefix) {
+		r.forward.SetRoutes(prefixes)
+		r.node.Load().Advertise(prefixes)
+	})
 	return nil
 }
 

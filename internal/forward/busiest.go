@@ -2,13 +2,13 @@ package forward
 
 import "net/netip"
 
-// Busiest is the peer with the most flows open now, and how many.
+// Busiest is the node with the most flows open now, by its address, and how many.
 func (f *Forwarder) Busiest() (client netip.Addr, flows int) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
-	for _, p := range f.peers {
+	for addr, p := range f.peers {
 		if p.flows > flows {
-			client, flows = p.addr, p.flows
+			client, flows = addr, p.flows
 		}
 	}
 	return client, flows

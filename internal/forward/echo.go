@@ -34,17 +34,20 @@ func (f *Forwarder) deliverICMP(p *inbound) {
 	}
 	client, dst, idSeq := p.src, p.dst, [4]byte(p.payload[4:8])
 	data := p.payload[8:]
+	to := f.routes.of(dst)
 	f.metrics.opened["icmp"].Inc()
 	err := f.pinger.send(targetOf(dst), data, func(answer []byte) {
 		f.metrics.toTailnet["icmp"].Add(float64(len(answer)))
+		to.toTailnet.Add(float64(len(answer)))
 		f.sendEchoReply(client, dst, idSeq, answer)
 	})
 	if err != nil {
-		f.metrics.failed["icmp"][dialFailure(err)].Inc()
+		f.failed("icmp", to, dialFailure(err))
 		f.log.Debug("forwarding echo request failed", "target", targetOf(dst).String(), "err", err)
 		return
 	}
 	f.metrics.toVPC["icmp"].Add(float64(len(data)))
+	to.toVPC.Add(float64(len(data)))
 }
 
 // pinger sends echo requests under sequence numbers of its own, and hands each

@@ -42,6 +42,11 @@ type Config struct {
 	// MaxFlows and MaxFlowsPerPeer bound what is open at once. Default: what
 	// [Forwarder.Relimit] derives from the process.
 	MaxFlows, MaxFlowsPerPeer int
+	// Peer maps a client's address to the one that stands for its node, so that
+	// all of a node's addresses share its limit. It is asked at most once for a
+	// flow, from where packets are delivered: it must not wait for that.
+	// Default: each address is a peer.
+	Peer func(client netip.Addr) netip.Addr
 	// KeepAlive is the silence after which both sides of a TCP flow are probed.
 	// Default: 60 s.
 	KeepAlive time.Duration
@@ -71,8 +76,9 @@ type Forwarder struct {
 	pinger     *pinger
 	fragmentID atomic.Uint32
 
+	routes  *routeTable
 	peersMu sync.Mutex
-	peers   map[netip.Addr]*peer
+	peers   map[netip.Addr]*peer // by each of their addresses that has flows
 	taken   int
 	limit   Limit
 	closing bool
@@ -103,17 +109,21 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.Deny == nil {
 		cfg.Deny = func(netip.AddrPort) bool { return false }
 	}
+	if cfg.Peer == nil {
+		cfg.Peer = func(client netip.Addr) netip.Addr { return client }
+	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
 	}
 	if cfg.KeepAlive == 0 {
 		cfg.KeepAlive = keepAliveIdle
 	}
-	m, err := newMetrics(cfg.Registerer)
+	routes := newRouteTable()
+	m, err := newMetrics(cfg.Registerer, routes)
 	if err != nil {
 		return nil, fmt.Errorf("registering forwarder metrics: %w", err)
 	}
-	f := &Forwarder{cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, peers: map[netip.Addr]*peer{}, link: newLink()}
+	f := &Forwarder{cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, routes: routes, peers: map[netip.Addr]*peer{}, link: newLink()}
 	f.Relimit()
 	f.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	f.endpoint = &linkEndpoint{link: f.link, mtu: uint32(cfg.MTU)}

@@ -11,9 +11,8 @@ import (
 const (
 	flowMemory = 16 << 10
 	reservedFD = 256
-	// Per cent of all flows. A node has two addresses, of which each is a peer
-	// here: together they leave a fifth to others.
-	perPeerShare = 40
+	// Per cent of all flows that one node may have.
+	perPeerShare = 50
 	// mostFlows keeps the default within what a Linux task has source ports for.
 	mostFlows = 100_000
 )
@@ -75,9 +74,9 @@ func raiseFiles() int {
 	return int(min(files.Cur, 1<<30))
 }
 
-// peer is a client of the tailnet, by one of its addresses, while it has flows.
+// peer is a node of the tailnet while it has flows.
 type peer struct {
-	addr  netip.Addr
+	addrs []netip.Addr // under which it is found
 	flows int
 }
 
@@ -87,16 +86,48 @@ func (f *Forwarder) admit(client netip.Addr) (*peer, bool) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
 	p := f.peers[client]
-	if f.closing || f.taken >= f.limit.Flows || p != nil && p.flows >= f.limit.FlowsPerPeer {
-		return nil, false
-	}
 	if p == nil {
-		p = &peer{addr: client}
-		f.peers[client] = p
+		p = f.meet(client)
+	}
+	if f.closing || f.taken >= f.limit.Flows || p.flows >= f.limit.FlowsPerPeer {
+		f.forget(p)
+		return nil, false
 	}
 	p.flows++
 	f.taken++
 	return p, true
+}
+
+// meet finds the peer of an address that has no flows yet. It lets go of peersMu
+// while it asks.
+func (f *Forwarder) meet(client netip.Addr) *peer {
+	f.peersMu.Unlock()
+	node := f.cfg.Peer(client)
+	f.peersMu.Lock()
+	p := f.peers[client] // it may have come meanwhile
+	if p == nil {
+		p = f.peers[node]
+	}
+	if p == nil {
+		p = &peer{}
+	}
+	for _, addr := range []netip.Addr{client, node} {
+		if f.peers[addr] == nil {
+			f.peers[addr] = p
+			p.addrs = append(p.addrs, addr)
+		}
+	}
+	return p
+}
+
+// forget drops a peer without flows.
+func (f *Forwarder) forget(p *peer) {
+	if p.flows > 0 {
+		return
+	}
+	for _, addr := range p.addrs {
+		delete(f.peers, addr)
+	}
 }
 
 // Where nobody limits memory, this much may wait in the buffers of TCP.
@@ -123,7 +154,6 @@ func (f *Forwarder) leave(p *peer) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
 	f.taken--
-	if p.flows--; p.flows == 0 {
-		delete(f.peers, p.addr)
-	}
+	p.flows--
+	f.forget(p)
 }

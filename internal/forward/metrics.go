@@ -1,6 +1,10 @@
 package forward
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are resolved once to their children, so that the data path neither
 // looks up labels nor creates new ones.
@@ -19,7 +23,7 @@ var (
 	endings   = []string{ended, idled, failed, cut}
 )
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, routes *routeTable) (*metrics, error) {
 	opened := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "router_flows_opened_total",
 		Help: "Flows opened from the tailnet to targets behind the router; for icmp, echo requests.",
@@ -52,13 +56,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "router_flows_limit", Help: "Flows that may be open at once.",
 		}),
 		peerLimit: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "router_flows_limit_per_peer", Help: "Flows that one peer address may have open at once.",
+			Name: "router_flows_limit_per_peer", Help: "Flows that one node of the tailnet may have open at once, over all of its addresses.",
 		}),
 		dialDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:                        "router_dial_duration_seconds",
 			Help:                        "Time to open a connection to a target behind the router, failed ones included.",
 			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 			NativeHistogramBucketFactor: 1.2,
+			// Bounded: dials that take from microseconds to the timeout have some 90.
+			NativeHistogramMaxBucketNumber:  100,
+			NativeHistogramMinResetDuration: time.Hour,
 		}),
 	}
 	for _, p := range protocols {
@@ -80,10 +87,17 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{opened, active, failed, closed, bytes, m.denied, m.dialDuration, m.limit, m.peerLimit} {
+	for _, c := range []prometheus.Collector{opened, active, failed, closed, bytes, routes.bytes, routes.failed,
+		m.denied, m.dialDuration, m.limit, m.peerLimit} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+// failed counts a flow that could not be opened.
+func (f *Forwarder) failed(protocol string, to *route, reason string) {
+	f.metrics.failed[protocol][reason].Inc()
+	to.failed[reason].Inc()
 }

@@ -86,13 +86,14 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
 	who, ok := f.admit(key.client.Addr())
 	if !ok {
-		f.metrics.failed["tcp"][limited].Inc()
+		f.failed("tcp", f.routes.of(key.dst.Addr()), limited)
 		r.Complete(true)
 		return
 	}
 	fl := &tcpFlow{
 		record: record{
-			key: key, target: netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port()), peer: who, opened: time.Now(),
+			key: key, target: netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port()), peer: who,
+			route: f.routes.of(key.dst.Addr()), opened: time.Now(),
 		},
 		table: t, request: r, fd: -1,
 	}
@@ -157,7 +158,7 @@ func (fl *tcpFlow) refuse(err error) {
 	f := fl.table.f
 	reason := dialFailure(err)
 	f.metrics.dialDuration.Observe(time.Since(fl.opened).Seconds())
-	f.metrics.failed["tcp"][reason].Inc()
+	f.failed("tcp", fl.route, reason)
 	f.log.Debug("dialing target failed", "protocol", "tcp", "target", fl.target.String(), "reason", reason, "err", err)
 	fl.stage.Store(over)
 	fl.request.Complete(true)
@@ -300,6 +301,7 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 		h.start += n
 		fl.up.count(n, 1)
 		f.metrics.toVPC["tcp"].Add(float64(n))
+		fl.route.toVPC.Add(float64(n))
 	}
 	fl.free(h)
 	if h.eof {
@@ -334,6 +336,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 		h.start += int(n)
 		fl.down.count(int(n), 1)
 		f.metrics.toTailnet["tcp"].Add(float64(n))
+		fl.route.toTailnet.Add(float64(n))
 		switch tcpErr.(type) {
 		case nil:
 		case *tcpip.ErrWouldBlock:

@@ -46,6 +46,7 @@ type record struct {
 	key      flowKey
 	target   netip.AddrPort
 	peer     *peer
+	route    *route
 	opened   time.Time
 	dial     time.Duration
 	up, down traffic

@@ -110,14 +110,15 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 			f.tellUDP(key, why, 0)
 		}
 	}
+	to := f.routes.of(key.dst.Addr())
 	who, ok := f.admit(key.client.Addr())
 	if !ok {
-		f.metrics.failed["udp"][limited].Inc()
+		f.failed("udp", to, limited)
 		refuse(portUnreachable)
 		return nil
 	}
 	fl := &udpFlow{
-		record: record{key: key, target: target, peer: who, opened: time.Now()},
+		record: record{key: key, target: target, peer: who, route: to, opened: time.Now()},
 		table:  t, idle: udpIdle, fd: -1,
 	}
 	fl.step = fl.receive
@@ -129,7 +130,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	if err != nil {
 		f.leave(who)
 		reason := dialFailure(err)
-		f.metrics.failed["udp"][reason].Inc()
+		f.failed("udp", to, reason)
 		f.log.Debug("opening UDP flow failed", "target", target.String(), "err", err)
 		refuse(unreachableFor(reason))
 		return nil
@@ -203,6 +204,7 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 	case err == nil:
 		fl.up.count(bytes, len(payloads))
 		f.metrics.toVPC["udp"].Add(float64(bytes))
+		fl.route.toVPC.Add(float64(bytes))
 	case errors.Is(err, unix.EMSGSIZE):
 		f.tellUDP(fl.key, packetTooBig, mtuOf(fl.fd, fl.target.Addr()))
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
@@ -250,6 +252,7 @@ func (fl *udpFlow) receive() {
 		}
 		fl.down.count(n, count)
 		f.metrics.toTailnet["udp"].Add(float64(n))
+		fl.route.toTailnet.Add(float64(n))
 		if fd, over := fl.answered(count); over {
 			fl.table.finish(fl, fd, ended)
 			return

@@ -3,6 +3,7 @@ package tailnet
 import (
 	"net/netip"
 
+	"tailscale.com/net/tsaddr"
 	"tailscale.com/tailcfg"
 )
 
@@ -31,4 +32,18 @@ func peerOf(node tailcfg.NodeView, user tailcfg.UserProfile) Peer {
 		p.User = user.LoginName
 	}
 	return p
+}
+
+// NodeAddress is the first address of the peer that addr is of, or addr itself where
+// it is no node's. Unlike [Node.WhoIs] it takes no lock under which the engine waits
+// for packets: the data path may ask.
+func (n *Node) NodeAddress(addr netip.Addr) netip.Addr {
+	if !tsaddr.IsTailscaleIP(addr) {
+		return addr
+	}
+	peer, ok := n.lb.PeerForIP(addr)
+	if !ok || peer.Node.Addresses().Len() == 0 {
+		return addr
+	}
+	return peer.Node.Addresses().At(0).Addr()
 }

@@ -18,7 +18,7 @@ import (
 // meets the limit.
 func TestFlows(t *testing.T) {
 	w := newWorld(t, worldOptions{})
-	r := w.startRouter(routerOptions{env: map[string]string{"ROUTER_FLOW_LOG": "on", "ROUTER_MAX_FLOWS": "6", "ROUTER_MAX_FLOWS_PER_PEER": "6"}})
+	r := w.startRouter(routerOptions{env: map[string]string{"ROUTER_FLOW_LOG": "on", "ROUTER_MAX_FLOWS": "100", "ROUTER_MAX_FLOWS_PER_PEER": "6"}})
 	c := w.startClient()
 	r.awaitReady()
 	c.awaitRoute("10.0.0.0/16")
@@ -45,7 +45,8 @@ func TestFlows(t *testing.T) {
 		}
 	})
 	t.Run("live flows and the limit", func(t *testing.T) {
-		// Two UDP flows to the closed port and three to the echo are open; one is left.
+		// Two UDP flows to the closed port, one of them from the client's IPv6 address,
+		// and three to the echo are open: one is left to the client.
 		conn := must(w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, "80")))
 		defer conn.Close()
 		if _, err := w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, "80")); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -56,7 +57,7 @@ func TestFlows(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &s); err != nil {
 			t.Fatal(err)
 		}
-		if s.Flows.TCP != 1 || s.Flows.UDP != 5 || s.Flows.Limit != 6 || !slices.ContainsFunc(s.Flows.Live, func(f ops.Flow) bool {
+		if s.Flows.TCP != 1 || s.Flows.UDP != 5 || s.Flows.LimitPerPeer != 6 || !slices.ContainsFunc(s.Flows.Live, func(f ops.Flow) bool {
 			return f.Protocol == "tcp" && f.Node == "laptop" && f.Target == dbHost+":80"
 		}) {
 			t.Errorf("/status says %+v", s.Flows)
@@ -64,6 +65,21 @@ func TestFlows(t *testing.T) {
 		io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
 		if answer, err := io.ReadAll(conn); err != nil || !strings.Contains(string(answer), "hello from") {
 			t.Errorf("the old flow: %q, %v", answer, err)
+		}
+	})
+	t.Run("metrics by route", func(t *testing.T) {
+		_, body := r.get("/metrics")
+		for _, want := range []string{
+			`router_route_dial_failures_total{reason="limit",route="10.0.0.0/16"} 1`,
+			`router_route_dial_failures_total{reason="refused",route="other"} 0`,
+			`router_route_bytes_total{direction="to_vpc",route="other"} 0`,
+		} {
+			if !strings.Contains(body, want+"\n") {
+				t.Errorf("/metrics lacks %s", want)
+			}
+		}
+		if strings.Contains(body, `router_route_bytes_total{direction="to_tailnet",route="10.0.0.0/16"} 0`) {
+			t.Error("no byte is counted for the VPC's route")
 		}
 	})
 	t.Run("flow log", func(t *testing.T) {

@@ -1,0 +1,63 @@
+package forward
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+)
+
+// TestNodesAddressesShareTheirLimit: a node has an address of each family, and
+// both count as one peer.
+func TestNodesAddressesShareTheirLimit(t *testing.T) {
+	var asked atomic.Int32
+	c := newClient(t, func(cfg *Config) {
+		cfg.MaxFlows, cfg.MaxFlowsPerPeer = 10, 2
+		cfg.Peer = func(a netip.Addr) netip.Addr {
+			asked.Add(1)
+			if a == client6 {
+				return client4
+			}
+			return a
+		}
+	})
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn); conn.Close() })
+	first, second := c.mustDialTCP(targets(port)[0]), c.mustDialTCP(targets(port)[1])
+	for _, to := range targets(port) {
+		if _, err := c.dialTCP(to); err == nil {
+			t.Errorf("%v: a third flow of one node was let in", to)
+		}
+	}
+	if n := asked.Load(); n > 2 {
+		t.Errorf("asked %d times whose the two addresses are", n)
+	}
+	first.Close()
+	waitFor(t, "a free place", func() bool {
+		third, err := c.dialTCP(targets(port)[1])
+		if err == nil {
+			third.Close()
+		}
+		return err == nil
+	})
+	second.Close()
+	c.noFlows()
+	c.f.peersMu.Lock()
+	defer c.f.peersMu.Unlock()
+	if len(c.f.peers) != 0 || c.f.taken != 0 {
+		t.Errorf("%d peers and %d places are left", len(c.f.peers), c.f.taken)
+	}
+}
+
+func TestPeerIsForgottenWhenRefused(t *testing.T) {
+	c := newClient(t, func(cfg *Config) { cfg.MaxFlows = 1 })
+	if _, ok := c.f.admit(client4); !ok {
+		t.Fatal("the first flow was refused")
+	}
+	if _, ok := c.f.admit(client6); ok {
+		t.Fatal("the second flow was let in")
+	}
+	if len(c.f.peers) != 1 {
+		t.Errorf("%d peers are remembered, want the one with a flow", len(c.f.peers))
+	}
+}
