@@ -28,8 +28,7 @@ const maxEchoes = 4096
 // echoes share: no process and no goroutine for each. Of other messages there is
 // nothing to forward: errors are of flows that the router itself ends.
 func (f *Forwarder) deliverICMP(p *inbound) {
-	const request4, request6 = 8, 128
-	if p.protocol == protoICMP && p.payload[0] != request4 || p.protocol == protoICMPv6 && p.payload[0] != request6 {
+	if !p.isEchoRequest() {
 		return
 	}
 	client, dst, idSeq := p.src, p.dst, [4]byte(p.payload[4:8])

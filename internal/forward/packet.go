@@ -24,7 +24,7 @@ const (
 type inbound struct {
 	raw      []byte
 	protocol uint8 // of what follows the IP header; 0 if that is not at hand
-	fragment bool  // one of several; the stack puts them together
+	fragment bool  // one of several
 	src, dst netip.Addr
 	// srcPort, dstPort and payload are set for UDP, payload for ICMP: all
 	// that follows the ports, or the IP header.
@@ -62,12 +62,9 @@ func (p *inbound) parse(raw []byte) bool {
 		p.raw, rest = raw[:total], raw[ipv6Header:total]
 		p.src, p.dst = netip.AddrFrom16([16]byte(raw[8:24])), netip.AddrFrom16([16]byte(raw[24:40]))
 		p.protocol = raw[6]
-		switch p.protocol {
-		case protoTCP, protoUDP, protoICMPv6:
-		default:
-			// An extension header: the stack knows how to walk them.
-			p.fragment = true
-		}
+		// Of extension headers only this one gets here: the engine drops packets
+		// with others, whose ports its access rules cannot see.
+		p.fragment = p.protocol == protoFragment
 	default:
 		return false
 	}
@@ -83,6 +80,11 @@ func (p *inbound) parse(raw []byte) bool {
 		return len(rest) >= 8
 	}
 	return true
+}
+
+func (p *inbound) isEchoRequest() bool {
+	const request4, request6 = 8, 128
+	return p.protocol == protoICMP && p.payload[0] == request4 || p.protocol == protoICMPv6 && p.payload[0] == request6
 }
 
 func (p *inbound) parseUDP(rest []byte) bool {

@@ -118,6 +118,29 @@ func unreachableFor(reason string) icmpError {
 // the socket, and within the smallest MTU.
 const icmpQuote = 128
 
+// Prohibit answers an IP packet of a peer with an ICMP error that says that a rule,
+// not the network, stands between (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
+// It is silent where no answer is due: to an ICMP message other than an echo request,
+// to fragments but the first, and to what was not sent by one host to one (RFC 1122
+// section 3.2.2).
+func (f *Forwarder) Prohibit(packet []byte) {
+	var p inbound
+	if !p.parse(packet) || p.dst.IsMulticast() || p.src.IsUnspecified() || p.src.IsMulticast() {
+		return
+	}
+	if p.fragment {
+		key, offset, _, data, ok := fragmentOf(p.raw)
+		if !ok || offset > 0 || len(data) == 0 {
+			return
+		}
+		p.protocol, p.payload = key.protocol, data
+	}
+	if (p.protocol == protoICMP || p.protocol == protoICMPv6) && !p.isEchoRequest() {
+		return
+	}
+	f.refuse(&p, adminProhibited)
+}
+
 // refuse answers a packet with an error.
 func (f *Forwarder) refuse(p *inbound, why icmpError) { f.sendError(p.raw, why, 0) }
 

@@ -34,9 +34,7 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 		dst := p.Dst.Addr()
 		target := routes.Target(dst)
 		if n.cfg.Forwarder.Denied(netip.AddrPortFrom(target, p.Dst.Port())) {
-			if answer := prohibited(p); answer != nil {
-				t.InjectOutbound(answer)
-			}
+			n.cfg.Forwarder.Prohibit(p.Buffer())
 			return filter.DropSilently, g
 		}
 		via := target != dst

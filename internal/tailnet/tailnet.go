@@ -55,6 +55,8 @@ type Forwarder interface {
 	// Denied reports whether target, 4via6 undone, must never be reached. It
 	// is asked for every packet, in both modes: it must not block or allocate.
 	Denied(target netip.AddrPort) bool
+	// Prohibit answers a packet whose target is denied, if an answer is due.
+	Prohibit(packet []byte)
 	// Deliver takes packets of one peer for addresses behind the node, which
 	// are valid during the call only.
 	Deliver(packets [][]byte, offset int)
@@ -66,9 +68,6 @@ type Forwarder interface {
 type Identity struct {
 	// Hostname is a DNS label; control makes it unique.
 	Hostname string
-	// Tags are asked of control. An auth key brings its own tags, and control
-	// refuses others: leave them empty with a tagged key.
-	Tags []string
 }
 
 // Node is a running node. Its methods may be called from any goroutine.
@@ -128,7 +127,6 @@ func (n *Node) Join(id Identity) error {
 	prefs.WantRunning = true
 	prefs.ControlURL = n.cfg.ControlURL
 	prefs.Hostname = id.Hostname
-	prefs.AdvertiseTags = id.Tags
 	prefs.RouteAll = n.cfg.AcceptRoutes
 	prefs.NoSNAT = n.cfg.NoSNAT
 	prefs.NoStatefulFiltering.Set(!n.cfg.StatefulFiltering)

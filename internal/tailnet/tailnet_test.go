@@ -51,6 +51,7 @@ func startTailnet(t *testing.T, edit func(*tailnettest.Config)) *tailnettest.Tai
 type nothing struct{ closed chan struct{} }
 
 func (nothing) Denied(netip.AddrPort) bool { return false }
+func (nothing) Prohibit([]byte)            {}
 func (nothing) Deliver([][]byte, int)      {}
 func (n nothing) Receive([][]byte, []int, int) (int, error) {
 	<-n.closed

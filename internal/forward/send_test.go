@@ -1,0 +1,101 @@
+package forward
+
+import (
+	"bytes"
+	"log/slog"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// prohibited is what a Forwarder answers to packet at once; nil for nothing.
+func prohibited(t *testing.T, f *Forwarder, packet []byte) []byte {
+	t.Helper()
+	f.Prohibit(packet)
+	select {
+	case p := <-f.link.packets:
+		return p.own.b[:p.own.n]
+	default:
+		return nil
+	}
+}
+
+func newQuiet(t *testing.T) *Forwarder {
+	t.Helper()
+	f, err := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+var (
+	client4Port, client6Port = netip.AddrPortFrom(client4, 5000), netip.AddrPortFrom(client6, 5000)
+	denied4, denied6         = netip.MustParseAddrPort("169.254.170.2:80"), netip.MustParseAddrPort("[fd00:ec2::254]:80")
+)
+
+// TestProhibitQuotesThePacket reads the answer with a parser that is not the builder's.
+func TestProhibitQuotesThePacket(t *testing.T) {
+	f := newQuiet(t)
+	for _, tc := range []struct {
+		src, dst netip.AddrPort
+		typ      icmp.Type
+		code     int
+	}{
+		{client4Port, denied4, ipv4.ICMPTypeDestinationUnreachable, 13},
+		{client6Port, denied6, ipv6.ICMPTypeDestinationUnreachable, 1},
+	} {
+		original := wholePacket(tc.src, tc.dst, 1000)
+		raw := prohibited(t, f, original)
+		var p inbound
+		if raw == nil || !p.parse(raw) || p.src != tc.dst.Addr() || p.dst != tc.src.Addr() {
+			t.Fatalf("%v: answered %x", tc.dst, raw)
+		}
+		sum := uint64(0)
+		if p.src.Is6() {
+			sum = pseudoSum(p.src, p.dst, protoICMPv6, len(p.payload))
+		}
+		msg, err := icmp.ParseMessage(int(p.protocol), p.payload)
+		if err != nil || msg.Type != tc.typ || msg.Code != tc.code || checksum(p.payload, sum) != 0 {
+			t.Fatalf("%v: %+v, %v", tc.dst, msg, err)
+		}
+		if quote := msg.Body.(*icmp.DstUnreach).Data; !bytes.HasPrefix(original, quote) || len(quote) < headerSize(p.src)+8 {
+			t.Errorf("%v: quotes %d bytes that are not the packet's beginning", tc.dst, len(quote))
+		}
+		if len(raw) > 1280 {
+			t.Errorf("%d bytes do not fit the minimum MTU", len(raw))
+		}
+	}
+}
+
+func TestProhibitIsSilentWhereItMustBe(t *testing.T) {
+	f := newQuiet(t)
+	asICMP := func(dst netip.AddrPort, typ byte) []byte {
+		raw := wholePacket(client4Port, dst, 40)
+		putIP(raw, client4, dst.Addr(), protoICMP)
+		raw[ipv4Header] = typ
+		return raw
+	}
+	parts := fragments(t, wholePacket(client6Port, denied6, 3000))
+	for name, tc := range map[string]struct {
+		packet   []byte
+		answered bool
+	}{
+		"echo request":    {asICMP(denied4, 8), true},
+		"echo reply":      {asICMP(denied4, 0), false},
+		"ICMP error":      {asICMP(denied4, 3), false},
+		"multicast":       {wholePacket(client4Port, netip.MustParseAddrPort("224.0.0.1:80"), 0), false},
+		"no source":       {wholePacket(netip.MustParseAddrPort("0.0.0.0:80"), denied4, 0), false},
+		"first fragment":  {parts[0], true},
+		"second fragment": {parts[1], false},
+		"junk":            {[]byte{0x45}, false},
+	} {
+		if got := prohibited(t, f, tc.packet) != nil; got != tc.answered {
+			t.Errorf("%s: answered %v, want %v", name, got, tc.answered)
+		}
+	}
+}
