@@ -23,7 +23,7 @@ LINT_VERSION := v2.15.0
 LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
 
-.PHONY: build sandbox bench test test-unit test-e2e test-image lint image notices fuzz tools
+.PHONY: pictures build sandbox bench test test-unit test-e2e test-image lint image notices fuzz tools
 
 build:
 	scripts/build bin/router
@@ -62,6 +62,10 @@ notices:
 
 fuzz:
 	scripts/fuzz $(or $(FUZZTIME),10s)
+
+# The pictures of the documentation, taken by the tests.
+pictures:
+	PICTURES=$(CURDIR)/docs/img go test -count=1 -run 'TestPage$$' ./test/e2e
 
 tools:
 	scripts/tools

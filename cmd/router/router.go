@@ -203,6 +203,7 @@ func (r *router) opsConfig() ops.Config {
 		Live:     r.live,
 		NotReady: r.notReady,
 		Status:   r.status,
+		Private:  !r.cfg.StatusPage,
 		Logger:   r.log,
 	}
 }

@@ -12,10 +12,11 @@ import (
 
 // Who reads the environment besides commands, and why it may.
 var mayReadEnviron = map[string]string{
-	"internal/awstest":   "a test helper: CI=true makes a skip a failure, and moto_server inherits PATH",
-	"internal/netnstest": "a test helper: CI=true makes a skip a failure, and commands inherit PATH",
-	"scripts/notices":    "go list inherits it",
-	"scripts/tally":      "go test inherits it",
+	"internal/awstest":     "a test helper: CI=true makes a skip a failure, and moto_server inherits PATH",
+	"internal/browsertest": "a test helper: CI=true makes a skip a failure",
+	"internal/netnstest":   "a test helper: CI=true makes a skip a failure, and commands inherit PATH",
+	"scripts/notices":      "go list inherits it",
+	"scripts/tally":        "go test inherits it",
 }
 
 var environReaders = []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}

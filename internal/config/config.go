@@ -40,6 +40,7 @@ type Config struct {
 	Probes       []string // host:port behind the router
 
 	FlowLog         bool
+	StatusPage      bool
 	MaxFlows        int // 0 = derived from the memory limit
 	MaxFlowsPerPeer int // 0 = derived from MaxFlows
 	KeepAlive       time.Duration

@@ -71,7 +71,9 @@
 // # Operation
 //
 //   - ROUTER_LISTEN (--listen), or TS_LOCAL_ADDR_PORT: host:port of /metrics,
-//     /healthz, /readyz and /status. Default :9002.
+//     /healthz, /readyz, /status and the page /. Default :9002.
+//   - ROUTER_STATUS_PAGE (--status-page): off for no page, and for a /status that
+//     answers the router's own host only. Default on.
 //   - ROUTER_BOOT_TIMEOUT (--boot-timeout), or TS_BOOT_TIMEOUT: past it the router
 //     says loudly what is missing, and keeps trying; 1s to 1h. Default 60s.
 //   - ROUTER_DRAIN_TIMEOUT (--drain-timeout): upper bound of the drain on SIGTERM,

@@ -126,8 +126,13 @@ var variables = []variable{
 	},
 	{
 		name: "ROUTER_LISTEN", flag: "listen", aliases: []string{"TS_LOCAL_ADDR_PORT"}, fallback: ":9002",
-		meaning: "host:port of /metrics, /healthz, /readyz and /status.",
+		meaning: "host:port of /metrics, /healthz, /readyz, /status and the page /.",
 		set:     into(func(c *Config) *string { return &c.Listen }, parseListen),
+	},
+	{
+		name: "ROUTER_STATUS_PAGE", flag: "status-page", fallback: "on",
+		meaning: "off: no page at /, and /status, which names peers and flows, answers the router's own host only.",
+		set:     into(func(c *Config) *bool { return &c.StatusPage }, parseSwitch),
 	},
 	{
 		name: "ROUTER_DRAIN_TIMEOUT", flag: "drain-timeout", fallback: "60s",

@@ -49,7 +49,9 @@ type Config struct {
 	NotReady func() []Reason
 	// Status is what /status shows.
 	Status func() Status
-	Logger *slog.Logger
+	// Private leaves the page out, and answers /status to this host only.
+	Private bool
+	Logger  *slog.Logger
 }
 
 // Server is the listener. Create it with [Listen].
@@ -130,10 +132,6 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		reasons = []Reason{} // a JSON list, never null
 	}
 	writeJSON(w, code, Readiness{Ready: len(reasons) == 0, Reasons: reasons})
-}
-
-func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, s.cfg.Status())
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {

@@ -1,0 +1,161 @@
+// Package browsertest drives a real browser, Debian's chromium, in tests: what a
+// person sees on a page, and pictures of it. It is a test helper.
+package browsertest
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// patience bounds each wait: a machine under load starts a browser in seconds.
+const patience = 60 * time.Second
+
+// Page is one tab.
+type Page struct {
+	t   testing.TB
+	ctx context.Context
+
+	mu       sync.Mutex
+	troubles []string
+}
+
+// Options are what of a screen matters to a page. The zero value is a laptop by day.
+type Options struct {
+	Width, Height int64 // in CSS pixels; default 1100 by 900
+	Dark          bool
+}
+
+// Open starts a browser that ends with the test, and loads url. Without chromium
+// the test is skipped; with CI=true it fails.
+func Open(t testing.TB, url string, o Options) *Page {
+	t.Helper()
+	program, err := exec.LookPath("chromium")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no chromium: run scripts/tools")
+		}
+		t.Skip("no chromium: run scripts/tools")
+	}
+	if o.Width == 0 {
+		o.Width, o.Height = 1100, 900
+	}
+	flags := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(program),
+		chromedp.NoSandbox, // as root there is none; the page is our own
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.WSURLReadTimeout(patience),
+	)
+	// Not the test's context: that ends before the clean-up, and with it the
+	// browser would be killed and not closed.
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), flags...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	p := &Page{t: t, ctx: ctx}
+	chromedp.ListenTarget(ctx, p.listen)
+	scheme := "light"
+	if o.Dark {
+		scheme = "dark"
+	}
+	p.do("opening "+url, log.Enable(),
+		chromedp.EmulateViewport(o.Width, o.Height),
+		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+		chromedp.Navigate(url))
+	return p
+}
+
+func (p *Page) listen(event any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e := event.(type) {
+	case *runtime.EventExceptionThrown:
+		p.troubles = append(p.troubles, e.ExceptionDetails.Error())
+	case *log.EventEntryAdded:
+		if e.Entry.Level == log.LevelError || e.Entry.Level == log.LevelWarning {
+			p.troubles = append(p.troubles, e.Entry.Text+" "+e.Entry.URL)
+		}
+	case *page.EventJavascriptDialogOpening:
+		p.troubles = append(p.troubles, "a dialog: "+e.Message)
+	}
+}
+
+// Troubles are the errors and warnings that the browser has reported: of scripts,
+// of the page's policy, of the network.
+func (p *Page) Troubles() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.troubles...)
+}
+
+func (p *Page) do(what string, actions ...chromedp.Action) {
+	p.t.Helper()
+	// The first Run starts the browser, whose life is that of the context given.
+	if chromedp.FromContext(p.ctx).Browser == nil {
+		if err := chromedp.Run(p.ctx); err != nil {
+			p.t.Fatalf("starting chromium: %v", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		p.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// Evaluate returns what a script gives, by way of JSON.
+func Evaluate[T any](p *Page, script string) (result T) {
+	p.t.Helper()
+	p.do("evaluating "+script, chromedp.Evaluate(script, &result))
+	return result
+}
+
+// Text is what a person reads on the page.
+func (p *Page) Text() string {
+	p.t.Helper()
+	return Evaluate[string](p, "document.body.innerText")
+}
+
+// Await waits until a person reads what cond wants.
+func (p *Page) Await(what string, cond func(text string) bool) string {
+	p.t.Helper()
+	var text string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if text = p.Text(); cond(text) {
+			return text
+		}
+	}
+	p.t.Fatalf("waited %v for the page to show %s; it shows:\n%s", patience, what, text)
+	return ""
+}
+
+// Picture is the whole page as a PNG.
+func (p *Page) Picture() (png []byte) {
+	p.t.Helper()
+	p.do("taking a picture", chromedp.FullScreenshot(&png, 100))
+	return png
+}
+
+// Save writes a picture of the page to a file.
+func (p *Page) Save(file string) {
+	p.t.Helper()
+	small, err := fewColors(p.Picture())
+	if err == nil {
+		err = os.WriteFile(file, small, 0o644)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Logf("%s: %d bytes", file, len(small))
+}

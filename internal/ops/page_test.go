@@ -1,0 +1,224 @@
+package ops
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/browsertest"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// hostile is a text that no place of the page may take for anything but text.
+func hostile(n int) string {
+	return fmt.Sprintf(`<img src=x onerror="window.broken=%d"><script>window.broken=%d</script>"'&amp;%d`, n, n, n)
+}
+
+// everything is a status with text in each field that has any; text is called
+// once for each.
+func everything(text func() string) Status {
+	now := time.Now()
+	return Status{
+		Version: Version{Router: text(), Commit: text(), Tailscale: text()}, Started: now.Add(-time.Hour),
+		Reasons: []Reason{{Code: text(), Message: text(), Fix: text()}},
+		Mode:    Mode{Name: text(), Why: text()},
+		Place:   Place{Cluster: text(), Family: text(), TaskARN: text(), LaunchType: text(), Region: text(), Zone: text(), VPC: text(), Subnet: text()},
+		Node:    Node{State: text(), Name: text(), IPs: []string{text()}, KeyExpiry: now.Add(time.Hour), Health: map[string]string{"x": text()}},
+		Routes: []RouteStatus{
+			{Prefix: text(), Source: text(), Advertised: true, Approved: true, Primary: true},
+			{Prefix: text(), Source: text(), Refused: text()},
+		},
+		RoutesFound: now.Add(-2 * time.Minute), RoutesError: text(), Notes: []string{text()},
+		DNS: &DNS{SplitDNS: text()},
+		Flows: Flows{TCP: 1, UDP: 1, Limit: 1000, LimitPerPeer: 400, Live: []Flow{
+			{Protocol: text(), Client: text(), Node: text(), Target: text(), Opened: now.Add(-time.Minute), ToVPCBytes: 5 << 20, ToTailnetBytes: 3},
+			{Protocol: text(), Client: text(), Target: text(), Opened: now},
+		}},
+		Peers: Peers{Total: 3, Direct: 1, DERP: 1, Idle: 1, List: []Peer{
+			{Name: text(), User: text(), IP: text(), Path: "direct", Via: text(), LatencySeconds: .0123, ToPeerBytes: 1, FromPeerBytes: 2048, Handshake: now.Add(-3 * time.Minute)},
+			{Name: text(), Tags: []string{text()}, IP: text(), Path: text(), Via: text()},
+		}},
+		Events: []Event{{Time: now, Level: "ERROR", Message: text(), Detail: []string{text(), text()}}},
+		Limits: Limits{Flows: Use{Used: 2, Limit: 1000}, MemoryBytes: Use{Used: 100 << 20, Limit: 512 << 20}, OpenFiles: Use{Used: 30}},
+	}
+}
+
+// serveStatus serves what status gives; edit may change the configuration.
+func serveStatus(t *testing.T, listen string, status func() Status, edit func(*Config)) *Server {
+	t.Helper()
+	cfg := Config{
+		Listen: listen, Gatherer: prometheus.NewRegistry(), Live: func() error { return nil },
+		NotReady: func() []Reason { return nil }, Status: status, Logger: slog.New(slog.DiscardHandler),
+	}
+	if edit != nil {
+		edit(&cfg)
+	}
+	s, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// TestPageTakesTextForText gives the page a status that is hostile in every
+// field: names of hosts and of peers are not the operator's.
+func TestPageTakesTextForText(t *testing.T) {
+	var texts []string
+	status := everything(func() string {
+		texts = append(texts, hostile(len(texts)+1))
+		return texts[len(texts)-1]
+	})
+	s := serveStatus(t, "127.0.0.1:0", func() Status { return status }, nil)
+	p := browsertest.Open(t, "http://"+s.Addr().String()+"/", browsertest.Options{})
+	text := p.Await("the routes", func(text string) bool {
+		return strings.Contains(text, hostile(slices.Index(texts, status.Routes[0].Prefix)+1))
+	})
+	for _, want := range texts {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not show %s as it is", want)
+		}
+	}
+	for what, want := range map[string]string{"a size": "5.0 MiB", "a latency": "12.3 ms", "an age": "3 min ago", "a share": "20 %", "no limit": "none"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not show %s, %q:\n%s", what, want, text)
+		}
+	}
+	broken := browsertest.Evaluate[bool](p, "window.broken !== undefined || document.querySelector('img, script:not(:last-of-type)') !== null || document.scripts.length !== 1")
+	if broken {
+		t.Error("a name was taken for HTML")
+	}
+	if troubles := p.Troubles(); len(troubles) > 0 {
+		t.Errorf("the browser reports %q", troubles)
+	}
+	// The policy holds even against the page's own script.
+	if got := browsertest.Evaluate[string](p, `try { document.body.innerHTML = "<b>x</b>"; "taken" } catch (e) { e.name }`); got != "TypeError" {
+		t.Errorf("setting innerHTML: %s, want TypeError", got)
+	}
+}
+
+// TestPageRefreshesItself changes the status under an open page, then ends the router.
+func TestPageRefreshesItself(t *testing.T) {
+	ready := make(chan bool, 1)
+	now := false
+	ctx, cancel := context.WithCancel(t.Context())
+	server := httpServer(ctx, t, func() Status {
+		select {
+		case now = <-ready:
+		default:
+		}
+		s := everything(func() string { return "text" })
+		s.Ready = now
+		return s
+	})
+	p := browsertest.Open(t, server, browsertest.Options{Width: 360, Height: 740, Dark: true})
+	p.Await("not ready", func(text string) bool { return strings.Contains(text, "not ready") })
+	// On a phone nothing is wider than the screen, and by night the page is dark.
+	if wide := browsertest.Evaluate[int](p, "document.documentElement.scrollWidth"); wide > 360 {
+		t.Errorf("the page is %d pixels wide on a screen of 360", wide)
+	}
+	if light := browsertest.Evaluate[string](p, "getComputedStyle(document.documentElement).colorScheme + matchMedia('(prefers-color-scheme: dark)').matches"); light != "light darktrue" {
+		t.Errorf("color scheme %s", light)
+	}
+	ready <- true
+	p.Await("ready", func(text string) bool { return strings.Contains(text, "ready") && !strings.Contains(text, "not ready") })
+	cancel()
+	p.Await("that nobody answers", func(text string) bool { return strings.Contains(text, "not answering") })
+}
+
+// httpServer is a server that ends before the test does.
+func httpServer(ctx context.Context, t *testing.T, status func() Status) (url string) {
+	t.Helper()
+	s, err := Listen(Config{
+		Listen: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(), Live: func() error { return nil },
+		NotReady: func() []Reason { return nil }, Status: status, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Serve(ctx)
+	return "http://" + s.Addr().String() + "/"
+}
+
+// TestPrivateStatus: with ROUTER_STATUS_PAGE=off nobody but this host learns of
+// peers and flows, whatever address it listens on.
+func TestPrivateStatus(t *testing.T) {
+	private := func(c *Config) { c.Private = true }
+	status := func() Status { return everything(func() string { return "text" }) }
+	s := serveStatus(t, "0.0.0.0:0", status, private)
+	_, port, _ := net.SplitHostPort(s.Addr().String())
+
+	for _, host := range append([]string{"127.0.0.1"}, ownAddresses(t)...) {
+		url := "http://" + net.JoinHostPort(host, port)
+		if code, _, body := get(t, url+"/status"); code != http.StatusOK || !strings.Contains(body, "text") {
+			t.Errorf("%s asks itself: HTTP %d", host, code)
+		}
+		if code, _, body := get(t, url+"/"); code != http.StatusNotFound || !strings.Contains(body, "ROUTER_STATUS_PAGE") || strings.Contains(body, "<") {
+			t.Errorf("the page of %s: HTTP %d %s", host, code, body)
+		}
+		if code, _, _ := get(t, url+"/readyz"); code != http.StatusOK {
+			t.Errorf("/readyz of %s: HTTP %d; it stays", host, code)
+		}
+	}
+	// test/e2e asks from another host; here only how a caller's address is read.
+	for from, want := range map[string]bool{
+		"127.0.0.1:1": true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, "198.51.100.6:1": false, "[2001:db8::1]:1": false, "": false,
+	} {
+		recorder := httptest.NewRecorder()
+		s.status(recorder, &http.Request{RemoteAddr: from})
+		if got := recorder.Code == http.StatusOK; got != want {
+			t.Errorf("asked by %q: HTTP %d", from, recorder.Code)
+		}
+	}
+}
+
+// ownAddresses are those of the test's machine that are not loopback; there may be none.
+func ownAddresses(t *testing.T) (out []string) {
+	t.Helper()
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
+			out = append(out, ip.IP.String())
+		}
+	}
+	return out
+}
+
+// TestPageIsAllowedItsOwnScript only: the policy names the script and the style
+// by their hashes.
+func TestPageIsAllowedItsOwnScript(t *testing.T) {
+	s := serveStatus(t, "127.0.0.1:0", func() Status { return Status{} }, nil)
+	resp, err := http.Get("http://" + s.Addr().String() + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	policy := resp.Header.Get("Content-Security-Policy")
+	if strings.Contains(policy, "unsafe") || !strings.HasPrefix(policy, "default-src 'none'; connect-src 'self'; img-src data:; ") || strings.Count(policy, "'sha256-") != 2 {
+		t.Errorf("policy %s", policy)
+	}
+	if len(body) > 20<<10 {
+		t.Errorf("the page has %d bytes; it is to stay small", len(body))
+	}
+}
