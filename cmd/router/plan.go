@@ -25,6 +25,7 @@ const planTimeout = 30 * time.Second
 type planned struct {
 	Place      ops.Place         `json:"place"`
 	Credential string            `json:"credential"`
+	Why        string            `json:"credential_why"`
 	Advertise  []netip.Prefix    `json:"advertise"`
 	Routes     []ops.RouteStatus `json:"routes"`
 	Notes      []string          `json:"notes,omitempty"`
@@ -83,9 +84,11 @@ func makePlan(ctx context.Context, cfg config.Config) (planned, error) {
 	if err != nil {
 		return planned{}, err
 	}
+	choice := boot.CredentialChoice()
 	p := planned{
 		Place:      describePlace(place),
-		Credential: credentialSource(cfg),
+		Credential: choice.What,
+		Why:        choice.Why,
 		Advertise:  found.Advertise,
 		Routes:     describeRoutes(found, tailnet.Status{}),
 		Notes:      found.Notes,
@@ -121,19 +124,9 @@ func planSite(site *uint32, found bootstrap.Routes) *plannedSite {
 	return nil
 }
 
-func credentialSource(cfg config.Config) string {
-	switch {
-	case cfg.AuthSecret.ID != "":
-		return "ROUTER_AUTH_SECRET: Secrets Manager secret " + cfg.AuthSecret.ID
-	case cfg.AuthKey != "":
-		return "TS_AUTHKEY: a literal auth key"
-	}
-	return "the node's state in " + cfg.StateDir
-}
-
 func (p planned) print(w io.Writer) {
 	fmt.Fprintf(w, "place:       %s\n", orDefault(p.Place.String(), "not on ECS"))
-	fmt.Fprintf(w, "credential:  %s\n\n", p.Credential)
+	fmt.Fprintf(w, "credential:  %s\n             (%s)\n\n", p.Credential, p.Why)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "ROUTE\tPLAN\tSOURCE")
 	for _, r := range p.Routes {

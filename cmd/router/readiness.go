@@ -13,15 +13,14 @@ import (
 	"subnetrouter/internal/tailnet"
 )
 
-// The codes of what stands between the router and readiness.
+// The codes of what stands between the router and readiness; login.go has those
+// of membership.
 const (
-	codeStarting       = "starting"
-	codeRoutes         = "routes_unknown"
-	codeJoin           = "join_failed"
-	codeDeviceApproval = "device_approval"
-	codeAnnouncing     = "announcing"
-	codeUnapproved     = "routes_unapproved"
-	codeDraining       = "draining"
+	codeStarting   = "starting"
+	codeRoutes     = "routes_unknown"
+	codeAnnouncing = "announcing"
+	codeUnapproved = "routes_unapproved"
+	codeDraining   = "draining"
 )
 
 // notReady lists the reasons; none means ready. Whether this router is the
@@ -47,16 +46,9 @@ func (r *router) notReady() []ops.Reason {
 		return why
 	}
 	s, _ := node.Status()
-	switch {
-	case s.Running():
+	addMemberReasons(s, add)
+	if s.Running() && !s.Removed {
 		r.addRouteReasons(s, add)
-	case s.Backend == "NeedsMachineAuth":
-		add(codeDeviceApproval, "the tailnet requires approval of new devices, and this one awaits it",
-			"approve it in the admin console under Machines, or use a pre-approved auth key")
-	case s.LoginError != nil:
-		add(codeJoin, s.LoginError.Error(), "")
-	default:
-		add(codeStarting, "joining the tailnet: "+s.Backend, "")
 	}
 	return why
 }

@@ -28,6 +28,7 @@ type router struct {
 	started   time.Time
 	registry  *prometheus.Registry
 	bootstrap *startup
+	logins    *loginMetrics
 	forward   *forward.Forwarder
 	flowLog   *flowLog                     // nil unless asked for
 	node      atomic.Pointer[tailnet.Node] // nil while the engine comes up
@@ -43,6 +44,7 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 	)
 	r.registerMetrics()
 	r.bootstrap = newStartup(cfg, log, r.registry)
+	r.logins = newLoginMetrics(r.registry)
 	own, err := newOwnListener(cfg.Listen)
 	if err != nil {
 		return nil, err
@@ -80,7 +82,9 @@ func (r *router) startNode() error {
 		AcceptRoutes:      r.cfg.AcceptRoutes,
 		NoSNAT:            !r.cfg.SNAT,
 		StatefulFiltering: r.cfg.StatefulFiltering,
-		Credential:        r.bootstrap.credential,
+		Credential:        r.bootstrap.credentials.key,
+		Refused:           r.bootstrap.boot.CredentialRefused,
+		Joining:           r.logins.done,
 		Forwarder:         r.forward,
 		Logger:            r.log,
 	})
@@ -202,6 +206,7 @@ func (r *router) opsConfig() ops.Config {
 		Engine:   r.engineMetrics,
 		Live:     r.live,
 		NotReady: r.notReady,
+		Warnings: r.warnings,
 		Status:   r.status,
 		Private:  !r.cfg.StatusPage,
 		Logger:   r.log,

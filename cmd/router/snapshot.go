@@ -18,6 +18,7 @@ func (r *router) status() ops.Status {
 		Started:     r.started,
 		Ready:       len(reasons) == 0,
 		Reasons:     append([]ops.Reason{}, reasons...),
+		Warnings:    r.warnings(),
 		Draining:    r.draining.Load(),
 		RoutesFound: found,
 		Place:       describePlace(place),

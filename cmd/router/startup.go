@@ -11,7 +11,7 @@ import (
 
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/config"
-	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tsapi"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -19,22 +19,16 @@ import (
 // startup makes the look-ups of package bootstrap at the right moments, counts
 // them, and remembers the last good answers.
 type startup struct {
-	boot     *bootstrap.Bootstrap
-	log      *slog.Logger
-	steps    *stepMetrics
-	prefetch bool
-
-	early chan credentialResult // the credential fetched ahead, taken once
+	boot        *bootstrap.Bootstrap
+	log         *slog.Logger
+	steps       *stepMetrics
+	credentials *credentials
+	ephemeral   bool // the node has no state
 
 	mu       sync.Mutex
 	place    bootstrap.Place
 	follower *bootstrap.Follower // nil until the engine is up
 	resolver *bootstrap.Resolver // nil where nothing tells the VPC's
-}
-
-type credentialResult struct {
-	key secret.String
-	err error
 }
 
 func bootstrapConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
@@ -45,6 +39,11 @@ func bootstrapConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 		SecretVersionStage: cfg.AuthSecret.VersionStage,
 		SecretVersionID:    cfg.AuthSecret.VersionID,
 		AuthKey:            cfg.AuthKey,
+		ClientID:           cfg.ClientID,
+		Audience:           cfg.Audience,
+		APIURL:             cfg.APIURL,
+		Tags:               cfg.Tags,
+		Ephemeral:          cfg.StateDir == "",
 		Sources:            cfg.Routes,
 		Exclude:            cfg.ExcludeRoutes,
 		Site:               cfg.SiteID,
@@ -55,55 +54,26 @@ func bootstrapConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 
 func newStartup(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) *startup {
 	c := bootstrapConfig(cfg, log)
-	c.Called = newCallMetrics(reg, bootstrap.Actions(c, false)).called
-	return &startup{
-		boot:  bootstrap.New(c),
-		log:   log,
-		steps: newStepMetrics(reg),
-		// Kept state may well be valid; then nobody asks for a credential.
-		prefetch: cfg.StateDir == "",
-		early:    make(chan credentialResult, 1),
-	}
+	c.Called = newCounters(reg, "action", bootstrap.Actions(c, false),
+		prometheus.CounterOpts{Name: "router_aws_calls_total", Help: "AWS calls, by action; each page of a long answer is one, the SDK's further tries are not."},
+		prometheus.CounterOpts{Name: "router_aws_call_failures_total", Help: "AWS calls that failed after all tries, by action."}).called
+	c.APICalled = newCounters(reg, "call", []string{tsapi.CallToken, tsapi.CallTokenExchange, tsapi.CallCreateKey},
+		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls of Tailscale's API, by call."},
+		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls of Tailscale's API that failed, by call."}).called
+	s := &startup{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: c.Ephemeral}
+	s.credentials = &credentials{boot: s.boot, log: log, steps: s.steps, ahead: make(chan struct{})}
+	s.credentials.register(reg)
+	choice := s.boot.CredentialChoice()
+	log.Info("credential chosen", "source", choice.What, "why", choice.Why)
+	return s
 }
 
 // start begins the look-ups that are needed in any case, so that they run
-// while the engine comes up. A node without state always needs a credential.
+// while the engine comes up. A node without state always needs a credential;
+// kept state may well be valid, and then nobody asks for one.
 func (s *startup) start(ctx context.Context) {
 	go s.lookUpPlace(ctx)
-	if s.prefetch {
-		go func() {
-			key, err := s.fetchCredential(ctx)
-			s.early <- credentialResult{key, err}
-		}()
-	} else {
-		close(s.early)
-	}
-}
-
-// credential is called when control asks for one: first for what was fetched
-// ahead, then afresh, so that a rotated secret is seen.
-func (s *startup) credential(ctx context.Context) (secret.String, error) {
-	select {
-	case r, ok := <-s.early:
-		if ok {
-			close(s.early)
-			return r.key, r.err
-		}
-		return s.fetchCredential(ctx)
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
-}
-
-func (s *startup) fetchCredential(ctx context.Context) (key secret.String, err error) {
-	err = s.steps.time("credential", func() error {
-		var source string
-		if key, source, err = s.boot.Credential(ctx); err == nil {
-			s.log.Info("credential read", "source", source)
-		}
-		return err
-	})
-	return key, err
+	s.credentials.readAhead(ctx, s.ephemeral)
 }
 
 func (s *startup) lookUpPlace(ctx context.Context) {
@@ -208,37 +178,6 @@ func (s *startup) dns() *bootstrap.Resolver {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.resolver
-}
-
-// callMetrics counts AWS calls, by action as IAM spells it.
-type callMetrics struct {
-	attempts, failures *prometheus.CounterVec
-}
-
-// newCallMetrics starts with the actions that this configuration may call.
-func newCallMetrics(reg prometheus.Registerer, actions []string) *callMetrics {
-	labels := []string{"action"}
-	m := &callMetrics{
-		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "router_aws_calls_total", Help: "AWS calls, by action; each page of a long answer is one, the SDK's further tries are not.",
-		}, labels),
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "router_aws_call_failures_total", Help: "AWS calls that failed after all tries, by action.",
-		}, labels),
-	}
-	for _, action := range actions {
-		m.attempts.WithLabelValues(action)
-		m.failures.WithLabelValues(action)
-	}
-	reg.MustRegister(m.attempts, m.failures)
-	return m
-}
-
-func (m *callMetrics) called(action string, err error) {
-	m.attempts.WithLabelValues(action).Inc()
-	if err != nil {
-		m.failures.WithLabelValues(action).Inc()
-	}
 }
 
 // stepMetrics counts the look-ups.

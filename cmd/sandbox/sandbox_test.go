@@ -98,7 +98,7 @@ func TestBrokenWorld(t *testing.T) {
 		},
 		want: []string{
 			`✗ .* credential +not within 4s: awaiting the credential\n`,
-			`The router says: join_failed: .*tailscale/auth-key`,
+			`The router says: credential_missing: .*tailscale/auth-key`,
 			`The end of the router's log:\n.*│ \{`,
 		},
 	}, {

@@ -1,5 +1,5 @@
 // Package awsapi is the router's only door to AWS: typed calls to Secrets
-// Manager and EC2 whose errors tell the operator what to change.
+// Manager, STS and EC2 whose errors tell the operator what to change.
 //
 // Endpoints, region and credentials come from the SDK's standard environment
 // (AWS_ENDPOINT_URL, AWS_REGION, container credentials, AWS_MAX_ATTEMPTS, ...).
@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
 )
 
@@ -46,6 +47,7 @@ type Client struct {
 	config      aws.Config
 	secrets     *secretsmanager.Client
 	ec2         *ec2.Client
+	sts         *sts.Client
 	callTimeout time.Duration
 	called      func(action string, err error)
 }
@@ -79,6 +81,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		config:      cfg,
 		secrets:     secretsmanager.NewFromConfig(cfg),
 		ec2:         ec2.NewFromConfig(cfg),
+		sts:         sts.NewFromConfig(cfg),
 		callTimeout: 6 * o.TryTimeout,
 		called:      o.Called,
 	}, nil

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
@@ -24,9 +25,11 @@ const (
 	Throttled        // too many calls in the account and region
 	Unavailable      // AWS did not answer, or answered that it cannot
 	Credentials      // there are none, or AWS does not accept them
+	Disabled         // the account has not switched the feature on
+	ClockSkew        // this machine and AWS disagree about the time
 )
 
-var kindNames = [...]string{"other", "denied", "not-found", "throttled", "unavailable", "credentials"}
+var kindNames = [...]string{"other", "denied", "not-found", "throttled", "unavailable", "credentials", "disabled", "clock-skew"}
 
 // String returns a fixed word, fit for a metric label.
 func (k Kind) String() string { return kindNames[k] }
@@ -95,6 +98,10 @@ func (r request) error(ctx context.Context, err error) error {
 func (r request) apiError(err error, api smithy.APIError) error {
 	code, cause := api.ErrorCode(), message(api)
 	switch _, throttled := retry.DefaultThrottleErrorCodes[code]; {
+	case federationDisabled(code):
+		return r.fail(Disabled, code, cause, "switch it on, once per account: aws iam enable-outbound-web-identity-federation")
+	case skewCodes[code], aboutTime(cause):
+		return r.fail(ClockSkew, code, cause, "set the clock of this machine, which says "+time.Now().UTC().Format(time.RFC3339)+": on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task")
 	case deniedCodes[code] && strings.Contains(cause, "KMS"), code == "DecryptionFailure":
 		return r.fail(Denied, code, cause, "allow kms:Decrypt on the secret's KMS key in the task role's policy and in the key's own policy")
 	case deniedCodes[code]:
@@ -127,6 +134,19 @@ var deniedCodes = map[string]bool{
 	"AccessDenied":          true,
 }
 
+// skewCodes are about the time of a request.
+var skewCodes = map[string]bool{
+	"RequestExpired":       true,
+	"RequestInTheFuture":   true,
+	"RequestTimeTooSkewed": true,
+}
+
+// aboutTime reports whether a signature is refused for its age only: "Signature
+// expired: … is now earlier than …", "Signature not yet current: …".
+func aboutTime(cause string) bool {
+	return strings.HasPrefix(cause, "Signature expired") || strings.HasPrefix(cause, "Signature not yet current")
+}
+
 var credentialCodes = map[string]bool{
 	"AuthFailure":                 true,
 	"ExpiredToken":                true,
@@ -135,7 +155,6 @@ var credentialCodes = map[string]bool{
 	"InvalidClientTokenId":        true,
 	"InvalidSignatureException":   true,
 	"MissingAuthenticationToken":  true,
-	"RequestExpired":              true,
 	"SignatureDoesNotMatch":       true,
 	"UnrecognizedClientException": true,
 }

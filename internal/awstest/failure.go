@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -27,6 +28,9 @@ func Denied(action, resource string) Failure {
 	why := " because no identity-based policy allows the " + action + " action"
 	if action == "secretsmanager:GetSecretValue" {
 		return Failure{Status: http.StatusBadRequest, Code: "AccessDeniedException", Message: who + " on resource: " + resource + why}
+	}
+	if strings.HasPrefix(action, "sts:") {
+		return Failure{Status: http.StatusForbidden, Code: "AccessDenied", Message: who + " on resource: " + resource + why}
 	}
 	return Failure{
 		Status: http.StatusForbidden, Code: "UnauthorizedOperation",

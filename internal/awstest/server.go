@@ -58,18 +58,22 @@ func (s *Server) record(action string) {
 	s.calls = append(s.calls, action)
 }
 
-// ServeHTTP answers the two protocols that the router's services speak. They
-// share one address, as with AWS_ENDPOINT_URL.
+// ServeHTTP answers the protocols that the router's services speak. They share
+// one address, as with AWS_ENDPOINT_URL.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if operation, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager."); ok {
 		s.serveSecretsManager(w, r, operation)
 		return
 	}
 	if err := r.ParseForm(); err == nil && r.Form.Get("Action") != "" {
+		if r.Form.Get("Version") == "2011-06-15" { // STS's, and nobody else's
+			s.serveSTS(w, r, r.Form.Get("Action"))
+			return
+		}
 		s.serveEC2(w, r, r.Form.Get("Action"))
 		return
 	}
-	http.Error(w, "neither a Secrets Manager nor an EC2 call", http.StatusBadRequest)
+	http.Error(w, "neither a Secrets Manager nor an EC2 nor an STS call", http.StatusBadRequest)
 }
 
 // signedFor returns the region in the request's signature; ok is false

@@ -27,7 +27,7 @@ type Config struct {
 	// MetadataURI is the value of ECS_CONTAINER_METADATA_URI_V4; "" outside ECS.
 	MetadataURI string
 
-	// AuthKey is a literal auth key; if set, Secrets Manager is not asked.
+	// AuthKey is a literal auth key or OAuth client secret; if set, Secrets Manager is not asked.
 	AuthKey secret.String
 	// SecretID is the name or ARN in ROUTER_AUTH_SECRET, without ECS's suffix.
 	SecretID string
@@ -35,6 +35,16 @@ type Config struct {
 	SecretJSONKey string
 	// SecretVersionStage and SecretVersionID select a version; "" means AWSCURRENT.
 	SecretVersionStage, SecretVersionID string
+
+	// ClientID and Audience are for workload identity federation; it is used
+	// if there is neither a key nor a secret.
+	ClientID, Audience string
+	// APIURL is the API that makes auth keys; "" is Tailscale's.
+	APIURL string
+	// Tags are what keys that are made give to the node, and Ephemeral says
+	// that the node vanishes when it goes offline.
+	Tags      []string
+	Ephemeral bool
 
 	// Sources are where routes come from, the addresses of Exclude left out.
 	Sources []routes.Source
@@ -48,8 +58,11 @@ type Config struct {
 	Logger *slog.Logger
 	// Called hears of every AWS call: see [awsapi.Options].
 	Called func(action string, err error)
+	// APICalled hears of every call of Tailscale's API: see [tsapi.Config].
+	APICalled func(call string, err error)
 
-	// Transport carries AWS calls and task metadata; nil is the network.
+	// Transport carries AWS calls, task metadata and calls of Tailscale's API;
+	// nil is the network.
 	Transport http.RoundTripper
 	// LookupHost resolves names; nil asks the operating system.
 	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -65,6 +78,8 @@ type Bootstrap struct {
 	eni  memo[awsapi.Interface]
 	aws  memo[*awsapi.Client]
 
+	credentials *credentials
+
 	primary atomic.Pointer[netip.Prefix] // the VPC's, once its CIDRs were looked up
 	control struct {
 		sync.Mutex
@@ -79,12 +94,14 @@ func New(c Config) *Bootstrap {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Bootstrap{
+	b := &Bootstrap{
 		config: c, log: log,
 		task: newMemo[ecsmeta.Task](),
 		eni:  newMemo[awsapi.Interface](),
 		aws:  newMemo[*awsapi.Client](),
 	}
+	b.credentials = newCredentials(b)
+	return b
 }
 
 // Place is where the router runs. SubnetID, and VPCID on Fargate, are "" until

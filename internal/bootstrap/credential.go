@@ -4,41 +4,165 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
-	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tsapi"
 )
 
-// Credential returns the auth key and says where it is from: "TS_AUTHKEY", or
-// the secret with its version. It asks at every call, so that a rotated secret
-// is seen. No error contains a byte of the payload.
-func (b *Bootstrap) Credential(ctx context.Context) (key secret.String, source string, err error) {
-	if b.config.AuthKey != "" {
-		key, err := parsePlain(b.config.AuthKey.Reveal())
-		if err != nil {
-			return "", "", fmt.Errorf("using TS_AUTHKEY: %w", err)
-		}
-		return key, "TS_AUTHKEY", nil
-	}
-	if b.config.SecretID == "" {
-		return "", "", errors.New("finding a credential: none is named; set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, or TS_AUTHKEY to an auth key")
-	}
-	ref := awsapi.SecretRef{
-		ID:           b.config.SecretID,
-		VersionStage: b.config.SecretVersionStage,
-		VersionID:    b.config.SecretVersionID,
-	}
-	client, err := b.client(ctx)
-	if err != nil {
-		return "", "", fmt.Errorf("reading the %v of ROUTER_AUTH_SECRET: %w", ref, err)
-	}
-	value, err := client.Secret(ctx, ref)
-	if err != nil {
-		return "", "", fmt.Errorf("reading ROUTER_AUTH_SECRET: %w", err)
-	}
-	key, err = parsePayload(value.Value.Reveal(), b.config.SecretJSONKey)
-	if err != nil {
-		return "", "", fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
-	}
-	return key, fmt.Sprintf("secret %s (version %s)", ref.ID, value.VersionID), nil
+// The sources of a credential, as metrics name them. Whether a secret holds an
+// auth key or an OAuth client is known once it was read; until then it is
+// SourceSecret.
+const (
+	SourceVariableKey    = "auth_key_variable"
+	SourceVariableClient = "oauth_client_variable"
+	SourceSecret         = "secret"
+	SourceSecretKey      = "auth_key_secret"
+	SourceSecretClient   = "oauth_client_secret"
+	SourceFederation     = "federation"
+	SourceState          = "state_only"
+)
+
+// Choice is which source a configuration leads to, and why.
+type Choice struct {
+	Source string // one of the Source constants
+	What   string // "ROUTER_AUTH_SECRET: Secrets Manager secret router/key"
+	Why    string
 }
+
+// credentialSource is where auth keys come from. Its methods are not called concurrently.
+type credentialSource interface {
+	choice() Choice
+	// look reads all that can be read without using anything up: no key is made.
+	look(ctx context.Context) error
+	// key returns a key to register with, made now where the source makes keys.
+	key(ctx context.Context) (key secret.String, from string, err error)
+	// refused tells that control did not take the key that was returned last.
+	refused()
+	// known is what was read so far.
+	known() Known
+}
+
+// Known is what is known of a credential.
+type Known struct {
+	Read    time.Time // when it was last read with success; zero is never
+	Created time.Time // when what was read was stored; zero is unknown
+	Expires time.Time // when what is stored ends; zero is unknown or never
+	Version string    // of the secret; "" is none
+	Err     error     // why it could not be read the last time
+}
+
+// ErrNone says that the configuration names no credential.
+var ErrNone = errors.New("none is named")
+
+// ErrMalformed is in the chain of an error about what a source holds: it was
+// read, and is no credential.
+var ErrMalformed = errors.New("malformed credential")
+
+// ErrEmpty is the same, where it holds nothing at all.
+var ErrEmpty = errors.New("empty credential")
+
+// keyLife is the life of a key that is made for a registration that follows at
+// once: long enough for a slow control server, and too short to be worth stealing.
+const keyLife = 10 * time.Minute
+
+// credentials guards the source: one caller at a time, who may give up.
+type credentials struct {
+	turn   chan struct{}
+	source credentialSource
+
+	mu    sync.Mutex
+	known Known
+	now   Choice
+}
+
+func newCredentials(b *Bootstrap) *credentials {
+	c := &credentials{turn: make(chan struct{}, 1)}
+	api := tsapi.New(tsapi.Config{URL: b.config.APIURL, Transport: b.config.Transport, Called: b.config.APICalled})
+	mint := minting{api: api, want: tsapi.KeyRequest{Tags: b.config.Tags, Ephemeral: b.config.Ephemeral, Expiry: keyLife}}
+	switch {
+	case b.config.AuthKey != "":
+		c.source = newLiteralSource(b.config.AuthKey, mint)
+	case b.config.SecretID != "":
+		c.source = &secretSource{b: b, mint: mint, minters: map[secret.String]*minter{}}
+	case b.config.ClientID != "":
+		c.source = newFederationSource(b, mint)
+	default:
+		c.source = stateSource{}
+	}
+	c.now = c.source.choice()
+	return c
+}
+
+// use gives f the source, and keeps what is known after it.
+func (c *credentials) use(ctx context.Context, f func(credentialSource)) error {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	f(c.source)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known, c.now = c.source.known(), c.source.choice()
+	return nil
+}
+
+// CredentialChoice is which source is used, and why. It asks nothing.
+func (b *Bootstrap) CredentialChoice() Choice {
+	b.credentials.mu.Lock()
+	defer b.credentials.mu.Unlock()
+	return b.credentials.now
+}
+
+// CredentialKnown is what the last look found. It asks nothing.
+func (b *Bootstrap) CredentialKnown() Known {
+	b.credentials.mu.Lock()
+	defer b.credentials.mu.Unlock()
+	return b.credentials.known
+}
+
+// Credential returns an auth key to register with and says where it is from:
+// "TS_AUTHKEY", or the secret with its version, and "OAuth client …" or
+// "federated identity …" if it was made for the occasion. It asks at every call,
+// so that a rotated secret is seen; a secret that [Bootstrap.LookAtCredential]
+// read a moment ago is not read again. A key that is made is good for one node
+// and ten minutes: ask for it only to use it. No error contains a credential.
+func (b *Bootstrap) Credential(ctx context.Context) (key secret.String, from string, err error) {
+	if busy := b.credentials.use(ctx, func(s credentialSource) { key, from, err = s.key(ctx) }); busy != nil {
+		return "", "", busy
+	}
+	return key, from, err
+}
+
+// CredentialRefused tells that control did not take the key that
+// [Bootstrap.Credential] returned last. After AWSCURRENT, AWSPENDING gets its
+// turn, unless the configuration names a version.
+func (b *Bootstrap) CredentialRefused() {
+	b.credentials.use(context.Background(), func(s credentialSource) { s.refused() })
+}
+
+// LookAtCredential reads the credential without using it, so that one that
+// cannot be read is known before it is needed. It makes no key.
+func (b *Bootstrap) LookAtCredential(ctx context.Context) (err error) {
+	if busy := b.credentials.use(ctx, func(s credentialSource) { err = s.look(ctx) }); busy != nil {
+		return busy
+	}
+	return err
+}
+
+// stateSource is the node's own state alone: what no credential is needed for,
+// until control asks for one.
+type stateSource struct{}
+
+func (stateSource) choice() Choice {
+	return Choice{SourceState, "the node's own state", "no credential is configured, and ROUTER_STATE keeps the node's keys"}
+}
+func (stateSource) look(context.Context) error { return nil }
+func (stateSource) key(context.Context) (secret.String, string, error) {
+	return "", "", fmt.Errorf("finding a credential: %w; set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE", ErrNone)
+}
+func (stateSource) refused()     {}
+func (stateSource) known() Known { return Known{} }

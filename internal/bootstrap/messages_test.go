@@ -43,8 +43,6 @@ func TestCredentialMessages(t *testing.T) {
 			`using the secret "router/key" of ROUTER_AUTH_SECRET: it starts with { but is not valid JSON` + store},
 		"JSON without a known key": {secret(`{"user":"x","tailscale":"` + key + `"}`),
 			`using the secret "router/key" of ROUTER_AUTH_SECRET: its JSON has none of the keys auth_key, authkey, TS_AUTHKEY (it has "tailscale", "user"); rename the key or name it in ROUTER_AUTH_SECRET_KEY`},
-		"OAuth client": {secret("tskey-client-S3CR3T"),
-			`using the secret "router/key" of ROUTER_AUTH_SECRET: OAuth client secrets are not yet supported; store an auth key (tskey-auth-…)`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := start(t, fargate())
@@ -56,13 +54,9 @@ func TestCredentialMessages(t *testing.T) {
 			}
 		})
 	}
-	t.Run("literal OAuth client", func(t *testing.T) {
-		_, _, err := bootstrap.New(bootstrap.Config{AuthKey: "tskey-client-S3CR3T"}).Credential(t.Context())
-		expect(t, nil, err, "using TS_AUTHKEY: OAuth client secrets are not yet supported; store an auth key (tskey-auth-…)")
-	})
 	t.Run("none", func(t *testing.T) {
 		_, _, err := bootstrap.New(bootstrap.Config{}).Credential(t.Context())
-		expect(t, nil, err, "finding a credential: none is named; set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, or TS_AUTHKEY to an auth key")
+		expect(t, nil, err, "finding a credential: none is named; set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE")
 	})
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
+	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/ecsmeta"
 	"subnetrouter/internal/routes"
 )
@@ -17,6 +19,7 @@ var permissions = []struct {
 	needed func(c Config, vpcKnown bool) bool
 }{
 	{"secretsmanager:GetSecretValue", func(c Config, _ bool) bool { return c.AuthKey == "" && c.SecretID != "" }},
+	{"sts:GetWebIdentityToken", func(c Config, _ bool) bool { return c.AuthKey == "" && c.SecretID == "" && c.ClientID != "" }},
 	{"ec2:DescribeNetworkInterfaces", func(c Config, vpcKnown bool) bool {
 		// Metadata tells the VPC on EC2, the subnet's ID nowhere.
 		return c.uses(routes.Peerings) || !vpcKnown && c.uses(routes.VPC, routes.SubnetsByTag)
@@ -88,6 +91,13 @@ func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (Policy, 
 			if kmsKey != "" {
 				policy.allow("DecryptCredential", []string{"kms:Decrypt"}, kmsKey)
 				policy.Statement[len(policy.Statement)-1].Condition = s.viaSecretsManager(b.config.SecretID)
+			}
+		case "sts:GetWebIdentityToken": // which knows no resources; the audience says whom it is for
+			policy.allow("VouchForRouter", []string{action}, "*")
+			policy.Statement[len(policy.Statement)-1].Condition = map[string]map[string]string{
+				"ForAllValues:StringEquals": {"sts:IdentityTokenAudience": b.config.Audience},
+				"StringEquals":              {"sts:SigningAlgorithm": "ES384"},
+				"NumericLessThanEquals":     {"sts:DurationSeconds": strconv.Itoa(int(awsapi.IdentityLife.Seconds()))},
 			}
 		case "ec2:GetManagedPrefixListEntries":
 			policy.allow("ReadPrefixLists", []string{action}, s.prefixLists(b.config)...)

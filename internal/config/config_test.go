@@ -110,9 +110,11 @@ var values = []struct {
 
 func TestEveryVariableUnderEveryName(t *testing.T) {
 	seen := map[string]bool{
-		"TS_AUTHKEY":  true, // TestAuthKey: alone
-		"ROUTER_MODE": true, // TestMode: the alias has words of its own
-		metadataURI:   true, // TestDefaults
+		"TS_AUTHKEY":   true, // TestAuthKey: alone
+		"TS_CLIENT_ID": true, // TestFederation: the two go together, and with nothing else
+		"TS_AUDIENCE":  true,
+		"ROUTER_MODE":  true, // TestMode: the alias has words of its own
+		metadataURI:    true, // TestDefaults
 	}
 	for _, later := range laterVariables {
 		seen[later.name] = true // TestNotYet
@@ -155,6 +157,18 @@ func TestMode(t *testing.T) {
 	for m, want := range map[Mode]string{ModeAuto: "auto", ModeUserspace: "userspace", ModeKernel: "kernel"} {
 		if m.String() != want {
 			t.Errorf("%d prints as %s", m, m)
+		}
+	}
+}
+
+func TestFederation(t *testing.T) {
+	for _, in := range []struct{ args, env []string }{
+		{nil, []string{"ROUTER_AUTH_SECRET= ", "TS_CLIENT_ID=k1", "TS_AUDIENCE=api.tailscale.com/k1"}},
+		{[]string{"--client-id", "k1", "--audience=api.tailscale.com/k1"}, []string{"ROUTER_AUTH_SECRET= "}},
+	} {
+		c := load(t, in.args, in.env...)
+		if c.ClientID != "k1" || c.Audience != "api.tailscale.com/k1" || !c.AuthSecret.IsZero() {
+			t.Errorf("%v: got %+v", in, c)
 		}
 	}
 }

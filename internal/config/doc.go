@@ -29,7 +29,8 @@
 //     client secret, for tests and laptops. No flag: every process can read
 //     another's arguments.
 //   - TS_CLIENT_ID (--client-id) and TS_AUDIENCE (--audience): workload identity
-//     federation, without a stored secret. Not yet supported.
+//     federation, without a stored secret: AWS vouches for the task's role to that
+//     audience, and the federated identity with that client ID trusts AWS.
 //   - ROUTER_TAGS (--tags): tags of the auth keys that the router mints. Default
 //     tag:subnet-router.
 //

@@ -8,8 +8,6 @@ var laterVariables = []struct {
 	feature string
 	used    func(*Config) bool
 }{
-	{"TS_CLIENT_ID", "workload identity federation", func(c *Config) bool { return c.ClientID != "" }},
-	{"TS_AUDIENCE", "workload identity federation", func(c *Config) bool { return c.Audience != "" && c.ClientID == "" }},
 	{"ROUTER_PROBE", "probing", func(c *Config) bool { return c.Probes != nil }},
 }
 

@@ -57,12 +57,12 @@ var variables = []variable{
 	},
 	{
 		name: "TS_CLIENT_ID", flag: "client-id",
-		meaning: "Workload identity federation instead of a stored credential: the client ID of the federated identity. Not yet supported.",
+		meaning: "Workload identity federation instead of a stored credential: the client ID of the federated identity; AWS vouches for the task's role.",
 		set:     into(func(c *Config) *string { return &c.ClientID }, parseWord),
 	},
 	{
 		name: "TS_AUDIENCE", flag: "audience",
-		meaning: "The audience that the federated identity expects. Not yet supported.",
+		meaning: "The audience that the federated identity expects, by default api.tailscale.com/CLIENT-ID at Tailscale; set with TS_CLIENT_ID.",
 		set:     into(func(c *Config) *string { return &c.Audience }, parseWord),
 	},
 	{

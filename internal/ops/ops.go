@@ -31,6 +31,8 @@ type Reason struct {
 type Readiness struct {
 	Ready   bool     `json:"ready"`
 	Reasons []Reason `json:"reasons"`
+	// Warnings are what will be a reason one day.
+	Warnings []Reason `json:"warnings,omitempty"`
 }
 
 // Config connects the server with the router. All functions must be safe for
@@ -47,6 +49,9 @@ type Config struct {
 	Live func() error
 	// NotReady gives the reasons; none means ready.
 	NotReady func() []Reason
+	// Warnings gives what will be a reason one day, unless somebody does
+	// something. It may be nil.
+	Warnings func() []Reason
 	// Status is what /status shows.
 	Status func() Status
 	// Private leaves the page out, and answers /status to this host only.
@@ -131,7 +136,11 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	} else {
 		reasons = []Reason{} // a JSON list, never null
 	}
-	writeJSON(w, code, Readiness{Ready: len(reasons) == 0, Reasons: reasons})
+	out := Readiness{Ready: len(reasons) == 0, Reasons: reasons}
+	if s.cfg.Warnings != nil {
+		out.Warnings = s.cfg.Warnings()
+	}
+	writeJSON(w, code, out)
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {

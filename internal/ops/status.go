@@ -12,6 +12,7 @@ type Status struct {
 	Started  time.Time     `json:"started"`
 	Ready    bool          `json:"ready"`
 	Reasons  []Reason      `json:"reasons"`
+	Warnings []Reason      `json:"warnings,omitempty"` // what will be a reason one day
 	Draining bool          `json:"draining"`
 	Mode     Mode          `json:"mode"`
 	Place    Place         `json:"place"`

@@ -1,54 +1,122 @@
 package tailnet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
+	"subnetrouter/internal/secret"
+
 	"tailscale.com/ipn"
+	"tailscale.com/tsconst"
 )
 
 // answerWait bounds how long control may take over a registration before it is
-// tried anew, with a fresh credential.
+// tried anew.
 const answerWait = 30 * time.Second
+
+// keyWait is for how long a key that got no answer is tried again before
+// another one is asked for: a key may have been made for the occasion, and one
+// for every attempt of an outage would be wasted. It is half the life of such a key.
+const keyWait = 5 * time.Minute
 
 var errNoAnswer = errors.New("control server did not answer the registration")
 
 // login waits until control asks for a credential, fetches one and registers;
-// it goes on for the node's life, because control may ask again.
+// it goes on for the node's life, because control may ask again: when the node
+// key expires, and when somebody removes the node.
 func (n *Node) login() {
 	var pause backoff
 	for {
-		if !n.state.await(n.ctx, func(s *Status) bool { return s.Backend == ipn.NeedsLogin.String() }) {
+		if !n.state.await(n.ctx, (*Status).mustJoin) {
 			return
+		}
+		if s, _ := n.state.get(); s.Removed && s.LoginError == nil {
+			n.log.Warn("control server no longer knows this node; joining anew", "node", s.Name)
 		}
 		err := n.register()
 		if n.ctx.Err() != nil {
 			return
 		}
-		if err == nil {
-			pause = backoff{}
-			n.state.set(func(s *Status) { s.LoginError = nil })
-			continue
+		if err != nil {
+			n.cfg.Joining(err)
+			n.state.set(func(s *Status) { s.LoginError = err })
+			wait := max(pause.next(), retryAfter(err))
+			n.log.Error("joining the tailnet failed", "err", err, "retry_in", wait.Round(time.Millisecond).String())
+			if !n.joinsWithin(wait) {
+				continue
+			}
 		}
-		wait := pause.next()
-		n.log.Error("joining the tailnet failed", "err", err, "retry_in", wait.Round(time.Millisecond).String())
-		n.state.set(func(s *Status) { s.LoginError = err })
-		select {
-		case <-time.After(wait):
-		case <-n.ctx.Done():
-			return
-		}
+		n.cfg.Joining(nil)
+		pause, n.unspent = backoff{}, unspent{}
+		n.state.set(func(s *Status) { s.LoginError, s.Removed = nil, false })
 	}
+}
+
+// joinsWithin waits, and reports whether the engine has joined by itself
+// meanwhile: with a key that control has not answered it goes on trying.
+func (n *Node) joinsWithin(wait time.Duration) bool {
+	ctx, cancel := context.WithTimeout(n.ctx, wait)
+	defer cancel()
+	before, _ := n.state.get()
+	return n.state.await(ctx, func(s *Status) bool { return joined(before, *s) })
+}
+
+// joined reports whether control has taken the node in since before. The engine
+// of a removed node is as good as running until it hears from control again.
+func joined(before, now Status) bool {
+	if before.Removed && now.heard == before.heard {
+		return false
+	}
+	switch now.Backend {
+	case ipn.Running.String(), ipn.Starting.String(), ipn.NeedsMachineAuth.String():
+		return true
+	}
+	return false
+}
+
+// mustJoin reports whether only a credential helps.
+func (s *Status) mustJoin() bool { return s.Removed || s.Backend == ipn.NeedsLogin.String() }
+
+// retryAfter is how long whoever failed asks to be left alone.
+func retryAfter(err error) time.Duration {
+	var asks interface{ RetryAfter() time.Duration }
+	if errors.As(err, &asks) {
+		return asks.RetryAfter()
+	}
+	return 0
+}
+
+// unspent is a key that control has not answered yet.
+type unspent struct {
+	key   secret.String
+	since time.Time
+}
+
+// credential gives the key of an attempt that got no answer once more, else
+// asks for one.
+func (n *Node) credential(ctx context.Context) (secret.String, error) {
+	if n.unspent.key != "" && time.Since(n.unspent.since) < keyWait {
+		return n.unspent.key, nil
+	}
+	key, err := n.cfg.Credential(ctx)
+	if err != nil {
+		return "", err
+	}
+	n.unspent = unspent{key, time.Now()}
+	return key, nil
 }
 
 // register makes one attempt and waits for its outcome.
 func (n *Node) register() error {
-	key, err := n.cfg.Credential(n.ctx)
+	key, err := n.credential(n.ctx)
 	if err != nil {
 		return err
 	}
+	before, _ := n.state.get()
 	n.state.set(func(s *Status) { s.refusal = "" })
 	// Start replaces the control client, the only way to hand it a key.
 	if err := n.lb.Start(ipn.Options{AuthKey: key.Reveal()}); err != nil {
@@ -57,27 +125,46 @@ func (n *Node) register() error {
 	if err := n.lb.StartLoginInteractive(n.ctx); err != nil {
 		return fmt.Errorf("registering with control server: %w", err)
 	}
+	err = n.outcome(before)
+	if e := (*JoinError)(nil); errors.As(err, &e) && e.Kind != JoinNoAnswer {
+		// The engine would try the same key again, dozens of times a minute.
+		n.lb.DisconnectControl()
+		if e.Kind != JoinThrottled {
+			n.unspent = unspent{}
+		}
+		if e.Kind == JoinKeyRefused || e.Kind == JoinTagsRefused {
+			n.cfg.Refused()
+		}
+	}
+	return err
+}
+
+func (n *Node) outcome(before Status) error {
 	timeout := time.NewTimer(answerWait)
 	defer timeout.Stop()
 	for {
 		s, changed := n.state.get()
 		switch {
 		case s.refusal != "":
-			return fmt.Errorf("registering with control server: %s; put a valid auth key (not expired or used up, tagged) where this one came from", s.refusal)
-		case s.Backend == ipn.Running.String(), s.Backend == ipn.Starting.String():
-			return nil
-		case s.Backend == ipn.NeedsMachineAuth.String():
+			return refusedBy(s.refusal)
+		case joined(before, s):
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-timeout.C:
-			return fmt.Errorf("registering with control server: %w within %v; is %s reachable from the task's subnet?",
-				errNoAnswer, answerWait, n.controlURL())
+			return noAnswer(n.controlURL(), n.lastLoginError())
 		case <-n.ctx.Done():
 			return n.ctx.Err()
 		}
 	}
+}
+
+// lastLoginError is what the engine remembers of its last try at control.
+func (n *Node) lastLoginError() string {
+	w := n.sys.HealthTracker.Get().CurrentState().Warnings[tsconst.HealthWarnableLoginState]
+	_, last, _ := strings.Cut(w.Text, "The last login error was: ")
+	return strings.TrimSuffix(last, ".")
 }
 
 func (n *Node) controlURL() string {
@@ -85,6 +172,34 @@ func (n *Node) controlURL() string {
 		return n.cfg.ControlURL
 	}
 	return ipn.DefaultControlURL
+}
+
+// notFound is what is in the error of a map poll for a node that control does
+// not know. The engine takes it for an outage, and goes on for ever with the
+// last that it heard.
+const notFound = "initial fetch failed 404"
+
+// removedAfter is how many polls in a row have to find nothing: one may be the
+// last of a connection that was ended for another reason.
+const removedAfter = 2
+
+// overhear takes out of the engine's log what it tells nowhere else: that its
+// map polls are answered with "not found".
+func (n *Node) overhear(format string, args []any) {
+	if len(args) != 1 || !strings.HasSuffix(format, "Received error: %v") {
+		return
+	}
+	err, ok := args[0].(error)
+	if !ok {
+		return
+	}
+	found := !strings.Contains(err.Error(), notFound)
+	n.state.set(func(s *Status) {
+		if s.notFound++; found {
+			s.notFound = 0
+		}
+		s.Removed = s.Removed || s.notFound >= removedAfter
+	})
 }
 
 // jitter spreads d over ±25 %, so that routers started together do not call together.

@@ -5,10 +5,12 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"tailscale.com/health"
+	"tailscale.com/health/healthmsg"
 	"tailscale.com/ipn"
 	"tailscale.com/tailcfg"
 )
@@ -28,15 +30,27 @@ type Status struct {
 	KeyExpiry time.Time
 	// LoginError is why the last attempt to join failed; nil after a success.
 	LoginError error
+	// Removed says that control no longer knows the node: it joins anew.
+	Removed bool
+	// LockedOut says that the tailnet has Tailnet Lock and nobody signed this
+	// node's key, so that no peer talks to it. SignCommand is what a person
+	// who may sign has to run.
+	LockedOut   bool
+	SignCommand string
 	// Health holds the engine's warnings by their code.
 	Health map[string]string
 
 	homeDERP int
 	refusal  string // control's last words on a registration
+	notFound int    // map polls in a row that found no such node
+	heard    int    // how often control told the node of itself
 }
 
 // Running reports whether the node is a member of the tailnet.
 func (s Status) Running() bool { return s.Backend == ipn.Running.String() && len(s.IPs) > 0 }
+
+// KeyExpired reports whether the node key has come to its end.
+func (s Status) KeyExpired() bool { return !s.KeyExpiry.IsZero() && !time.Now().Before(s.KeyExpiry) }
 
 // Unapproved lists the advertised routes that the tailnet does not let this
 // node serve.
@@ -129,11 +143,16 @@ func (n *Node) apply(note *ipn.Notify) {
 		}
 		if note.SelfChange != nil {
 			applySelf(s, note.SelfChange)
+			s.heard, s.notFound = s.heard+1, 0
 		}
 		if note.Health != nil {
 			s.Health = warnings(note.Health)
+			s.LockedOut = lockedOut(s.Health)
 		}
 	})
+	if note.Health != nil {
+		n.tellSignCommand()
+	}
 }
 
 func applySelf(s *Status, self *tailcfg.Node) {
@@ -162,6 +181,34 @@ func warnings(h *health.State) map[string]string {
 		out[string(code)] = w.Text
 	}
 	return out
+}
+
+// lockedOut finds Tailnet Lock's verdict among the engine's warnings: it is told
+// in words only.
+func lockedOut(health map[string]string) bool {
+	for _, text := range health {
+		if strings.Contains(text, healthmsg.LockedOut) {
+			return true
+		}
+	}
+	return false
+}
+
+// tellSignCommand adds the keys that a person needs to let a locked out node in.
+// The engine must not be asked with the state's lock held.
+func (n *Node) tellSignCommand() {
+	s, _ := n.state.get()
+	command := ""
+	if s.LockedOut {
+		lock := n.lb.TailnetLockStatus()
+		command = "tailscale lock sign"
+		if lock.NodeKey != nil {
+			command += " " + lock.NodeKey.String() + " " + lock.PublicKey.CLIString()
+		}
+	}
+	if command != s.SignCommand {
+		n.state.set(func(s *Status) { s.SignCommand = command })
+	}
 }
 
 // Responsive returns nil as soon as the engine answers, or ctx's error.

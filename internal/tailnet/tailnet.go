@@ -43,6 +43,12 @@ type Config struct {
 	// Credential returns an auth key. It is called only when control asks
 	// for one, and again after each refusal.
 	Credential func(context.Context) (secret.String, error)
+	// Refused hears that control did not take the key that Credential
+	// returned last. Nil drops it.
+	Refused func()
+	// Joining hears of every attempt to join once it is over, with nil or why
+	// it failed: a [*JoinError], or the error of Credential. Nil drops it.
+	Joining func(error)
 	// Forwarder takes what tailnet peers send to addresses behind the node.
 	Forwarder Forwarder
 	// Logger gets the node's transitions, and the engine's chatter at debug.
@@ -86,6 +92,7 @@ type Node struct {
 
 	state   state
 	latency latencies
+	unspent unspent // login's own
 
 	mu        sync.Mutex
 	desired   []netip.Prefix // what Advertise was last called with
@@ -100,6 +107,12 @@ func New(cfg Config) (*Node, error) {
 		return nil, errors.New("starting tailnet node: Logger, Forwarder and Credential are needed")
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1)}
+	if n.cfg.Refused == nil {
+		n.cfg.Refused = func() {}
+	}
+	if n.cfg.Joining == nil {
+		n.cfg.Joining = func(error) {}
+	}
 	n.state.init()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error

@@ -64,6 +64,11 @@ func (a *Admin) SetPolicy(ctx context.Context, p Policy) error {
 	return a.post(ctx, "/test/policy", p, nil)
 }
 
+// SetAPI is [Tailnet.SetAPI].
+func (a *Admin) SetAPI(ctx context.Context, to API) error {
+	return a.post(ctx, "/test/api", to, nil)
+}
+
 // Nodes implements [Control].
 func (a *Admin) Nodes(ctx context.Context) ([]Node, error) {
 	nodes, _, err := a.look(ctx, 0)

@@ -29,6 +29,9 @@ func (t *Tailnet) adminHandler() http.Handler {
 	mux.HandleFunc("POST /test/revoke-key", handle(func(ctx context.Context, in keyBody) (any, error) {
 		return nil, t.RevokeKey(ctx, secret.String(in.Value))
 	}))
+	mux.HandleFunc("POST /test/api", handle(func(ctx context.Context, in API) (any, error) {
+		return nil, t.SetAPI(ctx, in)
+	}))
 	mux.HandleFunc("POST /test/policy", handle(func(ctx context.Context, in Policy) (any, error) {
 		return nil, t.SetPolicy(ctx, in)
 	}))

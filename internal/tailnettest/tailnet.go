@@ -5,7 +5,8 @@
 // that logs in to [Tailnet.ControlURL]. The control server is Tailscale's own
 // testcontrol with what it lacks in front of it: auth keys that expire or are
 // used up, route approval, election of primary routes, ephemeral nodes,
-// removal, expiry and device approval of nodes.
+// removal, expiry and device approval of nodes, and Tailscale's API for auth
+// keys: see [API].
 //
 //	testcontrol  keeps what a node says of itself: host information, endpoints
 //	this package keeps what the tailnet decided: membership, tags, routes
@@ -47,6 +48,7 @@ type Config struct {
 
 	Policy Policy
 	Keys   []Key
+	API    API                // who may ask for keys
 	DNS    *tailcfg.DNSConfig // sent to all nodes; nil: none, and no MagicDNS
 
 	// OnRegister sees every registration first and may answer it: with an
@@ -74,6 +76,7 @@ type Tailnet struct {
 	handlers sync.WaitGroup // Add under mu and while not closed
 	policy   Policy
 	keys     map[string]*authKey
+	api      api
 	nodes    []*member                       // members, oldest first
 	gone     map[key.NodePublic]bool         // keys of removed nodes, and keys rotated away
 	primary  map[netip.Prefix]tailcfg.NodeID // who serves a route
@@ -110,6 +113,7 @@ func Start(cfg Config) (*Tailnet, error) {
 		relay:      relay,
 		policy:     cfg.Policy,
 		keys:       map[string]*authKey{},
+		api:        api{API: cfg.API},
 		gone:       map[key.NodePublic]bool{},
 		version:    1, // a first look, after version 0, returns at once
 		changed:    make(chan struct{}),

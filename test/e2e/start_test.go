@@ -92,7 +92,7 @@ func TestWaitsOutWhatIsMissing(t *testing.T) {
 	server.Fail("ec2:DescribeVpcs", awstest.Denied("ec2:DescribeVpcs", "*"))
 	r := w.startRouter(routerOptions{env: map[string]string{"AWS_ENDPOINT_URL": server.URL(), "ROUTER_BOOT_TIMEOUT": "1s"}})
 
-	r.awaitReason("join_failed", `calling secretsmanager:GetSecretValue for secret "tailscale/auth-key"`)
+	r.awaitReason("credential_missing", `calling secretsmanager:GetSecretValue for secret "tailscale/auth-key"`)
 	r.awaitReason("routes_unknown", `allow ec2:DescribeVpcs on "*" in the task role's policy`)
 	if out, code := r.run("router", "healthcheck"); code != 0 {
 		t.Errorf("healthcheck: exit %d: %s; a restart would not help", code, out)

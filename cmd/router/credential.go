@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/secret"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// credentials gives out auth keys when control asks for one, and watches over
+// what they come from.
+type credentials struct {
+	boot  *bootstrap.Bootstrap
+	log   *slog.Logger
+	steps *stepMetrics
+	ahead chan struct{} // closed when what is read ahead was read
+}
+
+// readAhead reads the credential while the engine comes up, for a node that is
+// sure to be asked for one. It makes no key: control may yet not ask.
+func (c *credentials) readAhead(ctx context.Context, wanted bool) {
+	if !wanted {
+		close(c.ahead)
+		return
+	}
+	go func() {
+		defer close(c.ahead)
+		c.look(ctx) // its failure is the next key's, too
+	}()
+}
+
+// key is called when control asks for a credential.
+func (c *credentials) key(ctx context.Context) (key secret.String, err error) {
+	select {
+	case <-c.ahead:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	err = c.steps.time("credential", func() error {
+		var from string
+		if key, from, err = c.boot.Credential(ctx); err == nil {
+			c.log.Info("credential read", "source", from)
+		}
+		return err
+	})
+	return key, err
+}
+
+func (c *credentials) look(ctx context.Context) error {
+	return c.steps.time("credential", func() error { return c.boot.LookAtCredential(ctx) })
+}
+
+// keep looks at the credential every now and then, so that one that is gone is
+// known before a new task, or this one, needs it. It looks nowhere right after a
+// start: a node with valid state needs no credential.
+func (c *credentials) keep(ctx context.Context, every time.Duration) error {
+	for {
+		select {
+		case <-time.After(every - every/10 + rand.N(every/5)):
+		case <-ctx.Done():
+			return nil
+		}
+		before := c.boot.CredentialKnown()
+		if time.Since(before.Read) < every/2 {
+			continue // whoever joins reads it all the time
+		}
+		err := c.look(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		after := c.boot.CredentialKnown()
+		switch {
+		case err != nil && (before.Err == nil || before.Err.Error() != err.Error()):
+			c.log.Warn("credential cannot be used; this node needs none while it is in the tailnet, the next one will", "err", err)
+		case err == nil && before.Err != nil:
+			c.log.Info("credential can be used again")
+		}
+		if before.Version != "" && after.Version != before.Version {
+			c.log.Info("credential rotated", "version", after.Version, "created", after.Created.UTC().Format(time.RFC3339))
+		}
+	}
+}
+
+// register adds what is known of the credential to the metrics.
+func (c *credentials) register(reg prometheus.Registerer) {
+	known := func(name, help string, at func(bootstrap.Known) time.Time) prometheus.Collector {
+		return gauge(name, help, func() float64 { return unix(at(c.boot.CredentialKnown())) })
+	}
+	reg.MustRegister(
+		known("router_credential_fetch_timestamp_seconds", "When the credential was last read with success; 0 is never.", func(k bootstrap.Known) time.Time { return k.Read }),
+		known("router_credential_created_timestamp_seconds", "When what was read was stored; 0 is unknown.", func(k bootstrap.Known) time.Time { return k.Created }),
+		known("router_credential_expiry_timestamp_seconds", "When the stored credential ends, as far as its expires_at tells; 0 is unknown or never.", func(k bootstrap.Known) time.Time { return k.Expires }),
+		credentialInfo{c.boot},
+	)
+}
+
+// unix is t as a metric has it; zero is 0.
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+// credentialInfo is router_credential_info: its label changes once a secret was read.
+type credentialInfo struct{ boot *bootstrap.Bootstrap }
+
+var credentialInfoDesc = prometheus.NewDesc("router_credential_info", "Always 1; its label says where auth keys come from.", []string{"source"}, nil)
+
+func (i credentialInfo) Describe(to chan<- *prometheus.Desc) { to <- credentialInfoDesc }
+
+func (i credentialInfo) Collect(to chan<- prometheus.Metric) {
+	to <- prometheus.MustNewConstMetric(credentialInfoDesc, prometheus.GaugeValue, 1, i.boot.CredentialChoice().Source)
+}
+
+// counters counts calls and their failures, by one label.
+type counters struct{ attempts, failures *prometheus.CounterVec }
+
+func newCounters(reg prometheus.Registerer, label string, values []string, attempts, failures prometheus.CounterOpts) *counters {
+	c := &counters{prometheus.NewCounterVec(attempts, []string{label}), prometheus.NewCounterVec(failures, []string{label})}
+	for _, v := range values {
+		c.attempts.WithLabelValues(v)
+		c.failures.WithLabelValues(v)
+	}
+	reg.MustRegister(c.attempts, c.failures)
+	return c
+}
+
+func (c *counters) called(value string, err error) {
+	c.attempts.WithLabelValues(value).Inc()
+	if err != nil {
+		c.failures.WithLabelValues(value).Inc()
+	}
+}

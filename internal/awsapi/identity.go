@@ -1,0 +1,56 @@
+package awsapi
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"subnetrouter/internal/secret"
+)
+
+// IdentityLife is how long an identity token is good for: the least that is
+// sure to outlive one exchange. AWS grants 60 to 3600 s.
+const IdentityLife = 5 * time.Minute
+
+// IdentityToken is what AWS says of the caller to a third party.
+type IdentityToken struct {
+	JWT     secret.String
+	Expires time.Time
+}
+
+// IdentityToken has AWS vouch for the caller, to the named audience only. The
+// regional endpoint is asked, as the global one has no such call.
+func (c *Client) IdentityToken(ctx context.Context, audience string) (IdentityToken, error) {
+	req := request{
+		op:       "sts:GetWebIdentityToken",
+		resource: fmt.Sprintf("audience %q", audience),
+		region:   c.Region(),
+		allow:    `allow sts:GetWebIdentityToken on "*" in the task role's policy`,
+	}
+	var out *sts.GetWebIdentityTokenOutput
+	err := c.call(ctx, req, func(ctx context.Context) (err error) {
+		out, err = c.sts.GetWebIdentityToken(ctx, &sts.GetWebIdentityTokenInput{
+			Audience:         []string{audience},
+			SigningAlgorithm: aws.String("ES384"),
+			DurationSeconds:  aws.Int32(int32(IdentityLife / time.Second)),
+		})
+		return err
+	})
+	if err != nil {
+		return IdentityToken{}, err
+	}
+	if aws.ToString(out.WebIdentityToken) == "" {
+		return IdentityToken{}, req.fail(Unavailable, "", "the answer holds no token", "")
+	}
+	return IdentityToken{secret.String(*out.WebIdentityToken), aws.ToTime(out.Expiration)}, nil
+}
+
+// federationDisabled matches the code with which STS says that the account does
+// not vouch for anybody; its name is given with and without "Exception".
+func federationDisabled(code string) bool {
+	return strings.HasPrefix(code, "OutboundWebIdentityFederationDisabled")
+}

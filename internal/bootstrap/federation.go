@@ -1,0 +1,93 @@
+package bootstrap
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tsapi"
+)
+
+// federationSource is workload identity federation: AWS vouches for the task's
+// role, and Tailscale trusts AWS. Nothing is stored anywhere.
+type federationSource struct {
+	b      *Bootstrap
+	minter *minter
+	state  Known
+}
+
+func newFederationSource(b *Bootstrap, mint minting) *federationSource {
+	s := &federationSource{b: b}
+	s.minter = &minter{minting: mint, grant: s.exchange}
+	return s
+}
+
+func (s *federationSource) choice() Choice {
+	return Choice{
+		SourceFederation,
+		fmt.Sprintf("workload identity federation: client %s, audience %s", s.b.config.ClientID, s.b.config.Audience),
+		"TS_CLIENT_ID and TS_AUDIENCE are set: no stored secret; a key is made when control asks for one",
+	}
+}
+
+// exchange has AWS vouch for the task's role and gets an access token for it.
+func (s *federationSource) exchange(ctx context.Context) (tsapi.Token, error) {
+	client, err := s.b.client(ctx)
+	if err != nil {
+		return tsapi.Token{}, err
+	}
+	identity, err := client.IdentityToken(ctx, s.b.config.Audience)
+	if err != nil {
+		return tsapi.Token{}, err
+	}
+	token, err := s.minter.api.IdentityToken(ctx, s.b.config.ClientID, identity.JWT)
+	if e := (*tsapi.Error)(nil); errors.As(err, &e) && (e.Kind == tsapi.Refused || e.Kind == tsapi.ClockSkew) {
+		return token, fmt.Errorf("%w: %s", err, vouched(identity.JWT.Reveal()))
+	}
+	return token, err
+}
+
+// vouched is what an identity token says, none of which is a secret: the other
+// side of a trust that does not fit.
+func vouched(jwt string) string {
+	var claims struct {
+		Issuer   string          `json:"iss"`
+		Subject  string          `json:"sub"`
+		Audience json.RawMessage `json:"aud"` // a string, or a list of them
+	}
+	if part := strings.Split(jwt, "."); len(part) == 3 {
+		text, err := base64.RawURLEncoding.DecodeString(part[1])
+		if err == nil && json.Unmarshal(text, &claims) == nil && claims.Issuer != "" {
+			return fmt.Sprintf("issuer %s, subject %s, audience %s", claims.Issuer, claims.Subject, strings.Trim(string(claims.Audience), `"[]`))
+		}
+	}
+	return "its identity token is not one that can be read"
+}
+
+func (s *federationSource) look(ctx context.Context) error {
+	return s.done(s.minter.ready(ctx))
+}
+
+func (s *federationSource) key(ctx context.Context) (secret.String, string, error) {
+	key, err := s.minter.key(ctx)
+	return key, "federated identity " + s.b.config.ClientID, s.done(err)
+}
+
+func (s *federationSource) done(err error) error {
+	if err != nil {
+		err = fmt.Errorf("using the federated identity of TS_CLIENT_ID: %w", err)
+	} else {
+		s.state.Read = time.Now()
+	}
+	s.state.Err = err
+	return err
+}
+
+func (s *federationSource) refused() {}
+
+func (s *federationSource) known() Known { return s.state }

@@ -1,0 +1,59 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tsapi"
+)
+
+// minting is how keys are made, whoever asks.
+type minting struct {
+	api  *tsapi.Client
+	want tsapi.KeyRequest
+}
+
+// minter makes auth keys for one OAuth client or federated identity. Its access
+// token is kept while it lives, an hour: a router whose joining fails asks for
+// no more tokens than one that has joined.
+type minter struct {
+	minting
+	grant func(context.Context) (tsapi.Token, error)
+	token tsapi.Token
+}
+
+// ready gets a token, if there is none that lives.
+func (m *minter) ready(ctx context.Context) error {
+	if m.token.Valid() {
+		return nil
+	}
+	token, err := m.grant(ctx)
+	if err == nil {
+		m.token = token
+	}
+	return err
+}
+
+// key makes a key. A token that was kept may have been revoked since: then a
+// new one gets one try.
+func (m *minter) key(ctx context.Context) (secret.String, error) {
+	kept := m.token.Valid()
+	if err := m.ready(ctx); err != nil {
+		return "", err
+	}
+	key, err := m.api.CreateKey(ctx, m.token, m.want)
+	if refusal(err) {
+		m.token = tsapi.Token{}
+		if kept {
+			return m.key(ctx)
+		}
+	}
+	return key.Value, err
+}
+
+// refusal reports whether the API refused the client or identity itself.
+func refusal(err error) bool {
+	var e *tsapi.Error
+	return errors.As(err, &e) && e.Kind == tsapi.Refused
+}

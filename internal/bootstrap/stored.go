@@ -1,0 +1,228 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tsapi"
+)
+
+// oauthClient makes auth keys for whoever has its secret.
+type oauthClient struct {
+	id     string
+	secret secret.String
+}
+
+func (c *oauthClient) minter(mint minting) *minter {
+	return &minter{minting: mint, grant: func(ctx context.Context) (tsapi.Token, error) {
+		return mint.api.ClientToken(ctx, c.id, c.secret)
+	}}
+}
+
+// secretSource is a secret in Secrets Manager. Every key is from a reading of
+// its own, so that a rotation is seen at the next attempt; and when AWSCURRENT is
+// refused, AWSPENDING gets a turn: a rotation may be half way.
+type secretSource struct {
+	b       *Bootstrap
+	mint    minting
+	minters map[secret.String]*minter // by client secret
+	state   Known
+	kind    string // "" until it was read
+
+	early reading // by look, for a key that is asked for next
+
+	// The versions that were refused, by control or by the API.
+	refusedCurrent, refusedPending string
+	gave                           awsapi.SecretValue // what the last key came from
+	gavePending                    bool
+}
+
+// reading is the outcome of reading the secret.
+type reading struct {
+	value awsapi.SecretValue
+	err   error
+	at    time.Time
+}
+
+// fresh is how long a reading will do for a key: the engine comes up meanwhile.
+const fresh = 30 * time.Second
+
+func (s *secretSource) choice() Choice {
+	c := Choice{SourceSecret, "ROUTER_AUTH_SECRET: Secrets Manager secret " + s.b.config.SecretID, "ROUTER_AUTH_SECRET is set"}
+	switch s.kind {
+	case SourceSecretKey:
+		c.Source, c.Why = s.kind, c.Why+" and holds an auth key"
+	case SourceSecretClient:
+		c.Source, c.Why = s.kind, c.Why+" and holds an OAuth client secret; a key is made when control asks for one"
+	}
+	return c
+}
+
+func (s *secretSource) known() Known { return s.state }
+
+// pinned reports whether the configuration names a version.
+func (s *secretSource) pinned() bool {
+	return s.b.config.SecretVersionStage != "" || s.b.config.SecretVersionID != ""
+}
+
+func (s *secretSource) ref() awsapi.SecretRef {
+	return awsapi.SecretRef{
+		ID:           s.b.config.SecretID,
+		VersionStage: s.b.config.SecretVersionStage,
+		VersionID:    s.b.config.SecretVersionID,
+	}
+}
+
+func (s *secretSource) pending() awsapi.SecretRef {
+	return awsapi.SecretRef{ID: s.b.config.SecretID, VersionStage: "AWSPENDING"}
+}
+
+func (s *secretSource) read(ctx context.Context, ref awsapi.SecretRef) (awsapi.SecretValue, error) {
+	client, err := s.b.client(ctx)
+	if err != nil {
+		return awsapi.SecretValue{}, fmt.Errorf("reading the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+	}
+	value, err := client.Secret(ctx, ref)
+	if err != nil {
+		return awsapi.SecretValue{}, fmt.Errorf("reading ROUTER_AUTH_SECRET: %w", err)
+	}
+	return value, nil
+}
+
+// parse reads what the secret holds.
+func (s *secretSource) parse(ref awsapi.SecretRef, value awsapi.SecretValue) (stored, error) {
+	found, err := parsePayload(value.Value.Reveal(), s.b.config.SecretJSONKey)
+	if err != nil {
+		return stored{}, fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+	}
+	return found, nil
+}
+
+// minterOf keeps the minter of a client, and with it its access token. Those of
+// other secrets go: there are two at most, AWSCURRENT's and AWSPENDING's.
+func (s *secretSource) minterOf(c *oauthClient) *minter {
+	m := s.minters[c.secret]
+	if m == nil {
+		if len(s.minters) > 1 {
+			clear(s.minters)
+		}
+		m = c.minter(s.mint)
+		s.minters[c.secret] = m
+	}
+	return m
+}
+
+func (s *secretSource) look(ctx context.Context) error {
+	ref := s.ref()
+	value, err := s.read(ctx, ref)
+	s.early = reading{value, err, time.Now()}
+	if err == nil {
+		err = s.examine(ctx, ref, value)
+	}
+	s.state.Err = err
+	return err
+}
+
+// examine notes what a reading tells, and goes as far as a token.
+func (s *secretSource) examine(ctx context.Context, ref awsapi.SecretRef, value awsapi.SecretValue) error {
+	s.state.Read, s.state.Created, s.state.Version = time.Now(), value.Created, value.VersionID
+	s.state.Expires = time.Time{}
+	found, err := s.parse(ref, value)
+	if err != nil {
+		return err
+	}
+	s.note(found)
+	if found.client == nil {
+		return nil
+	}
+	if err := s.minterOf(found.client).ready(ctx); err != nil {
+		return fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+	}
+	return nil
+}
+
+func (s *secretSource) note(found stored) {
+	s.state.Expires = found.expires
+	s.kind = SourceSecretKey
+	if found.client != nil {
+		s.kind = SourceSecretClient
+	}
+}
+
+func (s *secretSource) key(ctx context.Context) (key secret.String, from string, err error) {
+	defer func() { s.state.Err = err }()
+	early := s.early
+	s.early = reading{} // for one key only
+	if time.Since(early.at) > fresh {
+		early.value, early.err = s.read(ctx, s.ref())
+	}
+	current, err := early.value, early.err
+	if err != nil {
+		return "", "", err
+	}
+	s.state.Read, s.state.Created, s.state.Version = time.Now(), current.Created, current.VersionID
+	if s.pinned() {
+		return s.from(ctx, s.ref(), current)
+	}
+	if current.VersionID != s.refusedCurrent {
+		s.gave, s.gavePending = current, false
+		key, from, err = s.from(ctx, s.ref(), current)
+		if !refusal(err) {
+			return key, from, err
+		}
+		s.refusedCurrent = current.VersionID
+	}
+	pending, missing := s.read(ctx, s.pending())
+	if missing == nil && pending.VersionID != current.VersionID && pending.VersionID != s.refusedPending {
+		s.gave, s.gavePending = pending, true
+		key, from, pendingErr := s.from(ctx, s.pending(), pending)
+		if pendingErr == nil {
+			return key, from, nil
+		}
+		if refusal(pendingErr) {
+			s.refusedPending = pending.VersionID
+		}
+		err = errors.Join(err, pendingErr)
+	}
+	if err == nil {
+		// Both had their turn; what refused them may have changed its mind.
+		s.refusedCurrent, s.refusedPending = "", ""
+		s.gave, s.gavePending = current, false
+		return s.from(ctx, s.ref(), current)
+	}
+	return "", "", err
+}
+
+// from makes a key of one version of the secret.
+func (s *secretSource) from(ctx context.Context, ref awsapi.SecretRef, value awsapi.SecretValue) (secret.String, string, error) {
+	found, err := s.parse(ref, value)
+	if err != nil {
+		return "", "", err
+	}
+	s.note(found)
+	where := fmt.Sprintf("secret %s (version %s)", ref.ID, value.VersionID)
+	if ref.VersionStage != "" && !s.pinned() {
+		where = fmt.Sprintf("secret %s (%s, version %s)", ref.ID, ref.VersionStage, value.VersionID)
+	}
+	if found.client == nil {
+		return found.key, where, nil
+	}
+	key, err := s.minterOf(found.client).key(ctx)
+	if err != nil {
+		return "", "", fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+	}
+	return key, where + ", OAuth client " + found.client.id, nil
+}
+
+// refused has the other stage tried next.
+func (s *secretSource) refused() {
+	if s.gavePending {
+		s.refusedPending = s.gave.VersionID
+	} else {
+		s.refusedCurrent = s.gave.VersionID
+	}
+}

@@ -1,0 +1,207 @@
+package tailnet
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tailnettest"
+
+	"tailscale.com/health"
+	"tailscale.com/health/healthmsg"
+	"tailscale.com/ipn"
+	"tailscale.com/tailcfg"
+)
+
+// attempts collects what a node tells of its attempts to join.
+type attempts struct {
+	mu      sync.Mutex
+	errs    []error
+	refused int
+}
+
+func (a *attempts) watch(c *Config) {
+	c.Joining = func(err error) { a.mu.Lock(); a.errs = append(a.errs, err); a.mu.Unlock() }
+	c.Refused = func() { a.mu.Lock(); a.refused++; a.mu.Unlock() }
+}
+
+func (a *attempts) so() (errs []error, refused int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.errs), a.refused
+}
+
+func serving(s *Status) bool { return s.Running() && !s.Removed && len(s.Primary) == len(testRoutes) }
+
+// TestJoinsAnewAfterRemoval: the stock program polls for ever and says "Running".
+func TestJoinsAnewAfterRemoval(t *testing.T) {
+	control := startTailnet(t, nil)
+	var asked atomic.Int32
+	var tried attempts
+	n := startNode(t, control, func(context.Context) (secret.String, error) { asked.Add(1); return testKey, nil }, tried.watch)
+	n.Advertise(testRoutes)
+	before := awaitStatus(t, n, "the routes", serving)
+	if err := control.DeleteNode(t.Context(), "edge"); err != nil {
+		t.Fatal(err)
+	}
+	after := awaitStatus(t, n, "the routes under a new address", func(s *Status) bool {
+		return serving(s) && !slices.Equal(s.IPs, before.IPs)
+	})
+	if asked.Load() != 2 || after.LoginError != nil {
+		t.Errorf("asked for %d credentials, want 2; %v", asked.Load(), after.LoginError)
+	}
+	nodes, _ := control.Nodes(t.Context())
+	if len(nodes) != 1 || !nodes[0].Online || !slices.Equal(nodes[0].Primary, before.Primary) {
+		t.Errorf("control knows %v", nodes)
+	}
+}
+
+// TestRemovalWithoutCredential stays with what it has until there is one.
+func TestRemovalWithoutCredential(t *testing.T) {
+	control := startTailnet(t, nil)
+	var locked atomic.Bool
+	n := startNode(t, control, func(context.Context) (secret.String, error) {
+		if locked.Load() {
+			return "", errors.New("reading it: denied")
+		}
+		return testKey, nil
+	}, nil)
+	n.Advertise(testRoutes)
+	awaitStatus(t, n, "the routes", serving)
+	locked.Store(true)
+	if err := control.DeleteNode(t.Context(), "edge"); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, n, "the reason", func(s *Status) bool {
+		return s.Removed && s.LoginError != nil && strings.Contains(s.LoginError.Error(), "reading it: denied")
+	})
+	locked.Store(false)
+	awaitStatus(t, n, "the routes again", func(s *Status) bool { return serving(s) && s.LoginError == nil })
+}
+
+// TestJoinsAnewAfterExpiry keeps its address, as the node is still there.
+func TestJoinsAnewAfterExpiry(t *testing.T) {
+	control := startTailnet(t, func(c *tailnettest.Config) { c.Keys[0].Ephemeral = false })
+	dir := t.TempDir()
+	var asked atomic.Int32
+	n := startNode(t, control, func(context.Context) (secret.String, error) { asked.Add(1); return testKey, nil },
+		func(c *Config) { c.StateDir = dir })
+	n.Advertise(testRoutes)
+	before := awaitStatus(t, n, "the routes", serving)
+	if err := control.ExpireNode(t.Context(), "edge"); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, n, "the expiry", func(s *Status) bool { return s.KeyExpired() || asked.Load() == 2 })
+	after := awaitStatus(t, n, "the routes again", func(s *Status) bool {
+		return asked.Load() == 2 && serving(s) && !s.KeyExpired()
+	})
+	if !slices.Equal(before.IPs, after.IPs) {
+		t.Errorf("addresses %v became %v", before.IPs, after.IPs)
+	}
+}
+
+// TestOutageIsNoRemoval has control refuse polls as a server in trouble does.
+func TestOutageIsNoRemoval(t *testing.T) {
+	control := startTailnet(t, nil)
+	n := startNode(t, control, give(testKey), nil)
+	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
+	for _, text := range []string{"initial fetch failed 500: x", "initial fetch failed 404: node not found", "EOF", "initial fetch failed 404: node not found"} {
+		n.overhear("Received error: %v", []any{errors.New("PollNetMap: " + text)})
+	}
+	if s, _ := n.Status(); s.Removed {
+		t.Error("an outage was taken for a removal")
+	}
+	n.overhear("Received error: %v", []any{errors.New("PollNetMap: initial fetch failed 404: node not found")})
+	if s, _ := n.Status(); !s.Removed {
+		t.Error("a removal was not noticed")
+	}
+	awaitStatus(t, n, "membership again", func(s *Status) bool { return s.Running() && !s.Removed })
+}
+
+// TestUnansweredKeyIsKept registers with a control server that loses the first
+// answers: a key made for the occasion is not wasted on an outage.
+func TestWordsOfRefusals(t *testing.T) {
+	var answers atomic.Int32
+	said := []string{"invalid key: API key does not exist", "requested tags [tag:x] are invalid or not permitted", "no more nodes"}
+	control := startTailnet(t, func(c *tailnettest.Config) {
+		c.OnRegister = func(*tailcfg.RegisterRequest) *tailcfg.RegisterResponse {
+			if i := int(answers.Add(1)) - 1; i < len(said) {
+				return &tailcfg.RegisterResponse{Error: said[i]}
+			}
+			return nil
+		}
+	})
+	var tried attempts
+	n := startNode(t, control, give(testKey), tried.watch)
+	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
+	errs, refused := tried.so()
+	want := []JoinKind{JoinKeyRefused, JoinTagsRefused, JoinOther}
+	for i, kind := range want {
+		if e := (*JoinError)(nil); i >= len(errs) || !errors.As(errs[i], &e) || e.Kind != kind || !strings.Contains(e.Error(), said[i]) {
+			t.Errorf("attempt %d of %v: want kind %v", i, errs, kind)
+		}
+	}
+	if len(errs) == 0 || errs[len(errs)-1] != nil || refused != 2 {
+		t.Errorf("attempts %v, %d keys refused", errs, refused)
+	}
+}
+
+func TestThrottledByControl(t *testing.T) {
+	e := refusedBy("node registration rate limited; will retry after 42s")
+	if e.Kind != JoinThrottled || e.RetryAfter() != 42*time.Second {
+		t.Errorf("kind %v, after %v", e.Kind, e.RetryAfter())
+	}
+	if retryAfter(errors.Join(errors.New("x"), e)) != 42*time.Second {
+		t.Error("the wait is not found in a chain")
+	}
+}
+
+// TestKeyIsKeptForKeyWait: an outage of control spends one key in five minutes.
+func TestKeyIsKept(t *testing.T) {
+	var asked int
+	n := &Node{cfg: Config{Credential: func(context.Context) (secret.String, error) { asked++; return testKey, nil }}}
+	for range 3 {
+		if key, err := n.credential(t.Context()); key != testKey || err != nil {
+			t.Fatal(key, err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	n.unspent.since = time.Now().Add(-keyWait)
+	if n.credential(t.Context()); asked != 2 {
+		t.Errorf("after keyWait asked %d times", asked)
+	}
+}
+
+func TestNoAnswer(t *testing.T) {
+	const late = "x509: certificate has expired or is not yet valid: current time 2020-01-01T00:00:00Z is before 2026-01-01T00:00:00Z"
+	if e := noAnswer("https://c", late); e.Kind != JoinClockSkew || !strings.Contains(e.Error(), "set the clock") {
+		t.Error(e)
+	}
+	e := noAnswer("https://c", "dial tcp: connection refused")
+	if want := "registering with control server: control server did not answer the registration within 30s: dial tcp: connection refused; is https://c reachable from the task's subnet?"; e.Error() != want {
+		t.Errorf("got  %v\nwant %s", e, want)
+	}
+}
+
+func TestLockedOut(t *testing.T) {
+	control := startTailnet(t, nil)
+	n := startNode(t, control, give(testKey), nil)
+	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
+	lock := &health.State{Warnings: map[health.WarnableCode]health.UnhealthyState{"tailnet-lock": {Text: "Tailnet Lock: " + healthmsg.LockedOut}}}
+	n.apply(&ipn.Notify{Health: lock})
+	if s, _ := n.Status(); !s.LockedOut || !strings.HasPrefix(s.SignCommand, "tailscale lock sign nodekey:") || !strings.Contains(s.SignCommand, " tlpub:") {
+		t.Errorf("locked out %v, sign by %q", s.LockedOut, s.SignCommand)
+	}
+	n.apply(&ipn.Notify{Health: &health.State{}})
+	if s, _ := n.Status(); s.LockedOut || s.SignCommand != "" {
+		t.Error("still locked out")
+	}
+}

@@ -1,0 +1,322 @@
+package tailnettest
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// API is who may ask Tailscale's API for auth keys. A [Tailnet] serves that API
+// under its ControlURL, as far as it is about auth keys: tokens for OAuth
+// clients and federated identities, and keys that really register nodes. What it
+// answers to what it refuses is what users report of the real one.
+type API struct {
+	Clients    []OAuthClient
+	Identities []FederatedIdentity
+}
+
+// OAuthClient is an OAuth client.
+type OAuthClient struct {
+	ID, Secret string
+	Tags       []string // a key has to have all of them
+	NoKeys     bool     // it lacks the scope auth_keys
+}
+
+// FederatedIdentity is what an identity token has to say, and what for.
+type FederatedIdentity struct {
+	ClientID                  string
+	Issuer, Subject, Audience string // Subject may end with *
+	Tags                      []string
+	NoKeys                    bool
+}
+
+// APIFailure is an answer of the API in place of the right one. With neither
+// Status nor Cut, the right answer comes after Delay.
+type APIFailure struct {
+	Status     int
+	Message    string // in the body, as the API words it
+	Body       string // instead of a JSON body with Message
+	RetryAfter string // the header
+	Delay      time.Duration
+	Cut        bool // cut the connection half way through the right answer
+	Times      int  // how many calls fail; 0 is all of them
+}
+
+// The paths of the API, as [Tailnet.FailAPI] and [Tailnet.APICalls] name them.
+const (
+	APIToken         = "/api/v2/oauth/token"
+	APITokenExchange = "/api/v2/oauth/token-exchange"
+	APIKeys          = "/api/v2/tailnet/-/keys"
+)
+
+// api is the state of the API, under the lock of the tailnet.
+type api struct {
+	API
+	verify   func(jwt string) bool
+	tokens   map[string]apiToken
+	failures map[string]APIFailure
+	calls    []string
+	minted   int
+}
+
+type apiToken struct {
+	client  string
+	expires time.Time
+}
+
+// tokenLife is how long the API's access tokens live.
+const tokenLife = time.Hour
+
+// SetAPI replaces the clients and identities. Tokens of those that are gone
+// are of no use any more; keys are.
+func (t *Tailnet) SetAPI(_ context.Context, a API) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.api.API = a
+	return nil
+}
+
+// VerifyIdentity has verify look at the signature of identity tokens; without
+// it the API trusts what they say.
+func (t *Tailnet) VerifyIdentity(verify func(jwt string) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.api.verify = verify
+}
+
+// FailAPI makes calls of a path fail; the zero APIFailure ends that.
+func (t *Tailnet) FailAPI(path string, f APIFailure) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.api.failures == nil {
+		t.api.failures = map[string]APIFailure{}
+	}
+	t.api.failures[path] = f
+	if f == (APIFailure{}) {
+		delete(t.api.failures, path)
+	}
+}
+
+// APICalls lists the paths that were called so far.
+func (t *Tailnet) APICalls() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.api.calls)
+}
+
+// Minted is how many auth keys the API has made.
+func (t *Tailnet) Minted() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.api.minted
+}
+
+func (t *Tailnet) apiHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+APIToken, t.serveAPI(t.clientToken))
+	mux.HandleFunc("POST "+APITokenExchange, t.serveAPI(t.identityToken))
+	mux.HandleFunc("POST "+APIKeys, t.serveAPI(t.createKey))
+	return mux
+}
+
+// refusal is an answer of the API other than 200.
+type refusal struct {
+	status  int
+	message string
+}
+
+func (r refusal) Error() string { return r.message }
+
+// serveAPI counts, fails on demand, and answers with what answer gives, which
+// is called with the lock held.
+func (t *Tailnet) serveAPI(answer func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		fail := t.nextAPI(r.URL.Path)
+		// Only behind the body the server notices that a client went away.
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+		if err != nil {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		select {
+		case <-time.After(fail.Delay):
+		case <-r.Context().Done():
+			return
+		}
+		if fail.RetryAfter != "" {
+			w.Header().Set("Retry-After", fail.RetryAfter)
+		}
+		if fail.Status != 0 {
+			refuse(w, fail.Status, fail.Message, fail.Body)
+			return
+		}
+		if err := r.ParseForm(); err != nil {
+			refuse(w, http.StatusBadRequest, err.Error(), "")
+			return
+		}
+		t.mu.Lock()
+		out, err := answer(r)
+		t.mu.Unlock()
+		if no, ok := err.(refusal); ok {
+			refuse(w, no.status, no.message, "")
+			return
+		}
+		if body, err = json.Marshal(out); err != nil {
+			panic(err) // strings and numbers
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if fail.Cut {
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+			w.Write(body[:len(body)/2])
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		w.Write(body)
+	}
+}
+
+func (t *Tailnet) nextAPI(path string) APIFailure {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.api.calls = append(t.api.calls, path)
+	fail, found := t.api.failures[path]
+	if found && fail.Times > 0 {
+		if fail.Times--; fail.Times == 0 {
+			delete(t.api.failures, path)
+		} else {
+			t.api.failures[path] = fail
+		}
+	}
+	return fail
+}
+
+func refuse(w http.ResponseWriter, status int, message, body string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if body != "" {
+		fmt.Fprint(w, body)
+		return
+	}
+	json.NewEncoder(w).Encode(map[string]string{"message": message})
+}
+
+func (t *Tailnet) clientToken(r *http.Request) (any, error) {
+	i := slices.IndexFunc(t.api.Clients, func(c OAuthClient) bool { return c.Secret == r.FormValue("client_secret") })
+	if i < 0 || r.FormValue("client_id") == "" {
+		return nil, refusal{http.StatusUnauthorized, "API token invalid"}
+	}
+	return t.grantLocked(t.api.Clients[i].ID), nil
+}
+
+func (t *Tailnet) identityToken(r *http.Request) (any, error) {
+	jwt := r.FormValue("jwt")
+	var claims struct {
+		Issuer   string `json:"iss"`
+		Subject  string `json:"sub"`
+		Audience string `json:"aud"`
+		Expires  int64  `json:"exp"`
+	}
+	part := strings.Split(jwt, ".")
+	if len(part) != 3 {
+		return nil, refusal{http.StatusBadRequest, fmt.Sprintf("invalid JWT format: expected 3 parts separated by '.', got %d", len(part))}
+	}
+	b, err := base64.RawURLEncoding.DecodeString(part[1])
+	if err != nil || json.Unmarshal(b, &claims) != nil || t.api.verify != nil && !t.api.verify(jwt) {
+		return nil, refusal{http.StatusForbidden, "Unauthorized"}
+	}
+	if time.Now().Unix() >= claims.Expires {
+		return nil, refusal{http.StatusForbidden, "token is expired"}
+	}
+	for _, id := range t.api.Identities {
+		prefix, wild := strings.CutSuffix(id.Subject, "*")
+		subject := claims.Subject == id.Subject || wild && strings.HasPrefix(claims.Subject, prefix)
+		if id.ClientID == r.FormValue("client_id") && subject && claims.Issuer == id.Issuer && claims.Audience == id.Audience {
+			return t.grantLocked(id.ClientID), nil
+		}
+	}
+	return nil, refusal{http.StatusForbidden, "Unauthorized"}
+}
+
+func (t *Tailnet) grantLocked(client string) any {
+	value := "tskey-api-" + strings.TrimPrefix(newKeyValue().Reveal(), "tskey-auth-")
+	if t.api.tokens == nil {
+		t.api.tokens = map[string]apiToken{}
+	}
+	t.api.tokens[value] = apiToken{client, time.Now().Add(tokenLife)}
+	return map[string]any{"access_token": value, "token_type": "Bearer", "expires_in": int(tokenLife / time.Second), "scope": "auth_keys"}
+}
+
+func (t *Tailnet) createKey(r *http.Request) (any, error) {
+	token, ok := t.api.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
+	tags, noKeys, known := t.grantOfLocked(token.client)
+	if !ok || !known || time.Now().After(token.expires) {
+		return nil, refusal{http.StatusUnauthorized, "API token invalid"}
+	}
+	if noKeys {
+		return nil, refusal{http.StatusForbidden, "calling actor does not have enough permissions to perform this function"}
+	}
+	var in struct {
+		ExpirySeconds int `json:"expirySeconds"`
+		Capabilities  struct {
+			Devices struct {
+				Create struct {
+					Reusable, Ephemeral, Preauthorized bool
+					Tags                               []string
+				}
+			}
+		}
+	}
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		return nil, refusal{http.StatusBadRequest, "invalid request body"}
+	}
+	create := in.Capabilities.Devices.Create
+	if !sameTags(create.Tags, tags) {
+		return nil, refusal{http.StatusBadRequest, fmt.Sprintf("requested tags %v are invalid or not permitted", create.Tags)}
+	}
+	if in.ExpirySeconds == 0 {
+		in.ExpirySeconds = int(90 * 24 * time.Hour / time.Second)
+	}
+	expires := time.Now().Add(time.Duration(in.ExpirySeconds) * time.Second)
+	value := t.addKeyLocked(Key{
+		Reusable: create.Reusable, Ephemeral: create.Ephemeral, Preauthorized: create.Preauthorized,
+		Tags: create.Tags, Expiry: expires,
+	})
+	t.api.minted++
+	return map[string]any{"id": keyID(value.Reveal()), "key": value.Reveal(), "created": time.Now().UTC(), "expires": expires.UTC()}, nil
+}
+
+// grantOfLocked is what a client or identity may do, if it is still there.
+func (t *Tailnet) grantOfLocked(client string) (tags []string, noKeys, known bool) {
+	for _, c := range t.api.Clients {
+		if c.ID == client {
+			return c.Tags, c.NoKeys, true
+		}
+	}
+	for _, id := range t.api.Identities {
+		if id.ClientID == client {
+			return id.Tags, id.NoKeys, true
+		}
+	}
+	return nil, false, false
+}
+
+func sameTags(a, b []string) bool {
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.Sort(a)
+	slices.Sort(b)
+	return len(a) > 0 && slices.Equal(a, b)
+}
+
+// NewOAuthClient makes a client with a secret in Tailscale's form.
+func NewOAuthClient(tags ...string) OAuthClient {
+	value := newKeyValue().Reveal()
+	return OAuthClient{ID: keyID(value), Secret: strings.Replace(value, "tskey-auth-", "tskey-client-", 1), Tags: tags}
+}

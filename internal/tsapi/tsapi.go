@@ -1,0 +1,235 @@
+// Package tsapi is the part of Tailscale's API that a router needs: an access
+// token for an OAuth client or a federated identity, and an auth key for it.
+//
+// A call is one HTTP exchange, without retries: whoever joins the tailnet has a
+// backoff of its own, and honours [Error.RetryAfter]. Every failed call returns
+// an [*Error], which never holds a credential.
+package tsapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/secret"
+)
+
+// DefaultURL is Tailscale's own API.
+const DefaultURL = "https://api.tailscale.com"
+
+// The calls, as [Config].Called and metrics name them.
+const (
+	CallToken         = "token"
+	CallTokenExchange = "token_exchange"
+	CallCreateKey     = "create_key"
+)
+
+// Config says where the API is. The zero value is Tailscale's own.
+type Config struct {
+	URL string // without a trailing slash; "" is [DefaultURL]
+	// Timeout bounds one call; 0 means 10 s.
+	Timeout time.Duration
+	// Called hears of every call once it is over; the error is nil or an
+	// [*Error]. Nil drops it.
+	Called func(call string, err error)
+	// Transport carries the calls; nil is Go's own, with the proxy of the
+	// standard environment.
+	Transport http.RoundTripper
+}
+
+// Client calls the API. It is safe for concurrent use.
+type Client struct {
+	url    string
+	called func(call string, err error)
+	http   http.Client
+}
+
+// New returns a client. It calls nothing.
+func New(c Config) *Client {
+	client := &Client{url: c.URL, called: c.Called, http: http.Client{Transport: c.Transport, Timeout: c.Timeout}}
+	if client.url == "" {
+		client.url = DefaultURL
+	}
+	if client.called == nil {
+		client.called = func(string, error) {}
+	}
+	if client.http.Timeout == 0 {
+		client.http.Timeout = 10 * time.Second
+	}
+	// A redirect would take the credential somewhere else.
+	client.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return client
+}
+
+// URL is where the calls go.
+func (c *Client) URL() string { return c.url }
+
+// Token lets its holder create auth keys for a while, usually an hour.
+type Token struct {
+	Value   secret.String
+	Expires time.Time
+}
+
+// Valid reports whether the token will do for a call made now.
+func (t Token) Valid() bool { return t.Value != "" && time.Until(t.Expires) > time.Minute }
+
+// ClientToken gets a token for an OAuth client.
+func (c *Client) ClientToken(ctx context.Context, id string, clientSecret secret.String) (Token, error) {
+	return c.token(ctx, CallToken, "/api/v2/oauth/token", url.Values{
+		"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {clientSecret.Reveal()},
+	})
+}
+
+// IdentityToken gets a token for a federated identity, which jwt vouches for.
+func (c *Client) IdentityToken(ctx context.Context, id string, jwt secret.String) (Token, error) {
+	return c.token(ctx, CallTokenExchange, "/api/v2/oauth/token-exchange", url.Values{
+		"client_id": {id}, "jwt": {jwt.Reveal()},
+	})
+}
+
+func (c *Client) token(ctx context.Context, call, path string, form url.Values) (Token, error) {
+	var out struct {
+		AccessToken secret.String `json:"access_token"`
+		ExpiresIn   int           `json:"expires_in"`
+	}
+	asked := time.Now()
+	err := c.do(ctx, request{
+		call: call, path: path, contentType: "application/x-www-form-urlencoded", body: []byte(form.Encode()),
+		secrets: []string{form.Get("client_secret"), form.Get("jwt")},
+	}, &out, func() bool { return out.AccessToken != "" })
+	return Token{out.AccessToken, asked.Add(time.Duration(out.ExpiresIn) * time.Second)}, err
+}
+
+// KeyRequest says what an auth key is to be good for: one node, preauthorized.
+type KeyRequest struct {
+	Tags      []string
+	Ephemeral bool          // the node vanishes when it goes offline
+	Expiry    time.Duration // of the key, not of the node; whole seconds
+}
+
+// Key is a new auth key.
+type Key struct {
+	ID      string
+	Value   secret.String
+	Expires time.Time
+}
+
+// CreateKey makes an auth key for one node.
+func (c *Client) CreateKey(ctx context.Context, token Token, r KeyRequest) (Key, error) {
+	type create struct {
+		Reusable      bool     `json:"reusable"`
+		Ephemeral     bool     `json:"ephemeral"`
+		Preauthorized bool     `json:"preauthorized"`
+		Tags          []string `json:"tags"`
+	}
+	in := map[string]any{
+		"description":   "subnetrouter",
+		"expirySeconds": int(r.Expiry / time.Second),
+		"capabilities": map[string]any{"devices": map[string]any{
+			"create": create{Ephemeral: r.Ephemeral, Preauthorized: true, Tags: r.Tags},
+		}},
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return Key{}, err // strings and numbers
+	}
+	var out struct {
+		ID      string        `json:"id"`
+		Key     secret.String `json:"key"`
+		Expires time.Time     `json:"expires"`
+	}
+	err = c.do(ctx, request{
+		call: CallCreateKey, path: "/api/v2/tailnet/-/keys", contentType: "application/json", body: body,
+		bearer: token.Value, tags: r.Tags, secrets: []string{token.Value.Reveal()},
+	}, &out, func() bool { return out.Key != "" })
+	return Key{out.ID, out.Key, out.Expires}, err
+}
+
+// request is one call, and what an error needs to know of it.
+type request struct {
+	call, path, contentType string
+	body                    []byte
+	bearer                  secret.String
+	tags                    []string
+	secrets                 []string // that must not come back in an error
+}
+
+// longest is more than any answer has.
+const longest = 1 << 20
+
+// do makes a call; what it returns is nil or an [*Error]. complete says whether
+// the answer has what was asked for.
+func (c *Client) do(ctx context.Context, r request, out any, complete func() bool) (err error) {
+	defer func() { c.called(r.call, err) }()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+r.path, bytes.NewReader(r.body))
+	if err != nil {
+		return c.fail(r, Unavailable, "the URL is malformed")
+	}
+	req.Header.Set("Content-Type", r.contentType)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "subnetrouter")
+	if r.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+r.bearer.Reveal())
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return c.networkError(ctx, r, err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, longest))
+	if err != nil {
+		return c.networkError(ctx, r, err)
+	}
+	if res.StatusCode/100 != 2 {
+		return c.statusError(r, res, body)
+	}
+	if json.Unmarshal(body, out) != nil || !complete() { // whose error may quote the answer
+		return c.fail(r, Unavailable, "the answer is truncated or not what Tailscale's API sends")
+	}
+	return nil
+}
+
+// said is the text of an error's body: Tailscale's "message", or OAuth's words.
+func said(body []byte, secrets []string) string {
+	var in struct {
+		Message     string `json:"message"`
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	text := ""
+	if json.Unmarshal(body, &in) == nil {
+		for _, s := range []string{in.Message, in.Description, in.Error} {
+			if text = strings.Join(strings.Fields(s), " "); text != "" {
+				break
+			}
+		}
+	}
+	for _, s := range secrets {
+		if s != "" {
+			text = strings.ReplaceAll(text, s, "<redacted>")
+		}
+	}
+	const most = 300
+	return strings.ToValidUTF8(secret.Scrub(text[:min(len(text), most)]), "")
+}
+
+// cause strips Go's layers down to what the network said.
+func cause(err error) string {
+	var u *url.Error
+	if errors.As(err, &u) {
+		if u.Timeout() {
+			return "no answer in time"
+		}
+		return u.Err.Error()
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return "the connection was cut"
+	}
+	return err.Error()
+}

@@ -1,0 +1,179 @@
+package tsapi_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/tsapi"
+)
+
+const tag = "tag:subnet-router"
+
+func start(t *testing.T, clients ...tailnettest.OAuthClient) *tailnettest.Tailnet {
+	t.Helper()
+	net, err := tailnettest.Start(tailnettest.Config{API: tailnettest.API{Clients: clients}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { net.Close() })
+	return net
+}
+
+func TestKeyForOAuthClient(t *testing.T) {
+	client := tailnettest.NewOAuthClient(tag)
+	net := start(t, client)
+	var called []string
+	api := tsapi.New(tsapi.Config{URL: net.ControlURL(), Called: func(call string, err error) {
+		called = append(called, fmt.Sprint(call, " ", err))
+	}})
+	token, err := api.ClientToken(t.Context(), client.ID, secret.String(client.Secret))
+	if err != nil || !token.Valid() || time.Until(token.Expires) > time.Hour {
+		t.Fatalf("token until %v: %v", token.Expires, err)
+	}
+	key, err := api.CreateKey(t.Context(), token, tsapi.KeyRequest{Tags: []string{tag}, Ephemeral: true, Expiry: 10 * time.Minute})
+	if err != nil || !strings.HasPrefix(key.Value.Reveal(), "tskey-auth-") || key.ID == "" {
+		t.Fatalf("key %q: %v", key.ID, err)
+	}
+	if left := time.Until(key.Expires); left < 9*time.Minute || left > 10*time.Minute {
+		t.Errorf("the key lives for %v", left)
+	}
+	if want := []string{"token <nil>", "create_key <nil>"}; !slices.Equal(called, want) {
+		t.Errorf("called %q, want %q", called, want)
+	}
+	// A token of a client that has gone since is refused.
+	net.SetAPI(t.Context(), tailnettest.API{})
+	_, err = api.CreateKey(t.Context(), token, tsapi.KeyRequest{Tags: []string{tag}, Expiry: time.Minute})
+	if e := (*tsapi.Error)(nil); !errors.As(err, &e) || e.Kind != tsapi.Refused {
+		t.Errorf("with a revoked client: %v", err)
+	}
+}
+
+// TestFailures is what the API may answer, and what an operator reads of it.
+func TestFailures(t *testing.T) {
+	client := tailnettest.NewOAuthClient(tag)
+	const (
+		reach = "; the task's subnet needs a way to API (NAT gateway or proxy), and its security groups must allow port 443"
+		dead  = "; the OAuth client was revoked, or its secret is another's: create one with the scope auth_keys (write) and store its secret"
+	)
+	for name, test := range map[string]struct {
+		path string
+		fail tailnettest.APIFailure
+		kind tsapi.Kind
+		want string
+	}{
+		"revoked":       {tailnettest.APIToken, tailnettest.APIFailure{Status: 401, Message: "API token invalid"}, tsapi.Refused, "HTTP 401: API token invalid" + dead},
+		"OAuth's words": {tailnettest.APIToken, tailnettest.APIFailure{Status: 400, Body: `{"error":"invalid_client","error_description":"no client SECRET"}`}, tsapi.Refused, "HTTP 400: no client <redacted>" + dead},
+		"no words":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 403, Body: "<html>"}, tsapi.Refused, "HTTP 403: Forbidden" + dead},
+		"throttled":     {tailnettest.APIToken, tailnettest.APIFailure{Status: 429, Message: "rate limited", RetryAfter: "7"}, tsapi.Throttled, "HTTP 429: rate limited; wait: the router slows down by itself"},
+		"down":          {tailnettest.APIToken, tailnettest.APIFailure{Status: 503, Body: "<html>"}, tsapi.Unavailable, "HTTP 503: Service Unavailable" + reach},
+		"redirect":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 302}, tsapi.Unavailable, "HTTP 302: Found" + reach},
+		"cut":           {tailnettest.APIToken, tailnettest.APIFailure{Cut: true}, tsapi.Unavailable, "the connection was cut" + reach},
+		"nonsense":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 200, Body: `{"access_token":`}, tsapi.Unavailable, "the answer is truncated or not what Tailscale's API sends" + reach},
+		"half":          {tailnettest.APIKeys, tailnettest.APIFailure{Status: 200, Body: `{"id":"k"}`}, tsapi.Unavailable, "the answer is truncated or not what Tailscale's API sends" + reach},
+		"slow":          {tailnettest.APIToken, tailnettest.APIFailure{Delay: time.Minute}, tsapi.Unavailable, "no answer in time" + reach},
+		"tags":          {tailnettest.APIKeys, tailnettest.APIFailure{Status: 400, Message: "requested tags [" + tag + "] are invalid or not permitted"}, tsapi.BadTags, "HTTP 400: requested tags [" + tag + "] are invalid or not permitted; make the tags of the OAuth client or federated identity and ROUTER_TAGS=" + tag + " the same: the API gives a key all tags of a client or those that it owns, and tagOwners of the policy file must list each"},
+		"scope":         {tailnettest.APIKeys, tailnettest.APIFailure{Status: 403, Message: "calling actor does not have enough permissions to perform this function"}, tsapi.Denied, "HTTP 403: calling actor does not have enough permissions to perform this function; give the OAuth client or federated identity the scope auth_keys (write)"},
+		"other":         {tailnettest.APIKeys, tailnettest.APIFailure{Status: 422, Message: "expirySeconds out of range"}, tsapi.Other, "HTTP 422: expirySeconds out of range"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			net := start(t, client)
+			test.fail.Body = strings.ReplaceAll(test.fail.Body, "SECRET", client.Secret)
+			net.FailAPI(test.path, test.fail)
+			api := tsapi.New(tsapi.Config{URL: net.ControlURL(), Timeout: 500 * time.Millisecond})
+			err := mint(t.Context(), api, client)
+			var e *tsapi.Error
+			if !errors.As(err, &e) || e.Kind != test.kind {
+				t.Fatalf("got %v, want kind %v", err, test.kind)
+			}
+			want := "calling " + net.ControlURL() + test.path + ": " + strings.ReplaceAll(test.want, "API (", net.ControlURL()+" (")
+			if err.Error() != want {
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+			if name == "throttled" && e.RetryAfter() != 7*time.Second {
+				t.Errorf("retry after %v", e.RetryAfter())
+			}
+			net.FailAPI(test.path, tailnettest.APIFailure{})
+			if err := mint(t.Context(), api, client); err != nil {
+				t.Errorf("after it was mended: %v", err)
+			}
+		})
+	}
+}
+
+func mint(ctx context.Context, api *tsapi.Client, client tailnettest.OAuthClient) error {
+	token, err := api.ClientToken(ctx, client.ID, secret.String(client.Secret))
+	if err != nil {
+		return err
+	}
+	_, err = api.CreateKey(ctx, token, tsapi.KeyRequest{Tags: []string{tag}, Expiry: time.Minute})
+	return err
+}
+
+func TestExchange(t *testing.T) {
+	for name, test := range map[string]struct {
+		status  int
+		message string
+		kind    tsapi.Kind
+	}{
+		"untrusted": {403, "Unauthorized", tsapi.Refused},
+		"malformed": {400, "invalid JWT format: expected 3 parts separated by '.', got 1", tsapi.Refused},
+		"too old":   {403, "token is expired", tsapi.ClockSkew},
+		"too new":   {403, "token used before issued", tsapi.ClockSkew},
+	} {
+		net := start(t)
+		net.FailAPI(tailnettest.APITokenExchange, tailnettest.APIFailure{Status: test.status, Message: test.message})
+		_, err := tsapi.New(tsapi.Config{URL: net.ControlURL()}).IdentityToken(t.Context(), "k1", "a.b.c")
+		if e := (*tsapi.Error)(nil); !errors.As(err, &e) || e.Kind != test.kind || !strings.Contains(err.Error(), test.message) {
+			t.Errorf("%s: got %v, want kind %v", name, err, test.kind)
+		}
+	}
+}
+
+// TestNoSecretInErrors has servers say back all that they were told.
+func TestNoSecretInErrors(t *testing.T) {
+	const clientSecret, jwt, token = "cl13nt-s3cr3t", "h34d.cl41ms.s1g", "t0k3n"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.ParseForm()
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"message":"%s %s %s"}`, r.Form.Get("client_secret"), r.Form.Get("jwt"), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	}))
+	defer server.Close()
+	api := tsapi.New(tsapi.Config{URL: server.URL})
+	_, byClient := api.ClientToken(t.Context(), "k1", clientSecret)
+	_, byIdentity := api.IdentityToken(t.Context(), "k1", jwt)
+	_, byKey := api.CreateKey(t.Context(), tsapi.Token{Value: token, Expires: time.Now().Add(time.Hour)}, tsapi.KeyRequest{Tags: []string{tag}})
+	for _, err := range []error{byClient, byIdentity, byKey} {
+		if err == nil || !strings.Contains(err.Error(), "<redacted>") {
+			t.Errorf("got %v, want something redacted", err)
+			continue
+		}
+		for _, s := range []string{clientSecret, jwt, token} {
+			if strings.Contains(err.Error(), s) {
+				t.Errorf("%q in %v", s, err)
+			}
+		}
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	api := tsapi.New(tsapi.Config{URL: "http://127.0.0.1:1"})
+	_, err := api.ClientToken(t.Context(), "k1", "s")
+	const want = "calling http://127.0.0.1:1/api/v2/oauth/token: dial tcp 127.0.0.1:1: connect: connection refused; the task's subnet needs a way to http://127.0.0.1:1 (NAT gateway or proxy), and its security groups must allow port 443"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := api.ClientToken(ctx, "k1", "s"); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the caller gave up: %v", err)
+	}
+}
