@@ -25,6 +25,28 @@ func (r *router) registerMetrics() {
 		gauge("router_boot_overdue", "1 if the router was not ready when the boot timeout passed.", func() float64 {
 			return truth(r.overdue.Load())
 		}),
+		newRouteCollector(r),
+		newPeerCollector(r),
+		gauge("router_unapproved_routes", "Advertised routes that the tailnet does not let this router serve.", func() float64 {
+			if node := r.node.Load(); node != nil {
+				s, _ := node.Status()
+				return float64(len(s.Unapproved()))
+			}
+			return 0
+		}),
+		gauge("router_flows_busiest_peer", "Flows that are open now of the one node with the most.", func() float64 {
+			if r.forward == nil {
+				return 0
+			}
+			_, flows := r.forward.Busiest()
+			return float64(flows)
+		}),
+		gauge("router_memory_limit_bytes", "Memory that the task may use, by its metadata, its control group or GOMEMLIMIT; 0 is unknown.", func() float64 {
+			return float64(taskMemory.Load())
+		}),
+		gauge("router_open_files_limit", "Open files that the process may have; 0 is unknown.", func() float64 {
+			return float64(openFilesLimit())
+		}),
 		gauge("router_primary_routes", "Routes for which control now picks this router.", func() float64 {
 			if node := r.node.Load(); node != nil {
 				s, _ := node.Status()

@@ -46,6 +46,9 @@ func (n *member) expired(now time.Time) bool { return !n.expiry.IsZero() && !now
 func (n *member) eligible(now time.Time) bool { return n.authorized && !n.expired(now) }
 
 func (t *Tailnet) byKeyLocked(k key.NodePublic) *member {
+	if n := t.standIns[k]; n != nil {
+		return n
+	}
 	for _, n := range t.nodes {
 		if n.key == k {
 			return n

@@ -78,6 +78,7 @@ type Tailnet struct {
 	keys     map[string]*authKey
 	api      api
 	nodes    []*member                       // members, oldest first
+	standIns map[key.NodePublic]*member      // that nobody plays, beside nodes
 	gone     map[key.NodePublic]bool         // keys of removed nodes, and keys rotated away
 	primary  map[netip.Prefix]tailcfg.NodeID // who serves a route
 	reelect  *time.Timer                     // at the end of a primary's grace

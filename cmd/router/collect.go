@@ -1,0 +1,60 @@
+package main
+
+import (
+	"slices"
+
+	"subnetrouter/internal/tailnet"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collector is what the scrape computes itself, for labels that come and go.
+type collector struct {
+	desc    *prometheus.Desc
+	collect func(desc *prometheus.Desc, out chan<- prometheus.Metric)
+}
+
+func (c collector) Describe(out chan<- *prometheus.Desc) { out <- c.desc }
+func (c collector) Collect(out chan<- prometheus.Metric) { c.collect(c.desc, out) }
+
+// labeledRoutes is how many routes have series of their own: a prefix list may
+// bring a thousand. router_unapproved_routes and router_primary_routes count all.
+const labeledRoutes = 100
+
+func newRouteCollector(r *router) prometheus.Collector {
+	return collector{
+		prometheus.NewDesc("router_route", "Whether a route is advertised by this router, approved for it, and primary at it: 1 or 0. The first 100 routes have it.",
+			[]string{"prefix", "state"}, nil),
+		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
+			node := r.node.Load()
+			if node == nil {
+				return
+			}
+			_, found, _, _ := r.bootstrap.known()
+			s, _ := node.Status()
+			for _, p := range found.Advertise[:min(len(found.Advertise), labeledRoutes)] {
+				for state, is := range map[string]bool{
+					"advertised": slices.Contains(s.Advertised, p), "approved": slices.Contains(s.Approved, p), "primary": slices.Contains(s.Primary, p),
+				} {
+					out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, truth(is), p.String(), state)
+				}
+			}
+		},
+	}
+}
+
+func newPeerCollector(r *router) prometheus.Collector {
+	return collector{
+		prometheus.NewDesc("router_peers", "Nodes in the netmap, by the path of packets to them; idle ones had none for 45 s.", []string{"path"}, nil),
+		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
+			node := r.node.Load()
+			if node == nil {
+				return
+			}
+			_, count := node.Peers(0)
+			for _, path := range tailnet.Paths {
+				out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(count[path]), string(path))
+			}
+		},
+	}
+}

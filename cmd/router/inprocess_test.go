@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/journal"
+	"subnetrouter/internal/ops"
+)
+
+// startInside runs the router's parts in the test's own process, as run puts them
+// together, for what no child process could be made to do.
+func (s *setting) startInside(t *testing.T) *router {
+	t.Helper()
+	var environ []string
+	for name, value := range s.env {
+		environ = append(environ, name+"="+value)
+		t.Setenv(name, value) // the AWS SDK reads its own
+	}
+	cfg, err := config.Load(nil, environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRouter(cfg, slog.New(slog.DiscardHandler), journal.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := ops.Listen(r.opsConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx) }()
+	r.bootstrap.start(ctx)
+	if err := r.startNode(); err != nil {
+		t.Fatal(err)
+	}
+	followed := make(chan struct{})
+	go func() { defer close(followed); r.keepRoutes(ctx) }()
+	if err := r.join(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		r.forward.Close()
+		if err := r.leave(context.Background()); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		<-followed
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	for deadline := time.Now().Add(patience); len(r.notReady()) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for the router to be ready: %v", patience, r.notReady())
+		}
+	}
+	return r
+}
+
+// url of the router's listener.
+func (s *setting) url(path string) string { return "http://" + s.env["ROUTER_LISTEN"] + path }
+
+var scraper = &http.Client{Timeout: patience}
