@@ -13,7 +13,7 @@ TAGS := $(shell cat build/tags)
 
 # What is concurrent lies below internal; it is tested under the race detector,
 # and only there: that is one of those further ways to build.
-UNIT  := -timeout=20m -race ./internal/... + -timeout=10m ./cmd/... ./scripts/...
+UNIT  := -timeout=20m -race ./internal/... + -timeout=10m ./cmd/... ./scripts/... ./deploy/...
 # Real processes, networks and containers: one at a time, and every time.
 E2E   := -timeout=20m -count=1 ./test/e2e/...
 IMAGE := -timeout=20m -count=1 ./test/image/...
@@ -47,7 +47,7 @@ test-image:
 	@$(TALLY) $(IMAGE)
 
 lint: $(LINT)
-	@test -z "$$(gofmt -l cmd internal scripts test)" || { gofmt -d cmd internal scripts test; exit 1; }
+	@test -z "$$(gofmt -l cmd deploy internal scripts test)" || { gofmt -d cmd deploy internal scripts test; exit 1; }
 	$(LINT) run ./...
 
 # Outside of the checkout, so that a fresh clone finds it.
