@@ -11,13 +11,14 @@ RUN --mount=type=cache,target=/cache/mod \
     go mod download
 
 COPY build/tags build/tags
-COPY scripts/build scripts/build
+COPY scripts/build scripts/sbom scripts/
 COPY cmd/router cmd/router
 COPY internal internal
 ARG TARGETOS=linux TARGETARCH VERSION=dev REVISION=unknown
 RUN --mount=type=cache,target=/cache/mod \
     --mount=type=cache,target=/cache/build \
-    GOOS=$TARGETOS GOARCH=$TARGETARCH scripts/build /image/router
+    GOOS=$TARGETOS GOARCH=$TARGETARCH scripts/build /image/router \
+ && scripts/sbom /image/router /image/licenses/sbom.cdx.json
 
 # All that the image holds besides, with the owners and modes it has there.
 COPY LICENSE THIRD_PARTY_NOTICES /image/licenses/
@@ -25,7 +26,7 @@ RUN cd /image && ln -s router tailscale \
  && mkdir -p etc/ssl/certs var/run/tailscale && mkdir -m 1777 tmp \
  && cp /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/ \
  && echo 'nonroot:x:65532:65532::/:/router' >etc/passwd \
- && chown 65532:65532 var/run/tailscale && chmod 755 router
+ && chown 65532:65532 var/run/tailscale && chmod 755 router && chmod 644 licenses/*
 
 FROM scratch
 COPY --from=build /image /

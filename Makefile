@@ -23,7 +23,7 @@ LINT_VERSION := v2.15.0
 LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
 
-.PHONY: pictures build sandbox bench test test-unit test-e2e test-image lint image notices fuzz tools
+.PHONY: pictures build sandbox bench test test-unit test-e2e test-image lint image push notices fuzz tools
 
 build:
 	scripts/build bin/router
@@ -49,6 +49,7 @@ test-image:
 lint: $(LINT)
 	@test -z "$$(gofmt -l cmd deploy internal scripts test)" || { gofmt -d cmd deploy internal scripts test; exit 1; }
 	$(LINT) run ./...
+	cd scripts/publish && $(LINT) run ./...
 
 # Outside of the checkout, so that a fresh clone finds it.
 $(LINT):
@@ -56,6 +57,10 @@ $(LINT):
 
 image:
 	scripts/image subnetrouter:$(VERSION)
+
+# make push REPOSITORY=registry/name [TAGS="1.2.3 latest"]
+push:
+	@scripts/push $(or $(REPOSITORY),$(error say where to: make push REPOSITORY=registry/name)) $(TAGS)
 
 notices:
 	go run ./scripts/notices -tags '$(TAGS)' ./cmd/router THIRD_PARTY_NOTICES
