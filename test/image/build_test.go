@@ -29,7 +29,7 @@ var (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	tryDocker("rmi", "--force", routerImage, worldImage)
+	tryDocker("rmi", "--force", routerImage, worldImage, prometheusImage)
 	os.Exit(code)
 }
 
@@ -61,7 +61,12 @@ func importWorld() error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the world: %w\n%s", err, out)
 	}
-	load := exec.Command(dockerClient, "import", "--change", `ENTRYPOINT ["/world"]`, "-", worldImage)
+	return importImage(worldImage, "/world", map[string]string{"world": binary})
+}
+
+// importImage makes an image of files, by their path in it, and /tmp.
+func importImage(name, entrypoint string, files map[string]string) error {
+	load := exec.Command(dockerClient, "import", "--change", fmt.Sprintf("ENTRYPOINT [%q]", entrypoint), "-", name)
 	in, err := load.StdinPipe()
 	if err != nil {
 		return err
@@ -71,33 +76,30 @@ func importWorld() error {
 	if err := load.Start(); err != nil {
 		return err
 	}
-	err = writeTar(in, binary)
+	err = writeTar(in, files)
 	in.Close()
 	if waitErr := load.Wait(); waitErr != nil {
-		return fmt.Errorf("importing the world: %w\n%s", waitErr, log.String())
+		return fmt.Errorf("importing %s: %w\n%s", name, waitErr, log.String())
 	}
 	return err
 }
 
-func writeTar(w io.Writer, binary string) error {
-	f, err := os.Open(binary)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
+func writeTar(w io.Writer, files map[string]string) error {
 	tw := tar.NewWriter(w)
 	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}); err != nil {
 		return err
 	}
-	if err := tw.WriteHeader(&tar.Header{Name: "world", Mode: 0o755, Size: info.Size()}); err != nil {
-		return err
-	}
-	if _, err := io.Copy(tw, f); err != nil {
-		return err
+	for name, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := tw.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(b))}); err != nil {
+			return err
+		}
+		if _, err := tw.Write(b); err != nil {
+			return err
+		}
 	}
 	return tw.Close()
 }

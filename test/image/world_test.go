@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"subnetrouter/internal/tailnettest"
@@ -24,28 +25,42 @@ type world struct {
 	cloud, client, service container
 	admin                  *tailnettest.Admin
 	vpc                    netip.Prefix
-	env                    []string // of the router, as docker's arguments
+	env                    map[string]string   // of the router
+	tasks                  []map[string]string // and of each task
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	requireRouterImage(t)
+	w := newNetworks(t)
+	w.populate(t)
+	return w
+}
+
+func newNetworks(t *testing.T) *world {
+	t.Helper()
 	requireWorldImage(t)
 	w := &world{cloudNet: network(t, "cloud"), vpcNet: network(t, "vpc")}
 	// Docker picks what is free on this machine; AWS then says the same.
 	w.vpc = netip.MustParsePrefix(docker(t, "network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", w.vpcNet))
+	return w
+}
 
-	w.cloud = start(t, []string{w.cloudNet}, worldImage, "cloud", "--vpc", w.vpc.String(), "--key", authKey)
+// populate starts all but the router. The arguments are the cloud's.
+func (w *world) populate(t *testing.T, args ...string) {
+	t.Helper()
+	args = append([]string{worldImage, "cloud", "--vpc", w.vpc.String(), "--key", authKey}, args...)
+	w.cloud = start(t, []string{w.cloudNet}, args...)
 	var said struct {
-		ControlURL string            `json:"control_url"`
-		Env        map[string]string `json:"env"`
+		ControlURL string              `json:"control_url"`
+		Env        map[string]string   `json:"env"`
+		Tasks      []map[string]string `json:"tasks"`
 	}
 	w.cloud.announced(&said)
-	for name, value := range said.Env {
-		w.env = append(w.env, "--env", name+"="+value)
-	}
+	w.env, w.tasks = said.Env, said.Tasks
 	for _, e := range tailnettest.Env() {
-		w.env = append(w.env, "--env", e)
+		name, value, _ := strings.Cut(e, "=")
+		w.env[name] = value
 	}
 	w.admin = &tailnettest.Admin{URL: said.ControlURL, Client: w.cloud.httpClient()}
 
@@ -54,13 +69,16 @@ func newWorld(t *testing.T) *world {
 	var ready string
 	w.service.announced(&ready)
 	w.client.announced(&ready)
-	return w
 }
 
 // router starts the image between the two networks, as bare as can be.
 func (w *world) router(t *testing.T, args ...string) container {
 	t.Helper()
-	args = append(args, w.env...)
+	for _, env := range []map[string]string{w.env, w.tasks[0]} {
+		for name, value := range env {
+			args = append(args, "--env", name+"="+value)
+		}
+	}
 	args = append(args, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "512m", routerImage)
 	return start(t, []string{w.cloudNet, w.vpcNet}, args...)
 }

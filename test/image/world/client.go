@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -26,6 +27,8 @@ const patience = 10 * time.Second
 //	GET /tcp?to=10.77.0.2:8080   the answer of an HTTP server behind a route
 //	GET /udp?to=10.77.0.2:7      the reply to one datagram
 //	GET /ping?to=10.77.0.2       how long an ICMP echo took
+//	POST /watch?to=10.77.0.2:8080  connects again and again from now on
+//	DELETE /watch                ends that, and tells what came of it as JSON
 func client(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	control := flags.String("control", "", "`URL` of the control server")
@@ -62,6 +65,9 @@ func client(ctx context.Context, args []string) error {
 			io.WriteString(w, answer)
 		})
 	}
+	var w watch
+	mux.HandleFunc("POST /watch", func(_ http.ResponseWriter, r *http.Request) { w.start(ctx, node, r.FormValue("to")) })
+	mux.HandleFunc("DELETE /watch", func(rw http.ResponseWriter, _ *http.Request) { json.NewEncoder(rw).Encode(w.stop()) })
 	ln, err := net.Listen("tcp", "127.0.0.1:8080")
 	if err != nil {
 		return err

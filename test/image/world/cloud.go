@@ -4,9 +4,9 @@ import (
 	"context"
 	"flag"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"os"
+	"strings"
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/secret"
@@ -20,12 +20,15 @@ const (
 )
 
 // cloud runs Tailscale's and AWS's side until ctx ends. It announces the
-// environment in which ECS would start the router.
+// environment in which ECS would start the router, and the metadata of each of
+// its tasks.
 func cloud(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cloud", flag.ExitOnError)
 	var vpc netip.Prefix
 	flags.TextVar(&vpc, "vpc", netip.Prefix{}, "`CIDR` of the VPC")
 	key := flags.String("key", "", "auth `key` that the secret holds")
+	macs := flags.String("macs", eniMAC, "comma `list`: the MAC address of each task")
+	approve := flags.Bool("approve", false, "approve the VPC's routes, as autoApprovers do")
 	flags.Parse(args)
 
 	host, err := ownAddr()
@@ -33,10 +36,14 @@ func cloud(ctx context.Context, args []string) error {
 		return err
 	}
 	tailnettest.Isolate()
+	var policy tailnettest.Policy
+	if *approve {
+		policy.AutoApprovers = map[string][]netip.Prefix{tag: {vpc}}
+	}
 	tailnet, err := tailnettest.Start(tailnettest.Config{
 		Host:        host,
 		ControlPort: 80,
-		// Nothing is approved until the test says so.
+		Policy:      policy,
 		Keys: []tailnettest.Key{{
 			Value: secret.String(*key), Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{tag},
 		}},
@@ -57,17 +64,20 @@ func cloud(ctx context.Context, args []string) error {
 		return err
 	}
 	defer aws.Close()
-	metadata, err := awstest.NewMetadata(anyPort, awstest.Task{Family: "vpc-router", MAC: eniMAC, MemoryMiB: 512})
-	if err != nil {
-		return err
+	var tasks []map[string]string
+	for mac := range strings.SplitSeq(*macs, ",") {
+		metadata, err := awstest.NewMetadata(anyPort, awstest.Task{Family: "vpc-router", MAC: mac, MemoryMiB: 512})
+		if err != nil {
+			return err
+		}
+		defer metadata.Close()
+		tasks = append(tasks, metadata.Env())
 	}
-	defer metadata.Close()
 
 	env := aws.Env()
-	maps.Copy(env, metadata.Env())
 	env["ROUTER_AUTH_SECRET"] = "tailnet/auth-key"
 	env["ROUTER_CONTROL_URL"] = tailnet.ControlURL()
-	if err := announce(map[string]any{"control_url": tailnet.ControlURL(), "env": env}); err != nil {
+	if err := announce(map[string]any{"control_url": tailnet.ControlURL(), "env": env, "tasks": tasks}); err != nil {
 		return err
 	}
 	<-ctx.Done()

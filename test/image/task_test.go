@@ -1,0 +1,185 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// taskDefinition is what ECS reads of one, as far as it concerns an engine. Log
+// driver and volumes are the platform's.
+type taskDefinition struct {
+	CPU, Memory          string
+	ContainerDefinitions []struct {
+		User                   string
+		Environment            []struct{ Name, Value string }
+		ReadonlyRootFilesystem bool
+		LinuxParameters        struct {
+			InitProcessEnabled bool
+			Capabilities       struct{ Add, Drop []string }
+		}
+		SystemControls []struct{ Namespace, Value string }
+		Ulimits        []struct {
+			Name                 string
+			SoftLimit, HardLimit int
+		}
+		StopTimeout int
+		HealthCheck struct {
+			Command                                 []string
+			Interval, Timeout, Retries, StartPeriod int
+		}
+		PortMappings []struct {
+			ContainerPort int
+			Protocol      string
+		}
+		DockerLabels map[string]string
+	}
+}
+
+// readTaskDefinition reads what the Terraform module makes.
+func readTaskDefinition(t *testing.T) (d taskDefinition) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/taskdefinition.json")
+	if err == nil {
+		err = json.Unmarshal(b, &d)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.ContainerDefinitions) != 1 {
+		t.Fatalf("the task has %d containers", len(d.ContainerDefinitions))
+	}
+	return d
+}
+
+// run starts the task's container as ECS does, on the networks. The environment
+// env wins over the task's. The engine's API is asked, because the client has no
+// words for a health check without a shell.
+func (d taskDefinition) run(t *testing.T, image string, networks []string, env, labels map[string]string) container {
+	t.Helper()
+	def := d.ContainerDefinitions[0]
+	number := func(s string) int64 {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	type object = map[string]any
+	all := map[string]string{}
+	for _, e := range def.Environment {
+		all[e.Name] = e.Value
+	}
+	for k, v := range env {
+		all[k] = v
+	}
+	var environ []string
+	for k, v := range all {
+		environ = append(environ, k+"="+v)
+	}
+	allLabels := map[string]string{}
+	for k, v := range def.DockerLabels {
+		allLabels[k] = v
+	}
+	for k, v := range labels {
+		allLabels[k] = v
+	}
+	sysctls := map[string]string{}
+	for _, s := range def.SystemControls {
+		sysctls[s.Namespace] = s.Value
+	}
+	var most syscall.Rlimit // that this machine allows, if less than Fargate
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &most); err != nil {
+		t.Fatal(err)
+	}
+	var ulimits []object
+	for _, u := range def.Ulimits {
+		if u.Name == "nofile" && uint64(u.HardLimit) > most.Max {
+			t.Logf("this machine gives %d open files, not %d", most.Max, u.HardLimit)
+			u.SoftLimit, u.HardLimit = min(u.SoftLimit, int(most.Max)), int(most.Max)
+		}
+		ulimits = append(ulimits, object{"Name": u.Name, "Soft": u.SoftLimit, "Hard": u.HardLimit})
+	}
+	ports := object{}
+	for _, p := range def.PortMappings {
+		ports[fmt.Sprintf("%d/%s", p.ContainerPort, p.Protocol)] = object{}
+	}
+	second := int(time.Second)
+	c := container{t, create(t, object{
+		"Image": image, "User": def.User, "Env": environ, "Labels": allLabels, "ExposedPorts": ports,
+		"StopTimeout": def.StopTimeout,
+		"Healthcheck": object{
+			"Test": def.HealthCheck.Command, "Interval": def.HealthCheck.Interval * second, "Timeout": def.HealthCheck.Timeout * second,
+			"Retries": def.HealthCheck.Retries, "StartPeriod": def.HealthCheck.StartPeriod * second,
+		},
+		"HostConfig": object{
+			"NetworkMode": networks[0], "ReadonlyRootfs": def.ReadonlyRootFilesystem, "Init": def.LinuxParameters.InitProcessEnabled,
+			"CapAdd": def.LinuxParameters.Capabilities.Add, "CapDrop": def.LinuxParameters.Capabilities.Drop,
+			"Sysctls": sysctls, "Ulimits": ulimits,
+			"NanoCpus": number(d.CPU) * 1e9 / 1024, "Memory": number(d.Memory) << 20,
+		},
+	})}
+	t.Cleanup(func() { tryDocker("rm", "--force", "--volumes", c.id) })
+	for _, n := range networks[1:] {
+		docker(t, "network", "connect", n, c.id)
+	}
+	docker(t, "start", c.id)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("logs of a task:\n%s", c.logs())
+		}
+	})
+	return c
+}
+
+// create asks the engine for a container and returns its id.
+func create(t *testing.T, config any) string {
+	t.Helper()
+	path := engineSocket(t)
+	engine := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+	body, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := engine.Post("http://engine/containers/create", "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	var made struct{ ID string }
+	if err != nil || res.StatusCode != http.StatusCreated || json.Unmarshal(answer, &made) != nil {
+		t.Fatalf("creating a container: HTTP %d, %v: %s", res.StatusCode, err, answer)
+	}
+	return made.ID
+}
+
+// engineSocket is where the engine listens. Without one on this machine there
+// is nothing to find containers by.
+func engineSocket(t *testing.T) string {
+	t.Helper()
+	endpoint := os.Getenv("DOCKER_HOST")
+	if endpoint == "" {
+		endpoint = docker(t, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+	}
+	path, ok := strings.CutPrefix(endpoint, "unix://")
+	if !ok {
+		skipOrFail(t, fmt.Sprintf("the engine is at %s and not on this machine", endpoint))
+	}
+	return path
+}
