@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -30,11 +31,12 @@ type setting struct {
 	metadata *awstest.Metadata
 	control  *tailnettest.Tailnet
 	env      map[string]string
+	ctx      context.Context
 }
 
 func newSetting(t *testing.T) *setting {
 	t.Helper()
-	s := &setting{env: map[string]string{}}
+	s := &setting{env: map[string]string{}, ctx: t.Context()}
 	var err error
 	if s.aws, err = awstest.NewServer("", exampleWorld()); err != nil {
 		t.Fatal(err)
@@ -158,6 +160,11 @@ func (c *child) get(path string) (code int, body []byte) {
 
 // await waits until /readyz satisfies cond.
 func (c *child) await(what string, cond func(ops.Readiness) bool) {
+	c.t.Helper()
+	c.awaitFor(patience, what, cond)
+}
+
+func (c *child) awaitFor(patience time.Duration, what string, cond func(ops.Readiness) bool) {
 	c.t.Helper()
 	var body []byte
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -308,7 +315,10 @@ func TestStaysUpAndSaysWhy(t *testing.T) {
 }
 
 func withSecret(value string) func(*setting) {
-	return func(s *setting) {
-		s.aws.Update(func(w *awstest.World) { w.Secrets[exampleSecret] = awstest.Secret{Value: value} })
-	}
+	return func(s *setting) { s.store(awstest.Secret{Value: value}) }
+}
+
+// store replaces the example's secret.
+func (s *setting) store(secret awstest.Secret) {
+	s.aws.Update(func(w *awstest.World) { w.Secrets = map[string]awstest.Secret{exampleSecret: secret} })
 }

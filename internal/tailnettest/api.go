@@ -57,6 +57,11 @@ const (
 	APIKeys          = "/api/v2/tailnet/-/keys"
 )
 
+// Register is what [Tailnet.FailAPI] and [Tailnet.APICalls] call a node's
+// registration, which is control's own and no part of the API: of a failure,
+// Status, Message and RetryAfter count.
+const Register = "/machine/register"
+
 // api is the state of the API, under the lock of the tailnet.
 type api struct {
 	API

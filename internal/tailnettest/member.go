@@ -230,6 +230,15 @@ func (t *Tailnet) RevokeKey(_ context.Context, value secret.String) error {
 	return nil
 }
 
+// SpendKey uses an auth key up, as a node would that is gone since.
+func (t *Tailnet) SpendKey(value secret.String) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if k := t.keys[value.Reveal()]; k != nil {
+		k.usedBy = reserved
+	}
+}
+
 // SetPolicy replaces the policy. Routes are approved and elected anew.
 func (t *Tailnet) SetPolicy(_ context.Context, p Policy) error {
 	if err := p.check(); err != nil {

@@ -29,6 +29,13 @@ func (t *Tailnet) serveRegister(w http.ResponseWriter, r *http.Request, machine 
 		http.Error(w, "version, node key or host information missing", http.StatusBadRequest)
 		return
 	}
+	if fail := t.nextAPI(Register); fail.Status != 0 {
+		if fail.RetryAfter != "" {
+			w.Header().Set("Retry-After", fail.RetryAfter)
+		}
+		http.Error(w, fail.Message, fail.Status)
+		return
+	}
 	if t.onRegister != nil {
 		if res := t.onRegister(&req); res != nil {
 			writeJSON(w, res)
