@@ -22,6 +22,9 @@ func (r *router) registerMetrics() {
 		gauge("router_draining", "1 from the signal to stop until the exit.", func() float64 {
 			return truth(r.draining.Load())
 		}),
+		gauge("router_routes_withdrawn", "1 while the routes are left to another router because probes fail here.", func() float64 {
+			return truth(r.withdrawn.Load())
+		}),
 		gauge("router_boot_overdue", "1 if the router was not ready when the boot timeout passed.", func() float64 {
 			return truth(r.overdue.Load())
 		}),

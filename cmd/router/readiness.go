@@ -21,6 +21,7 @@ const (
 	codeAnnouncing = "announcing"
 	codeUnapproved = "routes_unapproved"
 	codeDraining   = "draining"
+	codeProbe      = "probe_failed"
 )
 
 // notReady lists the reasons; none means ready. Whether this router is the
@@ -40,6 +41,7 @@ func (r *router) notReady() []ops.Reason {
 			add(codeStarting, "the routes are being looked up", "")
 		}
 	}
+	r.addProbeReasons(add)
 	node := r.node.Load()
 	if node == nil {
 		add(codeStarting, "the engine is coming up", "")
@@ -57,12 +59,26 @@ func (r *router) addRouteReasons(s tailnet.Status, add func(code, message, fix s
 	if r.draining.Load() {
 		return
 	}
-	if len(s.Advertised) == 0 {
+	if len(s.Advertised) == 0 && !r.withdrawn.Load() {
 		add(codeAnnouncing, "the routes are not advertised yet", "")
 	}
 	if missing := s.Unapproved(); len(missing) > 0 {
 		add(codeUnapproved, "the tailnet has not approved "+join(missing),
 			"approve them in the admin console, or add to the policy file: "+autoApprovers(missing, r.cfg.Tags))
+	}
+}
+
+// addProbeReasons says which targets behind the router do not answer.
+func (r *router) addProbeReasons(add func(code, message, fix string)) {
+	if !r.prober.Known() {
+		add(codeStarting, "the targets of ROUTER_PROBE have not answered yet", "")
+	}
+	for _, f := range r.prober.Failing() {
+		message := fmt.Sprintf("no connection to %s of ROUTER_PROBE: %v", f.Target, f.Err)
+		if r.withdrawn.Load() {
+			message += "; the routes are left to another router, whose probes pass"
+		}
+		add(codeProbe, message, "let the target answer this task: security groups, route table, or is it down? Else take it out of ROUTER_PROBE")
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -11,8 +10,10 @@ import (
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/forward"
+	"subnetrouter/internal/handover"
 	"subnetrouter/internal/journal"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/probe"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 
@@ -30,14 +31,19 @@ type router struct {
 	bootstrap *startup
 	logins    *loginMetrics
 	forward   *forward.Forwarder
-	flowLog   *flowLog                     // nil unless asked for
+	flowLog   *flowLog // nil unless asked for
+	relay     *handover.Relay
+	prober    *probe.Prober
+	verdict   chan struct{}                // the prober changed its mind
 	node      atomic.Pointer[tailnet.Node] // nil while the engine comes up
 	draining  atomic.Bool
+	withdrawn atomic.Bool // because probes fail, and another router's do not
+	drained   *drainMetrics
 	overdue   atomic.Bool // not ready when the boot timeout passed
 }
 
 func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*router, error) {
-	r := &router{cfg: cfg, log: log, journal: events, started: time.Now(), registry: prometheus.NewRegistry()}
+	r := &router{cfg: cfg, log: log, journal: events, started: time.Now(), registry: prometheus.NewRegistry(), verdict: make(chan struct{}, 1)}
 	r.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -50,6 +56,9 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 		return nil, err
 	}
 	limitMemory(0, log) // the metadata may yet know of less
+	r.drained = newDrainMetrics(r.registry)
+	r.relay = r.newRelay()
+	r.prober = r.newProber()
 	data := forward.Config{
 		Resolve:         resolveTarget,
 		Deny:            func(target netip.AddrPort) bool { return neverReached(target) || own.is(target) },
@@ -57,6 +66,7 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 		KeepAlive:       cfg.KeepAlive,
 		MaxFlows:        cfg.MaxFlows,
 		MaxFlowsPerPeer: cfg.MaxFlowsPerPeer,
+		Elsewhere:       r.relay,
 		Registerer:      r.registry,
 		Logger:          log,
 	}
@@ -86,6 +96,7 @@ func (r *router) startNode() error {
 		Refused:           r.bootstrap.boot.CredentialRefused,
 		Joining:           r.logins.done,
 		Forwarder:         r.forward,
+		Handover:          r.relay,
 		Logger:            r.log,
 	})
 	if err != nil {
@@ -168,25 +179,6 @@ func (r *router) watchBoot(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// drain hands over and leaves, within the drain timeout.
-func (r *router) drain() error {
-	r.draining.Store(true)
-	start := time.Now()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), r.cfg.DrainTimeout,
-		fmt.Errorf("drain timeout of %v is over", r.cfg.DrainTimeout))
-	defer cancel()
-	// The last quarter is for logging out.
-	withdrawing, done := context.WithTimeoutCause(ctx, r.cfg.DrainTimeout*3/4, errors.New("no time left but for logging out"))
-	if err := r.node.Load().Withdraw(withdrawing); err != nil {
-		r.log.Warn("routes not handed over", "err", err)
-	}
-	done()
-	cut := r.forward.Close()
-	err := r.leave(ctx)
-	r.log.Info("drained", "flows_cut", cut, "took", time.Since(start).Round(time.Millisecond).String())
-	return err
 }
 
 func (r *router) leave(ctx context.Context) error {

@@ -70,6 +70,8 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.keepRoutes(serving) })
 	group.Go(func() error { return r.bootstrap.credentials.keep(serving, r.cfg.Refresh) })
+	group.Go(func() error { return r.help(serving) })
+	group.Go(func() error { return r.probe(serving) })
 	group.Go(func() error { return r.watchBoot(serving) })
 
 	select {

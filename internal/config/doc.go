@@ -80,7 +80,7 @@
 //   - ROUTER_DRAIN_TIMEOUT (--drain-timeout): upper bound of the drain on SIGTERM,
 //     1s to 1h. Above 110s is a warning: Fargate grants 120s at most. Default 60s.
 //   - ROUTER_PROBE (--probe): host:port list behind the router, which is not ready
-//     while they fail. Not yet supported.
+//     while one fails, and leaves its routes to another router whose probes pass
 //   - ROUTER_FLOW_LOG (--flow-log): on for one line per finished flow. Default off.
 //   - ROUTER_MAX_FLOWS (--max-flows), ROUTER_MAX_FLOWS_PER_PEER
 //     (--max-flows-per-peer): new flows beyond are refused. Default: from memory and

@@ -66,16 +66,3 @@ func TestFlagNames(t *testing.T) {
 		}
 	}
 }
-
-// The help says of exactly those settings that they are still to come.
-func TestUsageKnowsWhatIsNotYet(t *testing.T) {
-	for _, v := range variables {
-		later := false
-		for _, l := range laterVariables {
-			later = later || l.name == v.name
-		}
-		if said := strings.Contains(strings.ToLower(v.meaning), "not yet supported"); said != later {
-			t.Errorf("%s: later: %t, the help says so: %t", v.name, later, said)
-		}
-	}
-}

@@ -29,7 +29,6 @@ func Load(args, environ []string) (Config, error) {
 			given[v.name] = s
 		}
 	}
-	notYet(&c, given, r)
 	check(&c, given, r)
 	if err := r.err(); err != nil {
 		return Config{}, err

@@ -190,25 +190,7 @@ ROUTER_ZZZ: no such variable; --help lists all`,
 	}
 }
 
-func TestNotYet(t *testing.T) {
-	for _, tt := range []struct {
-		env  []string
-		want string
-	}{
-		{[]string{"ROUTER_PROBE=10.0.3.4:5432,db.internal:5432,[fd12::1]:53"}, "ROUTER_PROBE: probing is not yet supported; remove it"},
-	} {
-		if got := problemsOf(nil, tt.env); got != tt.want {
-			t.Errorf("%q\n got %s\nwant %s", tt.env, got, tt.want)
-		}
-	}
-}
-
-// What is checked of these features once they are there.
-func TestProblemsOfLaterFeatures(t *testing.T) {
-	variables := laterVariables
-	laterVariables = nil
-	t.Cleanup(func() { laterVariables = variables })
-
+func TestProblemsOfPairs(t *testing.T) {
 	for _, tt := range []struct {
 		env  []string
 		want string

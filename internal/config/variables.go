@@ -146,7 +146,7 @@ var variables = []variable{
 	},
 	{
 		name: "ROUTER_PROBE", flag: "probe",
-		meaning: "Comma list of host:port behind the router; it is not ready while they fail. Not yet supported.",
+		meaning: "Comma list of host:port behind the router, connected to every 5s; while one fails, the router is not ready, and leaves its routes to another whose probes pass.",
 		set:     into(func(c *Config) *[]string { return &c.Probes }, parseProbes),
 	},
 	{

@@ -50,11 +50,22 @@ type Config struct {
 	// KeepAlive is the silence after which both sides of a TCP flow are probed.
 	// Default: 60 s.
 	KeepAlive time.Duration
+	// Elsewhere is asked about packets of no flow here. Default: they are nobody's.
+	Elsewhere Elsewhere
 	// Finished hears of each flow that ends. It must not block. Default: nobody does.
 	Finished func(Flow)
 	// Registerer takes the metrics. Default: none are kept.
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
+}
+
+// Elsewhere knows of other routers whose flows a packet may be of.
+type Elsewhere interface {
+	// Elsewhere reports whether there are any, for otherwise nothing is asked.
+	Elsewhere() bool
+	// Take passes a packet on, and reports whether it did. The packet is valid during
+	// the call only.
+	Take(packet []byte) bool
 }
 
 // Forwarder forwards. Create it with [New].
@@ -85,7 +96,7 @@ type Forwarder struct {
 
 	cancel context.CancelFunc
 	once   sync.Once
-	cut    int
+	cut    struct{ tcp, udp int }
 }
 
 // bufferSize takes the largest datagram with its headers, a run of them, and enough of a stream
@@ -179,7 +190,17 @@ type delivery struct {
 	packet inbound
 	run    udpRun
 	gro    gro.GRO
+	only   only
 }
+
+// only narrows down which packets a delivery takes.
+type only int
+
+const (
+	anyPacket only = iota
+	unclaimed      // nobody else's
+	known          // of flows that are open
+)
 
 var deliveries = sync.Pool{New: func() any {
 	d := new(delivery)
@@ -191,38 +212,82 @@ var deliveries = sync.Pool{New: func() any {
 // i is packets[i][offset:]. They are valid during the call only. Calls may be
 // concurrent, but not for one peer.
 func (f *Forwarder) Deliver(packets [][]byte, offset int) {
-	d := deliveries.Get().(*delivery)
-	d.gro.Dispatcher = f.endpoint.dispatcher
+	d := f.newDelivery(anyPacket)
 	for _, raw := range packets {
 		f.deliver(d, raw[offset:])
 	}
+	f.finish(d)
+}
+
+// DeliverUnclaimed takes a packet that [Config.Elsewhere] took, and nobody wanted.
+func (f *Forwarder) DeliverUnclaimed(packet []byte) {
+	d := f.newDelivery(unclaimed)
+	f.deliver(d, packet)
+	f.finish(d)
+}
+
+// DeliverKnown takes a packet if it is of a flow that is open, and reports whether it was.
+func (f *Forwarder) DeliverKnown(packet []byte) bool {
+	d := f.newDelivery(known)
+	took := f.deliver(d, packet)
+	f.finish(d)
+	return took
+}
+
+func (f *Forwarder) newDelivery(o only) *delivery {
+	d := deliveries.Get().(*delivery)
+	d.gro.Dispatcher = f.endpoint.dispatcher
+	d.only = o
+	return d
+}
+
+func (f *Forwarder) finish(d *delivery) {
 	f.udp.flush(&d.run)
 	d.gro.Flush()
 	d.packet = inbound{}
 	deliveries.Put(d)
 }
 
-func (f *Forwarder) deliver(d *delivery, raw []byte) {
+// elsewhere reports whether a packet that is of no flow is not for this router: passed
+// on, or of a flow that is to be open here and is not.
+func (f *Forwarder) elsewhere(d *delivery) bool {
+	switch d.only {
+	case known:
+		return true
+	case unclaimed:
+		return false
+	}
+	return f.cfg.Elsewhere != nil && f.cfg.Elsewhere.Elsewhere() && f.cfg.Elsewhere.Take(d.packet.raw)
+}
+
+// asks reports whether [Forwarder.elsewhere] is worth finding out if there is a flow.
+func (f *Forwarder) asks(d *delivery) bool {
+	return d.only == known || d.only == anyPacket && f.cfg.Elsewhere != nil && f.cfg.Elsewhere.Elsewhere()
+}
+
+// deliver reports whether it took the packet; what is wrong with a packet is taken, too.
+func (f *Forwarder) deliver(d *delivery, raw []byte) bool {
 	p := &d.packet
 	if !p.parse(raw) {
-		return
+		return true
 	}
 	if p.fragment {
 		whole := f.reassembly.add(p.raw, time.Now())
 		if whole == nil || !p.parse(whole) || p.fragment {
-			return
+			return true
 		}
 	}
 	switch p.protocol {
 	case protoTCP:
-		f.endpoint.deliverTCP(p, &d.gro)
+		return f.endpoint.deliverTCP(f, d)
 	case protoUDP:
-		f.udp.deliver(p, &d.run)
+		return f.udp.deliver(d)
 	case protoICMP, protoICMPv6:
 		f.deliverICMP(p)
 	default:
 		f.refuse(p, adminProhibited)
 	}
+	return true
 }
 
 // Receive waits for packets to peers and fills bufs[i][offset:] and sizes[i]. It
@@ -239,33 +304,19 @@ func (f *Forwarder) Active() (tcp, udp int) {
 	return f.tcp.count(), udp
 }
 
-// closeWait bounds how long Close waits for the resets of what it cuts to be
-// taken by the tailnet.
-const closeWait = 2 * time.Second
-
-// closeGrace lets the tailnet's side send the last batch that it took: the engine
-// ends with the link, and drops what is under way.
-const closeGrace = 50 * time.Millisecond
-
 // Close ends every flow that is left, so that both ends see it at once, and
-// reports how many there were. Receive should go on being called until Close
-// returns, for the resets to reach their clients.
-func (f *Forwarder) Close() int {
+// reports how many there were of each protocol. Receive should go on being called
+// until Close returns, for the resets to reach their clients.
+func (f *Forwarder) Close() (tcp, udp int) {
 	f.once.Do(f.close)
-	return f.cut
+	return f.cut.tcp, f.cut.udp
 }
 
 func (f *Forwarder) close() {
 	f.peersMu.Lock()
 	f.closing = true
 	f.peersMu.Unlock()
-	f.cut = f.tcp.closeAll() + f.udp.closeAll()
-	for deadline := time.Now().Add(closeWait); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if f.tcp.count() == 0 && len(f.link.packets) == 0 {
-			break
-		}
-	}
-	time.Sleep(closeGrace)
+	f.cut.tcp, f.cut.udp = f.Cut()
 	f.cancel()
 	close(f.link.closed)
 	f.poll.close(f.polled)

@@ -13,7 +13,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
@@ -113,31 +112,43 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 	return n, nil
 }
 
-// deliverTCP hands a TCP packet from a peer to the stack, together with others of
-// its connection where they are in order; flush g at the end of a batch.
-func (e *linkEndpoint) deliverTCP(p *inbound, g *gro.GRO) {
+// deliverTCP hands a TCP packet from a peer to the stack, unless it is of a flow
+// elsewhere, together with others of its connection where they are in order; flush the
+// delivery's GRO at the end of a batch.
+func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) (took bool) {
+	p := &d.packet
 	number := header.IPv6ProtocolNumber
 	segment := transportOf(p.raw)
 	if p.src.Is4() {
 		number = header.IPv4ProtocolNumber
 		if checksum(p.raw[:len(p.raw)-len(segment)], 0) != 0 {
-			return
+			return true
 		}
 	}
 	if len(segment) < header.TCPMinimumSize || checksum(segment, pseudoSum(p.src, p.dst, protoTCP, len(segment))) != 0 {
-		return
+		return true
 	}
-	if flags := header.TCPFlags(segment[13]); flags&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn && e.ending(p, number, segment) {
+	opens := header.TCPFlags(segment[13])&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn
+	if f.asks(d) && e.find(p, number, segment) == nil {
+		if d.only == known {
+			return false
+		}
+		if !opens && f.elsewhere(d) {
+			return true
+		}
+	}
+	if opens && e.ending(p, number, segment) {
 		if e.held.Add(1) > maxHeld {
 			e.held.Add(-1)
-			return // lost; the client sends another
+			return true // lost; the client sends another
 		}
 		e.hold(number, bytes.Clone(p.raw), endingTries)
-		return
+		return true
 	}
 	pkt := newPacket(number, p.raw)
-	g.Enqueue(pkt)
+	d.gro.Enqueue(pkt)
 	pkt.DecRef()
+	return true
 }
 
 // newPacket copies raw, whose checksums are verified.
@@ -169,12 +180,8 @@ func transportOf(raw []byte) []byte {
 // ending reports whether a SYN meets a connection of the same addresses and ports
 // that one side at least has ended.
 func (e *linkEndpoint) ending(p *inbound, number tcpip.NetworkProtocolNumber, segment []byte) bool {
-	ports := header.TCP(segment)
-	ep, ok := e.stack.FindTransportEndpoint(number, tcp.ProtocolNumber, stack.TransportEndpointID{
-		LocalAddress: tcpip.AddrFromSlice(p.dst.AsSlice()), LocalPort: ports.DestinationPort(),
-		RemoteAddress: tcpip.AddrFromSlice(p.src.AsSlice()), RemotePort: ports.SourcePort(),
-	}, nicID).(*tcp.Endpoint)
-	if !ok || ep == nil {
+	ep := e.find(p, number, segment)
+	if ep == nil {
 		return false
 	}
 	switch ep.EndpointState() {
@@ -182,6 +189,16 @@ func (e *linkEndpoint) ending(p *inbound, number tcpip.NetworkProtocolNumber, se
 		return false // a repeated SYN, or none of this client's: the stack knows what to do
 	}
 	return true
+}
+
+// find returns the connection that a segment is of, or nil.
+func (e *linkEndpoint) find(p *inbound, number tcpip.NetworkProtocolNumber, segment []byte) *tcp.Endpoint {
+	ports := header.TCP(segment)
+	ep, _ := e.stack.FindTransportEndpoint(number, tcp.ProtocolNumber, stack.TransportEndpointID{
+		LocalAddress: tcpip.AddrFromSlice(p.dst.AsSlice()), LocalPort: ports.DestinationPort(),
+		RemoteAddress: tcpip.AddrFromSlice(p.src.AsSlice()), RemotePort: ports.SourcePort(),
+	}, nicID).(*tcp.Endpoint)
+	return ep
 }
 
 // hold delivers a SYN once its way is clear, or after a second as it is.

@@ -193,6 +193,7 @@ func (fl *tcpFlow) accept() {
 	ep.SocketOptions().SetDelayOption(false)
 	f.metrics.opened["tcp"].Inc()
 	f.metrics.active["tcp"].Inc()
+	fl.turn.client() // who is about to speak
 	fl.stage.Store(relaying)
 	fl.entry.Init(notifier{fl}, waiter.ReadableEvents|waiter.WritableEvents|waiter.EventHUp|waiter.EventErr)
 	fl.queue.EventRegister(&fl.entry)
@@ -303,6 +304,7 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 		f.metrics.toVPC["tcp"].Add(float64(n))
 		fl.route.toVPC.Add(float64(n))
 	}
+	fl.turn.client()
 	fl.free(h)
 	if h.eof {
 		h.done = true
@@ -345,6 +347,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 			return false, stackError{tcpErr}
 		}
 	}
+	fl.turn.target()
 	fl.free(h)
 	if h.eof {
 		h.done = true
@@ -424,6 +427,18 @@ func (t *tcpTable) closeAll() (open int) {
 		t.f.sched.ready(&fl.task)
 	}
 	return open
+}
+
+// dying counts the flows that are still to be aborted.
+func (t *tcpTable) dying() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for fl := range t.flows {
+		if fl.dead.Load() {
+			n++
+		}
+	}
+	return n
 }
 
 func (t *tcpTable) count() (n int) {

@@ -325,8 +325,8 @@ func TestCloseEndsFlows(t *testing.T) {
 	c := newClient(t, nil)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
 	conn := c.mustDialTCP(targets(port)[0])
-	if n := c.f.Close(); n != 1 {
-		t.Errorf("Close cut %d flows, want 1", n)
+	if tcp, udp := c.f.Close(); tcp != 1 || udp != 0 {
+		t.Errorf("Close cut %d and %d flows, want 1 and 0", tcp, udp)
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
 		t.Errorf("client read: %v, want a reset", err)

@@ -50,6 +50,7 @@ type record struct {
 	opened   time.Time
 	dial     time.Duration
 	up, down traffic
+	turn     turn
 }
 
 func (r *record) flow(protocol, end string) Flow {

@@ -56,11 +56,12 @@ type udpRun struct {
 // maxRunBytes is what a run may come to: an IPv4 packet's length is 16 bit.
 const maxRunBytes = 65000
 
-// deliver takes a datagram from a peer; it may stay in run until the next call
-// or [udpTable.flush].
-func (t *udpTable) deliver(p *inbound, run *udpRun) {
+// deliver takes a datagram from a peer, unless it is of a flow elsewhere; it may stay in
+// the run until the next call or [udpTable.flush].
+func (t *udpTable) deliver(d *delivery) (took bool) {
+	p, run := &d.packet, &d.run
 	if !p.checksumOK() {
-		return
+		return true
 	}
 	key := flowKey{netip.AddrPortFrom(p.src, p.srcPort), netip.AddrPortFrom(p.dst, p.dstPort)}
 	if fl := run.flow; fl != nil && (fl.key != key || len(run.payloads) == maxRun ||
@@ -71,14 +72,18 @@ func (t *udpTable) deliver(p *inbound, run *udpRun) {
 	if run.flow == nil {
 		fl := t.find(key)
 		if fl == nil {
+			if t.f.elsewhere(d) {
+				return d.only != known
+			}
 			if fl = t.open(key, p); fl == nil {
-				return
+				return true
 			}
 		}
 		run.flow = fl
 	}
 	run.payloads = append(run.payloads, p.payload)
 	run.bytes += len(p.payload)
+	return true
 }
 
 func (t *udpTable) flush(run *udpRun) {
@@ -175,6 +180,7 @@ func (fl *udpFlow) touch() { fl.last.Store(time.Now().UnixNano()) }
 func (fl *udpFlow) send(payloads [][]byte) bool {
 	f := fl.table.f
 	fl.touch()
+	fl.turn.client()
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	if fl.fd < 0 {
@@ -239,6 +245,7 @@ func (fl *udpFlow) receive() {
 			continue
 		}
 		fl.touch()
+		fl.turn.target()
 		count := 0
 		for b := (*buf)[:n]; ; {
 			datagram := b[:min(size, len(b))]

@@ -21,17 +21,33 @@ const reachableWait = 5 * time.Second
 // address for.
 //
 // After [Node.Withdraw] it does nothing: a look-up that ends while the router drains
-// must not bring the routes back.
+// must not bring the routes back. While [Node.HoldBack] holds, it takes effect later.
 func (n *Node) Advertise(prefixes []netip.Prefix) {
 	n.mu.Lock()
-	withdrawn := n.withdrawn
-	if !withdrawn {
+	if !n.withdrawn {
 		n.desired = slices.Clone(prefixes)
 	}
 	n.mu.Unlock()
-	if !withdrawn {
-		n.wakeAnnouncer()
+	n.wakeAnnouncer()
+}
+
+// HoldBack takes all routes back at control for as long as hold is true. What
+// clients send all the same is still forwarded.
+func (n *Node) HoldBack(hold bool) {
+	n.mu.Lock()
+	n.held = hold
+	n.mu.Unlock()
+	n.wakeAnnouncer()
+}
+
+// wanted is what is to be advertised now.
+func (n *Node) wanted() []netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.held || n.withdrawn {
+		return nil
 	}
+	return slices.Clone(n.desired)
 }
 
 func (n *Node) wakeAnnouncer() {
@@ -42,10 +58,11 @@ func (n *Node) wakeAnnouncer() {
 }
 
 // Withdraw takes all routes back for good and waits until control no longer holds this
-// node for the primary of any, or ctx ends.
+// node for the primary of any, or ctx ends. The node goes on forwarding what clients
+// send, which they do until each has heard of it from control.
 func (n *Node) Withdraw(ctx context.Context) error {
 	n.mu.Lock()
-	n.withdrawn, n.desired = true, nil
+	n.withdrawn = true
 	n.mu.Unlock()
 	n.wakeAnnouncer()
 	held := func(s *Status) bool { return len(s.Advertised) > 0 || len(s.Primary) > 0 }
@@ -64,9 +81,7 @@ func (n *Node) announce() {
 		case <-n.ctx.Done():
 			return
 		}
-		n.mu.Lock()
-		want := slices.Clone(n.desired)
-		n.mu.Unlock()
+		want := n.wanted()
 		if slices.Equal(want, announced) {
 			continue
 		}
@@ -75,12 +90,13 @@ func (n *Node) announce() {
 				return
 			}
 			reachable = true
-			n.mu.Lock()
-			want = slices.Clone(n.desired) // it may have been withdrawn meanwhile
-			n.mu.Unlock()
+			want = n.wanted() // it may have been withdrawn meanwhile
 			if slices.Equal(want, announced) {
 				continue
 			}
+		}
+		if len(want) == 0 {
+			n.engine.hold()
 		}
 		_, err := n.lb.EditPrefs(&ipn.MaskedPrefs{
 			Prefs:              ipn.Prefs{AdvertiseRoutes: want},
@@ -89,6 +105,9 @@ func (n *Node) announce() {
 		if err != nil {
 			n.log.Error("advertising routes failed", "err", err)
 			continue
+		}
+		if len(want) > 0 {
+			n.engine.letGo()
 		}
 		announced = want
 		n.state.set(func(s *Status) { s.Advertised = want })

@@ -1,8 +1,11 @@
 package tailnet
 
 import (
+	"bytes"
 	"io"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/tailscale/wireguard-go/tun"
@@ -16,6 +19,7 @@ import (
 // place that knows the device interface of WireGuard, which moves between
 // versions.
 type flowDevice struct {
+	node    *Node
 	forward Forwarder
 	mtu     int
 	events  chan tun.Event
@@ -24,8 +28,8 @@ type flowDevice struct {
 
 var _ tun.Device = (*flowDevice)(nil)
 
-func newFlowDevice(f Forwarder) *flowDevice {
-	return &flowDevice{forward: f, mtu: int(tstun.DefaultTUNMTU()), events: make(chan tun.Event)}
+func newFlowDevice(n *Node) *flowDevice {
+	return &flowDevice{node: n, forward: n.cfg.Forwarder, mtu: int(tstun.DefaultTUNMTU()), events: make(chan tun.Event)}
 }
 
 func (d *flowDevice) Write(packets [][]byte, offset int) (int, error) {
@@ -34,11 +38,59 @@ func (d *flowDevice) Write(packets [][]byte, offset int) (int, error) {
 }
 
 func (d *flowDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	n, err := d.forward.Receive(bufs, sizes, offset)
-	if err != nil {
-		return 0, io.EOF // closed: the engine's reader ends
+	handing := d.node.cfg.Handover
+	if handing == nil || !handing.Active() {
+		n, err := d.forward.Receive(bufs, sizes, offset)
+		if err != nil {
+			return 0, io.EOF // closed: the engine's reader ends
+		}
+		return n, nil
 	}
-	return n, nil
+	// Room for a second copy of each.
+	n, err := d.forward.Receive(bufs[:len(bufs)/2], sizes, offset)
+	if err != nil {
+		return 0, io.EOF
+	}
+	return d.divert(bufs, sizes, offset, n), nil
+}
+
+// divert sends packets 0 to n to their clients by way of other routers where they
+// are to go so, and reports how many packets that comes to.
+func (d *flowDevice) divert(bufs [][]byte, sizes []int, offset, n int) int {
+	var straight, wrapped [][]byte
+	for i := range n {
+		p := bufs[i][offset : offset+sizes[i]]
+		src, client, ok := addresses(p)
+		if !ok {
+			continue
+		}
+		direct, via, prefix := d.node.cfg.Handover.Route(src, client)
+		if direct {
+			straight = append(straight, bytes.Clone(p))
+		}
+		for _, router := range via {
+			if e := d.node.envelope(router, slices.Concat(prefix, p)); e != nil {
+				wrapped = append(wrapped, e)
+			}
+		}
+	}
+	all := append(straight, wrapped...)
+	all = all[:min(len(all), len(bufs))]
+	for i, p := range all {
+		sizes[i] = copy(bufs[i][offset:], p)
+	}
+	return len(all)
+}
+
+// addresses reads those of an IP packet.
+func addresses(p []byte) (src, dst netip.Addr, ok bool) {
+	switch {
+	case len(p) >= 20 && p[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])), true
+	case len(p) >= 40 && p[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40])), true
+	}
+	return netip.Addr{}, netip.Addr{}, false
 }
 
 func (d *flowDevice) Close() error {

@@ -79,13 +79,14 @@ func (n *Node) buildBackend() error {
 			return err
 		}
 	} else {
-		conf.Tun = newFlowDevice(n.cfg.Forwarder)
+		conf.Tun = newFlowDevice(n)
 	}
 	engine, err := wgengine.NewUserspaceEngine(logf, conf)
 	if err != nil {
 		return err
 	}
-	sys.Set(engine)
+	n.engine = &steadyEngine{Engine: engine}
+	sys.Set(n.engine)
 	sys.NetstackRouter.Set(!kernel)
 
 	stack, err := n.newStack()

@@ -9,6 +9,7 @@ import (
 	"tailscale.com/net/packet"
 	"tailscale.com/net/tsaddr"
 	"tailscale.com/net/tstun"
+	"tailscale.com/types/ipproto"
 	"tailscale.com/types/nettype"
 	"tailscale.com/wgengine/filter"
 	"tailscale.com/wgengine/netstack"
@@ -39,8 +40,12 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 		}
 		via := target != dst
 		switch {
-		case !via && tsaddr.IsTailscaleIP(dst):
-			return next(p, t, g) // the node itself
+		case !via && tsaddr.IsTailscaleIP(dst): // the node itself
+			if n.cfg.Handover != nil && p.IPProto == ipproto.UDP && p.Dst.Port() == HandoverPort {
+				n.cfg.Handover.Message(p.Src.Addr(), p.Payload())
+				return filter.DropSilently, g
+			}
+			return next(p, t, g)
 		case userspace:
 			return filter.Accept, g
 		case via:

@@ -51,6 +51,9 @@ type Config struct {
 	Joining func(error)
 	// Forwarder takes what tailnet peers send to addresses behind the node.
 	Forwarder Forwarder
+	// Handover talks to other routers, and shares flows with them while one drains
+	// (userspace mode only). Default: nobody does.
+	Handover Handover
 	// Logger gets the node's transitions, and the engine's chatter at debug.
 	Logger *slog.Logger
 }
@@ -70,6 +73,19 @@ type Forwarder interface {
 	Receive(bufs [][]byte, sizes []int, offset int) (n int, err error)
 }
 
+// Handover is what routers do for each other, as the node needs it.
+type Handover interface {
+	// Message takes what a node sent to [HandoverPort] of this one. It is valid during
+	// the call only.
+	Message(from netip.Addr, payload []byte)
+	// Active reports whether packets to clients are to be asked about.
+	Active() bool
+	// Route says how a packet of src, behind this node, gets to client: itself, as
+	// payload to other nodes' HandoverPort, or both. What precedes the packet in a
+	// payload is prefix.
+	Route(src, client netip.Addr) (direct bool, via []netip.Addr, prefix []byte)
+}
+
 // Identity is who the node says it is.
 type Identity struct {
 	// Hostname is a DNS label; control makes it unique.
@@ -83,8 +99,9 @@ type Node struct {
 	mode Mode
 	why  string // why this mode
 
-	sys *tsd.System
-	lb  *ipnlocal.LocalBackend
+	sys    *tsd.System
+	engine *steadyEngine
+	lb     *ipnlocal.LocalBackend
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -97,6 +114,7 @@ type Node struct {
 	mu        sync.Mutex
 	desired   []netip.Prefix // what Advertise was last called with
 	withdrawn bool           // for good
+	held      bool           // until told otherwise
 	kick      chan struct{}  // wakes the announcer: desired changed
 	closed    bool
 }

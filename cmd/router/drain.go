@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// A drain gives the routes to another router without its clients noticing, within the
+// drain timeout:
+//
+//	not ready ─▶ do others help? ─┬─ yes ─▶ withdraw ─▶ pass flows on until they end ─┬─▶ cut what is left ─▶ log out
+//	                              └─ no ──▶ wait for a quiet moment ─▶ cut, withdraw ──┘
+//
+// docs/decisions/0007-hand-over.md says why so.
+
+const (
+	// leaveShare of the drain timeout is for logging out, but no more than mostLeave.
+	leaveShare = 4
+	mostLeave  = 5 * time.Second
+	// linger is what clients may take to hear from control what this router heard.
+	linger = 500 * time.Millisecond
+	// farewell lets the engine send the last message, before it ends with the data path.
+	farewell = 50 * time.Millisecond
+)
+
+// drainMetrics tell of the last act; who wants to read them has to be quick, and the log
+// has the same.
+type drainMetrics struct {
+	cut  *prometheus.CounterVec
+	took prometheus.Gauge
+}
+
+func newDrainMetrics(reg prometheus.Registerer) *drainMetrics {
+	m := &drainMetrics{
+		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "router_drain_flows_cut_total", Help: "Flows that were still open when the drain had to end them.",
+		}, []string{"protocol"}),
+		took: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "router_drain_duration_seconds", Help: "How long the drain took, or 0 before its end.",
+		}),
+	}
+	m.cut.WithLabelValues("tcp")
+	m.cut.WithLabelValues("udp")
+	reg.MustRegister(m.cut, m.took)
+	return m
+}
+
+// drain hands over and leaves, within the drain timeout.
+func (r *router) drain() error {
+	r.draining.Store(true)
+	start := time.Now()
+	whole, cancel := context.WithTimeoutCause(context.Background(), r.cfg.DrainTimeout,
+		fmt.Errorf("drain timeout of %v is over", r.cfg.DrainTimeout))
+	defer cancel()
+	handing, done := context.WithTimeoutCause(whole, r.cfg.DrainTimeout-min(mostLeave, r.cfg.DrainTimeout/leaveShare),
+		errors.New("no time left but for logging out"))
+	defer done()
+
+	helpers := r.relay.Begin(handing)
+	tcp, udp := r.forward.Active()
+	r.log.Info("draining", "helpers", helpers, "flows_tcp", tcp, "flows_udp", udp, "timeout", r.cfg.DrainTimeout.String())
+	announcing, gone := context.WithCancel(whole)
+	announced := make(chan struct{})
+	go func() {
+		defer close(announced)
+		r.relay.Announce(announcing)
+	}()
+	if helpers > 0 {
+		r.passOn(handing)
+	} else {
+		r.cutOver(handing)
+	}
+	r.cut()
+	gone() // after the last packet that others pass on
+	<-announced
+	time.Sleep(farewell)
+	r.forward.Close()
+	err := r.leave(whole)
+	took := time.Since(start)
+	r.drained.took.Set(took.Seconds())
+	r.log.Info("drained", "took", took.Round(time.Millisecond).String())
+	return err
+}
+
+// passOn withdraws, and goes on with the flows by way of the routers that help, until
+// they end.
+func (r *router) passOn(ctx context.Context) {
+	r.withdraw(ctx)
+	start := time.Now()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		tcp, _ := r.forward.Active()
+		// A flow of UDP has no end that could be waited for.
+		if tcp == 0 && r.forward.Busy() == 0 && time.Since(start) > linger {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// cutOver is for a router that nobody helps: once clients listen to another, this one
+// cannot tell them anything. So the flows end while it still can, at a moment when that
+// hurts least, and those that come until clients have moved are carried as they come.
+func (r *router) cutOver(ctx context.Context) {
+	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
+	defer cancel()
+	start := time.Now()
+	quiet := r.forward.AwaitQuiet(waiting)
+	r.log.Info("flows end before the routes go", "quiet", quiet, "waited", time.Since(start).Round(time.Millisecond).String())
+	r.cut()
+	r.withdraw(ctx)
+	r.cut()
+	select {
+	case <-time.After(linger):
+	case <-ctx.Done():
+	}
+}
+
+func (r *router) withdraw(ctx context.Context) {
+	start := time.Now()
+	if err := r.node.Load().Withdraw(ctx); err != nil {
+		r.log.Warn("routes not handed over", "err", err)
+		return
+	}
+	r.log.Info("routes handed over", "took", time.Since(start).Round(time.Millisecond).String())
+}
+
+// mostNamed is how many of the flows that it cuts the log names.
+const mostNamed = 20
+
+// cut ends what is open; what comes next is still taken.
+func (r *router) cut() {
+	names := r.nameFlows()
+	tcp, udp := r.forward.Cut()
+	if tcp+udp == 0 {
+		return
+	}
+	r.drained.cut.WithLabelValues("tcp").Add(float64(tcp))
+	r.drained.cut.WithLabelValues("udp").Add(float64(udp))
+	level := slog.LevelInfo // flows of UDP that nobody may use any more
+	if tcp > 0 {
+		level = slog.LevelWarn
+	}
+	r.log.Log(context.Background(), level, "flows cut", "tcp", tcp, "udp", udp, "flows", names)
+}
+
+func (r *router) nameFlows() []string {
+	names := []string{}
+	for _, f := range r.forward.Flows(mostNamed) {
+		who := f.Client.String()
+		if node := r.whoIs(f.Client.Addr()).Node; node != "" {
+			who = node
+		}
+		names = append(names, fmt.Sprintf("%s %s to %s", f.Protocol, who, f.Target))
+	}
+	return names
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"subnetrouter/internal/handover"
+	"subnetrouter/internal/probe"
+)
+
+func (r *router) newProber() *probe.Prober {
+	return probe.New(probe.Config{
+		Targets:    r.cfg.Probes,
+		Connect:    r.connect,
+		Changed:    func() { kick(r.verdict) },
+		Registerer: r.registry,
+		Logger:     r.log,
+	})
+}
+
+// connect reaches a target as flows do, at the first of its addresses that answers.
+func (r *router) connect(ctx context.Context, target string) error {
+	host, port, err := net.SplitHostPort(target)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return err
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range addrs {
+		if err = r.forward.Dial(ctx, netip.AddrPortFrom(a.Unmap(), uint16(n))); err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// guardEvery is how often a router whose probes fail looks for others.
+const guardEvery = 5 * time.Second
+
+// probe keeps the probes going, and the routes with a router whose probes pass.
+func (r *router) probe(ctx context.Context) error {
+	if len(r.cfg.Probes) == 0 {
+		return nil
+	}
+	go r.prober.Run(ctx)
+	tick := time.NewTicker(guardEvery)
+	defer tick.Stop()
+	var routes []netip.Prefix // those withdrawn
+	for {
+		select {
+		case <-tick.C:
+		case <-r.verdict:
+		case <-ctx.Done():
+			return nil
+		}
+		if r.draining.Load() {
+			continue
+		}
+		failing := r.prober.Failing()
+		switch held := r.withdrawn.Load(); {
+		case len(failing) == 0 && held:
+			r.holdBack(false)
+			r.log.Info("probes pass: routes offered again")
+		case len(failing) == 0:
+		case !held:
+			if routes = r.mayServe(); len(routes) > 0 && r.othersServe(ctx, routes) {
+				r.holdBack(true)
+				r.log.Warn("probes fail here and not at another router: routes withdrawn", "failing", probe.String(failing))
+			}
+		case !r.othersServe(ctx, routes):
+			r.holdBack(false)
+			r.log.Warn("probes fail, but no other router is better off: routes offered again", "failing", probe.String(failing))
+		}
+	}
+}
+
+func (r *router) holdBack(hold bool) {
+	r.withdrawn.Store(hold)
+	r.node.Load().HoldBack(hold)
+}
+
+// othersServe reports whether another router may serve routes, and its probes pass.
+func (r *router) othersServe(ctx context.Context, routes []netip.Prefix) bool {
+	return r.relay.Others(ctx, func(s handover.State) bool { return s.Healthy && s.Serves(routes) })
+}
+
+// kick wakes who waits for c, or is about to.
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
