@@ -18,6 +18,7 @@ import (
 
 	"subnetrouter/internal/netnstest"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
 )
 
@@ -61,12 +62,7 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 func (p *process) stop() int {
 	p.t.Helper()
 	p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.done:
-	case <-time.After(patience):
-		p.t.Fatalf("process still runs %v after SIGTERM", patience)
-	}
-	return p.cmd.ProcessState.ExitCode()
+	return p.wait()
 }
 
 // buffer is a bytes.Buffer that may be read while it is written.
@@ -112,6 +108,7 @@ type routerOptions struct {
 	root bool              // with all rights of the namespace's root, else with none
 	env  map[string]string // beyond what ECS and the module give
 	host *netnstest.Host
+	key  secret.String // given as such, with the routes: no AWS, no ECS
 }
 
 // startRouter runs the binary with the environment that an ECS task has.
@@ -132,6 +129,15 @@ func (w *world) startRouter(o routerOptions) *router {
 		"ROUTER_SOCKET":                          socket,
 		"ROUTER_DRAIN_TIMEOUT":                   "20s",
 		"TS_PANIC_IF_HIT_MAIN_CONTROL":           "true",
+	}
+	if o.key != "" {
+		env = map[string]string{
+			"TS_AUTHKEY":                   o.key.Reveal(),
+			"ROUTER_ROUTES":                "10.0.0.0/16",
+			"ROUTER_CONTROL_URL":           w.control.ControlURL(),
+			"ROUTER_SOCKET":                socket,
+			"TS_PANIC_IF_HIT_MAIN_CONTROL": "true",
+		}
 	}
 	for k, v := range o.env {
 		env[k] = v
@@ -312,4 +318,24 @@ func must[T any](v T, err error) T {
 		panic(fmt.Sprint("test set-up: ", err))
 	}
 	return v
+}
+
+// wait returns the exit code of a process that was told to stop.
+func (p *process) wait() int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatalf("process still runs after %v", patience)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (r *router) hasLogged(texts ...string) {
+	r.t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(r.out.String(), text) {
+			r.t.Errorf("the log lacks %s", text)
+		}
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"sync"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -34,6 +36,9 @@ func (w *world) serveHTTP(host string) {
 		if r.Method == http.MethodPost {
 			io.Copy(rw, r.Body)
 			return
+		}
+		if d, err := time.ParseDuration(r.URL.Query().Get("think")); err == nil {
+			time.Sleep(d)
 		}
 		if n, err := strconv.Atoi(r.URL.Query().Get("bytes")); err == nil {
 			rw.Header().Set("Content-Length", strconv.Itoa(n))
@@ -93,4 +98,33 @@ func answerDNS(query []byte) []byte {
 		return nil
 	}
 	return msg
+}
+
+// serveSession answers datagrams, and tells how many clients it has seen.
+func (w *world) serveSession(address string) (clients func() int) {
+	c, err := w.vpc.ListenPacket("udp", address)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { c.Close() })
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			seen[from.String()] = true
+			mu.Unlock()
+			c.WriteTo(buf[:n], from)
+		}
+	}()
+	return func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(seen)
+	}
 }

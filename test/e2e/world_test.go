@@ -30,6 +30,7 @@ const (
 
 	secretName     = "tailscale/auth-key"
 	tag, clientTag = "tag:subnet-router", "tag:laptop"
+	otherTag       = "tag:other-router"
 )
 
 // approvedRanges is where a router may have its VPC, as the tailnet's owner
@@ -131,7 +132,7 @@ func (w *world) plugRouter(h *netnstest.Host, internetIP, vpcIP string, vpcIP6 n
 func (w *world) startControl(p tailnettest.Policy) {
 	w.t.Helper()
 	if p.AutoApprovers == nil {
-		p.AutoApprovers = map[string][]netip.Prefix{tag: approvedRanges}
+		p.AutoApprovers = map[string][]netip.Prefix{tag: approvedRanges, otherTag: approvedRanges}
 	}
 	tailnettest.Isolate()
 	if program := os.Getenv("HEADSCALE"); program != "" {

@@ -1,0 +1,291 @@
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/netnstest"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tailnettest"
+)
+
+// newRouterHost is a place for one more router.
+func (w *world) newRouterHost(name, internetIP, vpcIP string) *netnstest.Host {
+	h := w.net.Host(name)
+	b := w.router6.As16()
+	b[15] = netip.MustParseAddr(vpcIP).As4()[3]
+	w.plugRouter(h, internetIP, vpcIP, netip.AddrFrom16(b))
+	return h
+}
+
+// awaitPrimary waits until control has picked the node for its routes.
+func (w *world) awaitPrimary(name string) {
+	w.t.Helper()
+	w.await(name+" to be primary", func(nodes []tailnettest.Node) bool {
+		n, ok := tailnettest.Find(nodes, name)
+		return ok && len(n.Primary) > 0
+	})
+}
+
+// twoRouters is the middle of a rolling deploy: the old task serves, the new one is ready.
+func twoRouters(t *testing.T, grace time.Duration, env map[string]string, secondKey func(*world) secret.String) (w *world, old, next *router) {
+	t.Helper()
+	w = newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: grace}})
+	w.serveEchoTCP(net.JoinHostPort(dbHost, echoPort))
+	with := func(name string) map[string]string {
+		out := map[string]string{"ROUTER_HOSTNAME": name, "ROUTER_DRAIN_TIMEOUT": "10s"}
+		for k, v := range env {
+			out[k] = v
+		}
+		return out
+	}
+	old = w.startRouter(routerOptions{key: w.routerKey, env: with("old")})
+	c := w.startClient()
+	old.awaitReady()
+	w.awaitPrimary("old")
+	c.awaitRoute("10.0.0.0/16")
+	next = w.startRouter(routerOptions{
+		key: secondKey(w), env: with("next"), host: w.newRouterHost("next", "192.168.77.31", "10.0.1.6"),
+	})
+	next.awaitReady()
+	return w, old, next
+}
+
+func sameKey(w *world) secret.String { return w.routerKey }
+
+const (
+	manyFlows = 200
+	// noticed is how soon a client must learn that its flow is gone.
+	noticed = time.Second
+)
+
+// TestRollingDeploy stops the old task of a deploy as ECS does, under load.
+func TestRollingDeploy(t *testing.T) {
+	w, old, next := twoRouters(t, time.Second, nil, sameKey)
+	l := w.startLoad(manyFlows, 5*time.Second)
+	time.Sleep(2 * time.Second) // of load before
+	old.cmd.Process.Signal(syscall.SIGTERM)
+	old.awaitLog(`"msg":"routes handed over"`)
+	w.awaitPrimary("next")
+	time.Sleep(3 * time.Second) // of load in the middle of the drain
+	if n, _ := l.cut(); n > 0 {
+		t.Errorf("%d of %d flows were cut while the router drained", n, manyFlows)
+	}
+	// Half of the flows end by themselves within the drain; the others must be cut.
+	for _, s := range l.streams[:manyFlows/2] {
+		s.conn.Close()
+	}
+	l.awaitCut(t, patience)
+	if n, slowest := l.cut(); n != manyFlows || slowest > noticed+streamEvery {
+		t.Errorf("%d of %d flows learned of their end, the last %v after its last answer", n, manyFlows, slowest)
+	} else {
+		t.Logf("the last flow learned of its end %v after its last answer", slowest.Round(time.Millisecond))
+	}
+	if code := old.wait(); code != 0 {
+		t.Errorf("the old router ended with %d", code)
+	}
+	time.Sleep(time.Second) // of load after
+	l.stop()
+	t.Logf("connections: %v", &l.connections)
+	t.Logf("requests of %v: %v", requestTime, &l.requests)
+	if l.connections.failures() > 0 || l.requests.failures() > 0 {
+		t.Error("a deploy must not fail any connection or request")
+	}
+	if l.connections.gap > noticed {
+		t.Errorf("no connection came about for %v", l.connections.gap)
+	}
+	old.hasLogged(`"msg":"draining","helpers":1`, `"msg":"flows cut","tcp":100`, `"msg":"drained"`)
+	next.hasLogged(`"msg":"another router drains`, `"msg":"the other router has drained"`)
+}
+
+// TestDeployWithoutHelp stops a router whose successor does not know it for one of its
+// own: another tag. Flows must end, at a good moment and so that clients see it.
+func TestDeployWithoutHelp(t *testing.T) {
+	w, old, _ := twoRouters(t, time.Second, nil, func(w *world) secret.String {
+		return w.createKey(tailnettest.Key{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{otherTag}})
+	})
+	// A flow that pauses between two requests of a second.
+	paused := must(w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, "80")))
+	defer paused.Close()
+	asked := make(chan error, 1)
+	go func() { asked <- askOn(paused, "/?think=1s") }()
+	time.Sleep(100 * time.Millisecond) // so that it is under way
+	old.cmd.Process.Signal(syscall.SIGTERM)
+	if err := <-asked; err != nil {
+		t.Errorf("a request that was under way: %v", err)
+	}
+	paused.SetReadDeadline(time.Now().Add(noticed))
+	if _, err := paused.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the flow that was cut says %v, want a reset", err)
+	}
+	if code := old.wait(); code != 0 {
+		t.Errorf("the old router ended with %d", code)
+	}
+	old.hasLogged(`"helpers":0`, `"quiet":true`, `"msg":"flows cut","tcp":1`)
+}
+
+// askOn makes a request that keeps the connection.
+func askOn(conn net.Conn, path string) error {
+	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return err
+	}
+	conn.SetReadDeadline(time.Now().Add(patience))
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, answer.Body)
+	return err
+}
+
+// TestDeployWithoutHelpUnderLoad is the same where no moment is a good one.
+func TestDeployWithoutHelpUnderLoad(t *testing.T) {
+	w, old, _ := twoRouters(t, time.Second, map[string]string{"ROUTER_DRAIN_TIMEOUT": "6s"}, func(w *world) secret.String {
+		return w.createKey(tailnettest.Key{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{otherTag}})
+	})
+	l := w.startLoad(manyFlows, 5*time.Second)
+	time.Sleep(time.Second)
+	old.cmd.Process.Signal(syscall.SIGTERM)
+	l.awaitCut(t, patience)
+	if n, slowest := l.cut(); n != manyFlows || slowest > noticed+streamEvery {
+		t.Errorf("%d of %d flows learned of their end, the last %v after its last answer", n, manyFlows, slowest)
+	} else {
+		t.Logf("the last flow learned of its end %v after its last answer", slowest.Round(time.Millisecond))
+	}
+	if code := old.wait(); code != 0 {
+		t.Errorf("the old router ended with %d", code)
+	}
+	time.Sleep(time.Second)
+	l.stop()
+	t.Logf("connections: %v", &l.connections)
+	t.Logf("requests of %v: %v", requestTime, &l.requests)
+	if l.connections.gap > noticed {
+		t.Errorf("no connection came about for %v", l.connections.gap)
+	}
+	old.hasLogged(`"helpers":0`, `"quiet":false`)
+}
+
+// TestUDPAcrossDeploy keeps a flow of UDP, whose target knows it by its port.
+func TestUDPAcrossDeploy(t *testing.T) {
+	w, old, _ := twoRouters(t, time.Second, nil, sameKey)
+	session := w.serveSession(net.JoinHostPort(dbHost, "1009"))
+	conn := must(w.client.Dial(t.Context(), "udp", net.JoinHostPort(dbHost, "1009")))
+	defer conn.Close()
+	held := must(w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, echoPort))) // keeps the drain going
+	defer held.Close()
+	ask := func() error {
+		var err error
+		for range 5 {
+			conn.Write([]byte("hello"))
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			if _, err = conn.Read(make([]byte, 10)); err == nil {
+				return nil
+			}
+		}
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	old.cmd.Process.Signal(syscall.SIGTERM)
+	old.awaitLog(`"msg":"routes handed over"`)
+	for range 20 {
+		if err := ask(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if peers := session(); peers != 1 {
+		t.Errorf("the target saw %d clients, want the one flow throughout", peers)
+	}
+	if err := echoUDP(t.Context(), w, net.JoinHostPort(dbHost, "7"), 500); err != nil {
+		t.Errorf("a new flow during the drain: %v", err)
+	}
+	held.Close()
+	if code := old.wait(); code != 0 {
+		t.Errorf("the old router ended with %d", code)
+	}
+}
+
+// TestCrash kills the primary: control notices, and gives the routes to the other.
+func TestCrash(t *testing.T) {
+	for _, grace := range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second} {
+		t.Run(grace.String(), func(t *testing.T) {
+			w, old, _ := twoRouters(t, grace, nil, sameKey)
+			l := w.startLoad(20, 30*time.Second)
+			time.Sleep(time.Second)
+			old.cmd.Process.Kill()
+			w.awaitPrimary("next")
+			l.awaitCut(t, patience)
+			time.Sleep(time.Second)
+			l.stop()
+			_, slowest := l.cut()
+			t.Logf("connections: %v; flows learned of it %v after their last answer at most", &l.connections, slowest.Round(time.Millisecond))
+			if most := grace + 3*time.Second; l.connections.gap > most {
+				t.Errorf("no connection came about for %v, want at most %v", l.connections.gap, most)
+			}
+			// A client's retransmissions double their pauses: the first after the
+			// election, which the new router resets, may come as late again.
+			if most := 2*grace + 5*time.Second; slowest > most {
+				t.Errorf("a flow learned of its end after %v, want at most %v", slowest, most)
+			}
+		})
+	}
+}
+
+// TestAloneAtTheEnd stops the only router: nobody to wait for.
+func TestAloneAtTheEnd(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	r := w.startRouter(routerOptions{key: w.routerKey, env: map[string]string{"ROUTER_DRAIN_TIMEOUT": "30s"}})
+	r.awaitReady()
+	began := time.Now()
+	if code := r.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("stopping the only router took %v", took)
+	}
+}
+
+// TestSelfWithdrawal breaks one router's way into the VPC, then the target for all.
+func TestSelfWithdrawal(t *testing.T) {
+	w, old, next := twoRouters(t, time.Second, map[string]string{"ROUTER_PROBE": net.JoinHostPort(dbHost, "80")}, sameKey)
+	w.routerHost.IP("link", "set", "eth1", "down")
+	began := time.Now()
+	w.awaitPrimary("next")
+	t.Logf("the routes moved %v after the link was cut", time.Since(began).Round(time.Second))
+	got := old.awaitReadyz("the old router's probe to fail", func(_ int, b ops.Readiness) bool { return len(b.Reasons) > 0 })
+	if got.Reasons[0].Code != "probe_failed" || !strings.Contains(got.Reasons[0].Message, "left to another router") {
+		t.Errorf("/readyz says %+v", got)
+	}
+	if code, body := old.get("/healthz"); code != 200 {
+		t.Errorf("/healthz says %d %s: a restart would not help", code, body)
+	}
+
+	// Now the target is down for all: the router that has the routes keeps them.
+	w.vpc.IP("link", "set", "eth0", "down")
+	next.awaitReadyz("the next router's probe to fail", func(_ int, b ops.Readiness) bool { return len(b.Reasons) > 0 })
+	time.Sleep(3 * time.Second)
+	w.awaitPrimary("next")
+
+	// All is well again.
+	w.vpc.IP("link", "set", "eth0", "up")
+	w.routerHost.IP("link", "set", "eth1", "up")
+	for _, a := range w.advertised {
+		if a.Addr().Is4() {
+			w.routerHost.IP("route", "replace", a.String(), "via", gatewayVPC)
+		}
+	}
+	old.awaitReady()
+	next.awaitReady()
+	old.hasLogged(`"msg":"probe failing"`, "routes withdrawn", `"msg":"probe passes again"`, "routes offered again")
+}

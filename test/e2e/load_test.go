@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// load is what clients do while routers come and go.
+type load struct {
+	w      *world
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	connections, requests tally
+	streams               []*longFlow
+}
+
+// tally counts what one kind of client saw.
+type tally struct {
+	mu      sync.Mutex
+	done    int
+	failed  []error
+	last    time.Time     // of a success
+	gap     time.Duration // longest between two
+	slowest time.Duration
+}
+
+func (t *tally) note(began time.Time, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if err != nil {
+		t.failed = append(t.failed, err)
+		return
+	}
+	t.done++
+	t.slowest = max(t.slowest, now.Sub(began))
+	if !t.last.IsZero() {
+		t.gap = max(t.gap, now.Sub(t.last))
+	}
+	t.last = now
+}
+
+func (t *tally) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := fmt.Sprintf("%d done, %d failed, longest gap %v, slowest %v", t.done, len(t.failed),
+		t.gap.Round(time.Millisecond), t.slowest.Round(time.Millisecond))
+	if len(t.failed) > 0 {
+		s += fmt.Sprintf(" (first: %v)", t.failed[0])
+	}
+	return s
+}
+
+func (t *tally) failures() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.failed)
+}
+
+const (
+	connectEvery = 20 * time.Millisecond
+	requestEvery = 200 * time.Millisecond
+	requestTime  = 900 * time.Millisecond
+	streamEvery  = 200 * time.Millisecond
+	echoPort     = "1007"
+)
+
+// startLoad opens a connection every 20 ms, starts a request that takes up to a second
+// every 200 ms, and holds flows on which a word goes forth and back every 200 ms. A limit
+// is how long a client waits for any answer.
+func (w *world) startLoad(flows int, limit time.Duration) *load {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	l := &load{w: w, cancel: cancel}
+	w.t.Cleanup(func() { l.stop() })
+	for i := range flows {
+		conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(dbHost, echoPort))
+		if err != nil {
+			w.t.Fatalf("opening flow %d: %v", i, err)
+		}
+		l.streams = append(l.streams, l.startStream(ctx, conn, limit))
+	}
+	l.every(ctx, connectEvery, func() { l.ask(ctx, &l.connections, "/", limit) })
+	l.every(ctx, requestEvery, func() { l.ask(ctx, &l.requests, "/?think="+requestTime.String(), limit) })
+	return l
+}
+
+// every starts f again and again, whether or not it has returned.
+func (l *load) every(ctx context.Context, pause time.Duration, f func()) {
+	l.wg.Go(func() {
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				l.wg.Go(f)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// ask makes one request over a connection of its own.
+func (l *load) ask(ctx context.Context, t *tally, path string, limit time.Duration) {
+	began := time.Now()
+	err := func() error {
+		dialing, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		conn, err := l.w.client.Dial(dialing, "tcp", net.JoinHostPort(dbHost, "80"))
+		if err != nil {
+			return fmt.Errorf("connecting: %w", err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(limit))
+		if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.0\r\n\r\n"); err != nil {
+			return err
+		}
+		answer, err := io.ReadAll(conn)
+		if err == nil && len(answer) == 0 {
+			err = errors.New("no answer")
+		}
+		return err
+	}()
+	if ctx.Err() == nil {
+		t.note(began, err)
+	}
+}
+
+// stop ends the load and waits for it.
+func (l *load) stop() {
+	l.cancel()
+	for _, s := range l.streams {
+		s.conn.Close()
+	}
+	l.wg.Wait()
+}
+
+// longFlow is one that is held.
+type longFlow struct {
+	conn   net.Conn
+	rounds atomic.Int64
+	last   atomic.Int64  // unix nanoseconds of the last answer
+	ended  chan struct{} // closed when it has learned of its end
+	took   time.Duration // from the last answer to that
+	err    error
+}
+
+func (l *load) startStream(ctx context.Context, conn net.Conn, limit time.Duration) *longFlow {
+	s := &longFlow{conn: conn, ended: make(chan struct{})}
+	s.last.Store(time.Now().UnixNano())
+	l.wg.Go(func() {
+		defer close(s.ended)
+		tick := time.NewTicker(streamEvery)
+		defer tick.Stop()
+		buf := make([]byte, 16)
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			conn.SetDeadline(time.Now().Add(limit))
+			_, err := conn.Write(fmt.Appendf(nil, "%016d", s.rounds.Load()))
+			if err == nil {
+				_, err = io.ReadFull(conn, buf)
+			}
+			if err != nil {
+				s.err, s.took = err, time.Since(time.Unix(0, s.last.Load()))
+				return
+			}
+			s.rounds.Add(1)
+			s.last.Store(time.Now().UnixNano())
+		}
+	})
+	return s
+}
+
+// cut counts the streams that ended, and how long the last of them took to learn of it.
+func (l *load) cut() (n int, slowest time.Duration) {
+	for _, s := range l.streams {
+		select {
+		case <-s.ended:
+			n++
+			slowest = max(slowest, s.took)
+		default:
+		}
+	}
+	return n, slowest
+}
+
+// awaitCut waits until every stream has ended.
+func (l *load) awaitCut(t *testing.T, most time.Duration) {
+	t.Helper()
+	deadline := time.After(most)
+	for i, s := range l.streams {
+		select {
+		case <-s.ended:
+		case <-deadline:
+			t.Errorf("stream %d and perhaps more still wait %v later", i, most)
+			return
+		}
+	}
+}
