@@ -56,9 +56,13 @@ func (r *Relay) Active() bool { return r.active.Load() }
 
 var forClientPrefix = []byte{kindForClient}
 
-// Route says how a packet from src, behind this router, gets to a client: itself,
-// through other routers, or both.
-func (r *Relay) Route(src, client netip.Addr) (direct bool, via []netip.Addr, prefix []byte) {
+// Route says how a packet from behind this router gets to its client: itself, through
+// other routers, or both.
+func (r *Relay) Route(packet []byte) (direct bool, via []netip.Addr, prefix []byte) {
+	src, client, ok := addresses(packet)
+	if !ok {
+		return false, nil, nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if router, ok := r.clients[client]; ok {

@@ -123,7 +123,7 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 			t.Fatal("nobody knows of the drain")
 		}
 		// Until the client shows where it is, answers go both ways.
-		direct, via, prefix := p.old.Route(target, client)
+		direct, via, prefix := p.old.Route(packet(target, client, "answer"))
 		if !direct || !slices.Equal(via, []netip.Addr{newAddr}) {
 			t.Errorf("direct %v, via %v, want both", direct, via)
 		}
@@ -133,7 +133,7 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 		if !slices.Equal(p.old.taken, []string{string(known)}) || !slices.Equal(p.new.unclaimed, []string{string(unknown)}) {
 			t.Errorf("old took %q, new got back %q", p.old.taken, p.new.unclaimed)
 		}
-		if direct, via, _ = p.old.Route(target, client); direct || !slices.Equal(via, []netip.Addr{newAddr}) {
+		if direct, via, _ = p.old.Route(packet(target, client, "answer")); direct || !slices.Equal(via, []netip.Addr{newAddr}) {
 			t.Errorf("direct %v, via %v, want via the successor only", direct, via)
 		}
 		answer := packet(target, client, "answer")

@@ -3,7 +3,6 @@ package tailnet
 import (
 	"bytes"
 	"io"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -60,11 +59,7 @@ func (d *flowDevice) divert(bufs [][]byte, sizes []int, offset, n int) int {
 	var straight, wrapped [][]byte
 	for i := range n {
 		p := bufs[i][offset : offset+sizes[i]]
-		src, client, ok := addresses(p)
-		if !ok {
-			continue
-		}
-		direct, via, prefix := d.node.cfg.Handover.Route(src, client)
+		direct, via, prefix := d.node.cfg.Handover.Route(p)
 		if direct {
 			straight = append(straight, bytes.Clone(p))
 		}
@@ -80,17 +75,6 @@ func (d *flowDevice) divert(bufs [][]byte, sizes []int, offset, n int) int {
 		sizes[i] = copy(bufs[i][offset:], p)
 	}
 	return len(all)
-}
-
-// addresses reads those of an IP packet.
-func addresses(p []byte) (src, dst netip.Addr, ok bool) {
-	switch {
-	case len(p) >= 20 && p[0]>>4 == 4:
-		return netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])), true
-	case len(p) >= 40 && p[0]>>4 == 6:
-		return netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40])), true
-	}
-	return netip.Addr{}, netip.Addr{}, false
 }
 
 func (d *flowDevice) Close() error {

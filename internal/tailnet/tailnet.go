@@ -80,10 +80,10 @@ type Handover interface {
 	Message(from netip.Addr, payload []byte)
 	// Active reports whether packets to clients are to be asked about.
 	Active() bool
-	// Route says how a packet of src, behind this node, gets to client: itself, as
+	// Route says how a packet from behind this node gets to its client: itself, as
 	// payload to other nodes' HandoverPort, or both. What precedes the packet in a
 	// payload is prefix.
-	Route(src, client netip.Addr) (direct bool, via []netip.Addr, prefix []byte)
+	Route(packet []byte) (direct bool, via []netip.Addr, prefix []byte)
 }
 
 // Identity is who the node says it is.
