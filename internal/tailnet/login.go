@@ -118,17 +118,13 @@ func (n *Node) register() error {
 	}
 	before, _ := n.state.get()
 	n.state.set(func(s *Status) { s.refusal = "" })
-	// Start replaces the control client, the only way to hand it a key.
-	if err := n.lb.Start(ipn.Options{AuthKey: key.Reveal()}); err != nil {
-		return fmt.Errorf("registering with control server: %w", err)
-	}
-	if err := n.lb.StartLoginInteractive(n.ctx); err != nil {
+	if err := n.registrar.register(n.ctx, key); err != nil {
 		return fmt.Errorf("registering with control server: %w", err)
 	}
 	err = n.outcome(before)
 	if e := (*JoinError)(nil); errors.As(err, &e) && e.Kind != JoinNoAnswer {
 		// The engine would try the same key again, dozens of times a minute.
-		n.lb.DisconnectControl()
+		n.registrar.stop()
 		if e.Kind != JoinThrottled {
 			n.unspent = unspent{}
 		}
@@ -153,16 +149,35 @@ func (n *Node) outcome(before Status) error {
 		select {
 		case <-changed:
 		case <-timeout.C:
-			return noAnswer(n.controlURL(), n.lastLoginError())
+			return noAnswer(n.controlURL(), n.registrar.lastError())
 		case <-n.ctx.Done():
 			return n.ctx.Err()
 		}
 	}
 }
 
-// lastLoginError is what the engine remembers of its last try at control.
-func (n *Node) lastLoginError() string {
-	w := n.sys.HealthTracker.Get().CurrentState().Warnings[tsconst.HealthWarnableLoginState]
+// registrar is what login needs of the engine.
+type registrar interface {
+	register(ctx context.Context, key secret.String) error // begins; the outcome shows in the state
+	stop()                                                 // tries no more
+	lastError() string                                     // what the engine remembers of its last try
+}
+
+// engineRegistrar is the real one.
+type engineRegistrar struct{ n *Node }
+
+func (r engineRegistrar) register(ctx context.Context, key secret.String) error {
+	// Start replaces the control client, the only way to hand it a key.
+	if err := r.n.lb.Start(ipn.Options{AuthKey: key.Reveal()}); err != nil {
+		return err
+	}
+	return r.n.lb.StartLoginInteractive(ctx)
+}
+
+func (r engineRegistrar) stop() { r.n.lb.DisconnectControl() }
+
+func (r engineRegistrar) lastError() string {
+	w := r.n.sys.HealthTracker.Get().CurrentState().Warnings[tsconst.HealthWarnableLoginState]
 	_, last, _ := strings.Cut(w.Text, "The last login error was: ")
 	return strings.TrimSuffix(last, ".")
 }

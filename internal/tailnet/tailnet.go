@@ -111,6 +111,8 @@ type Node struct {
 	latency latencies
 	unspent unspent // login's own
 
+	registrar registrar
+
 	mu        sync.Mutex
 	desired   []netip.Prefix // what Advertise was last called with
 	withdrawn bool           // for good
@@ -131,6 +133,7 @@ func New(cfg Config) (*Node, error) {
 	if n.cfg.Joining == nil {
 		n.cfg.Joining = func(error) {}
 	}
+	n.registrar = engineRegistrar{n}
 	n.state.init()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error
