@@ -124,7 +124,8 @@ func (t *Tailnet) Minted() int {
 	return t.api.minted
 }
 
-func (t *Tailnet) apiHandler() http.Handler {
+// APIHandler serves the API without a network, as in simulated time.
+func (t *Tailnet) APIHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+APIToken, t.serveAPI(t.clientToken))
 	mux.HandleFunc("POST "+APITokenExchange, t.serveAPI(t.identityToken))

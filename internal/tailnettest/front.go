@@ -34,7 +34,7 @@ func (t *Tailnet) outer() http.Handler {
 	})
 	mux.HandleFunc("GET /auth/", t.serveAuth)
 	mux.Handle("/test/", t.adminHandler())
-	mux.Handle("/api/v2/", t.apiHandler())
+	mux.Handle("/api/v2/", t.APIHandler())
 	return mux
 }
 
