@@ -26,6 +26,7 @@ type load struct {
 type tally struct {
 	mu      sync.Mutex
 	done    int
+	hung    int // without an answer when the load ended
 	failed  []error
 	last    time.Time     // of a success
 	gap     time.Duration // longest between two
@@ -51,7 +52,7 @@ func (t *tally) note(began time.Time, err error) {
 func (t *tally) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := fmt.Sprintf("%d done, %d failed, longest gap %v, slowest %v", t.done, len(t.failed),
+	s := fmt.Sprintf("%d done, %d failed, %d without an answer, longest gap %v, slowest %v", t.done, len(t.failed), t.hung,
 		t.gap.Round(time.Millisecond), t.slowest.Round(time.Millisecond))
 	if len(t.failed) > 0 {
 		s += fmt.Sprintf(" (first: %v)", t.failed[0])
@@ -59,10 +60,11 @@ func (t *tally) String() string {
 	return s
 }
 
+// failures counts those that failed and, once the load has ended, those that hung.
 func (t *tally) failures() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.failed)
+	return len(t.failed) + t.hung
 }
 
 const (
@@ -130,8 +132,13 @@ func (l *load) ask(ctx context.Context, t *tally, path string, limit time.Durati
 		}
 		return err
 	}()
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() == nil:
 		t.note(began, err)
+	case time.Since(began) > 2*requestTime:
+		t.mu.Lock()
+		t.hung++ // its end is the load's
+		t.mu.Unlock()
 	}
 }
 

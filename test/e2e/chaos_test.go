@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/tailnettest"
+)
+
+// TestChaos takes away at random what the router depends on, for 15 s or as long as CHAOS
+// says (CHAOS=10m go test -timeout 20m -run Chaos -v ./test/e2e): traffic that does not
+// need it never stops, and at the end everything is as at the start.
+func TestChaos(t *testing.T) {
+	length := 15 * time.Second
+	if v := os.Getenv("CHAOS"); v != "" {
+		var err error
+		if length, err = time.ParseDuration(v); err != nil {
+			t.Fatalf("CHAOS: %v", err)
+		}
+	}
+	if _, err := exec.LookPath("iptables"); err != nil {
+		skipOrFail(t, "cutting links needs iptables")
+	}
+	w := newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: time.Second}})
+	w.serveEchoTCP(dbHost + ":" + echoPort)
+	r := w.startRouter(routerOptions{env: map[string]string{"ROUTER_REFRESH": "1s", "ROUTER_PROBE": dbHost + ":80"}})
+	c := w.startClient()
+	r.awaitReady()
+	c.awaitRoute("10.0.0.0/16")
+	faults := w.faults()
+
+	warm := w.startLoad(20, patience) // pools fill
+	time.Sleep(5 * time.Second)
+	warm.stop()
+	time.Sleep(time.Second)
+	before := r.held()
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	dice := rand.New(rand.NewPCG(seed, 0))
+	rounds, done := 0, 0
+	for end := time.Now().Add(length); time.Now().Before(end); rounds++ {
+		// What flows do not need: control, AWS, relays.
+		l := w.startLoad(20, patience)
+		for range 3 {
+			for _, f := range faults[:3] {
+				f.set(t, dice.IntN(2) == 0)
+			}
+			time.Sleep(time.Duration(500+dice.IntN(2000)) * time.Millisecond)
+		}
+		n, _ := l.cut()
+		l.stop()
+		if n > 0 || l.connections.failures() > 0 || l.requests.failures() > 0 || l.connections.gap > noticed {
+			t.Errorf("round %d with %s: %d flows ended; connections: %v; requests: %v", rounds, describeFaults(faults), n, &l.connections, &l.requests)
+		}
+		done += l.connections.done
+		// What they do need: when the VPC is back, so are they.
+		vpc := faults[3]
+		vpc.set(t, true)
+		time.Sleep(time.Duration(500+dice.IntN(2000)) * time.Millisecond)
+		vpc.set(t, false)
+		back := time.Now()
+		for w.fetch(t.Context(), dbHost) != nil {
+			if time.Since(back) > 10*time.Second {
+				t.Fatalf("round %d: nothing gets through %v after the VPC is back", rounds, time.Since(back))
+			}
+		}
+	}
+	for _, f := range faults {
+		f.set(t, false)
+	}
+	r.awaitReady()
+	w.await("all routes to be served", func(nodes []tailnettest.Node) bool {
+		n, ok := tailnettest.Find(nodes, "edge-router")
+		return ok && n.Online && len(n.Primary) == len(w.advertised)
+	})
+	var after held
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
+		after = r.held()
+		if after.goroutines <= before.goroutines+20 && after.files <= before.files+20 || time.Now().After(deadline) {
+			break
+		}
+	}
+	t.Logf("%d rounds, %d connections; before %+v, after %+v", rounds, done, before, after)
+	if after.goroutines > before.goroutines+20 || after.files > before.files+20 || after.memory > 2*before.memory && after.memory > 100<<20 {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+}
+
+// fault is something that can be taken away from the router.
+type fault struct {
+	w     *world
+	name  string
+	rules [][]string // what drops its packets
+	on    bool
+}
+
+// faults are control, AWS, relays, and last the VPC.
+func (w *world) faults() []*fault {
+	control, ok := w.ours()
+	if !ok {
+		w.t.Skip("the ports of the relay are known of tailnettest's own server only")
+	}
+	port := func(raw string) string {
+		u := must(url.Parse(raw))
+		return u.Port()
+	}
+	relays := [][]string{}
+	for _, region := range control.DERPMap().Regions {
+		for _, n := range region.Nodes {
+			relays = append(relays, []string{"-p", "tcp", "--dport", strconv.Itoa(n.DERPPort)}, []string{"-p", "udp", "--dport", strconv.Itoa(n.STUNPort)})
+		}
+	}
+	out := func(rules ...[]string) (all [][]string) {
+		for _, r := range rules {
+			all = append(all, append([]string{"OUTPUT"}, r...))
+		}
+		return all
+	}
+	return []*fault{
+		{w: w, name: "control", rules: out([]string{"-p", "tcp", "--dport", port(control.ControlURL())})},
+		{w: w, name: "aws", rules: out([]string{"-p", "tcp", "--dport", port(w.moto.URL())})},
+		{w: w, name: "relays", rules: out(relays...)},
+		{w: w, name: "vpc", rules: [][]string{{"OUTPUT", "-o", "eth1"}, {"INPUT", "-i", "eth1"}}},
+	}
+}
+
+func (f *fault) set(t *testing.T, on bool) {
+	t.Helper()
+	if f.on == on {
+		return
+	}
+	f.on = on
+	action := "-D"
+	if on {
+		action = "-A"
+	}
+	for _, rule := range f.rules {
+		for _, program := range []string{"iptables", "ip6tables"} {
+			args := append(append([]string{"-w", action}, rule...), "-j", "DROP")
+			if out, err := f.w.routerHost.Command(t.Context(), program, args...).CombinedOutput(); err != nil {
+				t.Fatalf("%s %s: %v: %s", program, strings.Join(args, " "), err, out)
+			}
+		}
+	}
+}
+
+func describeFaults(list []*fault) string {
+	var s []string
+	for _, f := range list {
+		s = append(s, fmt.Sprintf("%s cut: %t", f.name, f.on))
+	}
+	return strings.Join(s, ", ")
+}
