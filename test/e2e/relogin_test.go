@@ -1,0 +1,57 @@
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"subnetrouter/internal/tailnettest"
+)
+
+// TestFlowsOutliveRelogin takes the router's membership away while clients use it:
+// it joins anew by itself, and what was open goes on. In between nobody can get
+// through: control told the clients that the node is gone.
+func TestFlowsOutliveRelogin(t *testing.T) {
+	for name, tc := range map[string]struct {
+		take func(*world) error
+		most time.Duration // between two connections that came about
+	}{
+		// Measured: 25 ms (connections are opened every 20 ms) and 230 ms.
+		"expired": {func(w *world) error { return w.control.ExpireNode(w.t.Context(), "edge") }, time.Second},
+		"removed": {func(w *world) error { return w.control.DeleteNode(w.t.Context(), "edge") }, 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, worldOptions{})
+			w.serveEchoTCP(dbHost + ":" + echoPort)
+			r := w.startRouter(routerOptions{key: w.routerKey, env: map[string]string{"ROUTER_HOSTNAME": "edge"}})
+			c := w.startClient()
+			r.awaitReady()
+			w.awaitPrimary("edge")
+			c.awaitRoute("10.0.0.0/16")
+			before, _ := tailnettest.Find(must(w.control.Nodes(t.Context())), "edge")
+
+			l := w.startLoad(20, 30*time.Second)
+			time.Sleep(time.Second) // of load before
+			if err := tc.take(w); err != nil {
+				t.Fatal(err)
+			}
+			w.await("the node to be back under a new key", func(nodes []tailnettest.Node) bool {
+				n, ok := tailnettest.Find(nodes, "edge")
+				return ok && n.Key != before.Key && n.Online && len(n.Primary) > 0
+			})
+			r.awaitReady()
+			time.Sleep(5 * time.Second) // of load after
+			n, _ := l.cut()
+			l.stop()
+			t.Logf("connections: %v", &l.connections)
+			if n > 0 {
+				t.Errorf("%d of 20 flows were cut", n)
+			}
+			if l.connections.gap > tc.most {
+				t.Errorf("no connection came about for %v, want at most %v", l.connections.gap, tc.most)
+			}
+			if code := r.stop(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}
