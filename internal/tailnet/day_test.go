@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,38 +17,72 @@ import (
 // day is a control server and a credential in simulated time, with a real login
 // between them.
 type day struct {
-	n          *Node
-	asked      int         // for a credential
-	registered int         // registrations that were begun
-	stopped    int         // engines that were told to try no more
-	fetch      error       // why there is no credential
-	said       string      // how control refuses; "" is that it takes the node
-	silent     bool        // control does not answer
-	joins      []time.Time // when it took the node
+	n *Node
+
+	mu sync.Mutex
+	events
+	fetch  error  // why there is no credential
+	said   string // how control refuses; "" is that it takes the node
+	silent bool   // control does not answer
+}
+
+// events is what has happened so far.
+type events struct {
+	asked      int // for a credential
+	registered int // registrations that were begun
+	stopped    int // engines that were told to try no more
+	joins      int
+	joined     time.Time // the last time
+}
+
+func (d *day) credential(context.Context) (secret.String, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked++
+	return testKey, d.fetch
 }
 
 func (d *day) register(context.Context, secret.String) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.registered++
 	switch {
 	case d.silent:
 	case d.said != "":
-		d.n.state.set(func(s *Status) { s.refusal = d.said })
+		said := d.said
+		d.n.state.set(func(s *Status) { s.refusal = said })
 	default:
-		d.joins = append(d.joins, time.Now())
+		d.joins, d.joined = d.joins+1, time.Now()
 		d.n.state.set(func(s *Status) { s.Backend = ipn.Running.String(); s.heard++ })
 	}
 	return nil
 }
 
-func (d *day) stop()             { d.stopped++ }
+func (d *day) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped++
+}
+
 func (d *day) lastError() string { return "" }
 
-// count returns what happened during d of simulated time.
+// now is what has happened, after change.
+func (d *day) now(change func(*day)) events {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if change != nil {
+		change(d)
+	}
+	return d.events
+}
+
+// count returns what happened during long of simulated time.
 func (d *day) count(long time.Duration) (asked, registered int) {
-	a, r := d.asked, d.registered
+	before := d.now(nil)
 	time.Sleep(long)
 	synctest.Wait()
-	return d.asked - a, d.registered - r
+	after := d.now(nil)
+	return after.asked - before.asked, after.registered - before.registered
 }
 
 // TestADayOfLogins goes through 24 hours of trouble: each kind of it may cost
@@ -58,8 +93,7 @@ func TestADayOfLogins(t *testing.T) {
 		d := &day{}
 		n := &Node{log: slog.New(slog.DiscardHandler), registrar: d}
 		n.cfg = Config{
-			Credential: func(context.Context) (secret.String, error) { d.asked++; return testKey, d.fetch },
-			Refused:    func() {}, Joining: func(error) {},
+			Credential: d.credential, Refused: func() {}, Joining: func(error) {},
 		}
 		n.state.init()
 		n.ctx, n.cancel = context.WithCancel(t.Context())
@@ -78,13 +112,14 @@ func TestADayOfLogins(t *testing.T) {
 		needsLogin := func() { n.state.set(func(s *Status) { s.Backend = ipn.NeedsLogin.String() }) }
 		joinsAfter := func(what string, limit time.Duration) {
 			t.Helper()
-			mended, before := time.Now(), len(d.joins)
+			mended, before := time.Now(), d.now(nil)
 			time.Sleep(limit + time.Millisecond)
 			synctest.Wait()
-			if len(d.joins) != before+1 {
-				t.Fatalf("%s: %d joins within %v of being mended", what, len(d.joins)-before, limit)
+			after := d.now(nil)
+			if after.joins != before.joins+1 {
+				t.Fatalf("%s: %d joins within %v of being mended", what, after.joins-before.joins, limit)
 			}
-			t.Logf("%s: joined after %v", what, d.joins[before].Sub(mended))
+			t.Logf("%s: joined after %v", what, after.joined.Sub(mended))
 			s, _ := n.state.get()
 			if s.LoginError != nil || s.Removed {
 				t.Errorf("%s: joined, with %v", what, s.LoginError)
@@ -97,27 +132,27 @@ func TestADayOfLogins(t *testing.T) {
 		within("5 h with valid state", asked, registered, 0, 0)
 
 		// No credential can be had. One try a minute, a quarter less with jitter.
-		d.fetch = errors.New("reading it: denied")
+		d.now(func(d *day) { d.fetch = errors.New("reading it: denied") })
 		needsLogin()
 		asked, registered = d.count(4 * time.Hour)
 		within("4 h without a credential", asked, registered, 4*80+6, 0)
-		d.fetch = nil
+		d.now(func(d *day) { d.fetch = nil })
 		joinsAfter("no credential", 75*time.Second)
 
 		// Control is away: one key for five minutes.
-		d.silent = true
+		d.now(func(d *day) { d.silent = true })
 		needsLogin()
 		asked, registered = d.count(4 * time.Hour)
 		within("4 h without control", asked, registered, 4*12+2, 4*50)
-		d.silent = false
+		d.now(func(d *day) { d.silent = false })
 		// The wait for an answer comes on top; the real engine tries on meanwhile.
 		joinsAfter("no control", answerWait+75*time.Second)
 
 		// Control comes back between two tries, and the engine joins by itself.
-		d.silent = true
+		d.now(func(d *day) { d.silent = true })
 		needsLogin()
 		d.count(time.Hour)
-		d.silent = false
+		d.now(func(d *day) { d.silent = false })
 		n.state.set(func(s *Status) { s.Backend = ipn.Running.String(); s.heard++ })
 		synctest.Wait()
 		if s, _ := n.state.get(); s.LoginError != nil {
@@ -127,31 +162,31 @@ func TestADayOfLogins(t *testing.T) {
 		within("1 h after it joined by itself", asked, registered, 0, 0)
 
 		// The key is refused, for as long as it takes to rotate it.
-		d.said = "invalid key: API key does not exist"
+		d.now(func(d *day) { d.said = "invalid key: API key does not exist" })
 		needsLogin()
 		asked, registered = d.count(4 * time.Hour)
 		within("4 h with a bad key", asked, registered, 4*80+6, 4*80+6)
-		if d.stopped < registered {
-			t.Errorf("the engine goes on with a refused key: stopped %d times of %d", d.stopped, registered)
+		if stopped := d.now(nil).stopped; stopped < registered {
+			t.Errorf("the engine goes on with a refused key: stopped %d times of %d", stopped, registered)
 		}
-		d.said = ""
+		d.now(func(d *day) { d.said = "" })
 		joinsAfter("a bad key", 75*time.Second)
 
 		// Control asks for quiet: ten minutes each time.
-		d.said = "node registration rate limited; will retry after 10m0s"
+		d.now(func(d *day) { d.said = "node registration rate limited; will retry after 10m0s" })
 		needsLogin()
 		asked, registered = d.count(2 * time.Hour)
 		within("2 h of being throttled", asked, registered, 13, 13)
-		d.said = ""
+		d.now(func(d *day) { d.said = "" })
 		d.count(10 * time.Minute)
 
 		// Somebody removes the node every hour; it joins anew at once.
-		before := len(d.joins)
+		before := d.now(nil).joins
 		for range 3 {
 			n.state.set(func(s *Status) { s.Removed = true })
 			d.count(time.Hour)
 		}
-		if got := len(d.joins) - before; got != 3 {
+		if got := d.now(nil).joins - before; got != 3 {
 			t.Errorf("joined %d times after 3 removals", got)
 		}
 		if passed := time.Since(start); passed < 24*time.Hour {
