@@ -389,6 +389,30 @@ func TestRemovedAndExpired(t *testing.T) {
 		s.aws.Fail(getSecret, awstest.Failure{})
 		c.awaitReady()
 	})
+	t.Run("expiring", func(t *testing.T) {
+		t.Parallel()
+		s := newSetting(t)
+		s.env["ROUTER_STATE"] = t.TempDir()
+		c := s.start(t)
+		c.awaitReady()
+		nodes, _ := s.control.Nodes(s.ctx)
+		at := time.Now().Add(5 * time.Second)
+		if err := s.control.ExpireNodeAt(s.ctx, "edge", at); err != nil {
+			t.Fatal(err)
+		}
+		c.await("a warning", func(r ops.Readiness) bool {
+			return r.Ready && slices.ContainsFunc(r.Warnings, func(w ops.Reason) bool { return w.Code == codeNodeKeyExpiring })
+		})
+		if got := c.metric("router_node_key_expiry_timestamp_seconds"); got < float64(at.Unix()) || got > float64(at.Unix()+1) {
+			t.Errorf("the node key ends at %v, want %d", got, at.Unix())
+		}
+		// Nobody does anything: the engine notices ten seconds after the end.
+		c.awaitCode(codeNodeKeyExpired)
+		c.awaitReady()
+		if after, _ := s.control.Nodes(s.ctx); len(after) != 1 || after[0].Key == nodes[0].Key || !slices.Equal(after[0].IPs, nodes[0].IPs) {
+			t.Errorf("%v became %v", nodes, after)
+		}
+	})
 	t.Run("not approved", func(t *testing.T) {
 		t.Parallel()
 		s := newSetting(t)

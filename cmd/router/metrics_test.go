@@ -57,7 +57,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(documented)) {
 		_, there := scraped[name]
-		if prefix, any := strings.CutSuffix(name, "*"); any {
+		if prefix, many := strings.CutSuffix(name, "*"); many {
 			there = slices.ContainsFunc(slices.Collect(maps.Keys(scraped)), func(n string) bool { return strings.HasPrefix(n, prefix) })
 		}
 		if !there && !announced[name] {

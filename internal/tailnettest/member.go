@@ -272,6 +272,11 @@ func (t *Tailnet) ExpireNode(_ context.Context, node string) error {
 	return t.change("expiring the node key", node, func(n *member) { n.expiry = time.Now() })
 }
 
+// ExpireNodeAt lets a node's key end at that time.
+func (t *Tailnet) ExpireNodeAt(_ context.Context, node string, at time.Time) error {
+	return t.change("setting the end of the node key", node, func(n *member) { n.expiry = at })
+}
+
 // DeleteNode implements [Control]. The node finds no answer but "node not
 // found" from then on, and goes on with the last it heard.
 func (t *Tailnet) DeleteNode(_ context.Context, node string) error {
