@@ -79,7 +79,9 @@ func joined(before, now Status) bool {
 }
 
 // mustJoin reports whether only a credential helps.
-func (s *Status) mustJoin() bool { return s.Removed || s.Backend == ipn.NeedsLogin.String() }
+func (s *Status) mustJoin() bool {
+	return !s.leaving && (s.Removed || s.Backend == ipn.NeedsLogin.String())
+}
 
 // retryAfter is how long whoever failed asks to be left alone.
 func retryAfter(err error) time.Duration {

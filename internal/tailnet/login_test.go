@@ -106,6 +106,22 @@ func TestJoinsAnewAfterExpiry(t *testing.T) {
 	}
 }
 
+// TestLeavesForGood: neither the log-out nor what control says after it brings a
+// node back.
+func TestLeavesForGood(t *testing.T) {
+	control := startTailnet(t, nil)
+	var asked atomic.Int32
+	n := startNode(t, control, func(context.Context) (secret.String, error) { asked.Add(1); return testKey, nil }, nil)
+	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
+	n.state.set(func(s *Status) { s.leaving = true })
+	n.state.set(func(s *Status) { s.Removed = true })
+	n.state.set(func(s *Status) { s.Removed, s.Backend = false, ipn.NeedsLogin.String() })
+	closeNode(t, n)
+	if nodes, _ := control.Nodes(t.Context()); asked.Load() != 1 || len(nodes) != 0 {
+		t.Errorf("asked for %d credentials; control knows %v", asked.Load(), nodes)
+	}
+}
+
 // TestOutageIsNoRemoval has control refuse polls as a server in trouble does.
 func TestOutageIsNoRemoval(t *testing.T) {
 	control := startTailnet(t, nil)
@@ -124,8 +140,7 @@ func TestOutageIsNoRemoval(t *testing.T) {
 	awaitStatus(t, n, "membership again", func(s *Status) bool { return s.Running() && !s.Removed })
 }
 
-// TestUnansweredKeyIsKept registers with a control server that loses the first
-// answers: a key made for the occasion is not wasted on an outage.
+// TestWordsOfRefusals has control refuse in the ways that are told apart.
 func TestWordsOfRefusals(t *testing.T) {
 	var answers atomic.Int32
 	said := []string{"invalid key: API key does not exist", "requested tags [tag:x] are invalid or not permitted", "no more nodes"}
@@ -162,7 +177,7 @@ func TestThrottledByControl(t *testing.T) {
 	}
 }
 
-// TestKeyIsKeptForKeyWait: an outage of control spends one key in five minutes.
+// TestKeyIsKept: an outage of control spends one key in five minutes.
 func TestKeyIsKept(t *testing.T) {
 	var asked int
 	n := &Node{cfg: Config{Credential: func(context.Context) (secret.String, error) { asked++; return testKey, nil }}}

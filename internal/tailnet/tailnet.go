@@ -191,6 +191,8 @@ func (n *Node) Close(ctx context.Context) error {
 	if already {
 		return nil
 	}
+	// A node that logs out needs a login, and control knows it no longer.
+	n.state.set(func(s *Status) { s.leaving = true })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
