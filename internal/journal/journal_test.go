@@ -6,13 +6,38 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+// buffer is a bytes.Buffer that timers write to as well.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *buffer) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b.Reset()
+}
+
 // plain drops the time, so that the text can be compared.
-func plain(out *bytes.Buffer) slog.Handler {
+func plain(out *buffer) slog.Handler {
 	return slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
@@ -23,7 +48,7 @@ func plain(out *bytes.Buffer) slog.Handler {
 
 func TestRepeatsAreHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out buffer
 		log := slog.New(New(plain(&out)).Handler())
 		expect := func(what, want string) {
 			t.Helper()
@@ -67,7 +92,7 @@ level=INFO msg="route added" prefix=10.1.0.0/16
 // that fails each second.
 func TestNeverMoreThanOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out buffer
 		log := slog.New(New(plain(&out)).Handler())
 		for range 600 {
 			log.Warn("probe failed", "target", "10.0.3.4:5432", "err", errors.New("refused"))
@@ -83,7 +108,7 @@ func TestNeverMoreThanOnceAMinute(t *testing.T) {
 
 func TestDebugAndPlainAreNotHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out buffer
 		j := New(plain(&out))
 		for range 3 {
 			slog.New(j.Handler()).Debug("engine", "text", "same")
@@ -101,7 +126,7 @@ func TestDebugAndPlainAreNotHeldBack(t *testing.T) {
 func TestEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := New(slog.DiscardHandler)
-		log := slog.New(handler{j: j, next: plain(new(bytes.Buffer))}).WithGroup("node").With("name", "edge")
+		log := slog.New(handler{j: j, next: plain(new(buffer))}).WithGroup("node").With("name", "edge")
 		for i := range kept + 7 {
 			log.Info("counted", "what", fmt.Sprint("thing ", i))
 		}
