@@ -23,7 +23,7 @@ LINT_VERSION := v2.15.0
 LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
 
-.PHONY: pictures build sandbox bench test test-unit test-e2e test-image lint image push notices fuzz tools
+.PHONY: pictures build sandbox bench test test-unit test-e2e test-image lint image push release notices fuzz tools
 
 build:
 	scripts/build bin/router
@@ -61,6 +61,10 @@ image:
 # make push REPOSITORY=registry/name [TAGS="1.2.3 latest"]
 push:
 	@scripts/push $(or $(REPOSITORY),$(error say where to: make push REPOSITORY=registry/name)) $(TAGS)
+
+# make release VERSION=1.2.3 REPOSITORY=registry/name, or with DRY_RUN=1
+release:
+	@scripts/release $(VERSION) $(REPOSITORY)
 
 notices:
 	go run ./scripts/notices -tags '$(TAGS)' ./cmd/router THIRD_PARTY_NOTICES
