@@ -43,9 +43,13 @@ func ask(ctx context.Context, in invocation, path string) (code int, body []byte
 // healthcheck is `router healthcheck`, for the container health check.
 func healthcheck(ctx context.Context, in invocation) int {
 	ready, in := takeFlag(in, "ready")
+	started, in := takeFlag(in, "started")
 	path := "/healthz"
-	if ready {
+	switch {
+	case ready:
 		path = "/readyz"
+	case started:
+		path = "/healthz/started"
 	}
 	code, body, err := ask(ctx, in, path)
 	if err != nil {

@@ -41,7 +41,7 @@ var commands = map[string]struct {
 	"plan":        {plan, "dry run: where am I, which routes and why; joins nothing [--json, or --iam: the task role's policy]"},
 	"doctor":      {doctor, "check everything the router needs"},
 	"status":      {status, "ask the running router for its state [--json]"},
-	"healthcheck": {healthcheck, "exit 0 if the running router is live [--ready: ready]"},
+	"healthcheck": {healthcheck, "exit 0 if the running router is live [--ready: ready; --started: live, and ready once]"},
 	"version":     {version, "print version, commit and Tailscale version"},
 }
 

@@ -163,22 +163,38 @@ func (r *router) keepRoutes(ctx context.Context) error {
 	return nil
 }
 
-// watchBoot speaks up once if the router is not ready in time. The process
-// stays: what is missing may yet come, and a restart would not bring it.
+// notReadyEvery is how often a router that is not ready says so: an alarm counts
+// these lines, so that silence is health.
+const notReadyEvery = time.Minute
+
+// watchBoot speaks up if the router is not ready in time, and from then on
+// whenever it is not. The process stays: what is missing may yet come, and a
+// restart would not bring it.
 func (r *router) watchBoot(ctx context.Context) error {
-	select {
-	case <-time.After(r.cfg.BootTimeout):
-	case <-ctx.Done():
-		return nil
-	}
-	if reasons := r.notReady(); len(reasons) > 0 {
-		r.overdue.Store(true)
-		for _, why := range reasons {
-			r.log.Error("still not ready after the boot timeout; trying on",
-				"boot_timeout", r.cfg.BootTimeout.String(), "reason", why.Code, "message", why.Message, "fix", why.Fix)
+	booting := true
+	for wait := r.cfg.BootTimeout; ; wait, booting = notReadyEvery, false {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
 		}
+		reasons := r.notReady()
+		if len(reasons) == 0 || r.draining.Load() {
+			continue
+		}
+		if booting {
+			r.overdue.Store(true)
+			for _, why := range reasons {
+				r.log.Error("still not ready after the boot timeout; trying on",
+					"boot_timeout", r.cfg.BootTimeout.String(), "reason", why.Code, "message", why.Message, "fix", why.Fix)
+			}
+		}
+		codes := make([]string, len(reasons))
+		for i, why := range reasons {
+			codes[i] = why.Code
+		}
+		r.log.Error("router not ready", "reasons", codes, "message", reasons[0].Message)
 	}
-	return nil
 }
 
 func (r *router) leave(ctx context.Context) error {

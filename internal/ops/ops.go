@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,6 +65,8 @@ type Server struct {
 	cfg  Config
 	ln   net.Listener
 	http *http.Server
+
+	onceReady atomic.Bool // as far as anybody asked
 }
 
 // Listen binds the address; [Server.Serve] answers.
@@ -114,6 +117,7 @@ func (s *Server) handler() http.Handler {
 		ErrorLog:      slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelWarn),
 	}))
 	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /healthz/started", s.started)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /{$}", s.page)
@@ -126,6 +130,20 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"live": true})
+}
+
+// started is liveness after the first readiness. A deployment may wait for it
+// and nobody is restarted because the tailnet fails later. Readiness is looked
+// at when somebody asks.
+func (s *Server) started(w http.ResponseWriter, r *http.Request) {
+	if !s.onceReady.Load() {
+		if len(s.cfg.NotReady()) > 0 {
+			s.readyz(w, r)
+			return
+		}
+		s.onceReady.Store(true)
+	}
+	s.healthz(w, r)
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {

@@ -99,6 +99,28 @@ func TestHealthz(t *testing.T) {
 	}
 }
 
+// TestStarted: readiness counts once, so that a deployment can wait for it and a
+// failure of the tailnet later restarts nobody.
+func TestStarted(t *testing.T) {
+	f := &fake{reasons: []Reason{{Code: "starting"}}}
+	url := serve(t, f)
+	if code, _, body := get(t, url+"/healthz/started"); code != http.StatusServiceUnavailable || !strings.Contains(body, "starting") {
+		t.Errorf("not ready yet: HTTP %d %s", code, body)
+	}
+	f.reasons = nil
+	if code, _, body := get(t, url+"/healthz/started"); code != http.StatusOK {
+		t.Errorf("ready: HTTP %d %s", code, body)
+	}
+	f.reasons = []Reason{{Code: "probe_failed"}}
+	if code, _, body := get(t, url+"/healthz/started"); code != http.StatusOK {
+		t.Errorf("no longer ready: HTTP %d %s", code, body)
+	}
+	f.live = errors.New("the engine did not answer within 3s")
+	if code, _, body := get(t, url+"/healthz/started"); code != http.StatusServiceUnavailable {
+		t.Errorf("no longer live: HTTP %d %s", code, body)
+	}
+}
+
 func TestMetricsJoinBothRegistries(t *testing.T) {
 	f := &fake{engine: "# TYPE tailscaled_approved_routes gauge\n# HELP tailscaled_approved_routes Approved.\ntailscaled_approved_routes 3\n" +
 		"# TYPE tailscaled_inbound_bytes_total counter\n# HELP tailscaled_inbound_bytes_total Bytes.\ntailscaled_inbound_bytes_total{path=\"derp\"} 42\n"}
