@@ -17,13 +17,15 @@ UNIT  := -timeout=20m -race ./internal/... + -timeout=10m ./cmd/... ./scripts/..
 # Real processes, networks and containers: one at a time, and every time.
 E2E   := -timeout=20m -count=1 ./test/e2e/...
 IMAGE := -timeout=20m -count=1 ./test/image/...
+# The module, with terraform and moto_server; see test/terraform for what it needs.
+TERRAFORM := -timeout=15m -count=1 ./test/terraform/...
 TALLY := go run ./scripts/tally
 
 LINT_VERSION := v2.15.0
 LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
 
-.PHONY: pictures build sandbox bench test test-unit test-e2e test-image lint image push release notices fuzz tools
+.PHONY: pictures build sandbox bench test test-unit test-e2e test-image test-terraform lint image push release notices fuzz tools
 
 build:
 	scripts/build bin/router
@@ -35,7 +37,7 @@ bench:
 	@go run ./bench $(ARGS)
 
 test: lint build
-	@$(TALLY) $(UNIT) + $(E2E) + $(IMAGE)
+	@$(TALLY) $(UNIT) + $(E2E) + $(IMAGE) + $(TERRAFORM)
 
 test-unit:
 	@$(TALLY) $(UNIT)
@@ -45,6 +47,9 @@ test-e2e:
 
 test-image:
 	@$(TALLY) $(IMAGE)
+
+test-terraform:
+	@$(TALLY) $(TERRAFORM)
 
 lint: $(LINT)
 	@test -z "$$(gofmt -l cmd deploy internal scripts test)" || { gofmt -d cmd deploy internal scripts test; exit 1; }

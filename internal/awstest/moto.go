@@ -29,13 +29,14 @@ type Moto struct {
 type MotoOptions struct {
 	Addr   string   // host:port; default a free port on loopback
 	Prefix []string // put before the command: "ip", "netns", "exec", "aws"
+	Env    []string // moto's own settings: "MOTO_IAM_LOAD_MANAGED_POLICIES=true"
 }
 
 // RunMoto starts a moto_server that ends with the test. Without the program
-// the test is skipped, but fails in CI.
-func RunMoto(t testing.TB) *Moto {
+// the test is skipped, but fails in CI. env is as in [MotoOptions].
+func RunMoto(t testing.TB, env ...string) *Moto {
 	t.Helper()
-	m, err := StartMoto(t.Context(), MotoOptions{})
+	m, err := StartMoto(t.Context(), MotoOptions{Env: env})
 	switch {
 	case errors.Is(err, ErrNoMoto) && os.Getenv("CI") != "true":
 		t.Skipf("%v: pip install 'moto[server]'", err)
@@ -58,7 +59,7 @@ func StartMoto(ctx context.Context, o MotoOptions) (*Moto, error) {
 	}
 	argv := append(slices.Clone(o.Prefix), program, "-H", host, "-p", port)
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = motoEnv(os.Environ())
+	cmd.Env = append(motoEnv(os.Environ()), o.Env...)
 	log, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("starting moto_server: %w", err)

@@ -1,0 +1,96 @@
+package terraform
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"subnetrouter/internal/awstest"
+)
+
+// account is a moto_server with what the published call finds in its account.
+type account struct {
+	*awstest.Moto
+	workspace
+	world map[string]string // ids, by the outputs of testdata/world
+}
+
+// The tag of the published call, and a later one.
+const (
+	publishedTag = "sha-a0063fef6ccfa4dc689642d60637a124c60b1be3"
+	nextTag      = "sha-1111111111111111111111111111111111111111"
+)
+
+func newAccount(t *testing.T) account {
+	t.Helper()
+	moto := awstest.RunMoto(t,
+		"MOTO_IAM_LOAD_MANAGED_POLICIES=true", // which Hardfin's module attaches
+		"MOTO_ECS_SERVICE_RUNNING=1",          // else no service ever is steady
+	)
+	a := account{Moto: moto, workspace: newWorkspace(t, moto.Env(awstest.World{}))}
+	a.copy("world", "testdata/world")
+	a.write("world/provider.tf", provider)
+	a.init("world")
+	a.apply("world")
+	a.world = a.outputs("world")
+	a.pushImage(publishedTag, 1)
+	return a
+}
+
+// pushImage puts an image into the repository.
+func (a account) pushImage(tag string, number int) {
+	a.t.Helper()
+	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",`+
+		`"config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":%d,"digest":"sha256:%064d"},"layers":[]}`, number, number)
+	a.json("ecr", "AmazonEC2ContainerRegistry_V20150921.PutImage", map[string]any{"repositoryName": "tailscale", "imageTag": tag, "imageManifest": manifest, "imageDigest": fmt.Sprintf("sha256:%064d", number)}, nil)
+}
+
+// json calls an AWS API that speaks JSON.
+func (a account) json(service, target string, in, out any) {
+	a.t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	b := a.call(service, http.MethodPost, "/", string(body), map[string]string{"X-Amz-Target": target, "Content-Type": "application/x-amz-json-1.1"})
+	if out == nil {
+		return
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		a.t.Fatalf("%s: %v in %s", target, err, b)
+	}
+}
+
+// query calls an AWS API that speaks forms and XML.
+func (a account) query(service, version, action string) string {
+	a.t.Helper()
+	form := url.Values{"Action": {action}, "Version": {version}}
+	return string(a.call(service, http.MethodPost, "/", form.Encode(), map[string]string{"Content-Type": "application/x-www-form-urlencoded"}))
+}
+
+// call signs with what nobody checks; moto only reads the service.
+func (a account) call(service, method, path, body string, header map[string]string) []byte {
+	a.t.Helper()
+	req, err := http.NewRequestWithContext(a.t.Context(), method, a.URL()+path, strings.NewReader(body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20260101/eu-west-1/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode/100 != 2 {
+		a.t.Fatalf("%s %s %s: HTTP %d %v %s", service, method, path, resp.StatusCode, err, b)
+	}
+	return b
+}

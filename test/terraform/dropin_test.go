@@ -1,0 +1,80 @@
+package terraform
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// callFrom writes the published call of Hardfin's module, unchanged but for its
+// source.
+func (a account) callFrom(dir, source string) {
+	a.t.Helper()
+	b, err := os.ReadFile("testdata/call/main.tf")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.write(dir+"/main.tf", strings.Replace(string(b), "SOURCE", source, 1))
+	a.write(dir+"/provider.tf", provider)
+	a.init(dir)
+}
+
+// TestMigration: state of a module of Hardfin's shape, and then only the source
+// changes.
+func TestMigration(t *testing.T) {
+	a := newAccount(t)
+	a.copy("hardfin", "testdata/hardfin")
+	a.callFrom("call", "../hardfin")
+	a.apply("call")
+	efs := a.call("elasticfilesystem", "GET", "/2015-02-01/file-systems", "", nil)
+	if !strings.Contains(string(efs), "sandbox-tailscale") {
+		t.Fatalf("the stand-in for Hardfin's module made no file system: %s", efs)
+	}
+
+	a.callFrom("call", "../module")
+	p := a.plan("call")
+	const old, now = "module.sandbox.module.subnet_router.", "module.sandbox."
+	kept := map[string]bool{
+		"aws_ecs_service.tailscale": false, "aws_cloudwatch_log_group.tailscale": false,
+		"aws_iam_role.ecs_task_tailscale": false, "aws_iam_role.ecs_task_execution_tailscale": false,
+	}
+	var forgotten []string
+	for _, c := range p.ResourceChanges {
+		name := strings.TrimPrefix(c.Address, now)
+		switch _, keep := kept[name]; {
+		case keep && c.PreviousAddress == old+name && !c.does("create") && !c.does("delete"):
+			kept[name] = true
+		case keep:
+			t.Errorf("%s, before at %q: %v", c.Address, c.PreviousAddress, c.Change.Actions)
+		case strings.HasPrefix(c.Type, "aws_efs_"):
+			if c.does("delete") || !c.does("forget") {
+				t.Errorf("%s: %v", c.Address, c.Change.Actions)
+			}
+			forgotten = append(forgotten, c.Type)
+		}
+	}
+	for name, ok := range kept {
+		if !ok {
+			t.Errorf("the plan does not keep %s", name)
+		}
+	}
+	slices.Sort(forgotten)
+	if got := slices.Compact(slices.Clone(forgotten)); len(got) != 3 {
+		t.Errorf("the plan forgets %v, and not file system, access point and mount targets", forgotten)
+	}
+
+	a.apply("call")
+	for _, c := range a.plan("call").ResourceChanges {
+		// moto forgets the circuit breaker of an updated service.
+		if !c.does("no-op") && c.Mode == "managed" && !(c.Type == "aws_ecs_service" && len(c.Change.Actions) == 1 && c.does("update")) {
+			t.Errorf("after the migration, %s: %v", c.Address, c.Change.Actions)
+		}
+	}
+	if after := a.call("elasticfilesystem", "GET", "/2015-02-01/file-systems", "", nil); !strings.Contains(string(after), "sandbox-tailscale") {
+		t.Errorf("the file system is gone: %s", after)
+	}
+	if name := a.outputs("call")["tailscale_ecs_task_role_name"]; name != "ecs-task-sandbox-tailscale" {
+		t.Errorf("tailscale_ecs_task_role_name = %q", name)
+	}
+}

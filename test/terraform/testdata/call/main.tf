@@ -1,0 +1,19 @@
+data "aws_security_group" "vpn" {
+  name = "sandbox-vpn"
+}
+
+module "sandbox" {
+  source = "SOURCE"
+
+  vpc                         = "sandbox"
+  subnet_group                = "sandbox-igw-zz-minotaur-7"
+  security_group_ids          = [data.aws_security_group.vpn.id]
+  target_ecs_cluster          = "sandbox-spot"
+  tailscale_auth_key_secret   = "sandbox-tailscale-auth-key"
+  tailscale_docker_repository = "tailscale"
+  tailscale_docker_tag        = "sha-a0063fef6ccfa4dc689642d60637a124c60b1be3"
+}
+
+output "tailscale_ecs_task_role_name" {
+  value = module.sandbox.tailscale_ecs_task_role_name
+}

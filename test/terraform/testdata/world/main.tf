@@ -1,0 +1,79 @@
+# What the published call of Hardfin's module finds in its account.
+
+resource "aws_vpc" "sandbox" {
+  cidr_block                       = "10.0.0.0/16"
+  assign_generated_ipv6_cidr_block = true
+  tags                             = { Name = "sandbox" }
+}
+
+resource "aws_vpc_ipv4_cidr_block_association" "second" {
+  vpc_id     = aws_vpc.sandbox.id
+  cidr_block = "10.8.0.0/16"
+}
+
+resource "aws_subnet" "igw" {
+  for_each = { a = "10.0.1.0/24", b = "10.0.2.0/24" }
+
+  vpc_id            = aws_vpc.sandbox.id
+  availability_zone = "eu-west-1${each.key}"
+  cidr_block        = each.value
+  tags              = { group = "sandbox-igw-zz-minotaur-7" }
+}
+
+# Where a task of the router would be.
+resource "aws_network_interface" "task" {
+  subnet_id = aws_subnet.igw["a"].id
+}
+
+resource "aws_route_table" "isolated" {
+  vpc_id = aws_vpc.sandbox.id
+}
+
+resource "aws_security_group" "vpn" {
+  name   = "sandbox-vpn"
+  vpc_id = aws_vpc.sandbox.id
+}
+
+resource "aws_ecs_cluster" "sandbox" {
+  name = "sandbox-spot"
+}
+
+resource "aws_secretsmanager_secret" "auth_key" {
+  name = "sandbox-tailscale-auth-key"
+}
+
+resource "aws_ecr_repository" "tailscale" {
+  name = "tailscale"
+}
+
+output "task_mac" {
+  value = aws_network_interface.task.mac_address
+}
+
+output "task_address" {
+  value = aws_network_interface.task.private_ip
+}
+
+output "vpc_id" {
+  value = aws_vpc.sandbox.id
+}
+
+output "subnet_ids" {
+  value = [for s in aws_subnet.igw : s.id]
+}
+
+output "route_table_id" {
+  value = aws_route_table.isolated.id
+}
+
+output "security_group_id" {
+  value = aws_security_group.vpn.id
+}
+
+output "cluster_arn" {
+  value = aws_ecs_cluster.sandbox.arn
+}
+
+output "secret_arn" {
+  value = aws_secretsmanager_secret.auth_key.arn
+}
