@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkRoutes(c, given, r)
 	checkMetadata(c, given, r)
 	checkMode(c, r)
+	checkProbes(c, given, r)
 
 	if perPeer := given["ROUTER_MAX_FLOWS_PER_PEER"]; c.MaxFlows > 0 && c.MaxFlowsPerPeer > c.MaxFlows && !r.bad("ROUTER_MAX_FLOWS_PER_PEER") {
 		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is above %s, %d: write at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
@@ -122,6 +124,18 @@ func checkMetadata(c *Config, given map[string]setting, r *report) {
 		name, which = s.name, ""
 	}
 	r.problemf("ROUTER_ROUTES", name, fmt.Sprintf("%s%s cannot be looked up outside ECS (%s is not set): write CIDRs such as 10.0.0.0/16, or run on ECS", which, strings.Join(sources, ", "), metadataURI))
+}
+
+// checkProbes refuses targets that would fail for ever.
+func checkProbes(c *Config, given map[string]setting, r *report) {
+	for _, target := range c.Probes {
+		host, _, _ := net.SplitHostPort(target)
+		if a, err := netip.ParseAddr(host); err == nil {
+			if reason, denied := routes.Denied(a); denied {
+				r.problemf("ROUTER_PROBE", given["ROUTER_PROBE"].name, fmt.Sprintf("%q is never reached by flows (%s), so it says nothing of the VPC: write a target behind the router", target, reason))
+			}
+		}
+	}
 }
 
 func checkMode(c *Config, r *report) {

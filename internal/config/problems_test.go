@@ -202,6 +202,7 @@ func TestProblemsOfPairs(t *testing.T) {
 		{[]string{"ROUTER_MAX_FLOWS=5", "ROUTER_MAX_FLOWS_PER_PEER=6"}, `ROUTER_MAX_FLOWS_PER_PEER: "6" is above ROUTER_MAX_FLOWS, 5: write at most that`},
 		{[]string{"ROUTER_MAX_FLOWS=5", "ROUTER_MAX_FLOWS_PER_PEER=5"}, ""},
 		{[]string{"ROUTER_MAX_FLOWS_PER_PEER=6"}, ""},
+		{[]string{"ROUTER_PROBE=127.0.0.1:80,10.0.3.4:80"}, `ROUTER_PROBE: "127.0.0.1:80" is never reached by flows (loopback), so it says nothing of the VPC: write a target behind the router`},
 		{[]string{"ROUTER_ROUTES=100.64.0.0/16"}, "ROUTER_ROUTES: 100.64.0.0/16 is never advertised: Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all"},
 		{[]string{"ROUTER_ROUTES=100.64.0.0/16", "ROUTER_SITE_ID=7"}, ""},
 		{[]string{"ROUTER_ROUTES=169.254.0.0/16", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: fd7a:115c:a1e0:b1a:0:7:a9fe:0/112 is never advertised: 4via6 for 169.254.0.0/16: link-local, where ECS and EC2 serve credentials and metadata"},

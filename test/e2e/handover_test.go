@@ -242,6 +242,25 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestLostNetwork cuts the primary off from all but the VPC: only silence tells.
+func TestLostNetwork(t *testing.T) {
+	w, _, _ := twoRouters(t, time.Second, nil, sameKey)
+	l := w.startLoad(20, patience)
+	time.Sleep(time.Second)
+	w.routerHost.IP("link", "set", "eth0", "down")
+	w.awaitPrimary("next")
+	l.awaitCut(t, patience)
+	time.Sleep(time.Second)
+	l.stop()
+	_, slowest := l.cut()
+	t.Logf("connections: %v; flows learned of it %v after their last answer at most", &l.connections, slowest.Round(time.Millisecond))
+	// tailnettest's control server asks after 5 s of silence, waits 5 s for an answer,
+	// and then grants the grace.
+	if most := 15 * time.Second; l.connections.gap > most {
+		t.Errorf("no connection came about for %v, want at most %v", l.connections.gap, most)
+	}
+}
+
 // TestAloneAtTheEnd stops the only router: nobody to wait for.
 func TestAloneAtTheEnd(t *testing.T) {
 	w := newWorld(t, worldOptions{})
