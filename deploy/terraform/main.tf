@@ -168,10 +168,6 @@ resource "aws_ecs_task_definition" "tailscale" {
       condition     = var.stop_timeout >= var.drain_timeout + 10
       error_message = "ECS would kill the router while it drains: stop_timeout (${var.stop_timeout}) must be drain_timeout (${var.drain_timeout}) plus 10 or more."
     }
-    precondition {
-      condition     = length(local.name) <= 45
-      error_message = "The name ${local.name} is too long for the roles that are called after it: give a name of at most 45 characters."
-    }
   }
 }
 

@@ -156,8 +156,11 @@ locals {
 }
 
 output "autoapprovers_json" {
-  description = "What to add to the tailnet's policy file, so that it approves the routes by itself: the VPC's CIDRs as they are now, and the static ones. What peerings and prefix lists bring is not known here."
-  value       = jsonencode({ autoApprovers = { routes = { for cidr in local.approved_cidrs : cidr => local.tailnet_tags } } })
+  description = "What to merge into the tailnet's policy file: it approves the routes by itself (the VPC's CIDRs as they are now, and the static ones; what peerings and prefix lists bring is not known here), and lets routers hand flows over to each other."
+  value = jsonencode({
+    autoApprovers = { routes = { for cidr in local.approved_cidrs : cidr => local.tailnet_tags } }
+    grants        = [{ src = local.tailnet_tags, dst = local.tailnet_tags, ip = ["udp:9003"] }]
+  })
 }
 
 output "split_dns" {

@@ -46,6 +46,37 @@ resource "aws_ecr_repository" "tailscale" {
   name = "tailscale"
 }
 
+resource "aws_ec2_managed_prefix_list" "office" {
+  name           = "office"
+  address_family = "IPv4"
+  max_entries    = 5
+
+  entry {
+    cidr = "192.168.7.0/24"
+  }
+}
+
+resource "aws_service_discovery_private_dns_namespace" "internal" {
+  name = "internal.example.com"
+  vpc  = aws_vpc.sandbox.id
+}
+
+output "prefix_list_id" {
+  value = aws_ec2_managed_prefix_list.office.id
+}
+
+output "namespace_id" {
+  value = aws_service_discovery_private_dns_namespace.internal.id
+}
+
+output "subnet_a" {
+  value = aws_subnet.igw["a"].id
+}
+
+output "subnet_b" {
+  value = aws_subnet.igw["b"].id
+}
+
 output "task_mac" {
   value = aws_network_interface.task.mac_address
 }
@@ -56,10 +87,6 @@ output "task_address" {
 
 output "vpc_id" {
   value = aws_vpc.sandbox.id
-}
-
-output "subnet_ids" {
-  value = [for s in aws_subnet.igw : s.id]
 }
 
 output "route_table_id" {

@@ -1,0 +1,288 @@
+# Every precondition: one thing is wrong in each run, and the base plans.
+
+mock_provider "aws" {
+  mock_data "aws_vpc" {
+    defaults = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
+  }
+  mock_data "aws_region" {
+    defaults = { id = "eu-west-1", name = "eu-west-1" }
+  }
+  mock_data "aws_subnets" {
+    defaults = { ids = ["subnet-0a"] }
+  }
+}
+
+variables {
+  vpc_id             = "vpc-0123456789abcdef0"
+  subnet_ids         = ["subnet-0a", "subnet-0b"]
+  security_group_ids = ["sg-0a"]
+  cluster_arn        = "arn:aws:ecs:eu-west-1:123456789012:cluster/main"
+  auth_secret_arn    = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf"
+  image              = "registry.example.com/subnetrouter@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+}
+
+run "base" {
+  command = plan
+}
+
+run "memory_of_fargate" {
+  command = plan
+
+  variables {
+    memory = 16384
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "two_credentials" {
+  command = plan
+
+  variables {
+    tailscale_client_id = "k1CNTRL"
+    tailscale_audience  = "api.tailscale.com/k1CNTRL"
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "no_credential" {
+  command = plan
+
+  variables {
+    auth_secret_arn = null
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "client_without_audience" {
+  command = plan
+
+  variables {
+    auth_secret_arn     = null
+    tailscale_client_id = "k1CNTRL"
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "json_key_without_secret" {
+  command = plan
+
+  variables {
+    auth_secret_arn      = null
+    tailscale_client_id  = "k1CNTRL"
+    tailscale_audience   = "api.tailscale.com/k1CNTRL"
+    auth_secret_json_key = "router"
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "two_images" {
+  command = plan
+
+  variables {
+    tailscale_docker_repository = "tailscale"
+    tailscale_docker_tag        = "1"
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "no_image" {
+  command = plan
+
+  variables {
+    image = null
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "tag_without_repository" {
+  command = plan
+
+  variables {
+    tailscale_docker_tag = "1"
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "stop_before_the_drain_ends" {
+  command = plan
+
+  variables {
+    drain_timeout = 81
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "name_of_roles_too_long" {
+  command = plan
+
+  override_data {
+    target = data.aws_vpc.this
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "a-vpc-with-a-name-of-more-than-35-characters" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+  }
+
+  variables {
+    name = null
+  }
+
+  expect_failures = [aws_iam_role.ecs_task_execution_tailscale]
+}
+
+run "two_vpcs" {
+  command = plan
+
+  variables {
+    vpc = "sandbox"
+  }
+
+  expect_failures = [data.aws_vpc.this]
+}
+
+run "no_vpc" {
+  command = plan
+
+  variables {
+    vpc_id = null
+  }
+
+  expect_failures = [data.aws_vpc.this]
+}
+
+run "two_clusters" {
+  command = plan
+
+  variables {
+    target_ecs_cluster = "main"
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "no_cluster" {
+  command = plan
+
+  variables {
+    cluster_arn = null
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "two_kinds_of_subnets" {
+  command = plan
+
+  variables {
+    subnet_group = "private"
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "no_subnets" {
+  command = plan
+
+  variables {
+    subnet_ids = null
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "no_security_group" {
+  command = plan
+
+  variables {
+    security_group_ids = []
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "metrics_without_a_group" {
+  command = plan
+
+  variables {
+    metrics_ingress_security_group_ids = ["sg-0b"]
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "two_tasks_with_one_state" {
+  command = plan
+
+  variables {
+    state         = "efs"
+    desired_count = 2
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "percents_that_leave_no_room" {
+  command = plan
+
+  variables {
+    deployment_maximum_percent = 100
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "rollback_without_an_alarm" {
+  command = plan
+
+  variables {
+    alarm_rollback = true
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "file_system_without_an_id" {
+  command = plan
+
+  variables {
+    state = "existing-efs"
+  }
+
+  expect_failures = [aws_efs_access_point.state]
+}
+
+run "id_without_the_state" {
+  command = plan
+
+  variables {
+    state              = "efs"
+    efs_file_system_id = "fs-0123abcd"
+  }
+
+  expect_failures = [aws_efs_access_point.state]
+}
+
+run "empty_subnet_group" {
+  command = plan
+
+  override_data {
+    target = data.aws_subnets.group
+    values = { ids = [] }
+  }
+
+  variables {
+    subnet_ids   = null
+    subnet_group = "private"
+  }
+
+  expect_failures = [data.aws_subnets.group]
+}

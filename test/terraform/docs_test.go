@@ -1,0 +1,72 @@
+package terraform
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the README's tables")
+
+// TestREADME: its tables are what variables.tf and outputs.tf say.
+func TestREADME(t *testing.T) {
+	const file, begin, end = "../../deploy/terraform/README.md", "<!-- BEGIN_TF_DOCS -->\n", "<!-- END_TF_DOCS -->"
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(b), begin)
+	_, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s lacks the marks of its tables", file)
+	}
+	want := head + begin + tables(t) + end + tail
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if string(b) != want {
+		t.Error("the tables of deploy/terraform/README.md are old: go test ./test/terraform -run TestREADME -update")
+	}
+}
+
+func tables(t *testing.T) string {
+	t.Helper()
+	var out strings.Builder
+	out.WriteString("## Inputs\n\n| name | type | default | meaning |\n| --- | --- | --- | --- |\n")
+	for _, v := range blocks(t, "variable") {
+		typ, def := argument(v.body, "type"), argument(v.body, "default")
+		if def == "" {
+			def = "required"
+		} else {
+			def = "`" + def + "`"
+		}
+		fmt.Fprintf(&out, "| `%s` | `%s` | %s | %s |\n", v.name, typ, def, describe(t, v))
+	}
+	out.WriteString("\n## Outputs\n\n| name | meaning |\n| --- | --- |\n")
+	for _, o := range blocks(t, "output") {
+		fmt.Fprintf(&out, "| `%s` | %s |\n", o.name, describe(t, o))
+	}
+	return out.String()
+}
+
+// describe is a block's description. All have one, in full sentences.
+func describe(t *testing.T, b block) string {
+	t.Helper()
+	text := argument(b.body, "description")
+	text = strings.ReplaceAll(strings.Trim(text, `"`), `\"`, `"`)
+	if !strings.HasSuffix(text, ".") {
+		t.Errorf("%s: the description %q is no sentence", b.name, text)
+	}
+	return strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(text)
+}
+
+// argument is the text of an argument of a block, on one line.
+func argument(body, name string) string {
+	m := regexp.MustCompile(`(?ms)^  ` + name + ` +=(.*?)$(?:\n  (?:  .*?|[}\])]+)$)*`).FindString(body)
+	_, value, _ := strings.Cut(m, "=")
+	return strings.Join(strings.Fields(value), " ")
+}

@@ -1,0 +1,194 @@
+package terraform
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"subnetrouter/internal/awstest"
+)
+
+// called is what testdata/calls tells of one configuration.
+type called struct {
+	Environment  map[string]string
+	AutoApprover string `json:"autoapprovers_json"`
+	Nameservers  []netip.Addr
+}
+
+// TestDrift holds what the module writes to what the binary reads: the
+// environment of several configurations must be one that the real `router plan`
+// understands, the policy of the task role what it asks for, and the hints for
+// the tailnet what it advertises.
+func TestDrift(t *testing.T) {
+	a := newAccount(t)
+	a.copy("calls", "testdata/calls")
+	a.write("calls/provider.tf", provider)
+	locals := "locals {\n  image = \"registry.example.com/subnetrouter:1\"\n"
+	for k, v := range a.world {
+		locals += fmt.Sprintf("  %s = %q\n", k, v)
+	}
+	a.write("calls/locals.tf", locals+"}\n")
+	a.init("calls")
+	p := a.plan("calls")
+	var calls map[string]called
+	if err := json.Unmarshal(p.PlannedValues.Outputs["calls"].Value, &calls); err != nil {
+		t.Fatal(err)
+	}
+	if len(calls) < 6 {
+		t.Fatalf("the plan knows %d configurations", len(calls))
+	}
+	metadata := a.metadata()
+	for _, name := range slices.Sorted(maps.Keys(calls)) {
+		c := calls[name]
+		t.Run(name, func(t *testing.T) {
+			t.Run("plan", func(t *testing.T) { a.holdPlan(t, c, metadata) })
+			t.Run("iam", func(t *testing.T) {
+				var kms []string
+				if name == "json_key" {
+					kms = []string{"--kms-key=arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+				}
+				want := runRouter(t, c.Environment, map[string]string{"AWS_REGION": "eu-west-1"}, append([]string{"plan", "--iam"}, kms...)...)
+				got := p.value(t, "module."+name+".aws_iam_role_policy.router", "policy")
+				if got, want := statements(t, []byte(got)), statements(t, want); !reflect.DeepEqual(got, want) {
+					t.Errorf("the task role's policy is\n%v\nand the binary wants\n%v", got, want)
+				}
+			})
+		})
+	}
+}
+
+// metadata is that of a task in the account's VPC.
+func (a account) metadata() *awstest.Metadata {
+	a.t.Helper()
+	m, err := awstest.NewMetadata("", awstest.Task{
+		Family: "sandbox-tailscale", Service: "tailscale", CPU: 0.25, MemoryMiB: 512,
+		MAC: a.world["task_mac"], IPv4: []netip.Addr{netip.MustParseAddr(a.world["task_address"])}, IPv4Subnet: netip.MustParsePrefix("10.0.1.0/24"),
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// holdPlan runs `router plan` as a task of that environment would.
+func (a account) holdPlan(t *testing.T, c called, metadata *awstest.Metadata) {
+	t.Helper()
+	env := a.Env(awstest.World{})
+	maps.Copy(env, metadata.Env())
+	out := runRouter(t, c.Environment, env, "plan", "--json")
+	var plan struct {
+		Credential string
+		Advertise  []netip.Prefix
+		DNS        *struct{}
+	}
+	if err := json.Unmarshal(out, &plan); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if id := c.Environment["TS_CLIENT_ID"]; id != "" && !strings.Contains(plan.Credential, id) ||
+		id == "" && !strings.Contains(plan.Credential, "sandbox-tailscale-auth-key") {
+		t.Errorf("the credential is %q", plan.Credential)
+	}
+	if len(plan.Advertise) == 0 {
+		t.Fatalf("nothing is advertised: %s", out)
+	}
+	var hint struct {
+		AutoApprovers struct{ Routes map[netip.Prefix][]string }
+		Grants        []struct{ Src, Dst, IP []string }
+	}
+	if err := json.Unmarshal([]byte(c.AutoApprover), &hint); err != nil {
+		t.Fatal(err)
+	}
+	// Of a prefix list the module knows only the name, and the test, the entry.
+	hint.AutoApprovers.Routes[netip.MustParsePrefix("192.168.7.0/24")] = nil
+	for _, advertised := range plan.Advertise {
+		if !covered(advertised, hint.AutoApprovers.Routes) {
+			t.Errorf("%v is advertised, and not approved by %s", advertised, c.AutoApprover)
+		}
+	}
+	tags := strings.Split(c.Environment["ROUTER_TAGS"], ",")
+	if g := hint.Grants; len(g) != 1 || !slices.Equal(g[0].Src, tags) || !slices.Equal(g[0].Dst, tags) || !slices.Equal(g[0].IP, []string{"udp:9003"}) {
+		t.Errorf("the grants among routers are %v", g)
+	}
+	for _, n := range c.Nameservers {
+		if plan.DNS != nil && !bytes.Contains(out, []byte(n.String())) {
+			t.Errorf("split_dns says %v, and router plan %s", n, out)
+		}
+	}
+}
+
+// covered says whether a policy file with these approvers approves p.
+func covered(p netip.Prefix, approvers map[netip.Prefix][]string) bool {
+	for a := range approvers {
+		if a.Bits() <= p.Bits() && a.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+// runRouter runs the binary with the environment of a task definition, and what
+// ECS adds.
+func runRouter(t *testing.T, task, ecs map[string]string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Getenv(routerVar), args...)
+	cmd.Env = []string{"TS_NO_LOGS_NO_SUPPORT=true"}
+	for _, env := range []map[string]string{task, ecs} {
+		for k, v := range env {
+			cmd.Env = append(cmd.Env, k+"="+v)
+		}
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("router %v with %v: %v\n%s", args, task, err, &stderr)
+	}
+	return out
+}
+
+// statements reads a policy's by their Sid.
+func statements(t *testing.T, policy []byte) map[string]any {
+	t.Helper()
+	var p struct{ Statement []map[string]any }
+	if err := json.Unmarshal(policy, &p); err != nil {
+		t.Fatalf("%v in %s", err, policy)
+	}
+	all := map[string]any{}
+	for _, s := range p.Statement {
+		all[s["Sid"].(string)] = s
+	}
+	return all
+}
+
+// value is a planned attribute.
+func (p plan) value(t *testing.T, address, attribute string) string {
+	t.Helper()
+	var find func(m module) (string, bool)
+	find = func(m module) (string, bool) {
+		for _, r := range m.Resources {
+			if s, ok := r.Values[attribute].(string); ok && r.Address == address {
+				return s, true
+			}
+		}
+		for _, child := range m.ChildModules {
+			if s, ok := find(child); ok {
+				return s, true
+			}
+		}
+		return "", false
+	}
+	s, ok := find(p.PlannedValues.RootModule)
+	if !ok {
+		t.Fatalf("the plan does not know %s of %s", attribute, address)
+	}
+	return s
+}

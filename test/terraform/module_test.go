@@ -1,0 +1,121 @@
+package terraform
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestFormat: `terraform fmt` has nothing to say.
+func TestFormat(t *testing.T) {
+	w := newWorkspace(t, nil)
+	w.copy("testdata", "testdata")
+	for _, dir := range []string{"module", "testdata"} {
+		if out, err := w.try(dir, "fmt", "-check", "-recursive", "-diff"); err != nil {
+			t.Errorf("terraform fmt in %s: %v\n%s", dir, err, out)
+		}
+	}
+}
+
+// TestValidate: the module and each example, as they are.
+func TestValidate(t *testing.T) {
+	w := newWorkspace(t, map[string]string{"AWS_REGION": "eu-west-1"})
+	examples, err := filepath.Glob("../../deploy/terraform/examples/*")
+	if err != nil || len(examples) < 6 {
+		t.Fatalf("there are %d examples (%v)", len(examples), err)
+	}
+	dirs := []string{"module"}
+	for _, e := range examples {
+		dirs = append(dirs, "module/examples/"+filepath.Base(e))
+	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			w := w
+			w.t = t
+			w.init(dir)
+			w.run(dir, "validate")
+		})
+	}
+}
+
+// TestMocked runs deploy/terraform/tests.
+func TestMocked(t *testing.T) {
+	w := newWorkspace(t, map[string]string{"AWS_REGION": "eu-west-1"})
+	w.init("module")
+	out := w.run("module", "test")
+	if !regexp.MustCompile(`Success! [1-9]\d+ passed, 0 failed\.`).MatchString(out) {
+		t.Errorf("terraform test:\n%s", out)
+	}
+}
+
+// TestEveryConditionIsTested: terraform test cannot tell which conditions no run
+// breaks, so they are counted.
+func TestEveryConditionIsTested(t *testing.T) {
+	tests := readAll(t, "tests/*.tftest.hcl")
+	expected := func(name string) int {
+		return len(regexp.MustCompile(`(?m)(^    |\[)`+regexp.QuoteMeta(name)+`[,\]]`).FindAllString(tests, -1))
+	}
+	for _, v := range blocks(t, "variable") {
+		if want, got := strings.Count(v.body, "\n  validation {"), expected("var."+v.name); got < want {
+			t.Errorf("variable %s has %d validations, and %d runs break one", v.name, want, got)
+		}
+	}
+	conditions := regexp.MustCompile(`\n    (pre|post)condition \{`)
+	seen := 0
+	for _, kind := range []string{"resource", "data"} {
+		for _, r := range blocks(t, kind) {
+			name := r.name
+			if kind == "data" {
+				name = "data." + name
+			}
+			want := len(conditions.FindAllString(r.body, -1))
+			seen += want
+			if got := expected(name); got < want {
+				t.Errorf("%s has %d conditions, and %d runs break one", name, want, got)
+			}
+		}
+	}
+	if want := len(conditions.FindAllString(readAll(t, "*.tf"), -1)); seen != want || want < 15 {
+		t.Errorf("there are %d conditions, and %d were looked at", want, seen)
+	}
+}
+
+// block is a block of the module at the outermost level.
+type block struct{ name, body string }
+
+// blocks reads the module's blocks of a kind, in order. It relies on fmt's layout.
+func blocks(t *testing.T, kind string) (all []block) {
+	t.Helper()
+	header := regexp.MustCompile(`(?ms)^` + kind + ` "([^"\n]+)"(?: "([^"\n]+)")? \{$(.*?)^\}$`)
+	for _, m := range header.FindAllStringSubmatch(readAll(t, "*.tf"), -1) {
+		name := m[1]
+		if m[2] != "" {
+			name += "." + m[2]
+		}
+		all = append(all, block{name, m[3]})
+	}
+	if len(all) == 0 {
+		t.Fatalf("the module has no %s", kind)
+	}
+	return all
+}
+
+func readAll(t *testing.T, pattern string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("../../deploy/terraform", pattern))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no %s (%v)", pattern, err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+		all.WriteString("\n")
+	}
+	return all.String()
+}
