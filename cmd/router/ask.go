@@ -24,7 +24,10 @@ func ask(ctx context.Context, in invocation, path string) (code int, body []byte
 	if err != nil {
 		return 0, nil, err
 	}
-	url := config.LocalURL(listen, path)
+	return get(ctx, config.LocalURL(listen, path))
+}
+
+func get(ctx context.Context, url string) (code int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

@@ -89,7 +89,7 @@ func (c *credentials) keep(ctx context.Context, every time.Duration) error {
 // register adds what is known of the credential to the metrics.
 func (c *credentials) register(reg prometheus.Registerer) {
 	known := func(name, help string, at func(bootstrap.Known) time.Time) prometheus.Collector {
-		return gauge(name, help, func() float64 { return unix(at(c.boot.CredentialKnown())) })
+		return gauge(name, help, func() float64 { return timestamp(at(c.boot.CredentialKnown())) })
 	}
 	reg.MustRegister(
 		known("router_credential_fetch_timestamp_seconds", "When the credential was last read with success; 0 is never.", func(k bootstrap.Known) time.Time { return k.Read }),
@@ -99,8 +99,8 @@ func (c *credentials) register(reg prometheus.Registerer) {
 	)
 }
 
-// unix is t as a metric has it; zero is 0.
-func unix(t time.Time) float64 {
+// timestamp is t as a metric has it; zero is 0.
+func timestamp(t time.Time) float64 {
 	if t.IsZero() {
 		return 0
 	}

@@ -29,6 +29,29 @@ func (r *router) describePeers() ops.Peers {
 	return out
 }
 
+// otherRoutes is how many routes of other nodes /status lists.
+const otherRoutes = 1000
+
+func (r *router) describeOthers() []ops.OtherRoute {
+	node := r.node.Load()
+	if node == nil {
+		return nil
+	}
+	var out []ops.OtherRoute
+	for _, o := range node.Offers(otherRoutes) {
+		out = append(out, ops.OtherRoute{Node: o.Node, Prefix: o.Prefix.String()})
+	}
+	return out
+}
+
+// relays is what /derpmap shows.
+func (r *router) relays() []byte {
+	if node := r.node.Load(); node != nil {
+		return node.Relays()
+	}
+	return nil
+}
+
 func describeEvents(events []journal.Event) []ops.Event {
 	out := make([]ops.Event, 0, len(events))
 	for _, e := range events {

@@ -39,7 +39,7 @@ var commands = map[string]struct {
 }{
 	"run":         {runRouter, "run the router (the default)"},
 	"plan":        {plan, "dry run: where am I, which routes and why; joins nothing [--json, or --iam: the task role's policy]"},
-	"doctor":      {doctor, "check everything the router needs"},
+	"doctor":      {examine, "check all that the router needs, running or not, and say what to change [--json]"},
 	"status":      {status, "ask the running router for its state [--json]"},
 	"healthcheck": {healthcheck, "exit 0 if the running router is live [--ready: ready; --started: live, and ready once]"},
 	"version":     {version, "print version, commit and Tailscale version"},

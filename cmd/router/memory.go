@@ -29,18 +29,7 @@ func limitMemory(taskMiB int, log *slog.Logger) bool {
 		taskMemory.Store(debug.SetMemoryLimit(-1))
 		return false
 	}
-	limit := int64(taskMiB) << 20
-	for _, path := range cgroupLimits {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		// "max" in version 2, and a number beyond any machine in version 1, are none.
-		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-		if err == nil && n < 1<<50 && (limit == 0 || n < limit) {
-			limit = n
-		}
-	}
+	limit, _ := memoryLimit(taskMiB)
 	if limit == 0 {
 		return false
 	}
@@ -51,4 +40,23 @@ func limitMemory(taskMiB int, log *slog.Logger) bool {
 	}
 	log.Info("memory limit set", "task_mib", limit>>20, "go_mib", soft>>20)
 	return true
+}
+
+// memoryLimit is what the task has in bytes, and who says so; 0 where nobody does.
+func memoryLimit(taskMiB int) (limit int64, source string) {
+	if taskMiB > 0 {
+		limit, source = int64(taskMiB)<<20, "task metadata"
+	}
+	for _, path := range cgroupLimits {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		// "max" in version 2, and a number beyond any machine in version 1, are none.
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		if err == nil && n < 1<<50 && (limit == 0 || n < limit) {
+			limit, source = n, "the control group"
+		}
+	}
+	return limit, source
 }

@@ -60,13 +60,13 @@ func (r *router) registerMetrics() {
 		gauge("router_node_key_expiry_timestamp_seconds", "When the node key ends; 0 is never, or that there is none yet.", func() float64 {
 			if node := r.node.Load(); node != nil {
 				s, _ := node.Status()
-				return unix(s.KeyExpiry)
+				return timestamp(s.KeyExpiry)
 			}
 			return 0
 		}),
 		gauge("router_routes_lookup_timestamp_seconds", "When the routes were last looked up with success; 0 is never.", func() float64 {
 			_, _, found, _ := r.bootstrap.known()
-			return unix(found)
+			return timestamp(found)
 		}),
 	)
 }

@@ -149,9 +149,3 @@ func (p planned) print(w io.Writer) {
 		fmt.Fprintf(w, "  As Terraform:\n\n%s", p.DNS.Terraform)
 	}
 }
-
-// doctor is `router doctor`.
-func doctor(_ context.Context, in invocation) int {
-	fmt.Fprintln(in.err, "router: doctor is not yet supported; `router plan` shows what a start would find, `router status` what the running router lacks")
-	return exitConfig
-}

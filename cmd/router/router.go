@@ -215,6 +215,7 @@ func (r *router) opsConfig() ops.Config {
 		Live:     r.live,
 		NotReady: r.notReady,
 		Warnings: r.warnings,
+		Relays:   r.relays,
 		Status:   r.status,
 		Private:  !r.cfg.StatusPage,
 		Logger:   r.log,

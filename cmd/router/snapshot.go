@@ -46,6 +46,7 @@ func (r *router) status() ops.Status {
 	out.Peers = r.describePeers()
 	out.Events = describeEvents(r.journal.Events())
 	out.Limits = r.describeLimits(out.Flows)
+	out.OtherRoutes = r.describeOthers()
 	return out
 }
 

@@ -34,6 +34,11 @@ type Options struct {
 	// six times as long: by default the SDK tries three times and pauses for
 	// up to 2 s and 4 s in between.
 	TryTimeout time.Duration
+	// Tries is how often a call is tried at most; 0 leaves that to the SDK's
+	// environment, three times by default.
+	Tries int
+	// Date hears of the Date header of every answer, while it is fresh. Nil drops it.
+	Date func(time.Time)
 	// Called hears of every call once it is over: the action as IAM spells it,
 	// and nil or an [*Error]. Each page of a long answer is a call, the SDK's
 	// further tries are not. Nil drops it.
@@ -67,6 +72,12 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	)
 	if err != nil {
 		return nil, fmt.Errorf("reading the AWS environment: %w", err)
+	}
+	if o.Tries > 0 {
+		cfg.RetryMaxAttempts = o.Tries
+	}
+	if o.Date != nil {
+		cfg.APIOptions = append(cfg.APIOptions, dates(o.Date))
 	}
 	if o.Transport != nil { // not before: the SDK wants to add AWS_CA_BUNDLE to a client of its own
 		cfg.HTTPClient = &http.Client{Transport: o.Transport, Timeout: o.TryTimeout}

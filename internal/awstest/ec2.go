@@ -100,6 +100,10 @@ func (s *Server) serveEC2(w http.ResponseWriter, r *http.Request, name string) {
 	default:
 		code, message = "InvalidAction", fmt.Sprintf("The action %s is not valid for this web service.", name)
 	}
+	if code == "" && r.Form.Get("DryRun") == "true" {
+		ec2Error(w, http.StatusPreconditionFailed, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
+		return
+	}
 	if code != "" {
 		ec2Error(w, http.StatusBadRequest, code, message)
 		return

@@ -61,6 +61,12 @@ type Config struct {
 	// APICalled hears of every call of Tailscale's API: see [tsapi.Config].
 	APICalled func(call string, err error)
 
+	// TryTimeout and Tries bound AWS calls, and Date hears what time AWS has: see
+	// [awsapi.Options].
+	TryTimeout time.Duration
+	Tries      int
+	Date       func(time.Time)
+
 	// Transport carries AWS calls, task metadata and calls of Tailscale's API;
 	// nil is the network.
 	Transport http.RoundTripper
@@ -154,6 +160,7 @@ func (b *Bootstrap) client(ctx context.Context) (*awsapi.Client, error) {
 		}
 		client, err := awsapi.New(ctx, awsapi.Options{
 			Region: region, Logger: b.log, Called: b.config.Called, Transport: b.config.Transport,
+			TryTimeout: b.config.TryTimeout, Tries: b.config.Tries, Date: b.config.Date,
 		})
 		if err != nil && placeErr != nil {
 			return nil, placeErr // it would have named the region

@@ -87,6 +87,18 @@ func newPinger(ctx context.Context, log *slog.Logger) *pinger {
 	return p
 }
 
+// CanPing reports whether this process gets the sockets for ping; a nil error is yes.
+func CanPing() (v4, v6 error) {
+	try := func(f echoFamily) error {
+		s, err := openEcho(f)
+		if err == nil {
+			s.conn.Close()
+		}
+		return err
+	}
+	return try(echo4), try(echo6)
+}
+
 func (p *pinger) send(target netip.Addr, data []byte, reply func([]byte)) error {
 	s := p.v4
 	if target.Is6() {

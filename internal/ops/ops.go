@@ -53,6 +53,9 @@ type Config struct {
 	// Warnings gives what will be a reason one day, unless somebody does
 	// something. It may be nil.
 	Warnings func() []Reason
+	// Relays is what /derpmap shows, in JSON: the relays that control told of;
+	// nil before it did. The func may be nil.
+	Relays func() []byte
 	// Status is what /status shows.
 	Status func() Status
 	// Private leaves the page out, and answers /status to this host only.
@@ -120,6 +123,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /healthz/started", s.started)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /derpmap", s.derpMap)
 	mux.HandleFunc("GET /{$}", s.page)
 	return mux
 }
@@ -159,6 +163,21 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		out.Warnings = s.cfg.Warnings()
 	}
 	writeJSON(w, code, out)
+}
+
+// derpMap is for `router doctor` beside this router.
+func (s *Server) derpMap(w http.ResponseWriter, _ *http.Request) {
+	var relays []byte
+	if s.cfg.Relays != nil {
+		relays = s.cfg.Relays()
+	}
+	if relays == nil {
+		http.Error(w, "control has told of no relays yet", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Write(relays)
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {

@@ -31,6 +31,14 @@ type Status struct {
 	// Events are the last transitions, the newest first.
 	Events []Event `json:"events"`
 	Limits Limits  `json:"limits"`
+	// OtherRoutes are what other nodes of the tailnet serve.
+	OtherRoutes []OtherRoute `json:"other_routes,omitempty"`
+}
+
+// OtherRoute is a route that another node serves.
+type OtherRoute struct {
+	Node   string `json:"node"`
+	Prefix string `json:"prefix"`
 }
 
 // Peers are the members of the tailnet that may use this router.

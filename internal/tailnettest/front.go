@@ -32,6 +32,10 @@ func (t *Tailnet) outer() http.Handler {
 	mux.HandleFunc("GET /generate_204", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	})
+	// As Tailscale's, and no other, tells its relays to anybody.
+	mux.HandleFunc("GET /derpmap/default", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, t.relay.derpMap())
+	})
 	mux.HandleFunc("GET /auth/", t.serveAuth)
 	mux.Handle("/test/", t.adminHandler())
 	mux.Handle("/api/v2/", t.APIHandler())

@@ -1,0 +1,120 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/bootstrap"
+)
+
+const getSecret = "secretsmanager:GetSecretValue"
+
+// actions are what the configuration needs. Whether metadata gives the VPC is
+// known only later; the one action too many is told apart then.
+func (e *exam) actions() []string {
+	var rest []string
+	for _, action := range bootstrap.Actions(e.Bootstrap, false) {
+		if strings.HasPrefix(action, "ec2:") {
+			rest = append(rest, action)
+		}
+	}
+	return rest
+}
+
+func (e *exam) awsChecks() []Check {
+	if len(bootstrap.Actions(e.Bootstrap, false)) == 0 {
+		return []Check{{"AWS", "credentials", func(context.Context) Result {
+			return skip("the configuration asks nothing of AWS")
+		}}}
+	}
+	checks := []Check{{"AWS", "credentials", e.awsCredentials}}
+	for _, action := range e.actions() {
+		checks = append(checks, Check{"AWS", action, func(ctx context.Context) Result { return e.permitted(ctx, action) }})
+	}
+	return checks
+}
+
+const awsReach = "the task's subnet needs a way to AWS (NAT gateway, public address or interface endpoint), and its security groups must let TCP 443 out"
+
+func (e *exam) awsCredentials(ctx context.Context) Result {
+	boot, err := e.boot.get(ctx)
+	if err != nil {
+		return failed(err, awsReach)
+	}
+	signer, region, err := boot.Signer(ctx)
+	if err != nil {
+		return failed(err, "give the task a task role (taskRoleArn)")
+	}
+	value := fmt.Sprintf("from %s, region %s", sourceName(signer.Source), region)
+	if signer.Account != "" {
+		value += ", account " + signer.Account
+	}
+	if !signer.Expires.IsZero() {
+		value += ", renewed before " + signer.Expires.UTC().Format(time.RFC3339)
+	}
+	return pass(value)
+}
+
+// sourceName says what the SDK's word stands for.
+func sourceName(s string) string {
+	switch s {
+	case "CredentialsEndpointProvider":
+		return "the task role"
+	case "EnvConfigCredentials":
+		return "the environment (AWS_ACCESS_KEY_ID)"
+	case "EC2RoleProvider":
+		return "the EC2 instance's role, not the task's"
+	}
+	return s
+}
+
+func (e *exam) permitted(ctx context.Context, action string) Result {
+	place, placeErr := e.place.get(ctx)
+	vpcKnown := placeErr == nil && place.VPCID != ""
+	if vpcKnown && !contains(bootstrap.Actions(e.Bootstrap, true), action) {
+		return skip("not needed: task metadata gives the VPC")
+	}
+	boot, err := e.boot.get(ctx)
+	if err != nil {
+		return failed(err, awsReach)
+	}
+	start := time.Now()
+	err = boot.Permitted(ctx, action)
+	switch {
+	case errors.Is(err, awsapi.ErrNoDryRun):
+		return skip("asked only for prefix lists that route tables name; routes/found has done so if there are any")
+	case err != nil:
+		return failed(err, awsReach)
+	}
+	return pass(fmt.Sprintf("allowed (dry run, %v)", time.Since(start).Round(time.Millisecond)))
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// heardAWS compares the clocks while the answer is fresh.
+func (e *exam) heardAWS(date time.Time) {
+	skew := date.Sub(e.Now())
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.skew = &skew
+}
+
+func (e *exam) awsSkew() (time.Duration, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.skew == nil {
+		return 0, false
+	}
+	return *e.skew, true
+}

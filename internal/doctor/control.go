@@ -1,0 +1,173 @@
+package doctor
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/tailnet"
+)
+
+func (e *exam) controlURL() string {
+	if e.Config.ControlURL == "" {
+		return tailnet.DefaultControl
+	}
+	return e.Config.ControlURL
+}
+
+func (e *exam) resolveControl(ctx context.Context) (resolution, error) {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	u, err := url.Parse(e.controlURL())
+	if err != nil {
+		return resolution{}, err
+	}
+	r := resolution{host: u.Hostname()}
+	if a, err := netip.ParseAddr(r.host); err == nil {
+		r.addrs = []netip.Addr{a}
+		return r, nil
+	}
+	start := time.Now()
+	r.addrs, err = net.DefaultResolver.LookupNetIP(ctx, "ip", r.host)
+	r.took = time.Since(start)
+	return r, err
+}
+
+func (e *exam) controlName(ctx context.Context) Result {
+	r, err := e.resolved.get(ctx)
+	if err != nil {
+		return fail(netCause(err), "the VPC needs DNS (enableDnsSupport), or its DHCP options a resolver that knows public names; else correct ROUTER_CONTROL_URL")
+	}
+	if r.took == 0 {
+		return skip(r.host + " is an address")
+	}
+	var all []string
+	for _, a := range r.addrs {
+		all = append(all, a.Unmap().String())
+	}
+	return pass(fmt.Sprintf("%s is %s (%v)", r.host, strings.Join(all, ", "), r.took.Round(time.Millisecond)))
+}
+
+// controlAnswer is what came back from where every login begins.
+type controlAnswer struct {
+	status string
+	code   int
+	took   time.Duration
+	skew   time.Duration // of control's clock ahead of ours
+	dated  bool
+	proxy  string
+}
+
+func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 6*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, tailnet.ControlProbe(e.Config.ControlURL), nil)
+	if err != nil {
+		return a, err
+	}
+	if proxy, err := http.ProxyFromEnvironment(req); err == nil && proxy != nil {
+		a.proxy = proxy.Host
+	}
+	start := time.Now()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return a, err
+	}
+	a.took = time.Since(start)
+	resp.Body.Close()
+	a.status, a.code = resp.Status, resp.StatusCode
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		a.skew, a.dated = date.Sub(e.Now()), true
+	}
+	return a, nil
+}
+
+func (e *exam) controlReach(ctx context.Context) Result {
+	const out = "let TCP 443 out to the control server (security group, network ACL, route to a NAT or internet gateway)"
+	a, err := e.answer.get(ctx)
+	if err != nil {
+		fix := out
+		var unknown x509.UnknownAuthorityError
+		var hostname x509.HostnameError
+		var invalid x509.CertificateInvalidError
+		switch {
+		case errors.As(err, &unknown), errors.As(err, &hostname):
+			fix = "something on the way opens TLS with a certificate of its own: exempt the control server from it"
+		case errors.As(err, &invalid):
+			fix = "the certificate is not valid by this clock: see the clock's line"
+		}
+		return fail(e.controlURL()+": "+netCause(err), fix)
+	}
+	value := fmt.Sprintf("%s answered in %v", e.controlURL(), a.took.Round(time.Millisecond))
+	if a.proxy != "" {
+		value += " through the proxy " + a.proxy
+	}
+	if a.code != http.StatusOK {
+		return fail(fmt.Sprintf("%s answered HTTP %s instead of its key", e.controlURL(), a.status),
+			"correct ROUTER_CONTROL_URL: that is not a control server, or a proxy answers for it")
+	}
+	return pass(value)
+}
+
+// How far the clock may be off. AWS refuses signatures that are 5 min off; TLS
+// and node keys have their own limits.
+const (
+	skewNoticed = 30 * time.Second
+	skewRefused = 4 * time.Minute
+)
+
+func (e *exam) clock(ctx context.Context) Result {
+	skew, from := time.Duration(0), ""
+	if a, err := e.answer.get(ctx); err == nil && a.dated {
+		skew, from = a.skew, "the control server"
+	} else {
+		e.routes.get(ctx) // and with it, an answer of AWS
+		aws, heard := e.awsSkew()
+		if !heard {
+			return skip("nobody told the time: neither control nor AWS answered")
+		}
+		skew, from = aws, "AWS"
+	}
+	value := fmt.Sprintf("within %v of %s", skewNoticed, from)
+	const fix = "set the host's clock (on EC2 chrony with 169.254.169.123; Fargate does so by itself): AWS refuses signatures, and TLS certificates, from 5 min off"
+	switch off := skew.Abs(); {
+	case off >= skewRefused:
+		return fail(offBy(skew)+" "+from, fix)
+	case off >= skewNoticed:
+		return warn(offBy(skew)+" "+from, fix)
+	}
+	return pass(value)
+}
+
+func offBy(skew time.Duration) string {
+	if skew > 0 {
+		return skew.Round(time.Second).String() + " behind"
+	}
+	return (-skew).Round(time.Second).String() + " ahead of"
+}
+
+// netCause strips what repeats the address, which the line has anyway.
+func netCause(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		if op.Timeout() {
+			return "no answer in time"
+		}
+		if op.Addr != nil {
+			return fmt.Sprintf("%s: %v", op.Addr, op.Err)
+		}
+	}
+	return err.Error()
+}

@@ -1,0 +1,185 @@
+// Package doctor examines all that a router needs: one pass over its place, AWS,
+// the credential, the control server, the relays, the host and the routes, each
+// finding with the value measured and what to change. It joins nothing, changes
+// nothing, and is done in a bounded time even if nothing answers.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/secret"
+)
+
+// State is the outcome of one check.
+type State string
+
+// The states. Only Fail makes the whole fail.
+const (
+	Pass State = "pass"
+	Warn State = "warn" // it works, but not as well as it could
+	Fail State = "fail" // the router cannot work so
+	Skip State = "skip" // not examined, and why
+)
+
+// Result is what one check found.
+type Result struct {
+	Group string `json:"group"`
+	Name  string `json:"name"`
+	State State  `json:"state"`
+	// Value is what was measured, never a secret.
+	Value string `json:"value"`
+	// Fix is what to change; "" where there is nothing to change.
+	Fix string `json:"fix,omitempty"`
+	// Seconds is how long the check took.
+	Seconds float64 `json:"seconds"`
+}
+
+// Check is one question.
+type Check struct {
+	Group, Name string
+	// Run answers it; what it returns is completed with Group and Name. It
+	// should end when ctx does.
+	Run func(ctx context.Context) Result
+}
+
+// Report is one examination.
+type Report struct {
+	OK      bool              `json:"ok"` // nothing failed
+	Count   map[State]int     `json:"count"`
+	Results []Result          `json:"checks"`
+	Version map[string]string `json:"version,omitempty"`
+}
+
+// patience bounds one check. A fact that several need has less, so that they
+// can still say what they make of its absence.
+const (
+	patience     = 14 * time.Second
+	factPatience = 9 * time.Second
+)
+
+// Run runs all checks at once. Their order is kept.
+func Run(ctx context.Context, checks []Check) Report {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	report := Report{OK: true, Count: map[State]int{Pass: 0, Warn: 0, Fail: 0, Skip: 0}}
+	report.Results = make([]Result, len(checks))
+	var wg sync.WaitGroup
+	for i, c := range checks {
+		wg.Go(func() { report.Results[i] = c.run(ctx) })
+	}
+	wg.Wait()
+	for _, r := range report.Results {
+		report.Count[r.State]++
+		report.OK = report.OK && r.State != Fail
+	}
+	return report
+}
+
+// run waits no longer than ctx lasts, even for a check that does.
+func (c Check) run(ctx context.Context) Result {
+	start := time.Now()
+	done := make(chan Result, 1)
+	go func() { done <- c.Run(ctx) }()
+	var r Result
+	select {
+	case r = <-done:
+	case <-ctx.Done():
+		select { // the check may have ended for the same reason, with better words
+		case r = <-done:
+		case <-time.After(500 * time.Millisecond):
+			r = fail("no outcome within "+patience.String(), "look at the other lines first: one of them is likely the cause")
+		}
+	}
+	r.Group, r.Name, r.Seconds = c.Group, c.Name, time.Since(start).Seconds()
+	// A wall behind the walls: no error should carry a credential, none gets out.
+	r.Value, r.Fix = secret.Scrub(oneLine(r.Value)), secret.Scrub(oneLine(r.Fix))
+	return r
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func pass(value string) Result      { return Result{State: Pass, Value: value} }
+func warn(value, fix string) Result { return Result{State: Warn, Value: value, Fix: fix} }
+func fail(value, fix string) Result { return Result{State: Fail, Value: value, Fix: fix} }
+func skip(value string) Result      { return Result{State: Skip, Value: value} }
+
+// failed takes an error of ours apart: by the project's habit it says the cause,
+// then after a semicolon what to do. reach is the fix where the time was over.
+func failed(err error, reach string) Result {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return fail("no answer in time: "+err.Error(), reach)
+	}
+	if e := (*awsapi.Error)(nil); errors.As(err, &e) {
+		cause := e.Cause
+		if e.Code != "" {
+			cause = e.Code + ": " + cause
+		}
+		fix := e.Fix
+		if fix == "" {
+			fix = reach
+		}
+		return fail(cause, fix)
+	}
+	cause, fix, ok := strings.Cut(err.Error(), "; ")
+	if !ok {
+		fix = reach
+	}
+	return fail(cause, fix)
+}
+
+// fact is something that several checks need and one of them finds out.
+type fact[T any] struct {
+	once sync.Once
+	find func(context.Context) (T, error)
+	done chan struct{}
+	v    T
+	err  error
+}
+
+func newFact[T any](find func(context.Context) (T, error)) *fact[T] {
+	return &fact[T]{find: find, done: make(chan struct{})}
+}
+
+// get waits for the fact no longer than ctx lasts.
+func (f *fact[T]) get(ctx context.Context) (T, error) {
+	f.once.Do(func() {
+		go func() {
+			defer close(f.done)
+			ctx, cancel := context.WithTimeout(ctx, factPatience)
+			defer cancel()
+			f.v, f.err = f.find(ctx)
+		}()
+	})
+	select {
+	case <-f.done:
+		return f.v, f.err
+	case <-ctx.Done():
+		var zero T
+		return zero, ctx.Err()
+	}
+}
+
+func list(n int, one, many string) string {
+	if n == 1 {
+		return fmt.Sprintf("1 %s", one)
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// Groups are the groups in the order in which they appear.
+func (r Report) Groups() []string {
+	var groups []string
+	for _, c := range r.Results {
+		if !slices.Contains(groups, c.Group) {
+			groups = append(groups, c.Group)
+		}
+	}
+	return groups
+}

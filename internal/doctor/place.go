@@ -1,0 +1,95 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/ecsmeta"
+)
+
+// configuration: whoever gets here has one that can be read.
+func (e *exam) configuration(context.Context) Result {
+	if w := e.Config.Warnings; len(w) > 0 {
+		return warn("readable, with "+list(len(w), "remark", "remarks"), strings.Join(w, "; "))
+	}
+	return pass("every setting is well formed")
+}
+
+func (e *exam) metadata(ctx context.Context) Result {
+	if e.Bootstrap.MetadataURI == "" {
+		return skip(ecsmeta.Variable + " is not set: not a task of ECS")
+	}
+	place, err := e.place.get(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fail(fmt.Sprintf("no answer in time from %s=%s", ecsmeta.Variable, e.Bootstrap.MetadataURI),
+			"nothing in the task may block 169.254.170.2; ECS sets this variable in every task, elsewhere unset it and set ROUTER_ROUTES to CIDRs")
+	}
+	if err != nil {
+		return failed(err, "")
+	}
+	return pass(fmt.Sprintf("launch type %s, region %s, zone %s, family %s", word(place.LaunchType), word(place.Region), word(place.Zone), word(place.Family)))
+}
+
+func word(s string) string { return cmp.Or(s, "unknown") }
+
+// network tells VPC and subnet, which on Fargate only EC2 knows.
+func (e *exam) network(ctx context.Context) Result {
+	place, err := e.place.get(ctx)
+	if err != nil || e.Bootstrap.MetadataURI == "" {
+		return skip(errNoTask.Error())
+	}
+	e.routes.get(ctx) // it asks EC2, where it needs to
+	boot, err := e.boot.get(ctx)
+	if err == nil {
+		if again, err := boot.Place(ctx); err == nil {
+			place = again
+		}
+	}
+	var parts []string
+	add := func(name, value string) {
+		if value != "" {
+			parts = append(parts, name+" "+value)
+		}
+	}
+	add("VPC", place.VPCID)
+	add("subnet", place.SubnetID)
+	for _, p := range place.Network.Subnets() {
+		add("subnet CIDR", p.String())
+	}
+	for _, a := range append(place.Network.IPv4, place.Network.IPv6...) {
+		add("address", a.String())
+	}
+	add("mode", place.Network.Mode)
+	value := strings.Join(parts, ", ")
+	if place.Network.Mode != "awsvpc" {
+		return warn(value, "run the task with network mode awsvpc: in the others ECS tells little, and the router shares its address with other tasks")
+	}
+	return pass(value)
+}
+
+// router tells of the one that runs beside, if any.
+func (e *exam) router(ctx context.Context) Result {
+	s, err := e.status.get(ctx)
+	if err != nil {
+		return skip("none answers at " + e.Config.LocalURL("/") + ": what only a running router knows is left out")
+	}
+	up := time.Since(s.Started).Round(time.Second)
+	switch {
+	case s.Draining:
+		return warn(fmt.Sprintf("%s is draining, up %v", word(s.Node.Name), up), "")
+	case s.Ready:
+		return pass(fmt.Sprintf("%s is ready, up %v", word(s.Node.Name), up))
+	}
+	var why, fix []string
+	for _, r := range s.Reasons {
+		why = append(why, r.Code+": "+r.Message)
+		if r.Fix != "" {
+			fix = append(fix, r.Fix)
+		}
+	}
+	return fail(fmt.Sprintf("not ready, up %v: %s", up, strings.Join(why, "; ")), strings.Join(fix, "; "))
+}

@@ -1,0 +1,43 @@
+package doctor
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+var colours = map[State]string{Pass: "32", Warn: "33", Fail: "31", Skip: "2"}
+
+// Print writes the report for people: one line a check, aligned, the fix below.
+func (r Report) Print(w io.Writer, colour bool) {
+	paint := func(code, s string) string {
+		if !colour {
+			return s
+		}
+		return "\x1b[" + code + "m" + s + "\x1b[0m"
+	}
+	width := 0
+	for _, c := range r.Results {
+		width = max(width, utf8.RuneCountInString(c.Name))
+	}
+	indent := strings.Repeat(" ", 2+4+2+width+2)
+	for i, group := range r.Groups() {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintln(w, paint("1", group))
+		for _, c := range r.Results {
+			if c.Group != group {
+				continue
+			}
+			pad := strings.Repeat(" ", width-utf8.RuneCountInString(c.Name))
+			fmt.Fprintf(w, "  %s  %s%s  %s\n", paint(colours[c.State], string(c.State)), c.Name, pad, c.Value)
+			if c.Fix != "" {
+				fmt.Fprintf(w, "%s%s\n", indent, paint("1", "fix: ")+c.Fix)
+			}
+		}
+	}
+	fmt.Fprintf(w, "\n%d failed, %s, %d passed, %d skipped\n", r.Count[Fail],
+		list(r.Count[Warn], "warning", "warnings"), r.Count[Pass], r.Count[Skip])
+}

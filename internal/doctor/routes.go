@@ -1,0 +1,217 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/routes"
+)
+
+func (e *exam) findRoutes(ctx context.Context) (bootstrap.Routes, error) {
+	if _, err := e.place.get(ctx); err != nil && e.Bootstrap.MetadataURI != "" && e.fromMetadata() {
+		return bootstrap.Routes{}, errNoTask
+	}
+	boot, err := e.boot.get(ctx)
+	if err != nil {
+		return bootstrap.Routes{}, err
+	}
+	return boot.Routes(ctx)
+}
+
+// fromMetadata reports whether any source starts from the task's place.
+func (e *exam) fromMetadata() bool {
+	for _, s := range e.Config.Routes {
+		if s.Kind != routes.Static && s.Kind != routes.PrefixList {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *exam) routesFound(ctx context.Context) Result {
+	r, err := e.routes.get(ctx)
+	if errors.Is(err, errNoTask) {
+		return skip(err.Error())
+	}
+	if err != nil {
+		return failed(err, awsReach)
+	}
+	value := "to advertise: " + join(r.Advertise)
+	if len(r.Refused) > 0 {
+		var refused []string
+		for _, x := range r.Refused {
+			refused = append(refused, fmt.Sprintf("%s (%s)", x.Prefix, x.Reason))
+		}
+		return warn(value+"; refused: "+strings.Join(refused, ", "),
+			"name what shall not be advertised in ROUTER_EXCLUDE_ROUTES, or change ROUTER_ROUTES")
+	}
+	return pass(value)
+}
+
+// cgnat is the tailnet's own range. A VPC in it (AWS offers it as a secondary
+// CIDR) is refused as a route, and hidden from kernel-mode clients besides.
+var cgnat = netip.MustParsePrefix("100.64.0.0/10")
+
+// overlaps looks for prefixes that would fight over the same addresses: among
+// what the sources gave, with the tailnet's own addresses, and with what other
+// nodes advertise, as far as a running router knows.
+func (e *exam) overlaps(ctx context.Context) Result {
+	r, err := e.routes.get(ctx)
+	if err != nil {
+		return skip("no routes found")
+	}
+	var found, fixes []string
+	for i, a := range r.Explain {
+		for _, b := range r.Explain[:i] {
+			if a.Prefix != b.Prefix && a.Prefix.Overlaps(b.Prefix) {
+				found = append(found, fmt.Sprintf("%s (%s) and %s (%s)", a.Prefix, a.Source, b.Prefix, b.Source))
+			}
+		}
+	}
+	inside := len(found)
+	for _, p := range r.Advertise {
+		if p.Overlaps(cgnat) {
+			found = append(found, fmt.Sprintf("%s and the tailnet's own addresses %s", p, cgnat))
+			fixes = append(fixes, "leave it out with ROUTER_EXCLUDE_ROUTES, or set ROUTER_SITE_ID")
+		}
+	}
+	others, told := e.others(ctx)
+	for _, o := range others {
+		q, err := netip.ParsePrefix(o.Prefix)
+		for _, p := range r.Advertise {
+			// The same prefix is another router of the same VPC: high availability.
+			if err == nil && p != q && p.Overlaps(q) {
+				found = append(found, fmt.Sprintf("%s and %s of %s", p, q, o.Node))
+				fixes = append(fixes, "clients take the longer prefix: exclude one of them, or tell the VPCs apart with ROUTER_SITE_ID")
+			}
+		}
+	}
+	against := "each other and " + cgnat.String()
+	if told {
+		against += " and " + list(len(others), "route", "routes") + " of other nodes"
+	}
+	switch {
+	case len(found) == 0:
+		return pass("none, against " + against)
+	case len(found) == inside: // one router carries both, whatever the source
+		return pass("only among its own sources, which it merges: " + strings.Join(found, ", "))
+	}
+	return warn(strings.Join(found, ", "), strings.Join(unique(fixes), "; "))
+}
+
+// others are routes of other nodes, if a router runs here that tells.
+func (e *exam) others(ctx context.Context) (list []ops.OtherRoute, told bool) {
+	s, err := e.status.get(ctx)
+	if err != nil || s.Node.State != "Running" {
+		return nil, false
+	}
+	return s.OtherRoutes, true
+}
+
+func unique(list []string) (out []string) {
+	for _, s := range list {
+		if !contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// approval is the tailnet's: only a running router has asked for it.
+func (e *exam) approval(ctx context.Context) Result {
+	s, err := e.status.get(ctx)
+	if err != nil {
+		if r, err := e.routes.get(ctx); err == nil {
+			res := skip("unknown until a router runs")
+			res.Fix = "to have them approved without a person, the policy file needs " + e.Approve(r.Advertise)
+			return res
+		}
+		return skip("unknown until a router runs")
+	}
+	var approved, missing []netip.Prefix
+	primary := 0
+	for _, r := range s.Routes {
+		p, err := netip.ParsePrefix(r.Prefix)
+		if err != nil || !r.Advertised {
+			continue
+		}
+		if r.Approved {
+			approved = append(approved, p)
+		} else {
+			missing = append(missing, p)
+		}
+		if r.Primary {
+			primary++
+		}
+	}
+	switch {
+	case len(missing) > 0:
+		return fail("not approved: "+join(missing), "approve them in the admin console, or add to the policy file: "+e.Approve(missing))
+	case len(approved) == 0:
+		return skip("the router advertises nothing yet")
+	}
+	return pass(fmt.Sprintf("%s approved, this router is primary for %d", list(len(approved), "route", "routes"), primary))
+}
+
+func join(ps []netip.Prefix) string {
+	const most = 20
+	var out []string
+	for i, p := range ps {
+		if i == most {
+			out = append(out, fmt.Sprintf("%d more", len(ps)-most))
+			break
+		}
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+// resolver asks the VPC's resolver a question that it can always answer somehow.
+func (e *exam) resolver(ctx context.Context) Result {
+	r, err := e.routes.get(ctx)
+	if err != nil {
+		return skip("no routes found")
+	}
+	boot, err := e.boot.get(ctx)
+	if err != nil {
+		return skip(err.Error())
+	}
+	resolver, ok := boot.Resolver(ctx, r)
+	if !ok {
+		return skip("nothing tells the VPC's resolver")
+	}
+	value := fmt.Sprintf("%s (%s)", resolver.Addr, resolver.Source)
+	took, err := e.askResolver(ctx, resolver.Addr)
+	switch {
+	case err != nil:
+		return warn(value+" does not answer: "+netCause(err),
+			"private names will not resolve: enable DNS in the VPC (enableDnsSupport), or let UDP and TCP 53 out to it")
+	case !resolver.Route.IsValid():
+		return warn(value+" answers, but is in no advertised route",
+			fmt.Sprintf("add %s/%d to ROUTER_ROUTES, so that clients can use it for private zones", resolver.Addr, resolver.Addr.BitLen()))
+	}
+	return pass(fmt.Sprintf("%s answers in %v; in split DNS clients ask %s", value, took.Round(100*time.Microsecond), resolver.Through))
+}
+
+// askResolver takes any answer for one: that the name does not exist, too.
+func (e *exam) askResolver(ctx context.Context, a netip.Addr) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return e.DialResolver(ctx, network, netip.AddrPortFrom(a, 53).String())
+	}}
+	start := time.Now()
+	_, err := r.LookupNetIP(ctx, "ip", "amazonaws.com.") // the dot: no search list
+	took := time.Since(start)
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && (dns.IsNotFound || strings.Contains(dns.Err, "server misbehaving")) {
+		return took, nil
+	}
+	return took, err
+}

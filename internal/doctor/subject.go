@@ -1,0 +1,143 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/tailnet"
+)
+
+// Subject is the router to examine, running or not.
+type Subject struct {
+	Config config.Config
+	// Bootstrap is the look-ups' part of Config, as the router makes it.
+	Bootstrap bootstrap.Config
+	// Status asks the running router; an error is that none answers.
+	Status func(context.Context) (ops.Status, error)
+	// RelayList asks the running router for its relays, in JSON.
+	RelayList func(context.Context) ([]byte, error)
+	// Approve is what to paste into the tailnet's policy file for these routes.
+	Approve func([]netip.Prefix) string
+	// Memory is the limit of this container in bytes, from its control group and
+	// what task metadata says (MiB, 0 is unknown), and which of them; 0 is none.
+	Memory func(taskMiB int) (limit int64, source string)
+	// GoMemory is the value of GOMEMLIMIT; "" is unset.
+	GoMemory string
+	// DialResolver connects to the VPC's resolver; nil is the network.
+	DialResolver func(ctx context.Context, network, address string) (net.Conn, error)
+	// Now is the local clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// exam is one examination: the facts that checks share.
+type exam struct {
+	Subject
+	mode     tailnet.Mode
+	place    *fact[bootstrap.Place]
+	boot     *fact[*bootstrap.Bootstrap]
+	routes   *fact[bootstrap.Routes]
+	status   *fact[ops.Status]
+	resolved *fact[resolution]
+	answer   *fact[controlAnswer]
+	relays   *fact[*tailnet.Relays]
+	udp      *fact[tailnet.UDP]
+
+	mu   sync.Mutex
+	skew *time.Duration // of AWS's clock ahead of ours, as the last answer told
+}
+
+type resolution struct {
+	host  string
+	addrs []netip.Addr
+	took  time.Duration
+}
+
+// errNoTask stands for what was not looked up since there is no task metadata.
+var errNoTask = errors.New("needs task metadata")
+
+// Checks are all that there is to examine in s.
+func Checks(s Subject) []Check {
+	e := &exam{Subject: s}
+	if e.Now == nil {
+		e.Now = time.Now
+	}
+	if e.DialResolver == nil {
+		e.DialResolver = new(net.Dialer).DialContext
+	}
+	e.mode, _, _ = tailnet.WouldBe(nodeMode(s.Config.Mode))
+	// One try, and a short one: who waits is a person.
+	e.Bootstrap.Tries, e.Bootstrap.TryTimeout, e.Bootstrap.Date = 1, 4*time.Second, e.heardAWS
+	first := bootstrap.New(e.Bootstrap)
+	e.place = newFact(func(ctx context.Context) (bootstrap.Place, error) {
+		ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+		defer cancel()
+		return first.Place(ctx)
+	})
+	e.boot = newFact(func(ctx context.Context) (*bootstrap.Bootstrap, error) {
+		if _, err := e.place.get(ctx); err == nil {
+			return first, nil
+		}
+		without := e.Bootstrap // so that nobody else waits for it
+		without.MetadataURI = ""
+		return bootstrap.New(without), nil
+	})
+	e.routes = newFact(e.findRoutes)
+	e.status = newFact(func(ctx context.Context) (ops.Status, error) {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		return s.Status(ctx)
+	})
+	e.resolved = newFact(e.resolveControl)
+	e.answer = newFact(e.askControl)
+	e.relays = newFact(e.findRelays)
+	e.udp = newFact(func(ctx context.Context) (tailnet.UDP, error) {
+		relays, err := e.relays.get(ctx)
+		if err != nil {
+			return tailnet.UDP{}, err
+		}
+		return relays.UDP(ctx, e.mode)
+	})
+
+	checks := []Check{
+		{"place", "configuration", e.configuration},
+		{"place", "task metadata", e.metadata},
+		{"place", "network", e.network},
+		{"place", "router", e.router},
+	}
+	checks = append(checks, e.awsChecks()...)
+	checks = append(checks, e.credentialChecks()...)
+	return append(checks,
+		Check{"control", "name", e.controlName},
+		Check{"control", "reach", e.controlReach},
+		Check{"control", "clock", e.clock},
+		Check{"relays", "list", e.relayList},
+		Check{"relays", "TCP 443", e.relayReach},
+		Check{"relays", "UDP", e.udpReach},
+		Check{"relays", "NAT", e.nat},
+		Check{"host", "mode", e.forwarding},
+		Check{"host", "ping", e.ping},
+		Check{"host", "memory", e.memory},
+		Check{"host", "open files", e.openFiles},
+		Check{"routes", "found", e.routesFound},
+		Check{"routes", "overlaps", e.overlaps},
+		Check{"routes", "approval", e.approval},
+		Check{"routes", "resolver", e.resolver},
+	)
+}
+
+func nodeMode(m config.Mode) tailnet.Mode {
+	switch m {
+	case config.ModeUserspace:
+		return tailnet.ModeUserspace
+	case config.ModeKernel:
+		return tailnet.ModeKernel
+	}
+	return tailnet.ModeAuto
+}
