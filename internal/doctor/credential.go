@@ -2,30 +2,42 @@ package doctor
 
 import (
 	"context"
+	"fmt"
+
+	"subnetrouter/internal/bootstrap"
 )
 
-// credentialChecks: that there is one, and that it has the form of one. Whether the
-// tailnet takes it, only a login tells.
+// credentialChecks: that there is one, and that it can be used as far as that shows
+// without using it up. Whether the tailnet takes it, only a login tells.
 func (e *exam) credentialChecks() []Check {
 	return []Check{{"credential", "secret", e.secret}}
 }
 
+// secret looks at the credential as the router does: an auth key is read, an OAuth
+// client or a federated identity gets a token from Tailscale's API. No key is made.
 func (e *exam) secret(ctx context.Context) Result {
-	c := e.Bootstrap
-	if c.AuthKey == "" && c.SecretID == "" {
-		return skip("none is configured: the node's state in " + e.Config.StateDir + " has to be valid")
-	}
 	boot, err := e.boot.get(ctx)
 	if err != nil {
 		return failed(err, awsReach)
 	}
-	_, source, err := boot.Credential(ctx)
-	if err != nil {
+	if boot.CredentialChoice().Source == bootstrap.SourceState {
+		return skip("none is configured: the node's state in " + e.Config.StateDir + " has to be valid")
+	}
+	if err := boot.LookAtCredential(ctx); err != nil {
 		return failed(err, awsReach)
 	}
-	if c.AuthKey != "" {
-		return warn("well formed, from "+source,
-			"a key in the environment shows in the task definition and in the ECS console; store it in Secrets Manager and set ROUTER_AUTH_SECRET")
+	known, choice := boot.CredentialKnown(), boot.CredentialChoice()
+	value := "readable and well formed: " + choice.What
+	if known.Version != "" {
+		value += fmt.Sprintf(" (version %s)", known.Version)
 	}
-	return pass("readable and well formed: " + source)
+	if !known.Expires.IsZero() {
+		value += ", expires " + known.Expires.UTC().Format("2006-01-02 15:04 MST")
+	}
+	switch choice.Source {
+	case bootstrap.SourceVariableKey, bootstrap.SourceVariableClient:
+		return warn(value,
+			"a credential in the environment shows in the task definition and in the ECS console; store it in Secrets Manager and set ROUTER_AUTH_SECRET")
+	}
+	return pass(value)
 }

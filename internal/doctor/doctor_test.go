@@ -222,7 +222,7 @@ func TestHealthy(t *testing.T) {
 		{"AWS/credentials", Pass, "from the environment (AWS_ACCESS_KEY_ID), region eu-west-1", ""},
 		{"AWS/ec2:DescribeNetworkInterfaces", Pass, "allowed (dry run", ""},
 		{"AWS/ec2:DescribeVpcs", Pass, "allowed (dry run", ""},
-		{"credential/secret", Pass, "readable and well formed: secret router/auth-key (version ", ""},
+		{"credential/secret", Pass, "readable and well formed: ROUTER_AUTH_SECRET: Secrets Manager secret router/auth-key (version ", ""},
 		{"control/reach", Pass, " answered in ", ""},
 		{"control/clock", Pass, "within 30s of the control server", ""},
 		{"relays/list", Pass, "regions test", ""},
@@ -313,6 +313,15 @@ func TestBroken(t *testing.T) {
 			name:  "AWS is silent",
 			hurt:  func(w *world) { w.aws.Fail("ec2:DescribeVpcs", awstest.Failure{Delay: time.Minute}) },
 			lines: []expect{{"AWS/ec2:DescribeVpcs", Fail, "no answer in time", "com.amazonaws.eu-west-1.ec2"}},
+		},
+		{
+			name: "federation is off in the account",
+			hurt: func(w *world) {
+				w.subject.Bootstrap.SecretID = ""
+				w.subject.Bootstrap.ClientID, w.subject.Bootstrap.Audience = "client", "api.tailscale.com/client"
+				w.aws.Fail(awstest.GetWebIdentityToken, awstest.FederationDisabled())
+			},
+			lines: []expect{{"credential/secret", Fail, "OutboundWebIdentityFederationDisabled", "aws iam enable-outbound-web-identity-federation"}},
 		},
 		{
 			name:  "the secret is missing",
