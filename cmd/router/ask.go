@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"subnetrouter/internal/config"
@@ -87,47 +85,6 @@ func status(ctx context.Context, in invocation) int {
 		printStatus(in.out, s)
 	}
 	return exitOK
-}
-
-func printStatus(w io.Writer, s ops.Status) {
-	condition := "ready"
-	if s.Draining {
-		condition = "draining"
-	} else if !s.Ready {
-		condition = "not ready"
-	}
-	fmt.Fprintf(w, "%s: %s (%s, %s mode: %s)\n", orDefault(s.Node.Name, "subnet router"), condition, s.Node.State, s.Mode.Name, s.Mode.Why)
-	for _, r := range s.Reasons {
-		fmt.Fprintf(w, "  ! %s: %s\n", r.Code, r.Message)
-		if r.Fix != "" {
-			fmt.Fprintf(w, "    %s\n", r.Fix)
-		}
-	}
-	fmt.Fprintf(w, "addresses: %s\n", strings.Join(s.Node.IPs, " "))
-	fmt.Fprintf(w, "flows: %d tcp, %d udp (at most %d)\n\n", s.Flows.TCP, s.Flows.UDP, s.Flows.Limit)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "ROUTE\tSTATE\tSOURCE")
-	for _, r := range s.Routes {
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Prefix, routeState(r), r.Source)
-	}
-	tw.Flush()
-	printFlows(w, s.Flows)
-}
-
-// shownFlows is how many flows `router status` shows; --json has more.
-const shownFlows = 10
-
-func printFlows(w io.Writer, flows ops.Flows) {
-	if len(flows.Live) == 0 {
-		return
-	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "\nFLOW\tTARGET\tTO VPC\tTO TAILNET\tFOR")
-	for _, f := range flows.Live[:min(len(flows.Live), shownFlows)] {
-		fmt.Fprintf(tw, "%s %s\t%s\t%d\t%d\t%s\n", f.Protocol, orDefault(f.Node, f.Client), f.Target,
-			f.ToVPCBytes, f.ToTailnetBytes, time.Since(f.Opened).Round(time.Second))
-	}
-	tw.Flush()
 }
 
 func routeState(r ops.RouteStatus) string {

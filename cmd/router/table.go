@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"subnetrouter/internal/ops"
+)
+
+// How much of each list `router status` shows; --json has more.
+const (
+	shownPeers  = 10
+	shownFlows  = 10
+	shownEvents = 8
+)
+
+// printStatus is /status for a terminal: the facts of the page.
+func printStatus(w io.Writer, s ops.Status) {
+	condition := "ready"
+	if s.Draining {
+		condition = "draining"
+	} else if !s.Ready {
+		condition = "not ready"
+	}
+	fmt.Fprintf(w, "%s: %s (%s, %s mode: %s)\n", orDefault(s.Node.Name, "subnet router"), condition, s.Node.State, s.Mode.Name, s.Mode.Why)
+	printReasons(w, "!", s.Reasons)
+	printReasons(w, "?", s.Warnings)
+	fmt.Fprintf(w, "addresses: %s\n", strings.Join(s.Node.IPs, " "))
+	if place := s.Place.String(); place != "" {
+		fmt.Fprintf(w, "place: %s\n", place)
+	}
+	fmt.Fprintf(w, "up: %s, version %s\n", age(s.Started), s.Version.Router)
+	fmt.Fprintf(w, "flows: %d tcp, %d udp; peers: %d direct, %d relay, %d derp, %d idle\n",
+		s.Flows.TCP, s.Flows.UDP, s.Peers.Direct, s.Peers.Relay, s.Peers.DERP, s.Peers.Idle)
+	fmt.Fprintf(w, "limits: flows %s, of one peer %s, memory %s, open files %s\n",
+		use(s.Limits.Flows, plain), use(s.Limits.FlowsPerPeer, plain), use(s.Limits.MemoryBytes, size), use(s.Limits.OpenFiles, plain))
+
+	table(w, "ROUTE\tSTATE\tSOURCE", s.Routes, func(r ops.RouteStatus) []string {
+		return []string{r.Prefix, routeState(r), r.Source}
+	})
+	table(w, "PEER\tPATH\tLATENCY\tTO PEER\tFROM PEER", first(s.Peers.List, shownPeers), func(p ops.Peer) []string {
+		latency := ""
+		if p.LatencySeconds > 0 {
+			latency = time.Duration(p.LatencySeconds * float64(time.Second)).Round(100 * time.Microsecond).String()
+		}
+		return []string{orDefault(p.Name, p.IP), strings.TrimSpace(p.Path + " " + p.Via), latency, size(p.ToPeerBytes), size(p.FromPeerBytes)}
+	})
+	table(w, "FLOW\tTARGET\tTO VPC\tTO TAILNET\tFOR", first(s.Flows.Live, shownFlows), func(f ops.Flow) []string {
+		return []string{f.Protocol + " " + orDefault(f.Node, f.Client), f.Target, size(f.ToVPCBytes), size(f.ToTailnetBytes), age(f.Opened)}
+	})
+	table(w, "EVENT\tAGO\tDETAIL", first(s.Events, shownEvents), func(e ops.Event) []string {
+		return []string{e.Message, age(e.Time), strings.Join(e.Detail, " ")}
+	})
+}
+
+func printReasons(w io.Writer, mark string, list []ops.Reason) {
+	for _, r := range list {
+		fmt.Fprintf(w, "  %s %s: %s\n", mark, r.Code, r.Message)
+		if r.Fix != "" {
+			fmt.Fprintf(w, "    %s\n", r.Fix)
+		}
+	}
+}
+
+// table writes rows below a head, or nothing where there is none.
+func table[T any](w io.Writer, head string, list []T, row func(T) []string) {
+	if len(list) == 0 {
+		return
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "\n"+head)
+	for _, item := range list {
+		fmt.Fprintln(tw, strings.Join(row(item), "\t"))
+	}
+	tw.Flush()
+}
+
+func first[T any](list []T, n int) []T { return list[:min(len(list), n)] }
+
+func age(t time.Time) string { return time.Since(t).Round(time.Second).String() }
+
+func plain(n int64) string { return fmt.Sprint(n) }
+
+// size is a number of bytes in at most four digits.
+func size(n int64) string {
+	f, unit := float64(n), "B"
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if f < 1000 {
+			break
+		}
+		f, unit = f/1024, next
+	}
+	if unit == "B" || f >= 10 {
+		return fmt.Sprintf("%.0f %s", f, unit)
+	}
+	return fmt.Sprintf("%.1f %s", f, unit)
+}
+
+func use(u ops.Use, show func(int64) string) string {
+	if u.Limit == 0 {
+		return show(u.Used)
+	}
+	return show(u.Used) + " of " + show(u.Limit)
+}
