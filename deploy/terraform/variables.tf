@@ -623,7 +623,7 @@ variable "log_kms_key_arn" {
 # ---------------------------------------------------------------- around it
 
 variable "create_alarms" {
-  description = "Whether to create CloudWatch alarms on routers that are not ready and on tasks that are missing. The second reads Container Insights, which the cluster must have enabled."
+  description = "Whether to create CloudWatch alarms on routers that are not ready and on tasks that are missing. The second reads Container Insights, which the cluster must have enabled; the first, the log, which must be JSON as it is by default."
   type        = bool
   default     = false
   nullable    = false

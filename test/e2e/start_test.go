@@ -101,6 +101,7 @@ func TestWaitsOutWhatIsMissing(t *testing.T) {
 		t.Errorf("healthcheck --ready: exit %d, want 1: %s", code, out)
 	}
 	r.awaitLog("still not ready after the boot timeout")
+	r.awaitLog(`"msg":"router not ready"`) // which the module's alarm counts
 
 	server.Fail("ec2:DescribeVpcs", awstest.Failure{})
 	server.Update(func(aws *awstest.World) { aws.Secrets = map[string]awstest.Secret{secretName: secret} })

@@ -28,6 +28,7 @@ type called struct {
 // understands, the policy of the task role what it asks for, and the hints for
 // the tailnet what it advertises.
 func TestDrift(t *testing.T) {
+	t.Parallel()
 	a := newAccount(t)
 	a.copy("calls", "testdata/calls")
 	a.write("calls/provider.tf", provider)
@@ -117,6 +118,9 @@ func (a account) holdPlan(t *testing.T, c called, metadata *awstest.Metadata) {
 	tags := strings.Split(c.Environment["ROUTER_TAGS"], ",")
 	if g := hint.Grants; len(g) != 1 || !slices.Equal(g[0].Src, tags) || !slices.Equal(g[0].Dst, tags) || !slices.Equal(g[0].IP, []string{"udp:9003"}) {
 		t.Errorf("the grants among routers are %v", g)
+	}
+	if slices.Contains(strings.Split(c.Environment["ROUTER_ROUTES"], ","), "vpc") && plan.DNS == nil {
+		t.Errorf("router plan knows no resolver: %s", out)
 	}
 	for _, n := range c.Nameservers {
 		if plan.DNS != nil && !bytes.Contains(out, []byte(n.String())) {

@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,9 +21,44 @@ func (a account) callFrom(dir, source string) {
 	a.init(dir)
 }
 
+// TestPublishedCall: the example is the published call, and every variable of
+// Hardfin's module is there with its type and default. Its required ones may be
+// left out here, as there is another way to say the same.
+func TestPublishedCall(t *testing.T) {
+	call := func(file string) string {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(`(?ms)^module "sandbox" \{\n  source = "[^"]+"\n(.*?)^\}$`).FindSubmatch(b)
+		if m == nil {
+			t.Fatalf("%s has no call", file)
+		}
+		return string(m[1])
+	}
+	if got, want := call("../../deploy/terraform/examples/hardfin/main.tf"), call("testdata/call/main.tf"); got != want {
+		t.Errorf("the example's call is\n%s\nand not\n%s", got, want)
+	}
+	ours := map[string]string{}
+	for _, v := range blocks(t, "variable") {
+		ours[v.name] = argument(v.body, "type") + " " + argument(v.body, "default")
+	}
+	for name, want := range map[string]string{
+		"name": "string null", "vpc": "string null", "subnet_group": "string null", "assign_public_ip": "bool false",
+		"security_group_ids": "list(string) []", "target_ecs_cluster": "string null", "tailscale_auth_key_secret": "string null",
+		"tailscale_docker_repository": "string null", "tailscale_docker_tag": "string null", "enable_execute_command": "bool false",
+		"additional_routes": "list(string) []", "cpu_architecture": `string "X86_64"`, "additional_flags": `string ""`, "cpu": "number 256", "memory": "number 512",
+	} {
+		if ours[name] != want {
+			t.Errorf("variable %s is %q, want %q", name, ours[name], want)
+		}
+	}
+}
+
 // TestMigration: state of a module of Hardfin's shape, and then only the source
 // changes.
 func TestMigration(t *testing.T) {
+	t.Parallel()
 	a := newAccount(t)
 	a.copy("hardfin", "testdata/hardfin")
 	a.callFrom("call", "../hardfin")

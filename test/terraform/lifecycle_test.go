@@ -48,6 +48,7 @@ func (a account) taskDefinition(family string) taskDefinition {
 // TestLifecycle: the published call and one with all that the module can create
 // come, stay as they are, change and go.
 func TestLifecycle(t *testing.T) {
+	t.Parallel()
 	a := newAccount(t)
 	a.callFrom("call", "../module")
 	a.write("call/everything.tf", strings.NewReplacer(

@@ -21,6 +21,7 @@ func TestFormat(t *testing.T) {
 
 // TestValidate: the module and each example, as they are.
 func TestValidate(t *testing.T) {
+	t.Parallel()
 	w := newWorkspace(t, map[string]string{"AWS_REGION": "eu-west-1"})
 	examples, err := filepath.Glob("../../deploy/terraform/examples/*")
 	if err != nil || len(examples) < 6 {
@@ -42,6 +43,7 @@ func TestValidate(t *testing.T) {
 
 // TestMocked runs deploy/terraform/tests.
 func TestMocked(t *testing.T) {
+	t.Parallel()
 	w := newWorkspace(t, map[string]string{"AWS_REGION": "eu-west-1"})
 	w.init("module")
 	out := w.run("module", "test")
@@ -79,6 +81,22 @@ func TestEveryConditionIsTested(t *testing.T) {
 	}
 	if want := len(conditions.FindAllString(readAll(t, "*.tf"), -1)); seen != want || want < 15 {
 		t.Errorf("there are %d conditions, and %d were looked at", want, seen)
+	}
+}
+
+// TestAlarmCountsWhatIsLogged: the log filter of the alarm looks for a line that
+// test/e2e sees the router write.
+func TestAlarmCountsWhatIsLogged(t *testing.T) {
+	m := regexp.MustCompile(`\$\.msg = \\"([^"\\]+)\\"`).FindStringSubmatch(readAll(t, "alarms.tf"))
+	if m == nil {
+		t.Fatal("alarms.tf filters no message")
+	}
+	b, err := os.ReadFile("../e2e/start_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `"msg":"` + m[1] + `"`; !strings.Contains(string(b), want) {
+		t.Errorf("test/e2e/start_test.go does not wait for %s", want)
 	}
 }
 
