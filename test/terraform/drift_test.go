@@ -46,6 +46,7 @@ func TestDrift(t *testing.T) {
 	if len(calls) < 6 {
 		t.Fatalf("the plan knows %d configurations", len(calls))
 	}
+	t.Run("complete example", a.planComplete)
 	metadata := a.metadata()
 	for _, name := range slices.Sorted(maps.Keys(calls)) {
 		c := calls[name]
@@ -63,6 +64,27 @@ func TestDrift(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// planComplete: what the example creates itself is unknown to its plan, and must
+// not decide how many of anything there are.
+func (a account) planComplete(t *testing.T) {
+	const dir = "module/examples/complete"
+	a.t = t
+	a.write(dir+"/provider.tf", provider)
+	a.write(dir+"/terraform.tfvars", fmt.Sprintf("vpc_id = %q\npublic_subnet_ids = [%q, %q]\n", a.world["vpc_id"], a.world["subnet_a"], a.world["subnet_b"]))
+	a.init(dir)
+	created := map[string]int{}
+	for _, c := range a.plan(dir).ResourceChanges {
+		if c.does("create") {
+			created[c.Type]++
+		} else if c.Mode == "managed" {
+			t.Errorf("%s: %v", c.Address, c.Change.Actions)
+		}
+	}
+	if created["aws_ecs_service"] != 1 || created["aws_cloudwatch_metric_alarm"] != 2 || created["aws_service_discovery_service"] != 1 || created["aws_vpc_security_group_ingress_rule"] != 3 {
+		t.Errorf("the plan creates %v", created)
 	}
 }
 

@@ -108,6 +108,27 @@ run "state_on_a_file_system" {
   }
 }
 
+run "state_of_before" {
+  command = plan
+
+  variables {
+    state              = "existing-efs"
+    efs_file_system_id = "fs-0123abcd"
+    efs_root_directory = "/"
+    efs_owner_id       = 0
+  }
+
+  assert {
+    condition     = length(aws_efs_file_system.state) == 0 && aws_efs_access_point.state[0].file_system_id == "fs-0123abcd" && aws_efs_access_point.state[0].root_directory[0].path == "/"
+    error_message = "The file system that there is must be used, at the folder that was given."
+  }
+
+  assert {
+    condition     = { for e in jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].environment : e.name => e.value }["ROUTER_STATE"] == jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].mountPoints[0].containerPath
+    error_message = "The router must keep its state where the file system is mounted."
+  }
+}
+
 run "another_partition" {
   command = plan
 
