@@ -429,12 +429,13 @@ func (t *tcpTable) closeAll() (open int) {
 	return open
 }
 
-// dying counts the flows that are still to be aborted.
+// dying counts the flows that are still to be aborted, but for those whose client has yet
+// to complete the handshake: it may never do so, and has nothing to lose.
 func (t *tcpTable) dying() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {
-		if fl.dead.Load() {
+		if fl.dead.Load() && fl.stage.Load() != accepting {
 			n++
 		}
 	}
