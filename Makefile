@@ -79,7 +79,7 @@ fuzz:
 
 # The pictures of the documentation, taken by the tests.
 pictures:
-	PICTURES=$(CURDIR)/docs/img go test -count=1 -run 'TestPage$$' ./test/e2e
+	PICTURES=$(CURDIR)/docs/img go test -count=1 -run 'TestPage$$|TestDashboard$$' ./test/e2e
 
 tools:
 	scripts/tools
