@@ -31,8 +31,9 @@ const (
 // drainMetrics tell of the last act; who wants to read them has to be quick, and the log
 // has the same.
 type drainMetrics struct {
-	cut  *prometheus.CounterVec
-	took prometheus.Gauge
+	cut   *prometheus.CounterVec
+	took  prometheus.Gauge
+	total int // cut, of both protocols; of the drain's goroutine
 }
 
 func newDrainMetrics(reg prometheus.Registerer) *drainMetrics {
@@ -83,7 +84,7 @@ func (r *router) drain() error {
 	err := r.leave(whole)
 	took := time.Since(start)
 	r.drained.took.Set(took.Seconds())
-	r.log.Info("drained", "took", took.Round(time.Millisecond).String())
+	r.log.Info("drained", "flows_cut", r.drained.total, "took", took.Round(time.Millisecond).String())
 	return err
 }
 
@@ -145,6 +146,7 @@ func (r *router) cut() {
 	if tcp+udp == 0 {
 		return
 	}
+	r.drained.total += tcp + udp
 	r.drained.cut.WithLabelValues("tcp").Add(float64(tcp))
 	r.drained.cut.WithLabelValues("udp").Add(float64(udp))
 	level := slog.LevelInfo // flows of UDP that nobody may use any more
