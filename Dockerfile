@@ -11,6 +11,7 @@ RUN --mount=type=cache,target=/cache/mod \
     go mod download
 
 COPY build/tags build/tags
+COPY scripts/publish/go.mod scripts/publish/go.sum scripts/publish/
 COPY scripts/build scripts/sbom scripts/
 COPY cmd/router cmd/router
 COPY internal internal

@@ -1,54 +1,153 @@
 package image
 
 import (
+	"archive/tar"
+	"bytes"
+	"debug/buildinfo"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
 
-// release runs scripts/release with a folder of its own.
-func release(t *testing.T, env []string, args ...string) (dist, out string, err error) {
-	t.Helper()
-	dist = t.TempDir()
-	cmd := exec.Command(filepath.Join(root, "scripts/release"), args...)
-	cmd.Env = append(append(os.Environ(), "DIST="+dist), env...)
-	b, err := cmd.CombinedOutput()
-	return dist, string(b), err
-}
-
-func TestReleaseRefuses(t *testing.T) {
-	_, out, err := release(t, []string{"DRY_RUN="}, "banana")
-	if err == nil {
-		t.Fatal("a release of nothing was made")
+// TestRelease is `make release` without its end: for one platform, and without
+// the module proxy, since all has been fetched by then.
+func TestRelease(t *testing.T) {
+	requireRouterImage(t)
+	fetch := exec.Command("go", "mod", "download")
+	fetch.Dir = filepath.Join(root, "scripts/publish")
+	if out, err := fetch.CombinedOutput(); err != nil {
+		t.Fatalf("fetching what publishing requires: %v\n%s", err, out)
 	}
-	for _, want := range []string{"'banana' is no version", "nowhere to push to", "no section '## banana'"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the problems lack %q:\n%s", want, out)
+	dir := t.TempDir()
+	const version = "9.8.7-test.1"
+	release := exec.Command("make", "--no-print-directory", "release", "DRY_RUN=1", "VERSION="+version)
+	release.Dir = root
+	release.Env = append(os.Environ(), "GOPROXY=off", "PLATFORMS=linux/amd64", "DIST="+dir)
+	if out, err := release.CombinedOutput(); err != nil {
+		t.Fatalf("make release: %v\n%s", err, out)
+	}
+	dist := filepath.Join(dir, version)
+
+	var names []string
+	for _, e := range entries(t, dist) {
+		names = append(names, e.Name())
+	}
+	want := "SHA256SUMS image.oci.tar notes.md router-linux-amd64 sbom-linux-amd64.cdx.json"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("the release has %s, want %s", got, want)
+	}
+	sums := exec.Command("sha256sum", "--check", "--strict", "SHA256SUMS")
+	sums.Dir = dist
+	if out, err := sums.CombinedOutput(); err != nil || strings.Count(string(out), ": OK\n") != 3 {
+		t.Errorf("checking the sums: %v\n%s", err, out)
+	}
+	binary := filepath.Join(dist, "router-linux-amd64")
+	if info, err := buildinfo.ReadFile(binary); err != nil || info.Path != "subnetrouter/cmd/router" {
+		t.Errorf("the binary: %v, %v", info, err)
+	}
+	for _, file := range []string{binary, filepath.Join(dist, "sbom-linux-amd64.cdx.json")} {
+		if text := read(t, file); !bytes.Contains(text, []byte(version)) {
+			t.Errorf("%s does not name the version", file)
+		}
+	}
+	notes := string(read(t, filepath.Join(dist, "notes.md")))
+	for _, part := range []string{"### Added\n", "@" + layoutDigest(t, filepath.Join(dist, "image.oci.tar"))} {
+		if !strings.Contains(notes, part) {
+			t.Errorf("the notes lack %q:\n%s", part, notes)
 		}
 	}
 }
 
-// TestReleaseDryRun makes all that a release consists of.
-func TestReleaseDryRun(t *testing.T) {
-	requireRouterImage(t)
-	dist, out, err := release(t, []string{"DRY_RUN=1", "PLATFORMS=linux/" + arch(t, routerImage)}, "9.8.7")
+// TestReleaseRefuses: all that is missing is said together, before anything is
+// built.
+func TestReleaseRefuses(t *testing.T) {
+	release := exec.Command(filepath.Join(root, "scripts/release"), "1.2")
+	release.Env = append(os.Environ(), "DRY_RUN=")
+	out, err := release.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 {
+		t.Errorf("it ended with %v", err)
+	}
+	for _, problem := range []string{"no version like 1.2.3", "nowhere to push to", "no section '## 1.2'", "v1.2 is no tag"} {
+		if !strings.Contains(string(out), problem) {
+			t.Errorf("it does not say %q:\n%s", problem, out)
+		}
+	}
+}
+
+// TestWorkflows: a workflow runs what anybody can run, by actions of one version,
+// and knows no secret.
+func TestWorkflows(t *testing.T) {
+	uses := regexp.MustCompile(`(?m)\buses: *(\S+)`)
+	pinned := regexp.MustCompile(`^(\./.*|[^@]+@v\d+\.\d+\.\d+)$`)
+	dir := filepath.Join(root, ".github/workflows")
+	var all string
+	for _, e := range entries(t, dir) {
+		text := string(read(t, filepath.Join(dir, e.Name())))
+		for _, use := range uses.FindAllStringSubmatch(text, -1) {
+			if !pinned.MatchString(use[1]) {
+				t.Errorf("%s: %s is not of one version", e.Name(), use[1])
+			}
+		}
+		if strings.Contains(text, "secrets.") {
+			t.Errorf("%s reads a secret: the platform's token is github.token", e.Name())
+		}
+		all += text
+	}
+	for _, command := range []string{".ci/run", "make release "} {
+		if !strings.Contains(all, command) {
+			t.Errorf("no workflow runs %s", command)
+		}
+	}
+}
+
+// layoutDigest is the digest of the one image in an OCI layout.
+func layoutDigest(t *testing.T, archive string) string {
+	t.Helper()
+	for r := tar.NewReader(bytes.NewReader(read(t, archive))); ; {
+		h, err := r.Next()
+		if err != nil {
+			t.Fatalf("looking for the index of %s: %v", archive, err)
+		}
+		if h.Name != "./index.json" {
+			continue
+		}
+		var index struct{ Manifests []struct{ Digest string } }
+		b, err := io.ReadAll(r)
+		if err == nil {
+			err = json.Unmarshal(b, &index)
+		}
+		if err == nil && len(index.Manifests) != 1 {
+			err = fmt.Errorf("it lists %d images", len(index.Manifests))
+		}
+		if err != nil {
+			t.Fatalf("the index of %s: %v", archive, err)
+		}
+		return index.Manifests[0].Digest
+	}
+}
+
+func entries(t *testing.T, dir string) []os.DirEntry {
+	t.Helper()
+	list, err := os.ReadDir(dir)
 	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatal(err)
 	}
-	dist = filepath.Join(dist, "9.8.7")
-	check := exec.Command("sha256sum", "--check", "--strict", "SHA256SUMS")
-	check.Dir = dist
-	if b, err := check.CombinedOutput(); err != nil || strings.Count(string(b), ": OK") != 3 {
-		t.Errorf("checksums of binary, parts list and image: %v: %s", err, b)
+	return list
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	version, err := exec.Command(filepath.Join(dist, "router-linux-"+arch(t, routerImage)), "version").Output()
-	if err != nil || !strings.Contains(string(version), "9.8.7") {
-		t.Errorf("the binary says %q, %v", version, err)
-	}
-	notes, err := os.ReadFile(filepath.Join(dist, "notes.md"))
-	if err != nil || !strings.Contains(string(notes), "### Added") || !strings.Contains(string(notes), "@sha256:") {
-		t.Errorf("notes: %v: %s", err, notes)
-	}
+	return b
 }
