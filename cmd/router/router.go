@@ -197,6 +197,29 @@ func (r *router) watchBoot(ctx context.Context) error {
 	}
 }
 
+// watchReady says so once the router is ready, and again when it is after it was not:
+// so that the log alone tells when a start, or a failure, was over.
+func (r *router) watchReady(ctx context.Context) error {
+	since, ready := time.Now(), false
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		was := ready
+		ready = len(r.notReady()) == 0
+		switch {
+		case ready && !was:
+			r.log.Info("router ready", "took", time.Since(since).Round(time.Millisecond).String())
+		case was && !ready:
+			since = time.Now()
+		}
+	}
+}
+
 func (r *router) leave(ctx context.Context) error {
 	node := r.node.Load()
 	if node == nil {

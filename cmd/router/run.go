@@ -73,6 +73,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	group.Go(func() error { return r.help(serving) })
 	group.Go(func() error { return r.probe(serving) })
 	group.Go(func() error { return r.watchBoot(serving) })
+	group.Go(func() error { return r.watchReady(serving) })
 
 	select {
 	case <-ctx.Done():
