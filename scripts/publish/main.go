@@ -3,9 +3,8 @@
 //
 //	publish [-epoch T] [-layout DIR] [-repository NAME -tags A,B] saved.tar …
 //
-// Two builds of one commit differ in the time of day alone. Files and
-// configurations are given the time T instead, so that the digest is the same
-// wherever the commit is built. It prints the digest.
+// Files and configurations are given the time T, so that the digest does not
+// depend on the time of day. It prints the digest.
 //
 // It is a module of its own: what it requires is not the router's.
 package main
