@@ -16,20 +16,16 @@ import (
 	"testing"
 )
 
-// TestRelease is `make release` without its end: for one platform, and without
-// the module proxy, since all has been fetched by then.
+// TestRelease is `make release` without its end, for one platform. It needs nothing
+// that earlier builds have fetched already; but BuildKit may have dropped that from its
+// cache, so the module proxy is left in reach.
 func TestRelease(t *testing.T) {
 	requireRouterImage(t)
-	fetch := exec.Command("go", "mod", "download")
-	fetch.Dir = filepath.Join(root, "scripts/publish")
-	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Fatalf("fetching what publishing requires: %v\n%s", err, out)
-	}
 	dir := t.TempDir()
 	const version = "9.8.7-test.1"
 	release := exec.Command("make", "--no-print-directory", "release", "DRY_RUN=1", "VERSION="+version)
 	release.Dir = root
-	release.Env = append(os.Environ(), "GOPROXY=off", "PLATFORMS=linux/amd64", "DIST="+dir)
+	release.Env = append(os.Environ(), "PLATFORMS=linux/amd64", "DIST="+dir)
 	if out, err := release.CombinedOutput(); err != nil {
 		t.Fatalf("make release: %v\n%s", err, out)
 	}
