@@ -16,10 +16,10 @@ import (
 var stockPrograms = []string{"containerboot", "tailscaled", "tailscale"}
 
 // buildBinaries returns a folder with the router, as it is shipped or else the
-// one given, and the stock programs of the module's version. They are built in
+// one given, perhaps another to compare with, and the stock programs of the module's version. They are built in
 // the user's cache, by checkout, and copied to where a user without rights may
 // run them.
-func buildBinaries(ctx context.Context, s *scope, router string, say func(string, ...any)) (string, error) {
+func buildBinaries(ctx context.Context, s *scope, router, against string, say func(string, ...any)) (string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return "", err
@@ -50,6 +50,9 @@ func buildBinaries(ctx context.Context, s *scope, router string, say func(string
 		if err != nil {
 			return "", err
 		}
+	}
+	if against != "" {
+		take["against"] = against
 	}
 	for _, name := range stockPrograms {
 		say("building %s", name)

@@ -60,6 +60,7 @@ type options struct {
 	files    uint64
 	approve  tailnettest.ApproveWhen
 	router   string // "": built from this checkout
+	against  string // another router, to compare with; "": none
 	out      string
 }
 
@@ -80,6 +81,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	approve := f.String("approve", string(tailnettest.WhenReachable), "when routes are approved: when-reachable or at-once")
 	hangup := f.Duration("hangup", 0, "how long servers close first (default 6s, with -quick 3s)")
 	f.StringVar(&o.router, "router", "", "a router `binary` instead of this checkout's")
+	f.StringVar(&o.against, "against", "", "another router `binary` to compare with, in userspace mode: a change with what was before")
 	f.StringVar(&o.out, "o", "", "a `file` for the table, besides standard output")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -114,6 +116,9 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 		if slices.Contains(picked, s.name) {
 			o.subjects = append(o.subjects, s)
 		}
+	}
+	if o.against != "" {
+		o.subjects = append(o.subjects, subject{againstSubject, false, ours("userspace", "against")})
 	}
 	if o.limits, err = parseLimits(*cgroups); err != nil {
 		return o, err
@@ -151,7 +156,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	}
 	s := newScope(ctx)
 	defer s.close()
-	binaries, err := buildBinaries(ctx, s, o.router, say)
+	binaries, err := buildBinaries(ctx, s, o.router, o.against, say)
 	if err != nil {
 		return err
 	}

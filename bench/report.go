@@ -66,7 +66,7 @@ func (r *report) write(w io.Writer, facts []string) error {
 	}
 	compared := r.compared()
 	for _, p := range compared {
-		head = append(head, "ours/stock, "+p.name)
+		head = append(head, p.title())
 		if p.name == "userspace" {
 			head = append(head, "target")
 		}
@@ -118,7 +118,7 @@ func (r *report) measured(row row) bool {
 	})
 }
 
-func (r *report) compared() (list []struct{ name, ours, stock string }) {
+func (r *report) compared() (list []pair) {
 	chosen := func(name string) bool {
 		return slices.ContainsFunc(r.subjects, func(s subject) bool { return s.name == name })
 	}

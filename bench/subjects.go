@@ -22,17 +22,30 @@ type subject struct {
 const plain = "plain"
 
 var subjects = []subject{
-	{"ours-userspace", false, ours("userspace")},
+	{"ours-userspace", false, ours("userspace", "router")},
 	{"stock-userspace", false, stock("true")},
-	{"ours-kernel", true, ours("kernel")},
+	{"ours-kernel", true, ours("kernel", "router")},
 	{"stock-kernel", true, stock("false")},
 	{plain, true, nil},
 }
 
-// pairs are compared: the first by the second.
-var pairs = []struct{ name, ours, stock string }{
+// againstSubject is the router given by -against.
+const againstSubject = "against-userspace"
+
+// pair is compared: the first by the second.
+type pair struct{ name, ours, stock string }
+
+func (p pair) title() string {
+	if p.stock == againstSubject {
+		return "ours/against"
+	}
+	return "ours/stock, " + p.name
+}
+
+var pairs = []pair{
 	{"userspace", "ours-userspace", "stock-userspace"},
 	{"kernel", "ours-kernel", "stock-kernel"},
+	{"against", "ours-userspace", againstSubject},
 }
 
 // systemPath is what a container's PATH has, for setpriv, iptables and ping.
@@ -40,7 +53,7 @@ const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 // ours is the router as shipped: in userspace mode as its image's user and
 // without capabilities, as on Fargate.
-func ours(mode string) func(*world, *running, bool) (*exec.Cmd, error) {
+func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) {
 	return func(w *world, r *running, withAWS bool) (*exec.Cmd, error) {
 		env := append(tailnettest.Env(),
 			"PATH="+systemPath,
@@ -70,7 +83,7 @@ func ours(mode string) func(*world, *running, bool) (*exec.Cmd, error) {
 		} else {
 			env = append(env, "TS_AUTHKEY="+routerKey, "ROUTER_ROUTES="+vpcCIDR.String())
 		}
-		args := []string{w.binary("router")}
+		args := []string{w.binary(program)}
 		if mode == "userspace" {
 			args = append([]string{"setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, args...)
 		}
