@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"syscall"
+	"time"
 )
 
 // What a flow costs, with its socket in the kernel, rounded up from what
@@ -78,6 +79,15 @@ func raiseFiles() int {
 type peer struct {
 	addrs []netip.Addr // under which it is found
 	flows int
+}
+
+// place is admit, before which what only rests has to go.
+func (f *Forwarder) place(client netip.Addr) (*peer, bool) {
+	p, ok := f.admit(client)
+	if !ok && f.udp.endRests(time.Now()) {
+		p, ok = f.admit(client)
+	}
+	return p, ok
 }
 
 // admit takes a place for a new flow, or says that there is none: past the limit

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 )
 
@@ -179,30 +180,49 @@ func pseudoSum(src, dst netip.Addr, protocol uint8, length int) uint64 {
 	return sum
 }
 
-// checksum is the Internet checksum (RFC 1071) of b on top of a partial sum.
-// Words of 32 bit are added into 64: the sum of 16-bit words comes out the same
-// when the carries are folded in at the end.
+// checksum is the Internet checksum (RFC 1071) of b on top of a partial sum. The
+// sum of 16-bit words comes out the same whatever their byte order, and with 64 bits
+// at a time, as long as carries are added in again.
 func checksum(b []byte, sum uint64) uint16 {
-	for len(b) >= 32 {
-		sum += uint64(binary.BigEndian.Uint32(b)) + uint64(binary.BigEndian.Uint32(b[4:])) +
-			uint64(binary.BigEndian.Uint32(b[8:])) + uint64(binary.BigEndian.Uint32(b[12:])) +
-			uint64(binary.BigEndian.Uint32(b[16:])) + uint64(binary.BigEndian.Uint32(b[20:])) +
-			uint64(binary.BigEndian.Uint32(b[24:])) + uint64(binary.BigEndian.Uint32(b[28:]))
-		b = b[32:]
+	var acc, carry uint64
+	for len(b) >= 64 {
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b), 0)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[8:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[16:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[24:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[32:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[40:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[48:]), carry)
+		acc, carry = bits.Add64(acc, binary.LittleEndian.Uint64(b[56:]), carry)
+		acc, carry = bits.Add64(acc, 0, carry)
+		acc += carry
+		b = b[64:]
 	}
-	for len(b) >= 4 {
-		sum += uint64(binary.BigEndian.Uint32(b))
+	add := func(v uint64) {
+		acc, carry = bits.Add64(acc, v, 0)
+		acc += carry
+	}
+	for len(b) >= 8 {
+		add(binary.LittleEndian.Uint64(b))
+		b = b[8:]
+	}
+	if len(b) >= 4 {
+		add(uint64(binary.LittleEndian.Uint32(b)))
 		b = b[4:]
 	}
 	if len(b) >= 2 {
-		sum += uint64(binary.BigEndian.Uint16(b)) << 16
+		add(uint64(binary.LittleEndian.Uint16(b)))
 		b = b[2:]
-		if len(b) == 1 {
-			sum += uint64(b[0]) << 8
-		}
-	} else if len(b) == 1 {
-		sum += uint64(b[0]) << 24
 	}
+	if len(b) == 1 {
+		add(uint64(b[0]))
+	}
+	// What is left in 16 bits is in the order of the words that were read.
+	acc = acc>>32 + acc&0xffffffff
+	acc = acc>>16&0xffff + acc>>32 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	sum += uint64(bits.ReverseBytes16(uint16(acc)))
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
 	}

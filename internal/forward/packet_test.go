@@ -77,8 +77,11 @@ func TestChecksumIsTheTextbooks(t *testing.T) {
 		for i := range b {
 			b[i] = byte(rand.Uint32())
 		}
-		if got, want := checksum(b, 0), slow(b); got != want {
-			t.Fatalf("%d bytes %x: %04x, want %04x", n, b, got, want)
+		// With all bits set every addition carries.
+		for _, b := range [][]byte{b, bytes.Repeat([]byte{0xff}, n)} {
+			if got, want := checksum(b, 0), slow(b); got != want {
+				t.Fatalf("%d bytes %x: %04x, want %04x", n, b, got, want)
+			}
 		}
 	}
 }

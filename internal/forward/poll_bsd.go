@@ -17,10 +17,13 @@ func newPoller(s *scheduler) (*poller, error) {
 	return &poller{sched: s, fd: fd}, nil
 }
 
-func (p *poller) add(fd int) error {
-	changes := make([]unix.Kevent_t, 2)
+func (p *poller) add(fd, what int) error {
+	changes := make([]unix.Kevent_t, 1, 2)
 	unix.SetKevent(&changes[0], fd, unix.EVFILT_READ, unix.EV_ADD|unix.EV_CLEAR)
-	unix.SetKevent(&changes[1], fd, unix.EVFILT_WRITE, unix.EV_ADD|unix.EV_CLEAR)
+	if what&writable != 0 {
+		changes = changes[:2]
+		unix.SetKevent(&changes[1], fd, unix.EVFILT_WRITE, unix.EV_ADD|unix.EV_CLEAR)
+	}
 	_, err := unix.Kevent(p.fd, changes, nil, nil)
 	return os.NewSyscallError("kevent", err)
 }
@@ -43,7 +46,7 @@ func (p *poller) run() {
 			if e.Filter == unix.EVFILT_USER {
 				return
 			}
-			p.event(int(e.Ident))
+			p.event(int(e.Ident), n == 1)
 		}
 	}
 }

@@ -11,48 +11,47 @@ func newPoller(s *scheduler) (*poller, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	return &poller{sched: s, fd: fd}, nil
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return &poller{sched: s, fd: fd, queue: os.NewFile(uintptr(fd), "epoll")}, nil
 }
 
-func (p *poller) add(fd int) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{
-		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff,
-		Fd:     int32(fd),
-	}))
+func (p *poller) add(fd, what int) error {
+	events := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff)
+	if what&writable != 0 {
+		events |= unix.EPOLLOUT
+	}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}))
 }
 
-// run delivers events until close.
+// run delivers events until close. The queue is itself a file of Go's own poller, so
+// that to wait costs no thread: one that slept in epoll_wait would have to be woken,
+// and find a processor, for each event.
 func (p *poller) run() {
 	events := make([]unix.EpollEvent, 256)
-	for {
-		n, err := unix.EpollWait(p.fd, events, -1)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
+	queue, err := p.queue.SyscallConn()
+	if err != nil {
+		return
+	}
+	for err == nil {
+		n, failed := 0, error(nil)
+		err = queue.Read(func(fd uintptr) bool {
+			n, failed = unix.EpollWait(int(fd), events, 0)
+			return n > 0 || failed != nil && failed != unix.EINTR
+		})
+		if failed != nil && failed != unix.EINTR {
 			return
 		}
-		for _, e := range events[:n] {
-			if e.Fd == stopFD {
-				return
-			}
-			p.event(int(e.Fd))
+		for i := range max(n, 0) {
+			p.event(int(events[i].Fd), n == 1)
 		}
 	}
 }
 
-// stopFD marks the event that ends run.
-const stopFD = -1
-
-// close ends run: an eventfd that is readable for good.
+// close ends run.
 func (p *poller) close(done <-chan struct{}) {
-	stop, err := unix.Eventfd(1, unix.EFD_CLOEXEC)
-	if err == nil {
-		defer unix.Close(stop)
-		err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, stop, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: stopFD})
-	}
-	if err == nil {
-		<-done
-	}
-	unix.Close(p.fd)
+	p.queue.Close()
+	<-done
 }

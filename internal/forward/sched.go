@@ -58,6 +58,28 @@ func (s *scheduler) ready(t *task) {
 	}
 }
 
+// begin takes t, whose owner sets it up, so that events have to wait for done.
+func (t *task) begin() { t.state.Store(taskRunning) }
+
+// done ends a run of t, and makes it due if an event came meanwhile.
+func (s *scheduler) done(t *task) {
+	if !t.state.CompareAndSwap(taskRunning, taskIdle) {
+		t.state.Store(taskQueued)
+		s.push(t)
+	}
+}
+
+// now runs t at once where nobody else does: for a caller that has nothing better
+// to do, it saves waking a worker.
+func (s *scheduler) now(t *task) {
+	if !t.state.CompareAndSwap(taskIdle, taskRunning) {
+		s.ready(t)
+		return
+	}
+	t.step()
+	s.done(t)
+}
+
 func (s *scheduler) push(t *task) {
 	s.mu.Lock()
 	if s.tail == nil {
@@ -91,10 +113,7 @@ func (s *scheduler) run() {
 	for t := s.pop(); t != nil; t = s.pop() {
 		t.state.Store(taskRunning)
 		t.step()
-		if !t.state.CompareAndSwap(taskRunning, taskIdle) {
-			t.state.Store(taskQueued)
-			s.push(t)
-		}
+		s.done(t)
 	}
 }
 

@@ -84,7 +84,7 @@ type half struct {
 func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	f, id := t.f, r.ID()
 	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
-	who, ok := f.admit(key.client.Addr())
+	who, ok := f.place(key.client.Addr())
 	if !ok {
 		f.failed("tcp", f.routes.of(key.dst.Addr()), limited)
 		r.Complete(true)
@@ -98,7 +98,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		table: t, request: r, fd: -1,
 	}
 	fl.step = fl.advance
-	fl.state.Store(taskQueued) // nobody else may run it before it is set up
+	fl.begin()
 	to, err := f.cfg.Resolve("tcp", fl.target)
 	if err == nil {
 		fl.fd, err = connect(unix.SOCK_STREAM, to)
@@ -108,14 +108,14 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		t.mu.Lock()
 		t.flows[fl] = struct{}{}
 		t.mu.Unlock()
-		err = f.poll.watch(fl.fd, &fl.task)
+		err = f.poll.watch(fl.fd, readable|writable, &fl.task)
 	}
 	if err != nil {
 		fl.refuse(err)
 		return
 	}
-	// The socket may have been decided before it was watched.
-	f.sched.push(&fl.task)
+	// If the socket was decided before it was watched, that was an event too.
+	f.sched.done(&fl.task)
 }
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {

@@ -19,6 +19,14 @@ const (
 	udpIdle = 2 * time.Minute
 )
 
+// A client that keeps its socket asks again at once, and to open a flow costs more than
+// to ask. So the flows that were answered last rest for a moment before they end: a few,
+// whatever the rate, and none where others need the place.
+const (
+	mostResting = 128
+	dnsRest     = time.Second
+)
+
 // receiveBudget is how many receives a flow may make before others get a turn.
 const receiveBudget = 32
 
@@ -27,8 +35,16 @@ const receiveBudget = 32
 type udpTable struct {
 	f *Forwarder
 
-	mu    sync.Mutex
-	flows map[flowKey]*udpFlow
+	mu      sync.Mutex
+	flows   map[flowKey]*udpFlow
+	resting [mostResting]resting // a ring
+	rested  int                  // where the next goes
+}
+
+// resting is a flow of DNS without an open query, as long as it had as many.
+type resting struct {
+	flow    *udpFlow
+	queries int
 }
 
 // flowKey is a flow as its client sees it: 4via6 not undone.
@@ -44,6 +60,7 @@ type udpFlow struct {
 	mu    sync.Mutex // held while fd is in use: closed, its number may be another's
 	fd    int        // -1 once closed
 	asked int        // queries without an answer, for DNS
+	total int        // queries ever
 }
 
 // udpRun gathers datagrams of one flow and size, to be sent by one call.
@@ -116,7 +133,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		}
 	}
 	to := f.routes.of(key.dst.Addr())
-	who, ok := f.admit(key.client.Addr())
+	who, ok := f.place(key.client.Addr())
 	if !ok {
 		f.failed("udp", to, limited)
 		refuse(portUnreachable)
@@ -127,7 +144,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		table:  t, idle: udpIdle, fd: -1,
 	}
 	fl.step = fl.receive
-	fl.state.Store(taskQueued)
+	fl.begin()
 	if target.Port() == dnsPort {
 		fl.idle = dnsIdle
 	}
@@ -148,7 +165,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	if before != nil { // two peers with one address, for a moment
 		t.close(before, ended)
 	}
-	f.sched.push(&fl.task) // from now on it may run: answers may be there already
+	f.sched.done(&fl.task) // from now on it may run
 	f.metrics.opened["udp"].Inc()
 	f.metrics.active["udp"].Inc()
 	return fl
@@ -166,7 +183,7 @@ func (fl *udpFlow) connect() error {
 	}
 	receiveMany(fd)
 	fl.fd = fd
-	if err := f.poll.watch(fd, &fl.task); err != nil {
+	if err := f.poll.watch(fd, readable, &fl.task); err != nil {
 		unix.Close(fd)
 		fl.fd = -1
 		return err
@@ -192,6 +209,7 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 	}
 	if fl.idle == dnsIdle {
 		fl.asked += len(payloads)
+		fl.total += len(payloads)
 	}
 	err := sendRun(fl.fd, payloads)
 	if errors.Is(err, unix.ECONNREFUSED) {
@@ -260,27 +278,67 @@ func (fl *udpFlow) receive() {
 		fl.down.count(n, count)
 		f.metrics.toTailnet["udp"].Add(float64(n))
 		fl.route.toTailnet.Add(float64(n))
-		if fd, over := fl.answered(count); over {
-			fl.table.finish(fl, fd, ended)
-			return
+		if fl.answered(count) {
+			return // what may yet come is an event of its own
 		}
 	}
 	f.sched.ready(&fl.task) // more may be there: behind the others
 }
 
 // answered reports whether a DNS flow has no query left without an answer. Then it
-// takes the socket away at once, so that no query can slip in before the end.
-func (fl *udpFlow) answered(n int) (fd int, over bool) {
+// rests.
+func (fl *udpFlow) answered(n int) bool {
 	if fl.idle != dnsIdle {
-		return -1, false
+		return false
 	}
 	fl.mu.Lock()
-	defer fl.mu.Unlock()
-	if fl.asked -= n; fl.asked > 0 {
-		return -1, false
+	fl.asked = max(0, fl.asked-n)
+	open, total := fl.asked, fl.total
+	fl.mu.Unlock()
+	if open > 0 {
+		return false
 	}
-	fd, fl.fd = fl.fd, -1
-	return fd, true
+	t := fl.table
+	t.mu.Lock()
+	longest := t.resting[t.rested]
+	t.resting[t.rested] = resting{fl, total}
+	t.rested = (t.rested + 1) % mostResting
+	t.mu.Unlock()
+	t.endRest(longest)
+	return true
+}
+
+// endRest ends a flow that rests, unless it was asked again. It takes the socket away
+// at once, so that no query can slip in before the end.
+func (t *udpTable) endRest(r resting) bool {
+	fl := r.flow
+	if fl == nil {
+		return false
+	}
+	fl.mu.Lock()
+	if fl.total != r.queries || fl.fd < 0 {
+		fl.mu.Unlock()
+		return false
+	}
+	fd := fl.fd
+	fl.fd = -1
+	fl.mu.Unlock()
+	t.finish(fl, fd, ended)
+	return true
+}
+
+// endRests ends the flows that rest since before a time, and reports whether there
+// were any.
+func (t *udpTable) endRests(since time.Time) (found bool) {
+	t.mu.Lock()
+	all := t.resting
+	t.mu.Unlock()
+	for _, r := range all {
+		if r.flow != nil && r.flow.last.Load() <= since.UnixNano() && t.endRest(r) {
+			found = true
+		}
+	}
+	return found
 }
 
 // close ends a flow; the second time does nothing.
@@ -310,6 +368,7 @@ func (t *udpTable) finish(fl *udpFlow, fd int, why string) {
 
 // sweep ends the flows that were idle for too long.
 func (t *udpTable) sweep(now time.Time) {
+	t.endRests(now.Add(-dnsRest))
 	var old []*udpFlow
 	t.mu.Lock()
 	for _, fl := range t.flows {

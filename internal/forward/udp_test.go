@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 )
 
 func TestUDPEchoOfAllSizes(t *testing.T) {
@@ -132,16 +134,62 @@ func TestDNSFlowsEndWithTheirAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.noFlows()
-	// The client's socket goes on to work.
-	conn.Write([]byte("query 3"))
-	n, from, err := v4.ReadFrom(buf)
-	if err != nil {
-		t.Fatal(err)
+	ask := func(conn *gonet.UDPConn) (from net.Addr) {
+		t.Helper()
+		conn.Write([]byte("query"))
+		n, from, err := v4.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v4.WriteTo(buf[:n], from)
+		if _, err := conn.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+		return from
 	}
-	v4.WriteTo(buf[:n], from)
-	if _, err := conn.Read(buf); err != nil {
-		t.Fatal(err)
+	// A socket that asks on has the same flow, and after a pause another.
+	first := ask(conn)
+	if again := ask(conn); again.String() != first.String() {
+		t.Errorf("asked from %v, then from %v", first, again)
+	}
+	c.noFlows()
+	ask(conn)
+	c.noFlows()
+}
+
+// TestDNSFlowsThatRestAreFew: sockets used once leave no pile, and nobody is refused
+// for flows that only rest.
+func TestDNSFlowsThatRestAreFew(t *testing.T) {
+	v4, _, port := listenUDP(t)
+	c := newClient(t, func(cfg *Config) {
+		cfg.MaxFlows, cfg.MaxFlowsPerPeer = mostResting, mostResting
+		cfg.Resolve = func(_ string, target netip.AddrPort) (netip.AddrPort, error) {
+			return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), nil
+		}
+	})
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, from, err := v4.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			v4.WriteTo(buf[:n], from)
+		}
+	}()
+	for i := range 3 * mostResting {
+		conn := c.dialUDP(targets(dnsPort)[0])
+		conn.Write([]byte("query"))
+		if _, err := conn.Read(make([]byte, 512)); err != nil {
+			t.Fatalf("query %d: %v", i, err)
+		}
+		conn.Close()
+		if _, udp := c.f.Active(); udp > mostResting {
+			t.Fatalf("%d flows", udp)
+		}
+	}
+	if got := testutil.ToFloat64(c.f.metrics.failed["udp"][limited]); got != 0 {
+		t.Errorf("%v flows were refused", got)
 	}
 	c.noFlows()
 }
