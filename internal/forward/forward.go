@@ -23,7 +23,6 @@ import (
 	"subnetrouter/internal/routes"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 )
 
 // Config says how to forward. The zero value of a field means the default that
@@ -185,11 +184,11 @@ func (f *Forwarder) Denied(target netip.AddrPort) bool {
 // targetOf undoes 4via6.
 func targetOf(a netip.Addr) netip.Addr { return routes.Target(a) }
 
-// deliveries are pooled: a GRO has tables of its own.
+// delivery is a batch under way.
 type delivery struct {
 	packet inbound
-	run    udpRun
-	gro    gro.GRO
+	udp    udpRun
+	tcp    tcpRun
 	only   only
 }
 
@@ -202,11 +201,7 @@ const (
 	known          // of flows that are open
 )
 
-var deliveries = sync.Pool{New: func() any {
-	d := new(delivery)
-	d.gro.Init(true)
-	return d
-}}
+var deliveries = sync.Pool{New: func() any { return new(delivery) }}
 
 // Deliver takes IP packets that a peer sent to targets behind the router: packet
 // i is packets[i][offset:]. They are valid during the call only. Calls may be
@@ -236,14 +231,14 @@ func (f *Forwarder) DeliverKnown(packet []byte) bool {
 
 func (f *Forwarder) newDelivery(o only) *delivery {
 	d := deliveries.Get().(*delivery)
-	d.gro.Dispatcher = f.endpoint.dispatcher
+	d.tcp.endpoint = f.endpoint
 	d.only = o
 	return d
 }
 
 func (f *Forwarder) finish(d *delivery) {
-	f.udp.flush(&d.run)
-	d.gro.Flush()
+	f.udp.flush(&d.udp)
+	d.tcp.flush()
 	d.packet = inbound{}
 	deliveries.Put(d)
 }

@@ -60,3 +60,13 @@ func resetOnClose(fd int) {
 func wouldBlock(err error) bool {
 	return err == unix.EAGAIN || err == unix.EINTR || err == unix.ENOBUFS
 }
+
+// waiting is how many bytes can be read from a TCP socket at once; 0 if that is not
+// known.
+func waiting(fd int) int {
+	n, err := unix.IoctlGetInt(fd, ioctlReadable)
+	if err != nil {
+		return 0
+	}
+	return n
+}

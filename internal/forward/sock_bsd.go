@@ -42,3 +42,5 @@ func sendRun(fd int, run [][]byte) error {
 
 // These systems do not tell the path's MTU this way; asking fails.
 const pathMTU4, pathMTU6 = -1, -1
+
+const ioctlReadable = 0x4004667f // FIONREAD: _IOR('f', 127, int)

@@ -70,3 +70,5 @@ func sendRun(fd int, run [][]byte) error {
 
 // Socket options that give the path's MTU.
 const pathMTU4, pathMTU6 = unix.IP_MTU, unix.IPV6_MTU
+
+const ioctlReadable = unix.TIOCINQ // FIONREAD by another name

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -114,7 +113,7 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 
 // deliverTCP hands a TCP packet from a peer to the stack, unless it is of a flow
 // elsewhere, together with others of its connection where they are in order; flush the
-// delivery's GRO at the end of a batch.
+// delivery's run at the end of a batch.
 func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) (took bool) {
 	p := &d.packet
 	number := header.IPv6ProtocolNumber
@@ -145,18 +144,8 @@ func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) (took bool) {
 		e.hold(number, bytes.Clone(p.raw), endingTries)
 		return true
 	}
-	pkt := newPacket(number, p.raw)
-	d.gro.Enqueue(pkt)
-	pkt.DecRef()
+	d.tcp.add(p, segment)
 	return true
-}
-
-// newPacket copies raw, whose checksums are verified.
-func newPacket(number tcpip.NetworkProtocolNumber, raw []byte) *stack.PacketBuffer {
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(raw)})
-	pkt.NetworkProtocolNumber = number
-	pkt.RXChecksumValidated = true
-	return pkt
 }
 
 // A client that reuses a port at once sends its SYN right behind the last
@@ -214,9 +203,7 @@ func (e *linkEndpoint) hold(number tcpip.NetworkProtocolNumber, raw []byte, trie
 			return
 		}
 		e.held.Add(-1)
-		pkt := newPacket(number, raw)
-		e.dispatcher.DeliverNetworkPacket(number, pkt)
-		pkt.DecRef()
+		e.deliver(&p)
 	})
 }
 

@@ -1,6 +1,8 @@
 package forward
 
 import (
+	"errors"
+	"io"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -8,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -77,6 +80,9 @@ type half struct {
 	start, end int
 	eof        bool // the source has ended
 	done       bool // and the sink knows
+	blocked    bool // upward: the target takes no more for now
+	bulk       bool // downward: much came at once
+	left       int  // bytes that may yet move at once
 }
 
 // open is called by the stack for each SYN, on a goroutine of its own, which ends
@@ -256,7 +262,7 @@ func (fl *tcpFlow) died() bool {
 	case state == tcp.StateClose && !fl.downward.done:
 		return true
 	}
-	return (fl.downward.done || fl.upward.buf != nil) && !fl.upward.done && socketError(fl.fd) != nil
+	return (fl.downward.done || fl.upward.blocked) && !fl.upward.done && socketError(fl.fd) != nil
 }
 
 // stackError is an error of the client's side.
@@ -267,19 +273,20 @@ func (e stackError) Error() string { return e.err.String() }
 // moveUp takes bytes from the client to the target. It reports false when it has
 // to wait for either.
 func (fl *tcpFlow) moveUp() (progress bool, err error) {
-	h, f := &fl.upward, fl.table.f
+	h := &fl.upward
 	if h.done {
 		return false, nil
 	}
-	if h.buf == nil && !h.eof {
-		h.buf = f.buffers.Get().(*[]byte)
-		w := tcpip.SliceWriter(*h.buf)
-		result, tcpErr := fl.ep.Read(&w, tcpip.ReadOptions{})
-		h.start, h.end = 0, result.Count
+	h.blocked = false
+	if fl.sendHeld(); h.blocked {
+		return false, nil
+	}
+	if !h.eof && !fl.lost {
+		h.left = bufferSize
+		_, tcpErr := fl.ep.Read((*toTarget)(fl), tcpip.ReadOptions{})
 		switch tcpErr.(type) {
-		case nil:
+		case nil, *tcpip.ErrBadBuffer: // the latter is toTarget's own doing
 		case *tcpip.ErrWouldBlock:
-			fl.free(h)
 			return false, nil
 		case *tcpip.ErrClosedForReceive:
 			h.eof = true
@@ -287,26 +294,18 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 			fl.free(h)
 			return false, stackError{tcpErr}
 		}
-	}
-	for h.buf != nil && h.start < h.end {
-		n, err := unix.Write(fl.fd, (*h.buf)[h.start:h.end])
-		if err != nil {
-			if wouldBlock(err) {
-				return err == unix.EINTR, nil
-			}
-			// The target takes no more, but what it said last may yet be read.
-			fl.free(h)
-			h.done, fl.lost = true, true
-			return false, nil
-		}
-		h.start += n
-		fl.up.count(n, 1)
-		f.metrics.toVPC["tcp"].Add(float64(n))
-		fl.route.toVPC.Add(float64(n))
+		fl.sendHeld()
 	}
 	fl.turn.client()
-	fl.free(h)
-	if h.eof {
+	switch {
+	case fl.lost:
+		// The target takes no more, but what it said last may yet be read.
+		fl.free(h)
+		h.done = true
+		return false, nil
+	case h.blocked:
+		return false, nil
+	case h.eof:
 		h.done = true
 		unix.Shutdown(fl.fd, unix.SHUT_WR)
 		return false, nil
@@ -314,11 +313,101 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 	return true, nil
 }
 
+// toTarget is a flow as the sink of what its client sent: what is large goes from the
+// stack's memory to the socket, without a copy between; what is small is gathered in
+// a buffer first. It takes less than it is given when the target does, and that stays
+// in the stack, whose window then tells the client to wait.
+type toTarget tcpFlow
+
+// large is worth a system call.
+const large = 8 << 10
+
+// errPause ends a read of the stack early.
+var errPause = errors.New("no more for now")
+
+func (w *toTarget) Write(b []byte) (int, error) {
+	fl := (*tcpFlow)(w)
+	h := &fl.upward
+	if h.left <= 0 || h.blocked || fl.lost {
+		return 0, errPause
+	}
+	h.left -= len(b)
+	if len(b) < large {
+		if h.buf == nil {
+			h.buf = fl.table.f.buffers.Get().(*[]byte)
+			h.start, h.end = 0, 0
+		}
+		n := copy((*h.buf)[h.end:], b)
+		h.end += n
+		if n < len(b) {
+			return n, errPause
+		}
+		return n, nil
+	}
+	if fl.sendHeld(); h.buf != nil || fl.lost {
+		return 0, errPause
+	}
+	n := fl.send(b)
+	if n < len(b) {
+		return n, errPause
+	}
+	return n, nil
+}
+
+// sendHeld sends what the buffer holds.
+func (fl *tcpFlow) sendHeld() {
+	h := &fl.upward
+	if h.buf == nil || fl.lost {
+		return
+	}
+	if h.start += fl.send((*h.buf)[h.start:h.end]); h.start == h.end {
+		fl.free(h)
+	}
+}
+
+// send sends to the target as much as it takes, and notes why that was not all.
+func (fl *tcpFlow) send(b []byte) (sent int) {
+	for sent < len(b) {
+		n, err := unix.Write(fl.fd, b[sent:])
+		switch {
+		case err == nil:
+			sent += n
+		case err == unix.EINTR:
+		case wouldBlock(err):
+			fl.upward.blocked = true
+			fl.counted(sent)
+			return sent
+		default:
+			fl.lost = true
+			fl.counted(sent)
+			return sent
+		}
+	}
+	fl.counted(sent)
+	return sent
+}
+
+func (fl *tcpFlow) counted(n int) {
+	if n > 0 {
+		fl.up.count(n, 1)
+		fl.table.f.metrics.toVPC["tcp"].Add(float64(n))
+		fl.route.toVPC.Add(float64(n))
+	}
+}
+
 // moveDown takes bytes from the target to the client.
 func (fl *tcpFlow) moveDown() (progress bool, err error) {
 	h, f := &fl.downward, fl.table.f
 	if h.done {
 		return false, nil
+	}
+	if h.buf == nil && !h.eof && h.bulk {
+		if h.left = min(waiting(fl.fd), buffer.MaxChunkSize); h.left < large {
+			h.bulk = false
+		} else {
+			n, tcpErr := fl.ep.Write((*fromTarget)(fl), tcpip.WriteOptions{})
+			return fl.wroteDown(n, tcpErr)
+		}
 	}
 	if h.buf == nil && !h.eof {
 		h.buf = f.buffers.Get().(*[]byte)
@@ -330,21 +419,14 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 			}
 			return false, err
 		}
-		h.start, h.end, h.eof = 0, n, n == 0
+		h.start, h.end, h.eof, h.bulk = 0, n, n == 0, n > large
 	}
 	for h.buf != nil && h.start < h.end {
 		r := payload((*h.buf)[h.start:h.end])
 		n, tcpErr := fl.ep.Write(&r, tcpip.WriteOptions{})
 		h.start += int(n)
-		fl.down.count(int(n), 1)
-		f.metrics.toTailnet["tcp"].Add(float64(n))
-		fl.route.toTailnet.Add(float64(n))
-		switch tcpErr.(type) {
-		case nil:
-		case *tcpip.ErrWouldBlock:
-			return false, nil
-		default:
-			return false, stackError{tcpErr}
+		if more, err := fl.wroteDown(n, tcpErr); !more {
+			return false, err
 		}
 	}
 	fl.turn.target()
@@ -355,6 +437,46 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 		return false, nil
 	}
 	return true, nil
+}
+
+// wroteDown counts what the stack took, and says whether to go on.
+func (fl *tcpFlow) wroteDown(n int64, tcpErr tcpip.Error) (more bool, err error) {
+	if n > 0 {
+		fl.turn.target()
+	}
+	fl.down.count(int(n), 1)
+	fl.table.f.metrics.toTailnet["tcp"].Add(float64(n))
+	fl.route.toTailnet.Add(float64(n))
+	switch tcpErr.(type) {
+	case nil:
+		return true, nil
+	case *tcpip.ErrWouldBlock:
+		return false, nil
+	}
+	return false, stackError{tcpErr}
+}
+
+// fromTarget is a flow as the source of what its target sent, of which so much is
+// known to be there: the stack reads it from the socket into its own memory.
+type fromTarget tcpFlow
+
+func (s *fromTarget) Len() int { return s.downward.left }
+
+func (s *fromTarget) Read(b []byte) (n int, err error) {
+	for n < len(b) {
+		m, err := unix.Read(s.fd, b[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return n, err
+		}
+		if m == 0 {
+			return n, io.ErrUnexpectedEOF
+		}
+		n += m
+	}
+	return n, nil
 }
 
 func (fl *tcpFlow) free(h *half) {

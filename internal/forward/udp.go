@@ -76,7 +76,7 @@ const maxRunBytes = 65000
 // deliver takes a datagram from a peer, unless it is of a flow elsewhere; it may stay in
 // the run until the next call or [udpTable.flush].
 func (t *udpTable) deliver(d *delivery) (took bool) {
-	p, run := &d.packet, &d.run
+	p, run := &d.packet, &d.udp
 	if !p.checksumOK() {
 		return true
 	}
@@ -384,6 +384,7 @@ func (t *udpTable) sweep(now time.Time) {
 
 // closeAll ends every flow and counts them.
 func (t *udpTable) closeAll() int {
+	t.endRests(time.Now())
 	t.mu.Lock()
 	all := make([]*udpFlow, 0, len(t.flows))
 	for _, fl := range t.flows {
