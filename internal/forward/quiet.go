@@ -22,6 +22,12 @@ const (
 // turn is who of a flow spoke last, and when: unix nanoseconds, negative for the client.
 type turn struct{ last atomic.Int64 }
 
+// at is when that was.
+func (t *turn) at() int64 {
+	last := t.last.Load()
+	return max(last, -last)
+}
+
 func (t *turn) client() { t.last.Store(-time.Now().UnixNano()) }
 func (t *turn) target() { t.last.Store(time.Now().UnixNano()) }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +54,6 @@ type udpFlow struct {
 	record
 	table *udpTable
 	idle  time.Duration
-	last  atomic.Int64 // unix nanoseconds of the last datagram either way
 
 	mu    sync.Mutex // held while fd is in use: closed, its number may be another's
 	fd    int        // -1 once closed
@@ -157,7 +155,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		refuse(unreachableFor(reason))
 		return nil
 	}
-	fl.touch()
+	fl.turn.client()
 	t.mu.Lock()
 	before := t.flows[key]
 	t.flows[key] = fl
@@ -191,12 +189,9 @@ func (fl *udpFlow) connect() error {
 	return nil
 }
 
-func (fl *udpFlow) touch() { fl.last.Store(time.Now().UnixNano()) }
-
 // send sends a run to the target. It reports false if the flow has ended.
 func (fl *udpFlow) send(payloads [][]byte) bool {
 	f := fl.table.f
-	fl.touch()
 	fl.turn.client()
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
@@ -262,7 +257,6 @@ func (fl *udpFlow) receive() {
 			}
 			continue
 		}
-		fl.touch()
 		fl.turn.target()
 		count := 0
 		for b := (*buf)[:n]; ; {
@@ -334,7 +328,7 @@ func (t *udpTable) endRests(since time.Time) (found bool) {
 	all := t.resting
 	t.mu.Unlock()
 	for _, r := range all {
-		if r.flow != nil && r.flow.last.Load() <= since.UnixNano() && t.endRest(r) {
+		if r.flow != nil && r.flow.turn.at() <= since.UnixNano() && t.endRest(r) {
 			found = true
 		}
 	}
@@ -372,7 +366,7 @@ func (t *udpTable) sweep(now time.Time) {
 	var old []*udpFlow
 	t.mu.Lock()
 	for _, fl := range t.flows {
-		if now.UnixNano()-fl.last.Load() > int64(fl.idle) {
+		if now.UnixNano()-fl.turn.at() > int64(fl.idle) {
 			old = append(old, fl)
 		}
 	}
