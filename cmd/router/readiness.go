@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/routes"
 	"subnetrouter/internal/tailnet"
 )
 
@@ -63,7 +64,7 @@ func (r *router) addRouteReasons(s tailnet.Status, add func(code, message, fix s
 		add(codeAnnouncing, "the routes are not advertised yet", "")
 	}
 	if missing := s.Unapproved(); len(missing) > 0 {
-		add(codeUnapproved, "the tailnet has not approved "+join(missing),
+		add(codeUnapproved, "the tailnet has not approved "+strings.Join(routes.Strings(missing), ", "),
 			"approve them in the admin console, or add to the policy file: "+autoApprovers(missing, r.cfg.Tags))
 	}
 }
@@ -90,14 +91,6 @@ func autoApprovers(ps []netip.Prefix, tags []string) string {
 	}
 	text, _ := json.Marshal(map[string]any{"autoApprovers": map[string]any{"routes": routes}})
 	return string(text)
-}
-
-func join(ps []netip.Prefix) string {
-	out := make([]string, len(ps))
-	for i, p := range ps {
-		out[i] = p.String()
-	}
-	return strings.Join(out, ", ")
 }
 
 // live fails only where a restart would help: the engine no longer answers.

@@ -54,7 +54,7 @@ func (b *Bootstrap) besidesControl(ctx context.Context, ps []netip.Prefix, r *Ro
 // reachesPublic reports whether p may hold public addresses.
 func reachesPublic(p netip.Prefix) bool {
 	for _, private := range privateRanges {
-		if private.Bits() <= p.Bits() && private.Contains(p.Addr()) {
+		if routes.Covers(private, p) {
 			return false
 		}
 	}

@@ -3,6 +3,9 @@ package handover
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
+
+	"subnetrouter/internal/routes"
 )
 
 // A message is one byte that says what it is, and the rest. A router that does not
@@ -29,28 +32,15 @@ type State struct {
 	Answer bool `json:"answer,omitempty"`
 }
 
-// Serves reports whether the router may serve routes, and stays.
-func (s State) Serves(routes []netip.Prefix) bool {
-	return !s.Draining && !s.Gone && covers(s.Routes, routes)
+// Serves reports whether the router may serve all of these routes, and stays.
+func (s State) Serves(all []netip.Prefix) bool {
+	missing := func(p netip.Prefix) bool { return !within(s.Routes, p) }
+	return !s.Draining && !s.Gone && !slices.ContainsFunc(all, missing)
 }
 
-// covers reports whether each of want lies within one of have.
-func covers(have, want []netip.Prefix) bool {
-	for _, w := range want {
-		if !within(have, w) {
-			return false
-		}
-	}
-	return true
-}
-
+// within reports whether p lies within one of have.
 func within(have []netip.Prefix, p netip.Prefix) bool {
-	for _, h := range have {
-		if h.Bits() <= p.Bits() && h.Contains(p.Addr()) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(have, func(h netip.Prefix) bool { return routes.Covers(h, p) })
 }
 
 func contains(have []netip.Prefix, a netip.Addr) bool {

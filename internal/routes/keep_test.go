@@ -73,7 +73,7 @@ func FuzzTrim(f *testing.F) {
 			t.Fatalf("merged it is %v, want %v", got, want)
 		}
 		for _, p := range out { // nothing is larger than what somebody named
-			if !slices.ContainsFunc(ps, func(q netip.Prefix) bool { q, _ = unmapped(q); return covers(q, p) }) {
+			if !slices.ContainsFunc(ps, func(q netip.Prefix) bool { q, _ = unmapped(q); return Covers(q, p) }) {
 				t.Fatalf("%v is in no prefix of %v", p, ps)
 			}
 		}

@@ -66,7 +66,7 @@ func refuse(p netip.Prefix) string {
 		return refuseVia(p, v4)
 	}
 	for _, r := range []Refusal{cgnat, tailnet6} {
-		if covers(r.Prefix, p) {
+		if Covers(r.Prefix, p) {
 			return r.Reason
 		}
 	}
@@ -95,7 +95,7 @@ func refuseEmbeddable(p netip.Prefix) string {
 		return defaultRoute
 	}
 	for _, r := range refusals {
-		if covers(r.Prefix, p) {
+		if Covers(r.Prefix, p) {
 			return r.Reason
 		}
 	}
@@ -111,7 +111,7 @@ func Holes(p netip.Prefix) (holes []Refusal) {
 	p = p.Masked()
 	if site, v4, ok := Unvia(p.Addr()); ok && p.Bits() >= viaSiteBits {
 		for _, r := range refusals {
-			if r.Prefix.Addr().Is4() && covers(netip.PrefixFrom(v4, p.Bits()-viaSiteBits), r.Prefix) {
+			if r.Prefix.Addr().Is4() && Covers(netip.PrefixFrom(v4, p.Bits()-viaSiteBits), r.Prefix) {
 				via, _ := Via(site, r.Prefix)
 				holes = append(holes, Refusal{via, r.Reason})
 			}
@@ -119,7 +119,7 @@ func Holes(p netip.Prefix) (holes []Refusal) {
 		return holes
 	}
 	for _, r := range append([]Refusal{cgnat, tailnet6}, refusals...) {
-		if covers(p, r.Prefix) {
+		if Covers(p, r.Prefix) {
 			holes = append(holes, r)
 		}
 	}

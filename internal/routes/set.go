@@ -13,7 +13,7 @@ func Normalize(ps []netip.Prefix) []netip.Prefix {
 	list := sorted(ps)
 	out := list[:0]
 	for _, p := range list {
-		if n := len(out); n > 0 && covers(out[n-1], p) {
+		if n := len(out); n > 0 && Covers(out[n-1], p) {
 			continue
 		}
 		out = append(out, p)
@@ -41,7 +41,7 @@ func Outermost(ps []netip.Prefix) []netip.Prefix {
 	list := sorted(ps)
 	out := list[:0]
 	for _, p := range list {
-		if n := len(out); n == 0 || !covers(out[n-1], p) {
+		if n := len(out); n == 0 || !Covers(out[n-1], p) {
 			out = append(out, p)
 		}
 	}
@@ -69,9 +69,9 @@ func Intersect(p netip.Prefix, ps []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, q := range Outermost(ps) {
 		switch {
-		case covers(q, p):
+		case Covers(q, p):
 			return Outermost([]netip.Prefix{p})
-		case covers(p, q):
+		case Covers(p, q):
 			out = append(out, q)
 		}
 	}
@@ -97,10 +97,10 @@ func sorted(ps []netip.Prefix) []netip.Prefix {
 func appendWithout(out []netip.Prefix, p netip.Prefix, exclude []netip.Prefix) []netip.Prefix {
 	var inside []netip.Prefix
 	for _, e := range exclude {
-		if covers(e, p) {
+		if Covers(e, p) {
 			return out
 		}
-		if covers(p, e) {
+		if Covers(p, e) {
 			inside = append(inside, e)
 		}
 	}
@@ -135,9 +135,18 @@ func missing(from, ps []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// covers reports whether every address of inner is in outer.
-func covers(outer, inner netip.Prefix) bool {
+// Covers reports whether every address of inner is in outer.
+func Covers(outer, inner netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
+}
+
+// Strings is ps as text, for logs and messages.
+func Strings(ps []netip.Prefix) []string {
+	out := make([]string, len(ps))
+	for i, p := range ps {
+		out[i] = p.String()
+	}
+	return out
 }
 
 // merge returns the prefix whose two halves are a and b, masked and in order.

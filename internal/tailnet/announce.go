@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"subnetrouter/internal/routes"
+
 	"tailscale.com/ipn"
 )
 
@@ -111,7 +113,7 @@ func (n *Node) announce() {
 		}
 		announced = want
 		n.state.set(func(s *Status) { s.Advertised = want })
-		n.log.Info("routes advertised", "routes", prefixStrings(want))
+		n.log.Info("routes advertised", "routes", routes.Strings(want))
 	}
 }
 
@@ -152,12 +154,4 @@ func (n *Node) awaitReachable() bool {
 			return false
 		}
 	}
-}
-
-func prefixStrings(ps []netip.Prefix) []string {
-	out := make([]string, len(ps))
-	for i, p := range ps {
-		out[i] = p.String()
-	}
-	return out
 }
