@@ -125,10 +125,14 @@ func New(cfg Config) *Relay {
 
 // Run answers other routers until ctx ends.
 func (r *Relay) Run(ctx context.Context) {
+	tick := time.NewTicker(memory)
+	defer tick.Stop()
 	for {
 		select {
 		case l := <-r.states:
 			r.hear(l.from, l.body)
+		case now := <-tick.C:
+			r.forget(now)
 		case <-ctx.Done():
 			return
 		}
@@ -138,10 +142,9 @@ func (r *Relay) Run(ctx context.Context) {
 // state is what to tell others now.
 func (r *Relay) state() State {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return State{
-		Routes: r.cfg.Routes(), Healthy: r.cfg.Healthy(), Relays: r.cfg.Relays(), Draining: r.draining,
-	}
+	draining := r.draining
+	r.mu.Unlock()
+	return State{Routes: r.cfg.Routes(), Healthy: r.cfg.Healthy(), Relays: r.cfg.Relays(), Draining: draining}
 }
 
 // Others asks all companions for their state, and reports whether good holds for one.

@@ -165,6 +165,10 @@ func TestSuccessorForgets(t *testing.T) {
 				if p.new.Take(packet(client, target, "x")) {
 					t.Error("packets still go to a router that is no more")
 				}
+				time.Sleep(memory)
+				if p.new.Elsewhere() {
+					t.Error("packets are still asked about")
+				}
 				gone()
 				done.Wait()
 			})

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"subnetrouter/internal/routes"
 )
 
 // hear takes another router's state.
@@ -43,7 +45,7 @@ func (r *Relay) noteDrainer(c Companion, s State, now time.Time) {
 	case s.Draining && s.Relays && (known || len(c.Primary) > 0):
 		if !known {
 			d = drainer{since: now}
-			r.cfg.Logger.Info("another router drains; passing on what is of its flows", "router", c.Name, "routes", prefixes(c.Primary))
+			r.cfg.Logger.Info("another router drains; passing on what is of its flows", "router", c.Name, "routes", routes.Strings(c.Primary))
 		}
 		for _, p := range c.Primary {
 			if !slices.Contains(d.routes, p) {
@@ -53,9 +55,17 @@ func (r *Relay) noteDrainer(c Companion, s State, now time.Time) {
 		d.heard = now
 		r.drainers[addr] = d
 	}
-	for a, d := range r.drainers {
+	r.foreign.Store(len(r.drainers) > 0)
+}
+
+// forget drops the routers that fell silent while they drained: as long as there is
+// one, each packet costs a look whether it is of a flow here.
+func (r *Relay) forget(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for addr, d := range r.drainers {
 		if now.Sub(d.heard) > memory {
-			delete(r.drainers, a)
+			delete(r.drainers, addr)
 		}
 	}
 	r.foreign.Store(len(r.drainers) > 0)
@@ -100,12 +110,4 @@ func (r *Relay) forClient(from netip.Addr, packet []byte) {
 		r.in.Inc()
 		r.cfg.ToClient(packet)
 	}
-}
-
-func prefixes(ps []netip.Prefix) []string {
-	out := make([]string, len(ps))
-	for i, p := range ps {
-		out[i] = p.String()
-	}
-	return out
 }
