@@ -63,6 +63,11 @@ func burstTrials(s scale) (list []trial) {
 				if err := resetPeak(m.r.pids); err != nil {
 					return err
 				}
+				restore, err := m.world.widenClientQueue()
+				if err != nil {
+					return err
+				}
+				defer restore()
 				r, err := m.load(ctx, load.Burst{Address: at(target.EchoPort), Count: n, Each: 15 * time.Second})
 				if err != nil {
 					return err

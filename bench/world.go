@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,6 +48,8 @@ var (
 // vpcHosts is how many addresses the VPC's servers have. A client that closes
 // first leaves its port in TIME-WAIT for a minute, for one address.
 const vpcHosts = 32
+
+const clientTUN = "tailscale0"
 
 const patience = 30 * time.Second
 
@@ -151,7 +154,7 @@ func (w *world) startClient() error {
 	w.clientSocket = filepath.Join(dir, "client.sock")
 	env := append(tailnettest.Env(), "PATH="+systemPath)
 	cmd := w.command(w.client, env, w.binary("tailscaled"),
-		"--state=mem:", "--statedir="+dir, "--socket="+w.clientSocket, "--tun=tailscale0", "--port=41641")
+		"--state=mem:", "--statedir="+dir, "--socket="+w.clientSocket, "--tun="+clientTUN, "--port=41641")
 	p, err := startProcess(w.scope, cmd)
 	if err != nil {
 		return err
@@ -165,6 +168,17 @@ func (w *world) startClient() error {
 		_, err := w.tailscale(up...)
 		return err
 	})
+}
+
+// widenClientQueue lets a burst of packets get out of the client. Its TUN device holds
+// 500 by default, and loses the rest before any router sees them: their repetitions, one
+// and three seconds later, would be all that a burst's p99 shows.
+func (w *world) widenClientQueue() (restore func(), err error) {
+	set := func(packets int) error {
+		return try(func() { w.client.IP("link", "set", clientTUN, "txqueuelen", strconv.Itoa(packets)) })
+	}
+	const usual, wide = 500, 1 << 14
+	return func() { set(usual) }, set(wide)
 }
 
 // tailscale runs a command of the client's.

@@ -5,7 +5,9 @@ package netnstest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -91,6 +93,14 @@ func (n *Network) Switch(name string) *Switch {
 	s := &Switch{n: n, host: n.Host(name)}
 	s.host.IP("link", "add", "br0", "type", "bridge")
 	s.host.IP("link", "set", "br0", "up")
+	// Where Docker runs, bridges show iptables what passes, which no network in between
+	// does: a seventh of the CPU of a router that sends small packets.
+	for _, filter := range []string{"iptables", "ip6tables", "arptables"} {
+		err := s.host.sysctl("net.bridge.bridge-nf-call-"+filter, "0")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			n.t.Fatalf("%s: keeping %s off the bridge: %v", name, filter, err)
+		}
+	}
 	return s
 }
 
@@ -130,10 +140,14 @@ func (h *Host) IP(args ...string) {
 // Sysctl sets a kernel parameter of the host.
 func (h *Host) Sysctl(name, value string) {
 	h.t.Helper()
-	path := filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
-	if err := h.Do(func() error { return os.WriteFile(path, []byte(value), 0) }); err != nil {
+	if err := h.sysctl(name, value); err != nil {
 		h.t.Fatalf("%s: setting %s=%s: %v", h.Name, name, value, err)
 	}
+}
+
+func (h *Host) sysctl(name, value string) error {
+	path := filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
+	return h.Do(func() error { return os.WriteFile(path, []byte(value), 0) })
 }
 
 func ip(t testing.TB, args ...string) {
