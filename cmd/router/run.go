@@ -23,7 +23,11 @@ func runRouter(ctx context.Context, in invocation) int {
 		fmt.Fprintln(in.err, err)
 		return exitConfig
 	}
+	calm := calmRuntime(in.environ)
 	log, events := newLogger(cfg, in.out)
+	if calm != nil {
+		log.Warn("the router goes on, and costs more CPU between packets", "err", calm)
+	}
 	ctx, stop := onSignal(ctx, log)
 	defer stop()
 	if err := run(ctx, cfg, log, events); err != nil {
@@ -67,6 +71,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 		return err
 	}
 	group.Go(func() error { return r.fitMemory(serving) })
+	group.Go(func() error { return r.scaleProcessors(serving) })
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.keepRoutes(serving) })
 	group.Go(func() error { return r.bootstrap.credentials.keep(serving, r.cfg.Refresh) })

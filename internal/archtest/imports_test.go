@@ -59,6 +59,7 @@ var only = map[string][]string{
 	"internal/routes":  {},
 	"internal/secret":  {},
 	"internal/journal": {},
+	"internal/processors": {},
 }
 
 func below(prefix string) func(string) bool {
