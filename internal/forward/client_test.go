@@ -213,8 +213,13 @@ func (c *client) mustDialTCP(to netip.AddrPort) *gonet.TCPConn {
 
 func (c *client) dialUDP(to netip.AddrPort) *gonet.UDPConn {
 	c.t.Helper()
+	return c.dialUDPFrom(nil, to)
+}
+
+func (c *client) dialUDPFrom(from *tcpip.FullAddress, to netip.AddrPort) *gonet.UDPConn {
+	c.t.Helper()
 	addr, protocol := c.full(to)
-	conn, err := gonet.DialUDP(c.stack, nil, &addr, protocol)
+	conn, err := gonet.DialUDP(c.stack, from, &addr, protocol)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -39,6 +39,13 @@ func (p *poller) watch(fd, what int, t *task) error {
 	return nil
 }
 
+// pass makes events of fd, which is watched, ready another task.
+func (p *poller) pass(fd int, t *task) {
+	p.mu.Lock()
+	p.tasks[fd] = t
+	p.mu.Unlock()
+}
+
 // forget must come before the fd is closed: its number may be another's at once.
 func (p *poller) forget(fd int) {
 	p.mu.Lock()

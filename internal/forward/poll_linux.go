@@ -35,19 +35,22 @@ func (p *poller) run() {
 	if err != nil {
 		return
 	}
-	for err == nil {
-		n, failed := 0, error(nil)
-		err = queue.Read(func(fd uintptr) bool {
-			n, failed = unix.EpollWait(int(fd), events, 0)
-			return n > 0 || failed != nil && failed != unix.EINTR
-		})
-		if failed != nil && failed != unix.EINTR {
-			return
+	// One read for good. It waits when the function is done, and what came meanwhile
+	// wakes it: there is never a wait only to find that nothing is left.
+	queue.Read(func(fd uintptr) (over bool) {
+		for {
+			n, err := unix.EpollWait(int(fd), events, 0)
+			if err != nil && err != unix.EINTR {
+				return true
+			}
+			for i := range max(n, 0) {
+				p.event(int(events[i].Fd), n == 1)
+			}
+			if n < len(events) && err == nil {
+				return false
+			}
 		}
-		for i := range max(n, 0) {
-			p.event(int(events[i].Fd), n == 1)
-		}
-	}
+	})
 }
 
 // close ends run.

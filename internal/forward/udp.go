@@ -18,13 +18,18 @@ const (
 	udpIdle = 2 * time.Minute
 )
 
-// A client that keeps its socket asks again at once, and to open a flow costs more than
-// to ask. So the flows that were answered last rest for a moment before they end: a few,
-// whatever the rate, and none where others need the place.
+// A client that was answered soon asks again, and to open a socket costs more than to
+// ask. So the flows that were answered last rest for a moment before they end: a few,
+// whatever the rate, and none where others need the place. Until then the client may go
+// on, or ask from another port, as resolvers do; see [udpTable.adopt].
 const (
 	mostResting = 128
 	dnsRest     = time.Second
 )
+
+// A flow with more datagrams than this may be one of many: the kernel is asked to hand
+// over runs of them. Most flows have one answer, for which that would be a call too many.
+const fewDatagrams = 4
 
 // receiveBudget is how many receives a flow may make before others get a turn.
 const receiveBudget = 32
@@ -52,8 +57,10 @@ type flowKey struct{ client, dst netip.AddrPort }
 type udpFlow struct {
 	task
 	record
-	table *udpTable
-	idle  time.Duration
+	table     *udpTable
+	idle      time.Duration
+	connected time.Time
+	runs      bool // the kernel hands over runs of datagrams
 
 	mu    sync.Mutex // held while fd is in use: closed, its number may be another's
 	fd    int        // -1 once closed
@@ -146,7 +153,10 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	if target.Port() == dnsPort {
 		fl.idle = dnsIdle
 	}
-	err := fl.connect()
+	var err error
+	if fl.idle != dnsIdle || !t.adopt(fl) {
+		err = fl.connect()
+	}
 	if err != nil {
 		f.leave(who)
 		reason := dialFailure(err)
@@ -179,8 +189,7 @@ func (fl *udpFlow) connect() error {
 	if err != nil {
 		return err
 	}
-	receiveMany(fd)
-	fl.fd = fd
+	fl.fd, fl.connected = fd, fl.opened
 	if err := f.poll.watch(fd, readable, &fl.task); err != nil {
 		unix.Close(fd)
 		fl.fd = -1
@@ -244,6 +253,10 @@ func (fl *udpFlow) receive() {
 			fl.mu.Unlock()
 			return
 		}
+		if !fl.runs && fl.down.packets.Load() >= fewDatagrams {
+			receiveMany(fl.fd)
+			fl.runs = true
+		}
 		n, size, err := receive(fl.fd, *buf)
 		fl.mu.Unlock()
 		if err != nil {
@@ -302,22 +315,54 @@ func (fl *udpFlow) answered(n int) bool {
 	return true
 }
 
-// endRest ends a flow that rests, unless it was asked again. It takes the socket away
-// at once, so that no query can slip in before the end.
-func (t *udpTable) endRest(r resting) bool {
+// take takes the socket away from a flow that rests, so that no query can slip in before
+// its end; -1 if it was asked again, or has ended.
+func (r resting) take() (fd int) {
 	fl := r.flow
 	if fl == nil {
-		return false
+		return -1
 	}
 	fl.mu.Lock()
-	if fl.total != r.queries || fl.fd < 0 {
-		fl.mu.Unlock()
+	defer fl.mu.Unlock()
+	if fl.total != r.queries {
+		return -1
+	}
+	fd, fl.fd = fl.fd, -1
+	return fd
+}
+
+// endRest ends a flow that rests, unless it was asked again.
+func (t *udpTable) endRest(r resting) bool {
+	fd := r.take()
+	t.finish(r.flow, fd, ended)
+	return fd >= 0
+}
+
+// adopt ends a flow between the same two hosts that rests, and gives its socket to fl. A
+// socket so serves for dnsRest at most: a port that stays could be found out, and answers
+// be forged (RFC 5452 section 9.2).
+func (t *udpTable) adopt(fl *udpFlow) bool {
+	fd, old := -1, (*udpFlow)(nil)
+	t.mu.Lock()
+	for i := range t.resting {
+		r := &t.resting[(t.rested+mostResting-1-i)%mostResting] // the last first
+		if old = r.flow; old == nil || old.key.dst != fl.key.dst || old.key.client.Addr() != fl.key.client.Addr() ||
+			fl.opened.Sub(old.connected) >= dnsRest {
+			continue
+		}
+		fd = r.take()
+		*r = resting{}
+		if fd >= 0 {
+			break
+		}
+	}
+	t.mu.Unlock()
+	if fd < 0 {
 		return false
 	}
-	fd := fl.fd
-	fl.fd = -1
-	fl.mu.Unlock()
-	t.finish(fl, fd, ended)
+	fl.fd, fl.connected, fl.runs = fd, old.connected, old.runs
+	t.f.poll.pass(fd, &fl.task)
+	t.remove(old, ended)
 	return true
 }
 
@@ -349,13 +394,18 @@ func (t *udpTable) finish(fl *udpFlow, fd int, why string) {
 	if fd < 0 {
 		return
 	}
+	t.f.poll.forget(fd)
+	unix.Close(fd)
+	t.remove(fl, why)
+}
+
+// remove accounts for a flow that has no socket any more.
+func (t *udpTable) remove(fl *udpFlow, why string) {
 	t.mu.Lock()
 	if t.flows[fl.key] == fl {
 		delete(t.flows, fl.key)
 	}
 	t.mu.Unlock()
-	t.f.poll.forget(fd)
-	unix.Close(fd)
 	t.f.leave(fl.peer)
 	t.f.finished("udp", &fl.record, why)
 }

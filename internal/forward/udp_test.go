@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 )
 
@@ -157,6 +158,73 @@ func TestDNSFlowsEndWithTheirAnswers(t *testing.T) {
 	c.noFlows()
 }
 
+// TestDNSFromNewPorts: what a client asks next goes out by the socket of what was
+// answered, from whichever port it asks; nobody else's does, and not for long.
+func TestDNSFromNewPorts(t *testing.T) {
+	v4, _, port := listenUDP(t)
+	c := newClient(t, func(cfg *Config) {
+		cfg.Resolve = func(_ string, target netip.AddrPort) (netip.AddrPort, error) {
+			return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), nil
+		}
+	})
+	target, other := targets(dnsPort)[0], netip.MustParseAddrPort("10.0.3.5:53")
+	neighbour := netip.MustParseAddr("100.64.0.3")
+	c.addAddress(neighbour)
+	buf := make([]byte, 512)
+	ask := func(client netip.Addr, target netip.AddrPort) (answer func(), seen string) {
+		t.Helper()
+		conn := c.dialUDPFrom(&tcpip.FullAddress{NIC: 1, Addr: tcpipAddr(client)}, target)
+		query := conn.LocalAddr().String()
+		conn.Write([]byte(query))
+		n, from, err := v4.ReadFrom(buf)
+		if err != nil || string(buf[:n]) != query {
+			t.Fatalf("%q arrived, error %v; want %q", buf[:n], err, query)
+		}
+		return func() {
+			t.Helper()
+			defer conn.Close()
+			v4.WriteTo([]byte(query), from)
+			if n, err := conn.Read(buf); err != nil || string(buf[:n]) != query {
+				t.Fatalf("%s read %q, error %v", query, buf[:n], err)
+			}
+		}, from.String()
+	}
+	asked := func(client netip.Addr, target netip.AddrPort) string {
+		t.Helper()
+		answer, seen := ask(client, target)
+		answer()
+		return seen
+	}
+
+	first := asked(client4, target)
+	if again := asked(client4, target); again != first {
+		t.Errorf("a client asked from %s, then from %s", first, again)
+	}
+	if got := asked(neighbour, target); got == first {
+		t.Errorf("another client asked from %s, too", got)
+	}
+	if got := asked(client4, other); got == first {
+		t.Errorf("another server was asked from %s, too", got)
+	}
+	answer, open := ask(client4, target)
+	if got := asked(client4, target); got == open {
+		t.Errorf("%s was used while a query was open", got)
+	}
+	answer()
+
+	seen := map[string]bool{}
+	for end := time.Now().Add(dnsRest * 3 / 2); time.Now().Before(end); time.Sleep(dnsRest / 20) {
+		seen[asked(client4, target)] = true
+	}
+	if n := len(seen); n < 2 || n > 6 {
+		t.Errorf("asked for %v from %d ports, want a new one each %v", dnsRest*3/2, n, dnsRest)
+	}
+	c.noFlows()
+	if opened, closed := testutil.ToFloat64(c.f.metrics.opened["udp"]), testutil.ToFloat64(c.f.metrics.closed["udp"][ended]); opened != closed {
+		t.Errorf("%v flows were opened, %v ended", opened, closed)
+	}
+}
+
 // TestDNSFlowsThatRestAreFew: sockets used once leave no pile, and nobody is refused
 // for flows that only rest.
 func TestDNSFlowsThatRestAreFew(t *testing.T) {
@@ -178,7 +246,8 @@ func TestDNSFlowsThatRestAreFew(t *testing.T) {
 		}
 	}()
 	for i := range 3 * mostResting {
-		conn := c.dialUDP(targets(dnsPort)[0])
+		// Of many hosts: a flow to the same would take over the socket.
+		conn := c.dialUDP(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 250), byte(1 + i%250)}), dnsPort))
 		conn.Write([]byte("query"))
 		if _, err := conn.Read(make([]byte, 512)); err != nil {
 			t.Fatalf("query %d: %v", i, err)
