@@ -56,9 +56,9 @@ var rules = []rule{
 // only lists packages that may import nothing but the standard library and what
 // is named.
 var only = map[string][]string{
-	"internal/routes":  {},
-	"internal/secret":  {},
-	"internal/journal": {},
+	"internal/routes":     {},
+	"internal/secret":     {},
+	"internal/journal":    {},
 	"internal/processors": {},
 }
 
