@@ -24,13 +24,20 @@ func calmRuntime(environ []string) error {
 	return fmt.Errorf("starting once more with another GODEBUG: %w", err)
 }
 
-// scaleProcessors gives the Go runtime as many processors as the load needs and the task
-// may use, unless GOMAXPROCS says how many.
-func (r *router) scaleProcessors(ctx context.Context) error {
+// newScaler takes over how many processors the Go runtime uses, before anything grows
+// with their number; nil where GOMAXPROCS says how many.
+func newScaler() *processors.Scaler {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return nil
 	}
-	s := processors.New()
+	return processors.New()
+}
+
+// scaleProcessors follows the load, as far as the task's CPUs go.
+func (r *router) scaleProcessors(ctx context.Context, s *processors.Scaler) error {
+	if s == nil {
+		return nil
+	}
 	go func() {
 		if place, err := r.bootstrap.awaitPlace(ctx); err == nil {
 			s.Limit(place.Limits.CPU)

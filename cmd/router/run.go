@@ -46,6 +46,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	}
 	log.Info("router starting", "version", buildVersion(), "tailscale", tailscaleVersion())
 
+	scaler := newScaler()
 	r, err := newRouter(cfg, log, events)
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 		return err
 	}
 	group.Go(func() error { return r.fitMemory(serving) })
-	group.Go(func() error { return r.scaleProcessors(serving) })
+	group.Go(func() error { return r.scaleProcessors(serving, scaler) })
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.keepRoutes(serving) })
 	group.Go(func() error { return r.bootstrap.credentials.keep(serving, r.cfg.Refresh) })
