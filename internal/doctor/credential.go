@@ -3,9 +3,14 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"subnetrouter/internal/bootstrap"
 )
+
+// expirySoon is when a key's end is worth a word: as long before as the alert rule
+// SubnetRouterCredentialExpiring fires.
+const expirySoon = 7 * 24 * time.Hour
 
 // credentialChecks: that there is one, and that it can be used as far as that shows
 // without using it up. Whether the tailnet takes it, only a login tells.
@@ -32,7 +37,15 @@ func (e *exam) secret(ctx context.Context) Result {
 		value += fmt.Sprintf(" (version %s)", known.Version)
 	}
 	if !known.Expires.IsZero() {
-		value += ", expires " + known.Expires.UTC().Format("2006-01-02 15:04 MST")
+		const renew = "put a new auth key and its expires_at into the secret; a router that runs needs no restart. An OAuth client or a federated identity does not expire"
+		date := known.Expires.UTC().Format("2006-01-02 15:04 MST")
+		switch left := time.Until(known.Expires); {
+		case left <= 0:
+			return fail(value+", expired "+date, renew)
+		case left < expirySoon:
+			return warn(value+", expires "+date, renew)
+		}
+		value += ", expires " + date
 	}
 	switch choice.Source {
 	case bootstrap.SourceVariableKey, bootstrap.SourceVariableClient:
