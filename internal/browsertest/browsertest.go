@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	goruntime "runtime"
 	"sync"
 	"testing"
 	"time"
@@ -103,7 +104,7 @@ func (p *Page) do(what string, actions ...chromedp.Action) {
 	p.t.Helper()
 	// The first Run starts the browser, whose life is that of the context given.
 	if chromedp.FromContext(p.ctx).Browser == nil {
-		if err := chromedp.Run(p.ctx); err != nil {
+		if err := p.start(); err != nil {
 			p.t.Fatalf("starting chromium: %v", err)
 		}
 	}
@@ -112,6 +113,19 @@ func (p *Page) do(what string, actions ...chromedp.Action) {
 	if err := chromedp.Run(ctx, actions...); err != nil {
 		p.t.Fatalf("%s: %v", what, err)
 	}
+}
+
+// start starts the browser from a thread that stays: the kernel kills it with the thread
+// that started it (Pdeathsig), and threads that were in a network namespace do not stay.
+func (p *Page) start() error {
+	started := make(chan error)
+	go func() {
+		goruntime.LockOSThread()
+		defer goruntime.UnlockOSThread()
+		started <- chromedp.Run(p.ctx)
+		<-p.ctx.Done()
+	}()
+	return <-started
 }
 
 // Evaluate returns what a script gives, by way of JSON.
