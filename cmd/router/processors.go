@@ -24,8 +24,9 @@ func calmRuntime(environ []string) error {
 	return fmt.Errorf("starting once more with another GODEBUG: %w", err)
 }
 
-// newScaler takes over how many processors the Go runtime uses, before anything grows
-// with their number; nil where GOMAXPROCS says how many.
+// newScaler takes over how many processors the Go runtime uses; nil where GOMAXPROCS says
+// how many. That is after the data path was made, which has goroutines for all that there
+// may be, and before the engine starts, whose pools hold something for each that there is.
 func newScaler() *processors.Scaler {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return nil

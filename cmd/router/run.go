@@ -46,7 +46,6 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	}
 	log.Info("router starting", "version", buildVersion(), "tailscale", tailscaleVersion())
 
-	scaler := newScaler()
 	r, err := newRouter(cfg, log, events)
 	if err != nil {
 		return err
@@ -68,6 +67,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	}
 	// The look-ups run while the engine comes up.
 	r.bootstrap.start(serving)
+	scaler := newScaler()
 	if err := r.startNode(); err != nil {
 		return err
 	}

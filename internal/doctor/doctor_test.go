@@ -539,6 +539,8 @@ func TestCredentials(t *testing.T) {
 			expect{"credential/secret", Fail, "HTTP 401: API token invalid", "client"}, []string{tailnettest.APIToken}},
 		{"a federated identity", federated, expect{"credential/secret", Pass, "readable and well formed", ""}, []string{tailnettest.APITokenExchange}},
 		{"a key that has expired", expiring(-day), expect{"credential/secret", Fail, ", expired 20", "put a new auth key"}, nil},
+		{"an OAuth client that should have expired", withSecret(`{"client_id":"kDoctorCNTRL","client_secret":"` + client + `","expires_at":"2020-01-01T00:00:00Z"}`),
+			expect{"credential/secret", Warn, ", expired 2020-01-01 00:00 UTC by what the secret says", "drop expires_at"}, []string{tailnettest.APIToken}},
 		{"a key that expires soon", expiring(6 * day), expect{"credential/secret", Warn, ", expires 20", "put a new auth key"}, nil},
 		{"a key that expires in a while", expiring(8 * day), expect{"credential/secret", Pass, ", expires 20", ""}, nil},
 	} {

@@ -207,6 +207,6 @@ func (e *linkEndpoint) hold(number tcpip.NetworkProtocolNumber, raw []byte, trie
 	})
 }
 
-// workers is how many goroutines move bytes: one more than there can be processors,
+// workers is how many goroutines move bytes: one more than there are processors,
 // for one may be waiting for the link.
-func workers() int { return runtime.NumCPU() + 1 }
+func workers() int { return runtime.GOMAXPROCS(0) + 1 }

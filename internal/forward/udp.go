@@ -1,8 +1,10 @@
 package forward
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,8 +66,21 @@ type udpFlow struct {
 
 	mu    sync.Mutex // held while fd is in use: closed, its number may be another's
 	fd    int        // -1 once closed
-	asked int        // queries without an answer, for DNS
+	open  []uint16   // queries without an answer, for DNS, by their IDs
 	total int        // queries ever
+	heir  bool       // the socket was another flow's before
+}
+
+// mostOpen bounds what is remembered of queries. A flow that has more under way is one of a
+// resolver for many, and ends by its idle timeout.
+const mostOpen = 64
+
+// queryID is what an answer repeats of its query (RFC 1035 section 4.1.1).
+func queryID(datagram []byte) uint16 {
+	if len(datagram) < 2 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(datagram)
 }
 
 // udpRun gathers datagrams of one flow and size, to be sent by one call.
@@ -212,7 +227,11 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 		bytes += len(b)
 	}
 	if fl.idle == dnsIdle {
-		fl.asked += len(payloads)
+		for _, b := range payloads {
+			if id := queryID(b); !slices.Contains(fl.open, id) && len(fl.open) <= mostOpen {
+				fl.open = append(fl.open, id)
+			}
+		}
 		fl.total += len(payloads)
 	}
 	err := sendRun(fl.fd, payloads)
@@ -271,10 +290,12 @@ func (fl *udpFlow) receive() {
 			continue
 		}
 		fl.turn.target()
-		count := 0
+		count, answered := 0, false
 		for b := (*buf)[:n]; ; {
 			datagram := b[:min(size, len(b))]
-			if !f.sendUDP(fl.key.dst, fl.key.client, datagram) {
+			wanted, last := fl.answers(datagram)
+			answered = answered || last
+			if wanted && !f.sendUDP(fl.key.dst, fl.key.client, datagram) {
 				return
 			}
 			count++
@@ -285,34 +306,45 @@ func (fl *udpFlow) receive() {
 		fl.down.count(n, count)
 		f.metrics.toTailnet["udp"].Add(float64(n))
 		fl.route.toTailnet.Add(float64(n))
-		if fl.answered(count) {
-			return // what may yet come is an event of its own
+		if answered {
+			fl.rest()
+			return // nothing is asked; what may yet come is read with the next answer
 		}
 	}
 	f.sched.ready(&fl.task) // more may be there: behind the others
 }
 
-// answered reports whether a DNS flow has no query left without an answer. Then it
-// rests.
-func (fl *udpFlow) answered(n int) bool {
+// answers takes note of what the target sent, and reports whether it is for this flow's
+// client, and whether it is the last answer that was open. An heir's socket may bring what
+// another port of the client asked for.
+func (fl *udpFlow) answers(datagram []byte) (wanted, last bool) {
 	if fl.idle != dnsIdle {
-		return false
+		return true, false
 	}
 	fl.mu.Lock()
-	fl.asked = max(0, fl.asked-n)
-	open, total := fl.asked, fl.total
-	fl.mu.Unlock()
-	if open > 0 {
-		return false
+	defer fl.mu.Unlock()
+	i := slices.Index(fl.open, queryID(datagram))
+	if i < 0 {
+		return !fl.heir || len(fl.open) > mostOpen, false
 	}
+	if len(fl.open) <= mostOpen {
+		fl.open = slices.Delete(fl.open, i, i+1)
+	}
+	return true, len(fl.open) == 0
+}
+
+// rest leaves a flow of DNS that was answered open for a while.
+func (fl *udpFlow) rest() {
 	t := fl.table
+	fl.mu.Lock()
+	total := fl.total
+	fl.mu.Unlock()
 	t.mu.Lock()
 	longest := t.resting[t.rested]
 	t.resting[t.rested] = resting{fl, total}
 	t.rested = (t.rested + 1) % mostResting
 	t.mu.Unlock()
 	t.endRest(longest)
-	return true
 }
 
 // take takes the socket away from a flow that rests, so that no query can slip in before
@@ -324,7 +356,7 @@ func (r resting) take() (fd int) {
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	if fl.total != r.queries {
+	if fl.total != r.queries || len(fl.open) > 0 {
 		return -1
 	}
 	fd, fl.fd = fl.fd, -1
@@ -360,7 +392,7 @@ func (t *udpTable) adopt(fl *udpFlow) bool {
 	if fd < 0 {
 		return false
 	}
-	fl.fd, fl.connected, fl.runs = fd, old.connected, old.runs
+	fl.fd, fl.connected, fl.runs, fl.heir = fd, old.connected, old.runs, true
 	t.f.poll.pass(fd, &fl.task)
 	t.remove(old, ended)
 	return true

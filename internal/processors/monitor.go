@@ -20,7 +20,8 @@ func Calm(environ []string) (calm []string, already bool) {
 	value := ""
 	for _, e := range environ {
 		if v, ok := strings.CutPrefix(e, variable+"="); ok {
-			value = v // the last counts
+			value = v // the first counts
+			break
 		}
 	}
 	settings := strings.FieldsFunc(value, func(r rune) bool { return r == ',' })

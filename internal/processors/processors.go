@@ -35,7 +35,8 @@ type Scaler struct {
 }
 
 // New begins with one processor. The most that there will be is what the runtime found
-// by itself: the CPUs of the machine or of the control group, whichever is less.
+// by itself: the CPUs of the machine, or the limit of the control group if that is less,
+// which Go takes for two at least.
 func New() *Scaler {
 	s := &Scaler{}
 	s.most.Store(int32(runtime.GOMAXPROCS(1)))

@@ -68,7 +68,7 @@ func TestCalm(t *testing.T) {
 		{"A=1 B=2", "A=1 B=2 GODEBUG=schedtrace=2147483647", false},
 		{"GODEBUG= A=1", "A=1 GODEBUG=schedtrace=2147483647", false},
 		{"GODEBUG=netdns=go,madvdontneed=1 A=1", "A=1 GODEBUG=netdns=go,madvdontneed=1,schedtrace=2147483647", false},
-		{"GODEBUG=schedtrace=5 GODEBUG=netdns=go", "GODEBUG=netdns=go,schedtrace=2147483647", false},
+		{"GODEBUG=netdns=go GODEBUG=schedtrace=5", "GODEBUG=netdns=go,schedtrace=2147483647", false},
 		{"GODEBUG=netdns=go,schedtrace=0 A=1", "GODEBUG=netdns=go,schedtrace=0 A=1", true},
 	} {
 		got, already := Calm(strings.Fields(c.environ))
