@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -55,13 +56,13 @@ func TestSmoke(t *testing.T) {
 }
 
 func TestLoadSurvivesEncoding(t *testing.T) {
-	want := load.Hold{Network: "udp", Address: "10.0.3.1:7", Count: 3, Rate: 2.5, Each: time.Second}
+	want := load.Hold{Network: "udp", Addresses: []string{"10.0.3.1:7"}, Count: 3, Rate: 2.5, Each: time.Second}
 	text, err := load.Encode(want)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := load.Decode(text)
-	if err != nil || got != load.Generator(want) {
+	if err != nil || !reflect.DeepEqual(got, load.Generator(want)) {
 		t.Errorf("Decode(%s) = %+v, %v; want %+v", text, got, err, want)
 	}
 }

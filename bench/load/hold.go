@@ -12,11 +12,11 @@ import (
 // Hold opens flows, uses each once and leaves them open: they end with the
 // process.
 type Hold struct {
-	Network string // "tcp" or "udp", to an echo server
-	Address string
-	Count   int
-	Rate    float64 // new flows/s at most
-	Each    time.Duration
+	Network   string   // "tcp" or "udp", to an echo server
+	Addresses []string // in turn: a client has 28,000 ports for each
+	Count     int
+	Rate      float64 // new flows/s at most
+	Each      time.Duration
 }
 
 // held keeps the flows from the garbage collector, which would close them.
@@ -42,7 +42,7 @@ func (h Hold) Run(ctx context.Context) (Result, error) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			began := time.Now()
-			err := h.open(ctx)
+			err := h.open(ctx, h.Addresses[i%len(h.Addresses)])
 			n.add(time.Since(began), err)
 		})
 	}
@@ -50,9 +50,9 @@ func (h Hold) Run(ctx context.Context) (Result, error) {
 	return n.result(start), nil
 }
 
-func (h Hold) open(ctx context.Context) error {
+func (h Hold) open(ctx context.Context, address string) error {
 	d := net.Dialer{Timeout: h.Each, KeepAlive: -1}
-	c, err := d.DialContext(ctx, h.Network, h.Address)
+	c, err := d.DialContext(ctx, h.Network, address)
 	if err != nil {
 		return err
 	}

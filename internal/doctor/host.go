@@ -32,7 +32,7 @@ func (e *exam) ping(context.Context) Result {
 }
 
 // leastMemory is what the smallest Fargate task has; a router with 8 streams at
-// full speed peaks at 94 MiB.
+// full speed peaks at some 75 MiB.
 const (
 	leastMemory   = 256 << 20
 	leastFiles    = 4096
