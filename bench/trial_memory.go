@@ -87,14 +87,14 @@ func (m *measurement) settledMemory(s scale) (int64, error) {
 
 // holdAll opens flows, of which next to all must come up.
 func (m *measurement) holdAll(ctx context.Context, network string, n int, rate float64) (release func(), err error) {
-	r, release, err := m.hold(ctx, load.Hold{
+	r, end, err := m.hold(ctx, load.Hold{
 		Network: network, Addresses: everyHost(target.EchoPort), Count: n, Rate: rate, Each: 10 * time.Second,
 	})
 	if err == nil && r.Failed > n/100 {
 		err = fmt.Errorf("%d flows came up, %d did not, of %d: %s", r.Done, r.Failed, n, r.Why)
 	}
 	return func() {
-		release()
+		end()
 		// The far end hears of it by way of the router only, and runs out of open files
 		// where routers go first.
 		const farewell = 2 * time.Second
