@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 
 	"subnetrouter/internal/processors"
@@ -13,13 +15,16 @@ import (
 // costs less between packets: it reads how to behave only as it starts. It takes some 9 ms,
 // and returns only with an error, or where there is nothing to change.
 func calmRuntime(environ []string) error {
-	calm, already := processors.Calm(environ)
-	if already {
+	const variable = "GODEBUG"
+	godebug := environment(environ, variable)
+	calm := processors.Calm(godebug)
+	if calm == godebug {
 		return nil
 	}
 	self, err := os.Executable()
 	if err == nil {
-		err = syscall.Exec(self, os.Args, calm)
+		others := slices.DeleteFunc(slices.Clone(environ), func(e string) bool { return strings.HasPrefix(e, variable+"=") })
+		err = syscall.Exec(self, os.Args, append(others, variable+"="+calm))
 	}
 	return fmt.Errorf("starting once more with another GODEBUG: %w", err)
 }
@@ -34,16 +39,10 @@ func newScaler() *processors.Scaler {
 	return processors.New()
 }
 
-// scaleProcessors follows the load, as far as the task's CPUs go.
-func (r *router) scaleProcessors(ctx context.Context, s *processors.Scaler) error {
-	if s == nil {
-		return nil
+// scale follows the load until ctx ends.
+func scale(ctx context.Context, s *processors.Scaler) error {
+	if s != nil {
+		s.Run(ctx)
 	}
-	go func() {
-		if place, err := r.bootstrap.awaitPlace(ctx); err == nil {
-			s.Limit(place.Limits.CPU)
-		}
-	}()
-	s.Run(ctx)
 	return nil
 }

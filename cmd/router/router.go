@@ -14,6 +14,7 @@ import (
 	"subnetrouter/internal/journal"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/probe"
+	"subnetrouter/internal/processors"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 
@@ -144,12 +145,18 @@ func (r *router) nodeAddress(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-// fitMemory fits the limits to what the task metadata says of its memory: on
+// fit fits the limits to what the task metadata says of its memory and CPUs: on
 // Fargate no control group of the container tells.
-func (r *router) fitMemory(ctx context.Context) error {
+func (r *router) fit(ctx context.Context, s *processors.Scaler) error {
 	place, err := r.bootstrap.awaitPlace(ctx)
-	if err == nil && limitMemory(place.Limits.MemoryMiB, r.log) {
+	if err != nil {
+		return nil
+	}
+	if limitMemory(place.Limits.MemoryMiB, r.log) {
 		r.forward.Relimit()
+	}
+	if s != nil {
+		s.Limit(place.Limits.CPU)
 	}
 	return nil
 }

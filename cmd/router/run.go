@@ -71,8 +71,8 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	if err := r.startNode(); err != nil {
 		return err
 	}
-	group.Go(func() error { return r.fitMemory(serving) })
-	group.Go(func() error { return r.scaleProcessors(serving, scaler) })
+	group.Go(func() error { return r.fit(serving, scaler) })
+	group.Go(func() error { return scale(serving, scaler) })
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.keepRoutes(serving) })
 	group.Go(func() error { return r.bootstrap.credentials.keep(serving, r.cfg.Refresh) })

@@ -9,32 +9,18 @@ import "strings"
 // instead. The trace itself is a line on standard error, at the longest interval that can
 // be asked for: 2^31-1 ms, or 24.8 days, since the machine started.
 const (
-	variable = "GODEBUG"
 	setting  = "schedtrace"
 	interval = "2147483647"
 )
 
-// Calm returns an environment that makes a Go program's monitor look at an even pace, and
-// reports whether environ is one already: who set the interval, decided.
-func Calm(environ []string) (calm []string, already bool) {
-	value := ""
-	for _, e := range environ {
-		if v, ok := strings.CutPrefix(e, variable+"="); ok {
-			value = v // the first counts
-			break
-		}
-	}
-	settings := strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
+// Calm returns the value of GODEBUG with which a Go program's monitor looks at an even
+// pace: the one given, if it sets the interval already.
+func Calm(godebug string) string {
+	settings := strings.FieldsFunc(godebug, func(r rune) bool { return r == ',' })
 	for _, s := range settings {
 		if name, _, _ := strings.Cut(s, "="); name == setting {
-			return environ, true
+			return godebug
 		}
 	}
-	for _, e := range environ {
-		if !strings.HasPrefix(e, variable+"=") {
-			calm = append(calm, e)
-		}
-	}
-	settings = append(settings, setting+"="+interval)
-	return append(calm, variable+"="+strings.Join(settings, ",")), false
+	return strings.Join(append(settings, setting+"="+interval), ",")
 }
