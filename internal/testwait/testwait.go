@@ -44,14 +44,18 @@ func Limit() time.Duration {
 
 // Until calls check until it returns nil. It ends the test with the last error if
 // that takes longer than [Limit], or at once if check returns an error of [Stop].
-// The failure reads "waited 1m0s for WHAT: ERROR", so what is a noun phrase such as
-// "the router to be ready".
+// The failure reads "waiting for WHAT: ERROR", so what is a noun phrase such as "the
+// router to be ready".
 func Until(tb testing.TB, what string, check func() error) {
 	tb.Helper()
 	// Not the test's own context: a wait may be part of its clean-up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), Limit())
 	defer cancel()
-	if err := For(ctx, what, func(context.Context) error { return check() }); err != nil {
+	err := For(ctx, what, func(context.Context) error { return check() })
+	if err != nil && ctx.Err() != nil {
+		tb.Fatalf("%v (gave up after %v)", err, Limit())
+	}
+	if err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -66,7 +70,7 @@ func Receive[T any](tb testing.TB, what string, c <-chan T) T {
 	case v := <-c:
 		return v
 	case <-timer.C:
-		tb.Fatalf("waited %v for %s", Limit(), what)
+		tb.Fatalf("waiting for %s (gave up after %v)", what, Limit())
 		panic("unreachable")
 	}
 }
@@ -78,10 +82,9 @@ func Context(tb testing.TB) context.Context {
 	return ctx
 }
 
-// For calls check until it returns nil. The error names what, the time that passed
-// and the last error of check, if ctx ends first, or check returns an error of [Stop].
+// For calls check until it returns nil, and is [Until] for programs that are no tests.
+// It returns the last error if ctx ends first, or if check returns an error of [Stop].
 func For(ctx context.Context, what string, check func(context.Context) error) error {
-	began := time.Now()
 	var last error
 	for pause := shortest; ; pause = min(2*pause, longest) {
 		asked := time.Now()
@@ -102,7 +105,7 @@ func For(ctx context.Context, what string, check func(context.Context) error) er
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("waited %v for %s: %w", time.Since(began).Round(time.Millisecond), what, last)
+			return fmt.Errorf("waiting for %s: %w", what, last)
 		}
 	}
 }

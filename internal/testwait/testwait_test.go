@@ -54,12 +54,12 @@ func TestLimit(t *testing.T) {
 				return fmt.Errorf("not_ready %d", calls)
 			})
 		})
-		want := fmt.Sprintf("waited %v for the router to be ready: not_ready %d", Limit(), calls)
+		want := fmt.Sprintf("waiting for the router to be ready: not_ready %d (gave up after %v)", calls, Limit())
 		if got != want {
 			t.Errorf("failed with %q, want %q", got, want)
 		}
 		if got, want := failure(t, func(tb testing.TB) { Receive(tb, "the end", make(chan struct{})) }),
-			fmt.Sprintf("waited %v for the end", Limit()); got != want {
+			fmt.Sprintf("waiting for the end (gave up after %v)", Limit()); got != want {
 			t.Errorf("failed with %q, want %q", got, want)
 		}
 	})
