@@ -9,7 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
+
+	"subnetrouter/internal/testwait"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -44,13 +45,8 @@ func serve(t *testing.T, f *fake) (url string) {
 	go func() { served <- s.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		select {
-		case err := <-served:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(5 * time.Second):
-			t.Error("Serve did not end with its context")
+		if err := testwait.Receive(t, "Serve to end with its context", served); err != nil {
+			t.Error(err)
 		}
 	})
 	return "http://" + s.Addr().String()
