@@ -1,11 +1,11 @@
 package netnstest
 
 import (
-	"context"
 	"io"
 	"strings"
 	"testing"
-	"time"
+
+	"subnetrouter/internal/testwait"
 )
 
 func TestHostsReachEachOtherAndNothingElse(t *testing.T) {
@@ -14,8 +14,7 @@ func TestHostsReachEachOtherAndNothingElse(t *testing.T) {
 	a, b := n.Host("a"), n.Host("b")
 	lan.Plug(a, "eth0", "198.51.100.1/24", "2001:db8::1/64")
 	lan.Plug(b, "eth0", "198.51.100.2/24", "2001:db8::2/64")
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
+	ctx := testwait.Context(t)
 
 	for _, addr := range []string{"198.51.100.2:80", "[2001:db8::2]:80"} {
 		ln, err := b.Listen("tcp", addr)

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"subnetrouter/internal/testwait"
 
 	"golang.org/x/sys/unix"
 )
@@ -122,11 +123,10 @@ func (w wire) heard(t *testing.T) (packets []string) {
 
 func (w wire) await(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		unix.Poll([]unix.PollFd{{Fd: int32(w), Events: unix.POLLIN}}, 100)
-		if len(w.heard(t)) > 0 {
-			return
+	testwait.Until(t, "a packet on the wire", func() error {
+		if len(w.heard(t)) == 0 {
+			return errors.New("none came")
 		}
-	}
-	t.Error("the wire is deaf")
+		return nil
+	})
 }

@@ -23,6 +23,7 @@ import (
 	"tailscale.com/tsnet"
 
 	"subnetrouter/internal/secret"
+	"subnetrouter/internal/testwait"
 )
 
 func TestMain(m *testing.M) {
@@ -106,7 +107,7 @@ func newNode(t *testing.T, tn Control, name string, key Key) testNode {
 func join(t *testing.T, tn Control, name string, key Key) testNode {
 	t.Helper()
 	n := newNode(t, tn, name, key)
-	if _, err := n.Up(within(t, 20*time.Second)); err != nil {
+	if _, err := n.Up(testwait.Context(t)); err != nil {
 		t.Fatalf("starting node %s: %v", name, err)
 	}
 	return n
@@ -126,7 +127,7 @@ func (n testNode) advertise(t *testing.T, routes ...netip.Prefix) {
 // awaitStatus waits until cond holds for what the node knows of the tailnet.
 func (n testNode) awaitStatus(t *testing.T, what string, cond func(*ipnstate.Status) bool) {
 	t.Helper()
-	ctx := within(t, 10*time.Second)
+	ctx := testwait.Context(t)
 	w, err := n.local.WatchIPNBus(ctx, ipn.NotifyInitialStatus|ipn.NotifyPeerChanges)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +163,7 @@ func serves(peer string, route netip.Prefix) func(*ipnstate.Status) bool {
 func await1(t *testing.T, tn Control, name, what string, cond func(Node) bool) Node {
 	t.Helper()
 	var got Node
-	err := tn.Await(within(t, 10*time.Second), name+" to be "+what, func(nodes []Node) bool {
+	err := tn.Await(testwait.Context(t), name+" to be "+what, func(nodes []Node) bool {
 		n, ok := Find(nodes, name)
 		got = n
 		return ok && cond(n)
@@ -201,7 +202,7 @@ func TestRegistration(t *testing.T) {
 		{"malformed", Key{Value: "hunter2"}, "invalid key: unable to validate API key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := newNode(t, tn, tt.name, tt.key).Up(within(t, 10*time.Second))
+			_, err := newNode(t, tn, tt.name, tt.key).Up(testwait.Context(t))
 			if err == nil || !strings.HasSuffix(err.Error(), tt.want) {
 				t.Errorf("Up: %v, want ...%q", err, tt.want)
 			}
@@ -218,7 +219,7 @@ func TestOnRegister(t *testing.T) {
 	tn := start(t, Config{OnRegister: func(*tailcfg.RegisterRequest) *tailcfg.RegisterResponse {
 		return &tailcfg.RegisterResponse{Error: "come back tomorrow"}
 	}})
-	_, err := newNode(t, tn, "refused", clientKey).Up(within(t, 10*time.Second))
+	_, err := newNode(t, tn, "refused", clientKey).Up(testwait.Context(t))
 	if err == nil || !strings.HasSuffix(err.Error(), "come back tomorrow") {
 		t.Errorf("Up: %v", err)
 	}
@@ -227,7 +228,7 @@ func TestOnRegister(t *testing.T) {
 func TestInteractiveLogin(t *testing.T) {
 	tn := start(t, Config{})
 	n := newNode(t, tn, "person", Key{})
-	ctx := within(t, 10*time.Second)
+	ctx := testwait.Context(t)
 	w, err := n.local.WatchIPNBus(ctx, ipn.NotifyInitialState)
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +281,7 @@ func TestTwoNodesTalk(t *testing.T) {
 	}
 	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
 	for _, ip := range second.IPs {
-		ctx := within(t, 10*time.Second)
+		ctx := testwait.Context(t)
 		if ping, err := a.local.Ping(ctx, ip, tailcfg.PingDisco); err != nil || ping.Err != "" {
 			t.Errorf("ping %s: %+v, %v", ip, ping, err)
 		}
@@ -309,7 +310,7 @@ func TestApproval(t *testing.T) {
 			// can be told afterwards.
 			var early, done bool
 			seen := make(chan error, 1)
-			ctx := within(t, 20*time.Second)
+			ctx := testwait.Context(t)
 			go func() {
 				seen <- tn.Await(ctx, "the router to be approved and reachable", func(nodes []Node) bool {
 					n, _ := Find(nodes, "router")
@@ -374,7 +375,7 @@ func TestFailover(t *testing.T) {
 	// A crash: the map poll goes away, and nothing else is heard.
 	var offline, elected time.Time
 	watch := make(chan error, 1)
-	ctx := within(t, 20*time.Second)
+	ctx := testwait.Context(t)
 	go func() {
 		watch <- tn.Await(ctx, "second to take over", func(nodes []Node) bool {
 			if n, _ := Find(nodes, "first"); !n.Online && offline.IsZero() {
@@ -439,7 +440,7 @@ func TestExpireNode(t *testing.T) {
 	if err := tn.ExpireNode(t.Context(), before.Key); err != nil {
 		t.Fatal(err)
 	}
-	ctx := within(t, 10*time.Second)
+	ctx := testwait.Context(t)
 	w, err := n.local.WatchIPNBus(ctx, ipn.NotifyInitialState)
 	if err != nil {
 		t.Fatal(err)
@@ -488,7 +489,7 @@ func TestDeleteNode(t *testing.T) {
 	}
 
 	// With an auth key it is welcome, as a node that never was here.
-	ctx := within(t, 10*time.Second)
+	ctx := testwait.Context(t)
 	if err := deleted.local.Start(ctx, ipn.Options{AuthKey: clientKey.Value.Reveal()}); err != nil {
 		t.Fatal(err)
 	}
@@ -512,7 +513,7 @@ func TestDeviceApproval(t *testing.T) {
 	if err := tn.ApproveDevice(t.Context(), "device"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Up(within(t, 10*time.Second)); err != nil {
+	if _, err := n.Up(testwait.Context(t)); err != nil {
 		t.Errorf("after approval: %v", err)
 	}
 }
@@ -521,7 +522,7 @@ func TestDeviceApproval(t *testing.T) {
 func TestAdmin(t *testing.T) {
 	tn := start(t, Config{})
 	admin := &Admin{URL: tn.ControlURL()}
-	ctx := within(t, 30*time.Second)
+	ctx := testwait.Context(t)
 	value, err := admin.CreateKey(ctx, Key{Ephemeral: true, Tags: []string{routerTag}})
 	if err != nil {
 		t.Fatal(err)
@@ -655,17 +656,12 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 	// Handlers are waited for; what the HTTP and Noise servers still unwind
 	// gets a moment.
-	deadline := time.Now().Add(5 * time.Second)
-	for {
-		var buf strings.Builder
+	testwait.Until(t, "the goroutines of the tailnet to end", func() error {
 		b := make([]byte, 4<<20)
-		buf.Write(b[:runtime.Stack(b, true)])
-		if !strings.Contains(buf.String(), "tailnettest.(*") && !strings.Contains(buf.String(), "derpserver.(*") {
-			return
+		stacks := string(b[:runtime.Stack(b, true)])
+		if strings.Contains(stacks, "tailnettest.(*") || strings.Contains(stacks, "derpserver.(*") {
+			return fmt.Errorf("left behind:\n%s", stacks)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("left behind:\n%s", buf.String())
-		}
-		runtime.Gosched()
-	}
+		return nil
+	})
 }

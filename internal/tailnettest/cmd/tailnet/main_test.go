@@ -12,10 +12,11 @@ import (
 	"time"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 func TestRun(t *testing.T) {
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), testwait.Limit())
 	defer stop()
 	out, in := io.Pipe()
 	ended := make(chan error, 1)
