@@ -2,9 +2,12 @@ package tailnet
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/testwait"
 
 	"tailscale.com/tailcfg"
 )
@@ -18,24 +21,16 @@ func TestPeers(t *testing.T) {
 	self := awaitStatus(t, edge, "the first node", running)
 	other := awaitStatus(t, asker, "the second node", running)
 
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	awaitPeers(t, edge, "the other in the netmap, idle", func(list []Session, count map[Path]int) bool {
 		return len(list) == 0 && count[PathIdle] == 1
 	})
 	// A first try may come before the netmap does.
-	var err error
-	for ctx.Err() == nil {
-		try, stop := context.WithTimeout(ctx, time.Second)
-		_, err = asker.lb.Ping(try, self.IPs[0], tailcfg.PingTSMP, 0)
-		stop()
-		if err == nil {
-			break
-		}
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testwait.Until(t, "a ping between the nodes", func() error {
+		try, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		_, err := asker.lb.Ping(try, self.IPs[0], tailcfg.PingTSMP, 0)
+		return err
+	})
 	list := awaitPeers(t, edge, "a measured path", func(list []Session, count map[Path]int) bool {
 		return count[PathIdle] == 0 && len(list) == 1 && list[0].Latency > 0
 	})
@@ -43,7 +38,7 @@ func TestPeers(t *testing.T) {
 	if p.Node != other.Name || p.IP != other.IPs[0] || !slices.Equal(p.Tags, []string{testTag}) || p.User != "" {
 		t.Errorf("the peer is %+v, not %s", p, other.Name)
 	}
-	if p.Path == PathIdle || p.Via == "" || p.ToPeerBytes <= 0 || p.FromPeerBytes <= 0 || p.Handshake.IsZero() || time.Since(p.Measured) > patience {
+	if p.Path == PathIdle || p.Via == "" || p.ToPeerBytes <= 0 || p.FromPeerBytes <= 0 || p.Handshake.IsZero() || time.Since(p.Measured) > testwait.Limit() {
 		t.Errorf("the peer's session is %+v", p)
 	}
 	if none, count := edge.Peers(0); len(none) != 0 || count[PathIdle] != 0 {
@@ -53,15 +48,13 @@ func TestPeers(t *testing.T) {
 
 func awaitPeers(t *testing.T, n *Node, what string, cond func([]Session, map[Path]int) bool) []Session {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		list, count := n.Peers(10)
-		if cond(list, count) {
-			return list
+	var list []Session
+	testwait.Until(t, what, func() error {
+		var count map[Path]int
+		if list, count = n.Peers(10); !cond(list, count) {
+			return fmt.Errorf("peers %+v, counts %v", list, count)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s: %+v %v", patience, what, list, count)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return nil
+	})
+	return list
 }
