@@ -32,13 +32,14 @@ const (
 // Scaler follows the load of this process.
 type Scaler struct {
 	most atomic.Int32
+	used func() time.Duration // processor time so far
 }
 
 // New begins with one processor. The most that there will be is what the runtime found
 // by itself: the CPUs of the machine, or the limit of the control group if that is less,
 // which Go takes for two at least.
 func New() *Scaler {
-	s := &Scaler{}
+	s := &Scaler{used: cpuTime}
 	s.most.Store(int32(runtime.GOMAXPROCS(1)))
 	return s
 }
@@ -56,14 +57,14 @@ func (s *Scaler) Run(ctx context.Context) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	now, quiet := runtime.GOMAXPROCS(0), time.Duration(0)
-	usedBefore, before := cpuTime(), time.Now()
+	usedBefore, before := s.used(), time.Now()
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		used, at := cpuTime(), time.Now()
+		used, at := s.used(), time.Now()
 		passed := at.Sub(before)
 		next, q := follow(now, int(s.most.Load()), float64(used-usedBefore)/float64(passed), quiet, passed)
 		if next != now {

@@ -2,10 +2,14 @@ package processors
 
 import (
 	"context"
+	"fmt"
 	"runtime"
-	"sync/atomic"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"subnetrouter/internal/testwait"
 )
 
 func TestFollow(t *testing.T) {
@@ -74,40 +78,78 @@ func TestCalm(t *testing.T) {
 	}
 }
 
-// TestScaler burns processor time, and then does not.
+// TestScaler gives the scaler a process that uses one and a half processors, and then
+// rests. The process is simulated: on a busy machine a real one gets less than it wants.
 func TestScaler(t *testing.T) {
-	if runtime.NumCPU() < 2 {
-		t.Skip("one CPU: there is nothing to scale to")
-	}
 	before := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(before)
 	runtime.GOMAXPROCS(2)
-	s := New()
-	if n := runtime.GOMAXPROCS(0); n != 1 {
-		t.Fatalf("begins with %d processors, want 1", n)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() { defer close(ended); s.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
-
-	var burning atomic.Bool
-	burning.Store(true)
-	go func() {
-		for burning.Load() { //nolint:revive // the point of it
+	synctest.Test(t, func(t *testing.T) {
+		p := &process{at: time.Now()}
+		s := New()
+		s.used = p.time
+		if n := runtime.GOMAXPROCS(0); n != 1 {
+			t.Fatalf("begins with %d processors, want 1", n)
 		}
-	}()
-	await(t, 2, "while a goroutine burns all that one processor has")
-	burning.Store(false)
-	await(t, 1, "when all is quiet again")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); s.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+
+		for _, step := range []struct {
+			wants float64
+			after time.Duration
+			want  int
+		}{
+			{wants: 0.9, after: time.Minute, want: 1},
+			{wants: 1.5, after: 2 * every, want: 2},
+			{wants: 1.5, after: time.Minute, want: 2},
+			{wants: 0.1, after: calm - every, want: 2},
+			{wants: 0.1, after: 3 * every, want: 1},
+		} {
+			p.run(step.wants)
+			time.Sleep(step.after)
+			synctest.Wait()
+			if n := runtime.GOMAXPROCS(0); n != step.want {
+				t.Errorf("%d processors after %v of a process that wants %v, want %d", n, step.after, step.wants, step.want)
+			}
+		}
+	})
 }
 
-func await(t *testing.T, n int, when string) {
-	t.Helper()
-	// The machine may have little to give for a while.
-	for deadline := time.Now().Add(time.Minute); runtime.GOMAXPROCS(0) != n; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d processors %s, want %d", runtime.GOMAXPROCS(0), when, n)
+// process is a simulated one that wants some processors and gets those there are.
+type process struct {
+	mu    sync.Mutex
+	wants float64
+	used  time.Duration
+	at    time.Time // up to which used counts
+}
+
+func (p *process) time() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.used += time.Duration(float64(now.Sub(p.at)) * min(p.wants, float64(runtime.GOMAXPROCS(0))))
+	p.at = now
+	return p.used
+}
+
+func (p *process) run(wants float64) {
+	p.time()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wants = wants
+}
+
+// TestProcessorTime burns some, however long the machine takes to give it.
+func TestProcessorTime(t *testing.T) {
+	before := cpuTime()
+	testwait.Until(t, "50 ms of processor time", func() error {
+		for range 1_000_000 { //nolint:revive // the point of it
 		}
-	}
+		if used := cpuTime() - before; used < 50*time.Millisecond {
+			return fmt.Errorf("used %v", used)
+		}
+		return nil
+	})
 }
