@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // TestChaos takes away at random what the router depends on, for 15 s or as long as CHAOS
@@ -36,7 +37,7 @@ func TestChaos(t *testing.T) {
 	c.awaitRoute("10.0.0.0/16")
 	faults := w.faults()
 
-	warm := w.startLoad(20, patience) // pools fill
+	warm := w.startLoad(20, testwait.Limit()) // pools fill
 	time.Sleep(5 * time.Second)
 	warm.stop()
 	time.Sleep(time.Second)
@@ -48,7 +49,7 @@ func TestChaos(t *testing.T) {
 	rounds, done := 0, 0
 	for end := time.Now().Add(length); time.Now().Before(end); rounds++ {
 		// What flows do not need: control, AWS, relays.
-		l := w.startLoad(20, patience)
+		l := w.startLoad(20, testwait.Limit())
 		for range 3 {
 			for _, f := range faults[:3] {
 				f.set(t, dice.IntN(2) == 0)
@@ -82,14 +83,15 @@ func TestChaos(t *testing.T) {
 		return ok && n.Online && len(n.Primary) == len(w.advertised)
 	})
 	var after held
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
+	testwait.Until(t, "the router to hold as much as before", func() error {
 		after = r.held()
-		if after.goroutines <= before.goroutines+20 && after.files <= before.files+20 || time.Now().After(deadline) {
-			break
+		if after.goroutines > before.goroutines+20 || after.files > before.files+20 {
+			return fmt.Errorf("before %+v, now %+v", before, after)
 		}
-	}
+		return nil
+	})
 	t.Logf("%d rounds, %d connections; before %+v, after %+v", rounds, done, before, after)
-	if after.goroutines > before.goroutines+20 || after.files > before.files+20 || after.memory > 2*before.memory && after.memory > 100<<20 {
+	if after.memory > 2*before.memory && after.memory > 100<<20 {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/testwait"
 )
 
 // TestDashboard asks a real Prometheus, which scrapes two real routers under load,
@@ -195,11 +196,12 @@ func (w *world) startPrometheus(targets ...string) *prometheus {
 	p := &prometheus{url: "http://" + selfIP + ":9090"}
 	start(t, "prometheus", exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+selfIP+":9090", "--log.level=warn"))
-	for deadline := time.Now().Add(patience); p.query(t, "count(up == 1) == "+strconv.Itoa(len(targets))).values == 0; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for Prometheus to scrape %v", patience, targets)
+	testwait.Until(t, "Prometheus to scrape the routers", func() error {
+		if p.query(t, "count(up == 1) == "+strconv.Itoa(len(targets))).values == 0 {
+			return fmt.Errorf("not all of %v are up", targets)
 		}
-	}
+		return nil
+	})
 	return p
 }
 

@@ -1,10 +1,11 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"subnetrouter/internal/testwait"
 )
 
 // TestDoctor asks the doctor where a router is to run, and then beside it.
@@ -15,9 +16,7 @@ func TestDoctor(t *testing.T) {
 	w.awaitPrimary("edge-router")
 	ask := func(env []string) map[string]string {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		cmd := w.routerHost.Command(ctx, binary("router"), "doctor", "--json")
+		cmd := w.routerHost.Command(testwait.Context(t), binary("router"), "doctor", "--json")
 		cmd.Env = env
 		out, err := cmd.Output()
 		if strings.Contains(string(out), w.routerKey.Reveal()) {

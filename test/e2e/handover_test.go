@@ -16,6 +16,7 @@ import (
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // newRouterHost is a place for one more router.
@@ -84,7 +85,7 @@ func TestRollingDeploy(t *testing.T) {
 	for _, s := range l.streams[:manyFlows/2] {
 		s.conn.Close()
 	}
-	l.awaitCut(t, patience)
+	l.awaitCut(t)
 	if n, slowest := l.cut(); n != manyFlows || slowest > noticed+streamEvery {
 		t.Errorf("%d of %d flows learned of their end, the last %v after its last answer", n, manyFlows, slowest)
 	} else {
@@ -138,7 +139,7 @@ func askOn(conn net.Conn, path string) error {
 	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		return err
 	}
-	conn.SetReadDeadline(time.Now().Add(patience))
+	conn.SetReadDeadline(time.Now().Add(testwait.Limit()))
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return err
@@ -155,7 +156,7 @@ func TestDeployWithoutHelpUnderLoad(t *testing.T) {
 	l := w.startLoad(manyFlows, 5*time.Second)
 	time.Sleep(time.Second)
 	old.cmd.Process.Signal(syscall.SIGTERM)
-	l.awaitCut(t, patience)
+	l.awaitCut(t)
 	if n, slowest := l.cut(); n != manyFlows || slowest > noticed+streamEvery {
 		t.Errorf("%d of %d flows learned of their end, the last %v after its last answer", n, manyFlows, slowest)
 	} else {
@@ -225,7 +226,7 @@ func TestCrash(t *testing.T) {
 			time.Sleep(time.Second)
 			old.cmd.Process.Kill()
 			w.awaitPrimary("next")
-			l.awaitCut(t, patience)
+			l.awaitCut(t)
 			time.Sleep(time.Second)
 			l.stop()
 			_, slowest := l.cut()
@@ -245,11 +246,11 @@ func TestCrash(t *testing.T) {
 // TestLostNetwork cuts the primary off from all but the VPC: only silence tells.
 func TestLostNetwork(t *testing.T) {
 	w, _, _ := twoRouters(t, time.Second, nil, sameKey)
-	l := w.startLoad(20, patience)
+	l := w.startLoad(20, testwait.Limit())
 	time.Sleep(time.Second)
 	w.routerHost.IP("link", "set", "eth0", "down")
 	w.awaitPrimary("next")
-	l.awaitCut(t, patience)
+	l.awaitCut(t)
 	time.Sleep(time.Second)
 	l.stop()
 	_, slowest := l.cut()

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/testwait"
 )
 
 // load is what clients do while routers come and go.
@@ -205,15 +207,12 @@ func (l *load) cut() (n int, slowest time.Duration) {
 }
 
 // awaitCut waits until every stream has ended.
-func (l *load) awaitCut(t *testing.T, most time.Duration) {
+func (l *load) awaitCut(t *testing.T) {
 	t.Helper()
-	deadline := time.After(most)
-	for i, s := range l.streams {
-		select {
-		case <-s.ended:
-		case <-deadline:
-			t.Errorf("stream %d and perhaps more still wait %v later", i, most)
-			return
+	testwait.Until(t, "the streams to end", func() error {
+		if n, _ := l.cut(); n < len(l.streams) {
+			return fmt.Errorf("%d of %d have ended", n, len(l.streams))
 		}
-	}
+		return nil
+	})
 }

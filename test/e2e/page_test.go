@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"subnetrouter/internal/browsertest"
 	"subnetrouter/internal/tailnettest"
@@ -85,11 +84,7 @@ func TestPage(t *testing.T) {
 	})
 	r.cmd.Process.Signal(syscall.SIGTERM)
 	both("a draining router", "draining", "the router is stopping", "!routes_unapproved")
-	select {
-	case <-r.done:
-	case <-time.After(patience):
-		t.Fatal("the router does not end")
-	}
+	r.wait()
 	both("that nobody answers", "not answering")
 	for _, p := range []*browsertest.Page{laptop, phone} {
 		for _, trouble := range p.Troubles() {

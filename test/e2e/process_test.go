@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -20,6 +22,7 @@ import (
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // process is a program of the test, ended with it by its own id.
@@ -192,22 +195,26 @@ func (r *router) awaitReady() {
 
 func (r *router) awaitReadyz(what string, cond func(code int, body ops.Readiness) bool) ops.Readiness {
 	r.t.Helper()
-	var body string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		var code int
-		var got ops.Readiness
-		code, body = r.get("/readyz")
+	var got ops.Readiness
+	testwait.Until(r.t, what, func() error {
+		code, body := r.get("/readyz")
+		got = ops.Readiness{}
 		if json.Unmarshal([]byte(body), &got) == nil && cond(code, got) {
-			return got
+			return nil
 		}
-		select {
-		case <-r.done:
-			r.t.Fatalf("router ended (%v) while waiting for %s", r.err, what)
-		default:
-		}
+		return r.unlessEnded(fmt.Errorf("/readyz returns %d %s", code, body))
+	})
+	return got
+}
+
+// unlessEnded returns err for another check, and ends the wait if the process has ended.
+func (p *process) unlessEnded(err error) error {
+	select {
+	case <-p.done:
+		return testwait.Stop(fmt.Errorf("the process ended: %w", cmp.Or(p.err, errors.New("exit code 0"))))
+	default:
+		return err
 	}
-	r.t.Fatalf("waited %v for %s; /readyz says %s", patience, what, body)
-	return ops.Readiness{}
 }
 
 // awaitReason waits until /readyz gives a reason with this code and text.
@@ -222,20 +229,21 @@ func (r *router) awaitReason(reason, text string) {
 
 func (r *router) awaitLog(text string) {
 	r.t.Helper()
-	for deadline := time.Now().Add(patience); !strings.Contains(r.out.String(), text); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("waited %v for the log to say %q", patience, text)
+	testwait.Until(r.t, "the log line "+text, func() error {
+		// In this order: what the process wrote before its end is in out once it has ended.
+		err := r.unlessEnded(errors.New("not in the log"))
+		if strings.Contains(r.out.String(), text) {
+			return nil
 		}
-	}
+		return err
+	})
 }
 
 // run runs another command of the binary beside the router, in its namespace
 // and with its environment.
 func (r *router) run(name string, args ...string) (out string, code int) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
-	defer cancel()
-	cmd := r.host.Command(ctx, binary(name), args...)
+	cmd := r.host.Command(testwait.Context(r.t), binary(name), args...)
 	cmd.Env = r.env
 	b, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {
@@ -271,25 +279,30 @@ func (w *world) startClient() *client {
 
 func (c *client) tailscale(args ...string) string {
 	c.t.Helper()
-	var out []byte
-	var err error
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		cmd := exec.Command(binary("tailscale"), append([]string{"--socket=" + c.socket}, args...)...)
-		if out, err = cmd.CombinedOutput(); err == nil {
-			return string(out)
+	return tailscale(c.t, c.socket, args...)
+}
+
+// tailscale runs the stock command line tool once tailscaled listens on its socket.
+func tailscale(t *testing.T, socket string, args ...string) (out string) {
+	t.Helper()
+	testwait.Until(t, "tailscaled", func() error {
+		b, err := exec.Command(binary("tailscale"), append([]string{"--socket=" + socket}, args...)...).CombinedOutput()
+		if out = string(b); err == nil {
+			return nil
 		}
-		if time.Now().After(deadline) || !strings.Contains(string(out), "is it running") && !strings.Contains(string(out), "failed to connect") {
-			c.t.Fatalf("tailscale %s: %v: %s", strings.Join(args, " "), err, out)
+		err = fmt.Errorf("tailscale %s: %w: %s", strings.Join(args, " "), err, out)
+		if strings.Contains(out, "is it running") || strings.Contains(out, "failed to connect") {
+			return err
 		}
-	}
+		return testwait.Stop(err)
+	})
+	return out
 }
 
 // sh runs an unmodified program as a user of the client machine would.
 func (c *client) sh(name string, args ...string) (out string, code int) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
-	defer cancel()
-	cmd := c.w.client.Command(ctx, name, args...)
+	cmd := c.w.client.Command(testwait.Context(c.t), name, args...)
 	b, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {
 		c.t.Fatalf("running %s: %v", name, err)
@@ -300,17 +313,34 @@ func (c *client) sh(name string, args ...string) (out string, code int) {
 // awaitRoute waits until the client's kernel sends prefix to the tailnet.
 func (c *client) awaitRoute(prefix string) {
 	c.t.Helper()
-	var out string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		family := "-4"
-		if strings.Contains(prefix, ":") {
-			family = "-6"
+	testwait.Until(c.t, "the client to accept "+prefix, func() error {
+		if routes := c.routes(prefix); !strings.Contains(routes, prefix) {
+			return fmt.Errorf("it has:\n%s", routes)
 		}
-		if out, _ = c.sh("ip", family, "route", "show", "table", "52"); strings.Contains(out, prefix) {
-			return
+		return nil
+	})
+}
+
+// awaitNoRoute waits until the client's kernel no longer has the prefix.
+func (c *client) awaitNoRoute(prefix string) {
+	c.t.Helper()
+	testwait.Until(c.t, "the client to lose "+prefix, func() error {
+		if routes := c.routes(prefix); strings.Contains(routes, prefix) {
+			return fmt.Errorf("it has:\n%s", routes)
 		}
+		return nil
+	})
+}
+
+// routes lists the routes of the client's kernel to the tailnet, of prefix's family.
+func (c *client) routes(prefix string) string {
+	c.t.Helper()
+	family := "-4"
+	if strings.Contains(prefix, ":") {
+		family = "-6"
 	}
-	c.t.Fatalf("waited %v for the client to accept %s; it has:\n%s", patience, prefix, out)
+	out, _ := c.sh("ip", family, "route", "show", "table", "52")
+	return out
 }
 
 func must[T any](v T, err error) T {
@@ -323,11 +353,7 @@ func must[T any](v T, err error) T {
 // wait returns the exit code of a process that was told to stop.
 func (p *process) wait() int {
 	p.t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(patience):
-		p.t.Fatalf("process still runs after %v", patience)
-	}
+	testwait.Receive(p.t, "the process to end", p.done)
 	return p.cmd.ProcessState.ExitCode()
 }
 

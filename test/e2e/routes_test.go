@@ -16,6 +16,7 @@ import (
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 const (
@@ -261,7 +262,7 @@ func (w *world) startStream(address string) *stream {
 			case <-tick.C:
 			}
 			began := time.Now()
-			conn.SetDeadline(began.Add(patience))
+			conn.SetDeadline(began.Add(testwait.Limit()))
 			word := fmt.Sprintf("%08d", s.rounds)
 			if _, s.err = conn.Write([]byte(word)); s.err != nil {
 				return
@@ -314,16 +315,4 @@ func (r *router) status() (s ops.Status) {
 		r.t.Fatalf("reading /status: %v: %s", err, body)
 	}
 	return s
-}
-
-// awaitNoRoute waits until the client's kernel no longer has the IPv4 prefix.
-func (c *client) awaitNoRoute(prefix string) {
-	c.t.Helper()
-	var out string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if out, _ = c.sh("ip", "-4", "route", "show", "table", "52"); !strings.Contains(out, prefix) {
-			return
-		}
-	}
-	c.t.Fatalf("waited %v for the client to lose %s; it has:\n%s", patience, prefix, out)
 }

@@ -3,8 +3,6 @@ package e2e
 import (
 	"context"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -39,7 +37,7 @@ func TestStockDeploy(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			old.cmd.Process.Signal(tt.signal)
 			w.awaitPrimary("next")
-			l.awaitCut(t, patience)
+			l.awaitCut(t)
 			time.Sleep(time.Second)
 			l.stop()
 			n, slowest := l.cut()
@@ -59,15 +57,7 @@ func (w *world) startStock(name string, h *netnstest.Host) *process {
 		"--tun=userspace-networking", "--state=mem:", "--socket="+socket, "--port=41641")
 	cmd.Env = append(os.Environ(), tailnettest.Env()...)
 	p := start(t, "stock", cmd)
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		up := exec.Command(binary("tailscale"), "--socket="+socket, "up", "--login-server="+w.control.ControlURL(),
-			"--auth-key="+w.routerKey.Reveal(), "--advertise-routes=10.0.0.0/16", "--accept-dns=false", "--hostname="+name, "--timeout=30s")
-		out, err := up.CombinedOutput()
-		if err == nil {
-			return p
-		}
-		if time.Now().After(deadline) || !strings.Contains(string(out), "is it running") && !strings.Contains(string(out), "failed to connect") {
-			t.Fatalf("tailscale up: %v: %s", err, out)
-		}
-	}
+	tailscale(t, socket, "up", "--login-server="+w.control.ControlURL(), "--auth-key="+w.routerKey.Reveal(),
+		"--advertise-routes=10.0.0.0/16", "--accept-dns=false", "--hostname="+name, "--timeout=30s")
+	return p
 }

@@ -1,18 +1,17 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
 	"testing"
-	"time"
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/netnstest"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // The network, none of it with a way out:
@@ -222,12 +221,7 @@ func (w *world) startMetadata(change func(*awstest.Task)) {
 // await waits for control to see what cond asks.
 func (w *world) await(what string, cond func([]tailnettest.Node) bool) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	if err := w.control.Await(ctx, what, cond); err != nil {
+	if err := w.control.Await(testwait.Context(w.t), what, cond); err != nil {
 		w.t.Fatal(err)
 	}
 }
-
-// patience bounds every wait; a loaded machine is slow, a broken one slower.
-const patience = 60 * time.Second
