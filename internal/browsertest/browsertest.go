@@ -4,12 +4,14 @@ package browsertest
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	goruntime "runtime"
 	"sync"
 	"testing"
-	"time"
+
+	"subnetrouter/internal/testwait"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
@@ -18,13 +20,11 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// patience bounds each wait: a machine under load starts a browser in seconds.
-const patience = 60 * time.Second
-
 // Page is one tab.
 type Page struct {
-	t   testing.TB
-	ctx context.Context
+	t       testing.TB
+	ctx     context.Context
+	browser *exec.Cmd
 
 	mu       sync.Mutex
 	troubles []string
@@ -50,21 +50,27 @@ func Open(t testing.TB, url string, o Options) *Page {
 	if o.Width == 0 {
 		o.Width, o.Height = 1100, 900
 	}
+	p := &Page{t: t}
+	profile := t.TempDir()
 	flags := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(program),
 		chromedp.NoSandbox, // as root there is none; the page is our own
-		chromedp.UserDataDir(t.TempDir()),
+		chromedp.UserDataDir(profile),
+		chromedp.ModifyCmdFunc(p.own),
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
-		chromedp.WSURLReadTimeout(patience),
+		chromedp.WSURLReadTimeout(testwait.Limit()),
 	)
-	// Not the test's context: that ends before the clean-up, and with it the
-	// browser would be killed and not closed.
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), flags...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	p := &Page{t: t, ctx: ctx}
+	// Not the test's context: that ends before the clean-up, and chromedp would then
+	// kill the first process alone.
+	allocator, endAllocator := chromedp.NewExecAllocator(context.Background(), flags...)
+	ctx, endBrowser := chromedp.NewContext(allocator)
+	p.ctx = ctx
+	t.Cleanup(func() {
+		p.kill()
+		endBrowser()
+		endAllocator()
+	})
 	chromedp.ListenTarget(ctx, p.listen)
 	scheme := "light"
 	if o.Dark {
@@ -108,7 +114,7 @@ func (p *Page) do(what string, actions ...chromedp.Action) {
 			p.t.Fatalf("starting chromium: %v", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, testwait.Limit())
 	defer cancel()
 	if err := chromedp.Run(ctx, actions...); err != nil {
 		p.t.Fatalf("%s: %v", what, err)
@@ -145,13 +151,13 @@ func (p *Page) Text() string {
 func (p *Page) Await(what string, cond func(text string) bool) string {
 	p.t.Helper()
 	var text string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	testwait.Until(p.t, "the page to show "+what, func() error {
 		if text = p.Text(); cond(text) {
-			return text
+			return nil
 		}
-	}
-	p.t.Fatalf("waited %v for the page to show %s; it shows:\n%s", patience, what, text)
-	return ""
+		return fmt.Errorf("it shows:\n%s", text)
+	})
+	return text
 }
 
 // Picture is the whole page as a PNG.
