@@ -462,8 +462,7 @@ func TestWatchesTheCredential(t *testing.T) {
 	c.expectNoSecrets()
 }
 
-// awaitCode waits until /readyz gives a reason with that code. What takes the
-// longest is a control server that does not answer.
+// awaitCode waits until /readyz gives a reason with that code.
 func (c *child) awaitCode(code string) (why ops.Reason) {
 	c.t.Helper()
 	found := func(r ops.Readiness) bool {
@@ -473,7 +472,7 @@ func (c *child) awaitCode(code string) (why ops.Reason) {
 		}
 		return i >= 0
 	}
-	c.awaitFor(2*patience, "the reason "+code, found)
+	c.await("the reason "+code, found)
 	return why
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/doctor"
+	"subnetrouter/internal/testwait"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,9 +26,7 @@ func (s *setting) command(t *testing.T, env map[string]string, args ...string) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd := exec.CommandContext(testwait.Context(t), exe, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 	for _, set := range []map[string]string{env, s.env} { // the first counts
 		for name, value := range set {

@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"testing"
-	"time"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/journal"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/testwait"
 )
 
 // startInside runs the router's parts in the test's own process, as run puts them
@@ -56,15 +57,16 @@ func (s *setting) startInside(t *testing.T) *router {
 			t.Error(err)
 		}
 	})
-	for deadline := time.Now().Add(patience); len(r.notReady()) > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for the router to be ready: %v", patience, r.notReady())
+	testwait.Until(t, "the router to be ready", func() error {
+		if reasons := r.notReady(); len(reasons) > 0 {
+			return fmt.Errorf("not ready: %v", reasons)
 		}
-	}
+		return nil
+	})
 	return r
 }
 
 // url of the router's listener.
 func (s *setting) url(path string) string { return "http://" + s.env["ROUTER_LISTEN"] + path }
 
-var scraper = &http.Client{Timeout: patience}
+var scraper = &http.Client{Timeout: testwait.Limit()}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,14 +18,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
-
-const patience = 30 * time.Second
 
 // setting is everything around one router process on loopback.
 type setting struct {
@@ -140,11 +140,7 @@ func (s *setting) start(t *testing.T) *child {
 func (c *child) stop() (code int) {
 	c.t.Helper()
 	c.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-c.done:
-	case <-time.After(patience):
-		c.t.Fatalf("the router still runs %v after SIGTERM", patience)
-	}
+	testwait.Receive(c.t, "the router to end after SIGTERM", c.done)
 	return c.cmd.ProcessState.ExitCode()
 }
 
@@ -161,29 +157,22 @@ func (c *child) get(path string) (code int, body []byte) {
 // await waits until /readyz satisfies cond.
 func (c *child) await(what string, cond func(ops.Readiness) bool) {
 	c.t.Helper()
-	c.awaitFor(patience, what, cond)
-}
-
-func (c *child) awaitFor(patience time.Duration, what string, cond func(ops.Readiness) bool) {
-	c.t.Helper()
-	var body []byte
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		var code int
+	testwait.Until(c.t, what, func() error {
+		code, body := c.get("/readyz")
 		var got ops.Readiness
-		code, body = c.get("/readyz")
 		if code != 0 && json.Unmarshal(body, &got) == nil && cond(got) {
 			if (code == http.StatusOK) != got.Ready {
 				c.t.Errorf("HTTP %d with ready=%v", code, got.Ready)
 			}
-			return
+			return nil
 		}
 		select {
 		case <-c.done:
-			c.t.Fatalf("the router ended while waiting for %s", what)
+			return testwait.Stop(errors.New("the router ended"))
 		default:
+			return fmt.Errorf("/readyz returns %d %s", code, body)
 		}
-	}
-	c.t.Fatalf("waited %v for %s; /readyz says %s", patience, what, body)
+	})
 }
 
 func (c *child) awaitReady() {
