@@ -1,5 +1,5 @@
 // Package archtest holds the rules of the architecture as tests: who may import
-// whom, who may read the environment, and what the binary may weigh.
+// whom, who may read the environment, and what the binary links.
 package archtest
 
 import (

@@ -49,38 +49,6 @@ func TestLinked(t *testing.T) {
 	}
 }
 
-// maxBinary is the size budget of the stripped static binary, in bytes.
-const maxBinary = 30_000_000
-
-func TestBinary(t *testing.T) {
-	for _, c := range []struct {
-		name, arch, tags string
-		most             int64 // 0: no budget
-	}{
-		{"as shipped", "amd64", tags(t), maxBinary},
-		{"as shipped for arm64", "arm64", tags(t), maxBinary},
-		{"without tags", "amd64", "", 0},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			binary := filepath.Join(t.TempDir(), "router")
-			build := exec.Command("go", "build", "-trimpath", "-tags", c.tags, "-ldflags", "-s -w", "-o", binary, "./cmd/router")
-			build.Dir = root
-			build.Env = append(plainEnv(), "GOARCH="+c.arch)
-			if out, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-			info, err := os.Stat(binary)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("%d bytes", info.Size())
-			if c.most > 0 && info.Size() > c.most {
-				t.Errorf("the binary has %d bytes, more than %d; `go tool nm -size -sort size` on an unstripped one tells why", info.Size(), c.most)
-			}
-		})
-	}
-}
-
 // TestNotices: the image names all whose code it holds.
 func TestNotices(t *testing.T) {
 	check := exec.Command("go", "run", "./scripts/notices", "-check", "-tags", tags(t), "./cmd/router", "THIRD_PARTY_NOTICES")
