@@ -1,32 +1,71 @@
 // Command tally runs `go test` several times and counts all the tests together:
 //
-//	tally -race ./internal/... + ./cmd/... + -count=1 ./test/...
+//	tally -jobs 2 -race ./internal/... + ./cmd/... + -count=1 ./test/...
 //
 // Each run between plus signs is one `go test -json`, made even if an earlier
 // one failed. A package takes one line; the output of a test shows only if it
-// fails. What was skipped follows with its reasons, then one line of counts.
+// fails. Skipped tests follow with their reasons, then one line of counts.
+//
+// -jobs is how many runs there are at a time; a run begins in the order given.
+// -times repeats each run, and adds a table of the tests that failed and how often.
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 func main() {
+	o, runs, err := parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tally:", err)
+		os.Exit(2)
+	}
 	t := newTally(os.Stdout)
-	ok := true
-	for _, args := range split(os.Args[1:]) {
-		ok = t.run(args) && ok
+	ok := t.all(o, runs, (*tally).run)
+	if o.times > 1 {
+		t.table()
 	}
 	t.summary()
 	if !ok || t.failed > 0 {
 		os.Exit(1)
 	}
+}
+
+// options are tally's own; all other arguments are those of `go test`.
+type options struct {
+	jobs, times int
+}
+
+// parse takes tally's options off the front, and cuts the rest at each plus sign.
+func parse(args []string) (o options, runs [][]string, err error) {
+	o = options{jobs: 1, times: 1}
+	for len(args) > 1 {
+		into := map[string]*int{"-jobs": &o.jobs, "-times": &o.times}[args[0]]
+		if into == nil {
+			break
+		}
+		if *into, err = strconv.Atoi(args[1]); err != nil || *into < 1 {
+			return o, nil, fmt.Errorf("%s %s: want a number from 1 on", args[0], args[1])
+		}
+		args = args[2:]
+	}
+	runs = split(args)
+	if slices.ContainsFunc(runs, func(r []string) bool { return len(r) == 0 }) {
+		return o, nil, errors.New("a run without arguments: tally [-jobs N] [-times N] ARGUMENTS OF go test [+ …]")
+	}
+	return o, runs, nil
 }
 
 // split cuts the arguments at each plus sign.
@@ -41,16 +80,43 @@ func split(args []string) (runs [][]string) {
 	}
 }
 
-type tally struct {
-	out                     io.Writer
-	passed, failed, skipped int
-	skips                   []string
-	failures                map[string]int      // tests, by package
-	log                     map[string][]string // output so far, by package and test
+// all makes the runs, some at a time. Repetitions of one run are neighbours, so that two
+// at a time are two of the same.
+func (t *tally) all(o options, runs [][]string, run func(*tally, []string) bool) (ok bool) {
+	ok = true
+	free := make(chan struct{}, o.jobs)
+	var wg sync.WaitGroup
+	for _, args := range runs {
+		for range o.times {
+			free <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-free }()
+				good := run(t, args)
+				t.mu.Lock()
+				defer t.mu.Unlock()
+				ok = ok && good
+			})
+		}
+	}
+	wg.Wait()
+	return ok
 }
 
+type tally struct {
+	mu                      sync.Mutex // covers all fields, and what is written to out
+	out                     io.Writer
+	passed, failed, skipped int
+	skips                   map[string]bool // each once, however many runs skip it
+	results                 map[test]*result
+}
+
+type test struct{ pkg, name string } // name is "" for the package itself
+
+// result is how often a test ran and failed.
+type result struct{ runs, failures int }
+
 func newTally(out io.Writer) *tally {
-	return &tally{out: out, failures: map[string]int{}, log: map[string][]string{}}
+	return &tally{out: out, skips: map[string]bool{}, results: map[test]*result{}}
 }
 
 // event is one line of `go test -json`.
@@ -64,71 +130,107 @@ type event struct {
 }
 
 func (t *tally) run(args []string) (ok bool) {
-	fmt.Fprintf(t.out, "go test %s\n", strings.Join(args, " "))
-	test := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	began := time.Now()
+	name := "go test " + strings.Join(args, " ")
+	t.print(name + "\n")
+	command := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	if slices.Contains(args, "-race") {
-		test.Env = append(os.Environ(), "CGO_ENABLED=1") // the race detector is C
+		command.Env = append(os.Environ(), "CGO_ENABLED=1") // the race detector is C
 	}
-	test.Stderr = os.Stderr
-	events, err := test.StdoutPipe()
+	command.Stderr = os.Stderr
+	events, err := command.StdoutPipe()
 	if err == nil {
-		err = test.Start()
+		err = command.Start()
 	}
 	if err != nil {
-		fmt.Fprintln(t.out, err)
+		t.print(err.Error() + "\n")
 		return false
 	}
+	r := t.newRun()
 	dec := json.NewDecoder(events)
 	for {
 		var e event
 		if err := dec.Decode(&e); err != nil {
 			break
 		}
-		t.add(e)
+		r.add(e)
 	}
-	io.Copy(t.out, io.MultiReader(dec.Buffered(), events)) // what is not JSON is a complaint
-	return test.Wait() == nil
+	complaint, _ := io.ReadAll(io.MultiReader(dec.Buffered(), events)) // what is not JSON
+	ok = command.Wait() == nil
+	t.print(fmt.Sprintf("%s      %-40s %6.1fs\n", complaint, name, time.Since(began).Seconds()))
+	return ok
 }
 
-func (t *tally) add(e event) {
+func (t *tally) print(text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprint(t.out, text)
+}
+
+// run is one `go test`. Its tests may run at the same time as the same tests of another.
+type run struct {
+	*tally
+	failures map[string]int      // tests, by package
+	log      map[string][]string // output so far, by package and test
+}
+
+func (t *tally) newRun() *run {
+	return &run{tally: t, failures: map[string]int{}, log: map[string][]string{}}
+}
+
+func (r *run) add(e event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	// A test's log goes with its parent's: a failed parent shows all.
 	top, _, _ := strings.Cut(e.Test, "/")
 	id := e.Package + " " + top
 	switch e.Action {
 	case "build-output":
-		fmt.Fprint(t.out, e.Output)
+		fmt.Fprint(r.out, e.Output)
 	case "output":
 		if strings.HasPrefix(e.Output, "=== ") {
 			return // the start of a test, or its turn
 		}
-		t.log[id] = append(t.log[id], e.Output)
+		r.log[id] = append(r.log[id], e.Output)
 	case "pass", "fail", "skip":
 		if e.Test == "" {
-			t.endPackage(e)
+			r.endPackage(e)
 		} else {
-			t.endTest(e)
+			r.endTest(e)
 		}
 		if e.Test == top {
-			delete(t.log, id)
+			delete(r.log, id)
 		}
 	}
 }
 
-func (t *tally) endTest(e event) {
+func (r *run) endTest(e event) {
 	top, _, sub := strings.Cut(e.Test, "/")
-	log := t.log[e.Package+" "+top]
+	log := r.log[e.Package+" "+top]
+	r.count(e)
 	switch e.Action {
 	case "pass":
-		t.passed++
+		r.passed++
 	case "skip":
-		t.skipped++
-		t.skips = append(t.skips, fmt.Sprintf("%s %s: %s", e.Package, e.Test, reason(log, e.Test)))
+		r.skipped++
+		r.skips[fmt.Sprintf("%s %s: %s", e.Package, e.Test, reason(log, e.Test))] = true
 	case "fail":
-		t.failed++
-		t.failures[e.Package]++
+		r.failed++
+		r.failures[e.Package]++
 		if !sub {
-			fmt.Fprint(t.out, strings.Join(log, ""))
+			fmt.Fprint(r.out, strings.Join(log, ""))
 		}
+	}
+}
+
+func (r *run) count(e event) {
+	id := test{e.Package, e.Test}
+	if r.results[id] == nil {
+		r.results[id] = new(result)
+	}
+	r.results[id].runs++
+	if e.Action == "fail" {
+		r.results[id].failures++
 	}
 }
 
@@ -155,23 +257,40 @@ func at(log []string, i int) string {
 	return log[i]
 }
 
-func (t *tally) endPackage(e event) {
+func (r *run) endPackage(e event) {
 	switch e.Action {
 	case "pass":
-		fmt.Fprintf(t.out, "ok    %-40s %6.1fs\n", e.Package, e.Elapsed)
+		fmt.Fprintf(r.out, "ok    %-40s %6.1fs\n", e.Package, e.Elapsed)
 	case "fail":
-		if t.failures[e.Package] == 0 { // it did not build, or did not get to its tests
-			t.failed++
+		if r.failures[e.Package] == 0 { // it did not build, or did not get to its tests
+			r.failed++
+			r.count(e)
 		}
-		fmt.Fprint(t.out, strings.Join(t.log[e.Package+" "], ""))
+		fmt.Fprint(r.out, strings.Join(r.log[e.Package+" "], ""))
 	}
+}
+
+// table lists the tests that failed, and how often.
+func (t *tally) table() {
+	byName := func(a, b test) int { return cmp.Or(cmp.Compare(a.pkg, b.pkg), cmp.Compare(a.name, b.name)) }
+	fmt.Fprintf(t.out, "\n%4s %8s  %s\n", "runs", "failures", "test")
+	for _, id := range slices.SortedFunc(maps.Keys(t.results), byName) {
+		if r := t.results[id]; r.failures > 0 {
+			fmt.Fprintf(t.out, "%4d %8d  %s %s\n", r.runs, r.failures, id.pkg, id.name)
+		}
+	}
+	runs := 0
+	for _, r := range t.results {
+		runs += r.runs
+	}
+	fmt.Fprintf(t.out, "%4d %8d  all of %d tests\n", runs, t.failed, len(t.results))
 }
 
 func (t *tally) summary() {
 	if len(t.skips) > 0 {
 		fmt.Fprintln(t.out, "\nskipped:")
 	}
-	for _, s := range t.skips {
+	for _, s := range slices.Sorted(maps.Keys(t.skips)) {
 		fmt.Fprintln(t.out, "  "+s)
 	}
 	fmt.Fprintf(t.out, "\n%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)

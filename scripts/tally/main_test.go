@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -32,13 +34,7 @@ const events = `
 func TestTally(t *testing.T) {
 	var out strings.Builder
 	sum := newTally(&out)
-	for dec := json.NewDecoder(strings.NewReader(events)); dec.More(); {
-		var e event
-		if err := dec.Decode(&e); err != nil {
-			t.Fatal(err)
-		}
-		sum.add(e)
-	}
+	sum.newRun().read(t, events)
 	sum.summary()
 	want := `    bad_test.go:3: 1 is not 2
 FAIL
@@ -55,9 +51,82 @@ skipped:
 	}
 }
 
-func TestRunsAreSplitAtPlusSigns(t *testing.T) {
-	got := split([]string{"-race", "./a", "+", "./b"})
-	if len(got) != 2 || got[0][0] != "-race" || got[0][1] != "./a" || got[1][0] != "./b" {
-		t.Errorf("split: %q", got)
+// read adds all events, as a run that is made twice at a time does.
+func (r *run) read(t *testing.T, events string) {
+	for dec := json.NewDecoder(strings.NewReader(events)); dec.More(); {
+		var e event
+		if err := dec.Decode(&e); err != nil {
+			t.Error(err)
+			return
+		}
+		r.add(e)
+	}
+}
+
+// TestFlakes repeats two runs, of which one fails each second time.
+func TestFlakes(t *testing.T) {
+	var out strings.Builder
+	sum := newTally(&out)
+	var mu sync.Mutex
+	var times, at, most int
+	ok := sum.all(options{jobs: 2, times: 4}, [][]string{{"flaky"}, {"good"}}, func(sum *tally, args []string) bool {
+		mu.Lock()
+		times++
+		bad := args[0] == "flaky" && times%2 == 0
+		at++
+		most = max(most, at)
+		mu.Unlock()
+		action := "pass"
+		if bad {
+			action = "fail"
+		}
+		sum.newRun().read(t, `{"Action":"`+action+`","Package":"`+args[0]+`","Test":"TestA"}`)
+		mu.Lock()
+		at--
+		mu.Unlock()
+		return !bad
+	})
+	sum.table()
+	sum.summary()
+	want := `
+runs failures  test
+   4        2  flaky TestA
+   8        2  all of 2 tests
+
+6 passed, 2 failed, 0 skipped
+`
+	if ok || out.String() != want {
+		t.Errorf("ok is %v; got:\n%s\nwant:\n%s", ok, out.String(), want)
+	}
+	if times != 8 || most > 2 {
+		t.Errorf("%d runs, at most %d at a time; want 8, two at a time", times, most)
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		o    options
+		runs [][]string
+		err  string
+	}{
+		{args: "-race ./a + ./b", o: options{1, 1}, runs: [][]string{{"-race", "./a"}, {"./b"}}},
+		{args: "-jobs 2 -times 10 ./a", o: options{2, 10}, runs: [][]string{{"./a"}}},
+		{args: "-run -jobs ./a", o: options{1, 1}, runs: [][]string{{"-run", "-jobs", "./a"}}},
+		{args: "-jobs no ./a", err: "-jobs no: want a number from 1 on"},
+		{args: "-times 0 ./a", err: "-times 0: want a number from 1 on"},
+		{args: "./a +", err: "a run without arguments"},
+		{args: "", err: "a run without arguments"},
+	} {
+		o, runs, err := parse(strings.Fields(c.args))
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%q: error %v, want %q", c.args, err, c.err)
+			}
+			continue
+		}
+		if err != nil || o != c.o || !reflect.DeepEqual(runs, c.runs) {
+			t.Errorf("%q: %v %q, %v; want %v %q", c.args, o, runs, err, c.o, c.runs)
+		}
 	}
 }
