@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/testwait"
 )
 
 // loopback has no use for a proxy that the user may have set.
@@ -37,10 +38,15 @@ func ask(ctx context.Context, url string, into any) error {
 
 // status waits until the router's /status is as wanted, and returns it.
 func (s *story) status(ctx context.Context, what string, good func(ops.Status) bool) (st ops.Status, err error) {
-	err = poll(ctx, what, func(ctx context.Context) (bool, error) {
+	err = testwait.For(ctx, what, func(ctx context.Context) error {
 		st = ops.Status{}
-		err := ask(ctx, "http://"+s.listen+"/status", &st)
-		return err == nil && good(st), err
+		if err := ask(ctx, "http://"+s.listen+"/status", &st); err != nil {
+			return err
+		}
+		if !good(st) {
+			return errors.New("not in /status")
+		}
+		return nil
 	})
 	return st, err
 }
@@ -62,32 +68,4 @@ func (s *story) askReasons() []string {
 		out = append(out, text)
 	}
 	return out
-}
-
-// pollEvery is short beside what is awaited, and cheap on loopback.
-const pollEvery = 20 * time.Millisecond
-
-// poll calls good until it is so, or ctx ends. An error of good is one to get
-// over, such as that of a listener that is not there yet; the last one is told.
-func poll(ctx context.Context, what string, good func(context.Context) (bool, error)) error {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	var last error
-	for {
-		ok, err := good(ctx)
-		if ok {
-			return nil
-		}
-		if ctx.Err() == nil || last == nil {
-			last = err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			if last != nil && !errors.Is(last, ctx.Err()) {
-				return fmt.Errorf("awaiting %s: %w", what, last)
-			}
-			return fmt.Errorf("awaiting %s", what)
-		}
-	}
 }

@@ -18,6 +18,7 @@ import (
 	"tailscale.com/tsnet"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // client is a node that uses the router: a laptop, say. It lives in this
@@ -98,20 +99,20 @@ func (c *client) resolve(ctx context.Context, address string) (netip.AddrPort, e
 
 // awaitRoutes waits until a node of the tailnet serves all routes to us.
 func (c *client) awaitRoutes(ctx context.Context, routes []netip.Prefix) error {
-	return poll(ctx, "the routes at the client", func(ctx context.Context) (bool, error) {
+	return testwait.For(ctx, "the routes at the client", func(ctx context.Context) error {
 		st, err := c.local.Status(ctx)
 		if err != nil {
-			return false, err
+			return err
 		}
 		for _, p := range st.Peer {
 			served := func(route netip.Prefix) bool {
 				return p.PrimaryRoutes != nil && slices.Contains(p.PrimaryRoutes.AsSlice(), route)
 			}
 			if !slices.ContainsFunc(routes, func(r netip.Prefix) bool { return !served(r) }) {
-				return true, nil
+				return nil
 			}
 		}
-		return false, nil
+		return fmt.Errorf("no peer serves all of %v", routes)
 	})
 }
 

@@ -2,15 +2,23 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"subnetrouter/cmd/sandbox/sandboxed"
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 func TestMain(m *testing.M) {
@@ -21,14 +29,13 @@ func TestMain(m *testing.M) {
 
 // play runs `sandbox --once` in a temporary folder of its own, and wants
 // nothing to be left in it.
-func play(t *testing.T, timeout time.Duration, alter func(*world)) (code int, out string) {
+func play(ctx context.Context, t *testing.T, timeout time.Duration, out io.Writer, alter func(*world)) (code int) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds and runs the router")
 	}
 	t.Setenv("TMPDIR", t.TempDir())
-	var buf bytes.Buffer
-	code = run(t.Context(), options{once: true, timeout: timeout, out: &buf, alter: alter})
+	code = run(ctx, options{once: true, timeout: timeout, out: out, alter: alter})
 	left, err := os.ReadDir(os.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -38,11 +45,13 @@ func play(t *testing.T, timeout time.Duration, alter func(*world)) (code int, ou
 			t.Errorf("left behind: %s", f.Name())
 		}
 	}
-	return code, buf.String()
+	return code
 }
 
 func TestOnce(t *testing.T) {
-	code, out := play(t, time.Minute, nil)
+	o := new(output)
+	code := play(t.Context(), t, testwait.Limit(), o, nil)
+	out := o.String()
 	if code != 0 {
 		t.Fatalf("exit code %d, want 0; output:\n%s", code, out)
 	}
@@ -84,20 +93,23 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+// TestBrokenWorld ends each story once the router has given its reason: no story
+// could go on from there.
 func TestBrokenWorld(t *testing.T) {
-	// Far more than the step needs before it, and the run always takes all of it.
-	const timeout = 4 * time.Second
 	for _, tt := range []struct {
-		name  string
-		alter func(*world)
-		want  []string
+		name   string
+		alter  func(*world)
+		after  string // the last step that succeeds
+		reason string
+		want   []string
 	}{{
 		name: "no secret",
 		alter: func(w *world) {
 			w.aws.Update(func(account *awstest.World) { account.Secrets = nil })
 		},
+		after: "discovery", reason: "credential_missing",
 		want: []string{
-			`✗ .* credential +not within 4s: awaiting the credential\n`,
+			`✗ .* credential +given up: waiting for the credential: not in the log\n`,
 			`The router says: credential_missing: .*tailscale/auth-key`,
 			`The end of the router's log:\n.*│ \{`,
 		},
@@ -106,22 +118,82 @@ func TestBrokenWorld(t *testing.T) {
 		alter: func(w *world) {
 			w.aws.Fail("ec2:DescribeVpcs", awstest.Denied("ec2:DescribeVpcs", ""))
 		},
+		after: "router", reason: "routes_unknown",
 		want: []string{
-			`✗ .* discovery +not within 4s: awaiting the look-up of the routes\n`,
+			`✗ .* discovery +given up: waiting for the look-up of the routes: not in /status\n`,
 			`The router says: routes_unknown: .*ec2:DescribeVpcs`,
 			`The end of the router's log:\n.*│ \{`,
 		},
 	}} {
 		t.Run(tt.name, func(t *testing.T) {
-			code, out := play(t, timeout, tt.alter)
-			if code != 1 {
+			ctx, giveUp := context.WithCancelCause(t.Context())
+			out := new(output)
+			watched := make(chan error, 1)
+			go func() {
+				watched <- testwait.For(ctx, tt.reason, func(ctx context.Context) error { return out.reason(ctx, tt.after, tt.reason) })
+				giveUp(errors.New("given up"))
+			}()
+			if code := play(ctx, t, testwait.Limit(), out, tt.alter); code != 1 {
 				t.Errorf("exit code %d, want 1", code)
 			}
+			giveUp(nil)
+			if err := <-watched; err != nil {
+				t.Error(err)
+			}
 			for _, want := range tt.want {
-				if !regexp.MustCompile(want).MatchString(out) {
+				if !regexp.MustCompile(want).MatchString(out.String()) {
 					t.Errorf("no %q in the output:\n%s", want, out)
 				}
 			}
 		})
 	}
+}
+
+func TestTimeout(t *testing.T) {
+	out := new(output)
+	const want = `✗ .* client +not within 1ms: `
+	code := play(t.Context(), t, time.Millisecond, out, nil)
+	if !regexp.MustCompile(want).MatchString(out.String()) || code != 1 {
+		t.Errorf("exit code %d, want 1; no %q in the output:\n%s", code, want, out)
+	}
+}
+
+// output is what a story prints, and may be read meanwhile.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+var listener = regexp.MustCompile(`ROUTER_LISTEN=(\S+)`)
+
+// reason returns nil once a step has succeeded and the router gives a reason.
+func (o *output) reason(ctx context.Context, step, code string) error {
+	text := o.String()
+	if !regexp.MustCompile(`✓ .* ` + step + ` `).MatchString(text) {
+		return fmt.Errorf("step %s has not succeeded", step)
+	}
+	at := listener.FindStringSubmatch(text)
+	if at == nil {
+		return errors.New("the output does not name the router's listener")
+	}
+	var r ops.Readiness
+	if err := ask(ctx, "http://"+at[1]+"/readyz", &r); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == code }) {
+		return fmt.Errorf("the reasons are %v", r.Reasons)
+	}
+	return nil
 }

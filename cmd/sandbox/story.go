@@ -13,6 +13,7 @@ import (
 
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // story is one run of the sandbox, and what it has started so far.
@@ -232,10 +233,13 @@ func (s *story) awsCalls(service string) []string {
 
 func (s *story) credential(ctx context.Context) ([]string, error) {
 	var source any
-	err := poll(ctx, "the credential", func(context.Context) (bool, error) {
+	err := testwait.For(ctx, "the credential", func(context.Context) error {
 		record, found := s.log.find("credential read")
+		if !found {
+			return errors.New("not in the log")
+		}
 		source = record["source"]
-		return found, nil
+		return nil
 	})
 	return []string{fmt.Sprintf("%s: %v", join(s.awsCalls("secretsmanager:")), source)}, err
 }
