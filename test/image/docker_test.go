@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/testwait"
 )
 
 const root = "../.."
@@ -94,7 +96,7 @@ func (c container) logs() string {
 // announced waits for the JSON line that a part of the world prints once it is up.
 func (c container) announced(v any) {
 	c.t.Helper()
-	eventually(c.t, "the container says that it is up", func() error {
+	testwait.Until(c.t, "the container to be up", func() error {
 		out, err := tryDocker("logs", c.id)
 		if err != nil {
 			return err
@@ -143,21 +145,4 @@ func network(t *testing.T, role string) string {
 	id := docker(t, "network", "create", "--internal", name)
 	t.Cleanup(func() { tryDocker("network", "rm", id) })
 	return name
-}
-
-// eventually polls until check is content.
-func eventually(t *testing.T, what string, check func() error) {
-	t.Helper()
-	const patience, pause = 60 * time.Second, 200 * time.Millisecond
-	deadline := time.Now().Add(patience)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v until %s: %v", patience, what, err)
-		}
-		time.Sleep(pause)
-	}
 }

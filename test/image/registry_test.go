@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"subnetrouter/internal/testwait"
 )
 
 // startRegistry runs Debian's docker-registry on loopback, from where engines
@@ -46,7 +48,7 @@ func startRegistry(t *testing.T) string {
 			t.Logf("the registry's log:\n%s", log.String())
 		}
 	})
-	eventually(t, "the registry answers", func() error {
+	testwait.Until(t, "an answer of the registry", func() error {
 		res, err := http.Get("http://" + address + "/v2/")
 		if err == nil {
 			res.Body.Close()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // name is the node's, after the family of the task.
@@ -61,7 +62,7 @@ func TestBareRouter(t *testing.T) {
 // approve waits for the router to say what it lacks, and gives it that.
 func (w *world) approve(t *testing.T, r container) {
 	lacks := fmt.Sprintf("the tailnet has not approved %v", w.vpc)
-	eventually(t, "/readyz says that the route lacks approval", func() error {
+	testwait.Until(t, "the router to lack approval", func() error {
 		code, body, err := w.ask(r, "/readyz")
 		if err == nil && (code != http.StatusServiceUnavailable || !strings.Contains(body, lacks)) {
 			err = fmt.Errorf("HTTP %d: %s", code, body)
@@ -71,7 +72,7 @@ func (w *world) approve(t *testing.T, r container) {
 	if err := w.admin.Approve(t.Context(), name, w.vpc); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "/readyz says ready", func() error {
+	testwait.Until(t, "the router to be ready", func() error {
 		code, body, err := w.ask(r, "/readyz")
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("HTTP %d: %s", code, body)
@@ -127,7 +128,7 @@ func answersCommands(t *testing.T, w *world, r container) {
 			t.Errorf("%s lacks %q:\n%s", c.argv, c.want, out)
 		}
 	}
-	eventually(t, "Docker's own health check passes", func() error {
+	testwait.Until(t, "Docker's health check to pass", func() error {
 		if health := r.inspect("{{.State.Health.Status}}"); health != "healthy" {
 			return errors.New(health)
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/testwait"
 )
 
 // TestPushToTraffic is what a user does, from `make push` to the next
@@ -54,7 +55,7 @@ func TestPushToTraffic(t *testing.T) {
 
 	begin = time.Now()
 	first := run(0)
-	eventually(t, "the client reaches the service", func() error {
+	testwait.Until(t, "the client to reach the service", func() error {
 		_, err := w.through("tcp", w.http(t))
 		return err
 	})
@@ -68,7 +69,7 @@ func TestPushToTraffic(t *testing.T) {
 	w.asks(t, "ping", w.service.ip(w.vpcNet))
 
 	via := w.cloud.httpClient()
-	eventually(t, "Prometheus scrapes both", func() error { return prom.expect(via, "sum(router_ready)", 2) })
+	testwait.Until(t, "Prometheus to scrape both", func() error { return prom.expect(via, "sum(router_ready)", 2) })
 	samples, err := prom.value(via, "max(scrape_samples_scraped)")
 	if err != nil {
 		t.Error(err)
@@ -76,9 +77,9 @@ func TestPushToTraffic(t *testing.T) {
 	t.Logf("a scrape has %v samples", samples)
 
 	w.replace(t, first, second)
-	eventually(t, "Prometheus scrapes the one that is left", func() error { return prom.expect(via, "sum(router_ready)", 1) })
+	testwait.Until(t, "Prometheus to scrape the remaining router", func() error { return prom.expect(via, "sum(router_ready)", 1) })
 	for _, query := range []string{"sum(router_primary_routes)", "count(up == 1)"} {
-		eventually(t, query+" is 1", func() error { return prom.expect(via, query, 1) })
+		testwait.Until(t, query+" to be 1", func() error { return prom.expect(via, query, 1) })
 	}
 	for name, text := range map[string]string{"log": first.logs() + second.logs(), "inspect": first.inspect("{{json .}}")} {
 		if strings.Contains(text, authKey[len("tskey-auth-"):]) {
@@ -125,7 +126,7 @@ func halves(p netip.Prefix) []netip.Prefix {
 
 func (c container) ready(t *testing.T, w *world) {
 	t.Helper()
-	eventually(t, "/readyz says ready", func() error {
+	testwait.Until(t, "the router to be ready", func() error {
 		code, body, err := w.ask(c, "/readyz")
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("HTTP %d: %s", code, body)
@@ -136,7 +137,7 @@ func (c container) ready(t *testing.T, w *world) {
 
 func (c container) healthy(t *testing.T) {
 	t.Helper()
-	eventually(t, "the health check passes", func() error {
+	testwait.Until(t, "the health check to pass", func() error {
 		if health := c.inspect("{{.State.Health.Status}}"); health != "healthy" {
 			return errors.New(health)
 		}
