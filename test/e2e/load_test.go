@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,11 +17,13 @@ import (
 
 // load is what clients do while routers come and go.
 type load struct {
-	w      *world
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	w     *world
+	quit  context.CancelFunc // starts nothing more
+	abort context.CancelFunc // ends what is under way
+	wg    sync.WaitGroup
 
 	connections, requests tally
+	direct                tally // connections past the router
 	streams               []*longFlow
 }
 
@@ -28,7 +31,7 @@ type load struct {
 type tally struct {
 	mu      sync.Mutex
 	done    int
-	hung    int // without an answer when the load ended
+	hung    int // without an answer when the load was aborted
 	failed  []error
 	last    time.Time     // of a success
 	gap     time.Duration // longest between two
@@ -62,11 +65,22 @@ func (t *tally) String() string {
 	return s
 }
 
-// failures counts those that failed and, once the load has ended, those that hung.
 func (t *tally) failures() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.failed) + t.hung
+	return len(t.failed)
+}
+
+func (t *tally) successes() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.done
+}
+
+func (t *tally) longestGap() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.gap
 }
 
 const (
@@ -82,19 +96,49 @@ const (
 // is how long a client waits for any answer.
 func (w *world) startLoad(flows int, limit time.Duration) *load {
 	w.t.Helper()
-	ctx, cancel := context.WithCancel(w.t.Context())
-	l := &load{w: w, cancel: cancel}
-	w.t.Cleanup(func() { l.stop() })
+	ctx, abort := context.WithCancel(w.t.Context())
+	starting, quit := context.WithCancel(ctx)
+	l := &load{w: w, quit: quit, abort: abort}
+	w.t.Cleanup(l.cutShort)
 	for i := range flows {
 		conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(dbHost, echoPort))
 		if err != nil {
 			w.t.Fatalf("opening flow %d: %v", i, err)
 		}
-		l.streams = append(l.streams, l.startStream(ctx, conn, limit))
+		l.streams = append(l.streams, l.startStream(starting, conn, limit))
 	}
-	l.every(ctx, connectEvery, func() { l.ask(ctx, &l.connections, "/", limit) })
-	l.every(ctx, requestEvery, func() { l.ask(ctx, &l.requests, "/?think="+requestTime.String(), limit) })
+	db, machine := net.JoinHostPort(dbHost, "80"), w.serveMachine()
+	l.every(starting, connectEvery, func() { l.ask(ctx, &l.direct, machine, "/", limit) })
+	l.every(starting, connectEvery, func() { l.ask(ctx, &l.connections, db, "/", limit) })
+	l.every(starting, requestEvery, func() { l.ask(ctx, &l.requests, db, "/?think="+requestTime.String(), limit) })
 	return l
+}
+
+// serveMachine answers on the client's own network.
+func (w *world) serveMachine() (address string) {
+	ln, err := w.self.Listen("tcp", net.JoinHostPort(selfIP, "0"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "here") })}
+	go srv.Serve(ln)
+	w.t.Cleanup(func() { srv.Close() })
+	return ln.Addr().String()
+}
+
+// slack is what a loaded machine may add to any time that clients measure. On the way
+// through the router a packet wakes four processes more than past it.
+func (l *load) slack() time.Duration {
+	return 4 * max(0, l.direct.longestGap()-2*connectEvery)
+}
+
+// stalled returns how long no connection succeeded if that is more than most, plus the
+// machine's share; else 0.
+func (l *load) stalled(most time.Duration) time.Duration {
+	if gap := l.connections.longestGap(); gap > most+l.slack() {
+		return gap
+	}
+	return 0
 }
 
 // every starts f again and again, whether or not it has returned.
@@ -114,12 +158,12 @@ func (l *load) every(ctx context.Context, pause time.Duration, f func()) {
 }
 
 // ask makes one request over a connection of its own.
-func (l *load) ask(ctx context.Context, t *tally, path string, limit time.Duration) {
+func (l *load) ask(ctx context.Context, t *tally, server, path string, limit time.Duration) {
 	began := time.Now()
 	err := func() error {
 		dialing, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		conn, err := l.w.client.Dial(dialing, "tcp", net.JoinHostPort(dbHost, "80"))
+		conn, err := l.w.client.Dial(dialing, "tcp", server)
 		if err != nil {
 			return fmt.Errorf("connecting: %w", err)
 		}
@@ -144,13 +188,33 @@ func (l *load) ask(ctx context.Context, t *tally, path string, limit time.Durati
 	}
 }
 
-// stop ends the load and waits for it.
+// window keeps the load on for a while, and until a connection has succeeded in it.
+func (l *load) window(length time.Duration) {
+	l.w.t.Helper()
+	before := l.connections.successes()
+	time.Sleep(length)
+	testwait.Until(l.w.t, "a connection of the load", func() error {
+		if l.connections.successes() == before {
+			return errors.New("none has succeeded")
+		}
+		return nil
+	})
+}
+
+// stop starts nothing more, and waits for all that is under way: at most the limit.
 func (l *load) stop() {
-	l.cancel()
+	l.quit()
 	for _, s := range l.streams {
 		s.conn.Close()
 	}
 	l.wg.Wait()
+	l.abort()
+}
+
+// cutShort ends the load where nobody can say when the last connections would end.
+func (l *load) cutShort() {
+	l.abort()
+	l.stop()
 }
 
 // longFlow is one that is held.

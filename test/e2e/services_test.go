@@ -38,7 +38,9 @@ func (w *world) serveHTTP(host string) {
 			return
 		}
 		if d, err := time.ParseDuration(r.URL.Query().Get("think")); err == nil {
+			w.thinking.Add(1)
 			time.Sleep(d)
+			w.thinking.Add(-1)
 		}
 		if n, err := strconv.Atoi(r.URL.Query().Get("bytes")); err == nil {
 			rw.Header().Set("Content-Length", strconv.Itoa(n))

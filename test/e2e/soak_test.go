@@ -13,17 +13,24 @@ import (
 	"time"
 )
 
-// TestSoak opens and closes flows of all kinds for 15 s, or as long as SOAK says
-// (SOAK=10m go test -timeout 20m -run Soak ./test/e2e), and expects that what the
-// router holds does not grow.
-func TestSoak(t *testing.T) {
-	length := 15 * time.Second
-	if v := os.Getenv("SOAK"); v != "" {
-		var err error
-		if length, err = time.ParseDuration(v); err != nil {
-			t.Fatalf("SOAK: %v", err)
-		}
+// soakTime returns how long a test of endurance runs: short, or what SOAK sets.
+func soakTime(t *testing.T, short time.Duration) (length time.Duration, soak bool) {
+	t.Helper()
+	v := os.Getenv("SOAK")
+	if v == "" {
+		return short, false
 	}
+	length, err := time.ParseDuration(v)
+	if err != nil || length <= 0 {
+		t.Fatalf("SOAK=%s: use a duration such as 10m", v)
+	}
+	return length, true
+}
+
+// TestSoak opens and closes flows of all kinds for 15 s, or as long as SOAK sets (make
+// soak), and expects that what the router holds does not grow.
+func TestSoak(t *testing.T) {
+	length, _ := soakTime(t, 15*time.Second)
 	w := newWorld(t, worldOptions{})
 	r := w.startRouter(routerOptions{})
 	c := w.startClient()
@@ -67,7 +74,8 @@ func TestSoak(t *testing.T) {
 			})
 		}
 	}
-	time.Sleep(length / 3) // pools fill, and the first idle UDP flows are there
+	warmUp := length / 3 // in which pools fill, and the first UDP flows become idle
+	time.Sleep(warmUp)
 	before := r.held()
 	workers.Wait()
 	after := r.held()
@@ -93,18 +101,28 @@ type held struct{ goroutines, files, memory int }
 func (r *router) held() held {
 	r.t.Helper()
 	_, body := r.get("/metrics")
-	metric := func(name string) int {
-		m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(body)
-		if m == nil {
-			r.t.Fatalf("/metrics lacks %s", name)
-		}
-		v, err := strconv.ParseFloat(m[1], 64)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		return int(v)
+	value := func(name string) int { return int(r.valueIn(body, name)) }
+	return held{value("go_goroutines"), value("process_open_fds"), value("process_resident_memory_bytes")}
+}
+
+// metric returns the value of a series, such as name{label="value"}.
+func (r *router) metric(series string) float64 {
+	r.t.Helper()
+	_, body := r.get("/metrics")
+	return r.valueIn(body, series)
+}
+
+func (r *router) valueIn(metrics, series string) float64 {
+	r.t.Helper()
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(series) + ` (\S+)$`).FindStringSubmatch(metrics)
+	if m == nil {
+		r.t.Fatalf("/metrics lacks %s", series)
 	}
-	return held{metric("go_goroutines"), metric("process_open_fds"), metric("process_resident_memory_bytes")}
+	v, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return v
 }
 
 // fetch makes one request over a connection of its own.

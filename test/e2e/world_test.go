@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"subnetrouter/internal/awstest"
@@ -53,6 +54,7 @@ type world struct {
 	routerMAC           string
 	metadata            *awstest.Metadata
 	advertised          []netip.Prefix // what a router in this VPC should find
+	thinking            *atomic.Int32  // requests that a server of the VPC thinks about
 }
 
 type worldOptions struct {
@@ -63,7 +65,7 @@ type worldOptions struct {
 func newWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
 	netnstest.Require(t)
-	w := &world{t: t, net: netnstest.New(t)}
+	w := &world{t: t, net: netnstest.New(t), thinking: new(atomic.Int32)}
 	w.internet, w.vpcSwitch = w.net.Switch("internet"), w.net.Switch("vpcnet")
 	w.self, w.client, w.vpc, w.routerHost = w.net.Self(), w.net.Host("client"), w.net.Host("vpc"), w.net.Host("router")
 	w.internet.Plug(w.self, "eth0", selfIP+"/24")
