@@ -9,77 +9,104 @@ export GOFLAGS     := $(GOFLAGS) -trimpath
 
 export VERSION  ?= $(shell scripts/version)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-TAGS := $(shell cat build/tags)
 
-# What is concurrent lies below internal; it is tested under the race detector,
-# and only there: that is one of those further ways to build.
-UNIT  := -timeout=20m -race ./internal/... + -timeout=10m ./cmd/... ./scripts/... ./deploy/...
-# Real processes, networks and containers: one at a time, and every time.
-E2E   := -timeout=20m -count=1 ./test/e2e/...
-IMAGE := -timeout=20m -count=1 ./test/image/...
+# Recipes read variables that a user sets from the environment, quoted, so that the
+# shell never runs a part of a value.
+export REPOSITORY TAGS FUZZTIME
+
+# The parts of `make test`: the arguments of one `go test` each.
+# Own packages and commands under the race detector, and only there: that is one of
+# those further ways to build.
+unit      := -timeout=20m -race ./internal/... ./cmd/... ./scripts/... ./deploy/...
+# Every supported way to build the router.
+binary    := -timeout=20m -count=1 ./test/binary/...
+# Real processes, networks and containers, every time.
+e2e       := -timeout=20m -count=1 ./test/e2e/...
+image     := -timeout=20m -count=1 ./test/image/...
 # The module, with terraform and moto_server; see test/terraform for what it needs.
-TERRAFORM := -timeout=15m -count=1 ./test/terraform/...
-TALLY := go run ./scripts/tally
+terraform := -timeout=15m -count=1 ./test/terraform/...
+TALLY     := go run ./scripts/tally
+
+# Two parts at a time: e2e, image and terraform mostly wait, so that the compilers and
+# the unit tests of the others fill the gaps. The longest come first.
+JOBS ?= 2
+
+# What `make flakes` repeats, and how often.
+SUITES ?= unit e2e image terraform
+N      ?= 10
+
+# How long each simulation of `make soak` takes.
+SOAK ?= 10m
 
 LINT_VERSION := v2.15.0
 LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
+GO_FOLDERS   := bench cmd deploy internal scripts test
 
-.PHONY: pictures build sandbox bench test test-unit test-e2e test-image test-terraform lint image push release notices fuzz tools
+.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint fuzz pictures image push release notices tools
 
-build:
+build: ## the router, as shipped, in bin/router
 	scripts/build bin/router
 
-sandbox:
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
+
+sandbox: ## a throwaway tailnet, VPC and AWS on this machine, with the router in it (ARGS="--once")
 	@go run ./cmd/sandbox $(ARGS)
 
-bench:
+bench: ## measure the router beside tailscaled, as root (ARGS="…")
 	@go run ./bench $(ARGS)
 
-test: lint build
-	@$(TALLY) $(UNIT) + $(E2E) + $(IMAGE) + $(TERRAFORM)
+test: lint build ## everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)
+	@$(TALLY) -jobs $(JOBS) $(e2e) + $(unit) + $(image) + $(terraform) + $(binary)
 
-test-unit:
-	@$(TALLY) $(UNIT)
+test-unit: ## packages and commands under the race detector
+	@$(TALLY) $(unit)
 
-test-e2e:
-	@$(TALLY) $(E2E)
+test-binary: ## every supported way to build the router, and its size
+	@$(TALLY) $(binary)
 
-test-image:
-	@$(TALLY) $(IMAGE)
+test-e2e: ## real processes in network namespaces (root)
+	@$(TALLY) $(e2e)
 
-test-terraform:
-	@$(TALLY) $(TERRAFORM)
+test-image: ## the image in containers (Docker)
+	@$(TALLY) $(image)
 
-lint: $(LINT)
-	@test -z "$$(gofmt -l cmd deploy internal scripts test)" || { gofmt -d cmd deploy internal scripts test; exit 1; }
-	$(LINT) run ./...
-	cd scripts/publish && $(LINT) run ./...
+test-terraform: ## the Terraform module against moto_server
+	@$(TALLY) $(terraform)
+
+soak: ## long simulations and tests of endurance (SOAK=10m each, CHAOS_SEED=… replays one)
+	@SOAK='$(SOAK)' $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e
+
+flakes: ## run each of SUITES="unit e2e image terraform" N=10 times, two at once, and count failures
+	@$(TALLY) -jobs 2 -times $(N) $(wordlist 2,999,$(foreach suite,$(SUITES),+ -count=1 $($(suite))))
+
+lint: $(LINT) ## formatting and linters
+	@test -z "$$(gofmt -l $(GO_FOLDERS))" || { gofmt -d $(GO_FOLDERS); exit 1; }
+	'$(LINT)' run ./...
+	cd scripts/publish && '$(LINT)' run ./...
 
 # Outside of the checkout, so that a fresh clone finds it.
 $(LINT):
-	GOBIN=$(LINT_DIR) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	GOBIN='$(LINT_DIR)' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
-image:
-	scripts/image subnetrouter:$(VERSION)
+fuzz: ## each fuzz target for FUZZTIME=10s
+	scripts/fuzz "$${FUZZTIME:-10s}"
 
-# make push REPOSITORY=registry/name [TAGS="1.2.3 latest"]
-push:
-	@scripts/push $(or $(REPOSITORY),$(error say where to: make push REPOSITORY=registry/name)) $(TAGS)
+pictures: ## the pictures of the documentation, taken by the tests
+	PICTURES="$$PWD/docs/img" go test -count=1 -run 'TestPage$$|TestDashboard$$' ./test/e2e
 
-# make release VERSION=1.2.3 REPOSITORY=registry/name, or with DRY_RUN=1
-release:
-	@scripts/release $(VERSION) $(REPOSITORY)
+image: ## the image, as subnetrouter:VERSION
+	scripts/image "subnetrouter:$$VERSION"
 
-notices:
-	go run ./scripts/notices -tags '$(TAGS)' ./cmd/router THIRD_PARTY_NOTICES
+push: ## push the image: REPOSITORY=registry/name [TAGS="1.2.3 latest"]
+	@scripts/push "$${REPOSITORY:?make push REPOSITORY=registry/name}" $$TAGS
 
-fuzz:
-	scripts/fuzz $(or $(FUZZTIME),10s)
+release: ## release what is checked out: VERSION=1.2.3 REPOSITORY=registry/name, or DRY_RUN=1
+	@scripts/release "$$VERSION" "$$REPOSITORY"
 
-# The pictures of the documentation, taken by the tests.
-pictures:
-	PICTURES=$(CURDIR)/docs/img go test -count=1 -run 'TestPage$$|TestDashboard$$' ./test/e2e
+notices: ## THIRD_PARTY_NOTICES, after a change of go.mod
+	go run ./scripts/notices -tags "$$(tr '\n' ' ' <build/tags)" ./cmd/router THIRD_PARTY_NOTICES
 
-tools:
+tools: ## install the programs that the tests run (Debian, as root)
 	scripts/tools
