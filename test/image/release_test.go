@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -100,6 +101,51 @@ func TestWorkflows(t *testing.T) {
 	for _, command := range []string{".ci/run", "make release "} {
 		if !strings.Contains(all, command) {
 			t.Errorf("no workflow runs %s", command)
+		}
+	}
+}
+
+// TestJobs: the jobs of CI together make every part of `make test`, and nothing else.
+func TestJobs(t *testing.T) {
+	workflow := string(read(t, filepath.Join(root, ".github/workflows/ci.yml")))
+	var jobs []string
+	for _, m := range regexp.MustCompile(`(?m)^ +targets: (.+)$`).FindAllStringSubmatch(workflow, -1) {
+		jobs = append(jobs, strings.Fields(m[1])...)
+	}
+	plan := func(targets ...string) map[string]bool {
+		dry := exec.Command("make", append([]string{"--no-print-directory", "--dry-run"}, targets...)...)
+		dry.Dir = root
+		out, err := dry.CombinedOutput()
+		if err != nil {
+			t.Fatalf("make --dry-run %v: %v\n%s", targets, err, out)
+		}
+		parts := map[string]bool{}
+		for _, part := range regexp.MustCompile(`\./[a-z0-9/]+/\.\.\.|golangci-lint' run`).FindAllString(string(out), -1) {
+			parts[part] = true
+		}
+		return parts
+	}
+	all, some := plan("test"), plan(jobs...)
+	if len(all) < 9 || !maps.Equal(all, some) {
+		t.Errorf("make test runs %v, and the jobs %v", all, some)
+	}
+}
+
+// TestPush: the tags of a build are no tags of an image.
+func TestPush(t *testing.T) {
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "sh"), []byte("#!/bin/sh\necho \"$REPOSITORY|$TAGS\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for tags, want := range map[string]string{"": "r/$(n)|", "1.2.3 latest": "r/$(n)|1.2.3 latest"} {
+		push := exec.Command("make", "--no-print-directory", "push", "SHELL="+filepath.Join(bin, "sh"), "REPOSITORY=r/$$(n)")
+		if tags != "" {
+			push.Args = append(push.Args, "TAGS="+tags)
+		}
+		push.Dir = root
+		out, err := push.CombinedOutput()
+		if err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("TAGS=%q: %v, %s, want %s", tags, err, out, want)
 		}
 	}
 }
