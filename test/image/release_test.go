@@ -131,13 +131,14 @@ func TestJobs(t *testing.T) {
 	}
 }
 
-// TestPush: the tags of a build are no tags of an image.
+// TestPush: the tags of a build are no tags of an image, and a value is no command. The
+// shell of this test prints the arguments of scripts/push instead of running it.
 func TestPush(t *testing.T) {
 	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "sh"), []byte("#!/bin/sh\necho \"$REPOSITORY|$TAGS\"\n"), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(bin, "sh"), []byte("#!/bin/sh\nprintf() { command printf '%s|' \"$@\"; }\neval \"printf ${2#scripts/push}\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for tags, want := range map[string]string{"": "r/$(n)|", "1.2.3 latest": "r/$(n)|1.2.3 latest"} {
+	for tags, want := range map[string]string{"": "r/$(n)|", "1.2.3 latest": "r/$(n)|1.2.3|latest|"} {
 		push := exec.Command("make", "--no-print-directory", "push", "SHELL="+filepath.Join(bin, "sh"), "REPOSITORY=r/$$(n)")
 		if tags != "" {
 			push.Args = append(push.Args, "TAGS="+tags)
