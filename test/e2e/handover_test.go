@@ -225,7 +225,11 @@ func TestUDPAcrossDeploy(t *testing.T) {
 
 // TestCrash kills the primary: control notices, and gives the routes to the other.
 func TestCrash(t *testing.T) {
-	for _, grace := range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second} {
+	graces := []time.Duration{time.Second, 5 * time.Second}
+	if _, soak := soakTime(t, 0); soak {
+		graces = append(graces, 15*time.Second)
+	}
+	for _, grace := range graces {
 		t.Run(grace.String(), func(t *testing.T) {
 			w, old, _ := twoRouters(t, grace, nil, sameKey)
 			l := w.startLoad(20, 30*time.Second)
