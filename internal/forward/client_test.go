@@ -3,11 +3,14 @@ package forward
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/testwait"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -24,7 +27,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
-const patience = 20 * time.Second
+var patience = testwait.Limit()
 
 var (
 	client4 = netip.MustParseAddr("100.64.0.2")
@@ -312,11 +315,12 @@ func serveUDPEcho(t *testing.T) (port uint16) {
 
 func waitFor(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s", patience, what)
+	testwait.Until(t, what, func() error {
+		if !cond() {
+			return errors.New("the condition does not hold")
 		}
-	}
+		return nil
+	})
 }
 
 // noFlows waits until nothing is left of any flow.
