@@ -34,6 +34,13 @@ func (f *Forwarder) deliverICMP(p *inbound) {
 	client, dst, idSeq := p.src, p.dst, [4]byte(p.payload[4:8])
 	data := p.payload[8:]
 	to := f.routes.of(dst)
+	if verdict := f.check(p.protocol, flowKey{netip.AddrPortFrom(client, 0), netip.AddrPortFrom(dst, 0)}); verdict != allowed {
+		f.metrics.failed["icmp"][forbidden].Inc()
+		if verdict == denied {
+			f.refuse(p, adminProhibited)
+		}
+		return
+	}
 	f.metrics.opened["icmp"].Inc()
 	err := f.pinger.send(targetOf(dst), data, func(answer []byte) {
 		f.metrics.toTailnet["icmp"].Add(float64(len(answer)))

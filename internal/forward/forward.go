@@ -33,8 +33,15 @@ type Config struct {
 	// Resolve says where a target is really dialed; the network is "tcp" or
 	// "udp". Default: at itself.
 	Resolve func(network string, target netip.AddrPort) (netip.AddrPort, error)
-	// Deny reports targets that must never be reached. Default: none.
+	// Deny reports targets, 4via6 undone, that must never be reached. It is asked for
+	// every packet: it must not block or allocate. Default: none.
 	Deny func(target netip.AddrPort) bool
+	// DenyDial is Deny for the address that Resolve returned. Default: Deny.
+	DenyDial func(target netip.AddrPort) bool
+	// Allow reports whether the tailnet's access rules, as they are now, let a client
+	// open a flow of an IP protocol to dst, 4via6 not undone. It must not block.
+	// Default: they do.
+	Allow func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
 	// DialTimeout bounds a TCP dial; a client's own SYN gives up after about
 	// as long as several of its retransmissions. Default: 10 s.
 	DialTimeout time.Duration
@@ -118,6 +125,12 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	if cfg.Deny == nil {
 		cfg.Deny = func(netip.AddrPort) bool { return false }
+	}
+	if cfg.DenyDial == nil {
+		cfg.DenyDial = cfg.Deny
+	}
+	if cfg.Allow == nil {
+		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return true }
 	}
 	if cfg.Peer == nil {
 		cfg.Peer = func(client netip.Addr) netip.Addr { return client }
@@ -327,6 +340,10 @@ const (
 	limited     = "limit"     // MaxFlows, MaxFlowsPerPeer
 	other       = "other"
 )
+
+// forbidden is one more reason, for flows that the deny list or the access rules do not
+// allow. It is not counted by route: it is no failure of one.
+const forbidden = "forbidden"
 
 func dialFailure(err error) string {
 	switch {

@@ -20,7 +20,7 @@ type metrics struct {
 var (
 	protocols = []string{"tcp", "udp", "icmp"}
 	reasons   = []string{refused, timedOut, unreachable, exhausted, limited, other}
-	endings   = []string{ended, idled, failed, cut}
+	endings   = []string{ended, idled, failed, cut, revoked}
 )
 
 func newMetrics(reg prometheus.Registerer, routes *routeTable) (*metrics, error) {
@@ -73,7 +73,7 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable) (*metrics, error)
 		m.toVPC[p] = bytes.WithLabelValues(p, "to_vpc")
 		m.toTailnet[p] = bytes.WithLabelValues(p, "to_tailnet")
 		m.failed[p] = map[string]prometheus.Counter{}
-		for _, r := range reasons {
+		for _, r := range append([]string{forbidden}, reasons...) {
 			m.failed[p][r] = failed.WithLabelValues(p, r)
 		}
 	}

@@ -57,6 +57,7 @@ type tcpFlow struct {
 	fd    int
 	stage atomic.Int32
 	dead  atomic.Bool // abort at the next step
+	taken atomic.Bool // dead because a change forbade it
 	lost  bool        // the target refused what the client sent
 
 	request *tcp.ForwarderRequest // while dialing and accepting
@@ -90,6 +91,11 @@ type half struct {
 func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	f, id := t.f, r.ID()
 	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
+	if verdict := f.check(protoTCP, key); verdict != allowed {
+		f.metrics.failed["tcp"][forbidden].Inc()
+		r.Complete(verdict == denied) // with a reset
+		return
+	}
 	who, ok := f.place(key.client.Addr())
 	if !ok {
 		f.failed("tcp", f.routes.of(key.dst.Addr()), limited)
@@ -105,7 +111,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	}
 	fl.step = fl.advance
 	fl.begin()
-	to, err := f.cfg.Resolve("tcp", fl.target)
+	to, err := f.resolve("tcp", fl.target)
 	if err == nil {
 		fl.fd, err = connect(unix.SOCK_STREAM, to)
 	}
@@ -218,7 +224,11 @@ const relayBudget = 16
 // relay moves bytes until neither direction can.
 func (fl *tcpFlow) relay() {
 	if fl.dead.Load() {
-		fl.end(cut)
+		why := cut
+		if fl.taken.Load() {
+			why = revoked
+		}
+		fl.end(why)
 		return
 	}
 	again := false

@@ -17,10 +17,11 @@ func (t *traffic) count(bytes, packets int) {
 
 // The reasons for which flows end: a closed set, for it is a metric's label.
 const (
-	ended  = "ended"  // both sides were done; for DNS, all was answered
-	idled  = "idle"   // nothing moved for too long
-	failed = "failed" // one side was reset, or went away
-	cut    = "cut"    // by the router, when it stopped
+	ended   = "ended"   // both sides were done; for DNS, all was answered
+	idled   = "idle"    // nothing moved for too long
+	failed  = "failed"  // one side was reset, or went away
+	cut     = "cut"     // by the router, when it stopped
+	revoked = "revoked" // by the router, when a change forbade it
 )
 
 // Flow is what is known of a flow, live or finished.

@@ -153,6 +153,13 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		}
 	}
 	to := f.routes.of(key.dst.Addr())
+	if verdict := f.check(protoUDP, key); verdict != allowed {
+		f.metrics.failed["udp"][forbidden].Inc()
+		if verdict == denied {
+			refuse(adminProhibited)
+		}
+		return nil
+	}
 	who, ok := f.place(key.client.Addr())
 	if !ok {
 		f.failed("udp", to, limited)
@@ -196,7 +203,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 
 func (fl *udpFlow) connect() error {
 	f := fl.table.f
-	to, err := f.cfg.Resolve("udp", fl.target)
+	to, err := f.resolve("udp", fl.target)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,93 @@
+package forward
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"subnetrouter/internal/routes"
+)
+
+// denyPort denies one port of the host that the tests reach by three addresses.
+func denyPort(port uint16) func(*Config) {
+	return func(c *Config) {
+		c.Deny = func(target netip.AddrPort) bool {
+			if routes.Target(target.Addr()) != target.Addr() {
+				panic("asked about " + target.String() + ", which is not what is meant")
+			}
+			return target.Port() == port && !target.Addr().IsLoopback()
+		}
+	}
+}
+
+// TestDeniedTargetIsNotReached delivers packets for a denied target without the packet
+// hook before: as one datagram, in fragments the second of which completes it, as passed
+// on by a peer router, and as a SYN.
+func TestDeniedTargetIsNotReached(t *testing.T) {
+	v4, v6, udpPort := listenUDP(t)
+	tcpPort := serveTCP(t, func(c *net.TCPConn) { c.Write([]byte("reached")); c.Close() })
+	for _, target := range targets(0) {
+		t.Run(target.Addr().String(), func(t *testing.T) {
+			c := newClientTelling(t, nil, denyPort(udpPort))
+			server, from := v4, netip.AddrPortFrom(client4, 1000)
+			if target.Addr().Is6() {
+				from = netip.AddrPortFrom(client6, 1000)
+				if _, _, via := routes.Unvia(target.Addr()); !via {
+					server = v6
+				}
+			}
+			to := netip.AddrPortFrom(target.Addr(), udpPort)
+			whole := wholePacket(from, to, 500)
+			c.f.Deliver([][]byte{bytes.Clone(whole)}, 0)
+			c.f.Deliver(fragments(t, wholePacket(from, to, 5000)), 0)
+			c.f.DeliverUnclaimed(bytes.Clone(whole))
+			c.f.DeliverKnown(bytes.Clone(whole))
+			server.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			defer server.SetReadDeadline(time.Now().Add(patience))
+			if n, _, err := server.ReadFromUDP(make([]byte, 6000)); err == nil {
+				t.Errorf("a datagram of %d bytes reached the denied port", n)
+			}
+			if _, udp := c.f.Active(); udp != 0 {
+				t.Errorf("%d flows were opened", udp)
+			}
+			if n := testutil.ToFloat64(c.f.metrics.denied); n != 3 {
+				t.Errorf("%v packets are counted as denied, want 3", n)
+			}
+		})
+		t.Run(target.Addr().String()+" TCP", func(t *testing.T) {
+			c := newClientTelling(t, nil, denyPort(tcpPort))
+			if conn, err := c.dialTCP(netip.AddrPortFrom(target.Addr(), tcpPort)); err == nil {
+				conn.Close()
+				t.Error("a connection to the denied port came about")
+			}
+			if testutil.ToFloat64(c.f.metrics.denied) == 0 {
+				t.Error("nothing is counted as denied")
+			}
+			c.noFlows()
+		})
+	}
+}
+
+// TestDeniedAddressIsNotDialed has a target resolve to an address on the deny list.
+func TestDeniedAddressIsNotDialed(t *testing.T) {
+	v4, _, port := listenUDP(t)
+	tcpPort := serveTCP(t, func(c *net.TCPConn) { c.Write([]byte("reached")); c.Close() })
+	c := newClientTelling(t, nil, func(cfg *Config) {
+		cfg.Deny = func(target netip.AddrPort) bool { return target.Addr().IsLoopback() }
+	})
+	c.dialUDP(targets(port)[0]).Write([]byte("hello"))
+	if conn, err := c.dialTCP(targets(tcpPort)[0]); err == nil {
+		conn.Close()
+		t.Error("a connection to the denied address came about")
+	}
+	v4.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if n, _, err := v4.ReadFromUDP(make([]byte, 100)); err == nil {
+		t.Errorf("a datagram of %d bytes reached the denied address", n)
+	}
+	waitFor(t, "both to be counted", func() bool { return testutil.ToFloat64(c.f.metrics.denied) == 2 })
+	c.noFlows()
+}

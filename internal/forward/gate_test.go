@@ -1,0 +1,147 @@
+package forward
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// TestAccessRules changes the rules while flows are open: those that they no longer allow
+// end, others go on, and no new one opens.
+func TestAccessRules(t *testing.T) {
+	echo := serveUDPEcho(t)
+	tcpPort := serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) })
+	type asked struct {
+		protocol uint8
+		client   netip.Addr
+	}
+	var forbid atomic.Pointer[netip.Addr]
+	var last atomic.Pointer[asked]
+	c := newClientTelling(t, nil, func(cfg *Config) {
+		cfg.Allow = func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool {
+			last.Store(&asked{protocol, client})
+			f := forbid.Load()
+			return f == nil || dst.Addr() != *f
+		}
+	})
+	type pair struct{ tcp, udp net.Conn }
+	var all []pair
+	for i := range targets(0) {
+		p := pair{c.mustDialTCP(targets(tcpPort)[i]), c.dialUDP(targets(echo)[i])}
+		mustEcho(t, p.tcp)
+		mustEcho(t, p.udp)
+		all = append(all, p)
+	}
+	if got := *last.Load(); got != (asked{protoUDP, client6}) {
+		t.Errorf("asked about %+v", got)
+	}
+	if n := c.f.Recheck(); n != 0 {
+		t.Errorf("%d flows ended though nothing changed", n)
+	}
+
+	for i, target := range targets(0) {
+		addr := target.Addr() // of 4via6, as the client sent it: rules are about that
+		forbid.Store(&addr)
+		if n := c.f.Recheck(); n != 2 {
+			t.Errorf("%v: %d flows ended, want 2", addr, n)
+		}
+		all[i].tcp.SetReadDeadline(time.Now().Add(patience))
+		if _, err := all[i].tcp.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("%v: the TCP flow says %v, want a reset", addr, err)
+		}
+		before := testutil.ToFloat64(c.f.metrics.failed["udp"][forbidden])
+		all[i].udp.Write([]byte("late"))
+		waitFor(t, "the datagram to be refused", func() bool { return testutil.ToFloat64(c.f.metrics.failed["udp"][forbidden]) == before+1 })
+		all[i].udp.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := all[i].udp.Read(make([]byte, 10)); err == nil {
+			t.Errorf("%v: a datagram came back", addr)
+		}
+		for _, p := range all[i+1:] {
+			mustEcho(t, p.tcp)
+			mustEcho(t, p.udp)
+		}
+	}
+	waitFor(t, "the flows to be gone", func() bool { tcp, udp := c.f.Active(); return tcp+udp == 0 })
+	for _, protocol := range []string{"tcp", "udp"} {
+		if n := testutil.ToFloat64(c.f.metrics.closed[protocol][revoked]); n != 3 {
+			t.Errorf("%v flows of %s are counted as revoked, want 3", n, protocol)
+		}
+	}
+	c.noFlows()
+}
+
+func mustEcho(t *testing.T, c net.Conn) {
+	t.Helper()
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNewFlowsNeedARule opens nothing where the rules do not allow it, and answers
+// nothing, as the engine's own filter does.
+func TestNewFlowsNeedARule(t *testing.T) {
+	icmp := make(chan icmpSeen, 16)
+	c := newClientTelling(t, icmp, func(cfg *Config) {
+		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return false }
+	})
+	from, to := netip.AddrPortFrom(client4, 1000), netip.AddrPortFrom(targets(0)[0].Addr(), 7)
+	c.f.Deliver([][]byte{tcpSegment(from, to, 1, 2, 0, nil), wholePacket(from, to, 100), echoRequest(from.Addr(), to.Addr())}, 0)
+	for _, protocol := range protocols {
+		waitFor(t, protocol+" to be refused", func() bool { return testutil.ToFloat64(c.f.metrics.failed[protocol][forbidden]) == 1 })
+	}
+	select {
+	case got := <-icmp:
+		t.Errorf("the client got ICMP %+v", got)
+	case <-time.After(100 * time.Millisecond):
+	}
+	c.noFlows()
+}
+
+// TestRevokedWhileDialing ends a flow before its target has answered.
+func TestRevokedWhileDialing(t *testing.T) {
+	var forbid atomic.Bool
+	full := fullListener(t)
+	c := newClientTelling(t, nil, func(cfg *Config) {
+		cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) { return full, nil }
+		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return !forbid.Load() }
+	})
+	dialed := make(chan error, 1)
+	go func() {
+		_, err := c.dialTCP(targets(full.Port())[0])
+		dialed <- err
+	}()
+	waitFor(t, "the dial to begin", func() bool { return len(c.f.tcp.all()) == 1 })
+	forbid.Store(true)
+	if n := c.f.Recheck(); n != 1 {
+		t.Errorf("%d flows ended, want 1", n)
+	}
+	select {
+	case err := <-dialed:
+		if err == nil {
+			t.Error("the connection came about")
+		}
+	case <-time.After(patience):
+		t.Error("the client was not told")
+	}
+	c.noFlows()
+}
+
+func echoRequest(src, dst netip.Addr) []byte {
+	packet := make([]byte, ipv4Header+8)
+	message := packet[ipv4Header:]
+	message[0] = 8
+	sum := checksum(message, 0)
+	message[2], message[3] = byte(sum>>8), byte(sum)
+	putIP(packet, src, dst, protoICMP)
+	return packet
+}
