@@ -169,6 +169,9 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, told map[tailc
 	slices.SortFunc(res.UserProfiles, func(a, b tailcfg.UserProfile) int { return cmp.Compare(a.ID, b.ID) })
 	res.Debug = &tailcfg.Debug{DisableLogTail: true}
 
+	if t.policy.Rules != nil {
+		res.PacketFilter = packetFilter(t.policy.Rules)
+	}
 	t.decorateLocked(res.Node, n, now)
 	res.Node.AllowedIPs = append(slices.Clone(res.Node.Addresses), n.approved...)
 	// Otherwise a node in trouble asks a well-known public server whether it is

@@ -34,6 +34,9 @@ type Policy struct {
 	// RequireDeviceApproval keeps new nodes out until ApproveDevice, unless
 	// their auth key is preauthorized.
 	RequireDeviceApproval bool
+	// Rules are the access rules. Nil lets all nodes reach everything, an empty list
+	// nothing.
+	Rules []Rule
 }
 
 func (p Policy) check() error {
