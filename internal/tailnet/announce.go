@@ -74,17 +74,40 @@ func (n *Node) Withdraw(ctx context.Context) error {
 	return nil
 }
 
+// withheld returns the routes of served that are withdrawn and still forwarded: all of
+// them while control moves them to another router, less those that are no longer this
+// router's to offer.
+func (n *Node) withheld(served []netip.Prefix) []netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.held && !n.withdrawn {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(served), func(p netip.Prefix) bool { return !slices.Contains(n.desired, p) })
+}
+
 func (n *Node) announce() {
-	var announced []netip.Prefix
+	var announced []netip.Prefix // what control was last told
+	var served []netip.Prefix    // the same, or what it was told before they were withdrawn
+	var retries backoff
+	var retry <-chan time.Time // after a failure
 	reachable := false
 	for {
 		select {
 		case <-n.kick:
+		case <-retry:
 		case <-n.ctx.Done():
 			return
 		}
+		retry = nil
 		want := n.wanted()
+		if len(want) == 0 { // first, so that no packet is lost in between
+			n.engine.freeze(n.withheld(served))
+		}
 		if slices.Equal(want, announced) {
+			if len(want) > 0 {
+				n.engine.freeze(nil)
+			}
 			continue
 		}
 		if !reachable && len(want) > 0 {
@@ -97,24 +120,32 @@ func (n *Node) announce() {
 				continue
 			}
 		}
-		if len(want) == 0 {
-			n.engine.hold()
-		}
-		_, err := n.lb.EditPrefs(&ipn.MaskedPrefs{
+		err := n.edit(&ipn.MaskedPrefs{
 			Prefs:              ipn.Prefs{AdvertiseRoutes: want},
 			AdvertiseRoutesSet: true,
 		})
 		if err != nil {
-			n.log.Error("advertising routes failed", "err", err)
+			wait := retries.next()
+			n.log.Error("advertising routes failed; retrying", "routes", routes.Strings(want), "err", err, "retry_in", wait.String())
+			retry = time.After(wait)
 			continue
 		}
-		if len(want) > 0 {
-			n.engine.letGo()
+		retries = backoff{}
+		if announced = want; len(want) > 0 {
+			served = want
+			n.engine.freeze(nil)
 		}
-		announced = want
 		n.state.set(func(s *Status) { s.Advertised = want })
 		n.log.Info("routes advertised", "routes", routes.Strings(want))
 	}
+}
+
+// edit changes the backend's preferences, which fails where they cannot be stored.
+func (n *Node) edit(p *ipn.MaskedPrefs) error {
+	n.mu.Lock()
+	edit := n.editPrefs
+	n.mu.Unlock()
+	return edit(p)
 }
 
 // settle is what the engine may take to pass a home DERP on to its control

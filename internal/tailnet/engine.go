@@ -85,7 +85,7 @@ func (n *Node) buildBackend() error {
 	if err != nil {
 		return err
 	}
-	n.engine = &steadyEngine{Engine: engine}
+	n.engine = newFrozenEngine(engine)
 	sys.Set(n.engine)
 	sys.NetstackRouter.Set(!kernel)
 
@@ -109,6 +109,7 @@ func (n *Node) buildBackend() error {
 		return err
 	}
 	n.lb = lb
+	n.engine.attach(lb)
 	lb.SetVarRoot(n.cfg.StateDir)
 	if !kernel {
 		dialer.UseNetstackForIP = func(ip netip.Addr) bool {

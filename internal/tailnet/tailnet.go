@@ -54,6 +54,9 @@ type Config struct {
 	// Handover talks to other routers, and shares flows with them while one drains
 	// (userspace mode only). Default: nobody does.
 	Handover Handover
+	// RulesChanged is called after control has changed the access rules, and at other
+	// times: see [Node.AllowsFlow]. Default: nothing is called.
+	RulesChanged func()
 	// Logger gets the node's transitions, and the engine's chatter at debug.
 	Logger *slog.Logger
 }
@@ -100,7 +103,7 @@ type Node struct {
 	why  string // why this mode
 
 	sys    *tsd.System
-	engine *steadyEngine
+	engine *frozenEngine
 	lb     *ipnlocal.LocalBackend
 
 	ctx    context.Context // ends with Close
@@ -118,6 +121,7 @@ type Node struct {
 	withdrawn bool           // for good
 	held      bool           // until told otherwise
 	kick      chan struct{}  // wakes the announcer: desired changed
+	editPrefs func(*ipn.MaskedPrefs) error
 	closed    bool
 }
 
@@ -133,7 +137,14 @@ func New(cfg Config) (*Node, error) {
 	if n.cfg.Joining == nil {
 		n.cfg.Joining = func(error) {}
 	}
+	if n.cfg.RulesChanged == nil {
+		n.cfg.RulesChanged = func() {}
+	}
 	n.registrar = engineRegistrar{n}
+	n.editPrefs = func(p *ipn.MaskedPrefs) error {
+		_, err := n.lb.EditPrefs(p)
+		return err
+	}
 	n.state.init()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error
@@ -172,6 +183,7 @@ func (n *Node) Join(id Identity) error {
 	}
 	n.wg.Go(n.login)
 	n.wg.Go(n.announce)
+	n.wg.Go(n.watchRules)
 	return nil
 }
 

@@ -1,0 +1,399 @@
+package tailnet
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/tailnettest"
+
+	"tailscale.com/ipn"
+	"tailscale.com/net/packet"
+	"tailscale.com/tailcfg"
+	"tailscale.com/types/ipproto"
+	"tailscale.com/types/netmap"
+	"tailscale.com/wgengine"
+	"tailscale.com/wgengine/filter"
+	"tailscale.com/wgengine/router"
+	"tailscale.com/wgengine/wgcfg"
+
+	"go4.org/netipx"
+
+	"tailscale.com/net/dns"
+	"tailscale.com/types/logger"
+	"tailscale.com/types/views"
+)
+
+// fakeEngine stands for the engine below a frozenEngine.
+type fakeEngine struct {
+	wgengine.Engine
+	mu     sync.Mutex
+	filter *filter.Filter
+	host   *router.Config
+}
+
+func (e *fakeEngine) SetFilter(f *filter.Filter) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.filter = f
+}
+
+func (e *fakeEngine) Reconfig(_ *wgcfg.Config, host *router.Config, _ *dns.Config) error {
+	e.host = host
+	return nil
+}
+
+func (e *fakeEngine) accepts(dst string, port uint16) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.filter.CheckTCP(netip.MustParseAddr(laptop), netip.MustParseAddr(dst), port) == filter.Accept
+}
+
+const laptop = "100.64.0.9"
+
+// fakeBackend builds filters as the LocalBackend does.
+type fakeBackend struct {
+	nm         *netmap.NetworkMap
+	advertised []netip.Prefix
+	engine     *frozenEngine
+	last       *filter.Filter
+}
+
+func (b *fakeBackend) NetMapWithPeers() *netmap.NetworkMap { return b.nm }
+func (b *fakeBackend) PeerForIP(ip netip.Addr) (wgengine.PeerForIP, bool) {
+	for _, p := range b.nm.Peers {
+		if p.AllowedIPs().ContainsFunc(func(a netip.Prefix) bool { return a.Contains(ip) }) {
+			return wgengine.PeerForIP{Node: p}, true
+		}
+	}
+	return wgengine.PeerForIP{}, false
+}
+
+// update is updateFilterLocked.
+func (b *fakeBackend) update() {
+	if b.nm == nil {
+		b.engine.SetFilter(filter.NewAllowNone(logger.Discard, new(netipx.IPSet)))
+		return
+	}
+	var local netipx.IPSetBuilder
+	for _, p := range b.advertised {
+		local.AddPrefix(p)
+	}
+	set, _ := local.IPSet()
+	b.last = filter.New(b.nm.PacketFilter, nil, set, set, b.last, logger.Discard)
+	b.engine.SetFilter(b.last)
+}
+
+func (b *fakeBackend) rules(dsts ...string) {
+	var m filter.Match
+	m.IPProto = views.SliceOf([]ipproto.Proto{ipproto.TCP, ipproto.UDP, ipproto.ICMPv4})
+	m.Srcs = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10")}
+	for _, d := range dsts {
+		m.Dsts = append(m.Dsts, filter.NetPortRange{Net: netip.MustParsePrefix(d), Ports: filter.PortRange{First: 0, Last: 65535}})
+	}
+	nm := *b.nm
+	nm.PacketFilter = []filter.Match{m}
+	b.nm = &nm
+	b.update()
+}
+
+func newFake(t *testing.T) (*frozenEngine, *fakeEngine, *fakeBackend) {
+	t.Helper()
+	below := &fakeEngine{}
+	e := newFrozenEngine(below)
+	client := &tailcfg.Node{Addresses: []netip.Prefix{netip.MustParsePrefix(laptop + "/32")}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix(laptop + "/32")}}
+	b := &fakeBackend{engine: e, advertised: []netip.Prefix{testRoutes[0]}, nm: &netmap.NetworkMap{Peers: []tailcfg.NodeView{client.View()}}}
+	e.attach(b)
+	b.rules("10.0.0.0/16")
+	if !below.accepts("10.0.3.4", 80) {
+		t.Fatal("a rule allows nothing")
+	}
+	return e, below, b
+}
+
+// TestRulesChangeWhileFrozen changes access rules while a route is withdrawn.
+func TestRulesChangeWhileFrozen(t *testing.T) {
+	e, below, b := newFake(t)
+	e.freeze([]netip.Prefix{testRoutes[0]})
+	b.advertised = nil
+	b.update()
+	if !below.accepts("10.0.3.4", 80) {
+		t.Error("a withdrawn route that is frozen is no longer forwarded")
+	}
+	if below.accepts("10.1.3.4", 80) {
+		t.Error("an address that was never advertised is accepted")
+	}
+	b.rules("10.0.9.0/24")
+	if below.accepts("10.0.3.4", 80) {
+		t.Error("a packet was accepted after the rule for it was taken away")
+	}
+	if !below.accepts("10.0.9.1", 80) {
+		t.Error("a new rule does not count")
+	}
+	b.rules()
+	if below.accepts("10.0.3.4", 80) || below.accepts("10.0.9.1", 80) {
+		t.Error("a packet was accepted after the rules became none")
+	}
+	b.rules("10.0.0.0/16")
+	e.freeze(nil)
+	if below.accepts("10.0.3.4", 80) {
+		t.Error("a withdrawn route that is not frozen is still forwarded")
+	}
+}
+
+func TestNoRulesWhileFrozen(t *testing.T) {
+	for name, change := range map[string]func(*fakeBackend){
+		"no netmap": func(b *fakeBackend) { b.nm = nil; b.update() },
+		"shields up": func(b *fakeBackend) {
+			b.engine.SetFilter(filter.NewShieldsUpFilter(everywhere, everywhere, nil, logger.Discard))
+		},
+		"rules that Tailnet Lock forbids": func(b *fakeBackend) {
+			unsigned := &tailcfg.Node{UnsignedPeerAPIOnly: true, AllowedIPs: []netip.Prefix{netip.MustParsePrefix("100.64.0.8/32")}}
+			nm := *b.nm
+			nm.Peers = append(slices.Clone(nm.Peers), unsigned.View())
+			b.nm = &nm
+			// The backend installs a filter without rules.
+			b.engine.SetFilter(filter.New(nil, nil, new(netipx.IPSet), nil, nil, logger.Discard))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, below, b := newFake(t)
+			n := &Node{engine: e}
+			e.freeze([]netip.Prefix{testRoutes[0]})
+			b.advertised = nil
+			b.update()
+			change(b)
+			if below.accepts("10.0.3.4", 80) {
+				t.Error("a packet was accepted")
+			}
+			if n.AllowsFlow(6, netip.MustParseAddr(laptop), netip.MustParseAddrPort("10.0.3.4:80")) {
+				t.Error("a flow is allowed")
+			}
+		})
+	}
+}
+
+// TestFrozenUDPForgets has a rule for a flow of UDP, the answers of which the engine's
+// filter remembers, taken away.
+func TestFrozenUDPForgets(t *testing.T) {
+	e, below, b := newFake(t)
+	n := &Node{engine: e}
+	answer := packet.Generate(packet.UDP4Header{
+		IP4Header: packet.IP4Header{Src: netip.MustParseAddr("10.0.3.4"), Dst: netip.MustParseAddr(laptop)}, SrcPort: 7, DstPort: 1000,
+	}, []byte("answer"))
+	var p packet.Parsed
+	p.Decode(answer)
+	below.filter.RunOut(&p, 0)
+	b.rules()
+	if n.Allowed(udp4(laptop, "10.0.3.4", 1000, 7)) || n.AllowsFlow(17, netip.MustParseAddr(laptop), netip.MustParseAddrPort("10.0.3.4:7")) {
+		t.Error("the flow is still allowed")
+	}
+}
+
+func udp4(src, dst string, from, to uint16) []byte {
+	return packet.Generate(packet.UDP4Header{
+		IP4Header: packet.IP4Header{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst)}, SrcPort: from, DstPort: to,
+	}, make([]byte, 100))
+}
+
+func tcp4(src, dst string, to uint16, flags byte) []byte {
+	h := packet.IP4Header{IPProto: ipproto.TCP, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst)}
+	segment := make([]byte, 20)
+	segment[2], segment[3], segment[12], segment[13] = byte(to>>8), byte(to), 5<<4, flags
+	return packet.Generate(h, segment)
+}
+
+func TestAllowed(t *testing.T) {
+	e, _, b := newFake(t)
+	n := &Node{engine: e}
+	const syn, ack = 2, 16
+	later := udp4(laptop, "10.0.3.4", 1000, 7)
+	later[6], later[7] = 0, 20 // a fragment at 160
+	other := udp4(laptop, "10.0.3.4", 1000, 7)
+	other[9] = 47 // GRE
+	for _, c := range []struct {
+		name   string
+		packet []byte
+		want   bool
+	}{
+		{"UDP", udp4(laptop, "10.0.3.4", 1000, 7), true},
+		{"a SYN", tcp4(laptop, "10.0.3.4", 80, syn), true},
+		{"a segment", tcp4(laptop, "10.0.3.4", 80, ack), true},
+		{"an echo request", packet.Generate(packet.ICMP4Header{
+			IP4Header: packet.IP4Header{Src: netip.MustParseAddr(laptop), Dst: netip.MustParseAddr("10.0.3.4")}, Type: packet.ICMP4EchoRequest}, make([]byte, 8)), true},
+		{"an echo reply", packet.Generate(packet.ICMP4Header{
+			IP4Header: packet.IP4Header{Src: netip.MustParseAddr(laptop), Dst: netip.MustParseAddr("10.0.3.4")}, Type: packet.ICMP4EchoReply}, make([]byte, 8)), false},
+		{"UDP to a host without a rule", udp4(laptop, "10.1.3.4", 1000, 7), false},
+		{"a segment to a host without a rule", tcp4(laptop, "10.1.3.4", 80, ack), false},
+		{"UDP from a stranger", udp4("100.64.0.10", "10.0.3.4", 1000, 7), false},
+		{"UDP from the VPC", udp4("10.0.3.4", "10.0.3.5", 1000, 7), false},
+		{"a later fragment", later, false},
+		{"another protocol", other, false},
+		{"nothing", nil, false},
+		{"half a header", udp4(laptop, "10.0.3.4", 1000, 7)[:24], false},
+	} {
+		if got := n.Allowed(c.packet); got != c.want {
+			t.Errorf("%s: allowed is %v", c.name, got)
+		}
+	}
+	if n.AllowsFlow(17, netip.MustParseAddr("fd7a:115c:a1e0::9"), netip.MustParseAddrPort("10.0.3.4:7")) {
+		t.Error("a flow between address families is allowed")
+	}
+	b.rules("10.0.9.0/24")
+	if n.Allowed(tcp4(laptop, "10.0.3.4", 80, ack)) {
+		t.Error("a segment of a flow is allowed after its rule was taken away")
+	}
+	p := udp4(laptop, "10.0.9.1", 1000, 7)
+	if a := testing.AllocsPerRun(100, func() { n.Allowed(p) }); a > 1 {
+		t.Errorf("%v allocations a packet", a)
+	}
+}
+
+func TestFrozenHostConfiguration(t *testing.T) {
+	e, below, _ := newFake(t)
+	addrs := []netip.Prefix{netip.MustParsePrefix("100.64.0.1/32")}
+	e.freeze(testRoutes)
+	e.Reconfig(nil, &router.Config{LocalAddrs: addrs}, nil)
+	if !slices.Equal(below.host.SubnetRoutes, testRoutes) {
+		t.Errorf("while frozen the host has %v", below.host.SubnetRoutes)
+	}
+	e.Reconfig(nil, &router.Config{LocalAddrs: addrs, SubnetRoutes: testRoutes}, nil)
+	if !slices.Equal(below.host.SubnetRoutes, testRoutes) {
+		t.Errorf("with the routes back the host has %v", below.host.SubnetRoutes)
+	}
+	e.Reconfig(nil, &router.Config{}, nil)
+	if len(below.host.SubnetRoutes) != 0 {
+		t.Error("a node that goes down keeps routes")
+	}
+	e.freeze(nil)
+	e.Reconfig(nil, &router.Config{LocalAddrs: addrs}, nil)
+	if len(below.host.SubnetRoutes) != 0 {
+		t.Error("a route that is not frozen is kept")
+	}
+}
+
+// followed bounds how long a change of the rules may take to count.
+const followed = 10 * time.Second
+
+// TestRulesFollowControl changes the access rules in each state of a real node, with
+// failures of the engine in between.
+func TestRulesFollowControl(t *testing.T) {
+	for _, state := range []struct {
+		name  string
+		enter func(*testing.T, *Node)
+	}{
+		{"serving", func(*testing.T, *Node) {}},
+		{"holding routes back", func(t *testing.T, n *Node) {
+			n.HoldBack(true)
+			awaitStatus(t, n, "the routes to be withdrawn", func(s *Status) bool { return len(s.Advertised) == 0 })
+		}},
+		{"serving again", func(t *testing.T, n *Node) {
+			n.HoldBack(true)
+			awaitStatus(t, n, "the routes to be withdrawn", func(s *Status) bool { return len(s.Advertised) == 0 })
+			n.HoldBack(false)
+			awaitStatus(t, n, "the routes to be back", func(s *Status) bool { return len(s.Advertised) > 0 })
+		}},
+		{"draining", func(t *testing.T, n *Node) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if err := n.Withdraw(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"unable to withdraw", func(t *testing.T, n *Node) {
+			tried := failEdits(n)
+			n.HoldBack(true)
+			<-tried
+		}},
+		{"unable to advertise again", func(t *testing.T, n *Node) {
+			n.HoldBack(true)
+			awaitStatus(t, n, "the routes to be withdrawn", func(s *Status) bool { return len(s.Advertised) == 0 })
+			tried := failEdits(n)
+			n.HoldBack(false)
+			<-tried
+		}},
+	} {
+		t.Run(state.name, func(t *testing.T) {
+			control := startTailnet(t, nil)
+			changed := make(chan struct{}, 100)
+			n := startNode(t, control, give(testKey), func(c *Config) { c.RulesChanged = func() { changed <- struct{}{} } })
+			client := startNode(t, control, give(testKey), nil)
+			n.Advertise(testRoutes)
+			awaitStatus(t, n, "the routes to be primary", func(s *Status) bool { return len(s.Primary) == len(testRoutes) })
+			from := awaitStatus(t, client, "a client", func(s *Status) bool { return s.Running() }).IPs[0]
+			allow := func(dst string) {
+				t.Helper()
+				err := control.SetPolicy(t.Context(), tailnettest.Policy{
+					AutoApprovers: map[string][]netip.Prefix{testTag: testRoutes},
+					Rules:         []tailnettest.Rule{{Src: []string{"*"}, Dst: []string{dst}}},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			await := func(what, dst string, want bool) {
+				t.Helper()
+				addr := netip.MustParseAddr(dst)
+				start := time.Now()
+				for n.sys.Engine.Get().GetFilter().CheckTCP(from, addr, 80) == filter.Accept != want ||
+					n.AllowsFlow(6, from, netip.AddrPortFrom(addr, 80)) != want {
+					if time.Since(start) > followed {
+						t.Fatalf("%s: not within %v", what, followed)
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}
+			await("the client's rule", "10.0.3.4", true)
+			state.enter(t, n)
+			await("the rule in this state", "10.0.3.4", true)
+			for len(changed) > 0 {
+				<-changed
+			}
+			allow("10.0.9.0/24")
+			await("a rule that is taken away", "10.0.3.4", false)
+			await("a new rule", "10.0.9.1", true)
+			await("a rule for what is no route", "10.0.3.4", false)
+			select {
+			case <-changed:
+			case <-time.After(patience):
+				t.Error("nothing told the flows of it")
+			}
+			allow("*")
+			await("a rule that is given back", "10.0.3.4", true)
+		})
+	}
+}
+
+// failEdits lets the backend refuse new preferences from now on; tried is closed at the
+// first refusal.
+func failEdits(n *Node) (tried chan struct{}) {
+	tried = make(chan struct{})
+	var once sync.Once
+	n.setEdit(func(*ipn.MaskedPrefs) error {
+		once.Do(func() { close(tried) })
+		return errors.New("no space left on device")
+	})
+	return tried
+}
+
+func (n *Node) setEdit(edit func(*ipn.MaskedPrefs) error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.editPrefs = edit
+}
+
+// TestAdvertisingIsRetried has the backend refuse new preferences for a while.
+func TestAdvertisingIsRetried(t *testing.T) {
+	control := startTailnet(t, nil)
+	n := startNode(t, control, give(testKey), nil)
+	works := n.editPrefs
+	tried := failEdits(n)
+	n.Advertise(testRoutes)
+	<-tried
+	n.setEdit(works)
+	awaitStatus(t, n, "the routes to be primary", func(s *Status) bool { return len(s.Primary) == len(testRoutes) })
+}
