@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"time"
@@ -12,18 +13,23 @@ import (
 
 // serveDebug serves Go's profiles on ROUTER_DEBUG_LISTEN. A profile shows no
 // secret, but much else: it is off unless asked for, and on loopback unless
-// said otherwise.
-func serveDebug(ctx context.Context, listen string, log *slog.Logger) error {
+// said otherwise. opened is called with the address once it is bound.
+func serveDebug(ctx context.Context, listen string, opened func(net.Addr), log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	srv := &http.Server{Addr: listen, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listening on ROUTER_DEBUG_LISTEN=%s: %w", listen, err)
+	}
+	opened(ln.Addr())
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	log.Info("profiles served", "listen", listen)
-	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving profiles on ROUTER_DEBUG_LISTEN=%s: %w", listen, err)
 	}
 	return nil

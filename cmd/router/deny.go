@@ -1,65 +1,46 @@
 package main
 
 import (
-	"fmt"
-	"net"
+	"context"
 	"net/netip"
-	"strconv"
-	"sync/atomic"
-	"time"
 
-	"subnetrouter/internal/routes"
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/denylist"
 )
 
-func neverReached(target netip.AddrPort) bool {
-	_, denied := routes.Denied(target.Addr())
-	return denied
+// newDenyList creates the list of what the tailnet must never reach. Whatever opens a
+// listener in this process adds it with [denylist.List.Opened].
+func (r *router) newDenyList(cfg config.Config) (*denylist.List, error) {
+	return denylist.New(denylist.Config{
+		Listeners:  []string{cfg.Listen, cfg.DebugListen},
+		Ports:      []uint16{cfg.UDPPort},
+		Changed:    r.recheckFlows,
+		Registerer: r.registry,
+		Logger:     r.log,
+	})
 }
 
-// ownListener knows the router's HTTP listener by every address of this host,
-// so that the tailnet cannot reach it through the VPC side.
-type ownListener struct {
-	port  uint16
-	addrs atomic.Pointer[ownAddrs]
+// keepDenyList follows the addresses of this host and those of peer routers.
+func (r *router) keepDenyList(ctx context.Context) error {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		node := r.node.Load()
+		node.WatchRouterEndpoints(ctx, func(addrs []netip.Addr) {
+			r.deny.OpenedPort(node.UDPPort())
+			r.deny.SetPeers(addrs)
+		})
+	}()
+	r.deny.Run(ctx)
+	<-watched
+	return nil
 }
 
-type ownAddrs struct {
-	read time.Time
-	set  map[netip.Addr]bool
-}
+// recheckFlows ends the flows that the deny list or the access rules no longer allow.
+func (r *router) recheckFlows() { r.forward.Recheck() }
 
-// ownAddrsAge is how old the list may be. Addresses of a task do not change,
-// save for the tailnet's own, which come with the first netmap.
-const ownAddrsAge = 10 * time.Second
-
-func newOwnListener(listen string) (*ownListener, error) {
-	_, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return nil, fmt.Errorf("reading ROUTER_LISTEN=%s: %w", listen, err)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("reading the port of ROUTER_LISTEN=%s: %w", listen, err)
-	}
-	return &ownListener{port: uint16(n)}, nil
-}
-
-func (o *ownListener) is(target netip.AddrPort) bool {
-	if target.Port() != o.port {
-		return false
-	}
-	known := o.addrs.Load()
-	if known == nil || time.Since(known.read) > ownAddrsAge {
-		known = &ownAddrs{read: time.Now(), set: map[netip.Addr]bool{}}
-		list, _ := net.InterfaceAddrs()
-		for _, a := range list {
-			if ipnet, ok := a.(*net.IPNet); ok {
-				if addr, ok := netip.AddrFromSlice(ipnet.IP); ok {
-					known.set[addr.Unmap()] = true
-				}
-			}
-		}
-		o.addrs.Store(known)
-	}
-	return known.set[target.Addr()]
+// allowsFlow asks the access rules as they are now.
+func (r *router) allowsFlow(protocol uint8, client netip.Addr, dst netip.AddrPort) bool {
+	node := r.node.Load()
+	return node != nil && node.AllowsFlow(protocol, client, dst)
 }

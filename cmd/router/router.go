@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/denylist"
 	"subnetrouter/internal/forward"
 	"subnetrouter/internal/handover"
 	"subnetrouter/internal/journal"
@@ -31,6 +32,7 @@ type router struct {
 	registry  *prometheus.Registry
 	bootstrap *startup
 	logins    *loginMetrics
+	deny      *denylist.List
 	forward   *forward.Forwarder
 	flowLog   *flowLog // nil unless asked for
 	relay     *handover.Relay
@@ -52,8 +54,8 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 	r.registerMetrics()
 	r.bootstrap = newStartup(cfg, log, r.registry)
 	r.logins = newLoginMetrics(r.registry)
-	own, err := newOwnListener(cfg.Listen)
-	if err != nil {
+	var err error
+	if r.deny, err = r.newDenyList(cfg); err != nil {
 		return nil, err
 	}
 	limitMemory(0, log) // the metadata may yet know of less
@@ -62,7 +64,9 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 	r.prober = r.newProber()
 	data := forward.Config{
 		Resolve:         resolveTarget,
-		Deny:            func(target netip.AddrPort) bool { return neverReached(target) || own.is(target) },
+		Deny:            r.deny.Denied,
+		DenyDial:        denyDial,
+		Allow:           r.allowsFlow,
 		Peer:            r.nodeAddress,
 		KeepAlive:       cfg.KeepAlive,
 		MaxFlows:        cfg.MaxFlows,
@@ -98,6 +102,7 @@ func (r *router) startNode() error {
 		Joining:           r.logins.done,
 		Forwarder:         r.forward,
 		Handover:          r.relay,
+		RulesChanged:      r.recheckFlows,
 		Logger:            r.log,
 	})
 	if err != nil {

@@ -58,12 +58,13 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	if err != nil {
 		return err
 	}
+	r.deny.Opened(server.Addr())
 	group.Go(func() error { return server.Serve(serving) })
 	if r.flowLog != nil {
 		group.Go(func() error { return r.flowLog.run(serving) })
 	}
 	if cfg.DebugListen != "" {
-		group.Go(func() error { return serveDebug(serving, cfg.DebugListen, log) })
+		group.Go(func() error { return serveDebug(serving, cfg.DebugListen, r.deny.Opened, log) })
 	}
 	// The look-ups run while the engine comes up.
 	r.bootstrap.start(serving)
@@ -78,6 +79,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	group.Go(func() error { return r.bootstrap.credentials.keep(serving, r.cfg.Refresh) })
 	group.Go(func() error { return r.help(serving) })
 	group.Go(func() error { return r.probe(serving) })
+	group.Go(func() error { return r.keepDenyList(serving) })
 	group.Go(func() error { return r.watchBoot(serving) })
 	group.Go(func() error { return r.watchReady(serving) })
 

@@ -24,6 +24,18 @@ func refuseFlows(ns *netstack.Impl) {
 	ns.GetUDPHandlerForFlow = func(_, _ netip.AddrPort) (func(nettype.ConnPacketConn), bool) { return nil, true }
 }
 
+// dstPort is a packet's destination port, or 0 if the packet has none. A later fragment
+// has none: p then has that of the packet that it was decoded from before. It needs
+// none: the filter passes later fragments only where they cannot hold a port, and the
+// first fragment, which does, was checked.
+func dstPort(p *packet.Parsed) uint16 {
+	switch p.IPProto {
+	case ipproto.TCP, ipproto.UDP, ipproto.SCTP:
+		return p.Dst.Port()
+	}
+	return 0
+}
+
 // hookPackets looks at each packet that passed the tailnet's access rules, before
 // anything else sees it: what must not be reached ends here, in both modes. What
 // is for addresses behind the router goes on to the device, [flowDevice] or the
@@ -34,7 +46,7 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 	tun.PostFilterPacketInboundFromWireGuard = func(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
 		dst := p.Dst.Addr()
 		target := routes.Target(dst)
-		if n.cfg.Forwarder.Denied(netip.AddrPortFrom(target, p.Dst.Port())) {
+		if n.cfg.Forwarder.Denied(netip.AddrPortFrom(target, dstPort(p))) {
 			n.cfg.Forwarder.Prohibit(p.Buffer())
 			return filter.DropSilently, g
 		}

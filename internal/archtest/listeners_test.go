@@ -1,0 +1,61 @@
+package archtest
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Files of what ships that bind a socket, and what keeps the tailnet from reaching it
+// through the router.
+var binds = map[string]string{
+	"cmd/router/debug.go":              "passes its address to denylist.List.Opened",
+	"cmd/router/run.go":                "passes the address of ops.Listen to denylist.List.Opened",
+	"internal/ops/ops.go":              "run.go, see there",
+	"internal/forward/echo.go":         "ICMP has no ports; the kernel gives a socket the answers to its own echo requests",
+	"internal/tailnet/localapi.go":     "a Unix socket",
+	"internal/denylist/watch_linux.go": "netlink",
+}
+
+var bind = regexp.MustCompile(`\b(Listen(Packet|TCP|UDP|IP|Unix\w*|MulticastUDP|AndServe\w*|Config)?|ServeTLS|Bind)[({]`)
+
+// TestListenersAreDenied finds each file of ours that opens a listener: whoever adds one
+// decides how it gets on the deny list.
+func TestListenersAreDenied(t *testing.T) {
+	deps, err := golist("-deps", "-tags", tags(t), "./cmd/router")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, p := range deps {
+		if !strings.HasPrefix(p.ImportPath, module) {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			text, err := os.ReadFile(filepath.Join(p.Dir, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(text)) {
+				code, _, _ := strings.Cut(line, "//")
+				if bind.MatchString(code) && !strings.HasPrefix(strings.TrimSpace(code), "func ") {
+					found[p.name()+"/"+file] = true
+				}
+			}
+		}
+	}
+	for _, file := range slices.Sorted(maps.Keys(found)) {
+		if binds[file] == "" {
+			t.Errorf("%s opens a listener: add it to the deny list with denylist.List.Opened, then name the file here", file)
+		}
+	}
+	for file := range binds {
+		if !found[file] {
+			t.Errorf("%s opens no listener: take it off this list", file)
+		}
+	}
+}

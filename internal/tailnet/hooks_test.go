@@ -1,0 +1,118 @@
+package tailnet
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+
+	"tailscale.com/net/packet"
+	"tailscale.com/wgengine/filter"
+
+	"tailscale.com/types/logger"
+)
+
+// asking is a Forwarder that denies everything and records what it was asked about.
+type asking struct {
+	nothing
+	mu    sync.Mutex
+	asked []netip.AddrPort
+}
+
+func (a *asking) Denied(target netip.AddrPort) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = append(a.asked, target)
+	return true
+}
+
+// TestHookAsksAboutTheTarget passes packets to the hook in the order in which the engine
+// reuses its buffer: what has no port must not be asked about with an earlier packet's.
+func TestHookAsksAboutTheTarget(t *testing.T) {
+	f := &asking{nothing: nothing{make(chan struct{})}}
+	n := startNode(t, startTailnet(t, nil), give(testKey), func(c *Config) { c.Forwarder = f })
+	later := tcp4(laptop, "10.0.1.6", 22, 16)
+	binary.BigEndian.PutUint16(later[6:], 20) // a fragment at 160
+	gre := tcp4(laptop, "10.0.1.6", 22, 16)
+	gre[9] = 47
+	via := packet.Generate(packet.UDP6Header{
+		IP6Header: packet.IP6Header{Src: netip.MustParseAddr("fd7a:115c:a1e0::9"), Dst: netip.MustParseAddr("fd7a:115c:a1e0:b1a:0:7:a00:106")},
+		SrcPort:   1000, DstPort: 9002,
+	}, make([]byte, 8))
+	tun := n.sys.Tun.Get()
+	var p packet.Parsed
+	for _, raw := range [][]byte{tcp4(laptop, "10.0.1.6", 9002, 2), later, gre, udp4(laptop, "10.0.1.6", 1000, 9002), later, via} {
+		p.Decode(bytes.Clone(raw))
+		if r, _ := tun.PostFilterPacketInboundFromWireGuard(&p, tun, nil); !r.IsDrop() {
+			t.Errorf("%v passed", &p)
+		}
+	}
+	var want []netip.AddrPort
+	for _, port := range []uint16{9002, 0, 0, 9002, 0, 9002} {
+		want = append(want, netip.AddrPortFrom(netip.MustParseAddr("10.0.1.6"), port))
+	}
+	if !slices.Equal(f.asked, want) {
+		t.Errorf("asked about %v, want %v", f.asked, want)
+	}
+}
+
+// TestEngineSeesPortsOfFragments holds the engine to what the hook relies on: no packet
+// passes its filter whose port can come in a later fragment.
+func TestEngineSeesPortsOfFragments(t *testing.T) {
+	all := filter.NewAllowAllForTest(logger.Discard)
+	fragment4 := func(proto byte, blocks, size int, more bool) []byte {
+		raw := udp4(laptop, "10.0.3.4", 1000, 9002)[:20]
+		raw = append(raw, bytes.Repeat([]byte{0x23, 0x2a}, size/2)...) // 9002 at every place
+		raw[9] = proto
+		flags := uint16(blocks)
+		if more {
+			flags |= 0x2000
+		}
+		binary.BigEndian.PutUint16(raw[2:], uint16(len(raw)))
+		binary.BigEndian.PutUint16(raw[6:], flags)
+		return raw
+	}
+	fragment6 := func(proto byte, blocks, size int, more bool) []byte {
+		raw := make([]byte, 48, 48+size)
+		raw[0], raw[6], raw[40] = 6<<4, 44, proto
+		src, dst := netip.MustParseAddr("fd7a:115c:a1e0::9").As16(), netip.MustParseAddr("2600:1f18::4").As16()
+		copy(raw[8:], src[:])
+		copy(raw[24:], dst[:])
+		flags := uint16(blocks) << 3
+		if more {
+			flags |= 1
+		}
+		binary.BigEndian.PutUint16(raw[42:], flags)
+		raw = append(raw, bytes.Repeat([]byte{0x23, 0x2a}, size/2)...)
+		binary.BigEndian.PutUint16(raw[4:], uint16(len(raw)-40))
+		return raw
+	}
+	for name, build := range map[string]func(proto byte, blocks, size int, more bool) []byte{"IPv4": fragment4, "IPv6": fragment6} {
+		for _, proto := range []byte{6, 17} {
+			header := map[byte]int{6: 20, 17: 8}[proto]
+			var p packet.Parsed
+			// A first fragment that does not hold the transport header.
+			for size := 0; size < header; size += 4 {
+				if p.Decode(build(proto, 0, size, true)); all.RunIn(&p, 0) == filter.Accept {
+					t.Errorf("%s, protocol %d: a first fragment of %d bytes passes", name, proto, size)
+				}
+			}
+			// A later fragment that could hold part of one.
+			for blocks := 1; blocks*8 < 60+header; blocks++ {
+				if p.Decode(build(proto, blocks, 16, false)); all.RunIn(&p, 0) == filter.Accept {
+					t.Errorf("%s, protocol %d: a fragment at %d bytes passes", name, proto, blocks*8)
+				}
+			}
+			p.Decode(build(proto, 0, 80, true))
+			if all.RunIn(&p, 0) != filter.Accept || dstPort(&p) != 9002 {
+				t.Errorf("%s, protocol %d: a first fragment has port %d", name, proto, dstPort(&p))
+			}
+			p.Decode(build(proto, 10, 16, false))
+			if all.RunIn(&p, 0) != filter.Accept || dstPort(&p) != 0 {
+				t.Errorf("%s, protocol %d: a later fragment has port %d", name, proto, dstPort(&p))
+			}
+		}
+	}
+}
