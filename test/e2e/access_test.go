@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tailnettest"
+)
+
+// followed bounds how long a change of the access rules may take to count.
+const followed = 10 * time.Second
+
+// rulesAllow replaces the tailnet's access rules: everyone may reach the routers, and of
+// the VPC one destination; nil is all.
+func (w *world) rulesAllow(control *tailnettest.Tailnet, failover time.Duration, dst ...string) {
+	w.t.Helper()
+	p := tailnettest.Policy{Failover: failover, AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges, otherTag: approvedRanges}}
+	if dst != nil {
+		p.Rules = []tailnettest.Rule{{Src: []string{"*"}, Dst: append([]string{"100.64.0.0/10", "fd7a:115c:a1e0::/48"}, dst...)}}
+	}
+	if err := control.SetPolicy(w.t.Context(), p); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// awaitReach waits until a new connection succeeds or fails as wanted.
+func (w *world) awaitReach(what, address string, want bool, limit time.Duration) {
+	w.t.Helper()
+	for start := time.Now(); w.reachesTCP(address) != want; {
+		if time.Since(start) > limit {
+			w.t.Fatalf("%s: not within %v", what, limit)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// TestAccessRulesFollowControl takes a rule away in each state of a router: new
+// connections fail, those that are open end, and a rule that is given counts.
+func TestAccessRulesFollowControl(t *testing.T) {
+	other := func(w *world) secret.String {
+		return w.createKey(tailnettest.Key{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{otherTag}})
+	}
+	for _, c := range []struct {
+		name  string
+		key   func(*world) secret.String
+		env   map[string]string
+		enter func(*testing.T, *world, *tailnettest.Tailnet, *router)
+	}{
+		{"serving", sameKey, nil, func(*testing.T, *world, *tailnettest.Tailnet, *router) {}},
+		{"draining with help", sameKey, map[string]string{"ROUTER_DRAIN_TIMEOUT": "60s"}, func(t *testing.T, w *world, _ *tailnettest.Tailnet, old *router) {
+			old.cmd.Process.Signal(syscall.SIGTERM)
+			old.awaitLog(`"msg":"routes handed over"`)
+			w.awaitPrimary("next")
+		}},
+		{"draining without help", other, map[string]string{"ROUTER_DRAIN_TIMEOUT": "60s"}, func(t *testing.T, w *world, _ *tailnettest.Tailnet, old *router) {
+			old.cmd.Process.Signal(syscall.SIGTERM)
+			old.awaitLog(`"msg":"draining"`)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, old, _ := twoRouters(t, time.Second, c.env, c.key)
+			control, ours := w.ours()
+			if !ours {
+				t.Skip("only tailnettest's control server lets a test change the access rules")
+			}
+			stream := w.startStream(net.JoinHostPort(dbHost, echoPort))
+			defer stream.stop()
+			c.enter(t, w, control, old)
+			if !w.reachesTCP(net.JoinHostPort(dbHost, "80")) {
+				t.Fatal("the target is not reached before the rule is taken away")
+			}
+			w.rulesAllow(control, time.Second, secondHost)
+			taken := time.Now()
+			w.awaitReach("a rule that was taken away", net.JoinHostPort(dbHost, "80"), false, followed)
+			t.Logf("new connections fail %v after the change", time.Since(taken).Round(time.Millisecond))
+			select {
+			case <-stream.done:
+				t.Logf("an open connection ended within %v of the change: %v", time.Since(taken).Round(time.Millisecond), stream.err)
+			case <-time.After(time.Until(taken.Add(followed))):
+				t.Errorf("a connection that was open goes on %v after its rule was taken away", followed)
+			}
+			w.rulesAllow(control, time.Second)
+			w.awaitReach("a rule that was given back", net.JoinHostPort(dbHost, "80"), true, followed)
+		})
+	}
+}
+
+// TestAccessRulesWhileHeldBack is the same for a router that leaves its routes to
+// another for long, because its probes fail. What clients send all the same is what
+// control makes this one send: a route that the router does not offer.
+func TestAccessRulesWhileHeldBack(t *testing.T) {
+	w, old, _ := twoRouters(t, time.Second, map[string]string{"ROUTER_PROBE": net.JoinHostPort(secondHost, "80")}, sameKey)
+	control, ours := w.ours()
+	if !ours {
+		t.Skip("only tailnettest's control server lets a test change the access rules")
+	}
+	w.routerHost.IP("route", "add", "prohibit", secondHost+"/32")
+	w.awaitPrimary("next")
+	old.awaitLog("routes withdrawn")
+	if err := control.ForceRoutes(t.Context(), "old", netip.MustParsePrefix("10.0.3.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	throughOld := func() bool {
+		out, _ := w.client.Command(t.Context(), "curl", "-sS", "--max-time", "2", "http://"+dbHost+"/").Output()
+		return strings.Contains(string(out), "to "+routerVPC)
+	}
+	for deadline := time.Now().Add(patience); !throughOld(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the router that holds its routes back no longer forwards")
+		}
+	}
+	stream := w.startStream(net.JoinHostPort(dbHost, echoPort))
+	defer stream.stop()
+	w.rulesAllow(control, time.Second, secondHost)
+	taken := time.Now()
+	w.awaitReach("a rule that was taken away", net.JoinHostPort(dbHost, "80"), false, followed)
+	select {
+	case <-stream.done:
+	case <-time.After(time.Until(taken.Add(followed))):
+		t.Errorf("a connection that was open goes on %v after its rule was taken away", followed)
+	}
+	w.rulesAllow(control, time.Second, dbHost)
+	w.awaitReach("a rule that was given", net.JoinHostPort(dbHost, "80"), true, followed)
+	if !throughOld() {
+		t.Error("the other router forwards")
+	}
+}
