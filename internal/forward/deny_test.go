@@ -45,7 +45,9 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 			c.f.Deliver([][]byte{bytes.Clone(whole)}, 0)
 			c.f.Deliver(fragments(t, wholePacket(from, to, 5000)), 0)
 			c.f.DeliverUnclaimed(bytes.Clone(whole))
-			c.f.DeliverKnown(bytes.Clone(whole))
+			if got := c.f.DeliverRelayed(bytes.Clone(whole)); got != RelayedRefused {
+				t.Errorf("relayed: %v, want it refused", got)
+			}
 			server.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 			defer server.SetReadDeadline(time.Now().Add(patience))
 			if n, _, err := server.ReadFromUDP(make([]byte, 6000)); err == nil {
@@ -54,8 +56,8 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 			if _, udp := c.f.Active(); udp != 0 {
 				t.Errorf("%d flows were opened", udp)
 			}
-			if n := testutil.ToFloat64(c.f.metrics.denied); n != 3 {
-				t.Errorf("%v packets are counted as denied, want 3", n)
+			if n := testutil.ToFloat64(c.f.metrics.denied); n != 4 {
+				t.Errorf("%v packets are counted as denied, want 4", n)
 			}
 		})
 		t.Run(target.Addr().String()+" TCP", func(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 	"subnetrouter/internal/routes"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 // Config says how to forward. The zero value of a field means the default that
@@ -234,12 +235,57 @@ func (f *Forwarder) DeliverUnclaimed(packet []byte) {
 	f.finish(d)
 }
 
-// DeliverKnown takes a packet if it is of a flow that is open, and reports whether it was.
-func (f *Forwarder) DeliverKnown(packet []byte) bool {
+// Relayed is what became of a packet that another router relayed.
+type Relayed int
+
+// The outcomes of [Forwarder.DeliverRelayed].
+const (
+	RelayedRefused Relayed = iota // denied, malformed, a fragment, or one that would open a flow
+	RelayedUnknown                // a datagram of no flow here
+	RelayedReset                  // a segment of no connection here, answered by a reset
+	RelayedTaken                  // of a flow here
+)
+
+// DeliverRelayed takes a client's packet that another router relayed, if it is of a flow
+// that is open here and that the deny list and the access rules let through now. Other
+// routers reassemble packets before they relay them, and open flows themselves.
+// The packet is valid during the call only.
+func (f *Forwarder) DeliverRelayed(packet []byte) Relayed {
 	d := f.newDelivery(known)
-	took := f.deliver(d, packet)
-	f.finish(d)
-	return took
+	d.udp.relayed = true
+	defer f.finish(d)
+	p := &d.packet
+	if !p.parse(packet) || p.fragment {
+		return RelayedRefused
+	}
+	switch p.protocol {
+	case protoUDP:
+		key := flowKey{netip.AddrPortFrom(p.src, p.srcPort), netip.AddrPortFrom(p.dst, p.dstPort)}
+		if !p.checksumOK() || f.check(protoUDP, key) != allowed {
+			return RelayedRefused
+		}
+		if f.udp.deliver(d) {
+			return RelayedTaken
+		}
+		return RelayedUnknown
+	case protoTCP:
+		segment, ok := validSegment(p)
+		if !ok || opensConnection(segment) {
+			return RelayedRefused
+		}
+		ports := header.TCP(segment)
+		key := flowKey{netip.AddrPortFrom(p.src, ports.SourcePort()), netip.AddrPortFrom(p.dst, ports.DestinationPort())}
+		if f.check(protoTCP, key) != allowed {
+			return RelayedRefused
+		}
+		known := f.endpoint.find(p, networkOf(p), segment) != nil
+		d.tcp.add(p, segment)
+		if known {
+			return RelayedTaken
+		}
+		return RelayedReset
+	}
+	return RelayedRefused
 }
 
 func (f *Forwarder) newDelivery(o only) *delivery {
@@ -252,7 +298,7 @@ func (f *Forwarder) newDelivery(o only) *delivery {
 func (f *Forwarder) finish(d *delivery) {
 	f.udp.flush(&d.udp)
 	d.tcp.flush()
-	d.packet = inbound{}
+	d.packet, d.udp.relayed = inbound{}, false
 	deliveries.Put(d)
 }
 
@@ -270,32 +316,30 @@ func (f *Forwarder) elsewhere(d *delivery) bool {
 
 // asks reports whether [Forwarder.elsewhere] is worth finding out if there is a flow.
 func (f *Forwarder) asks(d *delivery) bool {
-	return d.only == known || d.only == anyPacket && f.cfg.Elsewhere != nil && f.cfg.Elsewhere.Elsewhere()
+	return d.only == anyPacket && f.cfg.Elsewhere != nil && f.cfg.Elsewhere.Elsewhere()
 }
 
-// deliver reports whether it took the packet; what is wrong with a packet is taken, too.
-func (f *Forwarder) deliver(d *delivery, raw []byte) bool {
+func (f *Forwarder) deliver(d *delivery, raw []byte) {
 	p := &d.packet
 	if !p.parse(raw) {
-		return true
+		return
 	}
 	if p.fragment {
 		whole := f.reassembly.add(p.raw, time.Now())
 		if whole == nil || !p.parse(whole) || p.fragment {
-			return true
+			return
 		}
 	}
 	switch p.protocol {
 	case protoTCP:
-		return f.endpoint.deliverTCP(f, d)
+		f.endpoint.deliverTCP(f, d)
 	case protoUDP:
-		return f.udp.deliver(d)
+		f.udp.deliver(d)
 	case protoICMP, protoICMPv6:
 		f.deliverICMP(p)
 	default:
 		f.refuse(p, adminProhibited)
 	}
-	return true
 }
 
 // Receive waits for packets to peers and fills bufs[i][offset:] and sizes[i]. It

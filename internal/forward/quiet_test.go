@@ -111,8 +111,8 @@ func TestFlowsElsewhere(t *testing.T) {
 		if len(other.taken) != 1 {
 			t.Fatalf("%d packets went elsewhere, want the datagram", len(other.taken))
 		}
-		if c.f.DeliverKnown(datagram) {
-			t.Error("a datagram of no flow was taken for one")
+		if got := c.f.DeliverRelayed(datagram); got != RelayedUnknown {
+			t.Errorf("a relayed datagram of no flow: %v, want it unknown", got)
 		}
 		if _, udp := c.f.Active(); udp != 0 {
 			t.Error("a flow was opened for a datagram of another router's")
@@ -121,8 +121,8 @@ func TestFlowsElsewhere(t *testing.T) {
 		if _, udp := c.f.Active(); udp != 1 {
 			t.Error("no flow was opened for what is nobody's")
 		}
-		if !c.f.DeliverKnown(datagram) {
-			t.Error("a datagram of a flow that is here was not taken")
+		if got := c.f.DeliverRelayed(datagram); got != RelayedTaken {
+			t.Errorf("a relayed datagram of a flow that is here: %v, want it taken", got)
 		}
 		// New connections are taken as ever.
 		fresh := c.mustDialTCP(target)

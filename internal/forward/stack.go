@@ -114,38 +114,52 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 // deliverTCP hands a TCP packet from a peer to the stack, unless it is of a flow
 // elsewhere, together with others of its connection where they are in order; flush the
 // delivery's run at the end of a batch.
-func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) (took bool) {
+func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	p := &d.packet
-	number := header.IPv6ProtocolNumber
-	segment := transportOf(p.raw)
-	if p.src.Is4() {
-		number = header.IPv4ProtocolNumber
-		if checksum(p.raw[:len(p.raw)-len(segment)], 0) != 0 {
-			return true
-		}
+	segment, ok := validSegment(p)
+	if !ok {
+		return
 	}
-	if len(segment) < header.TCPMinimumSize || checksum(segment, pseudoSum(p.src, p.dst, protoTCP, len(segment))) != 0 {
-		return true
-	}
-	opens := header.TCPFlags(segment[13])&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn
-	if f.asks(d) && e.find(p, number, segment) == nil {
-		if d.only == known {
-			return false
-		}
-		if !opens && f.elsewhere(d) {
-			return true
-		}
+	number := networkOf(p)
+	opens := opensConnection(segment)
+	if f.asks(d) && !opens && e.find(p, number, segment) == nil && f.elsewhere(d) {
+		return
 	}
 	if opens && e.ending(p, number, segment) {
 		if e.held.Add(1) > maxHeld {
 			e.held.Add(-1)
-			return true // lost; the client sends another
+			return // lost; the client sends another
 		}
 		e.hold(number, bytes.Clone(p.raw), endingTries)
-		return true
+		return
 	}
 	d.tcp.add(p, segment)
-	return true
+}
+
+// validSegment returns the TCP segment of a packet, or false if a checksum or a length of
+// it is wrong.
+func validSegment(p *inbound) (segment []byte, ok bool) {
+	segment = transportOf(p.raw)
+	if p.src.Is4() && checksum(p.raw[:len(p.raw)-len(segment)], 0) != 0 {
+		return nil, false
+	}
+	if len(segment) < header.TCPMinimumSize || checksum(segment, pseudoSum(p.src, p.dst, protoTCP, len(segment))) != 0 {
+		return nil, false
+	}
+	return segment, true
+}
+
+// networkOf is the stack's number of a packet's IP version.
+func networkOf(p *inbound) tcpip.NetworkProtocolNumber {
+	if p.src.Is4() {
+		return header.IPv4ProtocolNumber
+	}
+	return header.IPv6ProtocolNumber
+}
+
+// opensConnection reports whether a segment is a client's first.
+func opensConnection(segment []byte) bool {
+	return header.TCPFlags(segment[13])&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn
 }
 
 // A client that reuses a port at once sends its SYN right behind the last

@@ -88,6 +88,7 @@ type udpRun struct {
 	flow     *udpFlow
 	payloads [][]byte
 	bytes    int
+	relayed  bool // by another router: opens no flow
 }
 
 // maxRunBytes is what a run may come to: an IPv4 packet's length is 16 bit.
@@ -124,7 +125,7 @@ func (t *udpTable) deliver(d *delivery) (took bool) {
 }
 
 func (t *udpTable) flush(run *udpRun) {
-	if fl := run.flow; fl != nil && !fl.send(run.payloads) {
+	if fl := run.flow; fl != nil && !fl.send(run.payloads) && !run.relayed {
 		// It ended since it was found: what the client sent opens another.
 		if fl = t.open(fl.key, nil); fl != nil {
 			fl.send(run.payloads)
