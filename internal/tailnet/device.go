@@ -63,14 +63,14 @@ func (d *flowDevice) divert(bufs [][]byte, sizes []int, offset, n int) int {
 		if direct {
 			straight = append(straight, bytes.Clone(p))
 		}
-		for _, router := range via {
-			if e := d.node.envelope(router, slices.Concat(prefix, p)); e != nil {
-				wrapped = append(wrapped, e)
-			}
+		if !via.IsValid() {
+			continue
+		}
+		if e := d.node.envelope(via, slices.Concat(prefix, p)); e != nil {
+			wrapped = append(wrapped, e)
 		}
 	}
 	all := append(straight, wrapped...)
-	all = all[:min(len(all), len(bufs))]
 	for i, p := range all {
 		sizes[i] = copy(bufs[i][offset:], p)
 	}

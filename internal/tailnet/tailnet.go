@@ -52,11 +52,14 @@ type Config struct {
 	// Forwarder takes what tailnet peers send to addresses behind the node.
 	Forwarder Forwarder
 	// Handover talks to other routers, and shares flows with them while one drains
-	// (userspace mode only). Default: nobody does.
+	// (userspace mode only). Default: no hand-over.
 	Handover Handover
 	// RulesChanged is called after control has changed the access rules, and at other
 	// times: see [Node.AllowsFlow]. Default: nothing is called.
 	RulesChanged func()
+	// TaggedPeers is called with the nodes that share a tag with this one, once there is a
+	// netmap and at each change, from one goroutine. Default: not called.
+	TaggedPeers func([]TaggedPeer)
 	// Logger gets the node's transitions, and the engine's chatter at debug.
 	Logger *slog.Logger
 }
@@ -83,10 +86,10 @@ type Handover interface {
 	Message(from netip.Addr, payload []byte)
 	// Active reports whether packets to clients are to be asked about.
 	Active() bool
-	// Route says how a packet from behind this node gets to its client: itself, as
-	// payload to other nodes' HandoverPort, or both. What precedes the packet in a
-	// payload is prefix.
-	Route(packet []byte) (direct bool, via []netip.Addr, prefix []byte)
+	// Route returns how a packet from behind this node gets to its client: directly, as
+	// payload to another node's HandoverPort, or both. In a payload prefix precedes the
+	// packet. An invalid address is no other node.
+	Route(packet []byte) (direct bool, via netip.Addr, prefix []byte)
 }
 
 // Identity is who the node says it is.
@@ -184,6 +187,9 @@ func (n *Node) Join(id Identity) error {
 	n.wg.Go(n.login)
 	n.wg.Go(n.announce)
 	n.wg.Go(n.watchRules)
+	if n.cfg.TaggedPeers != nil {
+		n.wg.Go(n.watchTaggedPeers)
+	}
 	return nil
 }
 

@@ -13,40 +13,6 @@ import (
 // they do where all may reach all.
 const HandoverPort = 9003
 
-// Companion is another node that has a tag in common with this one, as the routers
-// of one VPC do.
-type Companion struct {
-	Name  string
-	Addrs []netip.Addr // in the tailnet, IPv4 first
-	// Primary are the routes for which control picked it.
-	Primary []netip.Prefix
-	Online  bool
-}
-
-// Companions lists those that the tailnet lets this node see. A node without tags
-// has none: it is some user's, and need not be a router.
-func (n *Node) Companions() []Companion {
-	nm := n.lb.NetMapWithPeers()
-	if nm == nil || !nm.SelfNode.Valid() {
-		return nil
-	}
-	own := nm.SelfNode.Tags().AsSlice()
-	var out []Companion
-	for _, p := range nm.Peers {
-		if !slices.ContainsFunc(p.Tags().AsSlice(), func(tag string) bool { return slices.Contains(own, tag) }) {
-			continue
-		}
-		c := Companion{Name: p.ComputedName(), Primary: p.PrimaryRoutes().AsSlice()}
-		c.Online, _ = p.Online().GetOk()
-		for _, a := range p.Addresses().AsSlice() {
-			c.Addrs = append(c.Addrs, a.Addr())
-		}
-		slices.SortFunc(c.Addrs, netip.Addr.Compare)
-		out = append(out, c)
-	}
-	return out
-}
-
 // SendHandover sends payload to another node's [HandoverPort]; like any datagram, it
 // may be lost. It blocks until the engine has taken it.
 func (n *Node) SendHandover(to netip.Addr, payload []byte) {
