@@ -88,17 +88,29 @@ func (r *router) drain() error {
 	return err
 }
 
-// passOn withdraws, and goes on with the flows by way of the routers that help, until
-// they end.
+// successionWait is how long control may take to give the withdrawn routes to another
+// router, counted from when it took them from this one.
+const successionWait = 5 * time.Second
+
+// passOn withdraws, and goes on with the flows by way of the routers that control gives
+// the routes to, until the flows end. It gives up if control gives them to none: the
+// routers that offered help are not approved for them.
 func (r *router) passOn(ctx context.Context) {
 	r.withdraw(ctx)
 	start := time.Now()
+	succeeded := false
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		tcp, _ := r.forward.Active()
 		// A flow of UDP has no end that could be waited for.
 		if tcp == 0 && r.forward.Busy() == 0 && time.Since(start) > linger {
+			return
+		}
+		succeeded = succeeded || r.relay.Succeeded()
+		if !succeeded && time.Since(start) > successionWait {
+			r.log.Warn("control gave the routes to no other router; ending flows", "waited", successionWait.String(),
+				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
 			return
 		}
 		select {

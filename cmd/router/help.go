@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"subnetrouter/internal/forward"
 	"subnetrouter/internal/handover"
 	"subnetrouter/internal/tailnet"
 )
@@ -13,9 +14,9 @@ import (
 // path, which both come after it.
 func (r *router) newRelay() *handover.Relay {
 	return handover.New(handover.Config{
-		Companions: r.companions,
-		Routes:     r.mayServe,
-		Healthy:    func() bool { return len(r.prober.Failing()) == 0 },
+		Routes:  r.mayServe,
+		Healthy: func() bool { return len(r.prober.Failing()) == 0 },
+		Longest: r.cfg.DrainTimeout,
 		Relays: func() bool {
 			node := r.node.Load()
 			if node == nil {
@@ -29,7 +30,15 @@ func (r *router) newRelay() *handover.Relay {
 				node.SendHandover(to, message)
 			}
 		},
-		ToFlow:    func(packet []byte) bool { return r.forward.DeliverKnown(packet) },
+		ToFlow: func(packet []byte) handover.Outcome {
+			switch r.forward.DeliverRelayed(packet) {
+			case forward.RelayedTaken:
+				return handover.Taken
+			case forward.RelayedUnknown:
+				return handover.Unknown
+			}
+			return handover.Refused
+		},
 		Unclaimed: func(packet []byte) { r.forward.DeliverUnclaimed(packet) },
 		ToClient: func(packet []byte) {
 			if node := r.node.Load(); node != nil {
@@ -47,18 +56,13 @@ func (r *router) help(ctx context.Context) error {
 	return nil
 }
 
-func (r *router) companions() []handover.Companion {
-	node := r.node.Load()
-	if node == nil {
-		return nil
+// taggedPeers passes on who shares a tag with this node, and so may be a peer router.
+func (r *router) taggedPeers(list []tailnet.TaggedPeer) {
+	nodes := make([]handover.Node, len(list))
+	for i, p := range list {
+		nodes[i] = handover.Node{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online}
 	}
-	var out []handover.Companion
-	for _, c := range node.Companions() {
-		if c.Online && len(c.Addrs) > 0 {
-			out = append(out, handover.Companion{Name: c.Name, Addrs: c.Addrs, Primary: c.Primary})
-		}
-	}
-	return out
+	r.relay.SetPeers(nodes)
 }
 
 // mayServe lists the routes that this router offers and may serve.

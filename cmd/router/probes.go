@@ -46,8 +46,15 @@ func (r *router) connect(ctx context.Context, target string) error {
 	return errors.Join(errs...)
 }
 
-// guardEvery is how often a router whose probes fail looks for others.
-const guardEvery = 5 * time.Second
+const (
+	// guardEvery is how often a router whose probes fail looks for others.
+	guardEvery = 5 * time.Second
+	// takeoverWait is how long control may take to give routes held back to another
+	// router. If it does not, the claim that led to this was wrong, and a router
+	// keeps offering its routes for takeoverPause.
+	takeoverWait  = 15 * time.Second
+	takeoverPause = 10 * time.Minute
+)
 
 // probe keeps the probes going, and the routes with a router whose probes pass.
 func (r *router) probe(ctx context.Context) error {
@@ -57,7 +64,8 @@ func (r *router) probe(ctx context.Context) error {
 	go r.prober.Run(ctx)
 	tick := time.NewTicker(guardEvery)
 	defer tick.Stop()
-	var routes []netip.Prefix // those withdrawn
+	var routes []netip.Prefix // those held back
+	var since, pauseUntil time.Time
 	for {
 		select {
 		case <-tick.C:
@@ -75,10 +83,16 @@ func (r *router) probe(ctx context.Context) error {
 			r.log.Info("probes pass: routes offered again")
 		case len(failing) == 0:
 		case !held:
-			if routes = r.mayServe(); len(routes) > 0 && r.othersServe(ctx, routes) {
+			if routes = r.mayServe(); len(routes) > 0 && time.Now().After(pauseUntil) && r.othersServe(ctx, routes) {
 				r.holdBack(true)
+				since = time.Now()
 				r.log.Warn("probes fail here and not at another router: routes withdrawn", "failing", probe.String(failing))
 			}
+		case time.Since(since) > takeoverWait && !r.relay.Covered(routes):
+			r.holdBack(false)
+			pauseUntil = time.Now().Add(takeoverPause)
+			r.log.Warn("control gave the routes to no other router: routes offered again", "failing", probe.String(failing),
+				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
 		case !r.othersServe(ctx, routes):
 			r.holdBack(false)
 			r.log.Warn("probes fail, but no other router is better off: routes offered again", "failing", probe.String(failing))

@@ -7,23 +7,35 @@ import (
 	"time"
 )
 
-// Begin says to the others that this router drains, and reports how many of them will
-// pass on what comes for its flows. From then on packets to clients take every way that
-// may be right: a client accepts them from one router only, and until its own packets
-// show which that is, the others' copies are lost on it.
+// This file is the side of the router that drains.
+
+// Begin announces that this router drains, and returns how many others claim to serve the
+// same routes and to relay packets. The claim decides only in which order routes and flows
+// end: a router takes part in a flow once control gives it the route.
 func (r *Relay) Begin(ctx context.Context) (helpers int) {
+	routes := r.cfg.Routes()
 	r.mu.Lock()
 	r.draining = true
+	r.served = routes
 	r.mu.Unlock()
 	if !r.cfg.Relays() {
 		return 0
 	}
-	routes := r.cfg.Routes()
-	from := r.ask(ctx, func(s State) bool { return s.Relays && s.Serves(routes) })
-	if len(from) > 0 {
+	helpers = r.ask(ctx, func(s State) bool { return s.Relays && s.Serves(routes) })
+	if helpers > 0 {
 		r.active.Store(true)
 	}
-	return len(from)
+	return helpers
+}
+
+// Succeeded reports whether control gives a route that this router served when its drain
+// began to another online node with a tag of its own.
+func (r *Relay) Succeeded() bool {
+	r.mu.Lock()
+	served := r.served
+	r.mu.Unlock()
+	now := r.peers.Load()
+	return slices.ContainsFunc(served, now.covers)
 }
 
 // Announce repeats until ctx ends that this router drains, and then that it is gone.
@@ -46,8 +58,11 @@ func (r *Relay) Announce(ctx context.Context) {
 }
 
 func (r *Relay) tell(s State) {
-	for _, c := range r.cfg.Companions() {
-		r.cfg.Send(c.Addrs[0], encode(s))
+	message := encode(s)
+	for _, n := range r.peers.Load().nodes {
+		if n.Online {
+			r.cfg.Send(n.addr(), message)
+		}
 	}
 }
 
@@ -56,59 +71,89 @@ func (r *Relay) Active() bool { return r.active.Load() }
 
 var forClientPrefix = []byte{kindForClient}
 
-// Route says how a packet from behind this router gets to its client: itself, through
-// other routers, or both.
-func (r *Relay) Route(packet []byte) (direct bool, via []netip.Addr, prefix []byte) {
-	src, client, ok := addresses(packet)
+// Route returns how a packet from behind this router gets to its client: directly, as the
+// payload of a message to another router, or both. Until the client's own packets have
+// come by way of the router that holds the route, the client may listen to either, and
+// drops the copy of the other.
+func (r *Relay) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte) {
+	p, _, ok := parsePacket(packet)
 	if !ok {
-		return false, nil, nil
+		return false, netip.Addr{}, nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if router, ok := r.clients[client]; ok {
-		r.out.Inc()
-		return false, []netip.Addr{router}, forClientPrefix
-	}
-	for addr, h := range r.heard {
-		if h.state.Relays && !h.state.Draining && time.Since(h.at) < memory && contains(h.state.Routes, src) {
-			via = append(via, addr)
+	for _, n := range r.peers.Load().holdersOf(p.src) {
+		addr := n.addr()
+		if _, ok := r.moved[addr][p.dst]; ok {
+			r.out.Inc()
+			return false, addr, forClientPrefix
+		}
+		if h := r.heard[addr]; !via.IsValid() && h.state.Relays && !h.state.Draining && time.Since(h.at) < silentAfter {
+			via = addr
 		}
 	}
 	return true, via, forClientPrefix
 }
 
-// forFlow takes a client's packet that came to another router.
-func (r *Relay) forFlow(from netip.Addr, packet []byte) {
-	r.mu.Lock()
-	h, ok := r.heard[from]
-	ok = ok && r.draining && h.state.Relays
-	r.mu.Unlock()
-	if !ok {
+// mostMoved bounds the clients that are remembered for one router. The answers to a client
+// beyond it go both ways.
+const mostMoved = 4096
+
+// takeRelayed takes a client's packet that another router relayed.
+func (r *Relay) takeRelayed(from *Node, body []byte) {
+	p, number, ok := parsePacket(body)
+	if !ok || len(number) != 0 && len(number) != numberSize {
+		r.refuse(malformed)
 		return
 	}
-	client, _, valid := addresses(packet)
-	if !valid {
+	r.mu.Lock()
+	draining, served := r.draining, r.served
+	r.mu.Unlock()
+	switch {
+	case !draining || !r.cfg.Relays():
+		r.refuse(notNow)
+		return
+	case !contains(served, p.dst):
+		r.refuse(noRoute)
+		return
+	case !r.peers.Load().holds(from, p.dst):
+		// Control may have told the sender and its clients before this router.
+		r.refuse(noRoute)
+		r.answer(from, kindWait, number)
 		return
 	}
-	// First, for the flow's answer may be out at once. The client's packets come by
-	// way of the other router, so it accepts answers from there.
-	r.mu.Lock()
-	r.clients[client] = from
-	r.mu.Unlock()
-	if r.cfg.ToFlow(packet) {
+	switch r.cfg.ToFlow(p.raw) {
+	case Taken:
 		r.in.Inc()
-		return
+		r.noteMoved(from, p.src)
+		r.answer(from, kindTaken, number)
+	case Unknown:
+		r.cfg.Send(from.addr(), slices.Concat([]byte{kindUnknown}, body))
+	default:
+		r.refuse(denied)
 	}
-	r.cfg.Send(from, slices.Concat([]byte{kindUnknown}, packet))
 }
 
-// addresses reads those of an IP packet.
-func addresses(p []byte) (src, dst netip.Addr, ok bool) {
-	switch {
-	case len(p) >= 20 && p[0]>>4 == 4:
-		return netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])), true
-	case len(p) >= 40 && p[0]>>4 == 6:
-		return netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40])), true
+// answer sends an answer about a numbered packet. Only datagrams have a number.
+func (r *Relay) answer(to *Node, kind byte, number []byte) {
+	if len(number) > 0 {
+		r.cfg.Send(to.addr(), numbered(kind, number))
 	}
-	return netip.Addr{}, netip.Addr{}, false
+}
+
+// noteMoved remembers that a client sends to another router, and so listens to it.
+func (r *Relay) noteMoved(to *Node, client netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clients := r.moved[to.addr()]
+	if clients == nil {
+		if len(r.moved) == mostNodes {
+			return
+		}
+		clients = map[netip.Addr]struct{}{}
+		r.moved[to.addr()] = clients
+	}
+	if len(clients) < mostMoved {
+		clients[client] = struct{}{}
+	}
 }

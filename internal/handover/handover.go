@@ -1,29 +1,36 @@
 // Package handover lets routers of one VPC help each other, over the tailnet.
 //
 // When a router drains, control gives its routes to another, the successor, and each
-// client's WireGuard follows: it sends what belongs to a flow of the old router to the
-// successor, and accepts answers from nobody else. So the two pass packets on:
+// client's WireGuard follows: it sends packets of the old router's flows to the successor,
+// and accepts answers from no other node. So the two relay packets for each other:
 //
-//	client ──▶ successor ──(of no flow here)──▶ draining router ──▶ target
-//	client ◀── successor ◀───────────────────── draining router ◀── target
+//	client ──▶ successor ──(no such flow here)──▶ draining router ──▶ target
+//	client ◀── successor ◀─────────────────────── draining router ◀── target
 //
-// and a flow that ends within the drain timeout is never cut. What is left then is
-// reset by the same way, so that clients see it at once.
+// and a flow that ends within the drain timeout is never cut. The flows that remain then
+// are reset by the same way, so that clients notice at once.
 //
-// It is for nodes that share a tag, and for the drain only. The draining router takes
-// packets for flows that are open there, and nothing else. A successor lets another
-// speak for addresses only of routes that it saw control give to that router.
+// Messages are datagrams between tailnet addresses, so WireGuard vouches for their
+// senders. Their contents are claims. Whether a sender may act for a destination follows
+// from this router's own netmap: see [peers]. Datagrams may be lost, repeated, reordered
+// and forged by any node that shares a tag with this one; docs/decisions/0007-hand-over.md
+// lists what such a node can do.
 //
-// Messages are datagrams between tailnet addresses, so their senders are who the
-// tailnet says; what is lost is sent again by those who talk (TCP, the announcement).
+// Invariants:
+//   - A relayed packet reaches a flow only if control gives its destination's route to the
+//     node that relayed it, and it passes the deny list and the access rules.
+//   - A relayed packet never opens a flow at the draining router.
+//   - A packet comes back only as the number under which this router relayed its own copy,
+//     from the node that it relayed it to, once, within [returnWithin].
+//   - Each table has a bound, and a share per node or client.
 package handover
 
 import (
 	"bytes"
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,30 +38,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Companion is another node with a tag of this router's.
-type Companion struct {
-	Name  string
-	Addrs []netip.Addr // in the tailnet; messages go to the first
-	// Primary are the routes for which control picked it.
-	Primary []netip.Prefix
-}
-
 // Config connects a [Relay] with the node and the data path.
 type Config struct {
-	// Companions lists the nodes that may take part, as control tells of them.
-	Companions func() []Companion
 	// Routes are those that this router may serve.
 	Routes func() []netip.Prefix
 	// Healthy is false while the probes of this router fail.
 	Healthy func() bool
 	// Relays is false where packets cannot be passed on: kernel mode.
 	Relays func() bool
+	// Longest is the longest drain of a router of this service.
+	Longest time.Duration
 	// Send sends a message to a node.
 	Send func(to netip.Addr, message []byte)
-	// ToFlow takes a client's packet and reports whether it was of a flow that is
-	// open here; if not, nothing happened.
-	ToFlow func(packet []byte) bool
-	// Unclaimed takes a client's packet that is of no flow anywhere.
+	// ToFlow takes a client's packet that a peer router relayed, by the same rules as one
+	// that came from the client itself.
+	ToFlow func(packet []byte) Outcome
+	// Unclaimed takes a client's packet of which no router has the flow. The packet is
+	// its own from then on.
 	Unclaimed func(packet []byte)
 	// ToClient sends a packet to a client.
 	ToClient func(packet []byte)
@@ -63,37 +63,53 @@ type Config struct {
 	Logger     *slog.Logger
 }
 
+// Outcome is what became of a relayed packet.
+type Outcome int
+
 const (
-	// announceEvery is how often a draining router repeats itself, memory how long
-	// it is believed without.
+	Refused Outcome = iota // denied, malformed, or of a kind that is not relayed
+	Unknown                // of no flow here
+	Taken                  // of a flow here
+)
+
+const (
+	// announceEvery is how often a draining router repeats itself; it is forgotten
+	// after silence for silentAfter.
 	announceEvery = 500 * time.Millisecond
-	memory        = 5 * time.Second
-	// answerWait is how long others may take over an answer. Routers of one VPC
-	// are milliseconds apart; the first datagram between two may wait for a
-	// handshake, over a relay.
+	silentAfter   = 5 * time.Second
+	// answerWait bounds a question to other routers. Routers of one VPC are
+	// milliseconds apart; the first datagram between two may wait for a handshake,
+	// over a DERP server.
 	answerWait = time.Second
 	askEvery   = 100 * time.Millisecond
+	// hearEvery bounds how often states are read, so that a flood of them costs little.
+	hearEvery = 5 * time.Millisecond
+	// leastDrain is the bound of another router's drain where this router's own setting
+	// is shorter: ECS grants 120 s on Fargate.
+	leastDrain = 125 * time.Second
 )
 
 // Relay is this router's part. Create it with [New].
 type Relay struct {
-	cfg     Config
-	out, in prometheus.Counter // packets passed on
-	active  atomic.Bool        // draining, with others that help
-	foreign atomic.Bool        // another router drains
-	states  chan letter
+	cfg      Config
+	out, in  prometheus.Counter // relayed packets
+	refused  map[refusal]prometheus.Counter
+	active   atomic.Bool // draining, with others that help
+	foreign  atomic.Bool // another router drains
+	peers    atomic.Pointer[peers]
+	wake     chan struct{} // inbox is not empty
+	number   atomic.Uint64 // of the last packet relayed
+	returned pending
 
 	mu       sync.Mutex
 	draining bool
-	heard    map[netip.Addr]heard      // the last State of each node, by its first address
-	drainers map[netip.Addr]drainer    // others that drain
-	clients  map[netip.Addr]netip.Addr // whose packets came by way of which router
-	news     chan struct{}             // closed when heard changes
-}
-
-type letter struct {
-	from netip.Addr
-	body []byte
+	served   []netip.Prefix                         // this router's routes when its drain began
+	inbox    map[netip.Addr][]byte                  // the last unread State of each node
+	heard    map[netip.Addr]heard                   // the last State of each node
+	drainers map[netip.Addr]drainer                 // others that drain
+	moved    map[netip.Addr]map[netip.Addr]struct{} // by router: clients whose packets came by way of it
+	lost     map[netip.Addr][]lost                  // routes that control took from each node of late
+	news     chan struct{}                          // closed when heard changes
 }
 
 type heard struct {
@@ -101,59 +117,97 @@ type heard struct {
 	at    time.Time
 }
 
-// drainer is another router that drains.
-type drainer struct {
-	since, heard time.Time
-	routes       []netip.Prefix // it was primary for them
-}
+// refusal is why a message had no effect: a closed set, for it is a metric's label.
+type refusal string
+
+const (
+	stranger  refusal = "stranger"  // from a node without a tag of this router's
+	malformed refusal = "malformed" // cut short, or of an unknown kind
+	noRoute   refusal = "no_route"  // about a destination whose route control does not give to the sender
+	denied    refusal = "denied"    // by the deny list or the access rules
+	notSent   refusal = "not_sent"  // about a packet that this router did not relay to the sender, or no longer awaits
+	notNow    refusal = "not_now"   // while no drain is under way that it could be about
+)
+
+var refusals = []refusal{stranger, malformed, noRoute, denied, notSent, notNow}
 
 // New creates a Relay.
 func New(cfg Config) *Relay {
 	packets := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "router_handover_packets_total",
-		Help: "Packets of flows that another router has, or has the routes of: passed on to it (out), and taken from it (in).",
+		Help: "Packets relayed between routers during a hand-over: passed on to another router (out), and taken from one (in).",
 	}, []string{"direction"})
+	rejected := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "router_handover_refused_total",
+		Help: "Messages of the hand-over that had no effect, by reason.",
+	}, []string{"reason"})
 	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(packets)
+		cfg.Registerer.MustRegister(packets, rejected)
 	}
-	return &Relay{
-		cfg: cfg, out: packets.WithLabelValues("out"), in: packets.WithLabelValues("in"), states: make(chan letter, 64),
-		heard: map[netip.Addr]heard{}, drainers: map[netip.Addr]drainer{}, clients: map[netip.Addr]netip.Addr{},
-		news: make(chan struct{}),
+	r := &Relay{
+		cfg: cfg, out: packets.WithLabelValues("out"), in: packets.WithLabelValues("in"),
+		refused: map[refusal]prometheus.Counter{}, wake: make(chan struct{}, 1),
+		inbox: map[netip.Addr][]byte{}, heard: map[netip.Addr]heard{}, drainers: map[netip.Addr]drainer{},
+		moved: map[netip.Addr]map[netip.Addr]struct{}{}, lost: map[netip.Addr][]lost{}, news: make(chan struct{}),
 	}
+	for _, why := range refusals {
+		r.refused[why] = rejected.WithLabelValues(string(why))
+	}
+	r.returned.init()
+	r.number.Store(rand.Uint64())
+	r.peers.Store(newPeers(nil))
+	return r
 }
 
-// Run answers other routers until ctx ends.
+// Run reads other routers' states and answers them until ctx ends.
 func (r *Relay) Run(ctx context.Context) {
-	tick := time.NewTicker(memory)
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
-		case l := <-r.states:
-			r.hear(l.from, l.body)
+		case <-r.wake:
+			r.read()
 		case now := <-tick.C:
 			r.forget(now)
+			continue
 		case <-ctx.Done():
+			r.returned.close()
 			return
+		}
+		select {
+		case <-time.After(hearEvery):
+		case <-ctx.Done():
 		}
 	}
 }
 
-// state is what to tell others now.
+// read takes the states that came in.
+func (r *Relay) read() {
+	r.mu.Lock()
+	inbox := r.inbox
+	r.inbox = make(map[netip.Addr][]byte, len(inbox))
+	r.mu.Unlock()
+	for from, body := range inbox {
+		r.hear(from, body)
+	}
+}
+
+// state is this router's description of itself.
 func (r *Relay) state() State {
 	r.mu.Lock()
 	draining := r.draining
 	r.mu.Unlock()
-	return State{Routes: r.cfg.Routes(), Healthy: r.cfg.Healthy(), Relays: r.cfg.Relays(), Draining: draining}
+	return State{Routes: r.cfg.Routes(), Healthy: r.cfg.Healthy(), Relays: r.cfg.Relays(), Draining: draining, Confirms: true}
 }
 
-// Others asks all companions for their state, and reports whether good holds for one.
+// Others asks the other routers for their state, and reports whether good holds for one.
 func (r *Relay) Others(ctx context.Context, good func(State) bool) bool {
-	return len(r.ask(ctx, good)) > 0
+	return r.ask(ctx, good) > 0
 }
 
-// ask asks every companion until good holds for an answer, or all have answered.
-func (r *Relay) ask(ctx context.Context, good func(State) bool) (from []netip.Addr) {
+// ask asks every node with a tag of this router's until good holds for an answer, or all
+// have answered. It returns how many answers it holds for.
+func (r *Relay) ask(ctx context.Context, good func(State) bool) (count int) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
@@ -164,24 +218,26 @@ func (r *Relay) ask(ctx context.Context, good func(State) bool) (from []netip.Ad
 	question.Answer = true
 	send := func() {
 		asked = asked[:0]
-		for _, c := range r.cfg.Companions() {
-			asked = append(asked, c.Addrs[0])
-			r.cfg.Send(c.Addrs[0], encode(question))
+		for _, n := range r.peers.Load().nodes {
+			if n.Online {
+				asked = append(asked, n.addr())
+				r.cfg.Send(n.addr(), encode(question))
+			}
 		}
 	}
 	for send(); len(asked) > 0; {
 		r.mu.Lock()
 		news, answers := r.news, 0
-		from = nil
+		count = 0
 		for _, a := range asked {
 			if h, ok := r.heard[a]; ok && h.at.After(start) {
 				if answers++; good(h.state) {
-					from = append(from, a)
+					count++
 				}
 			}
 		}
 		r.mu.Unlock()
-		if len(from) > 0 || answers == len(asked) {
+		if count > 0 || answers == len(asked) {
 			break
 		}
 		select {
@@ -189,43 +245,52 @@ func (r *Relay) ask(ctx context.Context, good func(State) bool) (from []netip.Ad
 		case <-repeat.C:
 			send()
 		case <-ctx.Done():
-			return from
+			return count
 		}
 	}
-	return from
+	return count
 }
 
-// Message takes a datagram that a node of the tailnet sent. It is valid during the call only.
+// Message takes a datagram from a node of the tailnet. The datagram is valid during the
+// call only. Its cost does not depend on the size of the tailnet.
 func (r *Relay) Message(from netip.Addr, message []byte) {
-	if len(message) < 2 {
+	node := r.peers.Load().byAddr[from]
+	if node == nil {
+		r.refuse(stranger)
 		return
 	}
-	switch rest := message[1:]; message[0] {
+	if len(message) < 2 {
+		r.refuse(malformed)
+		return
+	}
+	switch body := message[1:]; message[0] {
 	case kindState:
-		select { // what it takes to answer must not hold up packets
-		case r.states <- letter{from, bytes.Clone(rest)}:
-		default:
-		}
-	case kindForFlow:
-		r.forFlow(from, rest)
-	case kindUnknown:
-		r.mu.Lock()
-		_, ok := r.drainers[from]
-		r.mu.Unlock()
-		if ok {
-			r.cfg.Unclaimed(rest)
-		}
+		r.receiveState(node, body)
+	case kindRelayed:
+		r.takeRelayed(node, body)
+	case kindUnknown, kindTaken, kindWait:
+		r.takeAnswer(node, message[0], body)
 	case kindForClient:
-		r.forClient(from, rest)
+		r.takeForClient(node, body)
+	default:
+		r.refuse(malformed)
 	}
 }
 
-// companion finds the one that has an address.
-func (r *Relay) companion(addr netip.Addr) (Companion, bool) {
-	all := r.cfg.Companions()
-	i := slices.IndexFunc(all, func(c Companion) bool { return slices.Contains(c.Addrs, addr) })
-	if i < 0 {
-		return Companion{}, false
+func (r *Relay) refuse(why refusal) { r.refused[why].Inc() }
+
+// receiveState leaves a state for [Relay.Run]: an answer must not hold up packets. Of
+// each node only the last one counts, so that a flood displaces the sender's own only.
+func (r *Relay) receiveState(node *Node, body []byte) {
+	if len(body) > mostState {
+		r.refuse(malformed)
+		return
 	}
-	return all[i], true
+	r.mu.Lock()
+	r.inbox[node.addr()] = bytes.Clone(body)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
 }

@@ -3,7 +3,6 @@ package handover
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -21,32 +20,66 @@ var (
 	vpc              = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}
 )
 
-// pair is two routers with a network between them that loses what is told to be lost.
+// pair is two routers with a network between them that loses what the test tells it to.
 type pair struct {
 	mu       sync.Mutex
 	old, new *side
 	lose     func(to netip.Addr, message []byte) bool
+	messages int
 }
 
 // side is one router around its Relay.
 type side struct {
 	*Relay
-	addr      netip.Addr
-	primary   []netip.Prefix // as the other sees it
-	routes    []netip.Prefix
-	healthy   atomic.Bool
-	relays    bool
+	addr    netip.Addr
+	routes  []netip.Prefix
+	healthy atomic.Bool
+	relays  bool
+
+	mu        sync.Mutex
 	flows     map[string]bool // packets that are of a flow here
+	denied    map[string]bool // packets that the deny list or the access rules refuse
 	taken     []string        // by flows
 	unclaimed []string
 	toClient  []string
 }
 
+func (s *side) note(list *[]string, packet []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*list = append(*list, string(packet))
+}
+
+// effects is how many packets reached a flow, came back or went to a client.
+func (s *side) effects() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.taken) + len(s.unclaimed) + len(s.toClient)
+}
+
+func (s *side) list(which *[]string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(*which)
+}
+
+// hasRoutes is control's decision which of the routers has the VPC's routes.
+func (p *pair) hasRoutes(who *side) {
+	routesOf := func(s *side) []netip.Prefix {
+		if s == who {
+			return vpc
+		}
+		return nil
+	}
+	p.old.SetPeers([]Node{{Name: "new", Addrs: []netip.Addr{newAddr}, Online: true, Routes: routesOf(p.new)}})
+	p.new.SetPeers([]Node{{Name: "old", Addrs: []netip.Addr{oldAddr}, Online: true, Routes: routesOf(p.old)}})
+}
+
 func newPair(t *testing.T, edit func(*pair)) *pair {
 	t.Helper()
 	p := &pair{lose: func(netip.Addr, []byte) bool { return false }}
-	p.old = &side{addr: oldAddr, primary: vpc, routes: vpc, relays: true, flows: map[string]bool{}}
-	p.new = &side{addr: newAddr, routes: vpc, relays: true, flows: map[string]bool{}}
+	p.old = &side{addr: oldAddr, routes: vpc, relays: true, flows: map[string]bool{}, denied: map[string]bool{}}
+	p.new = &side{addr: newAddr, routes: vpc, relays: true, flows: map[string]bool{}, denied: map[string]bool{}}
 	p.old.healthy.Store(true)
 	p.new.healthy.Store(true)
 	if edit != nil {
@@ -61,44 +94,55 @@ func newPair(t *testing.T, edit func(*pair)) *pair {
 			other = p.old
 		}
 		s.Relay = New(Config{
-			Companions: func() []Companion {
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				return []Companion{{Name: "other", Addrs: []netip.Addr{other.addr}, Primary: other.primary}}
-			},
 			Routes:  func() []netip.Prefix { p.mu.Lock(); defer p.mu.Unlock(); return s.routes },
 			Healthy: s.healthy.Load,
 			Relays:  func() bool { return s.relays },
+			Longest: time.Minute,
 			Send: func(to netip.Addr, message []byte) {
 				p.mu.Lock()
 				lost := p.lose(to, message)
+				p.messages++
 				p.mu.Unlock()
 				if !lost && to == other.addr {
 					other.Message(s.addr, message)
 				}
 			},
-			ToFlow: func(packet []byte) bool {
-				if !s.flows[string(packet)] {
-					return false
+			ToFlow: func(packet []byte) Outcome {
+				switch {
+				case s.denied[string(packet)]:
+					return Refused
+				case !s.flows[string(packet)]:
+					return Unknown
 				}
-				s.taken = append(s.taken, string(packet))
-				return true
+				s.note(&s.taken, packet)
+				return Taken
 			},
-			Unclaimed: func(packet []byte) { s.unclaimed = append(s.unclaimed, string(packet)) },
-			ToClient:  func(packet []byte) { s.toClient = append(s.toClient, string(packet)) },
+			Unclaimed: func(packet []byte) { s.note(&s.unclaimed, packet) },
+			ToClient:  func(packet []byte) { s.note(&s.toClient, packet) },
 			Logger:    slog.New(slog.DiscardHandler),
 		})
 	}
+	p.hasRoutes(p.old)
 	for _, s := range []*side{p.old, p.new} {
 		running.Go(func() { s.Run(ctx) })
 	}
 	return p
 }
 
-// packet is an IPv4 header with a word behind it.
+// drain begins the drain of the old router, and has control move the routes.
+func (p *pair) drain(t *testing.T) {
+	t.Helper()
+	if n := p.old.Begin(t.Context()); n != 1 {
+		t.Fatalf("%d helpers, want 1", n)
+	}
+	time.Sleep(10 * time.Millisecond) // the new router reads what the old one said
+	p.hasRoutes(p.new)
+}
+
+// packet is a UDP datagram's IPv4 header with a word behind it.
 func packet(src, dst netip.Addr, word string) []byte {
 	b := make([]byte, 20, 20+len(word))
-	b[0] = 0x45
+	b[0], b[9] = 0x45, protocolUDP
 	s, d := src.As4(), dst.As4()
 	copy(b[12:], s[:])
 	copy(b[16:], d[:])
@@ -107,39 +151,130 @@ func packet(src, dst netip.Addr, word string) []byte {
 	return b
 }
 
+// segment is the same for TCP.
+func segment(src, dst netip.Addr, word string) []byte {
+	b := packet(src, dst, word)
+	b[9] = 6
+	return b
+}
+
+func relayed(packet []byte, number uint64) []byte {
+	return appendNumber(append([]byte{kindRelayed}, packet...), number)
+}
+
+func loseAll(netip.Addr, []byte) bool { return true }
+
 func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		known, unknown := packet(client, target, "of a flow of old"), packet(client, target, "of none")
 		p.old.flows[string(known)] = true
 		if p.new.Elsewhere() || p.new.Take(known) {
-			t.Error("taken while nobody drains")
+			t.Error("taken while no router drains")
 		}
-		if n := p.old.Begin(t.Context()); n != 1 {
-			t.Fatalf("%d helpers, want 1", n)
-		}
-		synctest.Wait()
+		p.drain(t)
 		if !p.new.Elsewhere() || !p.old.Active() {
-			t.Fatal("nobody knows of the drain")
+			t.Fatal("the new router does not know of the drain")
 		}
-		// Until the client shows where it is, answers go both ways.
-		direct, via, prefix := p.old.Route(packet(target, client, "answer"))
-		if !direct || !slices.Equal(via, []netip.Addr{newAddr}) {
+		// Until the client's packets come by way of the new router, answers go both ways.
+		answer := packet(target, client, "answer")
+		direct, via, prefix := p.old.Route(answer)
+		if !direct || via != newAddr {
 			t.Errorf("direct %v, via %v, want both", direct, via)
 		}
 		if !p.new.Take(known) || !p.new.Take(unknown) {
-			t.Error("a packet that is of no flow here was not passed on")
+			t.Error("a packet that is of no flow here was not relayed")
 		}
-		if !slices.Equal(p.old.taken, []string{string(known)}) || !slices.Equal(p.new.unclaimed, []string{string(unknown)}) {
-			t.Errorf("old took %q, new got back %q", p.old.taken, p.new.unclaimed)
+		if got := p.old.list(&p.old.taken); !slices.Equal(got, []string{string(known)}) {
+			t.Errorf("old took %q", got)
 		}
-		if direct, via, _ = p.old.Route(packet(target, client, "answer")); direct || !slices.Equal(via, []netip.Addr{newAddr}) {
+		if got := p.new.list(&p.new.unclaimed); !slices.Equal(got, []string{string(unknown)}) {
+			t.Errorf("new took back %q", got)
+		}
+		if direct, via, _ = p.old.Route(answer); direct || via != newAddr {
 			t.Errorf("direct %v, via %v, want via the successor only", direct, via)
 		}
-		answer := packet(target, client, "answer")
 		p.new.Message(oldAddr, append(slices.Clone(prefix), answer...))
-		if !slices.Equal(p.new.toClient, []string{string(answer)}) {
-			t.Errorf("the client got %q", p.new.toClient)
+		if got := p.new.list(&p.new.toClient); !slices.Equal(got, []string{string(answer)}) {
+			t.Errorf("the client got %q", got)
+		}
+		time.Sleep(returnWithin + time.Second)
+		if got := p.new.list(&p.new.unclaimed); len(got) != 1 {
+			t.Errorf("datagrams were taken here though the old router has their flow: %q", got)
+		}
+		if len(p.new.returned.copies)+len(p.new.returned.ofClient) > 0 {
+			t.Error("copies are left")
+		}
+	})
+}
+
+// TestSuccessorBeforeControl has clients and the new router hear of the move before the old
+// one does: no datagram is lost or taken at the wrong router.
+func TestSuccessorBeforeControl(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		known, unknown, syn := packet(client, target, "of a flow of old"), packet(client, target, "of none"), segment(client, target, "segment")
+		p.old.flows[string(known)], p.old.flows[string(syn)] = true, true
+		if n := p.old.Begin(t.Context()); n != 1 {
+			t.Fatalf("%d helpers", n)
+		}
+		time.Sleep(10 * time.Millisecond)
+		for _, b := range [][]byte{known, unknown, syn} {
+			if !p.new.Take(b) {
+				t.Fatal("not relayed")
+			}
+		}
+		time.Sleep(time.Second)
+		if p.old.effects()+p.new.effects() > 0 {
+			t.Errorf("old took %q, new took back %q before control moved the routes", p.old.taken, p.new.unclaimed)
+		}
+		p.hasRoutes(p.new)
+		time.Sleep(2 * retryEvery)
+		if got := p.old.list(&p.old.taken); !slices.Equal(got, []string{string(known)}) {
+			t.Errorf("old took %q", got)
+		}
+		if got := p.new.list(&p.new.unclaimed); !slices.Equal(got, []string{string(unknown)}) {
+			t.Errorf("new took back %q", got)
+		}
+	})
+}
+
+// TestAnnouncementAfterControl has control move the routes before the new router hears of the
+// drain, as when another node's claim ends the old router's question at once.
+func TestAnnouncementAfterControl(t *testing.T) {
+	for _, tt := range []struct {
+		late time.Duration
+		want bool
+	}{{time.Second, true}, {lateWithin + time.Second, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, nil)
+			p.hasRoutes(p.new)
+			time.Sleep(tt.late)
+			p.old.Begin(t.Context())
+			time.Sleep(10 * time.Millisecond)
+			if got := p.new.Take(segment(client, target, "x")); got != tt.want {
+				t.Errorf("announced %v after control moved the routes: relayed %v, want %v", tt.late, got, tt.want)
+			}
+		})
+	}
+}
+
+// TestDrainerDies has a router die in the middle of its drain: a new flow of UDP is delayed
+// by a tenth of a second, not by the time after which the drain is forgotten.
+func TestDrainerDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		p.drain(t)
+		p.mu.Lock()
+		p.lose = loseAll
+		p.mu.Unlock()
+		first := packet(client, target, "first of a flow")
+		if !p.new.Take(first) {
+			t.Fatal("not relayed")
+		}
+		time.Sleep(answerWithin + time.Millisecond)
+		if got := p.new.list(&p.new.unclaimed); !slices.Equal(got, []string{string(first)}) {
+			t.Errorf("after %v new took %q", answerWithin, got)
 		}
 	})
 }
@@ -147,27 +282,26 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 func TestSuccessorForgets(t *testing.T) {
 	for name, end := range map[string]func(p *pair, gone context.CancelFunc){
 		"gone":    func(_ *pair, gone context.CancelFunc) { gone() },
-		"crashed": func(p *pair, _ context.CancelFunc) { p.mu.Lock(); p.lose = lost; p.mu.Unlock() },
+		"crashed": func(p *pair, _ context.CancelFunc) { p.mu.Lock(); p.lose = loseAll; p.mu.Unlock() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPair(t, nil)
-				p.old.Begin(t.Context())
+				p.drain(t)
 				announcing, gone := context.WithCancel(t.Context())
 				var done sync.WaitGroup
 				done.Go(func() { p.old.Announce(announcing) })
 				time.Sleep(time.Minute)
-				if !p.new.Take(packet(client, target, "x")) {
+				if !p.new.Take(segment(client, target, "x")) {
 					t.Error("a long drain was forgotten")
 				}
 				end(p, gone)
-				time.Sleep(memory + time.Second)
-				if p.new.Take(packet(client, target, "x")) {
+				time.Sleep(silentAfter + time.Second)
+				if p.new.Take(segment(client, target, "x")) {
 					t.Error("packets still go to a router that is no more")
 				}
-				time.Sleep(memory)
 				if p.new.Elsewhere() {
-					t.Error("packets are still asked about")
+					t.Error("packets still cost a look")
 				}
 				gone()
 				done.Wait()
@@ -176,58 +310,59 @@ func TestSuccessorForgets(t *testing.T) {
 	}
 }
 
-func lost(netip.Addr, []byte) bool { return true }
-
-// What others may not do.
-func TestLimitsOfTrust(t *testing.T) {
+// TestDrainsEndByTime announces a drain for half a day: after the longest drain of the service
+// the announcements have no effect.
+func TestDrainsEndByTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		stranger := netip.MustParseAddr("100.64.0.66")
 		p := newPair(t, nil)
-		known := packet(client, target, "of a flow")
-		p.old.flows[string(known)] = true
-		p.old.Begin(t.Context())
-		synctest.Wait()
-		for what, message := range map[string][]byte{
-			"a packet of a stranger for a flow":       append([]byte{kindForFlow}, known...),
-			"a packet of a stranger for a client":     append([]byte{kindForClient}, packet(target, client, "x")...),
-			"a packet of a stranger that comes back":  append([]byte{kindUnknown}, known...),
-			"nothing":                                 nil,
-			"an unknown kind":                         {99, 1, 2, 3},
-			"a state that is no JSON":                 {kindState, '{'},
-			"a packet cut short":                      {kindForFlow, 0x45, 0},
-			"one for a client with a foreign address": append([]byte{kindForClient}, packet(netip.MustParseAddr("192.0.2.1"), client, "x")...),
-		} {
-			from := stranger
-			if what == "one for a client with a foreign address" {
-				from = oldAddr
-			}
-			p.old.Message(from, message)
-			p.new.Message(from, message)
-			synctest.Wait()
-			if len(p.old.taken)+len(p.new.taken)+len(p.old.toClient)+len(p.new.toClient)+len(p.new.unclaimed) > 0 {
-				t.Errorf("%s had an effect", what)
-			}
+		p.drain(t)
+		announcing, gone := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		done.Go(func() { p.old.Announce(announcing) })
+		time.Sleep(leastDrain - time.Second)
+		if !p.new.Take(packet(client, target, "x")) {
+			t.Error("the drain was forgotten too early")
 		}
-		// A router speaks for no more than control had given to it.
-		p.mu.Lock()
-		p.new.primary = nil
-		p.mu.Unlock()
-		claim, _ := json.Marshal(State{Routes: vpc, Relays: true, Draining: true})
-		p.old.Message(newAddr, append([]byte{kindState}, claim...))
-		synctest.Wait()
-		p.old.Message(newAddr, append([]byte{kindForClient}, packet(target, client, "x")...))
-		if p.old.Elsewhere() || len(p.old.toClient) > 0 {
-			t.Error("a router that control had picked for nothing was believed")
+		time.Sleep(2 * time.Second)
+		for range 12 {
+			if p.new.Elsewhere() || p.new.Take(packet(client, target, "x")) {
+				t.Fatal("packets still go to a router that has drained for too long")
+			}
+			p.new.Message(oldAddr, append([]byte{kindForClient}, packet(target, client, "x")...))
+			time.Sleep(time.Hour)
+		}
+		if len(p.new.list(&p.new.toClient)) > 0 {
+			t.Error("a packet for a client was taken after the drain")
+		}
+		gone()
+		done.Wait()
+	})
+}
+
+// TestControlMovesOn has control give the routes to a third router during the drain.
+func TestControlMovesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		p.drain(t)
+		if !p.new.Take(packet(client, target, "x")) {
+			t.Error("not relayed during the drain")
+		}
+		p.new.SetPeers([]Node{
+			{Name: "old", Addrs: []netip.Addr{oldAddr}, Online: true},
+			{Name: "third", Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.3")}, Online: true, Routes: vpc},
+		})
+		if p.new.Take(packet(client, target, "x")) {
+			t.Error("relayed though the routes are neither here nor there")
 		}
 	})
 }
 
-func TestNobodyHelps(t *testing.T) {
+func TestHelpers(t *testing.T) {
 	for name, edit := range map[string]func(*pair){
 		"other routes":    func(p *pair) { p.new.routes = []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")} },
 		"kernel mode":     func(p *pair) { p.new.relays = false },
 		"own kernel mode": func(p *pair) { p.old.relays = false },
-		"no answer":       func(p *pair) { p.lose = lost },
+		"no answer":       func(p *pair) { p.lose = loseAll },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -244,17 +379,17 @@ func TestNobodyHelps(t *testing.T) {
 	}
 }
 
-func TestOthersWhoAreWell(t *testing.T) {
+func TestOthersThatAreHealthy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
-		well := func() bool {
+		healthy := func() bool {
 			return p.old.Others(t.Context(), func(s State) bool { return s.Healthy && s.Serves(vpc) })
 		}
-		if !well() {
-			t.Error("the other router is well")
+		if !healthy() {
+			t.Error("the other router is healthy")
 		}
 		p.new.healthy.Store(false)
-		if well() {
+		if healthy() {
 			t.Error("its probes fail, too")
 		}
 		p.new.healthy.Store(true)
@@ -262,34 +397,39 @@ func TestOthersWhoAreWell(t *testing.T) {
 		p.mu.Lock()
 		p.lose = func(netip.Addr, []byte) bool { return first.CompareAndSwap(false, true) }
 		p.mu.Unlock()
-		if !well() {
+		if !healthy() {
 			t.Error("one lost question decides")
 		}
 		p.new.Begin(t.Context())
-		if well() {
+		if healthy() {
 			t.Error("it drains")
 		}
 	})
 }
 
 func FuzzMessage(f *testing.F) {
-	f.Add(append([]byte{kindForFlow}, packet(client, target, "x")...))
-	f.Add([]byte(`` + "\x01" + `{"routes":["10.0.0.0/16"],"draining":true,"answer":true}`))
-	f.Fuzz(func(_ *testing.T, message []byte) {
-		r := New(Config{
-			Companions: func() []Companion { return []Companion{{Addrs: []netip.Addr{newAddr}, Primary: vpc}} },
-			Routes:     func() []netip.Prefix { return vpc },
-			Healthy:    func() bool { return true },
-			Relays:     func() bool { return true },
-			Send:       func(netip.Addr, []byte) {},
-			ToFlow:     func([]byte) bool { return false },
-			Unclaimed:  func([]byte) {},
-			ToClient:   func([]byte) {},
-			Logger:     slog.New(slog.DiscardHandler),
-		})
-		r.Message(newAddr, message)
-		if len(message) > 1 && message[0] == kindState {
-			r.hear(newAddr, message[1:])
+	f.Add(append([]byte{kindRelayed}, packet(client, target, "x")...))
+	f.Add(relayed(packet(client, target, "x"), 7))
+	f.Add(append([]byte{kindForClient}, packet(target, client, "x")...))
+	f.Add([]byte("\x01" + `{"routes":["10.0.0.0/16"],"draining":true,"answer":true}`))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		for _, draining := range []bool{false, true} {
+			r := New(Config{
+				Routes:    func() []netip.Prefix { return vpc },
+				Healthy:   func() bool { return true },
+				Relays:    func() bool { return true },
+				Send:      func(netip.Addr, []byte) {},
+				ToFlow:    func([]byte) Outcome { return Unknown },
+				Unclaimed: func([]byte) { t.Error("a packet came back that was never relayed") },
+				ToClient:  func([]byte) { t.Error("a packet went to a client without a drain") },
+				Logger:    slog.New(slog.DiscardHandler),
+			})
+			r.SetPeers([]Node{{Addrs: []netip.Addr{newAddr}, Routes: vpc, Online: true}})
+			r.draining, r.served = draining, vpc
+			r.Message(newAddr, message)
+			if len(message) > 1 && message[0] == kindState {
+				r.hear(newAddr, message[1:])
+			}
 		}
 	})
 }

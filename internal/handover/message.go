@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"net/netip"
 	"slices"
@@ -8,31 +9,42 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// A message is one byte that says what it is, and the rest. A router that does not
-// know a kind, or a field, leaves it alone.
+// A message is one byte for its kind, and a body. A router drops kinds, and ignores
+// fields of [State], that it does not know.
 const (
 	kindState     byte = 1 // a [State] as JSON
-	kindForFlow   byte = 2 // a client's packet that may be of a flow of the draining router
-	kindUnknown   byte = 3 // the same packet back: it is of none
+	kindRelayed   byte = 2 // a client's packet for a flow of the draining router, and a sequence number
+	kindUnknown   byte = 3 // the answer: no such flow; the body of the kindRelayed, which ends in its number
 	kindForClient byte = 4 // the draining router's packet to a client
+	kindTaken     byte = 5 // the answer: the packet was of a flow here; its number
+	kindWait      byte = 6 // the answer: the sender does not hold the route in the netmap yet; its number
 )
 
-// State is what a router tells others of itself.
+// numberSize is the size in bytes of a sequence number.
+const numberSize = 8
+
+// mostState bounds a [State] in bytes: some 500 routes.
+const mostState = 16 << 10
+
+// State is a router's description of itself. Everything in it is a claim: see [peers] for
+// the facts.
 type State struct {
 	// Routes are those that it may serve, whether or not it does now.
 	Routes []netip.Prefix `json:"routes,omitempty"`
 	// Healthy is false while its probes fail.
 	Healthy bool `json:"healthy"`
-	// Relays says that it can pass packets of flows on: userspace mode.
+	// Relays is true if it can pass packets of flows on: userspace mode.
 	Relays bool `json:"relays"`
-	// Draining is true from the signal to stop, Gone when it has ended.
+	// Draining is true from the signal to stop, Gone when the drain has ended.
 	Draining bool `json:"draining,omitempty"`
 	Gone     bool `json:"gone,omitempty"`
+	// Confirms is true if it answers each numbered datagram that is relayed to it.
+	Confirms bool `json:"confirms,omitempty"`
 	// Answer asks for the receiver's state.
 	Answer bool `json:"answer,omitempty"`
 }
 
-// Serves reports whether the router may serve all of these routes, and stays.
+// Serves reports whether the router claims to serve all of these routes, and to stay.
 func (s State) Serves(all []netip.Prefix) bool {
 	missing := func(p netip.Prefix) bool { return !within(s.Routes, p) }
 	return !s.Draining && !s.Gone && !slices.ContainsFunc(all, missing)
@@ -53,4 +65,50 @@ func encode(s State) []byte {
 		panic(err) // strings and booleans
 	}
 	return append([]byte{kindState}, b...)
+}
+
+// numbered is a message of one kind about a packet that was relayed under a number.
+func numbered(kind byte, number []byte) []byte { return append([]byte{kind}, number...) }
+
+func appendNumber(b []byte, number uint64) []byte { return binary.BigEndian.AppendUint64(b, number) }
+
+// numberOf reads the sequence number at the end of an answer's body.
+func numberOf(body []byte) (number uint64, ok bool) {
+	if len(body) < numberSize {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(body[len(body)-numberSize:]), true
+}
+
+const protocolUDP = 17
+
+// ipPacket is an IP packet with the fields that decide where it goes.
+type ipPacket struct {
+	raw      []byte
+	src, dst netip.Addr
+	udp      bool
+}
+
+// parsePacket reads the IP packet at the start of b, and returns what follows it. It
+// refuses a packet that is cut short.
+func parsePacket(b []byte) (p ipPacket, rest []byte, ok bool) {
+	var total int
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		total = int(binary.BigEndian.Uint16(b[2:]))
+		if total < 20 {
+			return ipPacket{}, nil, false
+		}
+		p = ipPacket{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), udp: b[9] == protocolUDP}
+	case len(b) >= 40 && b[0]>>4 == 6:
+		total = 40 + int(binary.BigEndian.Uint16(b[4:]))
+		p = ipPacket{src: netip.AddrFrom16([16]byte(b[8:24])), dst: netip.AddrFrom16([16]byte(b[24:40])), udp: b[6] == protocolUDP}
+	default:
+		return ipPacket{}, nil, false
+	}
+	if total > len(b) {
+		return ipPacket{}, nil, false
+	}
+	p.raw = b[:total]
+	return p, b[total:], true
 }
