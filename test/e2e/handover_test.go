@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,6 +40,8 @@ func (w *world) awaitPrimary(name string) {
 }
 
 // twoRouters is the middle of a rolling deploy: the old task serves, the new one is ready.
+// E2E_OLD_ROUTER and E2E_NEXT_ROUTER name other binaries for them, for an upgrade or a
+// rollback between two versions.
 func twoRouters(t *testing.T, grace time.Duration, env map[string]string, secondKey func(*world) secret.String) (w *world, old, next *router) {
 	t.Helper()
 	w = newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: grace}})
@@ -50,13 +53,14 @@ func twoRouters(t *testing.T, grace time.Duration, env map[string]string, second
 		}
 		return out
 	}
-	old = w.startRouter(routerOptions{key: w.routerKey, env: with("old")})
+	old = w.startRouter(routerOptions{key: w.routerKey, env: with("old"), program: os.Getenv("E2E_OLD_ROUTER")})
 	c := w.startClient()
 	old.awaitReady()
 	w.awaitPrimary("old")
 	c.awaitRoute("10.0.0.0/16")
 	next = w.startRouter(routerOptions{
 		key: secondKey(w), env: with("next"), host: w.newRouterHost("next", "192.168.77.31", "10.0.1.6"),
+		program: os.Getenv("E2E_NEXT_ROUTER"),
 	})
 	next.awaitReady()
 	return w, old, next

@@ -112,6 +112,8 @@ type routerOptions struct {
 	env  map[string]string // beyond what ECS and the module give
 	host *netnstest.Host
 	key  secret.String // given as such, with the routes: no AWS, no ECS
+	// program is the router's binary. Default: the one under test.
+	program string
 }
 
 // startRouter runs the binary with the environment that an ECS task has.
@@ -149,7 +151,7 @@ func (w *world) startRouter(o routerOptions) *router {
 	for k, v := range env {
 		r.env = append(r.env, k+"="+v)
 	}
-	args := []string{binary("router")}
+	args := []string{cmp.Or(o.program, binary("router"))}
 	if !o.root {
 		args = append([]string{"setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, args...)
 	}
