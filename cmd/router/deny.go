@@ -20,19 +20,9 @@ func (r *router) newDenyList(cfg config.Config) (*denylist.List, error) {
 	})
 }
 
-// keepDenyList follows the addresses of this host and those of peer routers.
+// keepDenyList follows the addresses of this host.
 func (r *router) keepDenyList(ctx context.Context) error {
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		node := r.node.Load()
-		node.WatchRouterEndpoints(ctx, func(addrs []netip.Addr) {
-			r.deny.OpenedPort(node.UDPPort())
-			r.deny.SetPeers(addrs)
-		})
-	}()
 	r.deny.Run(ctx)
-	<-watched
 	return nil
 }
 

@@ -56,13 +56,21 @@ func (r *router) help(ctx context.Context) error {
 	return nil
 }
 
-// taggedPeers passes on who shares a tag with this node, and so may be a peer router.
-func (r *router) taggedPeers(list []tailnet.TaggedPeer) {
-	nodes := make([]handover.Node, len(list))
-	for i, p := range list {
-		nodes[i] = handover.Node{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online}
-	}
-	r.relay.SetPeers(nodes)
+// watchTagged passes on which nodes share a tag with this one, and so may be peer routers.
+func (r *router) watchTagged(ctx context.Context) error {
+	node := r.node.Load()
+	node.WatchTagged(ctx, func(t tailnet.Tagged) {
+		nodes := make([]handover.Node, len(t.Peers))
+		endpoints := t.Endpoints
+		for i, p := range t.Peers {
+			nodes[i] = handover.Node{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online}
+			endpoints = append(endpoints, p.Endpoints...)
+		}
+		r.relay.SetPeers(nodes)
+		r.deny.OpenedPort(node.UDPPort())
+		r.deny.SetPeers(endpoints)
+	})
+	return nil
 }
 
 // mayServe lists the routes that this router offers and may serve.

@@ -103,7 +103,6 @@ func (r *router) startNode() error {
 		Forwarder:         r.forward,
 		Handover:          r.relay,
 		RulesChanged:      r.recheckFlows,
-		TaggedPeers:       r.taggedPeers,
 		Logger:            r.log,
 	})
 	if err != nil {

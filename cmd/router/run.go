@@ -80,6 +80,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	group.Go(func() error { return r.help(serving) })
 	group.Go(func() error { return r.probe(serving) })
 	group.Go(func() error { return r.keepDenyList(serving) })
+	group.Go(func() error { return r.watchTagged(serving) })
 	group.Go(func() error { return r.watchBoot(serving) })
 	group.Go(func() error { return r.watchReady(serving) })
 

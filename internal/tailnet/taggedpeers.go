@@ -1,6 +1,7 @@
 package tailnet
 
 import (
+	"context"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -9,98 +10,119 @@ import (
 
 	"tailscale.com/ipn"
 	"tailscale.com/tailcfg"
+	"tailscale.com/types/netmap"
 )
 
-// TaggedPeer is another node that shares a tag with this one, as the routers of one VPC do.
-// It is as control describes it in this node's netmap.
+// Tagged is what this node knows of itself and of the nodes that share a tag with it, as the
+// routers of one VPC do. A node without tags is a user's, and has no such peers.
+type Tagged struct {
+	// Endpoints are this node's own addresses outside of the tailnet.
+	Endpoints []netip.Addr
+	Peers     []TaggedPeer
+}
+
+// TaggedPeer is a node that shares a tag with this one, as control describes it in this
+// node's netmap.
 type TaggedPeer struct {
 	Name  string
 	Addrs []netip.Addr // in the tailnet, IPv4 first
 	// Routes are the prefixes behind the node for which control picked it: WireGuard
 	// sends packets for them to it, and accepts packets from them of no other node.
 	Routes []netip.Prefix
-	Online bool
+	// Endpoints are the node's addresses outside of the tailnet, as it reports them.
+	Endpoints []netip.Addr
+	Online    bool
 }
 
-// rereadTaggedPeers bounds how long a change stays unnoticed that the engine announces in a
-// way that watchTaggedPeers does not know.
-const rereadTaggedPeers = 10 * time.Second
+const (
+	// maxEndpoints bounds the endpoints taken of one node. A node reports one for each
+	// address of its host and a few more; a node that reports more in order to hide
+	// some exposes its own listeners only.
+	maxEndpoints = 64
+	// taggedPause follows each look at the netmap: in a large tailnet a look costs
+	// milliseconds, and nodes change all the time. A hand-over waits for the first look
+	// after a change, which is not delayed.
+	taggedPause = 50 * time.Millisecond
+	// taggedEvery bounds the age of this node's own endpoints, changes of which are not
+	// reported, and of any change that the engine announces in an unknown way.
+	taggedEvery = 10 * time.Second
+)
 
-// watchTaggedPeers reports the tagged peers at each change. A tailnet of thousands of nodes
-// changes all the time, and to read the netmap takes time in proportion to it, so only a
-// notification that concerns this node or a node with its tags makes it do so.
-func (n *Node) watchTaggedPeers() {
+// WatchTagged calls f with the tagged peers, now and after each change, until ctx ends. Only
+// a notification that concerns this node or a node with its tags makes it look at the
+// netmap.
+func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 	var known atomic.Pointer[taggedIDs]
 	known.Store(new(taggedIDs))
 	changed := make(chan struct{}, 1)
-	watching := make(chan struct{})
-	n.wg.Go(func() {
-		mask := ipn.NotifyPeerChanges | ipn.NotifyPeerPatches
-		n.lb.WatchNotifications(n.ctx, mask, func() { close(watching) }, func(note *ipn.Notify) bool {
-			if known.Load().concernedBy(note) {
-				select {
-				case changed <- struct{}{}:
-				default:
-				}
-			}
-			return true
-		})
-	})
-	select {
-	case <-watching:
-	case <-n.ctx.Done():
-		return
+	wake := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
 	}
-	tick := time.NewTicker(rereadTaggedPeers)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for ctx.Err() == nil { // the engine drops a watcher that falls behind
+			n.lb.WatchNotifications(ctx, ipn.NotifyPeerChanges|ipn.NotifyPeerPatches, wake, func(note *ipn.Notify) bool {
+				if known.Load().concernedBy(note) {
+					wake()
+				}
+				return true
+			})
+			pause(ctx, taggedPause)
+		}
+	}()
+	defer func() { <-watched }()
+	tick := time.NewTicker(taggedEvery)
 	defer tick.Stop()
-	var last []TaggedPeer
-	for {
-		now, ids := n.readTaggedPeers()
+	for first, last := true, (Tagged{}); ; first = false {
+		now, ids := n.tagged()
 		known.Store(ids)
-		if !reflect.DeepEqual(now, last) {
+		if first || !reflect.DeepEqual(now, last) {
 			last = now
-			n.cfg.TaggedPeers(now)
+			f(now)
+		}
+		if !pause(ctx, taggedPause) {
+			return
 		}
 		select {
 		case <-changed:
 		case <-tick.C:
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// taggedIDs are the tags of this node and the nodes that share one of them.
-type taggedIDs struct {
-	tags  []string
-	nodes map[tailcfg.NodeID]bool
-}
-
-// concernedBy reports whether a notification may change the tagged peers.
-func (t *taggedIDs) concernedBy(note *ipn.Notify) bool {
-	return note.SelfChange != nil ||
-		slices.ContainsFunc(note.PeersRemoved, func(id tailcfg.NodeID) bool { return t.nodes[id] }) ||
-		slices.ContainsFunc(note.PeersChanged, func(p *tailcfg.Node) bool { return t.nodes[p.ID] || shareTag(p.Tags, t.tags) }) ||
-		slices.ContainsFunc(note.PeerChangedPatch, func(p *tailcfg.PeerChange) bool { return t.nodes[p.NodeID] && p.Online != nil })
-}
-
-// readTaggedPeers lists them as of now. A node without tags has none: it is a user's, and
-// need not be a router.
-func (n *Node) readTaggedPeers() ([]TaggedPeer, *taggedIDs) {
-	ids := &taggedIDs{nodes: map[tailcfg.NodeID]bool{}}
-	nm := n.lb.NetMapWithPeers()
-	if nm == nil || !nm.SelfNode.Valid() {
-		return nil, ids
+// tagged describes the tagged peers as of now.
+func (n *Node) tagged() (Tagged, *taggedIDs) {
+	var out Tagged
+	if self := n.lb.StatusWithoutPeers().Self; self != nil {
+		for _, text := range self.Addrs {
+			if e, err := netip.ParseAddrPort(text); err == nil {
+				out.Endpoints = append(out.Endpoints, e.Addr())
+			}
+		}
 	}
+	ids := &taggedIDs{nodes: map[tailcfg.NodeID]bool{}}
+	if nm := n.lb.NetMapWithPeers(); nm != nil && nm.SelfNode.Valid() {
+		out.Peers = taggedPeers(nm, ids)
+	}
+	return out, ids
+}
+
+// taggedPeers lists the nodes of a netmap that share a tag with its own, and notes them in ids.
+func taggedPeers(nm *netmap.NetworkMap, ids *taggedIDs) (out []TaggedPeer) {
 	ids.tags = nm.SelfNode.Tags().AsSlice()
-	var out []TaggedPeer
 	for _, p := range nm.Peers {
 		if shareTag(p.Tags().AsSlice(), ids.tags) {
 			ids.nodes[p.ID()] = true
 			out = append(out, taggedPeer(p))
 		}
 	}
-	return out, ids
+	return out
 }
 
 func taggedPeer(p tailcfg.NodeView) TaggedPeer {
@@ -116,9 +138,45 @@ func taggedPeer(p tailcfg.NodeView) TaggedPeer {
 			t.Routes = append(t.Routes, r)
 		}
 	}
+	endpoints := p.Endpoints()
+	for i := range min(endpoints.Len(), maxEndpoints) {
+		t.Endpoints = append(t.Endpoints, endpoints.At(i).Addr())
+	}
 	return t
+}
+
+// taggedIDs are the tags of this node and the nodes that share one of them.
+type taggedIDs struct {
+	tags  []string
+	nodes map[tailcfg.NodeID]bool
+}
+
+// concernedBy reports whether a notification may change the tagged peers.
+func (t *taggedIDs) concernedBy(note *ipn.Notify) bool {
+	return note.SelfChange != nil ||
+		slices.ContainsFunc(note.PeersRemoved, func(id tailcfg.NodeID) bool { return t.nodes[id] }) ||
+		slices.ContainsFunc(note.PeersChanged, func(p *tailcfg.Node) bool { return t.nodes[p.ID] || shareTag(p.Tags, t.tags) }) ||
+		slices.ContainsFunc(note.PeerChangedPatch, func(p *tailcfg.PeerChange) bool {
+			return t.nodes[p.NodeID] && (p.Online != nil || len(p.Endpoints) > 0)
+		})
 }
 
 func shareTag(tags, own []string) bool {
 	return slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(own, tag) })
 }
+
+// pause waits for d. It reports false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// UDPPort returns the port that WireGuard's socket is bound to. The engine takes
+// another than the configured one where that is in use.
+func (n *Node) UDPPort() uint16 { return n.sys.MagicSock.Get().LocalPort() }

@@ -57,9 +57,6 @@ type Config struct {
 	// RulesChanged is called after control has changed the access rules, and at other
 	// times: see [Node.AllowsFlow]. Default: nothing is called.
 	RulesChanged func()
-	// TaggedPeers is called with the nodes that share a tag with this one, once there is a
-	// netmap and at each change, from one goroutine. Default: not called.
-	TaggedPeers func([]TaggedPeer)
 	// Logger gets the node's transitions, and the engine's chatter at debug.
 	Logger *slog.Logger
 }
@@ -187,9 +184,6 @@ func (n *Node) Join(id Identity) error {
 	n.wg.Go(n.login)
 	n.wg.Go(n.announce)
 	n.wg.Go(n.watchRules)
-	if n.cfg.TaggedPeers != nil {
-		n.wg.Go(n.watchTaggedPeers)
-	}
 	return nil
 }
 
