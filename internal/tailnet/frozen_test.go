@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 
 	"tailscale.com/ipn"
 	"tailscale.com/net/packet"
@@ -298,7 +299,7 @@ func TestRulesFollowControl(t *testing.T) {
 			awaitStatus(t, n, "the routes to be back", func(s *Status) bool { return len(s.Advertised) > 0 })
 		}},
 		{"draining", func(t *testing.T, n *Node) {
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testwait.Limit())
 			defer cancel()
 			if err := n.Withdraw(ctx); err != nil {
 				t.Fatal(err)
@@ -359,7 +360,7 @@ func TestRulesFollowControl(t *testing.T) {
 			await("a rule for what is no route", "10.0.3.4", false)
 			select {
 			case <-changed:
-			case <-time.After(patience):
+			case <-time.After(testwait.Limit()):
 				t.Error("nothing told the flows of it")
 			}
 			allow("*")

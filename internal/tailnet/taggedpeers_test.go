@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 
 	"tailscale.com/ipn"
 	"tailscale.com/tailcfg"
@@ -96,7 +97,7 @@ func TestWatchTagged(t *testing.T) {
 	// The peer's endpoints are those that control has of the node with the tag.
 	await := func(what string, routers ...string) {
 		t.Helper()
-		deadline := time.After(patience)
+		deadline := time.After(testwait.Limit())
 		for {
 			select {
 			case n := <-seen:
@@ -111,7 +112,7 @@ func TestWatchTagged(t *testing.T) {
 					return
 				}
 			case <-deadline:
-				t.Fatalf("waited %v for %s", patience, what)
+				t.Fatalf("waited %v for %s", testwait.Limit(), what)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // followed bounds how long a change of the access rules may take to count.
@@ -109,11 +111,12 @@ func TestAccessRulesWhileHeldBack(t *testing.T) {
 		out, _ := w.client.Command(t.Context(), "curl", "-sS", "--max-time", "2", "http://"+dbHost+"/").Output()
 		return strings.Contains(string(out), "to "+routerVPC)
 	}
-	for deadline := time.Now().Add(patience); !throughOld(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the router that holds its routes back no longer forwards")
+	testwait.Until(t, "the router that holds its routes back to forward", func() error {
+		if !throughOld() {
+			return errors.New("no answer through it")
 		}
-	}
+		return nil
+	})
 	stream := w.startStream(net.JoinHostPort(dbHost, echoPort))
 	defer stream.stop()
 	w.rulesAllow(control, time.Second, secondHost)

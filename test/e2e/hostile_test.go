@@ -22,6 +22,7 @@ import (
 
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // The wire format of the hand-over, written down once more: what an attacker would write.
@@ -280,7 +281,7 @@ func (w *world) startSession() *session {
 		defer conn.Close()
 		buf := make([]byte, 64)
 		for i := 0; ctx.Err() == nil; i++ {
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(time.Now().Add(testwait.Limit()))
 			fmt.Fprintf(conn, "%-64s", fmt.Sprint(sessionSecret, " question ", i))
 			if _, err := io.ReadFull(conn, buf); err != nil {
 				s.fail("after %d rounds: %v", i, err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 const profilesPort = "6060"
@@ -23,7 +24,7 @@ const profilesPort = "6060"
 func listeningRouters(t *testing.T, mode string) (w *world, first, second *router, c *client) {
 	t.Helper()
 	w = newWorld(t, worldOptions{policy: tailnettest.Policy{
-		Failover:      patience, // the routes stay with the first
+		Failover:      testwait.Limit(), // the routes stay with the first
 		AutoApprovers: map[string][]netip.Prefix{tag: append(approvedRanges, netip.MustParsePrefix(via+"a00:0/104"))},
 	}})
 	start := func(o routerOptions) *router {
