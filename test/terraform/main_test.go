@@ -6,6 +6,7 @@ package terraform
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,9 +66,21 @@ func findMirror() (string, error) {
 	if _, err := exec.LookPath("terraform"); err != nil {
 		return "", errors.New("terraform is not on PATH")
 	}
-	out, err := exec.Command("terraform", "-chdir=testdata/mirror", "providers", "mirror", cache).CombinedOutput()
+	if err := os.MkdirAll(filepath.Dir(cache), 0o755); err != nil {
+		return "", err
+	}
+	// Complete or not at all: other test processes look for it too.
+	fresh, err := os.MkdirTemp(filepath.Dir(cache), "terraform-providers-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(fresh)
+	out, err := exec.Command("terraform", "-chdir=testdata/mirror", "providers", "mirror", fresh).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("no mirror of terraform's providers on this machine, and downloading one: %w\n%s", err, out)
+	}
+	if err := os.Rename(fresh, cache); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
 	}
 	return cache, nil
 }
