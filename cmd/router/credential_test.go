@@ -253,7 +253,7 @@ func TestUnreachable(t *testing.T) {
 		if n := s.control.Minted(); n != 1 {
 			t.Errorf("%d keys were made for a control server that is not there", n)
 		}
-		late, err := tailnettest.Start(tailnettest.Config{ControlPort: int(at.Port()), Policy: tailnettest.Policy{AutoApprovers: map[string][]netip.Prefix{exampleTag: {netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2600::/16")}}}})
+		late, err := tailnettest.Start(tailnettest.Config{Host: at.Addr(), ControlPort: int(at.Port()), Policy: tailnettest.Policy{AutoApprovers: map[string][]netip.Prefix{exampleTag: {netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2600::/16")}}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -74,7 +74,13 @@ func newSetting(t *testing.T) *setting {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	// Until the router listens, any program may take a port of 127.0.0.1, as the near end of
+	// a connection too. Linux has all of 127.0.0.0/8: this process uses an address alone.
+	pid := os.Getpid()
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+pid>>16&0x3f, pid>>8&0xff, pid&0xff))
+	if err != nil {
+		ln, err = net.Listen("tcp", "127.0.0.1:0")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
