@@ -71,6 +71,7 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 		KeepAlive:       cfg.KeepAlive,
 		MaxFlows:        cfg.MaxFlows,
 		MaxFlowsPerPeer: cfg.MaxFlowsPerPeer,
+		ReservedPorts:   []uint16{cfg.UDPPort},
 		Elsewhere:       r.relay,
 		Registerer:      r.registry,
 		Logger:          log,

@@ -25,13 +25,11 @@ type tcpRun struct {
 	flags    byte     // PSH and FIN of any
 }
 
-// add takes a segment whose checksums are verified. It is valid until flush.
+// add takes a segment whose header length and checksums are verified. It is valid until
+// flush.
 func (r *tcpRun) add(p *inbound, segment []byte) {
 	headers := len(p.raw) - len(segment) + int(segment[12]>>4)*4
 	flags := segment[13]
-	if int(segment[12]>>4)*4 < header.TCPMinimumSize || headers > len(p.raw) {
-		return // no TCP
-	}
 	const plain, ends = header.TCPFlagAck, header.TCPFlagPsh | header.TCPFlagFin
 	data := p.raw[headers:]
 	if len(data) == 0 || header.TCPFlags(flags)&^ends != plain {

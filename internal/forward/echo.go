@@ -1,240 +1,508 @@
 package forward
 
 import (
-	"context"
+	"container/list"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
 
-	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 )
 
 // echoWait is how long an answer is waited for; ping's own patience is shorter.
 const echoWait = 10 * time.Second
 
-// maxEchoes bounds what waits for an answer, so that to find a free sequence number
-// stays quick whatever is pinged.
-const maxEchoes = 4096
+// Limits of the echo requests that wait for an answer. A peer that has its share, as
+// one does that pings a network of silent hosts, evicts its own oldest request.
+const (
+	maxEchoes        = 4096
+	maxEchoesPerPeer = 512
+)
 
-// deliverICMP forwards an echo request through one of the two sockets that all
-// echoes share: no process and no goroutine for each. Of other messages there is
-// nothing to forward: errors are of flows that the router itself ends.
+// A peer that pings has a socket of its own for each address family, since requests to
+// neighbours that do not answer ARP occupy the socket's send buffer for 3 s: they must
+// not stop another peer's. maxEchoSockets of them fit the files that are reserved for
+// other than flows; peers beyond that share one. echoSocketIdle is how long a socket
+// is kept for its peer's next request.
+const (
+	maxEchoSockets = 64
+	echoSocketIdle = 10 * time.Second
+)
+
+// echoSendBuffer is the send buffer to ask for: twice the usual one, so that a sweep of
+// a /24 with ping's default size fits. The kernel grants what net.core.wmem_max allows.
+const echoSendBuffer = 416 << 10
+
+const icmpHeader = 8
+
+// deliverICMP forwards an echo request. Of other messages there is nothing to
+// forward: errors are of flows that the router itself terminates.
 func (f *Forwarder) deliverICMP(p *inbound) {
 	if !p.isEchoRequest() {
+		f.drops.add(dropUnsupported, 1)
 		return
 	}
-	client, dst, idSeq := p.src, p.dst, [4]byte(p.payload[4:8])
-	data := p.payload[8:]
-	to := f.routes.of(dst)
-	if verdict := f.check(p.protocol, flowKey{netip.AddrPortFrom(client, 0), netip.AddrPortFrom(dst, 0)}); verdict != allowed {
-		f.metrics.failed["icmp"][forbidden].Inc()
+	sum := uint64(0)
+	if p.protocol == protoICMPv6 {
+		sum = pseudoSum(p.src, p.dst, protoICMPv6, len(p.payload))
+	}
+	if checksum(p.payload, sum) != 0 {
+		f.drops.add(dropChecksum, 1)
+		return
+	}
+	if verdict := f.check(p.protocol, flowKey{netip.AddrPortFrom(p.src, 0), netip.AddrPortFrom(p.dst, 0)}); verdict != allowed {
+		f.failed("icmp", f.routes.of(p.dst), forbidden)
+		f.drops.add(dropFlowFailed, 1)
 		if verdict == denied {
 			f.refuse(p, adminProhibited)
 		}
 		return
 	}
-	f.metrics.opened["icmp"].Inc()
-	err := f.pinger.send(targetOf(dst), data, func(answer []byte) {
-		f.metrics.toTailnet["icmp"].Add(float64(len(answer)))
-		to.toTailnet.Add(float64(len(answer)))
-		f.sendEchoReply(client, dst, idSeq, answer)
-	})
-	if err != nil {
-		f.failed("icmp", to, dialFailure(err))
-		f.log.Debug("forwarding echo request failed", "target", targetOf(dst).String(), "err", err)
-		return
+	e := &pendingEcho{
+		client: p.src, dst: p.dst, target: targetOf(p.dst), route: f.routes.of(p.dst),
+		idSeq: [4]byte(p.payload[4:8]), at: time.Now(),
 	}
-	f.metrics.toVPC["icmp"].Add(float64(len(data)))
-	to.toVPC.Add(float64(len(data)))
+	data := p.payload[icmpHeader:]
+	err := f.pinger.send(e, data)
+	switch {
+	case err == nil:
+		f.metrics.opened["icmp"].Inc()
+		f.metrics.toVPC["icmp"].Add(float64(len(data)))
+		e.route.toVPC.Add(float64(len(data)))
+	case errors.Is(err, ErrClosed):
+		f.drops.add(dropClosed, 1)
+	case wouldBlock(err):
+		f.drops.add(dropSocketBuffer, 1)
+	default:
+		reason := dialFailure(err)
+		f.failed("icmp", e.route, reason)
+		f.drops.add(dropFlowFailed, 1)
+		f.debug("forwarding echo request failed", "target", e.target, "reason", reason, "err", err)
+		if reason == unreachable {
+			f.refuse(p, hostUnreachable)
+		}
+	}
 }
 
-// pinger sends echo requests under sequence numbers of its own, and hands each
-// answer to whoever asked.
+// pinger sends echo requests under sequence numbers of its own, and passes each
+// answer on to the client that asked.
 type pinger struct {
-	v4, v6 *echoSocket // nil where the system gives none
-	why    error
+	f   *Forwarder
+	why error // why there is no socket for IPv4; nil if there is
 
 	mu      sync.Mutex
+	shared  [2]*echoSocket // by family; nil where the system gives none
+	peers   map[netip.Addr]*echoPeer
+	pending int // of all peers
+	sockets int // of all peers, or being opened
+	ident   uint16
+	closed  bool
+}
+
+// echoPeer is a node of the tailnet while it has pending requests or sockets. Its
+// fields are guarded by pinger.mu.
+type echoPeer struct {
+	addrs   []netip.Addr // under which it is found
+	pending list.List    // of *pendingEcho, oldest first
+	own     [2]*echoSocket
+	used    time.Time
+	users   int // goroutines that are about to add to pending
+}
+
+// pendingEcho is a request that waits for its answer.
+type pendingEcho struct {
+	client, dst netip.Addr // dst with 4via6 not undone, target with it undone
+	target      netip.Addr
+	idSeq       [4]byte // the client's identifier and sequence number
+	route       *route
+	at          time.Time
+
+	// Guarded by pinger.mu.
+	peer    *echoPeer
+	element *list.Element // in peer.pending; nil once it is out
+	socket  *echoSocket
+	seq     uint16
+}
+
+// echoSocket is an ICMP socket, unprivileged where the system allows.
+type echoSocket struct {
+	task
+	pinger *pinger
+	family int
+	raw    bool
+	ident  uint16 // of a raw socket; the kernel sets that of others
+
+	mu sync.Mutex // held while fd is in use: closed, its number may be another's
+	fd int        // -1 once closed
+
+	// Guarded by pinger.mu.
 	next    uint16
 	pending map[uint16]*pendingEcho
 }
 
-type pendingEcho struct {
-	target netip.Addr
-	reply  func([]byte)
-	expire *time.Timer
+// Address families, as indexes.
+const (
+	family4 = 0
+	family6 = 1
+)
+
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return family4
+	}
+	return family6
 }
 
-func newPinger(ctx context.Context, log *slog.Logger) *pinger {
-	p := &pinger{pending: map[uint16]*pendingEcho{}, next: uint16(rand.Uint32())}
+func newPinger(f *Forwarder) *pinger {
+	p := &pinger{f: f, peers: map[netip.Addr]*echoPeer{}, ident: uint16(rand.Uint32())}
 	var err4, err6 error
-	p.v4, err4 = openEcho(echo4)
-	p.v6, err6 = openEcho(echo6)
-	if p.v4 == nil {
-		log.Warn("ping through the router will not work: no ICMP socket", "err", err4,
+	p.shared[family4], err4 = p.open(family4)
+	p.shared[family6], err6 = p.open(family6)
+	if err4 != nil {
+		f.log.Warn("ping through the router will not work: no ICMP socket", "err", err4,
 			"fix", "grant CAP_NET_RAW, or let net.ipv4.ping_group_range hold the process's group")
 		p.why = err4
-	} else if p.v6 == nil {
-		log.Debug("ping over IPv6 will not work: no ICMPv6 socket", "err", err6)
-	}
-	for _, s := range []*echoSocket{p.v4, p.v6} {
-		if s != nil {
-			go p.receive(s)
-			context.AfterFunc(ctx, func() { s.conn.Close() })
-		}
+	} else if err6 != nil {
+		f.debug("ping over IPv6 will not work: no ICMPv6 socket", "err", err6)
 	}
 	return p
 }
 
 // CanPing reports whether this process gets the sockets for ping; a nil error is yes.
 func CanPing() (v4, v6 error) {
-	try := func(f echoFamily) error {
-		s, err := openEcho(f)
+	try := func(family int) error {
+		fd, _, err := openEcho(family, 0)
 		if err == nil {
-			s.conn.Close()
+			unix.Close(fd)
 		}
 		return err
 	}
-	return try(echo4), try(echo6)
+	return try(family4), try(family6)
 }
 
-func (p *pinger) send(target netip.Addr, data []byte, reply func([]byte)) error {
-	s := p.v4
-	if target.Is6() {
-		s = p.v6
+// open makes a socket whose answers a worker reads.
+func (p *pinger) open(family int) (*echoSocket, error) {
+	p.mu.Lock()
+	p.ident++
+	s := &echoSocket{pinger: p, family: family, ident: p.ident, next: uint16(rand.Uint32()), pending: map[uint16]*pendingEcho{}}
+	p.mu.Unlock()
+	s.step = s.receive
+	var err error
+	if s.fd, s.raw, err = openEcho(family, s.ident); err != nil {
+		return nil, err
 	}
-	if s == nil {
-		return fmt.Errorf("no ICMP socket for %v: %w", target, p.why)
+	unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, echoSendBuffer)
+	if err := p.f.poll.watch(s.fd, readable, &s.task); err != nil {
+		unix.Close(s.fd)
+		return nil, err
 	}
-	seq, ok := p.expect(target, reply)
-	if !ok {
-		return fmt.Errorf("%d echo requests are under way", maxEchoes)
+	return s, nil
+}
+
+// openEcho opens a non-blocking ICMP socket. A raw one gets answers to ident alone,
+// where the system can filter.
+func openEcho(family int, ident uint16) (fd int, raw bool, err error) {
+	domain, protocol := unix.AF_INET, unix.IPPROTO_ICMP
+	if family == family6 {
+		domain, protocol = unix.AF_INET6, unix.IPPROTO_ICMPV6
 	}
-	msg := icmp.Message{Type: s.request, Body: &icmp.Echo{ID: s.id, Seq: int(seq), Data: data}}
-	raw, err := msg.Marshal(nil) // the kernel fills in the ICMPv6 checksum
-	if err == nil {
-		_, err = s.conn.WriteTo(raw, s.address(target))
+	if fd, err = openSocket(domain, unix.SOCK_DGRAM, protocol); err == nil {
+		return fd, false, nil
 	}
+	if fd, err = openSocket(domain, unix.SOCK_RAW, protocol); err != nil {
+		return -1, false, fmt.Errorf("opening ICMP socket: %w", err)
+	}
+	filterEchoes(fd, family, ident)
+	return fd, true, nil
+}
+
+// send sends the request of e, and never waits: what the socket does not take at once
+// is lost.
+func (p *pinger) send(e *pendingEcho, data []byte) error {
+	s, err := p.expect(e)
 	if err != nil {
-		p.take(seq)
+		return err
+	}
+	buf := p.f.buffers.Get().(*[]byte)
+	defer p.f.buffers.Put(buf)
+	message := append((*buf)[:icmpHeader], data...)
+	const request4, request6 = 8, 128
+	message[0], message[1] = request4, 0
+	if s.family == family6 {
+		message[0] = request6 // the kernel fills in this checksum
+	}
+	binary.BigEndian.PutUint16(message[2:], 0)
+	binary.BigEndian.PutUint16(message[4:], s.ident)
+	binary.BigEndian.PutUint16(message[6:], e.seq)
+	if s.family == family4 {
+		binary.BigEndian.PutUint16(message[2:], checksum(message, 0))
+	}
+	if err = s.send(message, e.target); err != nil {
+		p.mu.Lock()
+		p.remove(e)
+		p.mu.Unlock()
 	}
 	return err
 }
 
-func (p *pinger) expect(target netip.Addr, reply func([]byte)) (seq uint16, ok bool) {
+func (s *echoSocket) send(message []byte, target netip.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return ErrClosed
+	}
+	return unix.Sendto(s.fd, message, unix.MSG_DONTWAIT, sockaddr(netip.AddrPortFrom(target, 0)))
+}
+
+// expect makes e pending, in the place of an older request where there is no room.
+func (p *pinger) expect(e *pendingEcho) (*echoSocket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.pending) >= maxEchoes {
-		return 0, false
+	family := familyOf(e.target)
+	if p.closed {
+		return nil, ErrClosed
 	}
-	for range 1 << 16 {
-		p.next++
-		if _, taken := p.pending[p.next]; !taken {
-			seq = p.next
-			p.pending[seq] = &pendingEcho{target, reply, time.AfterFunc(echoWait, func() { p.take(seq) })}
-			return seq, true
+	if p.shared[family] == nil {
+		if p.why != nil {
+			return nil, p.why
+		}
+		return nil, fmt.Errorf("no ICMP socket for %v", e.target)
+	}
+	peer := p.peers[e.client]
+	if peer == nil {
+		peer = p.meet(e.client)
+	}
+	peer.users++
+	if peer.own[family] == nil && p.sockets < maxEchoSockets {
+		p.openOwn(peer, family)
+	}
+	peer.users--
+	s := peer.own[family]
+	if s == nil {
+		s = p.shared[family]
+	}
+	for s.next++; s.pending[s.next] != nil; s.next++ {
+		// maxEchoes is less than there are sequence numbers.
+	}
+	e.peer, e.socket, e.seq = peer, s, s.next
+	e.element = peer.pending.PushBack(e)
+	s.pending[e.seq] = e
+	peer.used = e.at
+	p.pending++
+	if peer.pending.Len() > maxEchoesPerPeer {
+		p.evict(peer)
+	} else if p.pending > maxEchoes {
+		p.evict(p.largest())
+	}
+	return s, nil
+}
+
+// meet returns the peer of an address that is not known yet. It does not hold mu while
+// it asks whose address that is.
+func (p *pinger) meet(client netip.Addr) *echoPeer {
+	p.mu.Unlock()
+	node := p.f.cfg.Peer(client)
+	p.mu.Lock()
+	peer := p.peers[client] // another goroutine may have met it meanwhile
+	if peer == nil {
+		peer = p.peers[node]
+	}
+	if peer == nil {
+		peer = &echoPeer{}
+	}
+	for _, addr := range []netip.Addr{client, node} {
+		if p.peers[addr] == nil {
+			p.peers[addr] = peer
+			peer.addrs = append(peer.addrs, addr)
 		}
 	}
-	return 0, false
+	return peer
 }
 
-func (p *pinger) take(seq uint16) *pendingEcho {
+// openOwn gives a peer a socket of its own, or leaves it with the shared one. It does
+// not hold mu while it opens it.
+func (p *pinger) openOwn(peer *echoPeer, family int) {
+	p.sockets++
+	p.mu.Unlock()
+	s, err := p.open(family)
+	p.mu.Lock()
+	switch {
+	case err != nil:
+		p.sockets--
+	case p.closed || peer.own[family] != nil:
+		p.sockets--
+		s.close()
+	default:
+		peer.own[family] = s
+	}
+}
+
+// largest returns the peer with the most pending requests, or of these the one with the
+// oldest. There is one.
+func (p *pinger) largest() (most *echoPeer) {
+	oldest := func(peer *echoPeer) time.Time { return peer.pending.Front().Value.(*pendingEcho).at }
+	for _, peer := range p.peers {
+		n := peer.pending.Len()
+		if n > 0 && (most == nil || n > most.pending.Len() || n == most.pending.Len() && oldest(peer).Before(oldest(most))) {
+			most = peer
+		}
+	}
+	return most
+}
+
+func (p *pinger) evict(peer *echoPeer) {
+	p.f.drops.add(dropEchoEvicted, 1)
+	p.remove(peer.pending.Front().Value.(*pendingEcho))
+}
+
+// remove ends the wait of e, if it has not ended yet. A peer without any is forgotten,
+// unless it has sockets.
+func (p *pinger) remove(e *pendingEcho) (removed bool) {
+	if e.element == nil {
+		return false
+	}
+	e.peer.pending.Remove(e.element)
+	e.element = nil
+	delete(e.socket.pending, e.seq)
+	p.pending--
+	if e.peer.own == [2]*echoSocket{} {
+		p.forget(e.peer)
+	}
+	return true
+}
+
+func (p *pinger) forget(peer *echoPeer) {
+	if peer.pending.Len() > 0 || peer.users > 0 {
+		return
+	}
+	for _, addr := range peer.addrs {
+		delete(p.peers, addr)
+	}
+}
+
+// sweep ends the waits that took too long, and closes the sockets of peers that have
+// stopped pinging.
+func (p *pinger) sweep(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := p.pending[seq]
-	if e != nil {
-		delete(p.pending, seq)
-		e.expire.Stop()
+	for _, peer := range p.peers {
+		for first := peer.pending.Front(); first != nil; first = peer.pending.Front() {
+			e := first.Value.(*pendingEcho)
+			if now.Sub(e.at) <= echoWait {
+				break
+			}
+			p.remove(e)
+		}
+		if peer.pending.Len() == 0 && peer.users == 0 && now.Sub(peer.used) > echoSocketIdle {
+			p.closeOwn(peer)
+			p.forget(peer)
+		}
 	}
-	return e
 }
 
-func (p *pinger) receive(s *echoSocket) {
-	buf := make([]byte, maxDatagram)
-	for {
-		n, from, err := s.conn.ReadFrom(buf)
-		if errors.Is(err, net.ErrClosed) {
+func (p *pinger) closeOwn(peer *echoPeer) {
+	for family, s := range peer.own {
+		if s != nil {
+			s.close()
+			p.sockets--
+			peer.own[family] = nil
+		}
+	}
+}
+
+// close closes every socket. What is sent from now on is counted as dropped.
+func (p *pinger) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, peer := range p.peers {
+		p.closeOwn(peer)
+	}
+	for _, s := range p.shared {
+		if s != nil {
+			s.close()
+		}
+	}
+}
+
+func (s *echoSocket) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return
+	}
+	s.pinger.f.poll.forget(s.fd)
+	unix.Close(s.fd)
+	s.fd = -1
+}
+
+// receive passes answers on until there is none. It is the task's step.
+func (s *echoSocket) receive() {
+	f := s.pinger.f
+	buf := f.buffers.Get().(*[]byte)
+	defer f.buffers.Put(buf)
+	for range receiveBudget {
+		s.mu.Lock()
+		if s.fd < 0 {
+			s.mu.Unlock()
 			return
 		}
+		n, from, err := unix.Recvfrom(s.fd, *buf, unix.MSG_DONTWAIT)
+		s.mu.Unlock()
 		if err != nil {
-			continue // an error of some echo
+			if wouldBlock(err) {
+				return
+			}
+			continue // the error of some request
 		}
-		// Type, code, checksum, identifier, sequence number, data.
-		msg := buf[:n]
-		if len(msg) < 8 || msg[0] != s.reply {
-			continue
-		}
-		if s.raw && int(binary.BigEndian.Uint16(msg[4:])) != s.id {
-			continue // some other process's
-		}
-		seq := binary.BigEndian.Uint16(msg[6:])
-		p.mu.Lock()
-		e := p.pending[seq]
-		p.mu.Unlock()
-		if e == nil || e.target != addrOf(from) {
-			continue // late, or not from whom we asked
-		}
-		if e = p.take(seq); e != nil {
-			e.reply(msg[8:])
+		s.answer((*buf)[:n], addrOf(from))
+	}
+	f.sched.ready(&s.task) // more may be there: behind the others
+}
+
+// answer passes an answer on to the client whose request it belongs to.
+func (s *echoSocket) answer(message []byte, from netip.Addr) {
+	const reply4, reply6 = 0, 129
+	reply := byte(reply6)
+	if s.family == family4 {
+		reply = reply4
+		// Raw sockets receive the IP header too, which no echo reply looks like.
+		if len(message) >= ipv4Header && message[0]>>4 == 4 {
+			message = message[min(len(message), int(message[0]&15)*4):]
 		}
 	}
-}
-
-// echoSocket is an ICMP socket, unprivileged where the system allows.
-type echoSocket struct {
-	conn    *icmp.PacketConn
-	raw     bool
-	id      int
-	request icmp.Type
-	reply   byte
-}
-
-type echoFamily struct {
-	unprivileged, raw, any string
-	request                icmp.Type
-	reply                  byte
-}
-
-var (
-	echo4 = echoFamily{"udp4", "ip4:icmp", "0.0.0.0", ipv4.ICMPTypeEcho, byte(ipv4.ICMPTypeEchoReply)}
-	echo6 = echoFamily{"udp6", "ip6:ipv6-icmp", "::", ipv6.ICMPTypeEchoRequest, byte(ipv6.ICMPTypeEchoReply)}
-)
-
-func openEcho(f echoFamily) (*echoSocket, error) {
-	s := &echoSocket{id: rand.IntN(1 << 16), request: f.request, reply: f.reply}
-	var err error
-	if s.conn, err = icmp.ListenPacket(f.unprivileged, f.any); err == nil {
-		return s, nil
+	// Type, code, checksum, identifier, sequence number, data.
+	if len(message) < icmpHeader || message[0] != reply {
+		return
 	}
-	s.raw = true
-	if s.conn, err = icmp.ListenPacket(f.raw, f.any); err == nil {
-		return s, nil
+	if s.raw && binary.BigEndian.Uint16(message[4:]) != s.ident {
+		return // another process's
 	}
-	return nil, err
+	p := s.pinger
+	p.mu.Lock()
+	e := s.pending[binary.BigEndian.Uint16(message[6:])]
+	ok := e != nil && e.target == from && p.remove(e)
+	p.mu.Unlock()
+	if !ok {
+		p.f.drops.add(dropUnmatched, 1)
+		return
+	}
+	data := message[icmpHeader:]
+	p.f.metrics.toTailnet["icmp"].Add(float64(len(data)))
+	e.route.toTailnet.Add(float64(len(data)))
+	p.f.sendEchoReply(e.client, e.dst, e.idSeq, data)
 }
 
-func (s *echoSocket) address(a netip.Addr) net.Addr {
-	if s.raw {
-		return &net.IPAddr{IP: a.AsSlice()}
-	}
-	return &net.UDPAddr{IP: a.AsSlice()}
-}
-
-func addrOf(a net.Addr) netip.Addr {
+func addrOf(a unix.Sockaddr) netip.Addr {
 	switch a := a.(type) {
-	case *net.UDPAddr:
-		return a.AddrPort().Addr().Unmap().WithZone("")
-	case *net.IPAddr:
-		addr, _ := netip.AddrFromSlice(a.IP)
-		return addr.Unmap()
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr)
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(a.Addr)
 	}
 	return netip.Addr{}
 }

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,6 +58,9 @@ type Config struct {
 	// KeepAlive is the silence after which both sides of a TCP flow are probed.
 	// Default: 60 s.
 	KeepAlive time.Duration
+	// ReservedPorts are UDP ports that no flow takes as its source port: those of the
+	// process's own listeners. Default: none.
+	ReservedPorts []uint16
 	// Elsewhere is asked about packets of no flow here. Default: they are nobody's.
 	Elsewhere Elsewhere
 	// Finished hears of each flow that ends. It must not block. Default: nobody does.
@@ -81,6 +85,8 @@ type Forwarder struct {
 	mtu     int
 	log     *slog.Logger
 	metrics *metrics
+	drops   *drops
+	reports chan report
 	buffers sync.Pool // of *[]byte, bufferSize each
 
 	link       *link
@@ -90,7 +96,7 @@ type Forwarder struct {
 	polled     chan struct{} // closed when the poller has ended
 	udp        *udpTable
 	tcp        *tcpTable
-	reassembly reassembly
+	reassembly *reassembly
 	pinger     *pinger
 	fragmentID atomic.Uint32
 
@@ -143,11 +149,16 @@ func New(cfg Config) (*Forwarder, error) {
 		cfg.KeepAlive = keepAliveIdle
 	}
 	routes := newRouteTable()
-	m, err := newMetrics(cfg.Registerer, routes)
+	dropped := newDrops()
+	m, err := newMetrics(cfg.Registerer, routes, dropped)
 	if err != nil {
 		return nil, fmt.Errorf("registering forwarder metrics: %w", err)
 	}
-	f := &Forwarder{cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, routes: routes, peers: map[netip.Addr]*peer{}, link: newLink()}
+	f := &Forwarder{
+		cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, drops: dropped, routes: routes,
+		peers: map[netip.Addr]*peer{}, link: newLink(dropped), reports: make(chan report, queuedReports),
+		reassembly: newReassembly(dropped, cfg.Peer),
+	}
 	f.Relimit()
 	f.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	f.endpoint = &linkEndpoint{link: f.link, mtu: uint32(cfg.MTU)}
@@ -155,18 +166,22 @@ func New(cfg Config) (*Forwarder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating TCP/IP stack: %w", err)
 	}
+	dropped.stack = f.endpoint.dropped
 	f.sched = newScheduler(workers())
 	if f.poll, err = newPoller(f.sched); err != nil {
 		return nil, fmt.Errorf("creating event queue: %w", err)
 	}
 	f.polled = make(chan struct{})
 	go func() { defer close(f.polled); f.poll.run() }()
-	f.udp = &udpTable{f: f, flows: map[flowKey]*udpFlow{}}
+	f.udp = &udpTable{f: f, flows: map[flowKey]*udpFlow{}, ports: sourcePorts{
+		reserved: cfg.ReservedPorts, flows: map[uint16]*udpFlow{},
+	}}
 	f.tcp = newTCPTable(f, stack)
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancel(context.Background())
-	f.pinger = newPinger(ctx, cfg.Logger)
+	f.pinger = newPinger(f)
 	go f.sweep(ctx)
+	go f.report(ctx)
 	return f, nil
 }
 
@@ -180,6 +195,7 @@ func (f *Forwarder) sweep(ctx context.Context) {
 			f.udp.sweep(now)
 			f.tcp.sweep(now)
 			f.reassembly.sweep(now)
+			f.pinger.sweep(now)
 		case <-ctx.Done():
 			return
 		}
@@ -269,8 +285,8 @@ func (f *Forwarder) DeliverRelayed(packet []byte) Relayed {
 		}
 		return RelayedUnknown
 	case protoTCP:
-		segment, ok := validSegment(p)
-		if !ok || opensConnection(segment) {
+		segment, _ := validSegment(p)
+		if segment == nil || opensConnection(segment) {
 			return RelayedRefused
 		}
 		ports := header.TCP(segment)
@@ -322,11 +338,16 @@ func (f *Forwarder) asks(d *delivery) bool {
 func (f *Forwarder) deliver(d *delivery, raw []byte) {
 	p := &d.packet
 	if !p.parse(raw) {
+		f.drops.add(dropMalformed, 1)
 		return
 	}
 	if p.fragment {
 		whole := f.reassembly.add(p.raw, time.Now())
-		if whole == nil || !p.parse(whole) || p.fragment {
+		if whole == nil {
+			return // it waits for others, or is counted
+		}
+		if !p.parse(whole) || p.fragment {
+			f.drops.add(dropMalformed, 1)
 			return
 		}
 	}
@@ -338,6 +359,7 @@ func (f *Forwarder) deliver(d *delivery, raw []byte) {
 	case protoICMP, protoICMPv6:
 		f.deliverICMP(p)
 	default:
+		f.drops.add(dropUnsupported, 1)
 		f.refuse(p, adminProhibited)
 	}
 }
@@ -373,6 +395,9 @@ func (f *Forwarder) close() {
 	close(f.link.closed)
 	f.poll.close(f.polled)
 	f.sched.close()
+	f.pinger.close()
+	f.reassembly.close()
+	f.link.discard()
 }
 
 // The reasons of a failed dial: a closed set, for it is a metric's label.
@@ -380,24 +405,27 @@ const (
 	refused     = "refused"
 	timedOut    = "timeout"
 	unreachable = "unreachable"
-	exhausted   = "exhausted" // files or ports
+	exhausted   = "exhausted" // files, ports, or the kernel's memory
 	limited     = "limit"     // MaxFlows, MaxFlowsPerPeer
+	forbidden   = "forbidden" // by the deny list or the access rules
 	other       = "other"
 )
 
-// forbidden is one more reason, for flows that the deny list or the access rules do not
-// allow. It is not counted by route: it is no failure of one.
-const forbidden = "forbidden"
-
 func dialFailure(err error) string {
+	is := func(errnos ...syscall.Errno) bool {
+		return slices.ContainsFunc(errnos, func(e syscall.Errno) bool { return errors.Is(err, e) })
+	}
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case is(syscall.ECONNREFUSED):
 		return refused
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+	case is(syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN):
 		return unreachable
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL):
+	// TCP runs out of ports with EADDRNOTAVAIL, UDP with EAGAIN. ENOSPC is the limit of
+	// watched files.
+	case is(syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
+		syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC):
 		return exhausted
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), is(syscall.ETIMEDOUT):
 		return timedOut
 	}
 	return other

@@ -95,7 +95,7 @@ func TestNewFlowsNeedARule(t *testing.T) {
 		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return false }
 	})
 	from, to := netip.AddrPortFrom(client4, 1000), netip.AddrPortFrom(targets(0)[0].Addr(), 7)
-	c.f.Deliver([][]byte{tcpSegment(from, to, 1, 2, 0, nil), wholePacket(from, to, 100), echoRequest(from.Addr(), to.Addr())}, 0)
+	c.f.Deliver([][]byte{tcpSegment(from, to, 1, 2, 0, nil), wholePacket(from, to, 100), echoRequest(from.Addr(), to.Addr(), 1, 0)}, 0)
 	for _, protocol := range protocols {
 		waitFor(t, protocol+" to be refused", func() bool { return testutil.ToFloat64(c.f.metrics.failed[protocol][forbidden]) == 1 })
 	}
@@ -134,14 +134,4 @@ func TestRevokedWhileDialing(t *testing.T) {
 		t.Error("the client was not told")
 	}
 	c.noFlows()
-}
-
-func echoRequest(src, dst netip.Addr) []byte {
-	packet := make([]byte, ipv4Header+8)
-	message := packet[ipv4Header:]
-	message[0] = 8
-	sum := checksum(message, 0)
-	message[2], message[3] = byte(sum>>8), byte(sum)
-	putIP(packet, src, dst, protoICMP)
-	return packet
 }

@@ -12,6 +12,11 @@ import (
 // read no faster than peers take it.
 const queued = 256
 
+// queuedReplies bounds what packet delivery itself answers, for which it never waits:
+// ICMP errors and resets. They have a queue of their own, since a bulk transfer keeps
+// the other one full.
+const queuedReplies = 256
+
 // ErrClosed says that the forwarder was closed.
 var ErrClosed = errors.New("forwarder closed")
 
@@ -37,38 +42,73 @@ var packetBuffers = sync.Pool{New: func() any { return new(packetBuffer) }}
 // link is the queue of packets towards the tailnet.
 type link struct {
 	packets chan outgoing
+	replies chan outgoing
 	closed  chan struct{}
+	drops   *drops
 
 	// Of the one reader: what the last call had no room for.
 	rest *outgoing
 }
 
-func newLink() *link {
-	return &link{packets: make(chan outgoing, queued), closed: make(chan struct{})}
+func newLink(d *drops) *link {
+	return &link{
+		packets: make(chan outgoing, queued), replies: make(chan outgoing, queuedReplies),
+		closed: make(chan struct{}), drops: d,
+	}
 }
 
 // send waits for room. It owns p.
 func (l *link) send(p outgoing) bool {
-	select {
-	case l.packets <- p:
+	if l.offer(p) {
 		return true
-	default:
 	}
 	select {
 	case l.packets <- p:
 		return true
 	case <-l.closed:
-		p.release()
+		l.drop(p, dropClosed)
 		return false
 	}
 }
 
-// trySend drops p where there is no room: for what nobody waits for.
-func (l *link) trySend(p outgoing) {
+// offer sends p if there is room, and owns it only then.
+func (l *link) offer(p outgoing) bool {
 	select {
 	case l.packets <- p:
+		return true
 	default:
-		p.release()
+		return false
+	}
+}
+
+// reply drops p if there is no room. It never waits, and owns p.
+func (l *link) reply(p outgoing) {
+	select {
+	case l.replies <- p:
+	default:
+		l.drop(p, dropLinkFull)
+	}
+}
+
+func (l *link) drop(p outgoing, why dropReason) {
+	l.drops.add(why, 1)
+	p.release()
+}
+
+// empty reports whether nothing waits.
+func (l *link) empty() bool { return len(l.packets)+len(l.replies) == 0 }
+
+// discard drops what still waits after the link was closed.
+func (l *link) discard() {
+	for {
+		select {
+		case p := <-l.packets:
+			l.drop(p, dropClosed)
+		case p := <-l.replies:
+			l.drop(p, dropClosed)
+		default:
+			return
+		}
 	}
 }
 
@@ -87,9 +127,11 @@ func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error
 	next, ok := outgoing{}, false
 	if l.rest != nil {
 		next, ok, l.rest = *l.rest, true, nil
-	} else {
+	} else if next, ok = l.nextReply(); !ok {
 		select {
 		case next = <-l.packets:
+			ok = true
+		case next = <-l.replies:
 			ok = true
 		case <-l.closed:
 			return 0, ErrClosed
@@ -110,10 +152,19 @@ func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error
 		select {
 		case next = <-l.packets:
 		default:
-			ok = false
+			next, ok = l.nextReply()
 		}
 	}
 	return n, nil
+}
+
+func (l *link) nextReply() (p outgoing, ok bool) {
+	select {
+	case p = <-l.replies:
+		return p, true
+	default:
+		return outgoing{}, false
+	}
 }
 
 // copyTo writes as much of p as there is room for, and reports how many packets

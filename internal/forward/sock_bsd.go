@@ -3,13 +3,17 @@
 package forward
 
 import (
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-func openSocket(family, kind int) (int, error) {
-	fd, err := unix.Socket(family, kind, 0)
+// filterEchoes does nothing: these systems have no filter for a raw socket.
+func filterEchoes(int, int, uint16) {}
+
+func openSocket(family, kind, protocol int) (int, error) {
+	fd, err := unix.Socket(family, kind, protocol)
 	if err != nil {
 		return -1, err
 	}
@@ -24,9 +28,12 @@ func keepAlive(fd int, _ time.Duration) {
 
 func receiveMany(int) {}
 
-func receive(fd int, buf []byte) (n, size int, err error) {
-	n, err = unix.Read(fd, buf)
-	return n, n, err
+func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, stranger bool, err error) {
+	n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+	if err == nil && target.IsValid() {
+		stranger = addrOf(from) != target.Addr()
+	}
+	return n, n, stranger, err
 }
 
 const maxRun = 1

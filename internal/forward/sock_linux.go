@@ -2,14 +2,44 @@ package forward
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"time"
 	"unsafe"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-func openSocket(family, kind int) (int, error) {
-	return unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+func openSocket(family, kind, protocol int) (int, error) {
+	return unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
+}
+
+// filterEchoes keeps from a raw socket all but answers to ident: each raw socket gets a
+// copy of every ICMP message of the host.
+func filterEchoes(fd, family int, ident uint16) {
+	const reply4, reply6, keep = 0, 129, 1 << 18
+	program := []bpf.Instruction{
+		bpf.LoadMemShift{Off: 0}, // X is the length of the IP header
+		bpf.LoadIndirect{Off: 0, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: reply4, SkipTrue: 3},
+		bpf.LoadIndirect{Off: 4, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(ident), SkipTrue: 1},
+		bpf.RetConstant{Val: keep},
+		bpf.RetConstant{Val: 0},
+	}
+	if family == family6 { // without an IP header
+		program[0], program[1] = bpf.LoadConstant{Dst: bpf.RegX, Val: 0}, bpf.LoadIndirect{Off: 0, Size: 1}
+		program[2] = bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: reply6, SkipTrue: 3}
+	}
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return // then all is filtered when it is read
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
 // keepAlive finds a target that went away without a word.
@@ -25,18 +55,23 @@ func keepAlive(fd int, idle time.Duration) {
 // receiveMany asks the kernel to hand over runs of datagrams at once (GRO).
 func receiveMany(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
 
-// receive reads one datagram, or a run of them of size bytes each (the last may
-// be shorter). It is recvmsg without a name: x/sys's own allocates one.
-func receive(fd int, buf []byte) (n, size int, err error) {
+// receive reads one datagram, or a run of them of size bytes each (the last may be
+// shorter). With a valid target it reports a datagram of another source as a stranger's.
+// It is recvmsg without a name: x/sys's own allocates one.
+func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, stranger bool, err error) {
 	var control [64]byte
+	var name unix.RawSockaddrInet6 // large enough for both families
 	vec := unix.Iovec{Base: &buf[0]}
 	vec.SetLen(len(buf))
 	msg := unix.Msghdr{Iov: &vec, Control: &control[0]}
+	if target.IsValid() {
+		msg.Name, msg.Namelen = (*byte)(unsafe.Pointer(&name)), unix.SizeofSockaddrInet6
+	}
 	msg.SetIovlen(1)
 	msg.SetControllen(len(control))
 	r, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT)
 	if errno != 0 {
-		return 0, 0, errno
+		return 0, 0, false, errno
 	}
 	n = int(r)
 	size = n
@@ -47,7 +82,17 @@ func receive(fd int, buf []byte) (n, size int, err error) {
 			size = s
 		}
 	}
-	return n, size, nil
+	return n, size, target.IsValid() && !names(&name, target), nil
+}
+
+// names reports whether a socket address that the kernel wrote is a.
+func names(name *unix.RawSockaddrInet6, a netip.AddrPort) bool {
+	from := netip.AddrFrom16(name.Addr)
+	if name.Family == unix.AF_INET {
+		from = netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr)
+	}
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
+	return port == a.Port() && from == a.Addr().WithZone("")
 }
 
 // maxRun is how many datagrams one send may hold (UDP_MAX_SEGMENTS).

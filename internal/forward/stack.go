@@ -99,11 +99,16 @@ func (e *linkEndpoint) Capabilities() stack.LinkEndpointCapabilities {
 func (e *linkEndpoint) GSOMaxSize() uint32               { return 1<<16 - 1 }
 func (e *linkEndpoint) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
-// WritePackets waits for room in the link.
+// WritePackets waits for room in the link, unless packet delivery may be the caller.
 func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, p := range list.AsSlice() {
-		if !e.link.send(outgoing{stack: p.IncRef()}) {
+		out := outgoing{stack: p.IncRef()}
+		switch {
+		case e.link.offer(out):
+		case e.answers(p):
+			e.link.reply(out)
+		case !e.link.send(out):
 			return n, &tcpip.ErrClosedForSend{}
 		}
 		n++
@@ -111,13 +116,31 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 	return n, nil
 }
 
+// answers reports whether a packet may be the stack's immediate answer to one that is
+// being delivered: a reset of no connection, or an ICMP error. All that belongs to a
+// connection is sent by goroutines that may wait.
+func (e *linkEndpoint) answers(pkt *stack.PacketBuffer) bool {
+	if pkt.TransportProtocolNumber != tcp.ProtocolNumber {
+		return true
+	}
+	segment, ip := header.TCP(pkt.TransportHeader().Slice()), pkt.Network()
+	if segment.Flags()&header.TCPFlagRst == 0 {
+		return false
+	}
+	return e.stack.FindTransportEndpoint(pkt.NetworkProtocolNumber, tcp.ProtocolNumber, stack.TransportEndpointID{
+		LocalAddress: ip.SourceAddress(), LocalPort: segment.SourcePort(),
+		RemoteAddress: ip.DestinationAddress(), RemotePort: segment.DestinationPort(),
+	}, nicID) == nil
+}
+
 // deliverTCP hands a TCP packet from a peer to the stack, unless it is of a flow
 // elsewhere, together with others of its connection where they are in order; flush the
 // delivery's run at the end of a batch.
 func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	p := &d.packet
-	segment, ok := validSegment(p)
-	if !ok {
+	segment, why := validSegment(p)
+	if segment == nil {
+		f.drops.add(why, 1)
 		return
 	}
 	number := networkOf(p)
@@ -128,7 +151,8 @@ func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	if opens && e.ending(p, number, segment) {
 		if e.held.Add(1) > maxHeld {
 			e.held.Add(-1)
-			return // lost; the client sends another
+			f.drops.add(dropHeldSYN, 1) // the client sends another
+			return
 		}
 		e.hold(number, bytes.Clone(p.raw), endingTries)
 		return
@@ -136,17 +160,20 @@ func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	d.tcp.add(p, segment)
 }
 
-// validSegment returns the TCP segment of a packet, or false if a checksum or a length of
-// it is wrong.
-func validSegment(p *inbound) (segment []byte, ok bool) {
+// validSegment returns the TCP segment of a packet, or nil and the reason to drop it if a
+// checksum or a length of it is wrong.
+func validSegment(p *inbound) (segment []byte, why dropReason) {
 	segment = transportOf(p.raw)
 	if p.src.Is4() && checksum(p.raw[:len(p.raw)-len(segment)], 0) != 0 {
-		return nil, false
+		return nil, dropChecksum
 	}
-	if len(segment) < header.TCPMinimumSize || checksum(segment, pseudoSum(p.src, p.dst, protoTCP, len(segment))) != 0 {
-		return nil, false
+	if len(segment) < header.TCPMinimumSize || int(segment[12]>>4)*4 < header.TCPMinimumSize || int(segment[12]>>4)*4 > len(segment) {
+		return nil, dropMalformed
 	}
-	return segment, true
+	if checksum(segment, pseudoSum(p.src, p.dst, protoTCP, len(segment))) != 0 {
+		return nil, dropChecksum
+	}
+	return segment, 0
 }
 
 // networkOf is the stack's number of a packet's IP version.
@@ -219,6 +246,19 @@ func (e *linkEndpoint) hold(number tcpip.NetworkProtocolNumber, raw []byte, trie
 		e.held.Add(-1)
 		e.deliver(&p)
 	})
+}
+
+// dropped counts the packets that the stack itself dropped.
+func (e *linkEndpoint) dropped() uint64 {
+	s := e.stack.Stats()
+	n := uint64(0)
+	for _, c := range []*tcpip.StatCounter{
+		s.DroppedPackets, s.IP.MalformedPacketsReceived, s.IP.InvalidDestinationAddressesReceived,
+		s.IP.InvalidSourceAddressesReceived, s.TCP.InvalidSegmentsReceived, s.TCP.ForwardMaxInFlightDrop,
+	} {
+		n += c.Value()
+	}
+	return n
 }
 
 // workers is how many goroutines move bytes: one more than there are processors,

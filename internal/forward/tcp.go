@@ -92,7 +92,10 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	f, id := t.f, r.ID()
 	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
 	if verdict := f.check(protoTCP, key); verdict != allowed {
-		f.metrics.failed["tcp"][forbidden].Inc()
+		f.failed("tcp", f.routes.of(key.dst.Addr()), forbidden)
+		if verdict == unruled {
+			f.drops.add(dropFlowFailed, 1)
+		}
 		r.Complete(verdict == denied) // with a reset
 		return
 	}
@@ -171,7 +174,7 @@ func (fl *tcpFlow) refuse(err error) {
 	reason := dialFailure(err)
 	f.metrics.dialDuration.Observe(time.Since(fl.opened).Seconds())
 	f.failed("tcp", fl.route, reason)
-	f.log.Debug("dialing target failed", "protocol", "tcp", "target", fl.target.String(), "reason", reason, "err", err)
+	f.debug("dialing target failed", "protocol", "tcp", "target", fl.target, "reason", reason, "err", err)
 	fl.stage.Store(over)
 	fl.request.Complete(true)
 	fl.release()
@@ -184,7 +187,7 @@ func (fl *tcpFlow) accept() {
 	fl.request.Complete(err != nil)
 	fl.request = nil
 	if err != nil {
-		f.metrics.failed["tcp"][other].Inc()
+		f.failed("tcp", fl.route, other)
 		fl.stage.Store(over)
 		resetOnClose(fl.fd)
 		fl.release()

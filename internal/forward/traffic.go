@@ -76,18 +76,12 @@ func (f *Forwarder) finished(protocol string, r *record, why string) {
 // Flows lists up to n live flows, those that moved the most bytes first.
 func (f *Forwarder) Flows(n int) []Flow {
 	var all []Flow
-	f.udp.mu.Lock()
-	for _, fl := range f.udp.flows {
-		all = append(all, fl.flow("udp", ""))
-	}
-	f.udp.mu.Unlock()
-	f.tcp.mu.Lock()
-	for fl := range f.tcp.flows {
+	each(&f.udp.mu, f.udp.flows, func(_ flowKey, fl *udpFlow) { all = append(all, fl.flow("udp", "")) })
+	each(&f.tcp.mu, f.tcp.flows, func(fl *tcpFlow, _ struct{}) {
 		if fl.stage.Load() == relaying {
 			all = append(all, fl.flow("tcp", ""))
 		}
-	}
-	f.tcp.mu.Unlock()
+	})
 	slices.SortFunc(all, func(a, b Flow) int {
 		if d := (b.ToVPCBytes + b.ToTailnetBytes) - (a.ToVPCBytes + a.ToTailnetBytes); d != 0 {
 			return int(min(max(d, -1), 1))

@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A flow of DNS is over when each query has its answer, and resolvers stop
-// waiting after 5 s (resolv.conf's timeout). Other flows follow RFC 4787 section
-// 4.3: they live for two minutes at least.
+// A flow of DNS is over when each query has its answer. A forwarding resolver may take
+// longer than a client's first timeout, and clients listen on while they ask again: 30 s
+// is tailscaled's patience. Other flows follow RFC 4787 section 4.3: they live for two
+// minutes at least.
 const (
 	dnsPort = 53
-	dnsIdle = 6 * time.Second
+	dnsIdle = 30 * time.Second
 	udpIdle = 2 * time.Minute
 )
 
@@ -39,7 +40,8 @@ const receiveBudget = 32
 // udpTable holds the flows of UDP: a connected socket each, so that only the
 // target can answer into it, and no buffer while nothing moves.
 type udpTable struct {
-	f *Forwarder
+	f     *Forwarder
+	ports sourcePorts
 
 	mu      sync.Mutex
 	flows   map[flowKey]*udpFlow
@@ -60,9 +62,15 @@ type udpFlow struct {
 	task
 	record
 	table     *udpTable
-	idle      time.Duration
+	dns       bool
 	connected time.Time
 	runs      bool // the kernel hands over runs of datagrams
+
+	// strict is the target as dialed if the flow has its client's source port, and older
+	// is another flow that has it. They are set before the flow is in the table, and then
+	// guarded by sourcePorts.mu.
+	strict netip.AddrPort
+	older  *udpFlow
 
 	mu    sync.Mutex // held while fd is in use: closed, its number may be another's
 	fd    int        // -1 once closed
@@ -99,6 +107,7 @@ const maxRunBytes = 65000
 func (t *udpTable) deliver(d *delivery) (took bool) {
 	p, run := &d.packet, &d.udp
 	if !p.checksumOK() {
+		t.f.drops.add(dropChecksum, 1)
 		return true
 	}
 	key := flowKey{netip.AddrPortFrom(p.src, p.srcPort), netip.AddrPortFrom(p.dst, p.dstPort)}
@@ -114,6 +123,7 @@ func (t *udpTable) deliver(d *delivery) (took bool) {
 				return d.only != known
 			}
 			if fl = t.open(key, p); fl == nil {
+				t.f.drops.add(dropFlowFailed, 1)
 				return true
 			}
 		}
@@ -125,10 +135,14 @@ func (t *udpTable) deliver(d *delivery) (took bool) {
 }
 
 func (t *udpTable) flush(run *udpRun) {
-	if fl := run.flow; fl != nil && !fl.send(run.payloads) && !run.relayed {
-		// It ended since it was found: what the client sent opens another.
-		if fl = t.open(fl.key, nil); fl != nil {
-			fl.send(run.payloads)
+	if fl := run.flow; fl != nil && !fl.send(run.payloads) {
+		// It ended since it was found: the client's datagrams open another.
+		var next *udpFlow
+		if !run.relayed {
+			next = t.open(fl.key, nil)
+		}
+		if next == nil || !next.send(run.payloads) {
+			t.f.drops.add(dropFlowFailed, len(run.payloads))
 		}
 	}
 	clear(run.payloads)
@@ -155,7 +169,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	}
 	to := f.routes.of(key.dst.Addr())
 	if verdict := f.check(protoUDP, key); verdict != allowed {
-		f.metrics.failed["udp"][forbidden].Inc()
+		f.failed("udp", to, forbidden)
 		if verdict == denied {
 			refuse(adminProhibited)
 		}
@@ -169,22 +183,19 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	}
 	fl := &udpFlow{
 		record: record{key: key, target: target, peer: who, route: to, opened: time.Now()},
-		table:  t, idle: udpIdle, fd: -1,
+		table:  t, dns: target.Port() == dnsPort, fd: -1,
 	}
 	fl.step = fl.receive
 	fl.begin()
-	if target.Port() == dnsPort {
-		fl.idle = dnsIdle
-	}
 	var err error
-	if fl.idle != dnsIdle || !t.adopt(fl) {
+	if !fl.dns || !t.adopt(fl) {
 		err = fl.connect()
 	}
 	if err != nil {
 		f.leave(who)
 		reason := dialFailure(err)
 		f.failed("udp", to, reason)
-		f.log.Debug("opening UDP flow failed", "target", target.String(), "err", err)
+		f.debug("opening UDP flow failed", "target", target, "reason", reason, "err", err)
 		refuse(unreachableFor(reason))
 		return nil
 	}
@@ -202,20 +213,39 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	return fl
 }
 
+// connect opens the flow's socket: from the client's own port where that is free, but for
+// DNS, where a port of the kernel's choice is as random as the client's was, or more (RFC
+// 5452 section 9.2).
 func (fl *udpFlow) connect() error {
-	f := fl.table.f
+	f, t := fl.table.f, fl.table
 	to, err := f.resolve("udp", fl.target)
 	if err != nil {
 		return err
 	}
-	fd, err := connect(unix.SOCK_DGRAM, to)
+	from := anyPort
+	if !fl.dns {
+		if ok, shared := t.ports.claim(fl, to); ok {
+			from = sourcePort{fl.key.client.Port(), shared}
+		}
+	}
+	fd, kept, err := connectFrom(unix.SOCK_DGRAM, from, to)
+	if !kept {
+		t.ports.release(fl)
+		fl.strict = netip.AddrPort{}
+	}
 	if err != nil {
 		return err
 	}
-	fl.fd, fl.connected = fd, fl.opened
+	fl.connected = fl.opened
+	fl.mu.Lock()
+	fl.fd = fd
+	fl.mu.Unlock()
 	if err := f.poll.watch(fd, readable, &fl.task); err != nil {
-		unix.Close(fd)
+		fl.mu.Lock()
 		fl.fd = -1
+		fl.mu.Unlock()
+		unix.Close(fd)
+		t.ports.release(fl)
 		return err
 	}
 	return nil
@@ -223,18 +253,13 @@ func (fl *udpFlow) connect() error {
 
 // send sends a run to the target. It reports false if the flow has ended.
 func (fl *udpFlow) send(payloads [][]byte) bool {
-	f := fl.table.f
 	fl.turn.client()
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	if fl.fd < 0 {
 		return false
 	}
-	bytes := 0
-	for _, b := range payloads {
-		bytes += len(b)
-	}
-	if fl.idle == dnsIdle {
+	if fl.dns {
 		for _, b := range payloads {
 			if id := queryID(b); !slices.Contains(fl.open, id) && len(fl.open) <= mostOpen {
 				fl.open = append(fl.open, id)
@@ -242,31 +267,60 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 		}
 		fl.total += len(payloads)
 	}
-	err := sendRun(fl.fd, payloads)
-	if errors.Is(err, unix.ECONNREFUSED) {
-		// Of an earlier datagram; the socket has told it now. Tell the client,
-		// and try with this one: the target may have come up.
-		f.tellUDP(fl.key, portUnreachable, 0)
-		err = sendRun(fl.fd, payloads)
-	}
+	err := fl.transmit(payloads)
 	if len(payloads) > 1 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EMSGSIZE)) {
 		// A device without segmentation, or a smaller path: one by one.
-		for _, b := range payloads {
-			err = sendRun(fl.fd, [][]byte{b})
+		for i := range payloads {
+			one := payloads[i : i+1]
+			fl.sent(one, fl.transmit(one))
 		}
+		return true
 	}
+	fl.sent(payloads, err)
+	return true
+}
+
+// transmit makes one call of the kernel, or two if the first returns the error of an
+// earlier datagram: the client learns of that, and the target may have come up.
+func (fl *udpFlow) transmit(payloads [][]byte) error {
+	err := sendRun(fl.fd, payloads)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		fl.table.f.tellUDP(fl.key, portUnreachable, 0)
+		err = sendRun(fl.fd, payloads)
+	}
+	return err
+}
+
+// sent counts what transmit sent or did not, and answers the client where it is due. The
+// kernel takes all datagrams of a call or none.
+func (fl *udpFlow) sent(payloads [][]byte, err error) {
+	f := fl.table.f
+	var why dropReason
 	switch {
 	case err == nil:
+		bytes := 0
+		for _, b := range payloads {
+			bytes += len(b)
+		}
 		fl.up.count(bytes, len(payloads))
 		f.metrics.toVPC["udp"].Add(float64(bytes))
 		fl.route.toVPC.Add(float64(bytes))
+		return
 	case errors.Is(err, unix.EMSGSIZE):
+		why = dropTooBig
 		f.tellUDP(fl.key, packetTooBig, mtuOf(fl.fd, fl.target.Addr()))
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
+		why = dropUnreachable
 		f.tellUDP(fl.key, hostUnreachable, 0)
+	case errors.Is(err, unix.ECONNREFUSED):
+		why = dropUnreachable
+		f.tellUDP(fl.key, portUnreachable, 0)
+	case wouldBlock(err):
+		why = dropSocketBuffer
+	default:
+		why = dropSendFailed
 	}
-	// Anything else is a lost datagram, as datagrams are.
-	return true
+	f.drops.add(why, len(payloads))
 }
 
 // receive brings answers to the client until there is none. It is the task's step.
@@ -284,7 +338,7 @@ func (fl *udpFlow) receive() {
 			receiveMany(fl.fd)
 			fl.runs = true
 		}
-		n, size, err := receive(fl.fd, *buf)
+		n, size, stranger, err := receive(fl.fd, *buf, fl.strict)
 		fl.mu.Unlock()
 		if err != nil {
 			switch {
@@ -297,13 +351,19 @@ func (fl *udpFlow) receive() {
 			}
 			continue
 		}
+		if stranger {
+			f.drops.add(dropUnmatched, (n+max(size, 1)-1)/max(size, 1))
+			continue
+		}
 		fl.turn.target()
 		count, answered := 0, false
 		for b := (*buf)[:n]; ; {
 			datagram := b[:min(size, len(b))]
 			wanted, last := fl.answers(datagram)
 			answered = answered || last
-			if wanted && !f.sendUDP(fl.key.dst, fl.key.client, datagram) {
+			if !wanted {
+				f.drops.add(dropUnmatched, 1)
+			} else if !f.sendUDP(fl.key.dst, fl.key.client, datagram) {
 				return
 			}
 			count++
@@ -326,7 +386,7 @@ func (fl *udpFlow) receive() {
 // client, and whether it is the last answer that was open. An heir's socket may bring what
 // another port of the client asked for.
 func (fl *udpFlow) answers(datagram []byte) (wanted, last bool) {
-	if fl.idle != dnsIdle {
+	if !fl.dns {
 		return true, false
 	}
 	fl.mu.Lock()
@@ -446,21 +506,28 @@ func (t *udpTable) remove(fl *udpFlow, why string) {
 		delete(t.flows, fl.key)
 	}
 	t.mu.Unlock()
+	t.ports.release(fl)
 	t.f.leave(fl.peer)
 	t.f.finished("udp", &fl.record, why)
+}
+
+// idleTimeout is after how much silence a flow ends.
+func (fl *udpFlow) idleTimeout() time.Duration {
+	if fl.dns {
+		return dnsIdle
+	}
+	return udpIdle
 }
 
 // sweep ends the flows that were idle for too long.
 func (t *udpTable) sweep(now time.Time) {
 	t.endRests(now.Add(-dnsRest))
 	var old []*udpFlow
-	t.mu.Lock()
-	for _, fl := range t.flows {
-		if now.UnixNano()-fl.turn.at() > int64(fl.idle) {
+	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) {
+		if now.UnixNano()-fl.turn.at() > int64(fl.idleTimeout()) {
 			old = append(old, fl)
 		}
-	}
-	t.mu.Unlock()
+	})
 	for _, fl := range old {
 		t.close(fl, idled)
 	}
@@ -469,12 +536,8 @@ func (t *udpTable) sweep(now time.Time) {
 // closeAll ends every flow and counts them.
 func (t *udpTable) closeAll() int {
 	t.endRests(time.Now())
-	t.mu.Lock()
-	all := make([]*udpFlow, 0, len(t.flows))
-	for _, fl := range t.flows {
-		all = append(all, fl)
-	}
-	t.mu.Unlock()
+	var all []*udpFlow
+	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) { all = append(all, fl) })
 	for _, fl := range all {
 		t.close(fl, cut)
 	}

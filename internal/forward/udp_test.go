@@ -158,6 +158,38 @@ func TestDNSFlowsEndWithTheirAnswers(t *testing.T) {
 	c.noFlows()
 }
 
+// TestDNSAnswersAreAwaited: a resolver that forwards may take its time. An answered flow
+// does not stay, though.
+func TestDNSAnswersAreAwaited(t *testing.T) {
+	v4, _, port := listenUDP(t)
+	c := newClient(t, func(cfg *Config) {
+		cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) {
+			return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), nil
+		}
+	})
+	conn := c.dialUDP(targets(dnsPort)[0])
+	conn.Write([]byte("query"))
+	buf := make([]byte, 512)
+	n, from, err := v4.ReadFrom(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.f.udp.sweep(time.Now().Add(29 * time.Second))
+	v4.WriteTo(buf[:n], from)
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Read(buf); err != nil {
+		t.Fatalf("an answer after 29 s is lost: %v", err)
+	}
+	waitFor(t, "the end of the answered flow", func() bool { _, udp := c.f.Active(); return udp == 0 })
+
+	conn.Write([]byte("query"))
+	if _, _, err := v4.ReadFrom(buf); err != nil {
+		t.Fatal(err)
+	}
+	c.f.udp.sweep(time.Now().Add(31 * time.Second))
+	c.noFlows()
+}
+
 // TestDNSFromNewPorts: what a client asks next goes out by the socket of what was
 // answered, from whichever port it asks; nobody else's does, and not for long.
 func TestDNSFromNewPorts(t *testing.T) {
@@ -322,36 +354,6 @@ func TestUDPLimitIsToldToTheClient(t *testing.T) {
 	c.awaitPortUnreachable(second, targets(port)[0])
 	if _, udp := c.f.Active(); udp != 1 {
 		t.Errorf("%d flows, want the first alone", udp)
-	}
-}
-
-func TestEchoBringsTheTargetsData(t *testing.T) {
-	c := newClient(t, func(cfg *Config) {
-		cfg.Deny = nil
-	})
-	if c.f.pinger.v4 == nil {
-		t.Skip("no ICMP socket here: ", c.f.pinger.why)
-	}
-	// Loopback answers pings; other targets cannot be redirected there.
-	for _, target := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()} {
-		if target.Is6() && c.f.pinger.v6 == nil {
-			continue
-		}
-		got := make(chan string, 4)
-		if err := c.f.pinger.send(target, []byte("data for "+target.String()), func(data []byte) { got <- string(data) }); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case s := <-got:
-			if s != "data for "+target.String() {
-				t.Errorf("%s answered %q", target, s)
-			}
-		case <-time.After(patience):
-			t.Errorf("%s did not answer", target)
-		}
-	}
-	if len(c.f.pinger.pending) != 0 {
-		t.Errorf("%d echoes still pending", len(c.f.pinger.pending))
 	}
 }
 

@@ -1,0 +1,337 @@
+package forward
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+func counterValue(c prometheus.Counter) uint64 { return uint64(testutil.ToFloat64(c)) }
+
+// sumsOverRoutes expects that each kind of failure was counted in total and by route
+// alike.
+func sumsOverRoutes(t *testing.T, f *Forwarder) {
+	t.Helper()
+	routes := []*route{f.routes.other}
+	f.routes.mu.Lock()
+	for _, r := range f.routes.known {
+		routes = append(routes, r)
+	}
+	f.routes.mu.Unlock()
+	for _, reason := range reasons {
+		total, byRoute := uint64(0), uint64(0)
+		for _, protocol := range protocols {
+			total += counterValue(f.metrics.failed[protocol][reason])
+		}
+		for _, r := range routes {
+			byRoute += counterValue(r.failed[reason])
+		}
+		if total != byRoute {
+			t.Errorf("%s: %d failures in total, %d over the routes", reason, total, byRoute)
+		}
+	}
+}
+
+// segmentFrom is a TCP segment as a client sends it.
+func segmentFrom(src, dst netip.AddrPort, flags header.TCPFlags, seq, ack uint32) []byte {
+	h := headerSize(src.Addr())
+	raw := make([]byte, h+header.TCPMinimumSize)
+	putIP(raw, src.Addr(), dst.Addr(), protoTCP)
+	segment := raw[h:]
+	header.TCP(segment).Encode(&header.TCPFields{
+		SrcPort: src.Port(), DstPort: dst.Port(), SeqNum: seq, AckNum: ack,
+		DataOffset: header.TCPMinimumSize, Flags: flags, WindowSize: 65535,
+	})
+	binary.BigEndian.PutUint16(segment[16:], 0)
+	binary.BigEndian.PutUint16(segment[16:], checksum(segment, pseudoSum(src.Addr(), dst.Addr(), protoTCP, len(segment))))
+	return raw
+}
+
+// echoRequest is a ping as a client sends it.
+func echoRequest(src, dst netip.Addr, seq uint16, size int) []byte {
+	h := headerSize(src)
+	raw := make([]byte, h+icmpHeader+size)
+	message := raw[h:]
+	protocol, sum := uint8(protoICMP), uint64(0)
+	message[0] = 8
+	if src.Is6() {
+		protocol, sum = protoICMPv6, pseudoSum(src, dst, protoICMPv6, len(message))
+		message[0] = 128
+	}
+	binary.BigEndian.PutUint16(message[4:], 77)
+	binary.BigEndian.PutUint16(message[6:], seq)
+	binary.BigEndian.PutUint16(message[2:], checksum(message, sum))
+	putIP(raw, src, dst, protocol)
+	return raw
+}
+
+// dropped is what was counted, by reason.
+func dropped(f *Forwarder) map[string]uint64 {
+	out := map[string]uint64{}
+	for why, name := range dropNames {
+		if n := f.drops.of(dropReason(why)); n > 0 {
+			out[name] = n
+		}
+	}
+	return out
+}
+
+// within fails if f takes as long as no loaded machine does.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("%s waits", what)
+	}
+}
+
+// TestDeliveryDoesNotWaitForTheTailnet delivers what is answered at once while nothing
+// takes packets to the tailnet: the answers that find no room are counted.
+func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
+	f, err := New(Config{
+		Logger: slog.New(slog.DiscardHandler), MaxFlows: 1,
+		Resolve: func(string, netip.AddrPort) (netip.AddrPort, error) { return netip.AddrPort{}, syscall.EHOSTUNREACH },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer within(t, "closing", func() { f.Close() })
+	for f.link.offer(outgoing{own: new(packetBuffer)}) {
+	}
+	const each = 2 * (queued + queuedReplies)
+	for i, src := range []netip.Addr{client4, client6} {
+		from, to := netip.AddrPortFrom(src, 5000), targets(80)[i]
+		odd := wholePacket(from, to, 10)
+		putIP(odd, src, to.Addr(), 132)
+		for name, packet := range map[string][]byte{
+			"a segment of no connection": segmentFrom(from, to, header.TCPFlagAck, 1, 1),
+			"a datagram":                 wholePacket(from, to, 10),
+			"another protocol":           odd,
+		} {
+			before := f.drops.of(dropLinkFull)
+			within(t, "delivering "+name, func() {
+				for range each {
+					f.Deliver([][]byte{packet}, 0)
+				}
+			})
+			if got := f.drops.of(dropLinkFull) - before; got < each-queuedReplies || got > each {
+				t.Errorf("%v: %s was answered %d times, of which %d were counted as dropped", src, name, each, got)
+			}
+			within(t, "prohibiting "+name, func() { f.Prohibit(packet) })
+		}
+	}
+}
+
+// TestResetsWaitForTheTailnet: the end of a connection is not lost because a queue is full.
+func TestResetsWaitForTheTailnet(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
+	conn := c.mustDialTCP(targets(port)[0])
+	conn.Write([]byte("x"))
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	var reset *outgoing
+	c.f.tcp.mu.Lock()
+	for fl := range c.f.tcp.flows {
+		pkt := resetOf(fl.key)
+		reset = &outgoing{stack: pkt}
+		if c.f.endpoint.answers(pkt) {
+			t.Error("a reset of a connection is taken for an answer that may be lost")
+		}
+	}
+	c.f.tcp.mu.Unlock()
+	if reset == nil {
+		t.Fatal("no flow")
+	}
+	reset.release()
+}
+
+// resetOf is the stack's reset of a connection.
+func resetOf(key flowKey) *stack.PacketBuffer {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: header.IPv4MinimumSize + header.TCPMinimumSize})
+	header.TCP(pkt.TransportHeader().Push(header.TCPMinimumSize)).Encode(&header.TCPFields{
+		SrcPort: key.dst.Port(), DstPort: key.client.Port(), DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagRst,
+	})
+	header.IPv4(pkt.NetworkHeader().Push(header.IPv4MinimumSize)).Encode(&header.IPv4Fields{
+		TTL: 64, Protocol: protoTCP, SrcAddr: tcpipAddr(key.dst.Addr()), DstAddr: tcpipAddr(key.client.Addr()),
+	})
+	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = header.IPv4ProtocolNumber, header.TCPProtocolNumber
+	return pkt
+}
+
+// stuck is a log handler whose output is blocked for what is below Info.
+type stuck struct {
+	slog.Handler
+	until chan struct{}
+}
+
+func (stuck) Enabled(context.Context, slog.Level) bool { return true }
+func (h stuck) Handle(_ context.Context, r slog.Record) error {
+	if r.Level < slog.LevelInfo {
+		<-h.until
+	}
+	return nil
+}
+
+// TestDataPathDoesNotWaitForItsLog opens flows that fail while the log is blocked.
+func TestDataPathDoesNotWaitForItsLog(t *testing.T) {
+	until := make(chan struct{})
+	defer close(until)
+	f, err := New(Config{
+		Logger:  slog.New(stuck{slog.DiscardHandler, until}),
+		Resolve: func(string, netip.AddrPort) (netip.AddrPort, error) { return netip.AddrPort{}, syscall.EHOSTUNREACH },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer within(t, "closing", func() { f.Close() })
+	for i := range 3 * queuedReports {
+		within(t, "delivering", func() {
+			f.Deliver([][]byte{
+				wholePacket(netip.AddrPortFrom(client4, uint16(1000+i)), targets(80)[0], 10),
+				segmentFrom(netip.AddrPortFrom(client4, uint16(1000+i)), targets(80)[0], header.TCPFlagSyn, 1, 0),
+			}, 0)
+		})
+	}
+	waitFor(t, "every failure to be counted", func() bool {
+		return counterValue(f.metrics.failed["udp"][unreachable]) == 3*queuedReports &&
+			counterValue(f.metrics.failed["tcp"][unreachable]) == 3*queuedReports
+	})
+	sumsOverRoutes(t, f)
+}
+
+// TestAcceptFailureIsCountedByRoute: a client that opens a connection and does not
+// complete it.
+func TestAcceptFailureIsCountedByRoute(t *testing.T) {
+	c := newClient(t, nil)
+	c.f.SetRoutes([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")})
+	port := serveTCP(t, func(conn *net.TCPConn) { conn.Close() })
+	to := targets(port)[0]
+	c.f.Deliver([][]byte{segmentFrom(client4Port, to, header.TCPFlagSyn, 1000, 0)}, 0)
+	// The client's stack knows of no such connection, and resets it.
+	waitFor(t, "the failure to be counted", func() bool { return counterValue(c.f.metrics.failed["tcp"][other]) == 1 })
+	sumsOverRoutes(t, c.f)
+	c.noFlows()
+}
+
+func TestDialFailureReasons(t *testing.T) {
+	for err, want := range map[error]string{
+		syscall.ECONNREFUSED: refused, syscall.EHOSTUNREACH: unreachable, syscall.ENETUNREACH: unreachable, syscall.ENETDOWN: unreachable,
+		syscall.EAGAIN: exhausted, syscall.EMFILE: exhausted, syscall.ENFILE: exhausted, syscall.EADDRNOTAVAIL: exhausted,
+		syscall.EADDRINUSE: exhausted, syscall.ENOBUFS: exhausted, syscall.ENOMEM: exhausted, syscall.ENOSPC: exhausted,
+		syscall.ETIMEDOUT: timedOut, syscall.EPERM: other, io.ErrUnexpectedEOF: other,
+	} {
+		wrapped := &net.OpError{Op: "dial", Err: err}
+		if got := dialFailure(wrapped); got != want {
+			t.Errorf("%v is %s, want %s", err, got, want)
+		}
+	}
+}
+
+// TestEveryDropIsCounted delivers packets of each kind that goes no further.
+func TestEveryDropIsCounted(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	f, err := New(Config{Logger: slog.New(slog.DiscardHandler), Registerer: reg, Resolve: toLoopback})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	to := targets(9)[0]
+	datagram := wholePacket(client4Port, to, 100)
+	broken := func(packet []byte, at int) []byte {
+		packet = bytes.Clone(packet)
+		packet[at]++
+		return packet
+	}
+	as := func(packet []byte, protocol uint8) []byte {
+		packet = bytes.Clone(packet)
+		putIP(packet, client4, to.Addr(), protocol)
+		return packet
+	}
+	parts := fragmented(t, client4, 1, 3000)
+	tcpParts := fragmented(t, client4, 2, 3000)
+	tcpParts[0][9] = protoTCP
+	odd := bytes.Clone(parts[0][:len(parts[0])-4])
+	binary.BigEndian.PutUint16(odd[2:], uint16(len(odd)))
+	ping := echoRequest(client4, to.Addr(), 1, 20)
+	reply := bytes.Clone(ping)
+	reply[ipv4Header] = 0
+	for _, tc := range []struct {
+		name   string
+		packet []byte
+		why    dropReason
+	}{
+		{"nothing", nil, dropMalformed},
+		{"half a header", datagram[:19], dropMalformed},
+		{"less than its length", datagram[:50], dropMalformed},
+		{"no version", broken(datagram, 0)[:1], dropMalformed},
+		{"UDP longer than its packet", broken(datagram, ipv4Header+4), dropMalformed},
+		{"an ICMP message without its header", as(datagram[:ipv4Header+4], protoICMP), dropMalformed},
+		{"a segment without its header", as(datagram[:ipv4Header+10], protoTCP), dropMalformed},
+		{"a wrong UDP checksum", broken(datagram, 60), dropChecksum},
+		{"a wrong TCP checksum", broken(segmentFrom(client4Port, to, header.TCPFlagAck, 1, 1), ipv4Header+4), dropChecksum},
+		{"a wrong ICMP checksum", broken(ping, ipv4Header+10), dropChecksum},
+		{"an echo reply", reply, dropUnsupported},
+		{"SCTP", as(datagram, 132), dropUnsupported},
+		{"a fragment of TCP", tcpParts[0], dropUnsupported},
+		{"a fragment of odd length", odd, dropFragmentMalformed},
+	} {
+		before := f.drops.of(tc.why)
+		f.Deliver([][]byte{tc.packet}, 0)
+		if got := f.drops.of(tc.why) - before; got != 1 {
+			t.Errorf("%s: counted %d times as %s; %v", tc.name, got, dropNames[tc.why], dropped(f))
+		}
+	}
+	total := uint64(0)
+	for why := range dropNames {
+		total += f.drops.of(dropReason(why))
+	}
+	if total != 14 {
+		t.Errorf("%d drops were counted, want one for each of 14 packets: %v", total, dropped(f))
+	}
+	// The series are there from the start, one for each reason.
+	if n, err := testutil.GatherAndCount(reg, "router_dropped_packets_total"); err != nil || n != len(dropNames)+1 {
+		t.Errorf("%d series, %v; want %d", n, err, len(dropNames)+1)
+	}
+	for why, name := range dropNames {
+		if name == "" {
+			t.Errorf("reason %d has no name", why)
+		}
+	}
+}
+
+// TestFragmentsDoNotHideTheirPort: the deny list is asked again when a datagram is whole,
+// for the port is not in each fragment.
+func TestFragmentsDoNotHideTheirPort(t *testing.T) {
+	f, err := New(Config{
+		Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback,
+		Deny: func(to netip.AddrPort) bool { return to.Port() == 80 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, src := range []netip.Addr{client4, client6} {
+		f.Deliver(fragmented(t, src, 1, 3000), 0)
+	}
+	if _, udp := f.Active(); udp != 0 || counterValue(f.metrics.denied) != 2 || len(f.link.replies) != 2 {
+		t.Errorf("%d flows, %d datagrams denied, %d answers; want 0, 2, 2", udp, counterValue(f.metrics.denied), len(f.link.replies))
+	}
+}

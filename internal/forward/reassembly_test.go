@@ -1,0 +1,197 @@
+package forward
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// fragmented is a datagram of a client cut into fragments, under an identification of
+// its own.
+func fragmented(t *testing.T, src netip.Addr, id uint16, size int) [][]byte {
+	t.Helper()
+	dst := targets(80)[familyOf(src)]
+	parts := fragments(t, wholePacket(netip.AddrPortFrom(src, 5000), dst, size))
+	for _, part := range parts {
+		if src.Is4() {
+			binary.BigEndian.PutUint16(part[4:], id)
+		} else {
+			binary.BigEndian.PutUint32(part[ipv6Header+4:], uint32(id))
+		}
+	}
+	return parts
+}
+
+// TestReassemblyUnderLoss delivers 200 datagrams a second of 4 fragments each for 60 s of
+// virtual time, 1 % of the fragments lost: those that lost none must arrive.
+func TestReassemblyUnderLoss(t *testing.T) {
+	d := newDrops()
+	r := newReassembly(d, itself)
+	random := rand.New(rand.NewPCG(1, 2))
+	begin := time.Unix(1_700_000_000, 0)
+	const rate, seconds = 200, 60
+	delivered, possible, arrived := 0, 0, 0
+	for i := range rate * seconds {
+		now := begin.Add(time.Duration(i) * time.Second / rate)
+		if i%rate == 0 {
+			r.sweep(now)
+		}
+		whole := true
+		for _, part := range fragmented(t, client4, uint16(i), 4700) {
+			if random.IntN(100) == 0 {
+				whole = false
+				continue
+			}
+			delivered++
+			if r.add(part, now) != nil {
+				arrived++
+			}
+		}
+		if whole {
+			possible++
+		}
+	}
+	if arrived*100 < possible*95 {
+		t.Errorf("%d datagrams arrived of %d possible", arrived, possible)
+	}
+	r.sweep(begin.Add(time.Hour))
+	if lost := int(d.of(dropFragmentTimeout)); len(r.partial) != 0 || len(r.sources) != 0 || lost+4*arrived != delivered {
+		t.Errorf("%d datagrams are left; of %d fragments %d arrived and %d timed out", len(r.partial), delivered, 4*arrived, lost)
+	}
+}
+
+// TestReassemblyEvictsTheOldest: neither a source's own unfinished datagrams nor those
+// of others keep a new datagram from becoming complete.
+func TestReassemblyEvictsTheOldest(t *testing.T) {
+	d := newDrops()
+	// The node has two addresses, with one share.
+	node := func(a netip.Addr) netip.Addr {
+		if a == client6 {
+			return client4
+		}
+		return a
+	}
+	r := newReassembly(d, node)
+	now := time.Unix(1_700_000_000, 0)
+	complete := func(src netip.Addr, id uint16) bool {
+		var whole []byte
+		for _, part := range fragmented(t, src, id, 2000) {
+			whole = r.add(part, now)
+		}
+		return whole != nil
+	}
+	for i := range 2000 {
+		src := []netip.Addr{client4, client6}[i%2]
+		r.add(fragmented(t, src, uint16(i), 2000)[0], now)
+	}
+	if got := r.sources[client4].Len(); got != maxPerSource {
+		t.Errorf("one node has %d unfinished datagrams, want its share of %d", got, maxPerSource)
+	}
+	if d.of(dropFragmentEvicted) != 2000-maxPerSource {
+		t.Errorf("%d fragments were counted as evicted, want %d", d.of(dropFragmentEvicted), 2000-maxPerSource)
+	}
+	if !complete(client4, 5000) || !complete(client6, 5000) {
+		t.Error("a new datagram was refused because older ones are unfinished")
+	}
+	if r.add(fragmented(t, client6, 1999, 2000)[1], now) == nil {
+		t.Error("the youngest unfinished datagram was evicted")
+	}
+
+	// Many sources fill the table; each still completes what it begins.
+	for i := range 4 * maxReassemblies {
+		now = now.Add(time.Microsecond)
+		src := netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)})
+		if !complete(src, 1) {
+			t.Fatalf("source %d: a new datagram was refused", i)
+		}
+		r.add(fragmented(t, src, 2, 2000)[0], now)
+	}
+	if len(r.partial) != maxReassemblies {
+		t.Errorf("%d unfinished datagrams, want the limit of %d", len(r.partial), maxReassemblies)
+	}
+	if got := r.sources[client4]; got != nil {
+		t.Errorf("the source with the most, and the oldest, kept %d datagrams while others lost theirs", got.Len())
+	}
+	r.sweep(now.Add(reassemblyTimeout - 10*time.Millisecond))
+	if len(r.partial) != maxReassemblies {
+		t.Error("datagrams were dropped before their time")
+	}
+	r.sweep(now.Add(reassemblyTimeout + time.Millisecond))
+	if len(r.partial) != 0 || len(r.sources) != 0 {
+		t.Errorf("%d datagrams of %d sources are left after the timeout", len(r.partial), len(r.sources))
+	}
+}
+
+// TestReassemblyRefusesOverlap: two fragments that claim the same bytes void their
+// datagram, but for exact duplicates.
+func TestReassemblyRefusesOverlap(t *testing.T) {
+	for _, src := range []netip.Addr{client4, client6} {
+		for name, tc := range map[string]struct {
+			change func(first []byte) []byte
+			whole  bool
+			why    dropReason
+		}{
+			"exact duplicate": {func(b []byte) []byte { return b }, true, dropFragmentDuplicate},
+			"other bytes":     {func(b []byte) []byte { b[len(b)-1]++; return b }, false, dropFragmentOverlap},
+			"a part of it": {func(b []byte) []byte {
+				b = b[:len(b)-8]
+				if src.Is4() {
+					binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+				} else {
+					binary.BigEndian.PutUint16(b[4:], uint16(len(b)-ipv6Header))
+				}
+				return b
+			}, false, dropFragmentOverlap},
+		} {
+			d := newDrops()
+			r := newReassembly(d, itself)
+			parts := fragmented(t, src, 1, 3000)
+			now := time.Unix(1_700_000_000, 0)
+			r.add(parts[0], now)
+			r.add(tc.change(bytes.Clone(parts[0])), now)
+			var whole []byte
+			for _, part := range parts[1:] {
+				whole = r.add(part, now)
+			}
+			if (whole != nil) != tc.whole || d.of(tc.why) == 0 {
+				t.Errorf("%v, %s: whole %v, counted %d as %s", src, name, whole != nil, d.of(tc.why), dropNames[tc.why])
+			}
+		}
+	}
+}
+
+// TestReassemblyEndsOnce: a second end, or data beyond the end, voids the datagram.
+func TestReassemblyEndsOnce(t *testing.T) {
+	d := newDrops()
+	r := newReassembly(d, itself)
+	now := time.Unix(1_700_000_000, 0)
+	long, short := fragmented(t, client4, 1, 4000), fragmented(t, client4, 1, 3000)
+	for _, part := range [][]byte{short[2], long[3], long[0], long[1]} {
+		if r.add(part, now) != nil {
+			t.Error("a datagram with two ends became whole")
+		}
+	}
+	if d.of(dropFragmentOverlap) == 0 {
+		t.Error("not counted")
+	}
+}
+
+// TestReassemblyForgetsOldIdentifications: a fragment does not complete a datagram that
+// began longer ago than datagrams may take.
+func TestReassemblyForgetsOldIdentifications(t *testing.T) {
+	d := newDrops()
+	r := newReassembly(d, itself)
+	now := time.Unix(1_700_000_000, 0)
+	parts := fragmented(t, client4, 7, 2000)
+	r.add(parts[0], now)
+	later := now.Add(reassemblyTimeout + time.Millisecond)
+	if r.add(parts[1], later) != nil {
+		t.Error("fragments of two datagrams became one")
+	}
+	if d.of(dropFragmentTimeout) != 1 || r.add(parts[0], later) == nil {
+		t.Error("the second datagram did not replace the first")
+	}
+}
