@@ -155,16 +155,26 @@ func TestMetricsAtScale(t *testing.T) {
 	}
 	s := newSetting(t)
 	s.env["ROUTER_MAX_FLOWS"] = "20000"
-	r := s.startInside(t)
-	few := series(s.scrape(t))
-
-	peers := s.control.AddStandIns(many)
 	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sink.Close()
-	target := sink.LocalAddr().(*net.UDPAddr).AddrPort()
+	target := netip.MustParseAddrPort("10.0.3.4:7")
+	resolve, deny := resolveTarget, denyDial
+	resolveTarget = func(string, netip.AddrPort) (netip.AddrPort, error) { return sink.LocalAddr().(*net.UDPAddr).AddrPort(), nil }
+	denyDial = func(netip.AddrPort) bool { return false }
+	defer func() { resolveTarget, denyDial = resolve, deny }()
+	r := s.startInside(t)
+	few := series(s.scrape(t))
+
+	peers := s.control.AddStandIns(many)
+	last := peers[many-1]
+	for deadline := time.Now().Add(patience); !r.allowsFlow(17, last, target); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for the last of %d peers", patience, many)
+		}
+	}
 	for _, peer := range peers {
 		r.forward.Deliver([][]byte{datagram(netip.AddrPortFrom(peer, 4000), target)}, 0)
 	}
