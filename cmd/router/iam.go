@@ -30,6 +30,7 @@ func printPolicy(ctx context.Context, in invocation) int {
 	if !onECS {
 		cfg.MetadataURI = ""
 	}
+	printWarnings(in.err, cfg)
 	region := environment(in.environ, "AWS_REGION")
 	if region == "" {
 		region = environment(in.environ, "AWS_DEFAULT_REGION")

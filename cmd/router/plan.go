@@ -29,6 +29,7 @@ type planned struct {
 	Advertise  []netip.Prefix    `json:"advertise"`
 	Routes     []ops.RouteStatus `json:"routes"`
 	Notes      []string          `json:"notes,omitempty"`
+	Warnings   []string          `json:"warnings,omitempty"` // of the configuration
 	DNS        *ops.DNS          `json:"dns,omitempty"`
 	Site       *plannedSite      `json:"site,omitempty"`
 }
@@ -56,6 +57,9 @@ func plan(ctx context.Context, in invocation) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
+	if !asJSON {
+		printWarnings(in.err, cfg)
+	}
 	p, err := makePlan(ctx, cfg)
 	if err != nil {
 		fmt.Fprintln(in.err, secret.Scrub(err.Error()))
@@ -69,6 +73,13 @@ func plan(ctx context.Context, in invocation) int {
 	}
 	p.print(in.out)
 	return exitOK
+}
+
+// printWarnings prints what `router run` logs of the configuration.
+func printWarnings(w io.Writer, cfg config.Config) {
+	for _, warning := range cfg.Warnings {
+		fmt.Fprintf(w, "router: warning: %s\n", warning)
+	}
 }
 
 func makePlan(ctx context.Context, cfg config.Config) (planned, error) {
@@ -92,6 +103,7 @@ func makePlan(ctx context.Context, cfg config.Config) (planned, error) {
 		Advertise:  found.Advertise,
 		Routes:     describeRoutes(found, tailnet.Status{}),
 		Notes:      found.Notes,
+		Warnings:   cfg.Warnings,
 		Site:       planSite(cfg.SiteID, found),
 	}
 	if resolver, ok := boot.Resolver(ctx, found); ok {

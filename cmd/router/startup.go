@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -35,7 +36,7 @@ func bootstrapConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 	return bootstrap.Config{
 		MetadataURI:        cfg.MetadataURI,
 		SecretID:           cfg.AuthSecret.ID,
-		SecretJSONKey:      cfg.AuthSecret.JSONKey,
+		SecretJSONKey:      cmp.Or(cfg.AuthSecret.JSONKey, cfg.AuthSecretKey), // the configuration has one of them at most
 		SecretVersionStage: cfg.AuthSecret.VersionStage,
 		SecretVersionID:    cfg.AuthSecret.VersionID,
 		AuthKey:            cfg.AuthKey,

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"subnetrouter/internal/credential"
 	"subnetrouter/internal/secret"
-	"subnetrouter/internal/tsapi"
 )
 
 // The sources of a credential, as metrics name them. Whether a secret holds an
@@ -56,12 +56,12 @@ type Known struct {
 // ErrNone says that the configuration names no credential.
 var ErrNone = errors.New("none is named")
 
-// ErrMalformed is in the chain of an error about what a source holds: it was
-// read, and is no credential.
-var ErrMalformed = errors.New("malformed credential")
-
-// ErrEmpty is the same, where it holds nothing at all.
-var ErrEmpty = errors.New("empty credential")
+// ErrMalformed is in the chain of an error about a source that was read and
+// holds no credential; ErrEmpty, if it holds nothing at all.
+var (
+	ErrMalformed = credential.ErrMalformed
+	ErrEmpty     = credential.ErrEmpty
+)
 
 // keyLife is the life of a key that is made for a registration that follows at
 // once: long enough for a slow control server, and too short to be worth stealing.
@@ -79,15 +79,13 @@ type credentials struct {
 
 func newCredentials(b *Bootstrap) *credentials {
 	c := &credentials{turn: make(chan struct{}, 1)}
-	api := tsapi.New(tsapi.Config{URL: b.config.APIURL, Transport: b.config.Transport, Called: b.config.APICalled})
-	mint := minting{api: api, want: tsapi.KeyRequest{Tags: b.config.Tags, Ephemeral: b.config.Ephemeral, Expiry: keyLife}}
 	switch {
 	case b.config.AuthKey != "":
-		c.source = newLiteralSource(b.config.AuthKey, mint)
+		c.source = newLiteralSource(b)
 	case b.config.SecretID != "":
-		c.source = &secretSource{b: b, mint: mint, minters: map[secret.String]*minter{}}
+		c.source = &secretSource{b: b, minters: map[secret.String]*minter{}}
 	case b.config.ClientID != "":
-		c.source = newFederationSource(b, mint)
+		c.source = newFederationSource(b)
 	default:
 		c.source = stateSource{}
 	}

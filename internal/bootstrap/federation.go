@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/credential"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tsapi"
 )
@@ -21,9 +22,10 @@ type federationSource struct {
 	state  Known
 }
 
-func newFederationSource(b *Bootstrap, mint minting) *federationSource {
+func newFederationSource(b *Bootstrap) *federationSource {
 	s := &federationSource{b: b}
-	s.minter = &minter{minting: mint, grant: s.exchange}
+	how, _ := b.minting(credential.Attributes{}) // without attributes nothing can disagree
+	s.minter = &minter{minting: how, grant: s.exchange}
 	return s
 }
 

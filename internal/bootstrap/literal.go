@@ -5,31 +5,42 @@ import (
 	"fmt"
 	"time"
 
+	"subnetrouter/internal/credential"
 	"subnetrouter/internal/secret"
 )
 
 // literalSource is TS_AUTHKEY: an auth key, or an OAuth client that makes one.
 type literalSource struct {
-	stored stored
+	stored credential.Credential
 	err    error   // why it is neither
 	minter *minter // nil for an auth key
 	read   time.Time
 }
 
-func newLiteralSource(value secret.String, mint minting) *literalSource {
+func newLiteralSource(b *Bootstrap) *literalSource {
 	s := &literalSource{read: time.Now()}
-	s.stored, s.err = parsePlain(value.Reveal())
-	if c := s.stored.client; c != nil {
-		s.minter = c.minter(mint)
+	s.stored, s.err = credential.ParseLiteral(b.config.AuthKey.Reveal(), credential.Foreign(b.config.ControlURL))
+	if c := s.stored.Client; c != nil {
+		s.minter, s.err = b.newMinter(c)
 	}
 	return s
 }
 
 func (s *literalSource) choice() Choice {
-	if s.minter == nil {
+	c := s.stored.Client
+	if c == nil {
 		return Choice{SourceVariableKey, "TS_AUTHKEY: a literal auth key", "TS_AUTHKEY is set"}
 	}
-	return Choice{SourceVariableClient, "TS_AUTHKEY: the OAuth client " + s.stored.client.id, "TS_AUTHKEY is set to an OAuth client secret; a key is made when control asks for one"}
+	return Choice{SourceVariableClient, "TS_AUTHKEY: the " + describeClient(c), "TS_AUTHKEY is set to an OAuth client secret; a key is made when control asks for one"}
+}
+
+// describeClient returns an OAuth client with its attributes, for people.
+func describeClient(c *credential.Client) string {
+	s := "OAuth client " + c.ID
+	if a := c.Attributes.String(); a != "" {
+		s += " (" + a + ")"
+	}
+	return s
 }
 
 func (s *literalSource) look(ctx context.Context) error {
@@ -41,10 +52,10 @@ func (s *literalSource) look(ctx context.Context) error {
 
 func (s *literalSource) key(ctx context.Context) (secret.String, string, error) {
 	if s.err != nil || s.minter == nil {
-		return s.stored.key, "TS_AUTHKEY", s.failed(s.err)
+		return s.stored.Key, "TS_AUTHKEY", s.failed(s.err)
 	}
 	key, err := s.minter.key(ctx)
-	return key, "TS_AUTHKEY (OAuth client " + s.stored.client.id + ")", s.failed(err)
+	return key, "TS_AUTHKEY (OAuth client " + s.stored.Client.ID + ")", s.failed(err)
 }
 
 func (s *literalSource) failed(err error) error {

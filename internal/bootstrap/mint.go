@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"subnetrouter/internal/credential"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tsapi"
 )
@@ -12,6 +13,35 @@ import (
 type minting struct {
 	api  *tsapi.Client
 	want tsapi.KeyRequest
+}
+
+// minting returns how keys are made: as the configuration has it, or as the
+// attributes of an OAuth client do.
+func (b *Bootstrap) minting(a credential.Attributes) (minting, error) {
+	url, err := a.API(b.config.APIURL)
+	if err != nil {
+		return minting{}, err
+	}
+	want := tsapi.KeyRequest{Tags: b.config.Tags, Ephemeral: b.config.Ephemeral, Preauthorized: true, Expiry: keyLife}
+	if a.Ephemeral != nil {
+		want.Ephemeral = *a.Ephemeral
+	}
+	if a.Preauthorized != nil {
+		want.Preauthorized = *a.Preauthorized
+	}
+	api := tsapi.New(tsapi.Config{URL: url, Transport: b.config.Transport, Called: b.config.APICalled})
+	return minting{api, want}, nil
+}
+
+// newMinter returns the minter of an OAuth client.
+func (b *Bootstrap) newMinter(c *credential.Client) (*minter, error) {
+	how, err := b.minting(c.Attributes)
+	if err != nil {
+		return nil, err
+	}
+	return &minter{minting: how, grant: func(ctx context.Context) (tsapi.Token, error) {
+		return how.api.ClientToken(ctx, c.ID, c.Secret)
+	}}, nil
 }
 
 // minter makes auth keys for one OAuth client or federated identity. Its access

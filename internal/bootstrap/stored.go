@@ -7,31 +7,19 @@ import (
 	"time"
 
 	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/credential"
 	"subnetrouter/internal/secret"
-	"subnetrouter/internal/tsapi"
 )
-
-// oauthClient makes auth keys for whoever has its secret.
-type oauthClient struct {
-	id     string
-	secret secret.String
-}
-
-func (c *oauthClient) minter(mint minting) *minter {
-	return &minter{minting: mint, grant: func(ctx context.Context) (tsapi.Token, error) {
-		return mint.api.ClientToken(ctx, c.id, c.secret)
-	}}
-}
 
 // secretSource is a secret in Secrets Manager. Every key is from a reading of
 // its own, so that a rotation is seen at the next attempt; and when AWSCURRENT is
 // refused, AWSPENDING gets a turn: a rotation may be half way.
 type secretSource struct {
 	b       *Bootstrap
-	mint    minting
-	minters map[secret.String]*minter // by client secret
+	minters map[secret.String]*minter // by client secret and attributes
 	state   Known
 	kind    string // "" until it was read
+	client  string // the OAuth client, for people; "" is none
 
 	early reading // by look, for a key that is asked for next
 
@@ -52,12 +40,16 @@ type reading struct {
 const fresh = 30 * time.Second
 
 func (s *secretSource) choice() Choice {
-	c := Choice{SourceSecret, "ROUTER_AUTH_SECRET: Secrets Manager secret " + s.b.config.SecretID, "ROUTER_AUTH_SECRET is set"}
+	what := "ROUTER_AUTH_SECRET: Secrets Manager secret " + s.b.config.SecretID
+	if key := s.b.config.SecretJSONKey; key != "" {
+		what += ", JSON key " + key
+	}
+	c := Choice{SourceSecret, what, "ROUTER_AUTH_SECRET is set"}
 	switch s.kind {
 	case SourceSecretKey:
 		c.Source, c.Why = s.kind, c.Why+" and holds an auth key"
 	case SourceSecretClient:
-		c.Source, c.Why = s.kind, c.Why+" and holds an OAuth client secret; a key is made when control asks for one"
+		c.Source, c.Why = s.kind, c.Why+" and holds the secret of the "+s.client+"; a key is made when control asks for one"
 	}
 	return c
 }
@@ -94,26 +86,36 @@ func (s *secretSource) read(ctx context.Context, ref awsapi.SecretRef) (awsapi.S
 }
 
 // parse reads what the secret holds.
-func (s *secretSource) parse(ref awsapi.SecretRef, value awsapi.SecretValue) (stored, error) {
-	found, err := parsePayload(value.Value.Reveal(), s.b.config.SecretJSONKey)
+func (s *secretSource) parse(ref awsapi.SecretRef, value awsapi.SecretValue) (credential.Credential, error) {
+	found, err := credential.Parse(value.Value.Reveal(), credential.Format{
+		JSONKey: s.b.config.SecretJSONKey, Foreign: credential.Foreign(s.b.config.ControlURL),
+	})
 	if err != nil {
-		return stored{}, fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+		return credential.Credential{}, s.using(ref, err)
 	}
 	return found, nil
 }
 
 // minterOf keeps the minter of a client, and with it its access token. Those of
 // other secrets go: there are two at most, AWSCURRENT's and AWSPENDING's.
-func (s *secretSource) minterOf(c *oauthClient) *minter {
-	m := s.minters[c.secret]
-	if m == nil {
-		if len(s.minters) > 1 {
-			clear(s.minters)
-		}
-		m = c.minter(s.mint)
-		s.minters[c.secret] = m
+func (s *secretSource) minterOf(ref awsapi.SecretRef, c *credential.Client) (*minter, error) {
+	key := c.Secret + secret.String("?"+c.Attributes.String())
+	if m := s.minters[key]; m != nil {
+		return m, nil
 	}
-	return m
+	m, err := s.b.newMinter(c)
+	if err != nil {
+		return nil, s.using(ref, err)
+	}
+	if len(s.minters) > 1 {
+		clear(s.minters)
+	}
+	s.minters[key] = m
+	return m, nil
+}
+
+func (s *secretSource) using(ref awsapi.SecretRef, err error) error {
+	return fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
 }
 
 func (s *secretSource) look(ctx context.Context) error {
@@ -136,20 +138,24 @@ func (s *secretSource) examine(ctx context.Context, ref awsapi.SecretRef, value 
 		return err
 	}
 	s.note(found)
-	if found.client == nil {
+	if found.Client == nil {
 		return nil
 	}
-	if err := s.minterOf(found.client).ready(ctx); err != nil {
-		return fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+	minter, err := s.minterOf(ref, found.Client)
+	if err != nil {
+		return err
+	}
+	if err := minter.ready(ctx); err != nil {
+		return s.using(ref, err)
 	}
 	return nil
 }
 
-func (s *secretSource) note(found stored) {
-	s.state.Expires = found.expires
-	s.kind = SourceSecretKey
-	if found.client != nil {
-		s.kind = SourceSecretClient
+func (s *secretSource) note(found credential.Credential) {
+	s.state.Expires = found.Expires
+	s.kind, s.client = SourceSecretKey, ""
+	if found.Client != nil {
+		s.kind, s.client = SourceSecretClient, describeClient(found.Client)
 	}
 }
 
@@ -208,14 +214,18 @@ func (s *secretSource) from(ctx context.Context, ref awsapi.SecretRef, value aws
 	if ref.VersionStage != "" && !s.pinned() {
 		where = fmt.Sprintf("secret %s (%s, version %s)", ref.ID, ref.VersionStage, value.VersionID)
 	}
-	if found.client == nil {
-		return found.key, where, nil
+	if found.Client == nil {
+		return found.Key, where, nil
 	}
-	key, err := s.minterOf(found.client).key(ctx)
+	minter, err := s.minterOf(ref, found.Client)
 	if err != nil {
-		return "", "", fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+		return "", "", err
 	}
-	return key, where + ", OAuth client " + found.client.id, nil
+	key, err := minter.key(ctx)
+	if err != nil {
+		return "", "", s.using(ref, err)
+	}
+	return key, where + ", OAuth client " + found.Client.ID, nil
 }
 
 // refused has the other stage tried next.

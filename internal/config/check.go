@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/credential"
 	"subnetrouter/internal/routes"
 )
 
@@ -16,6 +17,7 @@ import (
 // keeps quiet about those with a problem of their own, which comes first.
 func check(c *Config, given map[string]setting, r *report) {
 	checkCredential(c, given, r)
+	checkAuthKey(c, given, r)
 	checkRoutes(c, given, r)
 	checkMetadata(c, given, r)
 	checkMode(c, r)
@@ -65,6 +67,29 @@ func checkCredential(c *Config, given map[string]setting, r *report) {
 		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, "set without ROUTER_AUTH_SECRET: set that too, or remove this")
 	case c.AuthSecret.JSONKey != "":
 		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, fmt.Sprintf("%s names a JSON key too (%s): keep one of them", given["ROUTER_AUTH_SECRET"].name, quote(c.AuthSecret.JSONKey)))
+	}
+}
+
+// checkAuthKey reads a literal credential as the router will, so that one that
+// can never work is known before anything starts.
+func checkAuthKey(c *Config, given map[string]setting, r *report) {
+	s, ok := given["TS_AUTHKEY"]
+	if !ok || r.bad("TS_AUTHKEY") || r.bad("ROUTER_CONTROL_URL") || r.bad("ROUTER_API_URL") {
+		return
+	}
+	found, err := credential.ParseLiteral(c.AuthKey.Reveal(), credential.Foreign(c.ControlURL))
+	if err == nil && found.Client != nil {
+		_, err = found.Client.Attributes.API(c.APIURL)
+	}
+	if e, ok := errors.AsType[*credential.Error](err); ok {
+		r.problemf("TS_AUTHKEY", s.name, e.Cause+": "+e.Fix)
+		return
+	}
+	if found.Client == nil {
+		return
+	}
+	if ephemeral := found.Client.Attributes.Ephemeral; ephemeral != nil && !*ephemeral && c.StateDir == "" && !r.bad("ROUTER_STATE") {
+		r.warn(s.name, "ephemeral=false without a folder in ROUTER_STATE: each start adds a node to the tailnet that nothing removes; drop the attribute, or keep state")
 	}
 }
 

@@ -101,8 +101,9 @@ func (in input) unknown(r *report) {
 
 // lookup finds the setting that counts for v: the flag, its own name, other
 // programs' names, TS_EXTRA_ARGS. An empty value does not count, unless v says
-// that this is a mistake. A value "file:PATH" is read from that file.
-func (in input) lookup(v variable) (s setting, found bool, err error) {
+// that this is a mistake. A value "file:PATH" is read from that file. losers are
+// the other spellings that have a value.
+func (in input) lookup(v variable) (s setting, losers []setting, found bool, err error) {
 	candidates := []setting{}
 	if value, ok := in.flags[v.flag]; ok {
 		candidates = append(candidates, setting{"--" + v.flag, value})
@@ -112,7 +113,7 @@ func (in input) lookup(v variable) (s setting, found bool, err error) {
 	}
 	for _, s := range candidates {
 		if strings.TrimSpace(s.value) == "" && v.example != "" {
-			return s, true, fmt.Errorf("the value is empty: write %s, or remove it for the default, %s", v.example, v.fallback)
+			return s, nil, true, fmt.Errorf("the value is empty: write %s, or remove it for the default, %s", v.example, v.fallback)
 		}
 		if strings.TrimSpace(s.value) != "" {
 			break
@@ -122,17 +123,25 @@ func (in input) lookup(v variable) (s setting, found bool, err error) {
 		candidates = append(candidates, setting{alias, in.env[alias]})
 	}
 	candidates = append(candidates, in.extra[v.name])
-	for _, s := range candidates {
-		s.value = strings.TrimSpace(s.value)
-		if s.value == "" {
+	for _, candidate := range candidates {
+		candidate.value = strings.TrimSpace(candidate.value)
+		if candidate.value == "" {
 			continue
 		}
-		if path, ok := strings.CutPrefix(s.value, "file:"); ok {
-			s.value, err = readFile(path)
+		var readErr error
+		if path, ok := strings.CutPrefix(candidate.value, "file:"); ok {
+			candidate.value, readErr = readFile(path)
 		}
-		return s, true, err
+		if found {
+			losers = append(losers, candidate)
+			continue
+		}
+		s, found, err = candidate, true, readErr
 	}
-	return setting{v.name, v.fallback}, false, nil
+	if !found {
+		s = setting{v.name, v.fallback}
+	}
+	return s, losers, found, err
 }
 
 // No setting is longer; a device or a wrong file would be.

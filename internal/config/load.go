@@ -1,7 +1,11 @@
 package config
 
 import (
+	"errors"
+	"reflect"
 	"strings"
+
+	"subnetrouter/internal/credential"
 )
 
 // Load reads the configuration from arguments (without the program's and the
@@ -18,9 +22,10 @@ func Load(args, environ []string) (Config, error) {
 	}
 	in.unknown(r)
 	in.unsupported(r)
+	in.misspelt(r)
 
 	c := Config{SNAT: true}
-	if s, found, err := in.lookup(find(extraArgs)); found && err == nil {
+	if s, _, found, err := in.lookup(find(extraArgs)); found && err == nil {
 		in.extra = extraSettings(s, &c, r)
 	}
 	given := map[string]setting{}
@@ -56,7 +61,10 @@ func LoadListen(args, environ []string) (string, error) {
 
 // apply sets v in c, to its default where the operator gave nothing.
 func (in input) apply(v variable, c *Config, r *report) (s setting, found bool) {
-	s, found, err := in.lookup(v)
+	s, losers, found, err := in.lookup(v)
+	if err == nil && found && v.name != extraArgs && !v.credential && credential.Resembles(s.value) {
+		err = errors.New("this is a credential (not shown), which does not belong here: give it as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET")
+	}
 	if err == nil && s.value != "" {
 		err = v.set(c, s.name, s.value)
 	}
@@ -68,5 +76,20 @@ func (in input) apply(v variable, c *Config, r *report) (s setting, found bool) 
 			r.warn(alias, "an old name: use "+v.name)
 		}
 	}
+	for _, loser := range losers {
+		if v.differ(s, loser) {
+			r.warn(loser.name, "ignored: "+s.name+" is set too, to another value, and wins")
+		}
+	}
 	return s, found
+}
+
+// differ reports whether two spellings of a setting have different meanings.
+func (v variable) differ(a, b setting) bool {
+	if a.value == b.value {
+		return false
+	}
+	var x, y Config
+	errA, errB := v.set(&x, a.name, a.value), v.set(&y, b.name, b.value)
+	return v.name == extraArgs || errA != nil || errB != nil || !reflect.DeepEqual(x, y)
 }

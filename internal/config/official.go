@@ -1,9 +1,13 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// Variables of the official image that mean something else here, or nothing.
-// Those left out need no word: they switch on what is always on.
+// Variables of the official image (cmd/containerboot of v1.102.5) that mean
+// something else here, or nothing. officialQuiet need no word: they switch on
+// what is always on, or are for tests and Kubernetes.
 var (
 	officialRefused = []struct{ name, instead string }{
 		{"TS_CLIENT_SECRET", "not read: give the OAuth client secret as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
@@ -20,6 +24,14 @@ var (
 		{"TS_OUTBOUND_HTTP_PROXY_LISTEN", "ignored: there is no proxy into the tailnet"},
 		{"TS_HEALTHCHECK_ADDR_PORT", "ignored: health is served on ROUTER_LISTEN"},
 		{"TS_KUBE_SECRET", "ignored: state lives where ROUTER_STATE says"},
+		{"TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR", "ignored: there is no configuration file; write variables"},
+		{"TS_EGRESS_PROXIES_CONFIG_PATH", "ignored: the router forwards from the tailnet, not into it"},
+		{"TS_INGRESS_PROXIES_CONFIG_PATH", "ignored: the router forwards routes, not single ports"},
+	}
+	officialQuiet = []string{
+		"TS_ACCEPT_DNS", "TS_AUTH_ONCE", "TS_ENABLE_HEALTH_CHECK", "TS_ENABLE_METRICS",
+		"TS_EXPERIMENTAL_CERT_SHARE", "TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS", "TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT",
+		"TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV", "TS_TEST_FAKE_NETFILTER", "TS_TEST_ONLY_ROOT",
 	}
 )
 
@@ -38,4 +50,15 @@ func (in input) unsupported(r *report) {
 	if on, err := parseBool(strings.TrimSpace(in.env["TS_ACCEPT_DNS"])); err == nil && on {
 		r.warn("TS_ACCEPT_DNS", dnsIgnored)
 	}
+}
+
+// isOfficial reports whether the official image has a variable of that name
+// that is no setting here.
+func isOfficial(name string) bool {
+	for _, v := range officialIgnored {
+		if v.name == name {
+			return true
+		}
+	}
+	return slices.Contains(officialQuiet, name)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"subnetrouter/internal/credential"
 )
 
 // SecretRef names a secret in Secrets Manager.
@@ -41,7 +43,7 @@ var (
 // parseSecretRef never shows a value that is no ARN: it may be the secret.
 func parseSecretRef(s string) (SecretRef, error) {
 	switch {
-	case strings.HasPrefix(s, "tskey-"), strings.HasPrefix(s, "hskey-"), strings.HasPrefix(s, "{"):
+	case credential.Resembles(s), strings.HasPrefix(s, "tskey-"), strings.HasPrefix(s, "hskey-"), strings.HasPrefix(s, "{"):
 		return SecretRef{}, errors.New("this is a credential, not the name of one: store it in Secrets Manager and write that secret's name or ARN, or give it as TS_AUTHKEY")
 	case strings.HasPrefix(s, "arn:"):
 		parts := strings.Split(s, ":")

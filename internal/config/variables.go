@@ -22,6 +22,10 @@ type variable struct {
 	meaning  string   // one sentence or two
 	example  string   // set: an empty value is a mistake, and this is what to write
 
+	// credential reports that set knows what a value that looks like a
+	// credential means. Elsewhere such a value is refused, and never shown.
+	credential bool
+
 	// set parses a value into c, or leaves c alone. name is the spelling that
 	// the value came under.
 	set func(c *Config, name, value string) error
@@ -40,7 +44,7 @@ func into[T any](field func(*Config) *T, parse func(string) (T, error)) func(*Co
 
 var variables = []variable{
 	{
-		name: "ROUTER_AUTH_SECRET", flag: "auth-secret",
+		name: "ROUTER_AUTH_SECRET", flag: "auth-secret", credential: true,
 		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. The secret is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret.",
 		set:     into(func(c *Config) *SecretRef { return &c.AuthSecret }, parseSecretRef),
 	},
@@ -51,7 +55,7 @@ var variables = []variable{
 	},
 	{
 		// No flag: every process on the machine can read another's arguments.
-		name: "TS_AUTHKEY", aliases: []string{"TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"},
+		name: "TS_AUTHKEY", aliases: []string{"TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"}, credential: true,
 		meaning: "A literal auth key or OAuth client secret, for tests and laptops. It has no flag, since arguments are visible to every process.",
 		set:     into(func(c *Config) *secret.String { return &c.AuthKey }, parseAuthKey),
 	},

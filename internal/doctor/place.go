@@ -11,12 +11,19 @@ import (
 	"subnetrouter/internal/ecsmeta"
 )
 
-// configuration: whoever gets here has one that can be read.
-func (e *exam) configuration(context.Context) Result {
-	if w := e.Config.Warnings; len(w) > 0 {
-		return warn("readable, with "+list(len(w), "remark", "remarks"), strings.Join(w, "; "))
+// configurationChecks report the warnings of the configuration, a line each, as
+// `router run` logs them: a configuration with problems does not get here.
+func (e *exam) configurationChecks() (checks []Check) {
+	add := func(r Result) {
+		checks = append(checks, Check{"place", "configuration", func(context.Context) Result { return r }})
 	}
-	return pass("every setting is well formed")
+	for _, w := range e.Config.Warnings {
+		add(warn(w, ""))
+	}
+	if len(checks) == 0 {
+		add(pass("every setting is well formed"))
+	}
+	return checks
 }
 
 func (e *exam) metadata(ctx context.Context) Result {

@@ -105,12 +105,11 @@ func Checks(s Subject) []Check {
 		return relays.UDP(ctx, e.mode)
 	})
 
-	checks := []Check{
-		{"place", "configuration", e.configuration},
-		{"place", "task metadata", e.metadata},
-		{"place", "network", e.network},
-		{"place", "router", e.router},
-	}
+	checks := append(e.configurationChecks(),
+		Check{"place", "task metadata", e.metadata},
+		Check{"place", "network", e.network},
+		Check{"place", "router", e.router},
+	)
 	checks = append(checks, e.awsChecks()...)
 	checks = append(checks, e.credentialChecks()...)
 	return append(checks,

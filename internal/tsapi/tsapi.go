@@ -106,11 +106,12 @@ func (c *Client) token(ctx context.Context, call, path string, form url.Values) 
 	return Token{out.AccessToken, asked.Add(time.Duration(out.ExpiresIn) * time.Second)}, err
 }
 
-// KeyRequest says what an auth key is to be good for: one node, preauthorized.
+// KeyRequest describes an auth key for one node.
 type KeyRequest struct {
-	Tags      []string
-	Ephemeral bool          // the node vanishes when it goes offline
-	Expiry    time.Duration // of the key, not of the node; whole seconds
+	Tags          []string
+	Ephemeral     bool          // the node vanishes when it goes offline
+	Preauthorized bool          // the node needs no approval as a device
+	Expiry        time.Duration // of the key, not of the node; whole seconds
 }
 
 // Key is a new auth key.
@@ -132,7 +133,7 @@ func (c *Client) CreateKey(ctx context.Context, token Token, r KeyRequest) (Key,
 		"description":   "subnetrouter",
 		"expirySeconds": int(r.Expiry / time.Second),
 		"capabilities": map[string]any{"devices": map[string]any{
-			"create": create{Ephemeral: r.Ephemeral, Preauthorized: true, Tags: r.Tags},
+			"create": create{Ephemeral: r.Ephemeral, Preauthorized: r.Preauthorized, Tags: r.Tags},
 		}},
 	}
 	body, err := json.Marshal(in)

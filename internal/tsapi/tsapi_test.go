@@ -39,7 +39,7 @@ func TestKeyForOAuthClient(t *testing.T) {
 	if err != nil || !token.Valid() || time.Until(token.Expires) > time.Hour {
 		t.Fatalf("token until %v: %v", token.Expires, err)
 	}
-	key, err := api.CreateKey(t.Context(), token, tsapi.KeyRequest{Tags: []string{tag}, Ephemeral: true, Expiry: 10 * time.Minute})
+	key, err := api.CreateKey(t.Context(), token, tsapi.KeyRequest{Tags: []string{tag}, Ephemeral: true, Preauthorized: true, Expiry: 10 * time.Minute})
 	if err != nil || !strings.HasPrefix(key.Value.Reveal(), "tskey-auth-") || key.ID == "" {
 		t.Fatalf("key %q: %v", key.ID, err)
 	}
