@@ -89,7 +89,17 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 
 // startNode brings the engine up; nothing is said to control yet.
 func (r *router) startNode() error {
-	node, err := tailnet.New(tailnet.Config{
+	node, err := tailnet.New(r.nodeConfig())
+	if err != nil {
+		return err
+	}
+	r.node.Store(node)
+	return nil
+}
+
+// nodeConfig returns the configuration of the engine.
+func (r *router) nodeConfig() tailnet.Config {
+	return tailnet.Config{
 		ControlURL:        r.cfg.ControlURL,
 		StateDir:          r.cfg.StateDir,
 		Mode:              nodeMode(r.cfg.Mode),
@@ -105,12 +115,7 @@ func (r *router) startNode() error {
 		Handover:          r.relay,
 		RulesChanged:      r.recheckFlows,
 		Logger:            r.log,
-	})
-	if err != nil {
-		return err
 	}
-	r.node.Store(node)
-	return nil
 }
 
 func nodeMode(m config.Mode) tailnet.Mode {

@@ -235,6 +235,15 @@ func setMode(c *Config, name, value string) error {
 	return nil
 }
 
+// Names returns the names of all settings, in the order of the package comment.
+func Names() []string {
+	names := make([]string, len(variables))
+	for i, v := range variables {
+		names[i] = v.name
+	}
+	return names
+}
+
 // find returns the variable of that name.
 func find(name string) variable {
 	i := rank(name)

@@ -1,0 +1,498 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/journal"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/tailnettest"
+)
+
+// settingProbe shows that a setting has an effect outside of package config: what
+// observe sees of the router differs between two values of the setting.
+type settingProbe struct {
+	values  func(t *testing.T, s *setting) (a, b string)
+	prepare func(t *testing.T, s *setting) // nil is nothing
+	observe func(t *testing.T, s *setting) string
+}
+
+func these(a, b string) func(*testing.T, *setting) (string, string) {
+	return func(*testing.T, *setting) (string, string) { return a, b }
+}
+
+// settingProbes has one for each variable of package config's table.
+var settingProbes = map[string]settingProbe{
+	"ROUTER_AUTH_SECRET":            {values: these("router/auth-key", "router/other"), prepare: twoSecrets, observe: credential},
+	"ROUTER_AUTH_SECRET_KEY":        {values: these("mine", "yours"), prepare: secretWithTwoKeys, observe: credential},
+	"TS_AUTHKEY":                    {values: these("tskey-auth-k1-x", "tskey-client-k2-x"), prepare: withoutSecret, observe: credential},
+	"TS_CLIENT_ID":                  {values: these("kONE", "kTWO"), prepare: federated, observe: keyRequests},
+	"TS_AUDIENCE":                   {values: these("api.tailscale.com/one", "api.tailscale.com/two"), prepare: federated, observe: keyRequests},
+	"ROUTER_TAGS":                   {values: these("tag:one", "tag:two"), prepare: literalClient, observe: keyRequests},
+	"ROUTER_API_URL":                {values: twoAPIs, prepare: literalClient, observe: credential},
+	"ROUTER_HOSTNAME":               {values: these("one", "two"), observe: nodeName},
+	"ROUTER_CONTROL_URL":            {values: twoControls, observe: becomesReady},
+	"ROUTER_ROUTES":                 {values: these("vpc", "10.1.0.0/16"), observe: plannedRoutes},
+	"ROUTER_EXCLUDE_ROUTES":         {values: these("10.8.0.0/16", "10.0.0.0/16"), observe: plannedRoutes},
+	"ROUTER_SITE_ID":                {values: these("7", "8"), observe: plannedRoutes},
+	"ROUTER_REFRESH":                {values: these("1s", "24h"), observe: looksAgain},
+	"ROUTER_STATE":                  {values: twoFolders, observe: folders},
+	"ROUTER_MODE":                   {values: these("userspace", "kernel"), observe: engine},
+	"ROUTER_UDP_PORT":               {values: twoUDPPorts, observe: portsInUse},
+	"ROUTER_LISTEN":                 {values: twoAddresses, observe: answering("/healthz")},
+	"ROUTER_STATUS_PAGE":            {values: these("on", "off"), observe: page},
+	"ROUTER_DRAIN_TIMEOUT":          {values: these("7s", "9s"), observe: drainTimeout},
+	"ROUTER_BOOT_TIMEOUT":           {values: these("1s", "1h"), observe: bootOverdue},
+	"ROUTER_PROBE":                  {values: these("10.0.3.4:5432", "10.0.3.5:5432"), observe: probedTarget},
+	"ROUTER_FLOW_LOG":               {values: these("on", "off"), observe: metrics("router_flow_log_dropped_total")},
+	"ROUTER_MAX_FLOWS":              {values: these("100", "200"), observe: metrics("router_flows_limit")},
+	"ROUTER_MAX_FLOWS_PER_PEER":     {values: these("10", "20"), observe: metrics("router_flows_limit_per_peer")},
+	"ROUTER_KEEPALIVE":              {values: these("30s", "1h"), observe: keepAlive},
+	"ROUTER_DEBUG_LISTEN":           {values: twoAddresses, observe: answering("/debug/pprof/")},
+	"ROUTER_LOG_LEVEL":              {values: these("debug", "info"), observe: debugLines},
+	"ROUTER_LOG_FORMAT":             {values: these("json", "text"), observe: firstByte},
+	"ROUTER_SOCKET":                 {values: twoSockets, observe: sockets},
+	"TS_EXTRA_ARGS":                 {values: these("--accept-routes", "--stateful-filtering"), observe: engine},
+	"ECS_CONTAINER_METADATA_URI_V4": {values: twoTasks, observe: plannedRoutes},
+}
+
+// TestEverySettingHasAnEffect goes through package config's own table: a setting
+// that nothing reads has no effect that a probe could see.
+func TestEverySettingHasAnEffect(t *testing.T) {
+	for name := range settingProbes {
+		if !slices.Contains(config.Names(), name) {
+			t.Errorf("there is no setting %s", name)
+		}
+	}
+	for _, name := range config.Names() {
+		p, ok := settingProbes[name]
+		if !ok {
+			t.Errorf("no probe shows what %s does", name)
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			s := newSetting(t)
+			if p.prepare != nil {
+				p.prepare(t, s)
+			}
+			awstest.Setenv(t, s.aws.Env()) // for probes in this process
+			a, b := p.values(t, s)
+			see := func(value string) (seen string) {
+				s.env[name] = value
+				t.Run(value, func(t *testing.T) { seen = p.observe(t, s) })
+				return seen
+			}
+			atA, atB := see(a), see(b)
+			if atA == atB {
+				t.Errorf("%s and %s have the same effect: %s", a, b, atA)
+			}
+			if atA == "" && atB == "" {
+				t.Error("the probe saw nothing")
+			}
+		})
+	}
+}
+
+// load reads the setting's environment.
+func (s *setting) load(t *testing.T) config.Config {
+	t.Helper()
+	var environ []string
+	for name, value := range s.env {
+		environ = append(environ, name+"="+value)
+	}
+	cfg, err := config.Load(nil, environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// build puts the router together, without starting anything.
+func (s *setting) build(t *testing.T) *router {
+	t.Helper()
+	r, err := newRouter(s.load(t), slog.New(slog.DiscardHandler), journal.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.forward.Close() })
+	return r
+}
+
+// Preparations.
+
+func withoutSecret(_ *testing.T, s *setting) { delete(s.env, "ROUTER_AUTH_SECRET") }
+
+func twoSecrets(_ *testing.T, s *setting) {
+	s.aws.Update(func(w *awstest.World) {
+		w.Secrets = map[string]awstest.Secret{"router/auth-key": {Value: "tskey-auth-one"}, "router/other": {Value: "tskey-auth-two"}}
+	})
+}
+
+func secretWithTwoKeys(_ *testing.T, s *setting) {
+	s.store(awstest.Secret{Value: `{"mine":"tskey-auth-one","yours":"tskey-auth-two"}`})
+}
+
+func federated(t *testing.T, s *setting) {
+	withoutSecret(t, s)
+	s.env["TS_CLIENT_ID"], s.env["TS_AUDIENCE"] = "kONE", "api.tailscale.com/one"
+	s.env["ROUTER_API_URL"] = newKeyAPI(t, "tskey-auth-made").URL
+}
+
+func literalClient(t *testing.T, s *setting) {
+	withoutSecret(t, s)
+	s.env["TS_AUTHKEY"] = "tskey-client-k2-x"
+	s.env["ROUTER_API_URL"] = newKeyAPI(t, "tskey-auth-made").URL
+}
+
+// keyAPI is an API that makes any key for anybody, and remembers who asked.
+type keyAPI struct {
+	*httptest.Server
+	mu    sync.Mutex
+	asked []string
+}
+
+var keyAPIs sync.Map // by URL
+
+func newKeyAPI(t *testing.T, key string) *keyAPI {
+	a := &keyAPI{}
+	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if strings.Contains(r.URL.Path, "/oauth/") {
+			a.asked = append(a.asked, r.FormValue("client_id"))
+			if part := strings.Split(r.FormValue("jwt"), "."); len(part) == 3 {
+				claims, _ := base64.RawURLEncoding.DecodeString(part[1])
+				var c struct{ Aud string }
+				json.Unmarshal(claims, &c)
+				a.asked = append(a.asked, c.Aud)
+			}
+			io.WriteString(w, `{"access_token":"t","expires_in":3600}`)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		a.asked = append(a.asked, string(body))
+		fmt.Fprintf(w, `{"id":"k","key":%q}`, key)
+	}))
+	t.Cleanup(a.Close)
+	keyAPIs.Store(a.URL, a)
+	return a
+}
+
+// Values that need something around the router.
+
+func twoAPIs(t *testing.T, _ *setting) (a, b string) {
+	return newKeyAPI(t, "tskey-auth-one").URL, newKeyAPI(t, "tskey-auth-two").URL
+}
+
+// twoControls returns one control server that takes the key, and one that does
+// not know it.
+func twoControls(t *testing.T, s *setting) (a, b string) {
+	other, err := tailnettest.Start(tailnettest.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	return s.control.ControlURL(), other.ControlURL()
+}
+
+func twoTasks(t *testing.T, s *setting) (a, b string) {
+	task := exampleTask()
+	task.Family = "other"
+	other, err := awstest.NewMetadata("", task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	return s.metadata.URI(), other.URI()
+}
+
+// candidates are the values among which an observer looks for a trace.
+func (s *setting) candidates(a, b string) (string, string) {
+	s.env["X_CANDIDATES"] = a + " " + b
+	return a, b
+}
+
+func twoFolders(t *testing.T, s *setting) (a, b string) {
+	return s.candidates(t.TempDir(), t.TempDir())
+}
+
+func twoAddresses(t *testing.T, s *setting) (a, b string) {
+	return s.candidates(freeAddress(t), freeAddress(t))
+}
+
+func twoSockets(t *testing.T, s *setting) (a, b string) {
+	dir := t.TempDir()
+	return s.candidates(filepath.Join(dir, "a"), filepath.Join(dir, "b"))
+}
+
+func twoUDPPorts(t *testing.T, s *setting) (a, b string) {
+	port := func() string {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+		return port
+	}
+	return s.candidates(port(), port())
+}
+
+// traces returns those of the candidates that left a trace.
+func (s *setting) traces(left func(candidate string) bool) string {
+	var found []string
+	for _, c := range strings.Fields(s.env["X_CANDIDATES"]) {
+		if left(c) {
+			found = append(found, c)
+		}
+	}
+	return strings.Join(found, " ")
+}
+
+// Observers in this process.
+
+func credential(t *testing.T, s *setting) string {
+	boot := s.build(t).bootstrap.boot
+	key, _, err := boot.Credential(t.Context())
+	if err != nil {
+		return err.Error()
+	}
+	return boot.CredentialChoice().What + " " + key.Reveal()
+}
+
+func keyRequests(t *testing.T, s *setting) string {
+	if _, _, err := s.build(t).bootstrap.boot.Credential(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v, _ := keyAPIs.Load(s.env["ROUTER_API_URL"])
+	api := v.(*keyAPI)
+	api.mu.Lock()
+	defer api.mu.Unlock()
+	asked := strings.Join(api.asked, " ")
+	api.asked = nil
+	return asked
+}
+
+func plannedRoutes(t *testing.T, s *setting) string {
+	p, err := makePlan(t.Context(), s.load(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%v %v", p.Place, p.Advertise)
+}
+
+// engine shows what the engine is configured with, apart from functions.
+func engine(t *testing.T, s *setting) string {
+	c := reflect.ValueOf(s.build(t).nodeConfig())
+	var out []string
+	for i := range c.NumField() {
+		if k := c.Field(i).Kind(); k == reflect.Bool || k == reflect.Int || k == reflect.String || k == reflect.Uint16 {
+			out = append(out, fmt.Sprintf("%s=%v", c.Type().Field(i).Name, c.Field(i)))
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func metrics(name string) func(*testing.T, *setting) string {
+	return func(t *testing.T, s *setting) string {
+		families, err := s.build(t).registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == name {
+				return f.String()
+			}
+		}
+		return ""
+	}
+}
+
+// keepAlive reads what the data path was built with.
+func keepAlive(t *testing.T, s *setting) string {
+	v := reflect.ValueOf(s.build(t).forward).Elem().FieldByName("cfg").FieldByName("KeepAlive")
+	return time.Duration(v.Int()).String()
+}
+
+// Observers of the whole program.
+
+func becomesReady(t *testing.T, s *setting) string {
+	c := s.start(t)
+	state := ""
+	c.await("an end of joining", func(r ops.Readiness) bool {
+		state = fmt.Sprint(r.Ready)
+		return r.Ready || slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == codeKeyRefused })
+	})
+	return state
+}
+
+func nodeName(t *testing.T, s *setting) string {
+	s.start(t).awaitReady()
+	nodes, err := s.control.Nodes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, n := range nodes {
+		if n.Online {
+			names = append(names, n.Hostname)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// looksAgain waits for the second look-up of routes: as long as it takes where it
+// must come, for a while where it must not.
+func looksAgain(t *testing.T, s *setting) string {
+	s.start(t).awaitReady()
+	wait := patience
+	if s.env["ROUTER_REFRESH"] != "1s" {
+		wait = 3 * time.Second
+	}
+	count := func() (n int) {
+		for _, call := range s.aws.Calls() {
+			if call == "ec2:DescribeVpcs" {
+				n++
+			}
+		}
+		return n
+	}
+	first := count()
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if count() > first {
+			return "again"
+		}
+	}
+	return "once"
+}
+
+func probedTarget(t *testing.T, s *setting) (target string) {
+	c := s.start(t)
+	c.await("a probe", func(ops.Readiness) bool {
+		_, body := c.get("/metrics")
+		for line := range strings.Lines(string(body)) {
+			if strings.HasPrefix(line, "router_probe_") {
+				_, target, _ = strings.Cut(strings.TrimSpace(line), "{")
+				return true
+			}
+		}
+		return false
+	})
+	target, _, _ = strings.Cut(target, "}")
+	return target
+}
+
+func bootOverdue(t *testing.T, s *setting) string {
+	s.store(awstest.Secret{Value: " "}) // so that it does not become ready
+	c := s.start(t)
+	wait := patience
+	if s.env["ROUTER_BOOT_TIMEOUT"] != "1s" {
+		wait = 3 * time.Second
+	}
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if code, _ := c.get("/metrics"); code == http.StatusOK && c.metric("router_boot_overdue") == 1 {
+			return "overdue"
+		}
+	}
+	return "in time"
+}
+
+func folders(t *testing.T, s *setting) string {
+	s.start(t).awaitReady()
+	return s.traces(func(dir string) bool {
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			os.RemoveAll(filepath.Join(dir, f.Name()))
+		}
+		return len(files) > 0
+	})
+}
+
+func sockets(t *testing.T, s *setting) string {
+	s.start(t).awaitReady()
+	return s.traces(func(path string) bool {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+func portsInUse(t *testing.T, s *setting) string {
+	s.start(t).awaitReady()
+	return s.traces(func(port string) bool {
+		c, err := net.ListenPacket("udp4", ":"+port)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+}
+
+// answering shows which of two addresses answers a path.
+func answering(path string) func(*testing.T, *setting) string {
+	return func(t *testing.T, s *setting) string {
+		s.start(t).awaitReady()
+		return s.traces(func(address string) bool {
+			resp, err := http.Get("http://" + address + path)
+			if err != nil {
+				return false
+			}
+			resp.Body.Close()
+			return resp.StatusCode == http.StatusOK
+		})
+	}
+}
+
+func page(t *testing.T, s *setting) string {
+	c := s.start(t)
+	c.awaitReady()
+	code, _ := c.get("/")
+	return fmt.Sprint("HTTP ", code)
+}
+
+func drainTimeout(t *testing.T, s *setting) string {
+	c := s.start(t)
+	c.awaitReady()
+	c.stop()
+	for line := range strings.Lines(c.out.String()) {
+		if strings.Contains(line, `"msg":"draining"`) {
+			_, timeout, _ := strings.Cut(line, `"timeout":`)
+			return timeout
+		}
+	}
+	return ""
+}
+
+func debugLines(t *testing.T, s *setting) string {
+	c := s.start(t)
+	c.awaitReady()
+	c.stop()
+	return fmt.Sprintf("debug lines: %v", strings.Contains(c.out.String(), `"level":"DEBUG"`))
+}
+
+func firstByte(t *testing.T, s *setting) string {
+	c := s.start(t)
+	c.awaitReady()
+	return c.out.String()[:1]
+}
