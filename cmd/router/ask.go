@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/httpproxy"
 	"subnetrouter/internal/ops"
 )
 
@@ -25,6 +26,10 @@ func ask(ctx context.Context, in invocation, path string) (code int, body []byte
 	return get(ctx, config.LocalURL(listen, path))
 }
 
+// own asks the router on this machine, which no proxy can reach: ROUTER_LISTEN
+// may name the task's own address.
+var own = &http.Client{Transport: httpproxy.Direct()}
+
 func get(ctx context.Context, url string) (code int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -32,7 +37,7 @@ func get(ctx context.Context, url string) (code int, body []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := own.Do(req)
 	if err != nil {
 		return 0, nil, fmt.Errorf("asking the router at %s: %w; is it running, with the same ROUTER_LISTEN?", url, err)
 	}

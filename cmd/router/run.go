@@ -25,6 +25,7 @@ func runRouter(ctx context.Context, in invocation) int {
 	}
 	calm := calmRuntime(in.environ)
 	log, events := newLogger(cfg, in.out)
+	captureStandardLog(log)
 	if calm != nil {
 		log.Warn("the router goes on, and costs more CPU between packets", "err", calm)
 	}

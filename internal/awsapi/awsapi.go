@@ -18,10 +18,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
+
+	"subnetrouter/internal/httpproxy"
 )
 
 // Options are optional.
@@ -65,8 +68,14 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	if o.Called == nil {
 		o.Called = func(string, error) {}
 	}
+	client := awshttp.NewBuildableClient().WithTimeout(o.TryTimeout).WithTransportOptions(func(t *http.Transport) {
+		t.Proxy = httpproxy.FromEnvironment
+	})
 	cfg, err := config.LoadDefaultConfig(ctx,
-		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(o.TryTimeout)),
+		config.WithHTTPClient(client),
+		// The SDK gives the endpoint of the task role's credentials a client of its
+		// own, which obeys HTTP_PROXY even for a link-local address.
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
 		config.WithLogger(sdkLogger(o.Logger)),
 		config.WithClientLogMode(aws.LogRetries),
 	)

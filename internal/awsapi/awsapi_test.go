@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -264,6 +266,29 @@ func TestNoCredentials(t *testing.T) {
 	ln.Close() // the address refuses from now on
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://"+ln.Addr().String()+"/v2/credentials/role")
 	check(`calling ec2:DescribeVpcs for VPC vpc-0aaa: no AWS credentials: no answer from http://` + ln.Addr().String() + `/v2/credentials/role: dial tcp ` + ln.Addr().String() + `: connect: connection refused` + fix)
+
+	// An endpoint that answers, and a proxy in its place.
+	var status int
+	var contentType, body string
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	}))
+	defer endpoint.Close()
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", endpoint.URL+"/v2/credentials/role")
+	for _, tc := range []struct {
+		status                  int
+		contentType, body, want string
+	}{
+		{502, "", "", "HTTP 502 Bad Gateway"},
+		{403, "text/html", "<html>\n  <h1>Access denied</h1>\n</html>", "HTTP 403 Forbidden: <html> <h1>Access denied</h1> </html>"},
+		{400, "application/json", `{"code":"InvalidIdInRequest","message":"ID not found"}`, "HTTP 400 Bad Request: ID not found"},
+		{400, "application/json", `{}`, "HTTP 400 Bad Request"},
+	} {
+		status, contentType, body = tc.status, tc.contentType, tc.body
+		check(`calling ec2:DescribeVpcs for VPC vpc-0aaa: no AWS credentials: the credentials endpoint answered ` + tc.want + fix)
+	}
 
 	if calls := server.Calls(); len(calls) != 0 {
 		t.Errorf("unsigned calls: %v", calls)

@@ -122,7 +122,26 @@ func (r request) credentialError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return r.error(ctx, err)
 	}
-	return r.fail(Credentials, "", "no AWS credentials: "+networkCause(err), credentialFix)
+	return r.fail(Credentials, "", "no AWS credentials: "+credentialCause(err), credentialFix)
+}
+
+// credentialCause is [networkCause] for the endpoint of the role's credentials,
+// whose answer need not have a text: a proxy's has none.
+func credentialCause(err error) string {
+	var answer interface {
+		HTTPStatusCode() int
+		ErrorMessage() string
+	}
+	if !errors.As(err, &answer) {
+		return networkCause(err)
+	}
+	status := answer.HTTPStatusCode()
+	cause := strings.TrimSpace(fmt.Sprintf("the credentials endpoint answered HTTP %d %s", status, http.StatusText(status)))
+	const most = 200
+	if text := strings.Join(strings.Fields(answer.ErrorMessage()), " "); text != "" {
+		cause += ": " + strings.ToValidUTF8(text[:min(len(text), most)], "")
+	}
+	return cause
 }
 
 const credentialFix = "give the task a task role (taskRoleArn); outside ECS set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/httpproxy"
 	"subnetrouter/internal/tailnet"
 )
 
@@ -65,6 +66,9 @@ type controlAnswer struct {
 	proxy  string
 }
 
+// byProxy asks as the engine does: by the proxy of the environment, if any.
+var byProxy = &http.Client{Transport: httpproxy.Transport()}
+
 func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 6*time.Second)
 	defer cancel()
@@ -72,11 +76,11 @@ func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
 	if err != nil {
 		return a, err
 	}
-	if proxy, err := http.ProxyFromEnvironment(req); err == nil && proxy != nil {
+	if proxy, err := httpproxy.FromEnvironment(req); err == nil && proxy != nil {
 		a.proxy = proxy.Host
 	}
 	start := time.Now()
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := byProxy.Do(req)
 	if err != nil {
 		return a, err
 	}

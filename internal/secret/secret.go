@@ -46,7 +46,7 @@ var credential = regexp.MustCompile(`[th]skey-[A-Za-z0-9_-]{8,}`)
 
 // Scrub replaces what looks like a Tailscale credential in s.
 func Scrub(s string) string {
-	return credential.ReplaceAllString(s, redacted)
+	return scrubPasswords(credential.ReplaceAllString(s, redacted))
 }
 
 // NewHandler wraps next so that messages and attributes pass through [Scrub].

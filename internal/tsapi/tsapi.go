@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/httpproxy"
 	"subnetrouter/internal/secret"
 )
 
@@ -38,10 +39,13 @@ type Config struct {
 	// Called hears of every call once it is over; the error is nil or an
 	// [*Error]. Nil drops it.
 	Called func(call string, err error)
-	// Transport carries the calls; nil is Go's own, with the proxy of the
-	// standard environment.
+	// Transport carries the calls; nil is one with the proxy of the standard
+	// environment.
 	Transport http.RoundTripper
 }
+
+// transport is shared, so that clients share connections.
+var transport = httpproxy.Transport()
 
 // Client calls the API. It is safe for concurrent use.
 type Client struct {
@@ -53,6 +57,9 @@ type Client struct {
 // New returns a client. It calls nothing.
 func New(c Config) *Client {
 	client := &Client{url: c.URL, called: c.Called, http: http.Client{Transport: c.Transport, Timeout: c.Timeout}}
+	if client.http.Transport == nil {
+		client.http.Transport = transport
+	}
 	if client.url == "" {
 		client.url = DefaultURL
 	}

@@ -1,0 +1,21 @@
+package main
+
+import (
+	stdlog "log"
+	"log/slog"
+	"strings"
+)
+
+// captureStandardLog turns the lines of Go's log package, which libraries use, into
+// records of log: they may hold secrets, such as a proxy's password.
+func captureStandardLog(log *slog.Logger) {
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(libraryLog{log})
+}
+
+type libraryLog struct{ log *slog.Logger }
+
+func (l libraryLog) Write(p []byte) (int, error) {
+	l.log.Info("library", "text", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
