@@ -45,6 +45,9 @@ func printPolicy(ctx context.Context, in invocation) int {
 	if kmsKey == "" && !cfg.AuthSecret.IsZero() {
 		fmt.Fprintln(in.err, "router: a secret under a KMS key of your own also needs kms:Decrypt: add --kms-key=ARN")
 	}
+	for _, note := range policy.Notes {
+		fmt.Fprintln(in.err, "router: "+note)
+	}
 	enc := json.NewEncoder(in.out)
 	enc.SetIndent("", "  ")
 	enc.Encode(policy)

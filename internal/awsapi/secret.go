@@ -3,7 +3,6 @@ package awsapi
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -30,8 +29,8 @@ type SecretValue struct {
 // Secret fetches a secret's value.
 func (c *Client) Secret(ctx context.Context, ref SecretRef) (SecretValue, error) {
 	region := c.Region()
-	if r := arnRegion(ref.ID); r != "" {
-		region = r
+	if arn, ok := ParseARN(ref.ID); ok && arn.Region != "" {
+		region = arn.Region
 	}
 	req := request{
 		op:       "secretsmanager:GetSecretValue",
@@ -78,12 +77,4 @@ func (r SecretRef) String() string {
 		s += ", version " + r.VersionID
 	}
 	return s
-}
-
-// arnRegion returns "" for a name.
-func arnRegion(id string) string {
-	if part := strings.SplitN(id, ":", 5); len(part) == 5 && part[0] == "arn" {
-		return part[3]
-	}
-	return ""
 }

@@ -12,6 +12,7 @@ import (
 // Task is an ECS task with one container.
 type Task struct {
 	LaunchType  string // "FARGATE" (default) or "EC2"
+	ARN         string // default: one in the region
 	Region      string // default "eu-west-1"
 	Zone        string // default Region + "a"
 	Family      string // default "router"
@@ -100,6 +101,9 @@ type object = map[string]any
 func (t Task) region() string { return or(t.Region, "eu-west-1") }
 
 func (t Task) arn() string {
+	if t.ARN != "" {
+		return t.ARN
+	}
 	return "arn:aws:ecs:" + t.region() + ":123456789012:task/network/6f1d0c5be2ab4d07a1f3c2b4d5e6f708"
 }
 

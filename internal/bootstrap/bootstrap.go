@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,8 +154,8 @@ func (b *Bootstrap) client(ctx context.Context) (*awsapi.Client, error) {
 	return b.aws.get(ctx, func(ctx context.Context) (*awsapi.Client, error) {
 		place, placeErr := b.Place(ctx)
 		region := place.Region
-		if part := strings.Split(b.config.SecretID, ":"); region == "" && len(part) > 3 {
-			region = part[3]
+		if arn, ok := awsapi.ParseARN(b.config.SecretID); ok && region == "" {
+			region = arn.Region
 		}
 		client, err := awsapi.New(ctx, awsapi.Options{
 			Region: region, Logger: b.log, Called: b.config.Called, Transport: b.config.Transport,

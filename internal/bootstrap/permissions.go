@@ -52,6 +52,9 @@ func Actions(c Config, vpcKnown bool) []string {
 type Policy struct {
 	Version   string
 	Statement []Statement
+
+	// Notes are what to know about the policy, which is no part of it.
+	Notes []string `json:"-"`
 }
 
 // Statement allows actions on resources.
@@ -78,16 +81,13 @@ func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (Policy, 
 	if region == "" {
 		region = task.Region
 	}
-	s := scope{region: region}
-	if part := strings.Split(task.ARN, ":"); len(part) > 4 {
-		s.account = part[4]
-	}
+	s := newScope(region, task.ARN, b.config.SecretID)
 	policy := Policy{Version: "2012-10-17", Statement: []Statement{}}
 	var describe []string
 	for _, action := range Actions(b.config, task.VPCID != "") {
 		switch action {
 		case "secretsmanager:GetSecretValue":
-			policy.allow("ReadCredential", []string{action}, s.secret(b.config.SecretID))
+			policy.allow("ReadCredential", []string{action}, s.secret(b.config.SecretID)...)
 			if kmsKey != "" {
 				policy.allow("DecryptCredential", []string{"kms:Decrypt"}, kmsKey)
 				policy.Statement[len(policy.Statement)-1].Condition = s.viaSecretsManager(b.config.SecretID)
@@ -108,6 +108,9 @@ func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (Policy, 
 	if len(describe) > 0 { // EC2's Describe actions know no resources
 		policy.allow("ReadNetwork", describe, "*")
 	}
+	if s.guessed && policy.names("arn:"+s.partition+":") {
+		policy.Notes = append(policy.Notes, "the partition is taken for "+s.partition+", as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION tells it: set AWS_REGION")
+	}
 	return policy, nil
 }
 
@@ -115,34 +118,59 @@ func (p *Policy) allow(sid string, actions []string, resources ...string) {
 	p.Statement = append(p.Statement, Statement{Sid: sid, Effect: "Allow", Action: actions, Resource: resources})
 }
 
-// scope fills ARNs in; what is unknown is "".
-type scope struct{ region, account string }
+// names reports whether a resource of the policy begins so.
+func (p *Policy) names(prefix string) bool {
+	return slices.ContainsFunc(p.Statement, func(s Statement) bool {
+		return slices.ContainsFunc(s.Resource, func(r string) bool { return strings.HasPrefix(r, prefix) })
+	})
+}
 
-// A secret's ARN ends with six characters that Secrets Manager adds to its name.
+// scope fills ARNs in; what is unknown is "", but for the partition.
+type scope struct {
+	partition, region, account string
+	guessed                    bool // the partition
+}
+
+// newScope takes the partition that the task's own ARN carries, else the one of
+// the secret's, else the one in which the SDK has the region.
+func newScope(region, taskARN, secretID string) scope {
+	s := scope{region: region}
+	task, inTask := awsapi.ParseARN(taskARN)
+	secret, byARN := awsapi.ParseARN(secretID)
+	s.account = task.Account
+	switch {
+	case inTask:
+		s.partition = task.Partition
+	case byARN:
+		s.partition = secret.Partition
+	case region != "":
+		s.partition = awsapi.Partition(region)
+	default:
+		s.partition, s.guessed = awsapi.DefaultPartition, true
+	}
+	return s
+}
+
+// Secrets Manager adds a hyphen and six characters to the name in a secret's ARN.
 var completeSecret = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
 
-func (s scope) secret(id string) string {
-	arn := id
-	if !strings.HasPrefix(id, "arn:") {
-		arn = strings.Join([]string{"arn", s.partition(), "secretsmanager", orAny(s.region), orAny(s.account), "secret", id}, ":")
+// secret returns the resources that a secret may be. An ARN that ends as a
+// complete one may also lack its end: the name may have six letters after a hyphen.
+func (s scope) secret(id string) []string {
+	if _, ok := awsapi.ParseARN(id); !ok {
+		id = awsapi.ARN{Partition: s.partition, Service: "secretsmanager", Region: orAny(s.region), Account: orAny(s.account), Resource: "secret:" + id}.String()
 	} else if completeSecret.MatchString(id) {
-		return arn
+		return []string{id, id + "-??????"}
 	}
-	return arn + "-??????"
+	return []string{id + "-??????"}
 }
 
 // viaSecretsManager keeps the role from using the key for anything else.
 func (s scope) viaSecretsManager(id string) map[string]map[string]string {
-	if part := strings.Split(id, ":"); len(part) > 3 {
-		s.region = part[3]
+	if arn, ok := awsapi.ParseARN(id); ok {
+		s.region = arn.Region
 	}
-	domain := "amazonaws.com"
-	if s.partition() == "aws-cn" {
-		domain = "amazonaws.com.cn"
-	}
-	return map[string]map[string]string{
-		"StringLike": {"kms:ViaService": "secretsmanager." + orAny(s.region) + "." + domain},
-	}
+	return map[string]map[string]string{"StringLike": {"kms:ViaService": awsapi.SecretsManager(s.partition, s.region)}}
 }
 
 // prefixLists are those named; a route table may refer to any. A list of AWS
@@ -153,20 +181,10 @@ func (s scope) prefixLists(c Config) (list []string) {
 	}
 	for _, source := range c.Sources {
 		if source.Kind == routes.PrefixList {
-			list = append(list, strings.Join([]string{"arn", s.partition(), "ec2", orAny(s.region), "*", "prefix-list/" + source.ID}, ":"))
+			list = append(list, awsapi.ARN{Partition: s.partition, Service: "ec2", Region: orAny(s.region), Account: "*", Resource: "prefix-list/" + source.ID}.String())
 		}
 	}
 	return list
-}
-
-func (s scope) partition() string {
-	switch {
-	case strings.HasPrefix(s.region, "cn-"):
-		return "aws-cn"
-	case strings.HasPrefix(s.region, "us-gov-"):
-		return "aws-us-gov"
-	}
-	return "aws"
 }
 
 func orAny(s string) string {

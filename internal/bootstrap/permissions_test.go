@@ -83,15 +83,15 @@ func TestPolicy(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:*:*:secret:router/key-??????"]},` +
 				`{"Sid":"ReadPrefixLists","Effect":"Allow","Action":["ec2:GetManagedPrefixListEntries"],"Resource":["arn:aws:ec2:*:*:prefix-list/pl-0123abcd","arn:aws:ec2:*:*:prefix-list/pl-63a5400a"]}]}`},
-		"own key": {func(c *bootstrap.Config) { c.Sources = parse("subnet") }, "cn-north-1", "arn:aws-cn:kms:cn-north-1:123456789012:key/k",
+		"own key": {func(c *bootstrap.Config) { c.MetadataURI, c.Sources = "", parse("10.0.0.0/8") }, "cn-north-1", "arn:aws-cn:kms:cn-north-1:123456789012:key/k",
 			`{"Version":"2012-10-17","Statement":[` +
-				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:router/key-??????"]},` +
+				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws-cn:secretsmanager:cn-north-1:*:secret:router/key-??????"]},` +
 				`{"Sid":"DecryptCredential","Effect":"Allow","Action":["kms:Decrypt"],"Resource":["arn:aws-cn:kms:cn-north-1:123456789012:key/k"],"Condition":{"StringLike":{"kms:ViaService":"secretsmanager.cn-north-1.amazonaws.com.cn"}}}]}`},
 		"whole ARN": {func(c *bootstrap.Config) {
 			c.Sources, c.SecretID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf"
 		}, "", "arn:k",
 			`{"Version":"2012-10-17","Statement":[` +
-				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf"]},` +
+				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf","arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf-??????"]},` +
 				`{"Sid":"DecryptCredential","Effect":"Allow","Action":["kms:Decrypt"],"Resource":["arn:k"],"Condition":{"StringLike":{"kms:ViaService":"secretsmanager.us-east-2.amazonaws.com"}}}]}`},
 		"ARN without its end": {func(c *bootstrap.Config) {
 			c.Sources, c.SecretID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:auth-key"

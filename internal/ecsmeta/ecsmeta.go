@@ -10,7 +10,8 @@ package ecsmeta
 import (
 	"net/netip"
 	"regexp"
-	"strings"
+
+	"subnetrouter/internal/awsapi"
 )
 
 // Variable is the environment variable through which ECS gives the endpoint's address.
@@ -66,8 +67,8 @@ func (n Network) Subnets() []netip.Prefix {
 var regionOfZone = regexp.MustCompile(`^[a-z]+(?:-[a-z]+)+-\d+`)
 
 func region(taskARN, zone string) string {
-	if part := strings.SplitN(taskARN, ":", 5); len(part) == 5 && part[3] != "" {
-		return part[3]
+	if arn, ok := awsapi.ParseARN(taskARN); ok && arn.Region != "" {
+		return arn.Region
 	}
 	return regionOfZone.FindString(zone)
 }
