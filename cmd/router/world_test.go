@@ -30,5 +30,6 @@ func exampleTask() awstest.Task {
 	return awstest.Task{
 		Family: "edge", MemoryMiB: 512, MAC: exampleMAC,
 		IPv4: []netip.Addr{netip.MustParseAddr("10.0.1.5")}, IPv4Subnet: netip.MustParsePrefix("10.0.1.0/24"),
+		IPv6: []netip.Addr{netip.MustParseAddr("2600:1f18:1:201::5")},
 	}
 }

@@ -91,6 +91,8 @@ func (w *world) task() awstest.Task {
 		MAC:        routerMAC,
 		IPv4:       []netip.Addr{netip.MustParseAddr("10.0.1.5")},
 		IPv4Subnet: netip.MustParsePrefix("10.0.1.0/24"),
+		IPv6:       []netip.Addr{netip.MustParseAddr("2001:db8:1234:1a01::5")},
+		IPv6Subnet: netip.MustParsePrefix("2001:db8:1234:1a01::/64"),
 		DNS:        []netip.Addr{resolver.Addr()},
 	}
 }

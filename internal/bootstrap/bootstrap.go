@@ -69,6 +69,9 @@ type Config struct {
 	// Transport carries AWS calls, task metadata and calls of Tailscale's API;
 	// nil is the network.
 	Transport http.RoundTripper
+	// LocalAddrs lists the addresses of this machine; nil asks the operating
+	// system. It is not asked where task metadata lists them.
+	LocalAddrs func() ([]netip.Addr, error)
 	// LookupHost resolves names; nil asks the operating system.
 	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
 }

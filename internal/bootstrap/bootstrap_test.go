@@ -49,6 +49,7 @@ func fargate() awstest.Task {
 	return awstest.Task{
 		CPU: 0.25, MemoryMiB: 512, MAC: mac,
 		IPv4:       []netip.Addr{netip.MustParseAddr("10.20.1.37")},
+		IPv6:       []netip.Addr{netip.MustParseAddr("2a05:d018:7e1:a101::37")},
 		IPv4Subnet: prefix("10.20.1.0/24"), IPv6Subnet: prefix("2a05:d018:7e1:a101::/64"),
 	}
 }

@@ -16,8 +16,13 @@ import (
 func (b *Bootstrap) choose(ctx context.Context, f finding) (Routes, error) {
 	r := Routes{Refused: f.refused}
 	var kept, entries []netip.Prefix
+	has := b.familiesFor(ctx, f.routes)
 	for _, route := range f.routes {
-		if reason := b.unfit(route.Prefix); reason != "" {
+		reason := b.unfit(route.Prefix)
+		if reason == "" {
+			reason = has.lacks(route.Prefix)
+		}
+		if reason != "" {
 			r.Refused = append(r.Refused, Refusal{route.Prefix, route.Source, reason})
 			continue
 		}
@@ -34,6 +39,7 @@ func (b *Bootstrap) choose(ctx context.Context, f finding) (Routes, error) {
 	kept = b.withoutDefaultRoute(kept, &r)
 	kept = b.besidesControl(ctx, kept, &r)
 	for _, p := range kept {
+		r.Notes = append(r.Notes, has.note(p)...)
 		p = b.advertised(p)
 		for _, hole := range routes.Holes(p) {
 			r.Notes = append(r.Notes, fmt.Sprintf("%s holds %s, which is not carried: %s", p, hole.Prefix, hole.Reason))

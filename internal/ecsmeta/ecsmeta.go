@@ -39,10 +39,13 @@ type Limits struct {
 	MemoryMiB int     // the smaller of the task's limit and this container's
 }
 
+// ModeVPC is the network mode in which a task has an interface of its own.
+const ModeVPC = "awsvpc"
+
 // Network is this container's first network. Outside the awsvpc network mode
 // ECS reports little more than an address.
 type Network struct {
-	Mode            string // "awsvpc", "bridge", "host"
+	Mode            string // ModeVPC, "bridge", "host"
 	MAC             string // of the task's own interface; awsvpc only
 	AttachmentIndex int
 	IPv4            []netip.Addr
