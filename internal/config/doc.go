@@ -12,7 +12,13 @@
 // route at all is never meant (an empty TS_ROUTES is none, as in the official
 // image). Blanks around a value are dropped. A value file:PATH is read from
 // that file. An unknown ROUTER_ variable is an error, and so is a malformed
-// value: nothing falls back silently.
+// value: nothing falls back silently. A credential in a variable that is not for
+// one is an error, and is not shown.
+//
+// `router run` logs warnings, and `router plan` and `router doctor` print the
+// same: an old name, a spelling that loses to another one with a different value,
+// a TS_ or TAILSCALE_ variable that nothing reads and whose name is close to one
+// that is read, a variable of the official image that has no use here.
 //
 // # Credential
 //
@@ -22,12 +28,21 @@
 //   - ROUTER_AUTH_SECRET (--auth-secret): name or ARN of a secret in Secrets
 //     Manager; an ARN may carry ECS's suffix :json-key:version-stage:version-id.
 //     It holds an auth key, an OAuth client secret, or JSON with one of auth_key,
-//     authkey and TS_AUTHKEY, or with client_id and client_secret.
+//     authkey and TS_AUTHKEY, or with client_id and client_secret; case and
+//     separators of these names do not count. Lines such as TS_AUTHKEY=… are
+//     read too, and so are values in quotes, with a byte-order mark or in base64.
+//     Two different credentials in one secret are an error.
 //   - ROUTER_AUTH_SECRET_KEY (--auth-secret-key): the key in that JSON, if it is
 //     none of these. Not with a JSON key in the ARN's suffix.
 //   - TS_AUTHKEY, or TS_AUTH_KEY, TAILSCALE_AUTH_KEY: a literal auth key or OAuth
 //     client secret, for tests and laptops. No flag: every process can read
-//     another's arguments.
+//     another's arguments. Keys for Tailscale's control server start with tskey-;
+//     with another one in ROUTER_CONTROL_URL they may have any form.
+//   - An OAuth client secret, literal or stored, may have the attributes of the
+//     official image: tskey-client-…?ephemeral=false&preauthorized=true. Without
+//     them nodes are ephemeral if ROUTER_STATE is mem:, and preauthorized.
+//     baseURL=… names the API that gets the secret, by https; it must not differ
+//     from ROUTER_API_URL where that is set.
 //   - TS_CLIENT_ID (--client-id) and TS_AUDIENCE (--audience): workload identity
 //     federation, without a stored secret: AWS vouches for the task's role to that
 //     audience, and the federated identity with that client ID trusts AWS.

@@ -45,7 +45,7 @@ func into[T any](field func(*Config) *T, parse func(string) (T, error)) func(*Co
 var variables = []variable{
 	{
 		name: "ROUTER_AUTH_SECRET", flag: "auth-secret", credential: true,
-		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. The secret is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret.",
+		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. The secret is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret. A client secret may have attributes, as in ?ephemeral=false&preauthorized=true.",
 		set:     into(func(c *Config) *SecretRef { return &c.AuthSecret }, parseSecretRef),
 	},
 	{
