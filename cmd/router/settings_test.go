@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +25,7 @@ import (
 	"subnetrouter/internal/journal"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // settingProbe shows that a setting has an effect outside of package config: what
@@ -357,14 +360,30 @@ func nodeName(t *testing.T, s *setting) string {
 	return strings.Join(names, " ")
 }
 
-// looksAgain waits for the second look-up of routes: as long as it takes where it
-// must come, for a while where it must not.
+// absence is how long a thing that must not happen is looked out for. Where it must
+// happen, the wait has no bound of its own.
+const absence = 3 * time.Second
+
+// happens waits for cond: as long as it takes if it must come true, for a while else.
+func happens(t *testing.T, must bool, what string, cond func() bool) bool {
+	t.Helper()
+	check := func() error {
+		if !cond() {
+			return errors.New("not yet")
+		}
+		return nil
+	}
+	if must {
+		testwait.Until(t, what, check)
+		return true
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), absence)
+	defer cancel()
+	return testwait.For(ctx, what, func(context.Context) error { return check() }) == nil
+}
+
 func looksAgain(t *testing.T, s *setting) string {
 	s.start(t).awaitReady()
-	wait := patience
-	if s.env["ROUTER_REFRESH"] != "1s" {
-		wait = 3 * time.Second
-	}
 	count := func() (n int) {
 		for _, call := range s.aws.Calls() {
 			if call == "ec2:DescribeVpcs" {
@@ -374,12 +393,8 @@ func looksAgain(t *testing.T, s *setting) string {
 		return n
 	}
 	first := count()
-	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if count() > first {
-			return "again"
-		}
-	}
-	return "once"
+	again := happens(t, s.env["ROUTER_REFRESH"] == "1s", "another look-up of routes", func() bool { return count() > first })
+	return fmt.Sprintf("looks again: %v", again)
 }
 
 func probedTarget(t *testing.T, s *setting) (target string) {
@@ -401,16 +416,11 @@ func probedTarget(t *testing.T, s *setting) (target string) {
 func bootOverdue(t *testing.T, s *setting) string {
 	s.store(awstest.Secret{Value: " "}) // so that it does not become ready
 	c := s.start(t)
-	wait := patience
-	if s.env["ROUTER_BOOT_TIMEOUT"] != "1s" {
-		wait = 3 * time.Second
-	}
-	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if code, _ := c.get("/metrics"); code == http.StatusOK && c.metric("router_boot_overdue") == 1 {
-			return "overdue"
-		}
-	}
-	return "in time"
+	overdue := happens(t, s.env["ROUTER_BOOT_TIMEOUT"] == "1s", "the boot timeout", func() bool {
+		code, _ := c.get("/metrics")
+		return code == http.StatusOK && c.metric("router_boot_overdue") == 1
+	})
+	return fmt.Sprintf("overdue: %v", overdue)
 }
 
 func folders(t *testing.T, s *setting) string {
