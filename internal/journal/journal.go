@@ -1,10 +1,12 @@
 // Package journal stands between a logger and its output: it holds back lines
-// that say the same again, and remembers the last ones for the status page.
+// that say the same again, remembers the last ones for the status page, and never
+// waits for the output.
 package journal
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"regexp"
 	"slices"
@@ -35,7 +37,9 @@ type Event struct {
 
 // Journal is shared by all handlers made from one [New].
 type Journal struct {
-	next slog.Handler
+	next  slog.Handler
+	plain slog.Handler
+	queue *Queue // nil: next writes at once
 
 	mu     sync.Mutex
 	events []Event // a ring once it is full
@@ -50,17 +54,65 @@ type cause struct {
 	next slog.Handler
 }
 
-// New makes a journal that writes to next.
+// New makes a journal that writes to next, and waits for it.
 func New(next slog.Handler) *Journal {
-	return &Journal{next: next, causes: map[string]*cause{}}
+	return &Journal{next: next, plain: next, causes: map[string]*cause{}}
+}
+
+// Open makes a journal that writes to out by way of a [Queue]; format makes the
+// handlers. Debug lines and those of [Journal.Plain] have low priority in the queue.
+func Open(out io.Writer, format func(io.Writer) slog.Handler) *Journal {
+	j := &Journal{causes: map[string]*cause{}}
+	j.queue = NewQueue(out, func(n uint64) {
+		slog.New(j.Handler()).Warn("log lines dropped: the output does not keep up", "lines", n, "total", j.queue.Dropped())
+	})
+	j.plain = format(j.queue.Low())
+	j.next = byLevel{high: format(j.queue), low: j.plain}
+	return j
+}
+
+// Dropped returns how many lines were lost because the output was too slow.
+func (j *Journal) Dropped() uint64 {
+	if j.queue == nil {
+		return 0
+	}
+	return j.queue.Dropped()
+}
+
+// Flush waits until all lines are written, or for at most patience.
+func (j *Journal) Flush(patience time.Duration) {
+	if j.queue != nil {
+		j.queue.Flush(patience)
+	}
+}
+
+// byLevel sends what is below level info to another handler.
+type byLevel struct{ high, low slog.Handler }
+
+func (b byLevel) Enabled(ctx context.Context, l slog.Level) bool { return b.high.Enabled(ctx, l) }
+
+func (b byLevel) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level < slog.LevelInfo {
+		return b.low.Handle(ctx, r)
+	}
+	return b.high.Handle(ctx, r)
+}
+
+func (b byLevel) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return byLevel{b.high.WithAttrs(attrs), b.low.WithAttrs(attrs)}
+}
+
+func (b byLevel) WithGroup(name string) slog.Handler {
+	return byLevel{b.high.WithGroup(name), b.low.WithGroup(name)}
 }
 
 // Handler is the handler for what the router says of itself.
 func (j *Journal) Handler() slog.Handler { return handler{j: j, next: j.next} }
 
 // Plain writes to the same output every line, and remembers none: for records
-// of which each is a fact of its own.
-func (j *Journal) Plain() slog.Handler { return j.next }
+// of which each is a fact of its own. Handle returns [ErrDropped] for a record that
+// the output is too slow to take.
+func (j *Journal) Plain() slog.Handler { return j.plain }
 
 // Events are the last lines at level info or above, the newest first.
 func (j *Journal) Events() []Event {
