@@ -84,17 +84,31 @@ func (c *Client) statusError(r request, res *http.Response, body []byte) *Error 
 	if text == "" {
 		e.Cause = http.StatusText(res.StatusCode)
 	}
-	if s, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && s > 0 {
-		e.retryAfter = min(time.Duration(s)*time.Second, mostRetryAfter)
-	} else if at, err := http.ParseTime(res.Header.Get("Retry-After")); err == nil {
-		e.retryAfter = min(max(time.Until(at), 0), mostRetryAfter)
-	}
+	e.retryAfter = retryAfter(res.Header)
 	return e
 }
 
 // mostRetryAfter bounds what an answer can ask for: a router must not be put to
 // sleep for a day.
 const mostRetryAfter = 10 * time.Minute
+
+// retryAfter reads Retry-After: seconds, or a date by the clock of the server, which its
+// Date header shows. 0 is none, or one that makes no sense.
+func retryAfter(h http.Header) time.Duration {
+	text := strings.TrimSpace(h.Get("Retry-After"))
+	var asked time.Duration
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+		// Compared as a float: a large number of seconds does not fit into a Duration.
+		asked = time.Duration(min(max(seconds, 0), mostRetryAfter.Seconds()) * float64(time.Second))
+	} else if at, err := http.ParseTime(text); err == nil {
+		now, err := http.ParseTime(h.Get("Date"))
+		if err != nil {
+			now = time.Now()
+		}
+		asked = at.Sub(now)
+	}
+	return min(max(asked, 0), mostRetryAfter)
+}
 
 // kind classifies an answer. The token calls are about who asks, so that any
 // refusal is of the client; the API's words there are as few as "Unauthorized".

@@ -86,6 +86,10 @@ type Token struct {
 // Valid reports whether the token will do for a call made now.
 func (t Token) Valid() bool { return t.Value != "" && time.Until(t.Expires) > time.Minute }
 
+// mostTokenLife is how many seconds of a token's life are believed: Tailscale gives an
+// hour.
+const mostTokenLife = 24 * 3600
+
 // ClientToken gets a token for an OAuth client.
 func (c *Client) ClientToken(ctx context.Context, id string, clientSecret secret.String) (Token, error) {
 	return c.token(ctx, CallToken, "/api/v2/oauth/token", url.Values{
@@ -110,7 +114,9 @@ func (c *Client) token(ctx context.Context, call, path string, form url.Values) 
 		call: call, path: path, contentType: "application/x-www-form-urlencoded", body: []byte(form.Encode()),
 		secrets: []string{form.Get("client_secret"), form.Get("jwt")},
 	}, &out, func() bool { return out.AccessToken != "" })
-	return Token{out.AccessToken, asked.Add(time.Duration(out.ExpiresIn) * time.Second)}, err
+	secret.Remember(out.AccessToken.Reveal())
+	life := time.Duration(min(max(out.ExpiresIn, 0), mostTokenLife)) * time.Second
+	return Token{out.AccessToken, asked.Add(life)}, err
 }
 
 // KeyRequest describes an auth key for one node.
@@ -156,6 +162,7 @@ func (c *Client) CreateKey(ctx context.Context, token Token, r KeyRequest) (Key,
 		call: CallCreateKey, path: "/api/v2/tailnet/-/keys", contentType: "application/json", body: body,
 		bearer: token.Value, tags: r.Tags, secrets: []string{token.Value.Reveal()},
 	}, &out, func() bool { return out.Key != "" })
+	secret.Remember(out.Key.Reveal())
 	return Key{out.ID, out.Key, out.Expires}, err
 }
 
@@ -203,6 +210,9 @@ func (c *Client) do(ctx context.Context, r request, out any, complete func() boo
 	return nil
 }
 
+// mostSaid bounds the API's words in an error, in bytes.
+const mostSaid = 300
+
 // said is the text of an error's body: Tailscale's "message", or OAuth's words.
 func said(body []byte, secrets []string) string {
 	var in struct {
@@ -218,13 +228,13 @@ func said(body []byte, secrets []string) string {
 			}
 		}
 	}
-	for _, s := range secrets {
+	secret.Remember(secrets...)
+	for _, s := range secrets { // short ones, too
 		if s != "" {
 			text = strings.ReplaceAll(text, s, "<redacted>")
 		}
 	}
-	const most = 300
-	return strings.ToValidUTF8(secret.Scrub(text[:min(len(text), most)]), "")
+	return secret.Clean(text, mostSaid)
 }
 
 // cause strips Go's layers down to what the network said.
@@ -234,10 +244,10 @@ func cause(err error) string {
 		if u.Timeout() {
 			return "no answer in time"
 		}
-		return u.Err.Error()
+		return secret.Clean(u.Err.Error(), mostSaid)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return "the connection was cut"
 	}
-	return err.Error()
+	return secret.Clean(err.Error(), mostSaid)
 }
