@@ -25,6 +25,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"subnetrouter/internal/httpproxy"
+	"subnetrouter/internal/secret"
 )
 
 // Options are optional.
@@ -117,13 +118,24 @@ func (c *Client) call(ctx context.Context, req request, do func(context.Context)
 	defer cancel()
 	// The SDK would also do this, but report a missing credential as a
 	// failure to sign after an odyssey through its providers.
-	if _, err := c.config.Credentials.Retrieve(tctx); err != nil {
+	credentials, err := c.config.Credentials.Retrieve(tctx)
+	if err != nil {
 		return req.credentialError(ctx, err)
 	}
-	if err := do(tctx); err != nil {
-		return req.error(ctx, err)
+	secret.Remember(credentials.SecretAccessKey, credentials.SessionToken)
+	err = do(tctx)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = req.error(ctx, err)
+	if e := (*Error)(nil); errors.As(err, &e) && e.Kind == Credentials {
+		// They are kept until their end by this machine's clock, which may have been
+		// set back since.
+		if cache, ok := c.config.Credentials.(*aws.CredentialsCache); ok {
+			cache.Invalidate()
+		}
+	}
+	return err
 }
 
 func sdkLogger(l *slog.Logger) logging.Logger {

@@ -265,7 +265,7 @@ func TestNoCredentials(t *testing.T) {
 	}
 	ln.Close() // the address refuses from now on
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://"+ln.Addr().String()+"/v2/credentials/role")
-	check(`calling ec2:DescribeVpcs for VPC vpc-0aaa: no AWS credentials: no answer from http://` + ln.Addr().String() + `/v2/credentials/role: dial tcp ` + ln.Addr().String() + `: connect: connection refused` + fix)
+	check(`calling ec2:DescribeVpcs for VPC vpc-0aaa: no AWS credentials: no answer from http://` + ln.Addr().String() + `/: dial tcp ` + ln.Addr().String() + `: connect: connection refused` + fix)
 
 	// An endpoint that answers, and a proxy in its place.
 	var status int

@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"subnetrouter/internal/secret"
 )
 
 // Kind says what sort of failure an [*Error] is: whether to wait or to change something.
@@ -96,7 +98,7 @@ func (r request) error(ctx context.Context, err error) error {
 }
 
 func (r request) apiError(err error, api smithy.APIError) error {
-	code, cause := api.ErrorCode(), message(api)
+	code, cause := secret.Clean(api.ErrorCode(), mostCode), message(api)
 	switch _, throttled := retry.DefaultThrottleErrorCodes[code]; {
 	case federationDisabled(code):
 		return r.fail(Disabled, code, cause, "switch it on, once per account: aws iam enable-outbound-web-identity-federation")
@@ -184,12 +186,18 @@ func (r request) reach() string {
 	return fmt.Sprintf("the task's subnet needs a NAT gateway or the interface endpoint com.amazonaws.%s.%s, and its security groups must allow port 443", r.region, service)
 }
 
+// mostSaid bounds AWS's words in an error, in bytes, and mostCode its code.
+const (
+	mostSaid = 500
+	mostCode = 100
+)
+
 // message is AWS's text without what only AWS can read: EC2 appends a blob of
 // about a kilobyte that takes another call to decode.
 func message(api smithy.APIError) string {
 	s, _, _ := strings.Cut(api.ErrorMessage(), " Encoded authorization failure message:")
 	s = strings.TrimPrefix(s, "You are not authorized to perform this operation. ")
-	s = strings.TrimRight(strings.TrimSpace(s), ".")
+	s = strings.TrimRight(secret.Clean(s, mostSaid), ".")
 	if s == "" {
 		return "AWS gave no reason"
 	}
@@ -207,14 +215,24 @@ func httpStatus(err error) int {
 func networkCause(err error) string {
 	if t := net.Error(nil); errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout() {
 		if u := (*url.Error)(nil); errors.As(err, &u) {
-			return "no answer in time from " + u.URL
+			return "no answer in time from " + hostOf(u.URL)
 		}
 		return "no answer in time"
 	}
 	if u := (*url.Error)(nil); errors.As(err, &u) {
-		return "no answer from " + u.URL + ": " + u.Err.Error()
+		return "no answer from " + hostOf(u.URL) + ": " + secret.Clean(u.Err.Error(), mostSaid)
 	}
-	return innermost(err)
+	return secret.Clean(innermost(err), mostSaid)
+}
+
+// hostOf leaves the path out of a URL: that of the credentials endpoint is as good as
+// the credentials.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "an address that is no URL"
+	}
+	return u.Scheme + "://" + u.Host + "/"
 }
 
 // innermost follows a chain to its end, where SDK errors have their one telling line.
