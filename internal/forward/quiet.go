@@ -19,7 +19,7 @@ const (
 	restAfterQuestion = 2 * time.Second
 )
 
-// turn is who of a flow spoke last, and when: unix nanoseconds, negative for the client.
+// turn is who of a flow spoke last, and when: an instant, negative for the client.
 type turn struct{ last atomic.Int64 }
 
 // at is when that was.
@@ -28,15 +28,15 @@ func (t *turn) at() int64 {
 	return max(last, -last)
 }
 
-func (t *turn) client() { t.last.Store(-time.Now().UnixNano()) }
-func (t *turn) target() { t.last.Store(time.Now().UnixNano()) }
+func (t *turn) client() { t.last.Store(-instant(time.Now())) }
+func (t *turn) target() { t.last.Store(instant(time.Now())) }
 
 func (t *turn) busy(now time.Time) bool {
 	last := t.last.Load()
 	if last < 0 {
-		return now.UnixNano()+last < int64(restAfterQuestion)
+		return instant(now)+last < int64(restAfterQuestion)
 	}
-	return now.UnixNano()-last < int64(restAfterAnswer)
+	return instant(now)-last < int64(restAfterAnswer)
 }
 
 // Busy counts the flows that are in the middle of something: being opened, moving bytes,

@@ -473,7 +473,7 @@ func (t *udpTable) endRests(since time.Time) (found bool) {
 	all := t.resting
 	t.mu.Unlock()
 	for _, r := range all {
-		if r.flow != nil && r.flow.turn.at() <= since.UnixNano() && t.endRest(r) {
+		if r.flow != nil && r.flow.turn.at() <= instant(since) && t.endRest(r) {
 			found = true
 		}
 	}
@@ -524,7 +524,7 @@ func (t *udpTable) sweep(now time.Time) {
 	t.endRests(now.Add(-dnsRest))
 	var old []*udpFlow
 	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) {
-		if now.UnixNano()-fl.turn.at() > int64(fl.idleTimeout()) {
+		if instant(now)-fl.turn.at() > int64(fl.idleTimeout()) {
 			old = append(old, fl)
 		}
 	})

@@ -1,0 +1,90 @@
+package archtest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// wallClock lists where the product may take the time of a [time.Time] apart, or compare
+// one that came from elsewhere with now: what is left has no monotonic reading, and a step
+// of the clock changes it. All else measures by Sub, Since and timers.
+var wallClock = map[string]string{
+	"cmd/router/credential.go":      "times in metrics and the log",
+	"cmd/router/login.go":           "ends of the node key and of stored credentials: dates that others set",
+	"internal/awsapi/error.go":      "the time of this machine, in a message",
+	"internal/doctor/aws.go":        "the end of credentials, in a message",
+	"internal/doctor/credential.go": "the end of a stored credential: a date that a person set",
+	"internal/tailnet/joinerror.go": "the time of this machine, in a message",
+	"internal/tsapi/error.go":       "the time of this machine, in a message",
+	"internal/tsapi/tsapi.go":       "the end of a token, which has a monotonic reading",
+}
+
+// TestNoWallClock: timers and ages are monotonic.
+func TestNoWallClock(t *testing.T) {
+	used := map[string]bool{}
+	for _, top := range []string{"cmd/router", "internal"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if entry.IsDir() && (strings.HasSuffix(entry.Name(), "test") || entry.Name() == "testdata") {
+				return filepath.SkipDir
+			}
+			if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return nil
+			}
+			name, err := filepath.Rel(root, path)
+			if err != nil {
+				return err
+			}
+			files := token.NewFileSet()
+			file, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				call, ok := n.(*ast.CallExpr)
+				if !ok || !losesMonotonic(call) {
+					return true
+				}
+				used[filepath.ToSlash(name)] = true
+				if wallClock[filepath.ToSlash(name)] == "" {
+					t.Errorf("%v reads the wall clock: measure by Sub, Since or a timer, or say here why not", files.Position(call.Pos()))
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range wallClock {
+		if !used[name] {
+			t.Errorf("%s no longer reads the wall clock: take it off the list", name)
+		}
+	}
+}
+
+func losesMonotonic(call *ast.CallExpr) bool {
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	switch sel.Sel.Name {
+	case "UTC", "Local", "Unix", "UnixNano", "UnixMilli", "UnixMicro", "Truncate":
+		return true
+	case "Until":
+		pkg, ok := sel.X.(*ast.Ident)
+		return ok && pkg.Name == "time"
+	case "Round": // of a time, to strip the reading; of a duration, to show it
+		zero, ok := call.Args[0].(*ast.BasicLit)
+		return ok && zero.Value == "0"
+	}
+	return false
+}
