@@ -11,7 +11,10 @@ import (
 // `make bench` measures; and what the router needs besides.
 const (
 	flowMemory = 16 << 10
-	reservedFD = 256
+	// ReservedFiles is how many descriptors are not for flows: some 40 for the engine,
+	// the event loop and the log, and the bounds of what else opens any. A test of the
+	// router adds these up.
+	ReservedFiles = 256
 	// Per cent of all flows that one node may have.
 	perPeerShare = 50
 	// mostFlows keeps the default within what a Linux task has source ports for.
@@ -36,12 +39,18 @@ func (f *Forwarder) Relimit() Limit {
 	}
 	if l.Flows == 0 {
 		l.Flows = mostFlows
-		if l.Files > 0 {
-			l.Flows = min(l.Flows, max(1, l.Files-reservedFD))
-		}
 		if l.Memory > 0 { // half of it: the rest is for what moves
 			l.Flows = min(l.Flows, max(1, int(l.Memory/2/flowMemory)))
 		}
+	}
+	// A flow is a socket. One too many would cost the router its connection to control,
+	// and its health check.
+	if most := max(1, l.Files-ReservedFiles); l.Files > 0 && l.Flows > most {
+		if f.cfg.MaxFlows > 0 && f.limit.Flows != most {
+			f.log.Warn("ROUTER_MAX_FLOWS is more than the open files allow", "asked", l.Flows, "flows", most, "open_files", l.Files,
+				"fix", "raise the task's ulimits.nofile, or lower ROUTER_MAX_FLOWS")
+		}
+		l.Flows = most
 	}
 	if l.FlowsPerPeer == 0 {
 		l.FlowsPerPeer = max(1, l.Flows*perPeerShare/100)

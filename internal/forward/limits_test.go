@@ -61,3 +61,15 @@ func TestPeerIsForgottenWhenRefused(t *testing.T) {
 		t.Errorf("%d peers are remembered, want the one with a flow", len(c.f.peers))
 	}
 }
+
+// TestFlowsLeaveDescriptors: a limit that is asked for leaves the reserve alone.
+func TestFlowsLeaveDescriptors(t *testing.T) {
+	c := newClient(t, func(cfg *Config) { cfg.MaxFlows = 1 << 30 })
+	l := c.f.Limit()
+	if l.Files == 0 {
+		t.Skip("the limit of open files is unknown here")
+	}
+	if want := max(1, l.Files-ReservedFiles); l.Flows != want {
+		t.Errorf("%d flows with %d open files, want %d", l.Flows, l.Files, want)
+	}
+}
