@@ -8,11 +8,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"subnetrouter/internal/secret"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -43,6 +47,8 @@ type Config struct {
 	Listen string
 	// Gatherer is the router's own registry.
 	Gatherer prometheus.Gatherer
+	// Registerer takes the server's own metrics. It may be nil.
+	Registerer prometheus.Registerer
 	// Engine serves the engine's own metrics in the Prometheus text format;
 	// they appear in /metrics unchanged. It may be nil.
 	Engine http.HandlerFunc
@@ -66,11 +72,24 @@ type Config struct {
 // Server is the listener. Create it with [Listen].
 type Server struct {
 	cfg  Config
-	ln   net.Listener
+	ln   *guard
 	http *http.Server
 
+	statuses  shared[Status]
 	onceReady atomic.Bool // as far as anybody asked
 }
+
+// Whoever asks has this long for a request, and for reading its answer. A profile takes
+// 30 s unless asked for longer.
+const (
+	headerTimeout  = 5 * time.Second
+	readTimeout    = 10 * time.Second
+	writeTimeout   = 30 * time.Second
+	idleTimeout    = 2 * time.Minute
+	profileTimeout = 5 * time.Minute
+	maxHeader      = 16 << 10
+	maxSymbols     = 1 << 20 // the only requests with a body: `go tool pprof` names functions by it
+)
 
 // Listen binds the address; [Server.Serve] answers.
 func Listen(cfg Config) (*Server, error) {
@@ -78,16 +97,48 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on ROUTER_LISTEN=%s: %w", cfg.Listen, err)
 	}
-	s := &Server{cfg: cfg, ln: ln}
-	s.http = &http.Server{
-		Handler:           s.handler(),
-		ReadHeaderTimeout: 5 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
-	}
+	s := &Server{cfg: cfg}
+	s.statuses.make = cfg.Status
+	s.http, s.ln = guarded(ln, StatusBounds, refusals(cfg.Registerer, "status"), http.MaxBytesHandler(s.handler(), 0), writeTimeout, cfg.Logger)
 	return s, nil
+}
+
+// ServeProfiles serves handler on ln, within [DebugBounds], until ctx ends.
+func ServeProfiles(ctx context.Context, ln net.Listener, handler http.Handler, reg prometheus.Registerer, log *slog.Logger) error {
+	server, g := guarded(ln, DebugBounds, refusals(reg, "debug"), http.MaxBytesHandler(handler, maxSymbols), profileTimeout, log)
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(g); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// refusals counts the connections that a listener closed for its bounds.
+func refusals(reg prometheus.Registerer, listener string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{
+		Name:        "router_http_connections_refused_total",
+		Help:        "Connections to the router's HTTP listeners that were closed because all places were taken.",
+		ConstLabels: prometheus.Labels{"listener": listener},
+	})
+	if reg != nil {
+		reg.MustRegister(c)
+	}
+	return c
+}
+
+func guarded(ln net.Listener, b Bounds, refused prometheus.Counter, h http.Handler, write time.Duration, log *slog.Logger) (*http.Server, *guard) {
+	g := newGuard(ln, b, refused)
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      write,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ConnState:         g.connState,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}, g
 }
 
 // Addr is where the server listens.
@@ -112,13 +163,24 @@ func (s *Server) handler() http.Handler {
 	if s.cfg.Engine != nil {
 		gatherers = append(gatherers, engineGatherer(s.cfg.Engine))
 	}
+	all := shareGatherer(gatherers)
+	metrics := func(fresh bool) http.Handler {
+		return promhttp.HandlerFor(gatherer{all, fresh}, promhttp.HandlerOpts{
+			EnableOpenMetrics: true,
+			// One broken series must not hide the others.
+			ErrorHandling: promhttp.ContinueOnError,
+			ErrorLog:      slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelWarn),
+		})
+	}
+	here, elsewhere := metrics(true), metrics(false)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherers, promhttp.HandlerOpts{
-		EnableOpenMetrics: true,
-		// One broken series must not hide the others.
-		ErrorHandling: promhttp.ContinueOnError,
-		ErrorLog:      slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelWarn),
-	}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		if fromHere(r) {
+			here.ServeHTTP(w, r)
+			return
+		}
+		elsewhere.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /healthz/started", s.started)
 	mux.HandleFunc("GET /readyz", s.readyz)
@@ -177,15 +239,17 @@ func (s *Server) derpMap(w http.ResponseWriter, _ *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Write(relays)
+	io.WriteString(w, secret.Scrub(string(relays)))
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	enc := json.NewEncoder(w)
+	var text strings.Builder
+	enc := json.NewEncoder(&text)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	enc.Encode(v)
+	io.WriteString(w, secret.Scrub(text.String())) // the last wall: what is in v should hold none
 }

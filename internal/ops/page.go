@@ -54,18 +54,22 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "ROUTER_STATUS_PAGE is off: only this host may ask, as `router status` does", http.StatusForbidden)
 		return
 	}
-	writeJSON(w, http.StatusOK, s.cfg.Status())
+	writeJSON(w, http.StatusOK, s.statuses.get(fromHere(r)))
 }
 
-// fromHere reports whether the request came from this host: over loopback or from
+// fromHere reports whether the request came from this host: over loopback, or from
 // an address of its own, which the kernel takes from no other.
 func fromHere(r *http.Request) bool {
+	var to string
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		to = a.String()
+	}
+	if _, local := hostOf(r.RemoteAddr, to); local {
+		return true
+	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return false
-	}
-	if from.Addr().Unmap().IsLoopback() {
-		return true
 	}
 	own, err := net.InterfaceAddrs()
 	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool {
