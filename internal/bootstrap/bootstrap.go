@@ -108,6 +108,7 @@ func New(c Config) *Bootstrap {
 		eni:  newMemo[awsapi.Interface](),
 		aws:  newMemo[*awsapi.Client](),
 	}
+	secret.Remember(c.AuthKey.Reveal())
 	b.credentials = newCredentials(b)
 	return b
 }

@@ -90,6 +90,10 @@ func (s *secretSource) parse(ref awsapi.SecretRef, value awsapi.SecretValue) (cr
 	found, err := credential.Parse(value.Value.Reveal(), credential.Format{
 		JSONKey: s.b.config.SecretJSONKey, Foreign: credential.Foreign(s.b.config.ControlURL),
 	})
+	secret.Remember(found.Key.Reveal())
+	if found.Client != nil {
+		secret.Remember(found.Client.Secret.Reveal())
+	}
 	if err != nil {
 		return credential.Credential{}, s.using(ref, err)
 	}

@@ -130,10 +130,16 @@ func (p *Prober) round(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			if p.note(t, err) {
-				p.mu.Lock()
-				changed = true
-				p.mu.Unlock()
+			if !p.note(t, err) {
+				return
+			}
+			p.mu.Lock()
+			changed = true
+			p.mu.Unlock()
+			if err != nil {
+				p.cfg.Logger.Warn("probe failing", "target", t.name, "err", err)
+			} else {
+				p.cfg.Logger.Info("probe passes again", "target", t.name)
 			}
 		})
 	}
@@ -171,11 +177,6 @@ func (p *Prober) note(t *target, err error) (changed bool) {
 		return false
 	}
 	t.run, t.down = 0, err != nil
-	if t.down {
-		p.cfg.Logger.Warn("probe failing", "target", t.name, "err", err)
-	} else {
-		p.cfg.Logger.Info("probe passes again", "target", t.name)
-	}
 	return true
 }
 
