@@ -12,7 +12,6 @@ import (
 	"tailscale.com/hostinfo"
 	"tailscale.com/ipn"
 	"tailscale.com/ipn/ipnlocal"
-	"tailscale.com/ipn/store"
 	"tailscale.com/ipn/store/mem"
 	"tailscale.com/net/dns"
 	"tailscale.com/net/netmon"
@@ -94,10 +93,7 @@ func (n *Node) buildBackend() error {
 		return err
 	}
 
-	stateStore, flags, err := n.openState()
-	if err != nil {
-		return err
-	}
+	stateStore, flags := n.openState()
 	sys.Set(stateStore)
 	sys.Tun.Get().Start()
 	if kernel {
@@ -181,14 +177,25 @@ func (n *Node) newStack() (*netstack.Impl, error) {
 
 // openState decides whether the node survives its process. An in-memory node
 // is ephemeral: two tasks of a rolling deploy never share a node key.
-func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags, error) {
+func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags) {
 	if n.cfg.StateDir == "" {
-		return new(mem.Store), controlclient.LoginEphemeral, nil
+		return new(mem.Store), controlclient.LoginEphemeral
 	}
 	path := filepath.Join(n.cfg.StateDir, "tailscaled.state")
-	s, err := store.New(n.engineLogf(), path)
-	if err != nil {
-		return nil, 0, fmt.Errorf("opening state %s: %w", path, err)
+	s, lasts := openFileStore(path, func(err error) {
+		n.state.set(func(s *Status) { s.StateError = err })
+		if err != nil {
+			n.log.Error("the node's state cannot be stored; after a restart the router is a new node", "err", err, "fix", StateFix)
+		} else {
+			n.log.Info("the node's state is stored again", "path", path)
+		}
+	})
+	n.wg.Go(func() { s.run(n.ctx) })
+	if !lasts {
+		return s, controlclient.LoginEphemeral
 	}
-	return s, controlclient.LoginDefault, nil
+	return s, controlclient.LoginDefault
 }
+
+// StateFix is what the operator can do about [Status.StateError].
+const StateFix = "let the task's user write to the folder of ROUTER_STATE, with space left; a file that cannot be read has to be restored or deleted; or set ROUTER_STATE=mem:, with a credential"

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"subnetrouter/internal/secret"
 )
 
 // JoinKind says what sort of failure a [JoinError] is.
@@ -39,15 +41,25 @@ func (e *JoinError) Error() string {
 // RetryAfter is how long control asks to be left alone; 0 if it does not.
 func (e *JoinError) RetryAfter() time.Duration { return e.retryAfter }
 
+// mostRetryAfter bounds what control can ask for, and mostSaid its words in an error, in
+// bytes.
+const (
+	mostRetryAfter = 10 * time.Minute
+	mostSaid       = 300
+)
+
 // refusedBy classifies what control said of a registration. Its words are all
 // there is: expired, revoked and deleted keys read the same at Tailscale.
 func refusedBy(said string) *JoinError {
-	e := &JoinError{Said: said, Kind: JoinOther}
-	switch text := strings.ToLower(said); {
+	text := strings.ToLower(said)
+	e := &JoinError{Said: secret.Clean(said, mostSaid), Kind: JoinOther}
+	switch {
 	case strings.Contains(text, "rate limited"):
 		e.Kind = JoinThrottled
 		if _, after, ok := strings.Cut(text, "retry after "); ok {
-			e.retryAfter, _ = time.ParseDuration(strings.TrimSpace(after))
+			after, _, _ = strings.Cut(strings.TrimSpace(after), ")")
+			asked, _ := time.ParseDuration(after)
+			e.retryAfter = min(max(asked, 0), mostRetryAfter)
 		}
 	case strings.Contains(text, "requested tags"):
 		e.Kind, e.Fix = JoinTagsRefused, "let tagOwners of the policy file list the tags, and give the auth key just those"
@@ -62,7 +74,7 @@ func refusedBy(said string) *JoinError {
 func noAnswer(url, last string) *JoinError {
 	e := &JoinError{Kind: JoinNoAnswer, Said: fmt.Sprintf("%v within %v", errNoAnswer, answerWait), Fix: "is " + url + " reachable from the task's subnet?"}
 	if last != "" {
-		e.Said += ": " + last
+		e.Said += ": " + secret.Clean(last, mostSaid)
 	}
 	if strings.Contains(last, "certificate has expired or is not yet valid") {
 		e.Kind, e.Fix = JoinClockSkew, "set the clock of this machine, which says "+time.Now().UTC().Format(time.RFC3339)

@@ -4,10 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
+
+	"subnetrouter/internal/secret"
 
 	"tailscale.com/types/logger"
 )
+
+// mostEngineText bounds a line of the engine, in bytes: it may quote control.
+const mostEngineText = 4 << 10
 
 // engineLogf turns the engine's printf lines into debug records, and listens to
 // what it says of control.
@@ -17,6 +21,6 @@ func (n *Node) engineLogf() logger.Logf {
 		if !n.log.Enabled(context.Background(), slog.LevelDebug) {
 			return
 		}
-		n.log.Debug("engine", "text", strings.TrimSpace(fmt.Sprintf(format, args...)))
+		n.log.Debug("engine", "text", secret.Clean(fmt.Sprintf(format, args...), mostEngineText))
 	}
 }

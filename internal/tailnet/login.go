@@ -87,7 +87,7 @@ func (s *Status) mustJoin() bool {
 func retryAfter(err error) time.Duration {
 	var asks interface{ RetryAfter() time.Duration }
 	if errors.As(err, &asks) {
-		return asks.RetryAfter()
+		return min(asks.RetryAfter(), mostRetryAfter)
 	}
 	return 0
 }
@@ -118,6 +118,7 @@ func (n *Node) register() error {
 	if err != nil {
 		return err
 	}
+	secret.Remember(key.Reveal()) // control may echo it
 	before, _ := n.state.get()
 	n.state.set(func(s *Status) { s.refusal = "" })
 	if err := n.registrar.register(n.ctx, key); err != nil {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+
+	"subnetrouter/internal/secret"
 )
 
 // Offer is a route that another node of the tailnet serves.
@@ -27,7 +29,7 @@ func (n *Node) Offers(most int) []Offer {
 				break
 			}
 			if !slices.Contains(own.AsSlice(), p) {
-				list = append(list, Offer{Node: cmp.Or(peer.ComputedName(), peer.Name()), Prefix: p})
+				list = append(list, Offer{Node: secret.Clean(cmp.Or(peer.ComputedName(), peer.Name()), mostName), Prefix: p})
 			}
 		}
 	}

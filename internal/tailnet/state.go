@@ -1,6 +1,7 @@
 package tailnet
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/netip"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"subnetrouter/internal/secret"
 
 	"tailscale.com/health"
 	"tailscale.com/health/healthmsg"
@@ -30,6 +33,9 @@ type Status struct {
 	KeyExpiry time.Time
 	// LoginError is why the last attempt to join failed; nil after a success.
 	LoginError error
+	// StateError is why the node's identity will not outlast the process although it
+	// should; nil if it will.
+	StateError error
 	// Removed says that control no longer knows the node: it joins anew.
 	Removed bool
 	// LockedOut says that the tailnet has Tailnet Lock and nobody signed this
@@ -50,8 +56,19 @@ type Status struct {
 // Running reports whether the node is a member of the tailnet.
 func (s Status) Running() bool { return s.Backend == ipn.Running.String() && len(s.IPs) > 0 }
 
-// KeyExpired reports whether the node key has come to its end.
-func (s Status) KeyExpired() bool { return !s.KeyExpiry.IsZero() && !time.Now().Before(s.KeyExpiry) }
+// expiryNotice is how long after the end of the node key an engine may still run: it
+// notices after 10 s.
+const expiryNotice = 30 * time.Second
+
+// KeyExpired reports whether the node key has come to its end. The engine decides, by
+// the clock of control: if it runs on, the clock of this machine was set forward.
+func (s Status) KeyExpired() bool {
+	if s.KeyExpiry.IsZero() {
+		return false
+	}
+	past := time.Since(s.KeyExpiry)
+	return past >= 0 && (past < expiryNotice || !s.Running())
+}
 
 // Unapproved lists the advertised routes that the tailnet does not let this
 // node serve.
@@ -130,7 +147,7 @@ func (n *Node) apply(note *ipn.Notify) {
 		}
 	}
 	if note.ErrMessage != nil {
-		n.log.Debug("control server says", "message", *note.ErrMessage)
+		n.log.Debug("control server says", "message", secret.Clean(*note.ErrMessage, mostSaid))
 	}
 	n.state.set(func(s *Status) {
 		if note.State != nil {
@@ -157,10 +174,7 @@ func (n *Node) apply(note *ipn.Notify) {
 }
 
 func applySelf(s *Status, self *tailcfg.Node) {
-	s.Name = self.ComputedName
-	if s.Name == "" {
-		s.Name = self.Name
-	}
+	s.Name = secret.Clean(cmp.Or(self.ComputedName, self.Name), mostName)
 	s.IPs = s.IPs[:0:0]
 	for _, p := range self.Addresses {
 		s.IPs = append(s.IPs, p.Addr())
@@ -176,10 +190,22 @@ func applySelf(s *Status, self *tailcfg.Node) {
 	s.homeDERP = int(self.HomeDERP)
 }
 
+// Bounds of the engine's warnings, in number and bytes: control adds some in its own words.
+const (
+	mostWarnings = 50
+	mostWarning  = 1000
+)
+
+// mostName bounds a name that control gives, in bytes: that of a DNS name.
+const mostName = 253
+
 func warnings(h *health.State) map[string]string {
-	out := make(map[string]string, len(h.Warnings))
-	for code, w := range h.Warnings {
-		out[string(code)] = w.Text
+	out := make(map[string]string, min(len(h.Warnings), mostWarnings))
+	for _, code := range slices.Sorted(maps.Keys(h.Warnings)) {
+		if len(out) == mostWarnings {
+			break
+		}
+		out[secret.Clean(string(code), mostName)] = secret.Clean(h.Warnings[code].Text, mostWarning)
 	}
 	return out
 }
@@ -212,17 +238,38 @@ func (n *Node) tellSignCommand() {
 	}
 }
 
-// Responsive returns nil as soon as the engine answers, or ctx's error.
+// Responsive returns nil as soon as the engine answers, or ctx's error. One question is
+// under way at a time, whoever asks: an engine that is stuck must not collect more.
 func (n *Node) Responsive(ctx context.Context) error {
-	answered := make(chan struct{})
-	go func() {
-		n.lb.StatusWithoutPeers()
-		close(answered)
-	}()
 	select {
-	case <-answered:
+	case <-n.asked.ask(func() { n.lb.StatusWithoutPeers() }):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// question is asked by one, and its end is awaited by all. The zero value is ready.
+type question struct {
+	mu       sync.Mutex
+	answered chan struct{} // nil while none is under way
+}
+
+// ask returns a channel that is closed once a question that was under way, or that this
+// call began, has ended.
+func (q *question) ask(f func()) <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.answered == nil {
+		answered := make(chan struct{})
+		q.answered = answered
+		go func() {
+			f()
+			q.mu.Lock()
+			q.answered = nil
+			q.mu.Unlock()
+			close(answered)
+		}()
+	}
+	return q.answered
 }

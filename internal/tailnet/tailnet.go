@@ -112,6 +112,7 @@ type Node struct {
 
 	state   state
 	latency latencies
+	asked   question
 	unspent unspent // login's own
 
 	registrar registrar

@@ -1,7 +1,10 @@
 package tailnet
 
 import (
+	"cmp"
 	"net/netip"
+
+	"subnetrouter/internal/secret"
 
 	"tailscale.com/net/tsaddr"
 	"tailscale.com/tailcfg"
@@ -23,13 +26,18 @@ func (n *Node) WhoIs(addr netip.Addr) Peer {
 	return peerOf(node, user)
 }
 
+// mostTags is how many tags of a node are shown.
+const mostTags = 20
+
 func peerOf(node tailcfg.NodeView, user tailcfg.UserProfile) Peer {
-	p := Peer{Node: node.ComputedName(), Tags: node.Tags().AsSlice()}
-	if p.Node == "" {
-		p.Node = node.Name()
+	p := Peer{Node: secret.Clean(cmp.Or(node.ComputedName(), node.Name()), mostName)}
+	for _, tag := range node.Tags().All() {
+		if len(p.Tags) < mostTags {
+			p.Tags = append(p.Tags, secret.Clean(tag, mostName))
+		}
 	}
 	if len(p.Tags) == 0 {
-		p.User = user.LoginName
+		p.User = secret.Clean(user.LoginName, mostName)
 	}
 	return p
 }

@@ -1,0 +1,112 @@
+package tailnet
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tailscale.com/ipn"
+)
+
+// openStore opens a store and keeps it stored until the test ends.
+func openStore(t *testing.T, path string) (s *fileStore, lasts bool, reported *[]error) {
+	t.Helper()
+	reported = new([]error)
+	s, lasts = openFileStore(path, func(err error) { *reported = append(*reported, err) })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); s.run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return s, lasts, reported
+}
+
+func TestStateOutlivesTheProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sub", "tailscaled.state")
+	s, lasts, reported := openStore(t, path)
+	if !lasts || len(*reported) != 0 {
+		t.Fatalf("a folder that can be written: lasts %v, %v", lasts, *reported)
+	}
+	s.WriteState("a", []byte("1"))
+	s.WriteState("b", []byte("2"))
+	s.WriteState("a", nil)
+	again, lasts, _ := openStore(t, path)
+	if b, err := again.ReadState("b"); string(b) != "2" || err != nil || !lasts {
+		t.Errorf("b is %q, %v", b, err)
+	}
+	if _, err := again.ReadState("a"); err != ipn.ErrStateNotExist {
+		t.Errorf("a, which was deleted: %v", err)
+	}
+}
+
+// TestStateThatCannotBeWritten: the node goes on from memory, and the file follows once
+// it can be written.
+func TestStateThatCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	blocked := filepath.Join(dir, "state") // a file where a folder should be
+	if err := os.WriteFile(blocked, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(blocked, "tailscaled.state")
+	synctest.Test(t, func(t *testing.T) {
+		s, lasts, reported := openStore(t, path)
+		if lasts {
+			t.Error("the state is said to last")
+		}
+		if err := s.WriteState("a", []byte("1")); err != nil {
+			t.Errorf("writing: %v; the engine would stop", err)
+		}
+		if a, err := s.ReadState("a"); string(a) != "1" || err != nil {
+			t.Errorf("reading: %q, %v", a, err)
+		}
+		if len(*reported) != 1 || !strings.Contains((*reported)[0].Error(), "writing node state "+path) {
+			t.Fatalf("reported %v, want one error with the path", *reported)
+		}
+		if err := os.Remove(blocked); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(storeAgainEvery + time.Second)
+		synctest.Wait()
+		if len(*reported) != 2 || (*reported)[1] != nil {
+			t.Fatalf("reported %v, want the end of the failure", *reported)
+		}
+	})
+	if again, _, _ := openStore(t, path); string(again.cache["a"]) != "1" {
+		t.Error("the file lacks what was written before it could be")
+	}
+}
+
+func TestStateOfSomebodyElseIsLeftAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tailscaled.state")
+	const theirs = "not JSON {"
+	if err := os.WriteFile(path, []byte(theirs), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, lasts, reported := openStore(t, path)
+	s.WriteState("a", []byte("1"))
+	if lasts || len(*reported) != 1 {
+		t.Errorf("lasts %v, reported %v", lasts, *reported)
+	}
+	if text, _ := os.ReadFile(path); string(text) != theirs {
+		t.Errorf("the file is %q now", text)
+	}
+}
+
+// TestStateOnADiskThatHangs has no run: as if its first try never ended.
+func TestStateOnADiskThatHangs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tailscaled.state")
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := openFileStore(path, func(error) {})
+		start := time.Now()
+		s.WriteState("a", []byte("1"))
+		if took := time.Since(start); took != storeWait {
+			t.Errorf("the engine waited %v for its state, want %v", took, storeWait)
+		}
+		if a, err := s.ReadState("a"); string(a) != "1" || err != nil {
+			t.Errorf("reading meanwhile: %q, %v", a, err)
+		}
+	})
+}
