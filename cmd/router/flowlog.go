@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"subnetrouter/internal/forward"
 	"subnetrouter/internal/tailnet"
@@ -18,12 +19,12 @@ const flowLogQueue = 4096
 // flowLog writes one line for each finished flow, with who it was of.
 type flowLog struct {
 	flows   chan forward.Flow
-	log     *slog.Logger
+	log     slog.Handler
 	whoIs   func(netip.Addr) tailnet.Peer
 	dropped prometheus.Counter
 }
 
-func newFlowLog(log *slog.Logger, reg prometheus.Registerer, whoIs func(netip.Addr) tailnet.Peer) *flowLog {
+func newFlowLog(log slog.Handler, reg prometheus.Registerer, whoIs func(netip.Addr) tailnet.Peer) *flowLog {
 	l := &flowLog{
 		flows: make(chan forward.Flow, flowLogQueue), log: log, whoIs: whoIs,
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
@@ -65,17 +66,18 @@ func (l *flowLog) run(ctx context.Context) error {
 
 func (l *flowLog) write(f forward.Flow) {
 	who := l.whoIs(f.Client.Addr())
-	attrs := []any{
-		"protocol", f.Protocol, "client", f.Client.String(), "node", who.Node, "user", who.User, "tags", who.Tags,
+	line := slog.NewRecord(time.Now(), slog.LevelInfo, "flow", 0)
+	line.Add("protocol", f.Protocol, "client", f.Client.String(), "node", who.Node, "user", who.User, "tags", who.Tags,
 		"target", f.Target.String(), "started", f.Opened, "duration_seconds", f.Duration.Seconds(),
 		"to_vpc_bytes", f.ToVPCBytes, "to_tailnet_bytes", f.ToTailnetBytes,
-		"to_vpc_packets", f.ToVPCPackets, "to_tailnet_packets", f.ToTailnetPackets, "reason", f.End,
-	}
+		"to_vpc_packets", f.ToVPCPackets, "to_tailnet_packets", f.ToTailnetPackets, "reason", f.End)
 	if f.Dial > 0 {
-		attrs = append(attrs, "dial_seconds", f.Dial.Seconds())
+		line.Add("dial_seconds", f.Dial.Seconds())
 	}
 	if f.Address != f.Target {
-		attrs = append(attrs, "via", f.Address.String())
+		line.Add("via", f.Address.String())
 	}
-	l.log.Info("flow", attrs...)
+	if l.log.Handle(context.Background(), line) != nil {
+		l.dropped.Inc()
+	}
 }

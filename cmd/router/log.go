@@ -3,18 +3,23 @@ package main
 import (
 	"io"
 	"log/slog"
+	"time"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/journal"
 	"subnetrouter/internal/secret"
 )
 
+// lastWords bounds what the end of the process waits for its output.
+const lastWords = time.Second
+
 func newLogger(cfg config.Config, out io.Writer) (*slog.Logger, *journal.Journal) {
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	var h slog.Handler = slog.NewJSONHandler(out, opts)
-	if cfg.LogFormat == "text" {
-		h = slog.NewTextHandler(out, opts)
-	}
-	j := journal.New(h)
+	j := journal.Open(out, func(w io.Writer) slog.Handler {
+		if cfg.LogFormat == "text" {
+			return slog.NewTextHandler(w, opts)
+		}
+		return slog.NewJSONHandler(w, opts)
+	})
 	return slog.New(secret.NewHandler(j.Handler())), j
 }

@@ -144,24 +144,31 @@ const (
 	credentialWarning = 7 * 24 * time.Hour
 )
 
-const codeCredentialExpiring = "credential_expiring"
+const (
+	codeCredentialExpiring = "credential_expiring"
+	codeStateUnwritable    = "state_unwritable"
+)
 
 // warnings are what will stand between the router and readiness one day. They
 // make it no less ready now.
 func (r *router) warnings() []ops.Reason {
 	var out []ops.Reason
 	add := func(code, message, fix string) {
-		out = append(out, ops.Reason{Code: code, Message: message, Fix: fix})
+		out = append(out, reason(code, message, fix))
 	}
 	known := r.bootstrap.credentials.boot.CredentialKnown()
 	var joining bool
+	var stateErr error
 	if node := r.node.Load(); node != nil {
 		s, _ := node.Status()
-		joining = s.LoginError != nil
+		joining, stateErr = s.LoginError != nil, s.StateError
 		if left := time.Until(s.KeyExpiry); !s.KeyExpiry.IsZero() && left > 0 && left < nodeKeyWarning {
 			add(codeNodeKeyExpiring, "the node key expires at "+s.KeyExpiry.UTC().Format(time.RFC3339)+"; the node then joins anew, which cuts what it forwards",
 				"disable key expiry for the node in the admin console, or give it a tag by its auth key")
 		}
+	}
+	if stateErr != nil {
+		add(codeStateUnwritable, stateErr.Error()+"; the router goes on, and is a new node after a restart", tailnet.StateFix)
 	}
 	if known.Err != nil && !joining { // else it is a reason already
 		add(loginCode(known.Err), known.Err.Error(), "")

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 )
 
@@ -46,6 +48,7 @@ var commands = map[string]struct {
 }
 
 func dispatch(in invocation) int {
+	keepSecrets(in.environ)
 	if filepath.Base(in.args[0]) == "tailscale" {
 		if err := tailnet.CLI(in.args[1:]); err != nil {
 			fmt.Fprintln(in.err, err)
@@ -69,6 +72,20 @@ func dispatch(in invocation) int {
 		return exitConfig
 	}
 	return command.run(context.Background(), in)
+}
+
+// secretVariables hold credentials, or what it takes to get the task role's.
+var secretVariables = []string{
+	"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+	"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+}
+
+// keepSecrets keeps the values of secretVariables out of all output.
+func keepSecrets(environ []string) {
+	for _, name := range secretVariables {
+		value := environment(environ, name)
+		secret.Keep(value, path.Base(value)) // the endpoint may quote the last part of its path
+	}
 }
 
 func usage() string {

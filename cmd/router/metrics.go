@@ -50,6 +50,10 @@ func (r *router) registerMetrics() {
 		gauge("router_open_files_limit", "Open files that the process may have; 0 is unknown.", func() float64 {
 			return float64(openFilesLimit())
 		}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "router_log_lines_dropped_total",
+			Help: "Lines missing in the log, because its output did not take them.",
+		}, func() float64 { return float64(r.journal.Dropped()) }),
 		gauge("router_primary_routes", "Routes for which control now picks this router.", func() float64 {
 			if node := r.node.Load(); node != nil {
 				s, _ := node.Status()

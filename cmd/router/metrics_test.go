@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -162,7 +163,9 @@ func TestMetricsAtScale(t *testing.T) {
 	defer sink.Close()
 	target := netip.MustParseAddrPort("10.0.3.4:7")
 	resolve, deny := resolveTarget, denyDial
-	resolveTarget = func(string, netip.AddrPort) (netip.AddrPort, error) { return sink.LocalAddr().(*net.UDPAddr).AddrPort(), nil }
+	resolveTarget = func(string, netip.AddrPort) (netip.AddrPort, error) {
+		return sink.LocalAddr().(*net.UDPAddr).AddrPort(), nil
+	}
 	denyDial = func(netip.AddrPort) bool { return false }
 	defer func() { resolveTarget, denyDial = resolve, deny }()
 	r := s.startInside(t)
@@ -170,11 +173,12 @@ func TestMetricsAtScale(t *testing.T) {
 
 	peers := s.control.AddStandIns(many)
 	last := peers[many-1]
-	for deadline := time.Now().Add(patience); !r.allowsFlow(17, last, target); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for the last of %d peers", patience, many)
+	testwait.Until(t, "the rules to allow the last peer", func() error {
+		if !r.allowsFlow(17, last, target) {
+			return errors.New("refused")
 		}
-	}
+		return nil
+	})
 	for _, peer := range peers {
 		r.forward.Deliver([][]byte{datagram(netip.AddrPortFrom(peer, 4000), target)}, 0)
 	}

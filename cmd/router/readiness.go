@@ -11,6 +11,7 @@ import (
 
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/routes"
+	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 )
 
@@ -25,12 +26,19 @@ const (
 	codeProbe      = "probe_failed"
 )
 
+// mostMessage bounds a reason's message in bytes; it may quote several answers.
+const mostMessage = 2000
+
+func reason(code, message, fix string) ops.Reason {
+	return ops.Reason{Code: code, Message: secret.Clean(message, mostMessage), Fix: fix}
+}
+
 // notReady lists the reasons; none means ready. Whether this router is the
 // primary for its routes does not matter: a standby is ready.
 func (r *router) notReady() []ops.Reason {
 	var why []ops.Reason
 	add := func(code, message, fix string) {
-		why = append(why, ops.Reason{Code: code, Message: message, Fix: fix})
+		why = append(why, reason(code, message, fix))
 	}
 	if r.draining.Load() {
 		add(codeDraining, "the router is stopping", "")

@@ -77,7 +77,7 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 		Logger:          log,
 	}
 	if cfg.FlowLog {
-		r.flowLog = newFlowLog(slog.New(secret.NewHandler(events.Plain())), r.registry, r.whoIs)
+		r.flowLog = newFlowLog(secret.NewHandler(events.Plain()), r.registry, r.whoIs)
 		data.Finished = r.flowLog.finished
 	}
 	r.forward, err = forward.New(data)
@@ -251,7 +251,7 @@ func (r *router) leave(ctx context.Context) error {
 func (r *router) opsConfig() ops.Config {
 	return ops.Config{
 		Listen:   r.cfg.Listen,
-		Gatherer: r.registry,
+		Gatherer: r.registry, Registerer: r.registry,
 		Engine:   r.engineMetrics,
 		Live:     r.live,
 		NotReady: r.notReady,

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/journal"
@@ -18,19 +18,27 @@ import (
 
 // runRouter is `router run`.
 func runRouter(ctx context.Context, in invocation) int {
-	cfg, err := config.Load(in.args, in.environ)
+	ctx, stop := watchSignals(ctx)
+	// A log whose reader has gone is lost, and counted; traffic goes on.
+	signal.Ignore(syscall.SIGPIPE)
+	cfg, err := loadConfig(ctx, in)
+	if ctx.Err() != nil {
+		return exitOK
+	}
 	if err != nil {
-		fmt.Fprintln(in.err, err)
+		problems := journal.NewQueue(in.err, func(uint64) {}) // standard error may block, too
+		fmt.Fprintln(problems, err)
+		problems.Flush(lastWords)
 		return exitConfig
 	}
-	calm := calmRuntime(in.environ)
+	calm := calmRuntime(in.environ, stop)
 	log, events := newLogger(cfg, in.out)
+	defer events.Flush(lastWords)
+	stop.logTo(log, events.Flush)
 	captureStandardLog(log)
 	if calm != nil {
 		log.Warn("the router goes on, and costs more CPU between packets", "err", calm)
 	}
-	ctx, stop := onSignal(ctx, log)
-	defer stop()
 	if err := run(ctx, cfg, log, events); err != nil {
 		log.Error("router failed", "err", err)
 		return exitFailed
@@ -38,6 +46,34 @@ func runRouter(ctx context.Context, in invocation) int {
 	log.Info("router stopped")
 	return exitOK
 }
+
+// loadConfig reads the configuration, or gives up when ctx ends: a value may be in a
+// file on a disk that does not answer.
+func loadConfig(ctx context.Context, in invocation) (config.Config, error) {
+	type result struct {
+		cfg config.Config
+		err error
+	}
+	loaded := make(chan result, 1)
+	go func() {
+		cfg, err := config.Load(in.args, in.environ)
+		loaded <- result{cfg, err}
+	}()
+	select {
+	case r := <-loaded:
+		return r.cfg, r.err
+	case <-ctx.Done():
+		return config.Config{}, ctx.Err()
+	}
+}
+
+const (
+	// drainGrace is what a drain may take beyond ROUTER_DRAIN_TIMEOUT before the
+	// process ends regardless: a part that it needs is stuck.
+	drainGrace = 2 * time.Second
+	// endWait is what the parts may take to end once nothing needs them.
+	endWait = 2 * time.Second
+)
 
 // run is the product's story: build, listen, find out, join, forward, drain.
 // ctx says stop; what must go on while draining lives in serving instead.
@@ -65,13 +101,24 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 		group.Go(func() error { return r.flowLog.run(serving) })
 	}
 	if cfg.DebugListen != "" {
-		group.Go(func() error { return serveDebug(serving, cfg.DebugListen, r.deny.Opened, log) })
+		group.Go(func() error { return r.serveDebug(serving) })
 	}
 	// The look-ups run while the engine comes up.
 	r.bootstrap.start(serving)
 	scaler := newScaler()
-	if err := r.startNode(); err != nil {
-		return err
+	up := make(chan error, 1)
+	go func() { up <- r.startNode() }()
+	select {
+	case err := <-up:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done(): // control has not heard of this router: there is nothing to hand over
+		log.Info("stopped before the engine was up")
+		cancel()
+		return awaitParts(group, log)
+	case <-serving.Done():
+		return awaitParts(group, log)
 	}
 	group.Go(func() error { return r.fit(serving, scaler) })
 	group.Go(func() error { return scale(serving, scaler) })
@@ -88,27 +135,33 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journ
 	select {
 	case <-ctx.Done():
 	case <-serving.Done(): // one of them failed
-		return errors.Join(group.Wait(), r.leave(context.Background()))
+		return errors.Join(awaitParts(group, log), r.leave(context.Background()))
 	}
-	err = r.drain()
+	err = within(cfg.DrainTimeout+drainGrace, "draining", r.drain)
 	cancel()
-	return errors.Join(err, group.Wait())
+	return errors.Join(err, awaitParts(group, log))
 }
 
-// onSignal returns a context that ends at the first SIGTERM or SIGINT. The
-// second exits at once: as process 1 of a container nothing else would, since
-// the kernel gives that process no default action for signals.
-func onSignal(ctx context.Context, log *slog.Logger) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	go func() {
-		first := <-signals
-		log.Info("stopping", "signal", first.String())
-		cancel()
-		second := <-signals
-		log.Error("stopping at once", "signal", second.String())
-		os.Exit(exitFailed)
-	}()
-	return ctx, cancel
+// within runs f and returns its error, or one that names doing if f takes longer than
+// limit: then its goroutine is left behind, for the process ends.
+func within(limit time.Duration, doing string, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("%s: a part of the router is stuck: no end within %v", doing, limit)
+	}
+}
+
+// awaitParts returns the error of the part that failed, if one did. A part that does
+// not end is logged, and changes nothing: the process ends without it.
+func awaitParts(group *errgroup.Group, log *slog.Logger) error {
+	var failed error
+	if stuck := within(endWait, "stopping", func() error { failed = group.Wait(); return nil }); stuck != nil {
+		log.Warn("the process ends before its parts", "err", stuck)
+		return nil
+	}
+	return failed
 }

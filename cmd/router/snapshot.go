@@ -25,7 +25,7 @@ func (r *router) status() ops.Status {
 		Node:        ops.Node{State: "NoState", IPs: []string{}},
 	}
 	if routesErr != nil {
-		out.RoutesError = secret.Scrub(routesErr.Error())
+		out.RoutesError = secret.Clean(routesErr.Error(), mostMessage)
 	}
 	out.Notes = routes.Notes
 	if resolver := r.bootstrap.dns(); resolver != nil {

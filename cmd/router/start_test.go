@@ -116,6 +116,14 @@ func (o *output) String() string {
 
 func (s *setting) start(t *testing.T) *child {
 	t.Helper()
+	c := s.prepare(t)
+	c.begin()
+	return c
+}
+
+// prepare returns a router that begin starts.
+func (s *setting) prepare(t *testing.T) *child {
+	t.Helper()
 	exe, err := exec.LookPath("router")
 	if err != nil {
 		t.Fatal(err)
@@ -126,6 +134,12 @@ func (s *setting) start(t *testing.T) *child {
 	}
 	c.cmd.Env = append(c.cmd.Env, "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir())
 	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.out
+	return c
+}
+
+func (c *child) begin() {
+	t := c.t
+	t.Helper()
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +154,6 @@ func (s *setting) start(t *testing.T) *child {
 			t.Error("the router's output shows the auth key")
 		}
 	})
-	return c
 }
 
 func (c *child) stop() (code int) {

@@ -7,7 +7,8 @@ import (
 )
 
 // captureStandardLog turns the lines of Go's log package, which libraries use, into
-// records of log: they may hold secrets, such as a proxy's password.
+// records of log: standard error may block, and a line may hold a secret, such as the
+// password of a proxy.
 func captureStandardLog(log *slog.Logger) {
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(libraryLog{log})

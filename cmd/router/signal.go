@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// stopper follows SIGTERM and SIGINT from the first moment of `router run`: the
+// first one ends its context, the second one ends the process. Neither waits for
+// anything, the log included.
+type stopper struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	signals chan os.Signal
+	ended   chan struct{} // closed when signals was closed and all signals in it were followed
+	say     atomic.Pointer[func(level slog.Level, message string, signal os.Signal)]
+}
+
+// exitWithin bounds the time from the second signal to the end of the process.
+const exitWithin = 500 * time.Millisecond
+
+// watchSignals returns a context that ends at the first signal. As process 1 of a
+// container nothing else would end the process at the second one: the kernel gives
+// process 1 no default action for signals.
+func watchSignals(ctx context.Context) (context.Context, *stopper) {
+	s := new(stopper)
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.watch()
+	return s.ctx, s
+}
+
+func (s *stopper) watch() {
+	signals, ended := make(chan os.Signal, 2), make(chan struct{})
+	s.signals, s.ended = signals, ended
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		defer close(ended)
+		for signal := range signals {
+			if s.ctx.Err() == nil {
+				s.cancel()
+				s.log(slog.LevelInfo, "stopping", signal)
+				continue
+			}
+			time.AfterFunc(exitWithin, func() { os.Exit(exitFailed) })
+			s.log(slog.LevelError, "stopping at once", signal)
+			os.Exit(exitFailed)
+		}
+	}()
+}
+
+// suspend prepares for the start of another program in this process, which forgets the
+// signals that this one took. From here on a signal has its default action: it ends the
+// process, which has nothing to drain yet. suspend reports false if a signal has come
+// before: then the other program must not start.
+//
+// A process 1 has no default actions, and a Go program cannot inherit blocked signals: its
+// runtime lets them in before it installs its handlers. So a signal within the first
+// millisecond of the other program is lost there, as it is for every process 1 that starts.
+func (s *stopper) suspend() bool {
+	signal.Stop(s.signals) // returns once all signals that were taken are in the channel
+	close(s.signals)
+	<-s.ended
+	return s.ctx.Err() == nil
+}
+
+// resume undoes suspend.
+func (s *stopper) resume() { s.watch() }
+
+// logTo has the signals logged; flush is called before the second one ends the process.
+func (s *stopper) logTo(log *slog.Logger, flush func(time.Duration)) {
+	say := func(level slog.Level, message string, signal os.Signal) {
+		log.Log(context.Background(), level, message, "signal", signal.String())
+		if level == slog.LevelError {
+			flush(exitWithin / 2)
+		}
+	}
+	s.say.Store(&say)
+}
+
+func (s *stopper) log(level slog.Level, message string, signal os.Signal) {
+	if say := s.say.Load(); say != nil {
+		(*say)(level, message, signal)
+	}
+}
