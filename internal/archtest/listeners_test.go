@@ -16,7 +16,7 @@ var binds = map[string]string{
 	"cmd/router/debug.go":              "passes its address to denylist.List.Opened",
 	"cmd/router/run.go":                "passes the address of ops.Listen to denylist.List.Opened",
 	"internal/ops/ops.go":              "run.go, see there",
-	"internal/forward/echo.go":         "ICMP has no ports; the kernel gives a socket the answers to its own echo requests",
+	"internal/forward/sock.go":         "sockets of flows, connected before anything is read from them",
 	"internal/tailnet/localapi.go":     "a Unix socket",
 	"internal/denylist/watch_linux.go": "netlink",
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,10 +15,20 @@ import (
 )
 
 // openStore opens a store and keeps it stored until the test ends.
-func openStore(t *testing.T, path string) (s *fileStore, lasts bool, reported *[]error) {
+func openStore(t *testing.T, path string) (s *fileStore, lasts bool, reported func() []error) {
 	t.Helper()
-	reported = new([]error)
-	s, lasts = openFileStore(path, func(err error) { *reported = append(*reported, err) })
+	var mu sync.Mutex
+	var list []error
+	reported = func() []error {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(list)
+	}
+	s, lasts = openFileStore(path, func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		list = append(list, err)
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); s.run(ctx) }()
@@ -27,8 +39,8 @@ func openStore(t *testing.T, path string) (s *fileStore, lasts bool, reported *[
 func TestStateOutlivesTheProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "tailscaled.state")
 	s, lasts, reported := openStore(t, path)
-	if !lasts || len(*reported) != 0 {
-		t.Fatalf("a folder that can be written: lasts %v, %v", lasts, *reported)
+	if !lasts || len(reported()) != 0 {
+		t.Fatalf("a folder that can be written: lasts %v, %v", lasts, reported())
 	}
 	s.WriteState("a", []byte("1"))
 	s.WriteState("b", []byte("2"))
@@ -62,16 +74,16 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 		if a, err := s.ReadState("a"); string(a) != "1" || err != nil {
 			t.Errorf("reading: %q, %v", a, err)
 		}
-		if len(*reported) != 1 || !strings.Contains((*reported)[0].Error(), "writing node state "+path) {
-			t.Fatalf("reported %v, want one error with the path", *reported)
+		if len(reported()) != 1 || !strings.Contains(reported()[0].Error(), "writing node state "+path) {
+			t.Fatalf("reported %v, want one error with the path", reported())
 		}
 		if err := os.Remove(blocked); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(storeAgainEvery + time.Second)
 		synctest.Wait()
-		if len(*reported) != 2 || (*reported)[1] != nil {
-			t.Fatalf("reported %v, want the end of the failure", *reported)
+		if len(reported()) != 2 || reported()[1] != nil {
+			t.Fatalf("reported %v, want the end of the failure", reported())
 		}
 	})
 	if again, _, _ := openStore(t, path); string(again.cache["a"]) != "1" {
@@ -87,8 +99,8 @@ func TestStateOfSomebodyElseIsLeftAlone(t *testing.T) {
 	}
 	s, lasts, reported := openStore(t, path)
 	s.WriteState("a", []byte("1"))
-	if lasts || len(*reported) != 1 {
-		t.Errorf("lasts %v, reported %v", lasts, *reported)
+	if lasts || len(reported()) != 1 {
+		t.Errorf("lasts %v, reported %v", lasts, reported())
 	}
 	if text, _ := os.ReadFile(path); string(text) != theirs {
 		t.Errorf("the file is %q now", text)
