@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,8 +22,9 @@ import (
 
 // fakeHeadscale stands in for the headscale program when the test binary runs
 // under that name. It knows the commands and flags that Headscale documents and
-// takes no other, reads its configuration as strictly, and answers in its JSON.
-// Nodes do not log in to it: a test posts them, as Headscale would list them,
+// takes no other, reads its configuration as strictly, and answers in its JSON:
+// that of its protobuf structs, or that of its API under the name of [apiForm].
+// Nodes do not log in to it: a test posts them, as the protobuf form lists them,
 // to /nodes of the unix socket.
 func fakeHeadscale(args []string) int {
 	for _, e := range os.Environ() {
@@ -51,9 +53,76 @@ func fakeHeadscale(args []string) int {
 	if err := callFake(cfg.UnixSocket, "/run", fakeCall{global.Args(), *output}, &answer); err != nil {
 		return fail("Could not connect: %v", err)
 	}
+	if filepath.Base(os.Args[0]) == apiForm {
+		answer.Stdout = toAPIForm(answer.Stdout)
+	}
 	fmt.Print(answer.Stdout)
 	fmt.Fprint(os.Stderr, answer.Stderr)
 	return answer.Code
+}
+
+// The names of the fake, one for each form of its JSON.
+const (
+	protobufForm = "headscale"
+	apiForm      = "headscale-api"
+)
+
+// toAPIForm translates an answer from the protobuf form. Other text stays as it is.
+func toAPIForm(answer string) string {
+	var v any
+	dec := json.NewDecoder(strings.NewReader(answer))
+	dec.UseNumber()
+	if dec.Decode(&v) != nil {
+		return answer
+	}
+	b, err := json.MarshalIndent(apiValue("", v), "", "\t")
+	if err != nil {
+		panic(err)
+	}
+	return string(b) + "\n"
+}
+
+func apiValue(name string, v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = apiValue("", v[i])
+		}
+	case json.Number:
+		if name == "id" {
+			return v.String()
+		}
+	case object:
+		if seconds, ok := v["seconds"].(json.Number); ok {
+			n, _ := seconds.Int64()
+			if n <= 0 {
+				return nil
+			}
+			return time.Unix(n, 0).UTC().Format(time.RFC3339)
+		}
+		if _, node := v["node_key"]; node {
+			// Empty fields are there all the same.
+			empty := object{
+				"tags": []any{}, "approved_routes": []any{}, "available_routes": []any{}, "subnet_routes": []any{},
+				"expiry": nil, "last_seen": nil, "pre_auth_key": nil, "user": nil, "online": false,
+			}
+			for name, value := range empty {
+				if _, ok := v[name]; !ok {
+					v[name] = value
+				}
+			}
+		}
+		out := object{}
+		for name, value := range v {
+			words := strings.Split(name, "_")
+			for i := range words[1:] {
+				words[i+1] = strings.ToUpper(words[i+1][:1]) + words[i+1][1:]
+			}
+			out[strings.Join(words, "")] = apiValue(name, value)
+		}
+		return out
+	}
+	return v
 }
 
 func fail(format string, args ...any) int {

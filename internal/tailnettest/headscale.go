@@ -1,8 +1,8 @@
 package tailnettest
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,11 +21,9 @@ import (
 // package's relay: the proof that nothing here only works with [Tailnet]. It is
 // driven by its own command line.
 //
-// Configuration keys, flags and fields of the answers are those of Headscale's
-// changelog, example configuration and source, versions 0.26 (the first with
-// nodes approve-routes) to 0.28 (the first with a node's tags in one field).
-// It has not been run against a real Headscale yet: none could be had where it
-// was written, only a stand-in that answers in the documented shape.
+// Versions 0.26 (the first with nodes approve-routes) and later work; see
+// [headscaleJSON] for how their answers differ. docs/headscale.md lists the
+// versions that the end-to-end tests were run against.
 //
 // Headscale tells neither endpoints nor home DERP of a node, and has no device
 // approval: all nodes are authorized.
@@ -35,7 +32,7 @@ type Headscale struct {
 	dir     string // configuration, database, socket and log
 	url     string
 	relay   *relay
-	user    uint64 // who the keys belong to
+	user    headscaleID // who the keys belong to
 
 	serve *exec.Cmd
 	ended chan struct{} // closed once serve has ended
@@ -102,7 +99,7 @@ func (h *Headscale) start(cfg HeadscaleConfig) error {
 		return err
 	}
 	var user struct {
-		ID uint64 `json:"id"`
+		ID headscaleID `json:"id"`
 	}
 	if err := h.ask(ctx, &user, "users", "create", headscaleUser); err != nil {
 		return err
@@ -149,7 +146,7 @@ func (h *Headscale) CreateKey(ctx context.Context, k Key) (secret.String, error)
 		return "", errors.New("creating an auth key: headscale makes no key with a chosen value or that is no longer good")
 	}
 	args := []string{"preauthkeys", "create",
-		"--user", strconv.FormatUint(h.user, 10),
+		"--user", h.user.String(),
 		"--expiration", fmt.Sprintf("%ds", int(lifetime.Seconds()))}
 	if k.Reusable {
 		args = append(args, "--reusable")
@@ -192,7 +189,7 @@ func (h *Headscale) Approve(ctx context.Context, node string, routes ...netip.Pr
 	for _, route := range slices.Concat(n.Approved, routes) {
 		all = append(all, route.String())
 	}
-	return h.ask(ctx, nil, "nodes", "approve-routes", "--identifier", n.id(), "--routes", strings.Join(all, ","))
+	return h.ask(ctx, nil, "nodes", "approve-routes", "--identifier", n.ID.String(), "--routes", strings.Join(all, ","))
 }
 
 // ExpireNode implements [Control].
@@ -201,7 +198,7 @@ func (h *Headscale) ExpireNode(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	return h.ask(ctx, nil, "nodes", "expire", "--identifier", n.id())
+	return h.ask(ctx, nil, "nodes", "expire", "--identifier", n.ID.String())
 }
 
 // DeleteNode implements [Control].
@@ -211,7 +208,7 @@ func (h *Headscale) DeleteNode(ctx context.Context, node string) error {
 		return err
 	}
 	// Not in JSON: up to 0.27 it then says "null" and succeeds when it failed.
-	_, err = h.run(ctx, "--force", "nodes", "delete", "--identifier", n.id())
+	_, err = h.run(ctx, "--force", "nodes", "delete", "--identifier", n.ID.String())
 	return err
 }
 
@@ -233,40 +230,35 @@ func (h *Headscale) look(ctx context.Context, after uint64) ([]Node, uint64, err
 	return nodes, after + 1, err
 }
 
-// headscaleNode is a node in Headscale's JSON, which is that of its protobuf
-// structs: numbers are numbers, empty fields are left out.
+// headscaleNode is a node in Headscale's JSON, see [headscaleJSON].
 type headscaleNode struct {
-	ID        uint64         `json:"id"`
-	GivenName string         `json:"given_name"` // unique
-	Name      string         `json:"name"`       // what the node calls itself
-	NodeKey   string         `json:"node_key"`
-	IPs       []netip.Addr   `json:"ip_addresses"`
-	Tags      []string       `json:"tags"`             // from 0.28 on
-	ValidTags []string       `json:"valid_tags"`       // before
-	Available []netip.Prefix `json:"available_routes"` // advertised
-	Approved  []netip.Prefix `json:"approved_routes"`  // advertised or not
-	Primary   []netip.Prefix `json:"subnet_routes"`
-	Online    bool           `json:"online"`
-	Expiry    struct {
-		Seconds int64 `json:"seconds"` // Unix time; before 1970: never
-	} `json:"expiry"`
+	ID         headscaleID    `json:"id"`
+	GivenName  string         `json:"given_name"` // unique
+	Name       string         `json:"name"`       // the host name that the node reports
+	NodeKey    string         `json:"node_key"`
+	IPs        []netip.Addr   `json:"ip_addresses"`
+	Tags       []string       `json:"tags"`             // from 0.28 on
+	ValidTags  []string       `json:"valid_tags"`       // before
+	Available  []netip.Prefix `json:"available_routes"` // advertised
+	Approved   []netip.Prefix `json:"approved_routes"`  // advertised or not
+	Primary    []netip.Prefix `json:"subnet_routes"`
+	Online     bool           `json:"online"`
+	Expiry     headscaleTime  `json:"expiry"`
 	PreAuthKey struct {
 		Ephemeral bool `json:"ephemeral"`
 	} `json:"pre_auth_key"`
 }
 
-func (n headscaleNode) id() string { return strconv.FormatUint(n.ID, 10) }
-
 func (n headscaleNode) node(now time.Time) Node {
 	out := Node{
-		ID: n.id(), Name: n.GivenName, Hostname: n.Name, Key: n.NodeKey, IPs: n.IPs,
+		ID: n.ID.String(), Name: n.GivenName, Hostname: n.Name, Key: n.NodeKey, IPs: n.IPs,
 		Tags:       slices.Concat(n.Tags, n.ValidTags),
-		Advertised: n.Available,
-		Primary:    n.Primary,
+		Advertised: slices.Concat(n.Available), // nil if empty, in both encodings
+		Primary:    slices.Concat(n.Primary),
 		Online:     n.Online,
 		Ephemeral:  n.PreAuthKey.Ephemeral,
 		Authorized: true,
-		Expired:    n.Expiry.Seconds > 0 && !now.Before(time.Unix(n.Expiry.Seconds, 0)),
+		Expired:    !n.Expiry.IsZero() && !now.Before(n.Expiry.Time),
 	}
 	for _, route := range n.Approved {
 		if slices.Contains(n.Available, route) {
@@ -280,7 +272,7 @@ func (n headscaleNode) node(now time.Time) Node {
 func (h *Headscale) list(ctx context.Context) ([]headscaleNode, error) {
 	var list []headscaleNode
 	err := h.ask(ctx, &list, "nodes", "list")
-	slices.SortFunc(list, func(a, b headscaleNode) int { return int(a.ID) - int(b.ID) })
+	slices.SortFunc(list, func(a, b headscaleNode) int { return cmp.Compare(a.ID, b.ID) })
 	return list, err
 }
 
@@ -290,7 +282,7 @@ func (h *Headscale) find(ctx context.Context, doing, which string) (headscaleNod
 		return headscaleNode{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	i := slices.IndexFunc(list, func(n headscaleNode) bool {
-		return n.GivenName == which || n.id() == which || n.NodeKey == which
+		return n.GivenName == which || n.ID.String() == which || n.NodeKey == which
 	})
 	if i < 0 {
 		return headscaleNode{}, fmt.Errorf("%s: no node %q", doing, which)
@@ -304,7 +296,7 @@ func (h *Headscale) ask(ctx context.Context, out any, args ...string) error {
 	if err != nil || out == nil {
 		return err
 	}
-	if err := json.Unmarshal(b, out); err != nil {
+	if err := headscaleJSON(b, out); err != nil {
 		return fmt.Errorf("parsing the answer of headscale %s: %w", strings.Join(args[:2], " "), err)
 	}
 	return nil

@@ -15,24 +15,31 @@ import (
 	"time"
 )
 
-// headscaleProgram is this test binary under the name of the other program.
-func headscaleProgram(t *testing.T) string {
+// headscaleProgram is this test binary under one of the names of the fake.
+func headscaleProgram(t *testing.T, form string) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "headscale")
+	path := filepath.Join(t.TempDir(), form)
 	if err := os.Symlink(self, path); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-func startHeadscale(t *testing.T) *Headscale {
+// inBothForms runs test with a fake for each form of Headscale's JSON.
+func inBothForms(t *testing.T, test func(*testing.T, *Headscale)) {
+	for _, form := range []string{protobufForm, apiForm} {
+		t.Run(form, func(t *testing.T) { test(t, startHeadscale(t, form)) })
+	}
+}
+
+func startHeadscale(t *testing.T, form string) *Headscale {
 	t.Helper()
 	h, err := StartHeadscale(HeadscaleConfig{
-		Program:       headscaleProgram(t),
+		Program:       headscaleProgram(t, form),
 		AutoApprovers: map[string][]netip.Prefix{routerTag: {vpc}},
 		Tags:          []string{"tag:laptop"},
 	})
@@ -72,10 +79,14 @@ const (
 )
 
 func TestHeadscaleListsNodes(t *testing.T) {
-	for version, listed := range map[string]string{"0.27": router027, "0.28": router028} {
-		t.Run(version, func(t *testing.T) {
-			h := startHeadscale(t)
-			h.join(t, listed)
+	for _, tc := range []struct{ version, form, listed string }{
+		{"0.27", protobufForm, router027},
+		{"0.28", protobufForm, router028},
+		{"after 0.29", apiForm, router028},
+	} {
+		t.Run(tc.version, func(t *testing.T) {
+			h := startHeadscale(t, tc.form)
+			h.join(t, tc.listed)
 			h.join(t, laptop)
 			got, err := h.Nodes(t.Context())
 			if err != nil {
@@ -99,8 +110,9 @@ func TestHeadscaleListsNodes(t *testing.T) {
 	}
 }
 
-func TestHeadscaleMakesKeys(t *testing.T) {
-	h := startHeadscale(t)
+func TestHeadscaleMakesKeys(t *testing.T) { inBothForms(t, headscaleMakesKeys) }
+
+func headscaleMakesKeys(t *testing.T, h *Headscale) {
 	for i, k := range []Key{
 		{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{routerTag, "tag:laptop"}},
 		{Expiry: time.Now().Add(time.Hour)},
@@ -135,8 +147,9 @@ func TestHeadscaleMakesKeys(t *testing.T) {
 	}
 }
 
-func TestHeadscaleManagesNodes(t *testing.T) {
-	h := startHeadscale(t)
+func TestHeadscaleManagesNodes(t *testing.T) { inBothForms(t, headscaleManagesNodes) }
+
+func headscaleManagesNodes(t *testing.T, h *Headscale) {
 	ctx := within(t, 30*time.Second)
 	h.join(t, router028)
 
@@ -167,8 +180,9 @@ func TestHeadscaleManagesNodes(t *testing.T) {
 }
 
 // TestHeadscaleAwaitsLaterChanges has a node join while Await is under way.
-func TestHeadscaleAwaitsLaterChanges(t *testing.T) {
-	h := startHeadscale(t)
+func TestHeadscaleAwaitsLaterChanges(t *testing.T) { inBothForms(t, headscaleAwaitsLaterChanges) }
+
+func headscaleAwaitsLaterChanges(t *testing.T, h *Headscale) {
 	looked := false
 	err := h.Await(within(t, 30*time.Second), "the router", func(nodes []Node) bool {
 		if !looked {
@@ -196,7 +210,7 @@ func TestHeadscaleAwaitsLaterChanges(t *testing.T) {
 }
 
 func TestHeadscaleErrors(t *testing.T) {
-	h := startHeadscale(t)
+	h := startHeadscale(t, protobufForm)
 	h.join(t, strings.ReplaceAll(laptop, "laptop", "stuck"))
 	for _, tc := range []struct {
 		err  error
@@ -216,7 +230,7 @@ func TestHeadscaleErrors(t *testing.T) {
 
 func TestHeadscaleFiles(t *testing.T) {
 	t.Setenv("HEADSCALE_LISTEN_ADDR", "0.0.0.0:80") // which Headscale would obey
-	h := startHeadscale(t)
+	h := startHeadscale(t, protobufForm)
 	cfg, err := readFakeConfig(h.path("config.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +281,7 @@ func TestHeadscaleStartFails(t *testing.T) {
 	}{
 		{"no program", HeadscaleConfig{Program: "/nowhere/headscale"}, "starting headscale: fork/exec /nowhere/headscale: no such file or directory"},
 		{
-			"bad policy", HeadscaleConfig{Program: headscaleProgram(t), Tags: []string{"laptop"}},
+			"bad policy", HeadscaleConfig{Program: headscaleProgram(t, protobufForm), Tags: []string{"laptop"}},
 			`starting headscale: exit status 1: loading ACL policy: tag must start with 'tag:': "laptop"`,
 		},
 	} {
@@ -288,7 +302,7 @@ func TestHeadscaleStartFails(t *testing.T) {
 }
 
 func TestHeadscaleClose(t *testing.T) {
-	h := startHeadscale(t)
+	h := startHeadscale(t, protobufForm)
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}

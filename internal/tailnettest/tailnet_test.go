@@ -27,7 +27,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "headscale" {
+	switch filepath.Base(os.Args[0]) {
+	case protobufForm, apiForm:
 		os.Exit(fakeHeadscale(os.Args[1:]))
 	}
 	Isolate()
