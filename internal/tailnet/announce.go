@@ -135,7 +135,7 @@ func (n *Node) announce() {
 			served = want
 			n.engine.freeze(nil)
 		}
-		n.state.set(func(s *Status) { s.Advertised = want })
+		n.state.set(func(s *Status) { s.setAdvertised(want) })
 		n.log.Info("routes advertised", "routes", routes.Strings(want))
 	}
 }
@@ -146,6 +146,17 @@ func (n *Node) edit(p *ipn.MaskedPrefs) error {
 	edit := n.editPrefs
 	n.mu.Unlock()
 	return edit(p)
+}
+
+func (s *Status) setAdvertised(prefixes []netip.Prefix) {
+	s.retracted = s.retracted[:0:0]
+	for _, p := range s.Advertised {
+		if !slices.Contains(prefixes, p) {
+			s.retracted = append(s.retracted, p)
+		}
+	}
+	s.Advertised = prefixes
+	s.announced++
 }
 
 // settle is what the engine may take to pass a home DERP on to its control

@@ -50,7 +50,11 @@ type Status struct {
 	refusal  string // control's last words on a registration
 	notFound int    // map polls in a row that found no such node
 	heard    int    // how often control told the node of itself
-	leaving  bool   // for good
+	// announced counts changes of Advertised; retracted are the routes that were
+	// advertised before the last one and no longer are.
+	announced int
+	retracted []netip.Prefix
+	leaving   bool // for good
 }
 
 // Running reports whether the node is a member of the tailnet.

@@ -185,6 +185,7 @@ func (n *Node) Join(id Identity) error {
 	n.wg.Go(n.login)
 	n.wg.Go(n.announce)
 	n.wg.Go(n.watchRules)
+	n.wg.Go(n.confirm)
 	return nil
 }
 

@@ -30,6 +30,7 @@ type member struct {
 	forced []netip.Prefix
 
 	poll    *poll     // nil: offline
+	updates int       // of the node that left the routes as they were, see AfterUpdates
 	offline time.Time // since when, if it was online before
 
 	// Kept up to date by update.

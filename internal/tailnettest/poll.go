@@ -57,7 +57,13 @@ func (t *Tailnet) serveMap(w http.ResponseWriter, r *http.Request, machine key.M
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	t.update()
+	t.mu.Lock()
+	before := n.advertised
+	t.updateLocked()
+	if slices.Equal(before, n.advertised) {
+		n.updates++
+	}
+	t.mu.Unlock()
 	if req.OmitPeers {
 		return // nobody reads an answer
 	}
@@ -78,16 +84,22 @@ func (t *Tailnet) stream(ctx context.Context, w http.ResponseWriter, n *member, 
 	alive := time.NewTicker(keepAlive)
 	defer alive.Stop()
 	var last []byte
+	answered := 0
 	var told map[tailcfg.NodeID]bool
 	for {
 		t.mu.Lock()
 		changed := t.changed
+		asked := n.updates
 		t.mu.Unlock()
 		var res *tailcfg.MapResponse
 		res, told = t.mapResponse(n, req, told)
 		if res == nil {
 			return
 		}
+		if last != nil && (t.ownNode == InFirst || t.ownNode == AfterUpdates && asked == answered) {
+			res.Node = nil
+		}
+		answered = asked
 		// Most changes do not concern most nodes.
 		if b, err := json.Marshal(res); err != nil || !bytes.Equal(b, last) {
 			if last == nil {

@@ -21,6 +21,7 @@
 package tailnettest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,8 @@ type Config struct {
 	API    API                // who may ask for keys
 	DNS    *tailcfg.DNSConfig // sent to all nodes; nil: none, and no MagicDNS
 
+	OwnNode OwnNode
+
 	// OnRegister sees every registration first and may answer it: with an
 	// Error for a control server that refuses, say. A nil answer lets it pass.
 	OnRegister func(*tailcfg.RegisterRequest) *tailcfg.RegisterResponse
@@ -58,9 +61,26 @@ type Config struct {
 	Logger *slog.Logger // transitions of nodes and routes; nil: none
 }
 
+// OwnNode is when a map response contains the node that it is for. Control
+// servers differ, and only the first message of a poll is sure to.
+type OwnNode string
+
+const (
+	// Always is the default, and how Tailscale's control informs a node of a
+	// change of its routes.
+	Always OwnNode = "always"
+	// AfterUpdates is how Headscale does it, versions 0.28 to 0.29 at least: beside the
+	// first message of a poll, after each update of the node that leaves its routes
+	// as they were. What follows from a change of routes comes without it.
+	AfterUpdates OwnNode = "after-updates"
+	// InFirst is the least that the protocol allows for.
+	InFirst OwnNode = "in-first"
+)
+
 // Tailnet is a running control server with its relay.
 type Tailnet struct {
 	onRegister func(*tailcfg.RegisterRequest) *tailcfg.RegisterResponse
+	ownNode    OwnNode
 	log        *slog.Logger
 	url        string
 	noiseKey   key.MachinePrivate
@@ -108,6 +128,7 @@ func Start(cfg Config) (*Tailnet, error) {
 	}
 	t := &Tailnet{
 		onRegister: cfg.OnRegister,
+		ownNode:    cmp.Or(cfg.OwnNode, Always),
 		log:        cfg.Logger,
 		url:        "http://" + ln.Addr().String(),
 		noiseKey:   key.NewMachine(),

@@ -1,0 +1,114 @@
+package tailnet
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"subnetrouter/internal/tailnettest"
+)
+
+// TestConfirmsRoutes runs against control servers that leave the node itself out
+// of what they send about its routes.
+func TestConfirmsRoutes(t *testing.T) {
+	for _, own := range []tailnettest.OwnNode{tailnettest.AfterUpdates, tailnettest.InFirst} {
+		t.Run(string(own), func(t *testing.T) {
+			t.Run("approved at once", func(t *testing.T) {
+				control := startTailnet(t, func(c *tailnettest.Config) { c.OwnNode = own })
+				n := startNode(t, control, give(testKey), nil)
+				n.Advertise(testRoutes)
+				awaitStatus(t, n, "the approval", serving)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				if err := n.Withdraw(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+			t.Run("approved by hand", func(t *testing.T) {
+				control := startTailnet(t, func(c *tailnettest.Config) { c.OwnNode, c.Policy.AutoApprovers = own, nil })
+				n := startNode(t, control, give(testKey), nil)
+				n.Advertise(testRoutes)
+				awaitStatus(t, n, "the announcement", func(s *Status) bool { return len(s.Unapproved()) == len(testRoutes) })
+				if err := control.Approve(t.Context(), "edge", testRoutes...); err != nil {
+					t.Fatal(err)
+				}
+				awaitStatus(t, n, "the approval", serving)
+			})
+		})
+	}
+}
+
+func TestAsks(t *testing.T) {
+	const (
+		s = time.Second
+		m = time.Minute
+	)
+	var (
+		both = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("10.1.0.0/16")}
+		one  = both[:1]
+	)
+	type change struct {
+		at time.Duration
+		f  func(*Status)
+	}
+	advertise := func(routes []netip.Prefix) func(*Status) { return func(s *Status) { s.setAdvertised(routes) } }
+	netmap := func(approved []netip.Prefix) func(*Status) {
+		return func(s *Status) { s.Approved, s.Primary, s.heard = approved, approved, s.heard+1 }
+	}
+	for _, tc := range []struct {
+		name    string
+		changes []change
+		until   time.Duration
+		want    []time.Duration // without jitter
+		updates int             // of these; the others are polls
+	}{
+		{"confirmed by itself", []change{{0, advertise(both)}, {s, netmap(both)}}, 10 * m, nil, 0},
+		{"never confirmed", []change{{0, advertise(both)}}, 40 * m, []time.Duration{
+			2 * s, 6 * s, 14 * s, 30 * s, 62 * s, 126 * s, 254 * s, 510 * s, 1022 * s, 1622 * s, 2222 * s,
+		}, 1},
+		{"in part, then by hand", []change{{0, advertise(both)}, {s, netmap(one)}, {10 * s, netmap(both)}}, 10 * m, []time.Duration{2 * s, 6 * s}, 1},
+		{"answers are no news", []change{{0, advertise(both)}, {3 * s, netmap(nil)}, {7 * s, netmap(nil)}}, 20 * s, []time.Duration{2 * s, 6 * s, 14 * s}, 1},
+		{"news", []change{{0, advertise(both)}, {20 * m, netmap(nil)}, {20*m + 10*s, netmap(nil)}}, 22 * m, []time.Duration{
+			2 * s, 6 * s, 14 * s, 30 * s, 62 * s, 126 * s, 254 * s, 510 * s, 1022 * s, 20*m + s, 21*m + s,
+		}, 1},
+		{"another announcement", []change{{0, advertise(one)}, {10 * s, advertise(both)}}, 13 * s, []time.Duration{2 * s, 6 * s, 12 * s}, 2},
+		{"a withdrawal", []change{{0, advertise(both)}, {s, netmap(both)}, {m, advertise(one)}, {m + 3*s, netmap(one)}}, 2 * m, []time.Duration{m + 2*s}, 1},
+		{"offline", []change{{0, advertise(both)}, {s, func(s *Status) { s.Backend = "NeedsLogin" }}}, 2 * m, nil, 0},
+		{"removed", []change{{0, advertise(both)}, {s, func(s *Status) { s.Removed = true }}}, 2 * m, nil, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			start := time.Unix(1800000000, 0)
+			status := Status{Backend: "Running", IPs: []netip.Addr{netip.MustParseAddr("100.64.0.1")}}
+			var a asks
+			var got []time.Duration
+			var polls int
+			for at := time.Duration(0); at <= tc.until; at += 250 * time.Millisecond {
+				for _, c := range tc.changes {
+					if c.at == at {
+						c.f(&status)
+					}
+				}
+				now := start.Add(at)
+				if due := a.next(now, &status); !due.IsZero() && !due.After(now) {
+					got = append(got, at)
+					interval := a.interval
+					if a.ask(now) {
+						polls++
+					}
+					if a.interval != min(2*interval, longestAsk) {
+						t.Errorf("after %v the interval is %v", interval, a.interval)
+					}
+					a.due = now.Add(a.interval) // without jitter
+				}
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("asked at %v, want %v", got, tc.want)
+			}
+			if updates := len(got) - polls; updates != tc.updates {
+				t.Errorf("asked by %d updates, want %d", updates, tc.updates)
+			}
+		})
+	}
+}
