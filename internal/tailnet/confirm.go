@@ -25,29 +25,30 @@ import (
 // it in the first message of a map poll. So the node asks for itself for as long
 // as an announcement is unconfirmed: first by an update without news, which costs
 // a control server next to nothing, then by polling again.
+//
+// Headscale does not end the poll of a node that was removed either, but answers
+// its updates with 404. So a member sends an update now and then in any case.
 const (
 	// firstAsk leaves Tailscale's control, which confirms in less than a second,
 	// alone, and lets Headscale, which takes up to 1.6 s to store an announcement,
 	// finish.
 	firstAsk = 2 * time.Second
-	// longestAsk is the most that the interval, which doubles each time, grows to:
-	// routes may wait for a person's approval for days.
+	// longestAsk is the most that the interval, which doubles each time, grows to,
+	// for routes may wait for a person's approval for days; and the interval while
+	// all is confirmed.
 	longestAsk = 10 * time.Minute
 	// A netmap that leaves the announcement unconfirmed may be the sign of an
-	// approval that it leaves out. It brings the next question forward to newsDelay
-	// from now, but not to less than newsInterval after the last one. Netmaps within
-	// answerTime of a question are its consequence, and no such sign.
+	// approval that it leaves out, or of a failover to this node. It brings an update
+	// forward to newsDelay from now, but not to less than newsInterval after the last
+	// question. Netmaps within answerTime of one are its consequence, and no such sign.
 	newsDelay    = time.Second
-	newsInterval = time.Minute
+	newsInterval = 10 * time.Second
 	answerTime   = 5 * time.Second
 )
 
 // unconfirmed returns the routes that control has not confirmed: advertised ones
 // that are not approved, and withdrawn ones that this node is still primary for.
 func (s *Status) unconfirmed() []netip.Prefix {
-	if !s.Running() || s.Removed || s.leaving {
-		return nil
-	}
 	out := s.Unapproved()
 	for _, p := range s.retracted {
 		if slices.Contains(s.Primary, p) {
@@ -64,25 +65,29 @@ type asks struct {
 	count     int           // since the announcement
 	interval  time.Duration // between due and the next one; 0 while all is confirmed
 	last      time.Time
-	due       time.Time
+	due       time.Time // zero: never
+	news      bool      // due was brought forward
 }
 
 // next returns when to ask, given the present status; zero is never.
 func (a *asks) next(now time.Time, s *Status) time.Time {
 	heard := s.heard != a.heard
 	a.heard = s.heard
-	switch {
-	case len(s.unconfirmed()) == 0:
-		a.interval, a.due = 0, time.Time{}
+	switch open := len(s.unconfirmed()) > 0; {
+	case !s.Running() || s.Removed || s.leaving:
+		*a = asks{heard: a.heard, last: a.last}
+	case !open && (a.interval != 0 || a.due.IsZero()):
+		a.interval, a.due, a.news = 0, now.Add(jitter(longestAsk)), false
+	case !open:
 	case a.interval == 0 || s.announced != a.announced:
-		a.count, a.interval, a.due = 0, firstAsk, now.Add(firstAsk)
+		a.count, a.interval, a.due, a.news = 0, firstAsk, now.Add(firstAsk), false
 	case heard && now.Sub(a.last) > answerTime:
 		news := now.Add(newsDelay)
 		if earliest := a.last.Add(newsInterval); earliest.After(news) {
 			news = earliest
 		}
 		if news.Before(a.due) {
-			a.due = news
+			a.due, a.news = news, true
 		}
 	}
 	a.announced = s.announced
@@ -92,14 +97,22 @@ func (a *asks) next(now time.Time, s *Status) time.Time {
 // ask notes that the node asks now, and reports whether it is to poll again.
 func (a *asks) ask(now time.Time) (poll bool) {
 	a.last = now
+	switch {
+	case a.interval == 0:
+		a.due = now.Add(jitter(longestAsk))
+		return false
+	case a.news:
+		// Polls would be news to other nodes of Headscale that wait for an approval.
+		a.news, a.due = false, now.Add(jitter(a.interval))
+		return false
+	}
 	a.count++
 	a.interval = min(2*a.interval, longestAsk)
 	a.due = now.Add(jitter(a.interval))
 	return a.count > 1
 }
 
-// confirm asks control for the node itself while an announcement is unconfirmed,
-// until the node closes.
+// confirm asks control for the node itself when it is due, until the node closes.
 func (n *Node) confirm() {
 	var a asks
 	timer := time.NewTimer(0)
@@ -118,7 +131,7 @@ func (n *Node) confirm() {
 				continue
 			}
 			poll := a.ask(time.Now())
-			n.log.Debug("routes not confirmed by control server; asking again", "routes", routes.Strings(s.unconfirmed()), "poll", poll)
+			n.log.Debug("asking the control server for this node", "unconfirmed", routes.Strings(s.unconfirmed()), "poll", poll)
 			n.askForSelf(poll)
 		case <-n.ctx.Done():
 			return

@@ -192,22 +192,25 @@ func (n *Node) controlURL() string {
 	return ipn.DefaultControlURL
 }
 
-// notFound is what is in the error of a map poll for a node that control does
+// notFound is what is in the error of a map request for a node that control does
 // not know. The engine takes it for an outage, and goes on for ever with the
-// last that it heard.
+// last netmap that it has.
 const notFound = "initial fetch failed 404"
 
-// removedAfter is how many polls in a row have to find nothing: one may be the
+// removedAfter is how many requests in a row have to find nothing: one may be the
 // last of a connection that was ended for another reason.
 const removedAfter = 2
 
 // overhear takes out of the engine's log what it tells nowhere else: that its
-// map polls are answered with "not found".
+// map requests are answered with "not found". Headscale answers so to updates only,
+// and keeps the poll of a removed node open.
 func (n *Node) overhear(format string, args []any) {
-	if len(args) != 1 || !strings.HasSuffix(format, "Received error: %v") {
+	poll := len(args) == 1 && strings.HasSuffix(format, "Received error: %v")
+	update := len(args) == 2 && strings.Contains(format, "lite map update error")
+	if !poll && !update {
 		return
 	}
-	err, ok := args[0].(error)
+	err, ok := args[len(args)-1].(error)
 	if !ok {
 		return
 	}

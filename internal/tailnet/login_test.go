@@ -62,6 +62,22 @@ func TestJoinsAnewAfterRemoval(t *testing.T) {
 	}
 }
 
+// TestNoticesRemovalByUpdates has a control server that keeps the poll of a removed
+// node open, as Headscale does.
+func TestNoticesRemovalByUpdates(t *testing.T) {
+	control := startTailnet(t, func(c *tailnettest.Config) { c.OwnNode = tailnettest.AfterUpdates })
+	n := startNode(t, control, give(testKey), nil)
+	n.Advertise(testRoutes)
+	before := awaitStatus(t, n, "the routes", serving)
+	if err := control.DeleteNode(t.Context(), "edge"); err != nil {
+		t.Fatal(err)
+	}
+	n.askForSelf(false)
+	awaitStatus(t, n, "the routes under a new address", func(s *Status) bool {
+		return serving(s) && !slices.Equal(s.IPs, before.IPs)
+	})
+}
+
 // TestRemovalWithoutCredential stays with what it has until there is one.
 func TestRemovalWithoutCredential(t *testing.T) {
 	control := startTailnet(t, nil)

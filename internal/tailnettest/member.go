@@ -80,7 +80,9 @@ func (t *Tailnet) uniqueNameLocked(hostname string) string {
 func (t *Tailnet) removeLocked(n *member) {
 	t.nodes = slices.DeleteFunc(t.nodes, func(m *member) bool { return m == n })
 	t.gone[n.key] = true
-	n.endPoll()
+	if t.ownNode != AfterUpdates {
+		n.endPoll()
+	}
 	t.log.Info("node removed", "node", n.name)
 }
 

@@ -94,6 +94,12 @@ func (t *Tailnet) stream(ctx context.Context, w http.ResponseWriter, n *member, 
 		var res *tailcfg.MapResponse
 		res, told = t.mapResponse(n, req, told)
 		if res == nil {
+			if t.ownNode == AfterUpdates {
+				select {
+				case <-p.ended:
+				case <-ctx.Done():
+				}
+			}
 			return
 		}
 		if last != nil && (t.ownNode == InFirst || t.ownNode == AfterUpdates && asked == answered) {
