@@ -41,6 +41,54 @@ func TestConfirmsRoutes(t *testing.T) {
 	}
 }
 
+// TestStandbyIsApproved has two routers of one VPC at a control server that reports
+// routes to their primary only. The second one takes over when the first one leaves.
+func TestStandbyIsApproved(t *testing.T) {
+	control := startTailnet(t, func(c *tailnettest.Config) { c.OwnNode = tailnettest.AfterUpdates })
+	first := startNode(t, control, give(testKey), nil)
+	first.Advertise(testRoutes)
+	awaitStatus(t, first, "the routes", serving)
+	second := startNode(t, control, give(testKey), nil)
+	second.Advertise(testRoutes)
+	awaitStatus(t, second, "the announcement", func(s *Status) bool { return len(s.Advertised) > 0 })
+	s, _ := second.Status()
+	for begun := time.Now(); len(s.Unapproved()) > 0; s, _ = second.Status() {
+		if time.Since(begun) > patience {
+			t.Fatalf("waited %v for the approval; status %+v", patience, s)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if len(s.Primary) > 0 {
+		t.Errorf("the second router is primary for %v", s.Primary)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := first.Withdraw(ctx); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, second, "the routes to move", serving)
+}
+
+func TestStandby(t *testing.T) {
+	a, b := netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("10.1.0.0/16")
+	both := []netip.Prefix{a, b}
+	for _, tc := range []struct {
+		name  string
+		peers []Companion
+		want  []netip.Prefix
+	}{
+		{"alone", nil, nil},
+		{"primary", []Companion{{Primary: both, Online: true}}, both},
+		{"primary for one", []Companion{{Online: true}, {Primary: both[1:], Online: true}}, both[1:]},
+		{"offline", []Companion{{Primary: both}}, nil},
+		{"another route", []Companion{{Primary: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Online: true}}, nil},
+	} {
+		if got := standby(both, tc.peers); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
 func TestAsks(t *testing.T) {
 	const (
 		s = time.Second

@@ -90,7 +90,25 @@ func (s Status) Unapproved() []netip.Prefix {
 func (n *Node) Status() (Status, <-chan struct{}) {
 	s, changed := n.state.get()
 	s.Health = maps.Clone(s.Health)
+	if !ipn.IsLoginServerSynonym(n.controlURL()) && s.Running() && len(s.Unapproved()) > 0 {
+		s.Approved = slices.Concat(s.Approved, standby(s.Unapproved(), n.Companions()))
+	}
 	return s, changed
+}
+
+// standby returns those of the routes that an online peer router is primary for.
+// Headscale reports a route to the node that is primary for it and to no other, so
+// that a standby cannot see its approval: it takes a peer router, which has the
+// same tag and the same route, for its sign. Tailscale's control reports approvals,
+// so nothing is inferred there.
+func standby(unapproved []netip.Prefix, peers []Companion) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range unapproved {
+		if slices.ContainsFunc(peers, func(c Companion) bool { return c.Online && slices.Contains(c.Primary, p) }) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // state guards a Status and tells waiters of changes. Slices and maps in it

@@ -191,7 +191,11 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, told map[tailc
 		res.PacketFilter = packetFilter(t.policy.Rules)
 	}
 	t.decorateLocked(res.Node, n, now)
-	res.Node.AllowedIPs = append(slices.Clone(res.Node.Addresses), n.approved...)
+	own := n.approved
+	if t.ownNode == AfterUpdates {
+		own = n.primary
+	}
+	res.Node.AllowedIPs = append(slices.Clone(res.Node.Addresses), own...)
 	// Otherwise a node in trouble asks a well-known public server whether it is
 	// behind a captive portal.
 	res.Node.CapMap = tailcfg.NodeCapMap{tailcfg.NodeAttrDisableCaptivePortalDetection: nil}

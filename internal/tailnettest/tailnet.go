@@ -71,8 +71,9 @@ const (
 	Always OwnNode = "always"
 	// AfterUpdates is how Headscale does it, versions 0.28 to 0.29 at least: beside the
 	// first message of a poll, after each update of the node that leaves its routes
-	// as they were. What follows from a change of routes comes without it. The poll
-	// of a removed node stays open and silent.
+	// as they were. What follows from a change of routes comes without it. Of the
+	// node's routes it has those that it is primary for, approved or not. The poll of
+	// a removed node stays open and silent.
 	AfterUpdates OwnNode = "after-updates"
 	// InFirst is the least that the protocol allows for.
 	InFirst OwnNode = "in-first"

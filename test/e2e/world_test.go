@@ -163,7 +163,7 @@ func (w *world) startTailnet(p tailnettest.Policy) {
 func (w *world) startHeadscale(program string, p tailnettest.Policy) {
 	t := w.t
 	t.Helper()
-	if p.ApproveWhen == tailnettest.WhenReachable || p.Failover != 0 || p.RequireDeviceApproval {
+	if p.ApproveWhen == tailnettest.WhenReachable || p.RequireDeviceApproval {
 		t.Skip("Headscale approves routes as soon as they are advertised, has its own idea of failover, and no device approval")
 	}
 	control, err := tailnettest.StartHeadscale(tailnettest.HeadscaleConfig{
