@@ -157,6 +157,7 @@ func (s *Status) setAdvertised(prefixes []netip.Prefix) {
 	}
 	s.Advertised = prefixes
 	s.announced++
+	s.asked = false
 }
 
 // settle is what the engine may take to pass a home DERP on to its control

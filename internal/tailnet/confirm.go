@@ -132,6 +132,11 @@ func (n *Node) confirm() {
 			}
 			poll := a.ask(time.Now())
 			n.log.Debug("asking the control server for this node", "unconfirmed", routes.Strings(s.unconfirmed()), "poll", poll)
+			n.state.set(func(s *Status) {
+				if !s.asked {
+					s.asked, s.askedHeard = true, s.heard
+				}
+			})
 			n.askForSelf(poll)
 		case <-n.ctx.Done():
 			return

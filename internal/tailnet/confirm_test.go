@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 // TestConfirmsRoutes runs against control servers that leave the node itself out
@@ -21,7 +22,7 @@ func TestConfirmsRoutes(t *testing.T) {
 				n := startNode(t, control, give(testKey), nil)
 				n.Advertise(testRoutes)
 				awaitStatus(t, n, "the approval", serving)
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				ctx, cancel := context.WithTimeout(t.Context(), testwait.Limit())
 				defer cancel()
 				if err := n.Withdraw(ctx); err != nil {
 					t.Error(err)
@@ -53,15 +54,15 @@ func TestStandbyIsApproved(t *testing.T) {
 	awaitStatus(t, second, "the announcement", func(s *Status) bool { return len(s.Advertised) > 0 })
 	s, _ := second.Status()
 	for begun := time.Now(); len(s.Unapproved()) > 0; s, _ = second.Status() {
-		if time.Since(begun) > patience {
-			t.Fatalf("waited %v for the approval; status %+v", patience, s)
+		if time.Since(begun) > testwait.Limit() {
+			t.Fatalf("waited %v for the approval; status %+v", testwait.Limit(), s)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	if len(s.Primary) > 0 {
 		t.Errorf("the second router is primary for %v", s.Primary)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testwait.Limit())
 	defer cancel()
 	if err := first.Withdraw(ctx); err != nil {
 		t.Fatal(err)
@@ -74,14 +75,14 @@ func TestStandby(t *testing.T) {
 	both := []netip.Prefix{a, b}
 	for _, tc := range []struct {
 		name  string
-		peers []Companion
+		peers []TaggedPeer
 		want  []netip.Prefix
 	}{
 		{"alone", nil, nil},
-		{"primary", []Companion{{Primary: both, Online: true}}, both},
-		{"primary for one", []Companion{{Online: true}, {Primary: both[1:], Online: true}}, both[1:]},
-		{"offline", []Companion{{Primary: both}}, nil},
-		{"another route", []Companion{{Primary: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Online: true}}, nil},
+		{"primary", []TaggedPeer{{Routes: both, Online: true}}, both},
+		{"primary for one", []TaggedPeer{{Online: true}, {Routes: both[1:], Online: true}}, both[1:]},
+		{"offline", []TaggedPeer{{Routes: both}}, nil},
+		{"another route", []TaggedPeer{{Routes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Online: true}}, nil},
 	} {
 		if got := standby(both, tc.peers); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)

@@ -54,11 +54,18 @@ type Status struct {
 	// advertised before the last one and no longer are.
 	announced int
 	retracted []netip.Prefix
-	leaving   bool // for good
+	// asked is whether control was asked about the routes since then, at askedHeard.
+	asked      bool
+	askedHeard int
+	leaving    bool // for good
 }
 
 // Running reports whether the node is a member of the tailnet.
 func (s Status) Running() bool { return s.Backend == ipn.Running.String() && len(s.IPs) > 0 }
+
+// answered reports whether control has sent this node since it was asked about the
+// present routes.
+func (s Status) answered() bool { return s.asked && s.heard > s.askedHeard }
 
 // expiryNotice is how long after the end of the node key an engine may still run: it
 // notices after 10 s.
@@ -90,8 +97,8 @@ func (s Status) Unapproved() []netip.Prefix {
 func (n *Node) Status() (Status, <-chan struct{}) {
 	s, changed := n.state.get()
 	s.Health = maps.Clone(s.Health)
-	if !ipn.IsLoginServerSynonym(n.controlURL()) && s.Running() && len(s.Unapproved()) > 0 {
-		s.Approved = slices.Concat(s.Approved, standby(s.Unapproved(), n.Companions()))
+	if !ipn.IsLoginServerSynonym(n.controlURL()) && s.Running() && s.answered() && len(s.Unapproved()) > 0 {
+		s.Approved = slices.Concat(s.Approved, standby(s.Unapproved(), n.tagged().Peers))
 	}
 	return s, changed
 }
@@ -100,11 +107,12 @@ func (n *Node) Status() (Status, <-chan struct{}) {
 // Headscale reports a route to the node that is primary for it and to no other, so
 // that a standby cannot see its approval: it takes a peer router, which has the
 // same tag and the same route, for its sign. Tailscale's control reports approvals,
-// so nothing is inferred there.
-func standby(unapproved []netip.Prefix, peers []Companion) []netip.Prefix {
+// so nothing is inferred there, nor before control has answered a question about the
+// routes: it may not have seen the announcement yet, nor the peer router this node.
+func standby(unapproved []netip.Prefix, peers []TaggedPeer) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range unapproved {
-		if slices.ContainsFunc(peers, func(c Companion) bool { return c.Online && slices.Contains(c.Primary, p) }) {
+		if slices.ContainsFunc(peers, func(c TaggedPeer) bool { return c.Online && slices.Contains(c.Routes, p) }) {
 			out = append(out, p)
 		}
 	}

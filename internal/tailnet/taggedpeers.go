@@ -19,6 +19,8 @@ type Tagged struct {
 	// Endpoints are this node's own addresses outside of the tailnet.
 	Endpoints []netip.Addr
 	Peers     []TaggedPeer
+
+	ids taggedIDs
 }
 
 // TaggedPeer is a node that shares a tag with this one, as control describes it in this
@@ -78,8 +80,8 @@ func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 	tick := time.NewTicker(taggedEvery)
 	defer tick.Stop()
 	for first, last := true, (Tagged{}); ; first = false {
-		now, ids := n.tagged()
-		known.Store(ids)
+		now := n.tagged()
+		known.Store(&now.ids)
 		if first || !reflect.DeepEqual(now, last) {
 			last = now
 			f(now)
@@ -97,8 +99,11 @@ func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 }
 
 // tagged describes the tagged peers as of now.
-func (n *Node) tagged() (Tagged, *taggedIDs) {
+func (n *Node) tagged() Tagged {
 	var out Tagged
+	if nm := n.lb.NetMapWithPeers(); nm != nil && nm.SelfNode.Valid() {
+		out = taggedIn(nm)
+	}
 	if self := n.lb.StatusWithoutPeers().Self; self != nil {
 		for _, text := range self.Addrs {
 			if e, err := netip.ParseAddrPort(text); err == nil {
@@ -106,20 +111,16 @@ func (n *Node) tagged() (Tagged, *taggedIDs) {
 			}
 		}
 	}
-	ids := &taggedIDs{nodes: map[tailcfg.NodeID]bool{}}
-	if nm := n.lb.NetMapWithPeers(); nm != nil && nm.SelfNode.Valid() {
-		out.Peers = taggedPeers(nm, ids)
-	}
-	return out, ids
+	return out
 }
 
-// taggedPeers lists the nodes of a netmap that share a tag with its own, and notes them in ids.
-func taggedPeers(nm *netmap.NetworkMap, ids *taggedIDs) (out []TaggedPeer) {
-	ids.tags = nm.SelfNode.Tags().AsSlice()
+// taggedIn lists the nodes of a netmap that share a tag with its own.
+func taggedIn(nm *netmap.NetworkMap) Tagged {
+	out := Tagged{ids: taggedIDs{tags: nm.SelfNode.Tags().AsSlice(), nodes: map[tailcfg.NodeID]bool{}}}
 	for _, p := range nm.Peers {
-		if shareTag(p.Tags().AsSlice(), ids.tags) {
-			ids.nodes[p.ID()] = true
-			out = append(out, taggedPeer(p))
+		if shareTag(p.Tags().AsSlice(), out.ids.tags) {
+			out.ids.nodes[p.ID()] = true
+			out.Peers = append(out.Peers, taggedPeer(p))
 		}
 	}
 	return out

@@ -31,7 +31,7 @@ func TestTaggedPeers(t *testing.T) {
 		Peers:    []tailcfg.NodeView{node(2, 2, testTag), node(2, 3, "tag:laptop"), node(2, 4), node(2, 5, "tag:other", "tag:a"), node(200, 6, testTag)},
 	}
 	count := map[byte]int{}
-	for _, p := range taggedPeers(nm, &taggedIDs{nodes: map[tailcfg.NodeID]bool{}}) {
+	for _, p := range taggedIn(nm).Peers {
 		count[p.Addrs[0].As4()[3]] = len(p.Endpoints)
 		if !slices.Equal(p.Routes, []netip.Prefix{route}) {
 			t.Errorf("routes of %v: %v", p.Addrs, p.Routes)
@@ -41,7 +41,7 @@ func TestTaggedPeers(t *testing.T) {
 		t.Errorf("endpoints by node: %v", count)
 	}
 	nm.SelfNode = node(1, 1)
-	if got := taggedPeers(nm, &taggedIDs{nodes: map[tailcfg.NodeID]bool{}}); len(got) != 0 {
+	if got := taggedIn(nm).Peers; len(got) != 0 {
 		t.Errorf("a node without tags has the tagged peers %v", got)
 	}
 }

@@ -57,7 +57,7 @@ func (n nothing) Receive([][]byte, []int, int) (int, error) {
 	return 0, io.EOF
 }
 
-func startNode(t *testing.T, control *tailnettest.Tailnet, credential func(context.Context) (secret.String, error), edit func(*Config)) *Node {
+func startNode(t *testing.T, control tailnettest.Control, credential func(context.Context) (secret.String, error), edit func(*Config)) *Node {
 	t.Helper()
 	cfg := Config{
 		ControlURL: control.ControlURL(),

@@ -116,6 +116,7 @@ func TestRollingDeploy(t *testing.T) {
 // TestDeployWithoutHelp stops a router whose successor does not know it for one of its
 // own: another tag. Flows must end, at a good moment and so that clients see it.
 func TestDeployWithoutHelp(t *testing.T) {
+	notOnHeadscale(t, "a standby with another tag cannot see that its routes are approved")
 	w, old, _ := twoRouters(t, time.Second, nil, func(w *world) secret.String {
 		return w.createKey(tailnettest.Key{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{otherTag}})
 	})
@@ -160,6 +161,7 @@ func askOn(conn net.Conn, path string) error {
 
 // TestDeployWithoutHelpUnderLoad is the same where no moment is a good one.
 func TestDeployWithoutHelpUnderLoad(t *testing.T) {
+	notOnHeadscale(t, "a standby with another tag cannot see that its routes are approved")
 	w, old, _ := twoRouters(t, time.Second, map[string]string{"ROUTER_DRAIN_TIMEOUT": "6s"}, func(w *world) secret.String {
 		return w.createKey(tailnettest.Key{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{otherTag}})
 	})
@@ -229,6 +231,7 @@ func TestUDPAcrossDeploy(t *testing.T) {
 
 // TestCrash kills the primary: control notices, and gives the routes to the other.
 func TestCrash(t *testing.T) {
+	notOnHeadscale(t, "it waits 10 s before it takes a node for offline")
 	graces := []time.Duration{time.Second, 5 * time.Second}
 	if _, soak := soakTime(t, 0); soak {
 		graces = append(graces, 15*time.Second)
@@ -261,6 +264,7 @@ func TestCrash(t *testing.T) {
 
 // TestLostNetwork cuts the primary off from all but the VPC: only silence tells.
 func TestLostNetwork(t *testing.T) {
+	notOnHeadscale(t, "it waits 10 s before it takes a node for offline")
 	w, _, _ := twoRouters(t, time.Second, nil, sameKey)
 	l := w.startLoad(20, testwait.Limit())
 	l.window(time.Second)

@@ -2,8 +2,9 @@
 // server with DERP, AWS as moto_server plays it, a VPC with services, and the
 // stock Tailscale client of the same version, which knows nothing of us.
 //
-// HEADSCALE=/path/to/headscale (0.26 to 0.28) puts that program in the control
-// server's place. Tests that need what it cannot do are then skipped.
+// HEADSCALE=/path/to/headscale (0.26 or later) puts that program in the control
+// server's place. Tests that need what it cannot do are then skipped, with the
+// reason; docs/headscale.md has the results.
 package e2e
 
 import (

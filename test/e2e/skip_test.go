@@ -13,3 +13,11 @@ func skipOrFail(t *testing.T, why string) {
 	}
 	t.Skip(why)
 }
+
+// notOnHeadscale skips a test of what Headscale does in another way.
+func notOnHeadscale(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("HEADSCALE") != "" {
+		t.Skip("not on Headscale: " + why)
+	}
+}

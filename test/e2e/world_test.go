@@ -164,7 +164,7 @@ func (w *world) startHeadscale(program string, p tailnettest.Policy) {
 	t := w.t
 	t.Helper()
 	if p.ApproveWhen == tailnettest.WhenReachable || p.RequireDeviceApproval {
-		t.Skip("Headscale approves routes as soon as they are advertised, has its own idea of failover, and no device approval")
+		t.Skip("not on Headscale: it approves routes as soon as they are advertised, and has no device approval")
 	}
 	control, err := tailnettest.StartHeadscale(tailnettest.HeadscaleConfig{
 		Program:       program,
