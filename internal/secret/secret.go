@@ -142,7 +142,7 @@ func Scrub(s string) string {
 			break
 		}
 	}
-	return scrubPasswords(s)
+	return scrubPasswords(scrubOldHeadscale(s))
 }
 
 // Clean prepares text of somebody else for people: without credentials, without control

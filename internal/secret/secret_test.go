@@ -47,8 +47,29 @@ func TestHandlerScrubs(t *testing.T) {
 	}
 }
 
+func TestScrubKnowsHeadscale(t *testing.T) {
+	for version, key := range map[string]string{
+		"0.27":                "0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f6071",
+		"0.29":                "hskey-auth-GS2D4i9J1ATF-oBGtuhBYA3AB3hNPpL3ZDQoQ5eRabYqkP72Q0gsGonApxGRt-h6juj2CPexKHRF9",
+		"after 0.29":          "hskey-auth-5740b8cdd3ae-a6a8dbbb8d0c78c36b63d8710b69e444392f06e234d8c01e24994f10608bc100",
+		"API key":             "hskey-api-mqW2mPQGkzQb-hlWlnYFCPyzXFWrv0YWyqSQOBWNdIJs7e0TjmWd8UgJUH7fgEDYM",
+		"OAuth client":        "hskey-client-5740b8cdd3ae-a6a8dbbb8d0c78c36b63d8710b69e444",
+		"OAuth client, token": "hskey-oauthtok-5740b8cdd3ae-a6a8dbbb8d0c78c36b63d8710b69e444",
+	} {
+		for _, text := range []string{key, "x_" + key, "bad key " + key + ".", `{"key":"` + key + `"}`} {
+			if got := Scrub(text); strings.Contains(got, key[len(key)-8:]) || !strings.Contains(got, redacted) {
+				t.Errorf("%s: Scrub(%q) = %q", version, text, got)
+			}
+		}
+	}
+}
+
 func TestScrubLeavesProseAlone(t *testing.T) {
-	for _, prose := range []string{"store an auth key (tskey-auth-…) or tskey-client-…", "tskey-"} {
+	for _, prose := range []string{
+		"store an auth key (tskey-auth-…) or tskey-client-…", "tskey-",
+		"nodekey:dfded86e05ac64a84f43eba808580694295c4f06e59886445c8612c96d326a62", // and SHA-256
+		"da39a3ee5e6b4b0d3255bfef95601890afd80709",                                 // SHA-1
+	} {
 		if got := Scrub(prose); got != prose {
 			t.Errorf("Scrub(%q) = %q", prose, got)
 		}
