@@ -1,8 +1,11 @@
 resource "aws_service_discovery_service" "router" {
   count = var.service_discovery == null ? 0 : 1
 
-  name = local.name
+  name = coalesce(trim(local.name, "-"), "tailscale") # a DNS label
   tags = var.tags
+
+  # ECS removes the tasks' records some time after the service is gone.
+  force_destroy = true
 
   dns_config {
     namespace_id   = var.service_discovery.namespace_id

@@ -93,13 +93,6 @@ resource "aws_iam_role" "ecs_task_execution_tailscale" {
   permissions_boundary = var.permissions_boundary_arn
   assume_role_policy   = local.assume_role_policy
   tags                 = var.tags
-
-  lifecycle {
-    precondition {
-      condition     = length(local.name) <= 45
-      error_message = "The name ${local.name} is too long for the roles that are called after it: give a name of at most 45 characters."
-    }
-  }
 }
 
 resource "aws_iam_role_policy" "execution" {

@@ -1,12 +1,22 @@
 locals {
-  vpc_name = var.vpc == null ? lookup(data.aws_vpc.this.tags, "Name", local.vpc_id) : var.vpc
-  name     = var.name == null ? "${local.vpc_name}-tailscale" : var.name
+  # "<vpc>-tailscale" where AWS accepts that as a name. The characters of a Name
+  # tag that AWS does not accept in a role's or a family's name become dashes. A
+  # tag of which nothing distinctive would remain gives way to the VPC's ID.
+  vpc_name = var.vpc == null ? lookup(data.aws_vpc.this.tags, "Name", "") : var.vpc
+  vpc_label = (
+    can(regex("^[A-Za-z0-9_-]{1,35}$", local.vpc_name)) ? local.vpc_name :
+    can(regex("^[ -~]+$", local.vpc_name)) ? trim(replace(local.vpc_name, "/[^A-Za-z0-9_-]+/", "-"), "-") :
+    ""
+  )
+  default_name = "${can(regex("^.{1,35}$", local.vpc_label)) ? local.vpc_label : local.vpc_id}-tailscale"
+
+  name = var.name == null ? terraform_data.default_name.input : var.name
 
   # `tailscale up` of Hardfin's module let the last flag win: so do these, where
   # there is no variable.
   flags = { for f in regexall("(?:^|\\s)--?(hostname|advertise-routes|advertise-tags|login-server)[= ]+[\"']?([^\\s\"']+)", var.additional_flags) : f[0] => f[1] }
 
-  hostname = coalesce(var.hostname, lookup(local.flags, "hostname", trim(substr(replace(local.name, "/[^A-Za-z0-9-]+/", "-"), 0, 63), "-")))
+  hostname = coalesce(var.hostname, lookup(local.flags, "hostname", trim(substr(replace(local.name, "/[^A-Za-z0-9-]+/", "-"), 0, 63), "-")), "tailscale")
   routes   = concat(lookup(local.flags, "advertise-routes", null) == null ? var.routes : split(",", local.flags["advertise-routes"]), var.additional_routes)
   tailnet_tags = (
     lookup(local.flags, "advertise-tags", null) == null
@@ -65,7 +75,7 @@ locals {
     readonlyRootFilesystem = !var.enable_execute_command
     linuxParameters = {
       initProcessEnabled = true
-      capabilities       = { drop = ["ALL"] }
+      capabilities       = { add = [], drop = ["ALL"] } # as ECS stores it
     }
     # Ping without a capability, for this group.
     systemControls = [{ namespace = "net.ipv4.ping_group_range", value = "65532 65532" }]
@@ -102,6 +112,16 @@ locals {
         awslogs-stream-prefix = "ecs"
       }
     }
+  }
+}
+
+# The default name of the first apply stays: roles, log group and task family are
+# not replaced when somebody renames the VPC.
+resource "terraform_data" "default_name" {
+  input = local.default_name
+
+  lifecycle {
+    ignore_changes = [input]
   }
 }
 
@@ -172,7 +192,7 @@ resource "aws_ecs_task_definition" "tailscale" {
 }
 
 resource "aws_ecs_service" "tailscale" {
-  name                   = var.name == null ? "tailscale" : var.name
+  name                   = local.name
   cluster                = local.cluster_arn
   task_definition        = aws_ecs_task_definition.tailscale.arn
   desired_count          = var.desired_count
@@ -241,9 +261,19 @@ resource "aws_ecs_service" "tailscale" {
     aws_efs_mount_target.state,
     aws_vpc_endpoint.interface,
     aws_vpc_endpoint.s3,
+
+    # A group that is replaced keeps its rules until the tasks have left it.
+    aws_vpc_security_group_ingress_rule.wireguard,
+    aws_vpc_security_group_ingress_rule.endpoints,
+    aws_vpc_security_group_ingress_rule.efs,
+    aws_vpc_security_group_egress_rule.all,
   ]
 
   lifecycle {
+    # A service keeps the name that it was created with: another name is another
+    # service in ECS, and Terraform would stop every router before it starts one.
+    ignore_changes = [name]
+
     precondition {
       condition     = (var.target_ecs_cluster == null) != (var.cluster_arn == null)
       error_message = "Give either target_ecs_cluster or cluster_arn."

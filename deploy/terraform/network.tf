@@ -1,14 +1,29 @@
+# EC2 does not delete a group while a network interface or another group names it.
+# So the next group is created, and the tasks move to it, before the last one goes:
+# with its rules, or running tasks would lose their way out first. Names are
+# prefixes, because the two exist side by side. A group keeps the name that it has.
+# Rules that name the caller's groups are an exception: create_before_destroy would
+# extend to those groups, whose names may be fixed.
+
 locals {
+  # EC2 reserves names that start with "sg-".
+  group_name = startswith(lower(local.name), "sg-") ? "tailscale-${local.name}" : local.name
+
   security_group_ids = concat(var.security_group_ids, aws_security_group.router[*].id)
 }
 
 resource "aws_security_group" "router" {
   count = var.create_security_group ? 1 : 0
 
-  name        = local.name
+  name_prefix = "${local.group_name}-"
   description = "Tailscale subnet router"
   vpc_id      = local.vpc_id
   tags        = merge({ Name = local.name }, var.tags)
+
+  lifecycle {
+    create_before_destroy = true
+    ignore_changes        = [name, name_prefix]
+  }
 }
 
 # WireGuard answers nobody whose key it does not know.
@@ -23,6 +38,10 @@ resource "aws_vpc_security_group_ingress_rule" "wireguard" {
   cidr_ipv4         = each.key == "ipv4" ? each.value : null
   cidr_ipv6         = each.key == "ipv6" ? each.value : null
   tags              = var.tags
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_vpc_security_group_ingress_rule" "metrics" {
@@ -47,6 +66,10 @@ resource "aws_vpc_security_group_egress_rule" "all" {
   cidr_ipv4         = each.key == "ipv4" ? each.value : null
   cidr_ipv6         = each.key == "ipv6" ? each.value : null
   tags              = var.tags
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 # ---------------------------------------------------------------- VPC endpoints
@@ -65,10 +88,15 @@ locals {
 resource "aws_security_group" "endpoints" {
   count = var.create_vpc_endpoints ? 1 : 0
 
-  name        = "${local.name}-endpoints"
+  name_prefix = "${local.group_name}-endpoints-"
   description = "VPC endpoints of the Tailscale subnet router"
   vpc_id      = local.vpc_id
   tags        = merge({ Name = "${local.name}-endpoints" }, var.tags)
+
+  lifecycle {
+    create_before_destroy = true
+    ignore_changes        = [name, name_prefix]
+  }
 }
 
 resource "aws_vpc_security_group_ingress_rule" "endpoints" {

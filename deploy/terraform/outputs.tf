@@ -24,7 +24,7 @@ output "name" {
 }
 
 output "service_name" {
-  description = "Name of the ECS service."
+  description = "Name of the ECS service: that of the deployment when the service was created."
   value       = aws_ecs_service.tailscale.name
 }
 

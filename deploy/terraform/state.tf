@@ -25,10 +25,15 @@ resource "aws_efs_mount_target" "state" {
 resource "aws_security_group" "efs" {
   count = var.state == "efs" && var.create_security_group ? 1 : 0
 
-  name        = "${local.name}-efs"
+  name_prefix = "${local.group_name}-efs-"
   description = "State of the Tailscale subnet router"
   vpc_id      = local.vpc_id
   tags        = merge({ Name = "${local.name}-efs" }, var.tags)
+
+  lifecycle {
+    create_before_destroy = true
+    ignore_changes        = [name, name_prefix]
+  }
 }
 
 resource "aws_vpc_security_group_ingress_rule" "efs" {
@@ -41,6 +46,10 @@ resource "aws_vpc_security_group_ingress_rule" "efs" {
   to_port                      = 2049
   referenced_security_group_id = aws_security_group.router[0].id
   tags                         = var.tags
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 # Everything behind it belongs to the router, whatever the file system holds besides.

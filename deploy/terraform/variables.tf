@@ -1,7 +1,7 @@
 # ---------------------------------------------------------------- identity
 
 variable "name" {
-  description = "Name of the deployment, from which the names of all resources follow. By default it is \"<vpc>-tailscale\", with the VPC's Name tag or else its ID."
+  description = "Name of the deployment, from which the names of all resources follow. By default it is \"<vpc>-tailscale\" with the VPC's Name tag at the first apply, in which characters that AWS refuses in names become dashes, or else with the VPC's ID. The service and the security groups keep the names that they were created with."
   type        = string
   default     = null
 

@@ -12,9 +12,10 @@ import (
 	"subnetrouter/internal/awstest"
 )
 
-// account is a moto_server with what the published call finds in its account.
+// account is an AWS account with what the published call finds in its own: a
+// moto_server behind a proxy that is as strict as AWS.
 type account struct {
-	*awstest.Moto
+	*awstest.Strict
 	workspace
 	world map[string]string // ids, by the outputs of testdata/world
 }
@@ -25,13 +26,15 @@ const (
 	nextTag      = "sha-1111111111111111111111111111111111111111"
 )
 
+const ecsTarget = "AmazonEC2ContainerServiceV20141113."
+
 func newAccount(t *testing.T) account {
 	t.Helper()
 	moto := awstest.RunMoto(t,
 		"MOTO_IAM_LOAD_MANAGED_POLICIES=true", // which Hardfin's module attaches
-		"MOTO_ECS_SERVICE_RUNNING=1",          // else no service ever is steady
 	)
-	a := account{Moto: moto, workspace: newWorkspace(t, moto.Env(awstest.World{}))}
+	strict := awstest.RunStrict(t, moto)
+	a := account{Strict: strict, workspace: newWorkspace(t, strict.Env(awstest.World{}))}
 	a.copy("world", "testdata/world")
 	a.write("world/provider.tf", provider)
 	a.init("world")

@@ -165,9 +165,9 @@ type module struct {
 	ChildModules []module `json:"child_modules"`
 }
 
-func (w workspace) plan(dir string) (p plan) {
+func (w workspace) plan(dir string, options ...string) (p plan) {
 	w.t.Helper()
-	w.run(dir, "plan", "-out=plan")
+	w.run(dir, append([]string{"plan", "-out=plan"}, options...)...)
 	// Without its standard error, which has warnings.
 	cmd := exec.CommandContext(w.t.Context(), "terraform", "show", "-json", "plan")
 	cmd.Dir, cmd.Env = filepath.Join(w.dir, dir), w.env

@@ -124,21 +124,6 @@ run "stop_before_the_drain_ends" {
   expect_failures = [aws_ecs_task_definition.tailscale]
 }
 
-run "name_of_roles_too_long" {
-  command = plan
-
-  override_data {
-    target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "a-vpc-with-a-name-of-more-than-35-characters" }, cidr_block_associations = [], ipv6_cidr_block = "" }
-  }
-
-  variables {
-    name = null
-  }
-
-  expect_failures = [aws_iam_role.ecs_task_execution_tailscale]
-}
-
 run "two_vpcs" {
   command = plan
 

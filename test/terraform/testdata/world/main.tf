@@ -2,6 +2,7 @@
 
 resource "aws_vpc" "sandbox" {
   cidr_block                       = "10.0.0.0/16"
+  enable_dns_hostnames             = true # as private DNS of endpoints needs
   assign_generated_ipv6_cidr_block = true
   tags                             = { Name = "sandbox" }
 }

@@ -1,0 +1,54 @@
+# A router that is not ready says so once a minute in its log, from the boot
+# timeout on. One that is stopping does not.
+resource "aws_cloudwatch_log_metric_filter" "not_ready" {
+  count = var.create_alarms ? 1 : 0
+
+  name           = "${local.name}-not-ready"
+  log_group_name = aws_cloudwatch_log_group.tailscale.name
+  pattern        = "{ $.msg = \"router not ready\" }"
+
+  metric_transformation {
+    namespace = "SubnetRouter"
+    name      = "NotReady/${local.name}"
+    value     = "1"
+    unit      = "Count"
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "not_ready" {
+  count = var.create_alarms ? 1 : 0
+
+  alarm_name          = "${local.name}-not-ready"
+  alarm_description   = "A subnet router is not ready for 5 minutes: no route leads through it. Its log says why, in the field \"reasons\"."
+  namespace           = aws_cloudwatch_log_metric_filter.not_ready[0].metric_transformation[0].namespace
+  metric_name         = aws_cloudwatch_log_metric_filter.not_ready[0].metric_transformation[0].name
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanOrEqualToThreshold"
+  threshold           = 4
+  treat_missing_data  = "notBreaching" # silence is readiness
+  alarm_actions       = var.alarm_actions
+  ok_actions          = var.alarm_actions
+  tags                = var.tags
+}
+
+resource "aws_cloudwatch_metric_alarm" "running" {
+  count = var.create_alarms ? 1 : 0
+
+  alarm_name          = "${local.name}-running"
+  alarm_description   = "Fewer than ${var.desired_count} subnet routers run for 5 minutes, or the cluster's Container Insights are off."
+  namespace           = "ECS/ContainerInsights"
+  metric_name         = "RunningTaskCount"
+  dimensions          = { ClusterName = local.cluster_name, ServiceName = aws_ecs_service.tailscale.name }
+  statistic           = "Minimum"
+  period              = 60
+  evaluation_periods  = 5
+  datapoints_to_alarm = 5
+  comparison_operator = "LessThanThreshold"
+  threshold           = var.desired_count
+  treat_missing_data  = "breaching"
+  alarm_actions       = var.alarm_actions
+  ok_actions          = var.alarm_actions
+  tags                = var.tags
+}

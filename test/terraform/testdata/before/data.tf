@@ -1,0 +1,77 @@
+# What is given by name is looked up, as in Hardfin's module. Whether there is a
+# look-up depends on the name alone: an ID or ARN in its place may come from a
+# resource that is yet to be created.
+
+data "aws_region" "current" {}
+
+data "aws_partition" "current" {}
+
+data "aws_vpc" "this" {
+  id   = var.vpc_id
+  tags = var.vpc == null ? null : { Name = var.vpc }
+
+  lifecycle {
+    precondition {
+      condition     = (var.vpc == null) != (var.vpc_id == null)
+      error_message = "Give either vpc, the VPC's Name tag, or vpc_id."
+    }
+  }
+}
+
+data "aws_subnets" "group" {
+  count = var.subnet_group == null ? 0 : 1
+
+  filter {
+    name   = "vpc-id"
+    values = [data.aws_vpc.this.id]
+  }
+  tags = {
+    group = var.subnet_group
+  }
+
+  lifecycle {
+    postcondition {
+      condition     = length(self.ids) > 0
+      error_message = "The VPC has no subnet with the tag group = \"${var.subnet_group}\": correct subnet_group, or give subnet_ids."
+    }
+  }
+}
+
+data "aws_ecs_cluster" "target" {
+  count = var.target_ecs_cluster == null ? 0 : 1
+
+  cluster_name = var.target_ecs_cluster
+}
+
+data "aws_secretsmanager_secret" "auth" {
+  count = var.tailscale_auth_key_secret == null ? 0 : 1
+
+  name = var.tailscale_auth_key_secret
+}
+
+data "aws_ecr_repository" "tailscale" {
+  count = var.tailscale_docker_repository == null ? 0 : 1
+
+  name = var.tailscale_docker_repository
+}
+
+data "aws_ecr_image" "tailscale" {
+  count = var.tailscale_docker_repository == null ? 0 : 1
+
+  repository_name = var.tailscale_docker_repository
+  image_tag       = var.tailscale_docker_tag
+}
+
+locals {
+  region    = data.aws_region.current.id # the name: 5.x and 6.x agree on this attribute only
+  partition = data.aws_partition.current.partition
+
+  vpc_id     = data.aws_vpc.this.id
+  subnet_ids = var.subnet_group == null ? coalesce(var.subnet_ids, []) : data.aws_subnets.group[0].ids
+
+  cluster_arn  = var.target_ecs_cluster == null ? var.cluster_arn : data.aws_ecs_cluster.target[0].arn
+  cluster_name = var.target_ecs_cluster == null ? try(split("/", var.cluster_arn)[1], null) : var.target_ecs_cluster
+
+  # The digest, not the tag: a task that ECS replaces runs what was applied.
+  image = var.tailscale_docker_repository == null ? var.image : "${data.aws_ecr_repository.tailscale[0].repository_url}@${data.aws_ecr_image.tailscale[0].image_digest}"
+}

@@ -1,0 +1,185 @@
+# Two roles. ECS itself uses the execution role, to pull the image and to write
+# logs. The router runs as the task role: it reads its credential and looks the
+# network up, and nothing else.
+
+locals {
+  # Secrets Manager takes the ARN without ECS's suffix; the router, with it.
+  auth_secret = var.tailscale_auth_key_secret == null ? var.auth_secret_arn : data.aws_secretsmanager_secret.auth[0].arn
+  secret_arn  = try(join(":", slice(split(":", local.auth_secret), 0, 7)), null)
+  # A complete ARN ends with six characters that Secrets Manager adds to the name.
+  secret_resource = local.secret_arn == null ? null : can(regex("-[A-Za-z0-9]{6}$", local.secret_arn)) ? local.secret_arn : "${local.secret_arn}-??????"
+
+  looked_up_kms_key = try(regex("^arn:.*:key/.*$", data.aws_secretsmanager_secret.auth[0].kms_key_id), null)
+  secret_kms_key    = var.auth_secret_kms_key_arn == null ? local.looked_up_kms_key : var.auth_secret_kms_key_arn
+
+  # Which look-ups the sources of routes take; a test holds this to what
+  # `router plan --iam` prints.
+  uses_vpc          = contains(local.routes, "vpc")
+  uses_subnets      = length([for r in local.routes : r if startswith(r, "subnets:")]) > 0
+  uses_peerings     = contains(local.routes, "peerings")
+  uses_prefix_lists = length([for r in local.routes : r if startswith(r, "pl-")]) > 0
+
+  network_actions = concat(
+    local.uses_vpc || local.uses_subnets || local.uses_peerings ? ["ec2:DescribeNetworkInterfaces"] : [],
+    local.uses_vpc ? ["ec2:DescribeVpcs"] : [],
+    local.uses_subnets ? ["ec2:DescribeSubnets"] : [],
+    local.uses_peerings ? ["ec2:DescribeRouteTables", "ec2:DescribeVpcPeeringConnections"] : [],
+  )
+
+  router_statements = concat(
+    [for secret in local.secret_resource == null ? [] : [local.secret_resource] : {
+      Sid      = "ReadCredential"
+      Effect   = "Allow"
+      Action   = ["secretsmanager:GetSecretValue"]
+      Resource = [secret]
+    }],
+    [for key in local.secret_kms_key == null || local.secret_arn == null ? [] : [local.secret_kms_key] : {
+      Sid      = "DecryptCredential"
+      Effect   = "Allow"
+      Action   = ["kms:Decrypt"]
+      Resource = [key]
+      Condition = {
+        StringLike = { "kms:ViaService" = "secretsmanager.${split(":", local.secret_arn)[3]}.${data.aws_partition.current.dns_suffix}" }
+      }
+    }],
+    [for audience in var.tailscale_client_id == null ? [] : [var.tailscale_audience] : {
+      Sid      = "VouchForRouter"
+      Effect   = "Allow"
+      Action   = ["sts:GetWebIdentityToken"]
+      Resource = ["*"] # it knows no resources; the audience says whom the token is for
+      Condition = {
+        "ForAllValues:StringEquals" = { "sts:IdentityTokenAudience" = audience }
+        StringEquals                = { "sts:SigningAlgorithm" = "ES384" }
+        NumericLessThanEquals       = { "sts:DurationSeconds" = "300" }
+      }
+    }],
+    [for used in local.uses_prefix_lists || local.uses_peerings ? ["used"] : [] : {
+      Sid    = "ReadPrefixLists"
+      Effect = "Allow"
+      Action = ["ec2:GetManagedPrefixListEntries"]
+      # A route table may refer to any list. Those of AWS have the account "aws".
+      Resource = local.uses_peerings ? ["*"] : [for r in local.routes : "arn:${local.partition}:ec2:${local.region}:*:prefix-list/${r}" if startswith(r, "pl-")]
+    }],
+    # EC2's Describe actions know no resources.
+    [for used in length(local.network_actions) > 0 ? ["used"] : [] : {
+      Sid      = "ReadNetwork"
+      Effect   = "Allow"
+      Action   = local.network_actions
+      Resource = ["*"]
+    }],
+  )
+
+  # In an ECR repository given by URI: its region, account and name.
+  ecr_uri = try(regex("^([0-9]{12})\\.dkr[.-]ecr(?:-fips)?\\.([a-z0-9-]+)\\.[a-z.]+/([^:@]+)", coalesce(var.image, "none")), null)
+  ecr_repository_arn = (
+    var.tailscale_docker_repository != null ? data.aws_ecr_repository.tailscale[0].arn :
+    local.ecr_uri != null ? "arn:${local.partition}:ecr:${local.ecr_uri[1]}:${local.ecr_uri[0]}:repository/${local.ecr_uri[2]}" :
+    null
+  )
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "sts:AssumeRole"
+      Principal = { Service = "ecs-tasks.amazonaws.com" }
+    }]
+  })
+}
+
+resource "aws_iam_role" "ecs_task_execution_tailscale" {
+  name                 = "ecs-task-execution-${local.name}"
+  path                 = var.iam_path
+  permissions_boundary = var.permissions_boundary_arn
+  assume_role_policy   = local.assume_role_policy
+  tags                 = var.tags
+
+  lifecycle {
+    precondition {
+      condition     = length(local.name) <= 45
+      error_message = "The name ${local.name} is too long for the roles that are called after it: give a name of at most 45 characters."
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "execution" {
+  name = "start-task"
+  role = aws_iam_role.ecs_task_execution_tailscale.name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [for repository in local.ecr_repository_arn == null ? [] : [local.ecr_repository_arn] : {
+        Sid      = "PullImage"
+        Effect   = "Allow"
+        Action   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        Resource = [repository]
+      }],
+      [for used in local.ecr_repository_arn == null ? [] : ["used"] : {
+        Sid      = "LogInToECR"
+        Effect   = "Allow"
+        Action   = ["ecr:GetAuthorizationToken"]
+        Resource = ["*"] # it knows no resources
+      }],
+      [{
+        Sid      = "WriteLogs"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = ["${aws_cloudwatch_log_group.tailscale.arn}:*"]
+      }],
+    )
+  })
+}
+
+resource "aws_iam_role" "ecs_task_tailscale" {
+  name                 = "ecs-task-${local.name}"
+  path                 = var.iam_path
+  permissions_boundary = var.permissions_boundary_arn
+  assume_role_policy   = local.assume_role_policy
+  tags                 = var.tags
+}
+
+# The same as `router plan --iam` prints.
+resource "aws_iam_role_policy" "router" {
+  name = "router"
+  role = aws_iam_role.ecs_task_tailscale.name
+  policy = jsonencode({
+    Version   = "2012-10-17"
+    Statement = local.router_statements
+  })
+}
+
+resource "aws_iam_role_policy" "exec" {
+  count = var.enable_execute_command ? 1 : 0
+
+  name = "ecs-exec"
+  role = aws_iam_role.ecs_task_tailscale.name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid    = "ECSExec"
+      Effect = "Allow"
+      Action = [
+        "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+        "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+      ]
+      Resource = ["*"] # they know no resources
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "efs" {
+  count = local.on_efs ? 1 : 0
+
+  name = "state"
+  role = aws_iam_role.ecs_task_tailscale.name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "MountState"
+      Effect    = "Allow"
+      Action    = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
+      Resource  = [aws_efs_access_point.state[0].file_system_arn]
+      Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = aws_efs_access_point.state[0].arn } }
+    }]
+  })
+}

@@ -1,0 +1,276 @@
+locals {
+  vpc_name = var.vpc == null ? lookup(data.aws_vpc.this.tags, "Name", local.vpc_id) : var.vpc
+  name     = var.name == null ? "${local.vpc_name}-tailscale" : var.name
+
+  # `tailscale up` of Hardfin's module let the last flag win: so do these, where
+  # there is no variable.
+  flags = { for f in regexall("(?:^|\\s)--?(hostname|advertise-routes|advertise-tags|login-server)[= ]+[\"']?([^\\s\"']+)", var.additional_flags) : f[0] => f[1] }
+
+  hostname = coalesce(var.hostname, lookup(local.flags, "hostname", trim(substr(replace(local.name, "/[^A-Za-z0-9-]+/", "-"), 0, 63), "-")))
+  routes   = concat(lookup(local.flags, "advertise-routes", null) == null ? var.routes : split(",", local.flags["advertise-routes"]), var.additional_routes)
+  tailnet_tags = (
+    lookup(local.flags, "advertise-tags", null) == null
+    ? var.tailscale_tags
+    : [for t in split(",", local.flags["advertise-tags"]) : startswith(t, "tag:") ? t : "tag:${t}"]
+  )
+
+  metrics_port = 9002
+  state_dir    = "/var/lib/tailscale"
+
+  # What the binary does by default is left to it, but for what the module relies on.
+  environment = merge(var.environment, { for k, v in {
+    ROUTER_AUTH_SECRET     = local.auth_secret
+    ROUTER_AUTH_SECRET_KEY = var.auth_secret_json_key
+    TS_CLIENT_ID           = var.tailscale_client_id
+    TS_AUDIENCE            = var.tailscale_audience
+    ROUTER_TAGS            = join(",", local.tailnet_tags)
+    ROUTER_HOSTNAME        = local.hostname
+    ROUTER_CONTROL_URL     = var.control_url
+    ROUTER_ROUTES          = join(",", local.routes)
+    ROUTER_EXCLUDE_ROUTES  = length(var.exclude_routes) == 0 ? null : join(",", var.exclude_routes)
+    ROUTER_SITE_ID         = var.site_id == null ? null : tostring(var.site_id)
+    ROUTER_STATE           = local.on_efs ? local.state_dir : null
+    ROUTER_UDP_PORT        = tostring(var.udp_port)
+    ROUTER_DRAIN_TIMEOUT   = "${var.drain_timeout}s"
+    ROUTER_PROBE           = length(var.probes) == 0 ? null : join(",", var.probes)
+    ROUTER_FLOW_LOG        = var.flow_log ? "on" : null
+    ROUTER_LOG_LEVEL       = var.log_level
+    TS_EXTRA_ARGS          = var.additional_flags == "" ? null : var.additional_flags
+  } : k => v if v != null })
+
+  # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
+  fargate_memory = {
+    256   = [512, 1024, 2048]
+    512   = range(1024, 4097, 1024)
+    1024  = range(2048, 8193, 1024)
+    2048  = range(4096, 16385, 1024)
+    4096  = range(8192, 30721, 1024)
+    8192  = range(16384, 61441, 4096)
+    16384 = range(32768, 122881, 8192)
+  }
+
+  # A node whose keys are on a file system must be in one task only.
+  minimum_healthy_percent = coalesce(var.deployment_minimum_healthy_percent, local.on_efs ? 0 : 100)
+  maximum_percent         = coalesce(var.deployment_maximum_percent, local.on_efs ? 100 : 200)
+
+  container = {
+    name      = "tailscale"
+    image     = local.image
+    essential = true
+    user      = "65532:65532"
+
+    environment = [for k in sort(keys(local.environment)) : { name = k, value = local.environment[k] }]
+
+    # ECS Exec mounts its agent into the container's root.
+    readonlyRootFilesystem = !var.enable_execute_command
+    linuxParameters = {
+      initProcessEnabled = true
+      capabilities       = { drop = ["ALL"] }
+    }
+    # Ping without a capability, for this group.
+    systemControls = [{ namespace = "net.ipv4.ping_group_range", value = "65532 65532" }]
+    ulimits        = [{ name = "nofile", softLimit = var.open_files, hardLimit = var.open_files }]
+    stopTimeout    = var.stop_timeout
+
+    healthCheck = {
+      command     = concat(["CMD", "/router", "healthcheck"], var.health_check == "started" ? ["--started"] : [])
+      interval    = 10
+      timeout     = 5
+      retries     = 3
+      startPeriod = coalesce(var.health_check_start_period, var.health_check == "started" ? 300 : 60)
+    }
+
+    portMappings = [
+      { containerPort = local.metrics_port, hostPort = local.metrics_port, protocol = "tcp" },
+      { containerPort = var.udp_port, hostPort = var.udp_port, protocol = "udp" },
+    ]
+    mountPoints = local.on_efs ? [{ sourceVolume = "state", containerPath = local.state_dir, readOnly = false }] : []
+    volumesFrom = []
+
+    # Where Prometheus, by the CloudWatch agent or ecs_observer, finds the metrics.
+    dockerLabels = {
+      ECS_PROMETHEUS_EXPORTER_PORT = tostring(local.metrics_port)
+      ECS_PROMETHEUS_METRICS_PATH  = "/metrics"
+      ECS_PROMETHEUS_JOB_NAME      = local.name
+    }
+
+    logConfiguration = {
+      logDriver = "awslogs"
+      options = {
+        awslogs-group         = aws_cloudwatch_log_group.tailscale.name
+        awslogs-region        = local.region
+        awslogs-stream-prefix = "ecs"
+      }
+    }
+  }
+}
+
+resource "aws_ecs_task_definition" "tailscale" {
+  family                   = local.name
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = var.cpu
+  memory                   = var.memory
+  execution_role_arn       = aws_iam_role.ecs_task_execution_tailscale.arn
+  task_role_arn            = aws_iam_role.ecs_task_tailscale.arn
+  container_definitions    = jsonencode([local.container])
+  tags                     = var.tags
+
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.cpu_architecture
+  }
+
+  dynamic "volume" {
+    for_each = local.on_efs ? ["state"] : []
+
+    content {
+      name = volume.value
+
+      efs_volume_configuration {
+        file_system_id     = local.efs_file_system_id
+        transit_encryption = "ENABLED"
+
+        authorization_config {
+          access_point_id = aws_efs_access_point.state[0].id
+          iam             = "ENABLED"
+        }
+      }
+    }
+  }
+
+  lifecycle {
+    precondition {
+      condition     = contains(local.fargate_memory[var.cpu], var.memory)
+      error_message = "Fargate has no task with cpu ${var.cpu} and memory ${var.memory}: for that cpu the memory must be one of ${join(", ", local.fargate_memory[var.cpu])}."
+    }
+    precondition {
+      condition     = length([for given in [var.tailscale_auth_key_secret, var.auth_secret_arn, var.tailscale_client_id] : given if given != null]) == 1
+      error_message = "Give exactly one credential: tailscale_auth_key_secret, auth_secret_arn, or tailscale_client_id with tailscale_audience."
+    }
+    precondition {
+      condition     = (var.tailscale_client_id == null) == (var.tailscale_audience == null)
+      error_message = "Give tailscale_client_id and tailscale_audience together."
+    }
+    precondition {
+      condition     = var.auth_secret_json_key == null || var.tailscale_client_id == null
+      error_message = "The auth_secret_json_key belongs to a secret: remove it, or give the secret instead of tailscale_client_id."
+    }
+    precondition {
+      condition     = (var.image == null) != (var.tailscale_docker_repository == null)
+      error_message = "Give either image or tailscale_docker_repository with tailscale_docker_tag."
+    }
+    precondition {
+      condition     = (var.tailscale_docker_repository == null) == (var.tailscale_docker_tag == null)
+      error_message = "Give tailscale_docker_repository and tailscale_docker_tag together."
+    }
+    precondition {
+      condition     = var.stop_timeout >= var.drain_timeout + 10
+      error_message = "ECS would kill the router while it drains: stop_timeout (${var.stop_timeout}) must be drain_timeout (${var.drain_timeout}) plus 10 or more."
+    }
+  }
+}
+
+resource "aws_ecs_service" "tailscale" {
+  name                   = var.name == null ? "tailscale" : var.name
+  cluster                = local.cluster_arn
+  task_definition        = aws_ecs_task_definition.tailscale.arn
+  desired_count          = var.desired_count
+  launch_type            = length(var.capacity_provider_strategy) == 0 ? "FARGATE" : null
+  platform_version       = var.platform_version
+  enable_execute_command = var.enable_execute_command
+  wait_for_steady_state  = var.wait_for_steady_state
+
+  # The new router comes first, then the old one hands over and leaves.
+  deployment_minimum_healthy_percent = local.minimum_healthy_percent
+  deployment_maximum_percent         = local.maximum_percent
+
+  enable_ecs_managed_tags = true
+  propagate_tags          = "SERVICE"
+  tags                    = var.tags
+
+  deployment_controller {
+    type = "ECS"
+  }
+
+  deployment_circuit_breaker {
+    enable   = var.deployment_circuit_breaker.enable
+    rollback = var.deployment_circuit_breaker.rollback
+  }
+
+  dynamic "alarms" {
+    for_each = var.alarm_rollback ? aws_cloudwatch_metric_alarm.not_ready : []
+
+    content {
+      alarm_names = [alarms.value.alarm_name]
+      enable      = true
+      rollback    = true
+    }
+  }
+
+  dynamic "capacity_provider_strategy" {
+    for_each = var.capacity_provider_strategy
+
+    content {
+      capacity_provider = capacity_provider_strategy.value.capacity_provider
+      weight            = capacity_provider_strategy.value.weight
+      base              = capacity_provider_strategy.value.base
+    }
+  }
+
+  network_configuration {
+    assign_public_ip = var.assign_public_ip
+    security_groups  = local.security_group_ids
+    subnets          = local.subnet_ids
+  }
+
+  dynamic "service_registries" {
+    for_each = aws_service_discovery_service.router
+
+    content {
+      registry_arn = service_registries.value.arn
+    }
+  }
+
+  # A task that starts before its roles may do anything fails.
+  depends_on = [
+    aws_iam_role_policy.execution,
+    aws_iam_role_policy.router,
+    aws_iam_role_policy.exec,
+    aws_iam_role_policy.efs,
+    aws_efs_mount_target.state,
+    aws_vpc_endpoint.interface,
+    aws_vpc_endpoint.s3,
+  ]
+
+  lifecycle {
+    precondition {
+      condition     = (var.target_ecs_cluster == null) != (var.cluster_arn == null)
+      error_message = "Give either target_ecs_cluster or cluster_arn."
+    }
+    precondition {
+      condition     = (var.subnet_group == null) != (var.subnet_ids == null)
+      error_message = "Give either subnet_group or subnet_ids."
+    }
+    precondition {
+      condition     = length(local.security_group_ids) >= 1 && length(local.security_group_ids) <= 5
+      error_message = "A task has 1 to 5 security groups: give security_group_ids, or set create_security_group."
+    }
+    precondition {
+      condition     = var.create_security_group || length(var.metrics_ingress_security_group_ids) == 0
+      error_message = "The metrics_ingress_security_group_ids are for the security group of the module: set create_security_group."
+    }
+    precondition {
+      condition     = !local.on_efs || (var.desired_count <= 1 && local.maximum_percent <= 100)
+      error_message = "With state on a file system there can be one task at a time: leave desired_count at 1 and deployment_maximum_percent at 100, or set state to ephemeral."
+    }
+    precondition {
+      condition     = local.minimum_healthy_percent < 100 || local.maximum_percent > 100
+      error_message = "With both percents at 100 ECS can neither stop a task nor start one: lower deployment_minimum_healthy_percent or raise deployment_maximum_percent."
+    }
+    precondition {
+      condition     = var.create_alarms || !var.alarm_rollback
+      error_message = "The alarm_rollback needs the alarm: set create_alarms."
+    }
+  }
+}

@@ -1,0 +1,54 @@
+# From Hardfin's module, whose resources all lie in a module of their own. Roles
+# and log group keep their names, and the service keeps its own, so that nothing
+# of these is replaced. Its policies and their attachments are not among them:
+# the roles have policies of their own here. UPGRADING.md tells the rest.
+
+moved {
+  from = module.subnet_router.aws_ecs_service.tailscale
+  to   = aws_ecs_service.tailscale
+}
+
+moved {
+  from = module.subnet_router.aws_ecs_task_definition.tailscale
+  to   = aws_ecs_task_definition.tailscale
+}
+
+moved {
+  from = module.subnet_router.aws_cloudwatch_log_group.tailscale
+  to   = aws_cloudwatch_log_group.tailscale
+}
+
+moved {
+  from = module.subnet_router.aws_iam_role.ecs_task_tailscale
+  to   = aws_iam_role.ecs_task_tailscale
+}
+
+moved {
+  from = module.subnet_router.aws_iam_role.ecs_task_execution_tailscale
+  to   = aws_iam_role.ecs_task_execution_tailscale
+}
+
+# The file system holds the identity of the old node. It is forgotten, not
+# destroyed: state = "existing-efs" takes it up again, and whoever has no more use
+# for it deletes it by hand.
+
+removed {
+  from = module.subnet_router.aws_efs_file_system.tailscale
+  lifecycle {
+    destroy = false
+  }
+}
+
+removed {
+  from = module.subnet_router.aws_efs_access_point.tailscale
+  lifecycle {
+    destroy = false
+  }
+}
+
+removed {
+  from = module.subnet_router.aws_efs_mount_target.primary
+  lifecycle {
+    destroy = false
+  }
+}

@@ -1,0 +1,177 @@
+output "tailscale_ecs_task_role_name" {
+  description = "Name of the role that the router runs as, to attach further policies to."
+  value       = aws_iam_role.ecs_task_tailscale.name
+}
+
+output "task_role_arn" {
+  description = "ARN of the role that the router runs as. It is the subject of its tokens in workload identity federation."
+  value       = aws_iam_role.ecs_task_tailscale.arn
+}
+
+output "execution_role_name" {
+  description = "Name of the role with which ECS pulls the image and writes logs."
+  value       = aws_iam_role.ecs_task_execution_tailscale.name
+}
+
+output "execution_role_arn" {
+  description = "ARN of that role."
+  value       = aws_iam_role.ecs_task_execution_tailscale.arn
+}
+
+output "name" {
+  description = "Name of the deployment."
+  value       = local.name
+}
+
+output "service_name" {
+  description = "Name of the ECS service."
+  value       = aws_ecs_service.tailscale.name
+}
+
+output "service_arn" {
+  description = "ARN of the ECS service."
+  value       = aws_ecs_service.tailscale.id
+}
+
+output "cluster_arn" {
+  description = "ARN of the ECS cluster."
+  value       = local.cluster_arn
+}
+
+output "task_definition_arn" {
+  description = "ARN of the task definition with its revision."
+  value       = aws_ecs_task_definition.tailscale.arn
+}
+
+output "task_definition_family" {
+  description = "Family of the task definition."
+  value       = aws_ecs_task_definition.tailscale.family
+}
+
+output "container_name" {
+  description = "Name of the container, for ECS Exec and in log streams."
+  value       = local.container.name
+}
+
+output "image" {
+  description = "The image as the task definition names it."
+  value       = local.image
+}
+
+output "environment" {
+  description = "Environment of the container. It holds no secret."
+  value       = local.environment
+}
+
+output "hostname" {
+  description = "Name of the node in the tailnet, but for the suffix of replicas."
+  value       = local.hostname
+}
+
+output "vpc_id" {
+  description = "ID of the VPC."
+  value       = local.vpc_id
+}
+
+output "subnet_ids" {
+  description = "IDs of the subnets in which the tasks run."
+  value       = local.subnet_ids
+}
+
+output "security_group_ids" {
+  description = "IDs of all security groups of the tasks."
+  value       = local.security_group_ids
+}
+
+output "security_group_id" {
+  description = "ID of the security group that the module created, or null."
+  value       = one(aws_security_group.router[*].id)
+}
+
+output "metrics_port" {
+  description = "TCP port of /metrics, /healthz, /readyz and /status."
+  value       = local.metrics_port
+}
+
+output "log_group_name" {
+  description = "Name of the log group."
+  value       = aws_cloudwatch_log_group.tailscale.name
+}
+
+output "log_group_arn" {
+  description = "ARN of the log group."
+  value       = aws_cloudwatch_log_group.tailscale.arn
+}
+
+output "efs_file_system_id" {
+  description = "ID of the file system that holds the state, or null."
+  value       = local.on_efs ? local.efs_file_system_id : null
+}
+
+output "efs_access_point_id" {
+  description = "ID of the access point to the state, or null."
+  value       = one(aws_efs_access_point.state[*].id)
+}
+
+output "service_discovery_service_arn" {
+  description = "ARN of the Cloud Map service, or null."
+  value       = one(aws_service_discovery_service.router[*].arn)
+}
+
+output "vpc_endpoint_ids" {
+  description = "IDs of the VPC endpoints that the module created, by service."
+  value       = merge({ for service, e in aws_vpc_endpoint.interface : service => e.id }, { for e in aws_vpc_endpoint.s3 : "s3" => e.id })
+}
+
+output "alarm_arns" {
+  description = "ARNs of the alarms by what they watch: not_ready and running."
+  value = merge(
+    { for a in aws_cloudwatch_metric_alarm.not_ready : "not_ready" => a.arn },
+    { for a in aws_cloudwatch_metric_alarm.running : "running" => a.arn },
+  )
+}
+
+# ---------------------------------------------------------------- for the tailnet
+
+locals {
+  static_routes = [for r in local.routes : r if can(cidrhost(r, 0))]
+  vpc_cidrs = length([for r in local.routes : r if r == "vpc" || r == "subnet" || startswith(r, "subnets:")]) == 0 ? [] : concat(
+    [for a in data.aws_vpc.this.cidr_block_associations : a.cidr_block if contains(["associated", ""], coalesce(a.state, "associated"))],
+    [for cidr in [data.aws_vpc.this.ipv6_cidr_block] : cidr if cidr != null && cidr != ""],
+  )
+
+  # The same in 4via6 where there is a site: fd7a:115c:a1e0:b1a, the site, the
+  # IPv4 address. cidrsubnet writes it as everybody else does.
+  approved_cidrs = [for cidr in distinct(concat(local.vpc_cidrs, local.static_routes)) :
+    var.site_id == null || strcontains(cidr, ":") ? cidr :
+    cidrsubnet(format("fd7a:115c:a1e0:b1a:0:%x:%02x%02x:%02x%02x/%d", flatten([
+      var.site_id, [for octet in split(".", cidrhost(cidr, 0)) : tonumber(octet)], 96 + tonumber(split("/", cidr)[1]),
+    ])...), 0, 0)
+  ]
+
+  resolver4 = cidrhost(data.aws_vpc.this.cidr_block, 2)
+  resolver = var.site_id == null ? local.resolver4 : cidrhost(format("fd7a:115c:a1e0:b1a:0:%x:%02x%02x:%02x%02x/128", flatten([
+    var.site_id, [for octet in split(".", local.resolver4) : tonumber(octet)],
+  ])...), 0)
+}
+
+output "autoapprovers_json" {
+  description = "What to merge into the tailnet's policy file: it approves the routes by itself (the VPC's CIDRs as they are now, and the static ones; what peerings and prefix lists bring is not known here), and lets routers hand flows over to each other."
+  value = jsonencode({
+    autoApprovers = { routes = { for cidr in local.approved_cidrs : cidr => local.tailnet_tags } }
+    grants        = [{ src = local.tailnet_tags, dst = local.tailnet_tags, ip = ["udp:9003"] }]
+  })
+}
+
+output "split_dns" {
+  description = "How clients resolve the VPC's private zones: the VPC's resolver as clients reach it, and what to write in Terraform for a zone. It must be within an advertised route, as it is by default."
+  value = {
+    nameservers = [local.resolver]
+    terraform   = <<-EOT
+      resource "tailscale_dns_split_nameservers" "vpc" {
+        domain      = "internal.example.com" # your private zone
+        nameservers = ["${local.resolver}"]
+      }
+    EOT
+  }
+}

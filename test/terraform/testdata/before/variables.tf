@@ -1,0 +1,666 @@
+# ---------------------------------------------------------------- identity
+
+variable "name" {
+  description = "Name of the deployment, from which the names of all resources follow. By default it is \"<vpc>-tailscale\", with the VPC's Name tag or else its ID."
+  type        = string
+  default     = null
+
+  validation {
+    # "ecs-task-execution-" goes in front, and IAM allows 64 characters.
+    condition     = var.name == null || can(regex("^[A-Za-z0-9_-]{1,45}$", var.name))
+    error_message = "The name must be 1 to 45 letters, digits, dashes and underscores."
+  }
+}
+
+variable "hostname" {
+  description = "Name of the node in the tailnet: one DNS label. By default it is the deployment's name. Replicas share it, and Tailscale tells them apart by a suffix."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.hostname == null || can(regex("^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$", var.hostname))
+    error_message = "The hostname must be at most 63 letters, digits and dashes, without a dash at either end."
+  }
+}
+
+variable "tags" {
+  description = "Tags for every resource that the module creates, and for the tasks."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for k, v in var.tags : length(k) >= 1 && length(k) <= 128 && length(v) <= 256 && !startswith(lower(k), "aws:")])
+    error_message = "A tag's key must have 1 to 128 characters and not start with \"aws:\", and its value at most 256."
+  }
+}
+
+# ---------------------------------------------------------------- where
+
+variable "vpc" {
+  description = "Value of the Name tag of the VPC in which the router runs. Give this or vpc_id."
+  type        = string
+  default     = null
+}
+
+variable "vpc_id" {
+  description = "ID of the VPC in which the router runs. Give this or vpc."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.vpc_id == null || can(regex("^vpc-[0-9a-f]+$", var.vpc_id))
+    error_message = "The vpc_id must look like vpc-0123abcd."
+  }
+}
+
+variable "subnet_group" {
+  description = "Value of the tag \"group\" of the subnets in which the router may run. Give this or subnet_ids."
+  type        = string
+  default     = null
+}
+
+variable "subnet_ids" {
+  description = "IDs of the subnets in which the router may run: for two tasks, subnets of two zones. Give this or subnet_group."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = var.subnet_ids == null || length(coalesce(var.subnet_ids, [])) > 0
+    error_message = "The subnet_ids must not be empty: leave them out to use subnet_group."
+  }
+}
+
+variable "assign_public_ip" {
+  description = "Whether the tasks get a public IPv4 address. In a public subnet they need one to pull the image and to reach Tailscale; with it and an open udp_port, clients connect directly."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "security_group_ids" {
+  description = "IDs of security groups of the tasks, and of the EFS mount targets if the state is on EFS. Empty only with create_security_group."
+  type        = list(string)
+  default     = []
+  nullable    = false
+}
+
+variable "create_security_group" {
+  description = "Whether to create a security group that lets WireGuard in on udp_port and everything out, beside those of security_group_ids."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "metrics_ingress_security_group_ids" {
+  description = "IDs of security groups whose members may reach the HTTP port 9002 (metrics, status), through the security group that the module creates."
+  type        = list(string)
+  default     = []
+  nullable    = false
+}
+
+variable "target_ecs_cluster" {
+  description = "Name of the ECS cluster. Give this or cluster_arn."
+  type        = string
+  default     = null
+}
+
+variable "cluster_arn" {
+  description = "ARN of the ECS cluster. Give this or target_ecs_cluster."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.cluster_arn == null || can(regex("^arn:aws[a-z-]*:ecs:[a-z0-9-]+:[0-9]{12}:cluster/.+$", var.cluster_arn))
+    error_message = "The cluster_arn must look like arn:aws:ecs:eu-west-1:123456789012:cluster/main."
+  }
+}
+
+# ---------------------------------------------------------------- credential
+
+variable "tailscale_auth_key_secret" {
+  description = "Name of the Secrets Manager secret that holds the credential: an auth key or an OAuth client secret, as text or JSON. Give this, auth_secret_arn, or tailscale_client_id."
+  type        = string
+  default     = null
+}
+
+variable "auth_secret_arn" {
+  description = "ARN of that secret; ECS's suffix \":json-key:version-stage:version-id\" is understood. Give this, tailscale_auth_key_secret, or tailscale_client_id."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.auth_secret_arn == null || can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+(:[^:]*){0,3}$", var.auth_secret_arn))
+    error_message = "The auth_secret_arn must be the ARN of a Secrets Manager secret, such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf."
+  }
+}
+
+variable "auth_secret_json_key" {
+  description = "Key of the credential in the secret's JSON, where it is none of auth_key, authkey, TS_AUTHKEY, and client_id with client_secret."
+  type        = string
+  default     = null
+}
+
+variable "auth_secret_kms_key_arn" {
+  description = "ARN of the customer managed KMS key that encrypts the secret, for the permission to decrypt. The AWS managed key needs none; the key of a secret that is given by name is looked up."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.auth_secret_kms_key_arn == null || can(regex("^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.auth_secret_kms_key_arn))
+    error_message = "The auth_secret_kms_key_arn must be the ARN of a key, not of an alias, such as arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
+  }
+}
+
+variable "tailscale_client_id" {
+  description = "Client ID of the federated identity in Tailscale, for workload identity federation: no stored secret at all. It needs tailscale_audience."
+  type        = string
+  default     = null
+}
+
+variable "tailscale_audience" {
+  description = "Audience that the federated identity expects. It needs tailscale_client_id."
+  type        = string
+  default     = null
+}
+
+variable "tailscale_tags" {
+  description = "Tags of the node in the tailnet, for keys that the router mints (OAuth, federation) and for the outputs. An auth key brings its own tags."
+  type        = list(string)
+  default     = ["tag:subnet-router"]
+  nullable    = false
+
+  validation {
+    condition     = length(var.tailscale_tags) > 0 && alltrue([for t in var.tailscale_tags : can(regex("^tag:[a-zA-Z][a-zA-Z0-9-]*$", t))])
+    error_message = "There must be at least one tag, each \"tag:\" and a letter, then letters, digits and dashes, such as tag:subnet-router."
+  }
+}
+
+variable "control_url" {
+  description = "URL of the control server, by default Tailscale's own. Headscale works."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.control_url == null || can(regex("^https?://[^/?#@ ]+(/[^?# ]*)?$", var.control_url))
+    error_message = "The control_url must be an http or https URL, such as https://headscale.example.com."
+  }
+}
+
+# ---------------------------------------------------------------- image
+
+variable "tailscale_docker_repository" {
+  description = "Name of the ECR repository, in this account and region, that holds the image. Give this with tailscale_docker_tag, or image."
+  type        = string
+  default     = null
+}
+
+variable "tailscale_docker_tag" {
+  description = "Tag of the image in that repository. The task definition names the digest that the tag has now, so that a tag that moves changes nothing until the next apply."
+  type        = string
+  default     = null
+}
+
+variable "image" {
+  description = "The image as a full URI, of any registry that the tasks reach, best with a digest: registry/repository@sha256:…. Give this or tailscale_docker_repository."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.image == null || can(regex("^[a-z0-9][^\\s]*[:@][^\\s]+$", var.image))
+    error_message = "The image must have a tag or a digest, as in registry.example.com/subnetrouter@sha256:…."
+  }
+}
+
+# ---------------------------------------------------------------- routes
+
+variable "routes" {
+  description = "What to advertise: vpc (every CIDR associated with the VPC, IPv4 and IPv6, now and later), subnet (the task's own), subnets:TAG=VALUE, peerings (what the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), and CIDRs."
+  type        = list(string)
+  default     = ["vpc"]
+  nullable    = false
+
+  validation {
+    condition = length(var.routes) > 0 && alltrue([for r in var.routes :
+      contains(["vpc", "subnet", "peerings"], r) || can(regex("^subnets:[^=,]+=[^,]+$", r)) || can(regex("^pl-[0-9a-f]+$", r)) || can(cidrhost(r, 0))
+    ])
+    error_message = "Each route must be vpc, subnet, subnets:TAG=VALUE, peerings, pl-… or a CIDR such as 10.0.0.0/16, and there must be one."
+  }
+}
+
+variable "additional_routes" {
+  description = "CIDRs to advertise beside routes."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for r in var.additional_routes : can(cidrhost(r, 0))])
+    error_message = "Each of the additional_routes must be a CIDR, such as 192.168.0.0/16."
+  }
+}
+
+variable "exclude_routes" {
+  description = "CIDRs that are never advertised, whatever routes and additional_routes hold."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for r in var.exclude_routes : can(cidrhost(r, 0))])
+    error_message = "Each of the exclude_routes must be a CIDR, such as 10.0.9.0/24."
+  }
+}
+
+variable "site_id" {
+  description = "Number of the site, 0 to 65535, under which IPv4 is advertised as 4via6: for VPCs whose CIDRs overlap, each with a number of its own."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.site_id == null || try(var.site_id >= 0 && var.site_id <= 65535 && floor(var.site_id) == var.site_id, false)
+    error_message = "The site_id must be a whole number from 0 to 65535."
+  }
+}
+
+# ---------------------------------------------------------------- node
+
+variable "additional_flags" {
+  description = "Flags of `tailscale up`, quoted as in a shell. Those that a subnet router has a use for are understood; most have a variable of their own, which counts first."
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition = alltrue([for f in regexall("(?:^|\\s)--?([A-Za-z0-9][A-Za-z0-9-]*)", var.additional_flags) : contains([
+      "accept-dns", "accept-routes", "advertise-routes", "advertise-tags", "hostname", "login-server",
+      "netfilter-mode", "reset", "snat-subnet-routes", "stateful-filtering", "timeout",
+    ], f[0])])
+    error_message = "The additional_flags may only be accept-dns, accept-routes, advertise-routes, advertise-tags, hostname, login-server, netfilter-mode, reset, snat-subnet-routes, stateful-filtering and timeout: this is a subnet router, no exit node, SSH server or app connector."
+  }
+}
+
+variable "udp_port" {
+  description = "UDP port of WireGuard, fixed so that a security group can let it in: then clients connect directly instead of over relays."
+  type        = number
+  default     = 41641
+  nullable    = false
+
+  validation {
+    condition     = var.udp_port >= 1024 && var.udp_port <= 65535 && floor(var.udp_port) == var.udp_port
+    error_message = "The udp_port must be a whole number from 1024 to 65535: the router has no right to lower ones."
+  }
+}
+
+variable "state" {
+  description = "Where the node's keys live: \"ephemeral\" (in memory: each task is a new node, which leaves the tailnet with it), \"efs\" (an encrypted file system of the module's), or \"existing-efs\" (that of efs_file_system_id). A file system keeps the node's identity and allows just one task."
+  type        = string
+  default     = "ephemeral"
+  nullable    = false
+
+  validation {
+    condition     = contains(["ephemeral", "efs", "existing-efs"], var.state)
+    error_message = "The state must be ephemeral, efs or existing-efs."
+  }
+}
+
+variable "efs_file_system_id" {
+  description = "ID of the file system for state = \"existing-efs\". It must have a mount target in each subnet's zone that the tasks may reach on port 2049."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.efs_file_system_id == null || can(regex("^fs-[0-9a-f]+$", var.efs_file_system_id))
+    error_message = "The efs_file_system_id must look like fs-0123abcd."
+  }
+}
+
+variable "efs_root_directory" {
+  description = "Folder of the file system that holds the state. It is created, for the owner efs_owner_id, where it is not there yet."
+  type        = string
+  default     = "/subnetrouter"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^/", var.efs_root_directory))
+    error_message = "The efs_root_directory must start with a slash."
+  }
+}
+
+variable "efs_owner_id" {
+  description = "User and group ID that the access point gives every access to the file system; 0 to read what root wrote there, as in Hardfin's module. The container's own user stays 65532."
+  type        = number
+  default     = 65532
+  nullable    = false
+}
+
+variable "efs_kms_key_arn" {
+  description = "ARN of the KMS key that encrypts the file system of state = \"efs\". By default it is the AWS managed one."
+  type        = string
+  default     = null
+}
+
+variable "probes" {
+  description = "Targets host:port behind the router. A router whose probes fail is not ready."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for p in var.probes : can(regex("^[^\\s,/]+:[0-9]{1,5}$", p))])
+    error_message = "Each of the probes must be host:port, such as 10.0.3.4:5432."
+  }
+}
+
+variable "flow_log" {
+  description = "Whether the router logs one line for each flow that ended, with the identity in the tailnet."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "log_level" {
+  description = "How much the router logs: debug, info, warn or error."
+  type        = string
+  default     = "info"
+  nullable    = false
+
+  validation {
+    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
+    error_message = "The log_level must be debug, info, warn or error."
+  }
+}
+
+variable "environment" {
+  description = "Further environment of the container, such as ROUTER_MAX_FLOWS. What has a variable of its own is set there, and credentials belong into Secrets Manager."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition = length(setintersection(keys(var.environment), [
+      "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "TS_CLIENT_ID", "TS_AUDIENCE", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL",
+      "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
+      "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
+    ])) == 0
+    error_message = "The environment must not hold what has a variable of its own, nor ROUTER_LISTEN: the health check and the port 9002 rely on it."
+  }
+
+  validation {
+    condition     = length(setintersection(keys(var.environment), ["TS_AUTHKEY", "TS_AUTH_KEY", "TAILSCALE_AUTH_KEY", "TS_CLIENT_SECRET"])) == 0
+    error_message = "A credential in the environment is there for everybody who may read task definitions: store it in Secrets Manager, and name it in tailscale_auth_key_secret or auth_secret_arn."
+  }
+}
+
+# ---------------------------------------------------------------- task
+
+variable "cpu_architecture" {
+  description = "CPU architecture of the tasks: X86_64 or ARM64. The image must have it."
+  type        = string
+  default     = "X86_64"
+  nullable    = false
+
+  validation {
+    condition     = contains(["X86_64", "ARM64"], var.cpu_architecture)
+    error_message = "The cpu_architecture must be X86_64 or ARM64."
+  }
+}
+
+variable "cpu" {
+  description = "CPU units of a task, 1024 to a vCPU: 256, 512, 1024, 2048, 4096, 8192 or 16384."
+  type        = number
+  default     = 256
+  nullable    = false
+
+  validation {
+    condition     = contains([256, 512, 1024, 2048, 4096, 8192, 16384], var.cpu)
+    error_message = "The cpu must be 256, 512, 1024, 2048, 4096, 8192 or 16384."
+  }
+}
+
+variable "memory" {
+  description = "Memory of a task in MiB, one of the sizes that Fargate has for its cpu."
+  type        = number
+  default     = 512
+  nullable    = false
+}
+
+variable "open_files" {
+  description = "Limit of open files of the container. Each flow takes one or two."
+  type        = number
+  default     = 65536
+  nullable    = false
+
+  validation {
+    condition     = var.open_files >= 1024 && var.open_files <= 1048576 && floor(var.open_files) == var.open_files
+    error_message = "The open_files must be a whole number from 1024 to 1048576."
+  }
+}
+
+variable "enable_execute_command" {
+  description = "Whether ECS Exec may run commands in the container. It gives the task role the four permissions that this takes, and the container a writable root, without which ECS Exec does not start."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+# ---------------------------------------------------------------- service
+
+variable "desired_count" {
+  description = "Number of tasks. Two, in subnets of two zones, keep the routes when one is lost: Tailscale picks one for all traffic, and the other takes over."
+  type        = number
+  default     = 1
+  nullable    = false
+
+  validation {
+    condition     = var.desired_count >= 0 && floor(var.desired_count) == var.desired_count
+    error_message = "The desired_count must be a whole number, 0 or more."
+  }
+}
+
+variable "capacity_provider_strategy" {
+  description = "Capacity providers of the cluster and their shares, such as FARGATE_SPOT with weight 1, in place of the launch type FARGATE. To switch a service that runs takes a new one: see UPGRADING.md."
+  type = list(object({
+    capacity_provider = string
+    weight            = optional(number, 1)
+    base              = optional(number, 0)
+  }))
+  default  = []
+  nullable = false
+
+  validation {
+    condition     = alltrue([for s in var.capacity_provider_strategy : s.weight >= 0 && s.weight <= 1000 && s.base >= 0 && s.base <= 100000])
+    error_message = "A weight must be 0 to 1000, a base 0 to 100000."
+  }
+
+  validation {
+    condition     = length([for s in var.capacity_provider_strategy : s if s.base > 0]) <= 1
+    error_message = "Only one capacity provider may have a base."
+  }
+}
+
+variable "platform_version" {
+  description = "Platform version of Fargate. The router needs 1.4.0 or later."
+  type        = string
+  default     = "LATEST"
+  nullable    = false
+
+  validation {
+    condition     = var.platform_version == "LATEST" || can(regex("^1\\.([4-9]|[1-9][0-9])\\.[0-9]+$", var.platform_version))
+    error_message = "The platform_version must be LATEST, or 1.4.0 or later."
+  }
+}
+
+variable "deployment_minimum_healthy_percent" {
+  description = "Share of the tasks that stays up in a deployment. By default 100: the new tasks come first and take the routes over. With state on a file system it is 0, as two tasks must not share a node."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.deployment_minimum_healthy_percent == null || try(var.deployment_minimum_healthy_percent >= 0 && var.deployment_minimum_healthy_percent <= 100, false)
+    error_message = "The deployment_minimum_healthy_percent must be from 0 to 100."
+  }
+}
+
+variable "deployment_maximum_percent" {
+  description = "Share of the tasks up to which a deployment may go, 200 by default. With state on a file system it is 100."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.deployment_maximum_percent == null || try(var.deployment_maximum_percent >= 100 && var.deployment_maximum_percent <= 200, false)
+    error_message = "The deployment_maximum_percent must be from 100 to 200."
+  }
+}
+
+variable "deployment_circuit_breaker" {
+  description = "Whether ECS gives a deployment up whose tasks do not become healthy, and whether it then goes back to the last that worked. What healthy means, health_check says."
+  type = object({
+    enable   = optional(bool, true)
+    rollback = optional(bool, true)
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = var.deployment_circuit_breaker.enable || !var.deployment_circuit_breaker.rollback
+    error_message = "Only a circuit breaker that is enabled can roll back."
+  }
+}
+
+variable "wait_for_steady_state" {
+  description = "Whether apply waits until the tasks are healthy and the old ones are gone."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "health_check" {
+  description = "What makes a task healthy for ECS. \"live\": the engine answers; a router that waits for an approval is left alone. \"started\": it has been ready once, and the engine answers; a deployment then only goes on once the new routers carry routes, and fails otherwise."
+  type        = string
+  default     = "live"
+  nullable    = false
+
+  validation {
+    condition     = contains(["live", "started"], var.health_check)
+    error_message = "The health_check must be live or started. Readiness itself is none: ECS would stop every router at once when the tailnet or a probed target fails."
+  }
+}
+
+variable "health_check_start_period" {
+  description = "Seconds that a task has to become healthy before failures count, 0 to 300. By default 60, and 300 with health_check = \"started\"."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.health_check_start_period == null || try(var.health_check_start_period >= 0 && var.health_check_start_period <= 300, false)
+    error_message = "The health_check_start_period must be from 0 to 300 seconds."
+  }
+}
+
+variable "drain_timeout" {
+  description = "Seconds that a stopping router may take to hand its routes and flows over."
+  type        = number
+  default     = 60
+  nullable    = false
+
+  validation {
+    condition     = var.drain_timeout >= 1 && var.drain_timeout <= 110 && floor(var.drain_timeout) == var.drain_timeout
+    error_message = "The drain_timeout must be a whole number from 1 to 110: Fargate kills a task 120 seconds after SIGTERM, and leaving takes some."
+  }
+}
+
+variable "stop_timeout" {
+  description = "Seconds after SIGTERM at which ECS kills the container, at most 120. It must exceed drain_timeout by 10."
+  type        = number
+  default     = 90
+  nullable    = false
+
+  validation {
+    condition     = var.stop_timeout >= 2 && var.stop_timeout <= 120 && floor(var.stop_timeout) == var.stop_timeout
+    error_message = "The stop_timeout must be a whole number from 2 to 120."
+  }
+}
+
+# ---------------------------------------------------------------- roles and logs
+
+variable "iam_path" {
+  description = "Path of the two roles."
+  type        = string
+  default     = "/"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^/([!-~]+/)?$", var.iam_path))
+    error_message = "The iam_path must begin and end with a slash."
+  }
+}
+
+variable "permissions_boundary_arn" {
+  description = "ARN of the policy that bounds the permissions of the two roles."
+  type        = string
+  default     = null
+}
+
+variable "log_retention_days" {
+  description = "Days that CloudWatch keeps the logs, 0 for ever."
+  type        = number
+  default     = 7
+  nullable    = false
+
+  validation {
+    condition     = contains([0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
+    error_message = "The log_retention_days must be 0 or one of CloudWatch's choices: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
+  }
+}
+
+variable "log_kms_key_arn" {
+  description = "ARN of the KMS key that encrypts the logs. Its policy must allow CloudWatch Logs to use it."
+  type        = string
+  default     = null
+}
+
+# ---------------------------------------------------------------- around it
+
+variable "create_alarms" {
+  description = "Whether to create CloudWatch alarms on routers that are not ready and on tasks that are missing. The second reads Container Insights, which the cluster must have enabled; the first, the log, which must be JSON as it is by default."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "alarm_actions" {
+  description = "ARNs of what the alarms notify, such as an SNS topic."
+  type        = list(string)
+  default     = []
+  nullable    = false
+}
+
+variable "alarm_rollback" {
+  description = "Whether a deployment during which the alarm on readiness goes off is rolled back. It needs create_alarms."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "service_discovery" {
+  description = "A private DNS namespace of Cloud Map, by its ID, in which the tasks are listed under the deployment's name, for example for Prometheus to find."
+  type = object({
+    namespace_id = string
+  })
+  default = null
+}
+
+variable "create_vpc_endpoints" {
+  description = "Whether to create the VPC endpoints that the tasks need to call AWS from subnets without a way out. Tailscale's control server, or yours, must still be reachable."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "vpc_endpoint_route_table_ids" {
+  description = "IDs of the subnets' route tables, for the S3 gateway endpoint from which ECR serves layers. Without them there is none."
+  type        = list(string)
+  default     = []
+  nullable    = false
+}

@@ -1,0 +1,129 @@
+package terraform
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestUpgrade: state of testdata/before, the module as it was at commit 21d0de2,
+// and then only the source changes. Nothing is replaced but the task definition:
+// names, groups and the service stay.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	a.copy("before", "testdata/before")
+	a.callFrom("call", "../before")
+	a.writeEverything("call", "../before")
+	a.init("call")
+	a.apply("call")
+
+	a.callFrom("call", "../module")
+	a.writeEverything("call", "../module")
+	a.init("call")
+	for _, c := range a.plan("call").ResourceChanges {
+		added := c.Type == "terraform_data" && slices.Equal(c.Change.Actions, []string{"create"})
+		replaced := c.Type == "aws_ecs_task_definition" && c.does("create") && c.does("delete")
+		if c.Mode == "managed" && !added && !replaced && (c.does("create") || c.does("delete")) {
+			t.Errorf("%s: %v", c.Address, c.Change.Actions)
+		}
+	}
+	a.apply("call")
+	a.noChange("call")
+	if got := a.services("sandbox-spot"); !slices.Equal(got, []string{"everything", "tailscale"}) {
+		t.Errorf("the services are %q", got)
+	}
+}
+
+// services lists the names of a cluster's services.
+func (a account) services(cluster string) (names []string) {
+	a.t.Helper()
+	var out struct{ ServiceArns []string }
+	a.json("ecs", ecsTarget+"ListServices", map[string]any{"cluster": cluster}, &out)
+	for _, arn := range out.ServiceArns {
+		names = append(names, arn[strings.LastIndex(arn, "/")+1:])
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestTwoVPCsInACluster: two calls that leave the name to the module, and the
+// VPCs' Name tags are not valid names.
+func TestTwoVPCsInACluster(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	a.write("call/provider.tf", provider)
+	a.write("call/main.tf", strings.NewReplacer("CLUSTER", a.world["cluster_arn"], "SECRET", a.world["secret_arn"]).Replace(twoVPCs))
+	a.init("call")
+	a.apply("call")
+	a.noChange("call")
+	if got, want := a.services("sandbox-spot"), []string{"Main-VPC-tailscale", "NetworkStack-Vpc-tailscale"}; !slices.Equal(got, want) {
+		t.Errorf("the services are %q, want %q", got, want)
+	}
+
+	// Somebody renames a VPC.
+	a.run("call", "apply", "-auto-approve", "-var=first_name=Network", "-target=aws_vpc.this")
+	for _, c := range a.plan("call", "-var=first_name=Network").ResourceChanges {
+		if c.Mode == "managed" && !c.does("no-op") {
+			t.Errorf("after a new Name tag, %s: %v", c.Address, c.Change.Actions)
+		}
+	}
+
+	// A service moves to another VPC: its security group is replaced while its
+	// tasks are in the old one.
+	move := []string{"-var=first_name=Network", "-var=first_vpc=second"}
+	if out, err := a.try("call", append([]string{"apply", "-auto-approve"}, move...)...); err != nil {
+		t.Errorf("moving to another VPC: %v\n%s", err, out)
+	}
+	for _, c := range a.plan("call", move...).ResourceChanges {
+		if c.Mode == "managed" && !c.does("no-op") {
+			t.Errorf("after the move, %s: %v", c.Address, c.Change.Actions)
+		}
+	}
+}
+
+const twoVPCs = `
+variable "first_name" {
+  default = "NetworkStack/Vpc"
+}
+
+variable "first_vpc" {
+  default = "first"
+}
+
+resource "aws_vpc" "this" {
+  for_each = { first = var.first_name, second = "Main VPC" }
+
+  cidr_block = "10.7.0.0/16"
+  tags       = { Name = each.value }
+}
+
+resource "aws_subnet" "this" {
+  for_each = aws_vpc.this
+
+  vpc_id     = each.value.id
+  cidr_block = "10.7.1.0/24"
+}
+
+module "first" {
+  source = "../module"
+
+  vpc_id                = aws_vpc.this[var.first_vpc].id
+  subnet_ids            = [aws_subnet.this[var.first_vpc].id]
+  create_security_group = true
+  cluster_arn           = "CLUSTER"
+  auth_secret_arn       = "SECRET"
+  image                 = "registry.example.com/subnetrouter:1"
+}
+
+module "second" {
+  source = "../module"
+
+  vpc_id                = aws_vpc.this["second"].id
+  subnet_ids            = [aws_subnet.this["second"].id]
+  create_security_group = true
+  cluster_arn           = "CLUSTER"
+  auth_secret_arn       = "SECRET"
+  image                 = "registry.example.com/subnetrouter:1"
+}
+`
