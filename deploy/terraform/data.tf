@@ -6,6 +6,8 @@ data "aws_region" "current" {}
 
 data "aws_partition" "current" {}
 
+data "aws_caller_identity" "current" {}
+
 data "aws_vpc" "this" {
   id   = var.vpc_id
   tags = var.vpc == null ? null : { Name = var.vpc }
@@ -32,7 +34,7 @@ data "aws_subnets" "group" {
   lifecycle {
     postcondition {
       condition     = length(self.ids) > 0
-      error_message = "The VPC has no subnet with the tag group = \"${var.subnet_group}\": correct subnet_group, or give subnet_ids."
+      error_message = "The VPC has no subnet with the tag group = \"${var.subnet_group}\": correct subnet_group, or give subnet_ids. In a VPC that another account shares with this one the owner's tags cannot be seen."
     }
   }
 }
@@ -49,6 +51,21 @@ data "aws_secretsmanager_secret" "auth" {
   name = var.tailscale_auth_key_secret
 }
 
+# Secrets Manager returns what was given for the key: an ARN, an ID or an alias.
+# Whether it is looked up must not depend on the answer.
+data "aws_kms_key" "auth" {
+  count = var.tailscale_auth_key_secret == null ? 0 : 1
+
+  key_id = local.secret_key_id
+}
+
+# Of several subnets in a zone, mount targets and endpoints take the first.
+data "aws_subnet" "task" {
+  count = local.needs_zones ? length(local.subnet_ids) : 0
+
+  id = local.subnet_ids[count.index]
+}
+
 data "aws_ecr_repository" "tailscale" {
   count = var.tailscale_docker_repository == null ? 0 : 1
 
@@ -63,11 +80,17 @@ data "aws_ecr_image" "tailscale" {
 }
 
 locals {
+  secret_key_id  = try(coalesce(data.aws_secretsmanager_secret.auth[0].kms_key_id), local.aws_secret_key)
+  aws_secret_key = "alias/aws/secretsmanager"
+
   region    = data.aws_region.current.id # the name: 5.x and 6.x agree on this attribute only
   partition = data.aws_partition.current.partition
 
   vpc_id     = data.aws_vpc.this.id
-  subnet_ids = var.subnet_group == null ? coalesce(var.subnet_ids, []) : data.aws_subnets.group[0].ids
+  subnet_ids = var.subnet_group == null ? coalesce(var.subnet_ids, []) : sort(data.aws_subnets.group[0].ids) # EC2 gives them in any order
+
+  needs_zones     = var.create_vpc_endpoints || (var.state == "efs" && var.efs_mount_target_subnet_ids == null)
+  subnets_by_zone = { for zone, ids in { for s in data.aws_subnet.task : trimprefix(s.availability_zone, local.region) => s.id... } : zone => sort(ids)[0] }
 
   cluster_arn  = var.target_ecs_cluster == null ? var.cluster_arn : data.aws_ecs_cluster.target[0].arn
   cluster_name = var.target_ecs_cluster == null ? try(split("/", var.cluster_arn)[1], null) : var.target_ecs_cluster

@@ -6,11 +6,23 @@ locals {
   # Secrets Manager takes the ARN without ECS's suffix; the router, with it.
   auth_secret = var.tailscale_auth_key_secret == null ? var.auth_secret_arn : data.aws_secretsmanager_secret.auth[0].arn
   secret_arn  = try(join(":", slice(split(":", local.auth_secret), 0, 7)), null)
-  # A complete ARN ends with six characters that Secrets Manager adds to the name.
-  secret_resource = local.secret_arn == null ? null : can(regex("-[A-Za-z0-9]{6}$", local.secret_arn)) ? local.secret_arn : "${local.secret_arn}-??????"
+  # A complete ARN ends with six characters that Secrets Manager adds to the name. A
+  # name may end in such characters itself, as "subnet-router" does.
+  secret_resources = (
+    local.secret_arn == null ? [] :
+    can(regex("-[A-Za-z0-9]{6}$", local.secret_arn)) ? [local.secret_arn, "${local.secret_arn}-??????"] :
+    ["${local.secret_arn}-??????"]
+  )
 
-  looked_up_kms_key = try(regex("^arn:.*:key/.*$", data.aws_secretsmanager_secret.auth[0].kms_key_id), null)
-  secret_kms_key    = var.auth_secret_kms_key_arn == null ? local.looked_up_kms_key : var.auth_secret_kms_key_arn
+  # AWS's own key needs no permission.
+  looked_up_kms_keys = [for key in data.aws_kms_key.auth : key.arn if key.key_manager != "AWS" && !endswith(local.secret_key_id, local.aws_secret_key)]
+  secret_kms_keys    = var.auth_secret_kms_key_arn == null ? local.looked_up_kms_keys : [var.auth_secret_kms_key_arn]
+
+  injected_secrets = concat(
+    [for arn in values(var.secrets) : join(":", slice(split(":", arn), 0, 7)) if strcontains(arn, ":secretsmanager:")],
+    var.repository_credentials_secret_arn == null ? [] : [var.repository_credentials_secret_arn],
+  )
+  injected_parameters = [for arn in values(var.secrets) : arn if strcontains(arn, ":ssm:")]
 
   # Which look-ups the sources of routes take; a test holds this to what
   # `router plan --iam` prints.
@@ -27,13 +39,13 @@ locals {
   )
 
   router_statements = concat(
-    [for secret in local.secret_resource == null ? [] : [local.secret_resource] : {
+    [for secret in local.secret_arn == null ? [] : [local.secret_arn] : {
       Sid      = "ReadCredential"
       Effect   = "Allow"
       Action   = ["secretsmanager:GetSecretValue"]
-      Resource = [secret]
+      Resource = local.secret_resources
     }],
-    [for key in local.secret_kms_key == null || local.secret_arn == null ? [] : [local.secret_kms_key] : {
+    [for key in local.secret_arn == null ? [] : local.secret_kms_keys : {
       Sid      = "DecryptCredential"
       Effect   = "Allow"
       Action   = ["kms:Decrypt"]
@@ -83,6 +95,11 @@ locals {
       Effect    = "Allow"
       Action    = "sts:AssumeRole"
       Principal = { Service = "ecs-tasks.amazonaws.com" }
+      # Only for tasks of this account and region: ECS must not be a confused deputy.
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id }
+        ArnLike      = { "aws:SourceArn" = "arn:${local.partition}:ecs:${local.region}:${data.aws_caller_identity.current.account_id}:*" }
+      }
     }]
   })
 }
@@ -102,9 +119,12 @@ resource "aws_iam_role_policy" "execution" {
     Version = "2012-10-17"
     Statement = concat(
       [for repository in local.ecr_repository_arn == null ? [] : [local.ecr_repository_arn] : {
-        Sid      = "PullImage"
-        Effect   = "Allow"
-        Action   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        Sid    = "PullImage"
+        Effect = "Allow"
+        Action = concat(
+          ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+          var.ecr_pull_through_cache ? ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"] : [],
+        )
         Resource = [repository]
       }],
       [for used in local.ecr_repository_arn == null ? [] : ["used"] : {
@@ -119,8 +139,29 @@ resource "aws_iam_role_policy" "execution" {
         Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
         Resource = ["${aws_cloudwatch_log_group.tailscale.arn}:*"]
       }],
+      # ECS reads these before the container starts; an ARN may end with a JSON key.
+      [for used in length(local.injected_secrets) == 0 ? [] : ["used"] : {
+        Sid      = "ReadSecrets"
+        Effect   = "Allow"
+        Action   = ["secretsmanager:GetSecretValue"]
+        Resource = local.injected_secrets
+      }],
+      [for used in length(local.injected_parameters) == 0 ? [] : ["used"] : {
+        Sid      = "ReadParameters"
+        Effect   = "Allow"
+        Action   = ["ssm:GetParameters"]
+        Resource = local.injected_parameters
+      }],
+      [for s in var.execution_role_statements : s],
     )
   })
+}
+
+resource "aws_iam_role_policy_attachment" "execution" {
+  count = length(var.execution_role_policy_arns)
+
+  role       = aws_iam_role.ecs_task_execution_tailscale.name
+  policy_arn = var.execution_role_policy_arns[count.index]
 }
 
 resource "aws_iam_role" "ecs_task_tailscale" {
@@ -129,6 +170,13 @@ resource "aws_iam_role" "ecs_task_tailscale" {
   permissions_boundary = var.permissions_boundary_arn
   assume_role_policy   = local.assume_role_policy
   tags                 = var.tags
+}
+
+resource "aws_iam_role_policy_attachment" "task" {
+  count = length(var.task_role_policy_arns)
+
+  role       = aws_iam_role.ecs_task_tailscale.name
+  policy_arn = var.task_role_policy_arns[count.index]
 }
 
 # The same as `router plan --iam` prints.
@@ -170,7 +218,7 @@ resource "aws_iam_role_policy" "efs" {
     Statement = [{
       Sid       = "MountState"
       Effect    = "Allow"
-      Action    = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
+      Action    = concat(["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"], var.efs_owner_id == 0 ? ["elasticfilesystem:ClientRootAccess"] : [])
       Resource  = [aws_efs_access_point.state[0].file_system_arn]
       Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = aws_efs_access_point.state[0].arn } }
     }]

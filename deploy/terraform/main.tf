@@ -12,42 +12,6 @@ locals {
 
   name = var.name == null ? terraform_data.default_name.input : var.name
 
-  # `tailscale up` of Hardfin's module let the last flag win: so do these, where
-  # there is no variable.
-  flags = { for f in regexall("(?:^|\\s)--?(hostname|advertise-routes|advertise-tags|login-server)[= ]+[\"']?([^\\s\"']+)", var.additional_flags) : f[0] => f[1] }
-
-  hostname = coalesce(var.hostname, lookup(local.flags, "hostname", trim(substr(replace(local.name, "/[^A-Za-z0-9-]+/", "-"), 0, 63), "-")), "tailscale")
-  routes   = concat(lookup(local.flags, "advertise-routes", null) == null ? var.routes : split(",", local.flags["advertise-routes"]), var.additional_routes)
-  tailnet_tags = (
-    lookup(local.flags, "advertise-tags", null) == null
-    ? var.tailscale_tags
-    : [for t in split(",", local.flags["advertise-tags"]) : startswith(t, "tag:") ? t : "tag:${t}"]
-  )
-
-  metrics_port = 9002
-  state_dir    = "/var/lib/tailscale"
-
-  # What the binary does by default is left to it, but for what the module relies on.
-  environment = merge(var.environment, { for k, v in {
-    ROUTER_AUTH_SECRET     = local.auth_secret
-    ROUTER_AUTH_SECRET_KEY = var.auth_secret_json_key
-    TS_CLIENT_ID           = var.tailscale_client_id
-    TS_AUDIENCE            = var.tailscale_audience
-    ROUTER_TAGS            = join(",", local.tailnet_tags)
-    ROUTER_HOSTNAME        = local.hostname
-    ROUTER_CONTROL_URL     = var.control_url
-    ROUTER_ROUTES          = join(",", local.routes)
-    ROUTER_EXCLUDE_ROUTES  = length(var.exclude_routes) == 0 ? null : join(",", var.exclude_routes)
-    ROUTER_SITE_ID         = var.site_id == null ? null : tostring(var.site_id)
-    ROUTER_STATE           = local.on_efs ? local.state_dir : null
-    ROUTER_UDP_PORT        = tostring(var.udp_port)
-    ROUTER_DRAIN_TIMEOUT   = "${var.drain_timeout}s"
-    ROUTER_PROBE           = length(var.probes) == 0 ? null : join(",", var.probes)
-    ROUTER_FLOW_LOG        = var.flow_log ? "on" : null
-    ROUTER_LOG_LEVEL       = var.log_level
-    TS_EXTRA_ARGS          = var.additional_flags == "" ? null : var.additional_flags
-  } : k => v if v != null })
-
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
   fargate_memory = {
     256   = [512, 1024, 2048]
@@ -63,24 +27,32 @@ locals {
   minimum_healthy_percent = coalesce(var.deployment_minimum_healthy_percent, local.on_efs ? 0 : 100)
   maximum_percent         = coalesce(var.deployment_maximum_percent, local.on_efs ? 100 : 200)
 
-  container = {
+  # ECS stops a task in a zone with two once the other zone is back. That takes
+  # room for one more task than are desired.
+  zone_rebalancing = coalesce(var.availability_zone_rebalancing, var.desired_count > 1 && local.maximum_percent > 100)
+
+  container = { for k, v in {
     name      = "tailscale"
     image     = local.image
     essential = true
-    user      = "65532:65532"
+    user      = var.kernel_mode ? "0:0" : "65532:65532" # a container's capabilities count for root only
 
     environment = [for k in sort(keys(local.environment)) : { name = k, value = local.environment[k] }]
 
     # ECS Exec mounts its agent into the container's root.
     readonlyRootFilesystem = !var.enable_execute_command
-    linuxParameters = {
+    linuxParameters = { for k, v in {
       initProcessEnabled = true
-      capabilities       = { add = [], drop = ["ALL"] } # as ECS stores it
-    }
-    # Ping without a capability, for this group.
-    systemControls = [{ namespace = "net.ipv4.ping_group_range", value = "65532 65532" }]
-    ulimits        = [{ name = "nofile", softLimit = var.open_files, hardLimit = var.open_files }]
-    stopTimeout    = var.stop_timeout
+      capabilities       = { add = var.kernel_mode ? ["NET_ADMIN", "NET_RAW"] : [], drop = ["ALL"] } # as ECS stores it
+      devices            = var.kernel_mode ? [{ hostPath = "/dev/net/tun", containerPath = "/dev/net/tun", permissions = ["read", "write"] }] : null
+    } : k => v if v != null }
+    # Ping without a capability, for this group; forwarding by the kernel.
+    systemControls = concat(
+      [{ namespace = "net.ipv4.ping_group_range", value = "65532 65532" }],
+      var.kernel_mode ? [{ namespace = "net.ipv4.ip_forward", value = "1" }, { namespace = "net.ipv6.conf.all.forwarding", value = "1" }] : [],
+    )
+    ulimits     = [{ name = "nofile", softLimit = var.open_files, hardLimit = var.open_files }]
+    stopTimeout = var.stop_timeout
 
     healthCheck = {
       command     = concat(["CMD", "/router", "healthcheck"], var.health_check == "started" ? ["--started"] : [])
@@ -104,15 +76,20 @@ locals {
       ECS_PROMETHEUS_JOB_NAME      = local.name
     }
 
-    logConfiguration = {
+    logConfiguration = var.log_configuration != null ? { logDriver = var.log_configuration.log_driver, options = var.log_configuration.options } : {
       logDriver = "awslogs"
       options = {
         awslogs-group         = aws_cloudwatch_log_group.tailscale.name
         awslogs-region        = local.region
         awslogs-stream-prefix = "ecs"
+        mode                  = "non-blocking" # a full pipe must not hold the router up
+        max-buffer-size       = "10m"
       }
     }
-  }
+
+    secrets               = length(var.secrets) == 0 ? null : [for k in sort(keys(var.secrets)) : { name = k, valueFrom = var.secrets[k] }]
+    repositoryCredentials = var.repository_credentials_secret_arn == null ? null : { credentialsParameter = var.repository_credentials_secret_arn }
+  } : k => v if v != null }
 }
 
 # The default name of the first apply stays: roles, log group and task family are
@@ -127,13 +104,14 @@ resource "terraform_data" "default_name" {
 
 resource "aws_ecs_task_definition" "tailscale" {
   family                   = local.name
-  requires_compatibilities = ["FARGATE"]
+  requires_compatibilities = [var.launch_type]
   network_mode             = "awsvpc"
   cpu                      = var.cpu
   memory                   = var.memory
   execution_role_arn       = aws_iam_role.ecs_task_execution_tailscale.arn
   task_role_arn            = aws_iam_role.ecs_task_tailscale.arn
-  container_definitions    = jsonencode([local.container])
+  container_definitions    = jsonencode(concat([local.container], var.extra_containers))
+  skip_destroy             = var.keep_task_definitions
   tags                     = var.tags
 
   runtime_platform {
@@ -159,10 +137,21 @@ resource "aws_ecs_task_definition" "tailscale" {
     }
   }
 
+  # IAM does not show new roles everywhere at once: register after their policies.
+  depends_on = [aws_iam_role_policy.execution, aws_iam_role_policy.router]
+
   lifecycle {
     precondition {
-      condition     = contains(local.fargate_memory[var.cpu], var.memory)
+      condition     = var.launch_type != "FARGATE" || contains(local.fargate_memory[var.cpu], var.memory)
       error_message = "Fargate has no task with cpu ${var.cpu} and memory ${var.memory}: for that cpu the memory must be one of ${join(", ", local.fargate_memory[var.cpu])}."
+    }
+    precondition {
+      condition     = !var.kernel_mode || var.launch_type == "EC2"
+      error_message = "Fargate gives no task /dev/net/tun and NET_ADMIN: set launch_type to EC2, or leave kernel_mode out."
+    }
+    precondition {
+      condition     = length(local.problems) == 0
+      error_message = "The router would refuse its settings:\n${join("\n", local.problems)}"
     }
     precondition {
       condition     = length([for given in [var.tailscale_auth_key_secret, var.auth_secret_arn, var.tailscale_client_id] : given if given != null]) == 1
@@ -196,10 +185,13 @@ resource "aws_ecs_service" "tailscale" {
   cluster                = local.cluster_arn
   task_definition        = aws_ecs_task_definition.tailscale.arn
   desired_count          = var.desired_count
-  launch_type            = length(var.capacity_provider_strategy) == 0 ? "FARGATE" : null
-  platform_version       = var.platform_version
+  launch_type            = length(var.capacity_provider_strategy) == 0 ? var.launch_type : null
+  platform_version       = var.launch_type == "FARGATE" ? var.platform_version : null
   enable_execute_command = var.enable_execute_command
   wait_for_steady_state  = var.wait_for_steady_state
+  force_new_deployment   = coalesce(var.force_new_deployment, length(var.capacity_provider_strategy) > 0)
+
+  availability_zone_rebalancing = local.zone_rebalancing ? "ENABLED" : "DISABLED"
 
   # The new router comes first, then the old one hands over and leaves.
   deployment_minimum_healthy_percent = local.minimum_healthy_percent
@@ -216,6 +208,12 @@ resource "aws_ecs_service" "tailscale" {
   deployment_circuit_breaker {
     enable   = var.deployment_circuit_breaker.enable
     rollback = var.deployment_circuit_breaker.rollback
+  }
+
+  timeouts {
+    create = var.timeouts.create
+    update = var.timeouts.update
+    delete = var.timeouts.delete
   }
 
   dynamic "alarms" {
@@ -267,9 +265,16 @@ resource "aws_ecs_service" "tailscale" {
     aws_vpc_security_group_ingress_rule.endpoints,
     aws_vpc_security_group_ingress_rule.efs,
     aws_vpc_security_group_egress_rule.all,
+    aws_vpc_security_group_egress_rule.given,
   ]
 
   lifecycle {
+    # The waiter is content with a service that is steady on the revision before.
+    postcondition {
+      condition     = !var.wait_for_steady_state || self.task_definition == aws_ecs_task_definition.tailscale.arn
+      error_message = "The deployment failed, and ECS rolled it back: the service runs ${self.task_definition}. The events of the service and the logs of the stopped tasks contain the cause; correct it and apply again."
+    }
+
     # A service keeps the name that it was created with: another name is another
     # service in ECS, and Terraform would stop every router before it starts one.
     ignore_changes = [name]
@@ -287,12 +292,20 @@ resource "aws_ecs_service" "tailscale" {
       error_message = "A task has 1 to 5 security groups: give security_group_ids, or set create_security_group."
     }
     precondition {
-      condition     = var.create_security_group || length(var.metrics_ingress_security_group_ids) == 0
-      error_message = "The metrics_ingress_security_group_ids are for the security group of the module: set create_security_group."
+      condition     = var.create_security_group || (length(var.metrics_ingress_security_group_ids) == 0 && length(var.metrics_ingress_cidrs) == 0 && var.egress_rules == null)
+      error_message = "The metrics_ingress_security_group_ids, metrics_ingress_cidrs and egress_rules are for the security group of the module: set create_security_group."
     }
     precondition {
       condition     = !local.on_efs || (var.desired_count <= 1 && local.maximum_percent <= 100)
       error_message = "With state on a file system there can be one task at a time: leave desired_count at 1 and deployment_maximum_percent at 100, or set state to ephemeral."
+    }
+    precondition {
+      condition     = !var.assign_public_ip || var.launch_type == "FARGATE"
+      error_message = "Tasks on EC2 instances cannot have a public address: leave assign_public_ip out, and use subnets with a way out."
+    }
+    precondition {
+      condition     = !local.zone_rebalancing || local.maximum_percent > 100
+      error_message = "To rebalance zones ECS starts one task more than desired_count: leave availability_zone_rebalancing out, or raise deployment_maximum_percent above 100."
     }
     precondition {
       condition     = local.minimum_healthy_percent < 100 || local.maximum_percent > 100

@@ -52,3 +52,60 @@ removed {
     destroy = false
   }
 }
+
+# The same resources of Hardfin's submodule modules/subnet_router, which are at the
+# top of the module that calls it.
+
+removed {
+  from = aws_efs_file_system.tailscale
+  lifecycle {
+    destroy = false
+  }
+}
+
+removed {
+  from = aws_efs_access_point.tailscale
+  lifecycle {
+    destroy = false
+  }
+}
+
+removed {
+  from = aws_efs_mount_target.primary
+  lifecycle {
+    destroy = false
+  }
+}
+
+# Mount targets were counted in the order of subnet_ids, which is mostly that of
+# the zones.
+
+moved {
+  from = aws_efs_mount_target.state[0]
+  to   = aws_efs_mount_target.state["a"]
+}
+
+moved {
+  from = aws_efs_mount_target.state[1]
+  to   = aws_efs_mount_target.state["b"]
+}
+
+moved {
+  from = aws_efs_mount_target.state[2]
+  to   = aws_efs_mount_target.state["c"]
+}
+
+moved {
+  from = aws_efs_mount_target.state[3]
+  to   = aws_efs_mount_target.state["d"]
+}
+
+moved {
+  from = aws_efs_mount_target.state[4]
+  to   = aws_efs_mount_target.state["e"]
+}
+
+moved {
+  from = aws_efs_mount_target.state[5]
+  to   = aws_efs_mount_target.state["f"]
+}

@@ -56,9 +56,22 @@ resource "aws_vpc_security_group_ingress_rule" "metrics" {
   tags                         = var.tags
 }
 
+resource "aws_vpc_security_group_ingress_rule" "metrics_cidr" {
+  count = var.create_security_group ? length(var.metrics_ingress_cidrs) : 0
+
+  security_group_id = aws_security_group.router[0].id
+  description       = "Metrics and status"
+  ip_protocol       = "tcp"
+  from_port         = local.metrics_port
+  to_port           = local.metrics_port
+  cidr_ipv4         = strcontains(var.metrics_ingress_cidrs[count.index], ":") ? null : var.metrics_ingress_cidrs[count.index]
+  cidr_ipv6         = strcontains(var.metrics_ingress_cidrs[count.index], ":") ? var.metrics_ingress_cidrs[count.index] : null
+  tags              = var.tags
+}
+
 # The router opens connections to the whole VPC, to the control server and to relays.
 resource "aws_vpc_security_group_egress_rule" "all" {
-  for_each = var.create_security_group ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
+  for_each = var.create_security_group && var.egress_rules == null ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
 
   security_group_id = aws_security_group.router[0].id
   description       = "Everywhere"
@@ -72,13 +85,30 @@ resource "aws_vpc_security_group_egress_rule" "all" {
   }
 }
 
+resource "aws_vpc_security_group_egress_rule" "given" {
+  for_each = var.create_security_group && var.egress_rules != null ? coalesce(var.egress_rules, {}) : {}
+
+  security_group_id = aws_security_group.router[0].id
+  description       = each.key
+  ip_protocol       = each.value.protocol
+  from_port         = each.value.from_port
+  to_port           = each.value.to_port == null ? each.value.from_port : each.value.to_port
+  cidr_ipv4         = strcontains(each.value.cidr, ":") ? null : each.value.cidr
+  cidr_ipv6         = strcontains(each.value.cidr, ":") ? each.value.cidr : null
+  tags              = var.tags
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
 # ---------------------------------------------------------------- VPC endpoints
 
 locals {
-  # The services that are called by a task of this configuration.
-  endpoint_services = !var.create_vpc_endpoints ? [] : concat(
-    ["ecr.api", "ecr.dkr", "logs"],
-    length(local.network_actions) > 0 || local.uses_prefix_lists ? ["ec2"] : [],
+  # The services that a task calls. Keys must not depend on values, such as the ID
+  # of a prefix list that the same apply creates: EC2 is among them always.
+  endpoint_services = !var.create_vpc_endpoints ? [] : var.vpc_endpoint_services != null ? var.vpc_endpoint_services : concat(
+    ["ecr.api", "ecr.dkr", "logs", "ec2"],
     var.tailscale_client_id == null ? ["secretsmanager"] : ["sts"],
     var.enable_execute_command ? ["ssmmessages"] : [],
     local.on_efs ? ["elasticfilesystem"] : [],
@@ -118,9 +148,16 @@ resource "aws_vpc_endpoint" "interface" {
   service_name        = "com.amazonaws.${local.region}.${each.value}"
   vpc_endpoint_type   = "Interface"
   private_dns_enabled = true
-  subnet_ids          = local.subnet_ids
+  subnet_ids          = values(local.subnets_by_zone)
   security_group_ids  = aws_security_group.endpoints[*].id
   tags                = merge({ Name = "${local.name}-${each.value}" }, var.tags)
+
+  lifecycle {
+    precondition {
+      condition     = data.aws_vpc.this.enable_dns_support && data.aws_vpc.this.enable_dns_hostnames
+      error_message = "The endpoints need private DNS: set enable_dns_support and enable_dns_hostnames of the VPC ${local.vpc_id}, or leave create_vpc_endpoints out."
+    }
+  }
 }
 
 resource "aws_vpc_endpoint" "s3" {
@@ -131,4 +168,11 @@ resource "aws_vpc_endpoint" "s3" {
   vpc_endpoint_type = "Gateway"
   route_table_ids   = var.vpc_endpoint_route_table_ids
   tags              = merge({ Name = "${local.name}-s3" }, var.tags)
+}
+
+check "s3_endpoint" {
+  assert {
+    condition     = !var.create_vpc_endpoints || length(var.vpc_endpoint_route_table_ids) > 0
+    error_message = "ECR serves an image's layers from S3, for which no endpoint is created: give the subnets' route tables as vpc_endpoint_route_table_ids, unless the VPC has an S3 endpoint."
+  }
 }

@@ -1,7 +1,11 @@
 # The node's keys on EFS, where a node must keep its identity.
 
 locals {
-  on_efs             = var.state != "ephemeral"
+  on_efs = var.state != "ephemeral"
+
+  # One per zone, as EFS has it.
+  mount_target_subnet_ids = var.state != "efs" ? {} : var.efs_mount_target_subnet_ids != null ? var.efs_mount_target_subnet_ids : local.subnets_by_zone
+
   efs_file_system_id = var.state == "efs" ? one(aws_efs_file_system.state[*].id) : var.efs_file_system_id
 }
 
@@ -14,11 +18,39 @@ resource "aws_efs_file_system" "state" {
 }
 
 resource "aws_efs_mount_target" "state" {
-  count = var.state == "efs" ? length(local.subnet_ids) : 0
+  for_each = local.mount_target_subnet_ids
 
   file_system_id  = aws_efs_file_system.state[0].id
-  subnet_id       = local.subnet_ids[count.index]
+  subnet_id       = each.value
   security_groups = concat(var.security_group_ids, aws_security_group.efs[*].id)
+}
+
+# Without a policy of its own a file system lets in everyone who reaches it.
+resource "aws_efs_file_system_policy" "state" {
+  count = var.state == "efs" && var.create_efs_policy ? 1 : 0
+
+  file_system_id = aws_efs_file_system.state[0].id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid       = "Router"
+        Effect    = "Allow"
+        Principal = { AWS = aws_iam_role.ecs_task_tailscale.arn }
+        Action    = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
+        Resource  = aws_efs_file_system.state[0].arn
+        Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = aws_efs_access_point.state[0].arn } }
+      },
+      {
+        Sid       = "OnlyEncrypted"
+        Effect    = "Deny"
+        Principal = { AWS = "*" }
+        Action    = "*"
+        Resource  = aws_efs_file_system.state[0].arn
+        Condition = { Bool = { "aws:SecureTransport" = "false" } }
+      },
+    ]
+  })
 }
 
 # The module's own group lets nothing in but WireGuard.

@@ -99,6 +99,34 @@ variable "metrics_ingress_security_group_ids" {
   nullable    = false
 }
 
+variable "metrics_ingress_cidrs" {
+  description = "CIDRs, IPv4 or IPv6, from which the HTTP port 9002 (metrics, status) may be reached, through the security group that the module creates."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for c in var.metrics_ingress_cidrs : can(cidrhost(c, 0))])
+    error_message = "Each of the metrics_ingress_cidrs must be a CIDR, such as 10.0.9.0/24."
+  }
+}
+
+variable "egress_rules" {
+  description = "Where the security group that the module creates lets the tasks connect to, by descriptions, in place of everywhere. The router needs the targets in the VPC, the control server and relays (TCP 443, UDP 3478), AWS's endpoints (TCP 443) and, for direct connections, any UDP."
+  type = map(object({
+    cidr      = string
+    protocol  = optional(string, "-1")
+    from_port = optional(number)
+    to_port   = optional(number)
+  }))
+  default = null
+
+  validation {
+    condition     = var.egress_rules == null || alltrue([for r in values(coalesce(var.egress_rules, {})) : can(cidrhost(r.cidr, 0)) && contains(["-1", "tcp", "udp", "icmp", "icmpv6"], r.protocol) && (r.protocol == "-1") == (r.from_port == null)])
+    error_message = "Each of the egress_rules must have a cidr and a protocol (-1, tcp, udp, icmp or icmpv6), and from_port unless the protocol is -1."
+  }
+}
+
 variable "target_ecs_cluster" {
   description = "Name of the ECS cluster. Give this or cluster_arn."
   type        = string
@@ -142,7 +170,7 @@ variable "auth_secret_json_key" {
 }
 
 variable "auth_secret_kms_key_arn" {
-  description = "ARN of the customer managed KMS key that encrypts the secret, for the permission to decrypt. The AWS managed key needs none; the key of a secret that is given by name is looked up."
+  description = "ARN of the customer managed KMS key that encrypts the secret, for the permission to decrypt. The AWS managed key needs none; the key of a secret that is given by name is looked up, for which Terraform needs kms:DescribeKey."
   type        = string
   default     = null
 
@@ -156,12 +184,22 @@ variable "tailscale_client_id" {
   description = "Client ID of the federated identity in Tailscale, for workload identity federation: no stored secret at all. It needs tailscale_audience."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.tailscale_client_id == null || can(regex("^[^[:space:][:cntrl:]]+$", var.tailscale_client_id))
+    error_message = "The tailscale_client_id must not be empty or have blanks."
+  }
 }
 
 variable "tailscale_audience" {
   description = "Audience that the federated identity expects. It needs tailscale_client_id."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.tailscale_audience == null || can(regex("^[^[:space:][:cntrl:]]+$", var.tailscale_audience))
+    error_message = "The tailscale_audience must not be empty or have blanks."
+  }
 }
 
 variable "tailscale_tags" {
@@ -222,7 +260,7 @@ variable "routes" {
 
   validation {
     condition = length(var.routes) > 0 && alltrue([for r in var.routes :
-      contains(["vpc", "subnet", "peerings"], r) || can(regex("^subnets:[^=,]+=[^,]+$", r)) || can(regex("^pl-[0-9a-f]+$", r)) || can(cidrhost(r, 0))
+      contains(["vpc", "subnet", "peerings"], trimspace(r)) || can(regex("^\\s*subnets:[^=,]+=[^,]+$", r)) || can(regex("^\\s*pl-[0-9a-f]{8,17}\\s*$", r)) || can(cidrhost(trimspace(r), 0))
     ])
     error_message = "Each route must be vpc, subnet, subnets:TAG=VALUE, peerings, pl-… or a CIDR such as 10.0.0.0/16, and there must be one."
   }
@@ -235,7 +273,7 @@ variable "additional_routes" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for r in var.additional_routes : can(cidrhost(r, 0))])
+    condition     = alltrue([for r in var.additional_routes : can(cidrhost(trimspace(r), 0))])
     error_message = "Each of the additional_routes must be a CIDR, such as 192.168.0.0/16."
   }
 }
@@ -247,7 +285,7 @@ variable "exclude_routes" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for r in var.exclude_routes : can(cidrhost(r, 0))])
+    condition     = alltrue([for r in var.exclude_routes : can(cidrhost(trimspace(r), 0))])
     error_message = "Each of the exclude_routes must be a CIDR, such as 10.0.9.0/24."
   }
 }
@@ -270,6 +308,12 @@ variable "additional_flags" {
   type        = string
   default     = ""
   nullable    = false
+
+  validation {
+    # Each word is a flag, or the value of one that takes a value.
+    condition     = can(regex("^\\s*((-{1,2}(accept-dns|accept-routes|reset|snat-subnet-routes|stateful-filtering)(=(1|t|T|TRUE|true|True|0|f|F|FALSE|false|False))?|-{1,2}(advertise-routes|advertise-tags|hostname|login-server|timeout)(=|\\s+)([^-\\s\"'\\\\][^\\s\"'\\\\]*|\"[^-\"\\\\][^\"\\\\]*\"|'[^-'][^']*')|-{1,2}netfilter-mode(=|\\s+)[\"']?on[\"']?)(\\s+|$))*$", var.additional_flags))
+    error_message = "The additional_flags must be flags such as --accept-routes or --timeout=30s; flags that are on or off take true or false behind =, and --netfilter-mode only on."
+  }
 
   validation {
     condition = alltrue([for f in regexall("(?:^|\\s)--?([A-Za-z0-9][A-Za-z0-9-]*)", var.additional_flags) : contains([
@@ -334,6 +378,19 @@ variable "efs_owner_id" {
   nullable    = false
 }
 
+variable "efs_mount_target_subnet_ids" {
+  description = "IDs of the subnets with a mount target for state = \"efs\", one per availability zone, by keys of your own. By default they follow from subnet_ids, by the last letter of the zone, such as a; then the subnets must exist before the plan."
+  type        = map(string)
+  default     = null
+}
+
+variable "create_efs_policy" {
+  description = "Whether the file system of state = \"efs\" gets a policy that lets in the router's role alone, by way of the access point."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
 variable "efs_kms_key_arn" {
   description = "ARN of the KMS key that encrypts the file system of state = \"efs\". By default it is the AWS managed one."
   type        = string
@@ -347,9 +404,15 @@ variable "probes" {
   nullable    = false
 
   validation {
-    condition     = alltrue([for p in var.probes : can(regex("^[^\\s,/]+:[0-9]{1,5}$", p))])
+    condition     = alltrue([for p in var.probes : can(regex("^\\s*[^\\s,/]+:[0-9]{1,5}\\s*$", p))])
     error_message = "Each of the probes must be host:port, such as 10.0.3.4:5432."
   }
+}
+
+variable "keepalive" {
+  description = "Silence after which the ends of a TCP connection are probed, as in ROUTER_KEEPALIVE: a duration such as 60s. By default the router's own."
+  type        = string
+  default     = null
 }
 
 variable "flow_log" {
@@ -390,9 +453,67 @@ variable "environment" {
     condition     = length(setintersection(keys(var.environment), ["TS_AUTHKEY", "TS_AUTH_KEY", "TAILSCALE_AUTH_KEY", "TS_CLIENT_SECRET"])) == 0
     error_message = "A credential in the environment is there for everybody who may read task definitions: store it in Secrets Manager, and name it in tailscale_auth_key_secret or auth_secret_arn."
   }
+
+  validation {
+    condition = alltrue([for name in keys(var.environment) : !startswith(name, "ROUTER_") || contains([
+      "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_DEBUG_LISTEN", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
+      "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE",
+      "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
+      "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_LOG_LEVEL",
+    ], name)])
+    error_message = "The environment has a name that starts with ROUTER_ and that the router does not know: see docs/configuration.md."
+  }
+
+  validation {
+    condition = alltrue([for name, value in var.environment : trimspace(value) == "" || can(regex(lookup({
+      ROUTER_API_URL            = "^https?://[^/?#@\\s]+(/[^?#\\s]*)?$"
+      ROUTER_BOOT_TIMEOUT       = "^([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s$|^([1-9]|[1-5][0-9]|60)m$|^1h$"
+      ROUTER_LOG_FORMAT         = "^(json|text)$"
+      ROUTER_MAX_FLOWS          = "^([1-9][0-9]{0,6}|10000000)$"
+      ROUTER_MAX_FLOWS_PER_PEER = "^([1-9][0-9]{0,6}|10000000)$"
+      ROUTER_MODE               = "^(auto|userspace|kernel)$"
+      ROUTER_REFRESH            = "^([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2}|86400)s$|^([1-9][0-9]{0,2}|1[0-3][0-9]{2}|14[0-3][0-9]|1440)m$|^([1-9]|1[0-9]|2[0-4])h$"
+      ROUTER_SOCKET             = "^/.{0,102}$"
+      ROUTER_STATUS_PAGE        = "^(on|off)$"
+      TS_CLIENT_SECRET          = "^$"
+      TS_ID_TOKEN               = "^$"
+    }, name, ""), trimspace(value)))])
+    error_message = "The environment has a value that the router refuses: durations are such as 30s, 5m or 1h (ROUTER_BOOT_TIMEOUT up to 1h, ROUTER_REFRESH up to 24h), ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_STATUS_PAGE on or off, ROUTER_LOG_FORMAT json or text."
+  }
+}
+
+variable "secrets" {
+  description = "Further environment of the container, by the ARNs of the secrets or parameters that hold the values. ECS reads them when a task starts, with the execution role; unlike the router's own credential they are not read again."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for arn in values(var.secrets) : can(regex("^arn:aws[a-z-]*:(secretsmanager|ssm):", arn))])
+    error_message = "Each of the secrets must be the ARN of a Secrets Manager secret or an SSM parameter."
+  }
 }
 
 # ---------------------------------------------------------------- task
+
+variable "launch_type" {
+  description = "Where the tasks run: FARGATE, or EC2 for container instances of the cluster. With a capacity_provider_strategy it states which kind of providers these are."
+  type        = string
+  default     = "FARGATE"
+  nullable    = false
+
+  validation {
+    condition     = contains(["FARGATE", "EC2"], var.launch_type)
+    error_message = "The launch_type must be FARGATE or EC2."
+  }
+}
+
+variable "kernel_mode" {
+  description = "Whether the instance's kernel forwards the packets, through /dev/net/tun: on EC2 only, and the container runs as root with NET_ADMIN and NET_RAW."
+  type        = bool
+  default     = false
+  nullable    = false
+}
 
 variable "cpu_architecture" {
   description = "CPU architecture of the tasks: X86_64 or ARM64. The image must have it."
@@ -423,6 +544,24 @@ variable "memory" {
   type        = number
   default     = 512
   nullable    = false
+}
+
+variable "extra_containers" {
+  description = "Further containers of the task, as in container_definitions, such as a log router. Write the defaults that ECS stores, among them empty lists, or each plan shows a change."
+  type        = any
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = can([for c in var.extra_containers : "${c.name} ${c.image}"]) && !contains([for c in try(tolist([for c in var.extra_containers : c.name]), []) : c], "tailscale")
+    error_message = "The extra_containers must be a list of objects with name and image, none of which is called tailscale."
+  }
+}
+
+variable "repository_credentials_secret_arn" {
+  description = "ARN of the Secrets Manager secret with user name and password of a private registry."
+  type        = string
+  default     = null
 }
 
 variable "open_files" {
@@ -459,7 +598,7 @@ variable "desired_count" {
 }
 
 variable "capacity_provider_strategy" {
-  description = "Capacity providers of the cluster and their shares, such as FARGATE_SPOT with weight 1, in place of the launch type FARGATE. To switch a service that runs takes a new one: see UPGRADING.md."
+  description = "Capacity providers of the cluster and their shares, such as FARGATE_SPOT with weight 1, in place of the launch type FARGATE. To switch a service that runs between these and a launch type takes a new one: see UPGRADING.md."
   type = list(object({
     capacity_provider = string
     weight            = optional(number, 1)
@@ -535,6 +674,41 @@ variable "wait_for_steady_state" {
   nullable    = false
 }
 
+variable "keep_task_definitions" {
+  description = "Whether revisions of the task definition that are no longer used stay registered, at no cost, after a destroy too. ECS can roll back only to a revision that is registered."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "timeouts" {
+  description = "How long Terraform waits for the service. A deployment that fails takes until the circuit breaker has seen three tasks fail, each after its start, health_check_start_period, three failed checks and stop_timeout: some 9 minutes with health_check = \"live\", and 25 with \"started\"."
+  type = object({
+    create = optional(string, "40m")
+    update = optional(string, "40m")
+    delete = optional(string, "20m")
+  })
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for t in values(var.timeouts) : can(regex("^([0-9]+(\\.[0-9]+)?(h|m|s|ms))+$", t))])
+    error_message = "Each of the timeouts must be a duration such as 40m or 1h30m."
+  }
+}
+
+variable "force_new_deployment" {
+  description = "Whether each change of the service starts new tasks. By default it is true with a capacity_provider_strategy, because AWS takes another strategy only with a new deployment; without it hashicorp/aws 5.x replaces the service, and 6.x refuses the plan."
+  type        = bool
+  default     = null
+}
+
+variable "availability_zone_rebalancing" {
+  description = "Whether ECS moves a task when two are in one zone and another zone is back. By default it is true for two tasks and more, if deployment_maximum_percent allows one more."
+  type        = bool
+  default     = null
+}
+
 variable "health_check" {
   description = "What makes a task healthy for ECS. \"live\": the engine answers; a router that waits for an approval is left alone. \"started\": it has been ready once, and the engine answers; a deployment then only goes on once the new routers carry routes, and fails otherwise."
   type        = string
@@ -602,6 +776,39 @@ variable "permissions_boundary_arn" {
   default     = null
 }
 
+variable "execution_role_policy_arns" {
+  description = "ARNs of further policies for the role with which ECS starts the task, such as AmazonECSTaskExecutionRolePolicy: GuardDuty's Runtime Monitoring pulls its sidecar with that role."
+  type        = list(string)
+  default     = []
+  nullable    = false
+}
+
+variable "execution_role_statements" {
+  description = "Further statements, as in a policy's JSON, for the role with which ECS starts the task."
+  type        = any
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = can([for s in var.execution_role_statements : "${s.Effect} ${jsonencode(s.Action)}"])
+    error_message = "The execution_role_statements must be a list of objects with Effect, Action and Resource."
+  }
+}
+
+variable "task_role_policy_arns" {
+  description = "ARNs of further policies for the role that the router runs as."
+  type        = list(string)
+  default     = []
+  nullable    = false
+}
+
+variable "ecr_pull_through_cache" {
+  description = "Whether the image's ECR repository is one of a pull-through cache, for the permission to fetch the image from upstream the first time."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "log_retention_days" {
   description = "Days that CloudWatch keeps the logs, 0 for ever."
   type        = number
@@ -612,6 +819,15 @@ variable "log_retention_days" {
     condition     = contains([0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
     error_message = "The log_retention_days must be 0 or one of CloudWatch's choices: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
   }
+}
+
+variable "log_configuration" {
+  description = "Log driver of the container and its options, in place of awslogs into the module's log group, such as awsfirelens with one of the extra_containers. The alarm on readiness reads the log group."
+  type = object({
+    log_driver = string
+    options    = optional(map(string), {})
+  })
+  default = null
 }
 
 variable "log_kms_key_arn" {
@@ -658,8 +874,14 @@ variable "create_vpc_endpoints" {
   nullable    = false
 }
 
+variable "vpc_endpoint_services" {
+  description = "Services of the interface endpoints, in place of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, and ssmmessages with ECS Exec, elasticfilesystem with state on EFS. Give them where the credential is created in the same apply."
+  type        = list(string)
+  default     = null
+}
+
 variable "vpc_endpoint_route_table_ids" {
-  description = "IDs of the subnets' route tables, for the S3 gateway endpoint from which ECR serves layers. Without them there is none."
+  description = "IDs of the subnets' route tables, for the S3 gateway endpoint from which ECR serves layers. Without them there is none, which an image of ECR needs."
   type        = list(string)
   default     = []
   nullable    = false

@@ -35,7 +35,7 @@ func StrictRules() []Rule {
 }
 
 // gaps complete answers of which moto drops a part.
-var gaps = []func(*Strict, *call){storeService, describeRules}
+var gaps = []func(*Strict, *call){storeService, describeRules, describeKey}
 
 // Strict is a proxy in front of a moto_server that answers as AWS documents
 // where moto is kinder.
@@ -149,6 +149,9 @@ func (s *Strict) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if c.form != nil {
 		body = []byte(c.form.Encode())
+	}
+	if c.service == "elasticfilesystem" && r.Method == http.MethodDelete && strings.HasSuffix(r.URL.Path, "/policy") {
+		return // which moto cannot delete; the file system goes with it
 	}
 	res, err := s.forward(r, body)
 	if err != nil {

@@ -68,8 +68,8 @@ var ec2Rules = []Rule{
 	},
 	{
 		Name:     "shared VPC: the owner's tags are not seen",
-		Sentence: "Tags on shared subnets and VPCs are visible only to the account that owns them.",
-		Source:   "https://github.com/hashicorp/terraform-provider-aws/issues/34009",
+		Sentence: "VPC tags, and tags for the resources within the shared VPC are not shared with the participants.",
+		Source:   "https://docs.aws.amazon.com/vpc/latest/userguide/vpc-sharing.html",
 		before: func(s *Strict, c *call) *refusal {
 			if !s.sharing() || !c.is("ec2", "DescribeVpcs", "DescribeSubnets") {
 				return nil
@@ -89,7 +89,7 @@ var ec2Rules = []Rule{
 	},
 	{
 		Name:     "shared VPC: endpoints are the owner's to create",
-		Sentence: "Participants can't create VPC endpoints in a shared VPC: only the owner can.",
+		Sentence: "VPC owners are responsible for creating, managing, and deleting all VPC-level resources, among them gateway endpoints and interface endpoints.",
 		Source:   "https://docs.aws.amazon.com/vpc/latest/userguide/vpc-share-limitations.html",
 		before: func(s *Strict, c *call) *refusal {
 			if s.sharing() && c.is("ec2", "CreateVpcEndpoint") {

@@ -12,7 +12,7 @@ const ecsAPI = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/"
 var ecsRules = []Rule{
 	{
 		Name:     "task definition: lists that were left out are stored empty",
-		Sentence: `AWS persists linuxParameters.capabilities as {add=[], drop=[ALL]}; an answer of DescribeTaskDefinition has environment, mountPoints, volumesFrom, portMappings and systemControls in every container.`,
+		Sentence: "AWS persists linuxParameters.capabilities as {add=[], drop=[ALL]} ... ForceNew-replaced on every plan.",
 		Source:   "https://github.com/braintrustdata/terraform-aws-braintrust-data-plane/pull/335",
 		after: func(_ *Strict, c *call) {
 			for _, container := range containers(c) {
@@ -37,7 +37,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "task definition: defaults of a port",
-		Sentence: "If you use containers in a task with the awsvpc or host network mode, specify the exposed ports using containerPort. protocol: The default is tcp.",
+		Sentence: "For containers in a task with the awsvpc network mode, the hostPort is set to the same value as the containerPort. protocol: The default is tcp.",
 		Source:   ecsAPI + "API_PortMapping.html",
 		after: func(_ *Strict, c *call) {
 			for _, container := range containers(c) {
@@ -49,7 +49,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "task definition: Fargate's sizes",
-		Sentence: "If you're using the Fargate launch type, this field is required. You must use one of the following values. The value that you choose determines your range of valid values for the memory parameter.",
+		Sentence: "If using the Fargate launch type, this field is required and you must use one of the following values.",
 		Source:   ecsAPI + "API_RegisterTaskDefinition.html",
 		before: func(_ *Strict, c *call) *refusal {
 			if !c.is("ecs", "RegisterTaskDefinition") || !slices.Contains(c.in.texts("requiresCompatibilities"), "FARGATE") {
@@ -57,6 +57,17 @@ var ecsRules = []Rule{
 			}
 			if !slices.Contains(fargateMemory[c.in.text("cpu")], c.in.text("memory")) {
 				return refuse("ClientException", "No Fargate configuration exists for given values: %s CPU, %s memory. See the Amazon ECS documentation for the valid values.", c.in.text("cpu"), c.in.text("memory"))
+			}
+			return nil
+		},
+	},
+	{
+		Name:     "task definition: Fargate's capabilities and devices",
+		Sentence: "Tasks launched on Fargate only support adding the SYS_PTRACE kernel capability. If you're using tasks that use the Fargate launch type, the devices parameter isn't supported.",
+		Source:   ecsAPI + "API_KernelCapabilities.html",
+		before: func(_ *Strict, c *call) *refusal {
+			if !c.is("ecs", "RegisterTaskDefinition") || !slices.Contains(c.in.texts("requiresCompatibilities"), "FARGATE") {
+				return nil
 			}
 			for _, container := range c.in.objects("containerDefinitions") {
 				linux := container.object("linuxParameters")
@@ -82,9 +93,11 @@ var ecsRules = []Rule{
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if taken := s.services[serviceKey(c.in, "serviceName")]; taken != nil && taken.arguments != nil {
+			this := s.service(serviceKey(c.in, "serviceName"))
+			if this.taken {
 				return refuse("InvalidParameterException", "Creation of service was not idempotent.")
 			}
+			this.taken = true
 			return nil
 		},
 	},
@@ -136,7 +149,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "service: a deployment that fails is rolled back",
-		Sentence: "rollback: Determines whether to configure Amazon ECS to roll back the service if a service deployment fails. If rollback is on, when a service deployment fails, the service is rolled back to the last deployment that completed successfully.",
+		Sentence: "If rollback is on, when a service deployment fails, the service is rolled back to the last deployment that completed successfully.",
 		Source:   ecsAPI + "API_DeploymentCircuitBreaker.html",
 		// See FailDeployments.
 	},
@@ -163,6 +176,7 @@ func containers(c *call) []fields {
 
 // service holds what moto does not keep of a service.
 type service struct {
+	taken     bool
 	arguments fields
 	failing   bool   // deployments of it fail
 	previous  string // task definition of the last deployment that completed

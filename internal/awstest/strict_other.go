@@ -65,3 +65,10 @@ var otherRules = []Rule{
 		},
 	},
 }
+
+// describeKey says who manages the keys of AWS's aliases.
+func describeKey(_ *Strict, c *call) {
+	if c.is("kms", "DescribeKey") && strings.Contains(c.in.text("KeyId"), "alias/aws/") {
+		c.out.object("KeyMetadata")["KeyManager"] = "AWS"
+	}
+}

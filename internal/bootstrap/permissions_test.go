@@ -98,6 +98,11 @@ func TestPolicy(t *testing.T) {
 		}, "", "",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:auth-key-??????"]}]}`},
+		"ARN without its end, whose name looks complete": {func(c *bootstrap.Config) {
+			c.Sources, c.SecretID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:tailscale/subnet-router"
+		}, "", "",
+			`{"Version":"2012-10-17","Statement":[` +
+				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:tailscale/subnet-router","arn:aws:secretsmanager:us-east-2:123456789012:secret:tailscale/subnet-router-??????"]}]}`},
 		"peerings": {func(c *bootstrap.Config) { c.AuthKey, c.Sources = "tskey-auth-x", parse("peerings,pl-0123abcd") }, "us-gov-west-1", "",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadPrefixLists","Effect":"Allow","Action":["ec2:GetManagedPrefixListEntries"],"Resource":["*"]},` +

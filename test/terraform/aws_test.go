@@ -69,9 +69,12 @@ func (a account) json(service, target string, in, out any) {
 }
 
 // query calls an AWS API that speaks forms and XML.
-func (a account) query(service, version, action string) string {
+func (a account) query(service, version, action string, parameters ...string) string {
 	a.t.Helper()
 	form := url.Values{"Action": {action}, "Version": {version}}
+	for i := 0; i+1 < len(parameters); i += 2 {
+		form.Set(parameters[i], parameters[i+1])
+	}
 	return string(a.call(service, http.MethodPost, "/", form.Encode(), map[string]string{"Content-Type": "application/x-www-form-urlencoded"}))
 }
 

@@ -36,7 +36,18 @@ func TestREADME(t *testing.T) {
 func tables(t *testing.T) string {
 	t.Helper()
 	var out strings.Builder
-	out.WriteString("## Inputs\n\n| name | type | default | meaning |\n| --- | --- | --- | --- |\n")
+	out.WriteString("## Requirements\n\n| name | version |\n| --- | --- |\n")
+	versions := readAll(t, "versions.tf")
+	for _, r := range []struct{ name, pattern string }{
+		{"terraform", `required_version = "([^"]+)"`}, {"hashicorp/aws", `source  = "hashicorp/aws"\n +version = "([^"]+)"`},
+	} {
+		m := regexp.MustCompile(r.pattern).FindStringSubmatch(versions)
+		if m == nil {
+			t.Fatalf("versions.tf does not state %s", r.name)
+		}
+		fmt.Fprintf(&out, "| %s | %s |\n", r.name, strings.ReplaceAll(m[1], "<", "&lt;"))
+	}
+	out.WriteString("\n## Inputs\n\n| name | type | default | meaning |\n| --- | --- | --- | --- |\n")
 	for _, v := range blocks(t, "variable") {
 		typ, def := argument(v.body, "type"), argument(v.body, "default")
 		if def == "" {

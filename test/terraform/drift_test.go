@@ -54,8 +54,11 @@ func TestDrift(t *testing.T) {
 			t.Run("plan", func(t *testing.T) { a.holdPlan(t, c, metadata) })
 			t.Run("iam", func(t *testing.T) {
 				var kms []string
-				if name == "json_key" {
+				switch name {
+				case "json_key":
 					kms = []string{"--kms-key=arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+				case "key_by_id", "key_by_alias", "key_by_arn":
+					kms = []string{"--kms-key=" + a.world["kms_key_arn"]}
 				}
 				want := runRouter(t, c.Environment, map[string]string{"AWS_REGION": "eu-west-1"}, append([]string{"plan", "--iam"}, kms...)...)
 				got := p.value(t, "module."+name+".aws_iam_role_policy.router", "policy")

@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"encoding/json"
 	"os"
 	"regexp"
 	"slices"
@@ -63,52 +64,122 @@ func TestMigration(t *testing.T) {
 	a.copy("hardfin", "testdata/hardfin")
 	a.callFrom("call", "../hardfin")
 	a.apply("call")
-	efs := a.call("elasticfilesystem", "GET", "/2015-02-01/file-systems", "", nil)
-	if !strings.Contains(string(efs), "sandbox-tailscale") {
-		t.Fatalf("the stand-in for Hardfin's module made no file system: %s", efs)
-	}
-
+	fileSystem := a.fileSystem()
 	a.callFrom("call", "../module")
-	p := a.plan("call")
-	const old, now = "module.sandbox.module.subnet_router.", "module.sandbox."
+	a.holdMigration("module.sandbox.module.subnet_router.", fileSystem)
+}
+
+// TestSubmoduleMigration: the same of a call of Hardfin's submodule, whose node
+// goes on with its file system.
+func TestSubmoduleMigration(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	a.copy("hardfin", "testdata/hardfin")
+	write := func(source, more string) {
+		a.write("call/provider.tf", provider)
+		a.write("call/main.tf", strings.NewReplacer("SOURCE", source, "GROUP", a.world["security_group_id"], "MORE", more).Replace(`
+module "sandbox" {
+  source = "SOURCE"
+
+  name                        = null
+  vpc                         = "sandbox"
+  subnet_group                = "sandbox-igw-zz-minotaur-7"
+  assign_public_ip            = false
+  security_group_ids          = ["GROUP"]
+  target_ecs_cluster          = "sandbox-spot"
+  tailscale_auth_key_secret   = "sandbox-tailscale-auth-key"
+  tailscale_docker_repository = "tailscale"
+  tailscale_docker_tag        = "sha-a0063fef6ccfa4dc689642d60637a124c60b1be3"
+  enable_execute_command      = false
+  additional_routes           = []
+  cpu_architecture            = "X86_64"
+  additional_flags            = ""
+  cpu                         = 256
+  memory                      = 512
+  MORE
+}
+
+output "tailscale_ecs_task_role_name" {
+  value = module.sandbox.tailscale_ecs_task_role_name
+}
+`))
+		a.init("call")
+	}
+	write("../hardfin/modules/subnet_router", "")
+	a.apply("call")
+	fileSystem := a.fileSystem()
+	write("../module", `
+  state              = "existing-efs"
+  efs_file_system_id = "`+fileSystem+`"
+  efs_root_directory = "/"
+  efs_owner_id       = 0
+`)
+	a.holdMigration("module.sandbox.", fileSystem)
+	if b := a.call("elasticfilesystem", "GET", "/2015-02-01/mount-targets?FileSystemId="+fileSystem, "", nil); strings.Count(string(b), `"MountTargetId"`) != 2 {
+		t.Errorf("the mount targets are gone: %s", b)
+	}
+	volumes := a.taskDefinition("sandbox-tailscale").Volumes
+	if len(volumes) != 1 || volumes[0].EFSVolumeConfiguration.FileSystemID != fileSystem {
+		t.Errorf("the task has the volumes %+v, and not the file system %s", volumes, fileSystem)
+	}
+}
+
+// fileSystem returns the ID of the account's one file system.
+func (a account) fileSystem() string {
+	a.t.Helper()
+	var out struct {
+		FileSystems []struct{ FileSystemID string }
+	}
+	b := a.call("elasticfilesystem", "GET", "/2015-02-01/file-systems", "", nil)
+	if err := json.Unmarshal(b, &out); err != nil || len(out.FileSystems) != 1 {
+		a.t.Fatalf("the account has not one file system (%v): %s", err, b)
+	}
+	return out.FileSystems[0].FileSystemID
+}
+
+// holdMigration plans and applies a change of the source, of a call whose
+// resources were at the address old.
+func (a account) holdMigration(old, fileSystem string) {
+	a.t.Helper()
+	const now = "module.sandbox."
 	kept := map[string]bool{
 		"aws_ecs_service.tailscale": false, "aws_cloudwatch_log_group.tailscale": false,
 		"aws_iam_role.ecs_task_tailscale": false, "aws_iam_role.ecs_task_execution_tailscale": false,
 	}
 	var forgotten []string
-	for _, c := range p.ResourceChanges {
+	for _, c := range a.plan("call").ResourceChanges {
 		name := strings.TrimPrefix(c.Address, now)
 		switch _, keep := kept[name]; {
-		case keep && c.PreviousAddress == old+name && !c.does("create") && !c.does("delete"):
+		case keep && (c.PreviousAddress == old+name || old == now) && !c.does("create") && !c.does("delete"):
 			kept[name] = true
 		case keep:
-			t.Errorf("%s, before at %q: %v", c.Address, c.PreviousAddress, c.Change.Actions)
-		case strings.HasPrefix(c.Type, "aws_efs_"):
+			a.t.Errorf("%s, before at %q: %v", c.Address, c.PreviousAddress, c.Change.Actions)
+		case strings.HasPrefix(c.Type, "aws_efs_") && !c.does("create"):
 			if c.does("delete") || !c.does("forget") {
-				t.Errorf("%s: %v", c.Address, c.Change.Actions)
+				a.t.Errorf("%s: %v", c.Address, c.Change.Actions)
 			}
 			forgotten = append(forgotten, c.Type)
 		}
 	}
 	for name, ok := range kept {
 		if !ok {
-			t.Errorf("the plan does not keep %s", name)
+			a.t.Errorf("the plan does not keep %s", name)
 		}
 	}
 	slices.Sort(forgotten)
 	if got := slices.Compact(slices.Clone(forgotten)); len(got) != 3 {
-		t.Errorf("the plan forgets %v, and not file system, access point and mount targets", forgotten)
+		a.t.Errorf("the plan forgets %v, and not file system, access point and mount targets", forgotten)
 	}
 
 	a.apply("call")
 	a.noChange("call")
 	if got := a.services("sandbox-spot"); !slices.Equal(got, []string{"tailscale"}) {
-		t.Errorf("the services are %q", got)
+		a.t.Errorf("the services are %q", got)
 	}
-	if after := a.call("elasticfilesystem", "GET", "/2015-02-01/file-systems", "", nil); !strings.Contains(string(after), "sandbox-tailscale") {
-		t.Errorf("the file system is gone: %s", after)
+	if after := a.fileSystem(); after != fileSystem {
+		a.t.Errorf("the file system is %s, before %s", after, fileSystem)
 	}
 	if name := a.outputs("call")["tailscale_ecs_task_role_name"]; name != "ecs-task-sandbox-tailscale" {
-		t.Errorf("tailscale_ecs_task_role_name = %q", name)
+		a.t.Errorf("tailscale_ecs_task_role_name = %q", name)
 	}
 }

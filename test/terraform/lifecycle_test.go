@@ -12,11 +12,14 @@ import (
 
 // taskDefinition is what ECS stores, as far as the tests look.
 type taskDefinition struct {
-	CPU, Memory          string
+	CPU, Memory, Status  string
 	RequiresAttributes   []any
 	ContainerDefinitions []map[string]any
 	TaskRoleArn          string
 	RuntimePlatform      struct{ CPUArchitecture string }
+	Volumes              []struct {
+		EFSVolumeConfiguration struct{ FileSystemID string }
+	}
 }
 
 // container is the one that there is.
@@ -56,6 +59,9 @@ func TestLifecycle(t *testing.T) {
 	before := a.everything()
 	a.apply("call")
 	a.noChange("call")
+	// The order of subnets is no difference; that of a look-up is any.
+	a.edit("call/everything.tf", `"`+a.world["subnet_a"]+`", "`+a.world["subnet_b"]+`"`, `"`+a.world["subnet_b"]+`", "`+a.world["subnet_a"]+`"`)
+	a.noChange("call")
 	if now := a.everything(); now["services"] != 2 || now["DescribeVpcEndpoints"] < 6 || now["file-systems"] != 1 || now["DescribeAlarms"] != 2 {
 		t.Errorf("after apply there is %v", now)
 	}
@@ -87,6 +93,7 @@ func TestLifecycle(t *testing.T) {
 	}
 
 	a.run("call", "destroy", "-auto-approve")
+	before[taskDefinitions] += 2 // revisions of the published call, which stay
 	if left := a.everything(); !reflect.DeepEqual(left, before) {
 		t.Errorf("after destroy there is\n%v\nand there was\n%v", left, before)
 	}
@@ -95,12 +102,19 @@ func TestLifecycle(t *testing.T) {
 // writeEverything adds the call with all that the module can create.
 func (a account) writeEverything(dir, source string) {
 	a.t.Helper()
+	keep, subnets := "", []string{a.world["subnet_a"], a.world["subnet_b"]}
+	if source == "../module" { // which testdata/before does not know
+		keep = "  keep_task_definitions              = false\n"
+		subnets = append(subnets, a.world["subnet_a2"]) // of the same zone as the first
+	}
 	a.write(dir+"/everything.tf", strings.NewReplacer(
-		"../module", source,
-		"VPC", a.world["vpc_id"], "SUBNETS", `"`+a.world["subnet_a"]+`", "`+a.world["subnet_b"]+`"`, "CLUSTER", a.world["cluster_arn"],
+		"../module", source, "KEEP", keep,
+		"VPC", a.world["vpc_id"], "SUBNETS", `"`+strings.Join(subnets, `", "`)+`"`, "CLUSTER", a.world["cluster_arn"],
 		"SECRET", a.world["secret_arn"], "NAMESPACE", a.world["namespace_id"], "TABLE", a.world["route_table_id"], "GROUP", a.world["security_group_id"],
 	).Replace(everything))
 }
+
+const taskDefinitions = ecsTarget + "ListTaskDefinitions"
 
 const everything = `
 module "everything" {
@@ -123,7 +137,7 @@ module "everything" {
   service_discovery                  = { namespace_id = "NAMESPACE" }
   create_vpc_endpoints               = true
   vpc_endpoint_route_table_ids       = ["TABLE"]
-}
+KEEP}
 
 output "autoapprovers_json" {
   value = module.sandbox.autoapprovers_json
@@ -145,7 +159,7 @@ func (a account) everything() map[string]int {
 		}
 		count[target] = len(items)
 	}
-	list("ecs", ecsTarget+"ListTaskDefinitions", "taskDefinitionArns", map[string]any{"status": "ACTIVE"})
+	list("ecs", taskDefinitions, "taskDefinitionArns", map[string]any{"status": "ACTIVE"})
 	list("logs", "Logs_20140328.DescribeLogGroups", "logGroups", map[string]any{})
 	list("logs", "Logs_20140328.DescribeMetricFilters", "metricFilters", map[string]any{})
 	list("servicediscovery", "Route53AutoNaming_v20170314.ListServices", "Services", map[string]any{})

@@ -2,13 +2,36 @@
 
 mock_provider "aws" {
   mock_data "aws_vpc" {
-    defaults = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    defaults = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws:iam::123456789012:role/router" }
+  }
+  mock_resource "aws_ecs_task_definition" {
+    defaults = { arn = "arn:aws:ecs:eu-west-1:123456789012:task-definition/router:1" }
+  }
+  mock_resource "aws_efs_file_system" {
+    defaults = { id = "fs-0123abcd", arn = "arn:aws:elasticfilesystem:eu-west-1:123456789012:file-system/fs-0123abcd" }
+  }
+  mock_resource "aws_efs_access_point" {
+    defaults = { id = "fsap-0123abcd", arn = "arn:aws:elasticfilesystem:eu-west-1:123456789012:access-point/fsap-0123abcd" }
   }
   mock_data "aws_partition" {
     defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
   }
   mock_data "aws_region" {
     defaults = { id = "eu-west-1", name = "eu-west-1" }
+  }
+  override_data {
+    target = data.aws_subnet.task[0]
+    values = { id = "subnet-0a", availability_zone = "eu-west-1a" }
+  }
+  override_data {
+    target = data.aws_subnet.task[1]
+    values = { id = "subnet-0b", availability_zone = "eu-west-1b" }
   }
   mock_data "aws_subnets" {
     defaults = { ids = ["subnet-0a"] }
@@ -58,6 +81,11 @@ run "defaults" {
   }
 
   assert {
+    condition     = !aws_ecs_service.tailscale.force_new_deployment && aws_ecs_service.tailscale.availability_zone_rebalancing == "DISABLED" && aws_ecs_service.tailscale.timeouts.update == "40m"
+    error_message = "What provider versions leave to different defaults must be set."
+  }
+
+  assert {
     condition     = aws_ecs_service.tailscale.propagate_tags == "SERVICE" && aws_ecs_service.tailscale.wait_for_steady_state
     error_message = "Tasks get the service's tags, and apply waits for them."
   }
@@ -80,6 +108,11 @@ run "two_tasks_that_must_be_ready_once" {
   }
 
   assert {
+    condition     = aws_ecs_service.tailscale.force_new_deployment && aws_ecs_service.tailscale.availability_zone_rebalancing == "ENABLED"
+    error_message = "Another strategy must not replace the service, and two tasks must not stay in one zone."
+  }
+
+  assert {
     condition     = length(aws_ecs_service.tailscale.capacity_provider_strategy) == 2
     error_message = "The capacity providers are those that were given."
   }
@@ -91,8 +124,6 @@ run "two_tasks_that_must_be_ready_once" {
 }
 
 run "state_on_a_file_system" {
-  command = plan
-
   variables {
     state = "efs"
   }
@@ -106,11 +137,61 @@ run "state_on_a_file_system" {
     condition     = aws_ecs_service.tailscale.deployment_minimum_healthy_percent == 0 && aws_ecs_service.tailscale.deployment_maximum_percent == 100
     error_message = "Two tasks must not share a node: the old one goes first."
   }
+
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.efs[0].policy, "ClientRootAccess") && aws_efs_file_system_policy.state[0].file_system_id != "" && aws_ecs_service.tailscale.availability_zone_rebalancing == "DISABLED"
+    error_message = "The router is not root on its file system, which has a policy of its own."
+  }
+
+  assert {
+    condition     = { for zone, target in aws_efs_mount_target.state : zone => target.subnet_id } == { a = "subnet-0a", b = "subnet-0b" }
+    error_message = "There is one mount target in each zone."
+  }
+}
+
+run "mount_targets_in_subnets_of_the_same_apply" {
+  command = plan
+
+  variables {
+    state                       = "efs"
+    efs_mount_target_subnet_ids = { first = "subnet-0c" }
+  }
+
+  assert {
+    condition     = keys(aws_efs_mount_target.state) == ["first"] && length(data.aws_subnet.task) == 0
+    error_message = "Keys that are given need no look-up."
+  }
+}
+
+run "roles" {
+  command = plan
+
+  variables {
+    image                      = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/ghcr/subnetrouter:1"
+    ecr_pull_through_cache     = true
+    execution_role_policy_arns = ["arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"]
+    execution_role_statements = [
+      { Effect = "Allow", Action = ["secretsmanager:GetSecretValue"], Resource = ["*"] },
+      { Sid = "More", Effect = "Allow", Action = "kms:Decrypt", Resource = "*", Condition = { StringLike = { "kms:ViaService" = "secretsmanager.*" } } },
+    ]
+    task_role_policy_arns = ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
+  }
+
+  assert {
+    condition = (
+      aws_iam_role_policy_attachment.execution[0].role == "ecs-task-execution-sandbox-tailscale" &&
+      aws_iam_role_policy_attachment.task[0].role == "ecs-task-sandbox-tailscale"
+    )
+    error_message = "Further policies are attached to the roles."
+  }
+
+  assert {
+    condition     = toset(flatten([for r in [aws_iam_role.ecs_task_tailscale, aws_iam_role.ecs_task_execution_tailscale] : [for c in values(jsondecode(r.assume_role_policy).Statement[0].Condition) : keys(c)]])) == toset(["aws:SourceAccount", "aws:SourceArn"])
+    error_message = "ECS may assume the roles for tasks of this account only."
+  }
 }
 
 run "state_of_before" {
-  command = plan
-
   variables {
     state              = "existing-efs"
     efs_file_system_id = "fs-0123abcd"
@@ -126,6 +207,79 @@ run "state_of_before" {
   assert {
     condition     = { for e in jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].environment : e.name => e.value }["ROUTER_STATE"] == jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].mountPoints[0].containerPath
     error_message = "The router must keep its state where the file system is mounted."
+  }
+
+  assert {
+    condition     = contains(jsondecode(aws_iam_role_policy.efs[0].policy).Statement[0].Action, "elasticfilesystem:ClientRootAccess")
+    error_message = "An access point that enforces root needs the right to be root."
+  }
+}
+
+run "kernel_mode" {
+  command = plan
+
+  variables {
+    launch_type = "EC2"
+    kernel_mode = true
+    cpu         = 512
+    memory      = 512
+  }
+
+  assert {
+    condition     = aws_ecs_service.tailscale.launch_type == "EC2" && aws_ecs_task_definition.tailscale.requires_compatibilities == toset(["EC2"]) && aws_ecs_task_definition.tailscale.network_mode == "awsvpc"
+    error_message = "The tasks run on instances, each with an interface of its own."
+  }
+
+  assert {
+    condition     = jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].user == "0:0" && join(" ", jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].linuxParameters.capabilities.add) == "NET_ADMIN NET_RAW"
+    error_message = "Capabilities count for root only."
+  }
+
+  assert {
+    condition     = jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].linuxParameters.devices[0].hostPath == "/dev/net/tun" && output.environment["ROUTER_MODE"] == "kernel"
+    error_message = "Kernel mode needs the device, and must not fall back in silence."
+  }
+}
+
+run "further_inputs" {
+  command = plan
+
+  variables {
+    create_security_group             = true
+    metrics_ingress_cidrs             = ["10.0.9.0/24", "fd00::/64"]
+    egress_rules                      = { vpc = { cidr = "10.0.0.0/16" }, control = { cidr = "0.0.0.0/0", protocol = "tcp", from_port = 443 } }
+    keepalive                         = "90s"
+    secrets                           = { TOKEN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:token-AbCdEf:key::", OTHER = "arn:aws:ssm:eu-west-1:123456789012:parameter/other" }
+    repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ghcr-AbCdEf"
+    extra_containers                  = [{ name = "log_router", image = "fluent-bit:1", essential = true, firelensConfiguration = { type = "fluentbit" } }]
+    log_configuration                 = { log_driver = "awsfirelens", options = { Name = "cloudwatch" } }
+  }
+
+  assert {
+    condition     = join(" ", [for r in aws_vpc_security_group_ingress_rule.metrics_cidr : coalesce(r.cidr_ipv4, r.cidr_ipv6)]) == "10.0.9.0/24 fd00::/64"
+    error_message = "Metrics may be opened to CIDRs."
+  }
+
+  assert {
+    condition     = length(aws_vpc_security_group_egress_rule.all) == 0 && aws_vpc_security_group_egress_rule.given["control"].to_port == 443 && aws_vpc_security_group_egress_rule.given["vpc"].ip_protocol == "-1"
+    error_message = "Rules that are given take the place of everywhere."
+  }
+
+  assert {
+    condition     = output.environment["ROUTER_KEEPALIVE"] == "90s"
+    error_message = "The keepalive is the router's."
+  }
+
+  assert {
+    condition     = join(" ", [for c in jsondecode(aws_ecs_task_definition.tailscale.container_definitions) : c.name]) == "tailscale log_router"
+    error_message = "Further containers follow the router's."
+  }
+
+  assert {
+    condition = jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].logConfiguration.logDriver == "awsfirelens" && (
+      join(" ", [for s in jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].secrets : s.name]) == "OTHER TOKEN"
+    )
+    error_message = "Log driver and secrets are those that were given."
   }
 }
 
@@ -175,5 +329,25 @@ run "isolated" {
   assert {
     condition     = !jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].readonlyRootFilesystem
     error_message = "ECS Exec needs a writable root."
+  }
+}
+
+run "one_endpoint_per_zone" {
+  command = plan
+
+  override_data {
+    target = data.aws_subnet.task[1]
+    values = { id = "subnet-0b", availability_zone = "eu-west-1a" }
+  }
+
+  variables {
+    create_vpc_endpoints         = true
+    vpc_endpoint_route_table_ids = ["rtb-0a"]
+    vpc_endpoint_services        = ["logs", "sts"]
+  }
+
+  assert {
+    condition     = alltrue([for e in aws_vpc_endpoint.interface : e.subnet_ids == toset(["subnet-0a"])]) && toset(keys(aws_vpc_endpoint.interface)) == toset(["logs", "sts"])
+    error_message = "An endpoint takes one subnet of a zone."
   }
 }

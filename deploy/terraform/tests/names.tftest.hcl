@@ -2,7 +2,10 @@
 
 mock_provider "aws" {
   mock_data "aws_vpc" {
-    defaults = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    defaults = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
   }
   mock_data "aws_partition" {
     defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
@@ -32,7 +35,7 @@ run "tag_valid" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox_1-eu" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox_1-eu" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -56,7 +59,7 @@ run "tag_slash" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "NetworkStack/Vpc" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "NetworkStack/Vpc" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -80,7 +83,7 @@ run "tag_space" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "Main VPC" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "Main VPC" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -104,7 +107,7 @@ run "tag_dot" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "prod.eu" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "prod.eu" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -128,7 +131,7 @@ run "tag_punctuation_at_the_ends" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "/prod (main)/" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "/prod (main)/" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -152,7 +155,7 @@ run "tag_prefix_of_security_groups" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sg-prod" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sg-prod" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -176,7 +179,7 @@ run "tag_other_script" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "生产" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "生产" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -200,7 +203,7 @@ run "tag_other_script_in_part" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "生产-1" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "生产-1" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -224,7 +227,7 @@ run "tag_only_punctuation" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "..." }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "..." }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -248,7 +251,7 @@ run "tag_empty" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -272,7 +275,7 @@ run "tag_longest" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "a-vpc-with-a-name-of-35-characters1" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "a-vpc-with-a-name-of-35-characters1" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -296,7 +299,7 @@ run "tag_too_long" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "a-vpc-with-a-name-of-more-than-35-characters" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "a-vpc-with-a-name-of-more-than-35-characters" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -320,7 +323,7 @@ run "no_tag" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = {}, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = {}, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
@@ -364,7 +367,7 @@ run "after_a_new_tag" {
 
   override_data {
     target = data.aws_vpc.this
-    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "renamed" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "renamed" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {

@@ -2,7 +2,10 @@
 
 mock_provider "aws" {
   mock_data "aws_vpc" {
-    defaults = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, cidr_block_associations = [], ipv6_cidr_block = "" }
+    defaults = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
   }
   mock_data "aws_partition" {
     defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
@@ -33,6 +36,37 @@ run "memory_of_fargate" {
 
   variables {
     memory = 16384
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "kernel_mode_on_fargate" {
+  command = plan
+
+  variables {
+    kernel_mode = true
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "public_address_on_ec2" {
+  command = plan
+
+  variables {
+    launch_type      = "EC2"
+    assign_public_ip = true
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "settings_that_the_router_refuses" {
+  command = plan
+
+  variables {
+    routes = ["10.0.0.1/16"]
   }
 
   expect_failures = [aws_ecs_task_definition.tailscale]
@@ -215,6 +249,18 @@ run "two_tasks_with_one_state" {
   expect_failures = [aws_ecs_service.tailscale]
 }
 
+run "rebalancing_without_room" {
+  command = plan
+
+  variables {
+    availability_zone_rebalancing      = true
+    deployment_maximum_percent         = 100
+    deployment_minimum_healthy_percent = 0
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
 run "percents_that_leave_no_room" {
   command = plan
 
@@ -270,4 +316,30 @@ run "empty_subnet_group" {
   }
 
   expect_failures = [data.aws_subnets.group]
+}
+
+run "endpoints_without_private_dns" {
+  command = plan
+
+  override_data {
+    target = data.aws_vpc.this
+    values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, enable_dns_support = true, enable_dns_hostnames = false, cidr_block_associations = [], ipv6_cidr_block = "" }
+  }
+
+  variables {
+    create_vpc_endpoints         = true
+    vpc_endpoint_route_table_ids = ["rtb-0a"]
+  }
+
+  expect_failures = [aws_vpc_endpoint.interface]
+}
+
+run "endpoints_without_s3" {
+  command = plan
+
+  variables {
+    create_vpc_endpoints = true
+  }
+
+  expect_failures = [check.s3_endpoint]
 }

@@ -17,6 +17,12 @@ run "refuses_malformed_values" {
     vpc_id                             = "sandbox"
     subnet_ids                         = []
     cluster_arn                        = "main"
+    metrics_ingress_cidrs              = ["10.0.0.0"]
+    egress_rules                       = { vpc = { cidr = "10.0.0.0/16", protocol = "tcp" } }
+    secrets                            = { TOKEN = "token" }
+    extra_containers                   = [{ name = "tailscale", image = "x" }]
+    tailscale_client_id                = "k1 CNTRL"
+    tailscale_audience                 = ""
     auth_secret_arn                    = "sandbox-tailscale-auth-key"
     auth_secret_kms_key_arn            = "arn:aws:kms:eu-west-1:123456789012:alias/secrets"
     tailscale_tags                     = ["subnet-router"]
@@ -35,6 +41,7 @@ run "refuses_malformed_values" {
     log_level                          = "verbose"
     environment                        = { ROUTER_LISTEN = ":80" }
     cpu_architecture                   = "arm64"
+    launch_type                        = "EXTERNAL"
     cpu                                = 300
     open_files                         = 100
     desired_count                      = -1
@@ -43,11 +50,13 @@ run "refuses_malformed_values" {
     deployment_minimum_healthy_percent = 101
     deployment_maximum_percent         = 99
     deployment_circuit_breaker         = { enable = false, rollback = true }
+    timeouts                           = { update = "soon" }
     health_check                       = "ready"
     health_check_start_period          = 301
     drain_timeout                      = 111
     stop_timeout                       = 121
     iam_path                           = "network"
+    execution_role_statements          = ["iam:PassRole"]
     log_retention_days                 = 8
   }
 
@@ -58,6 +67,12 @@ run "refuses_malformed_values" {
     var.vpc_id,
     var.subnet_ids,
     var.cluster_arn,
+    var.metrics_ingress_cidrs,
+    var.egress_rules,
+    var.secrets,
+    var.extra_containers,
+    var.tailscale_client_id,
+    var.tailscale_audience,
     var.auth_secret_arn,
     var.auth_secret_kms_key_arn,
     var.tailscale_tags,
@@ -76,6 +91,7 @@ run "refuses_malformed_values" {
     var.log_level,
     var.environment,
     var.cpu_architecture,
+    var.launch_type,
     var.cpu,
     var.open_files,
     var.desired_count,
@@ -84,11 +100,13 @@ run "refuses_malformed_values" {
     var.deployment_minimum_healthy_percent,
     var.deployment_maximum_percent,
     var.deployment_circuit_breaker,
+    var.timeouts,
     var.health_check,
     var.health_check_start_period,
     var.drain_timeout,
     var.stop_timeout,
     var.iam_path,
+    var.execution_role_statements,
     var.log_retention_days,
   ]
 }
@@ -123,4 +141,30 @@ run "refuses_other_malformed_values" {
     var.drain_timeout,
     var.stop_timeout,
   ]
+}
+
+run "refuses_a_word_that_is_no_flag" {
+  command = plan
+
+  variables {
+    vpc_id           = "vpc-0123456789abcdef0"
+    additional_flags = "accept-routes"
+    environment      = { ROUTER_MAX_FLOW = "1" }
+  }
+
+  expect_failures = [
+    var.additional_flags,
+    var.environment,
+  ]
+}
+
+run "refuses_a_value_of_the_environment" {
+  command = plan
+
+  variables {
+    vpc_id      = "vpc-0123456789abcdef0"
+    environment = { ROUTER_MODE = "fast" }
+  }
+
+  expect_failures = [var.environment]
 }

@@ -83,6 +83,11 @@ data "aws_iam_policy_document" "key" {
       type        = "Service"
       identifiers = ["logs.${data.aws_region.current.id}.amazonaws.com"]
     }
+    condition {
+      test     = "ArnLike"
+      variable = "kms:EncryptionContext:aws:logs:arn"
+      values   = ["arn:${data.aws_partition.current.partition}:logs:${data.aws_region.current.id}:${data.aws_caller_identity.current.account_id}:log-group:/ecs/network-router"]
+    }
   }
 }
 
@@ -105,7 +110,11 @@ module "subnet_router" {
   vpc_id           = var.vpc_id
   subnet_ids       = var.public_subnet_ids
   assign_public_ip = true # clients connect directly, over udp_port
-  cluster_arn      = aws_ecs_cluster.network.arn
+
+
+  # The service comes after the capacity providers of its cluster. With depends_on
+  # every change of theirs would defer all look-ups of the module.
+  cluster_arn = replace(aws_ecs_cluster.network.arn, "/[^/]+$/", aws_ecs_cluster_capacity_providers.network.cluster_name)
 
   create_security_group              = true
   metrics_ingress_security_group_ids = [aws_security_group.prometheus.id]
@@ -130,8 +139,6 @@ module "subnet_router" {
   create_alarms     = true
   alarm_actions     = [aws_sns_topic.on_call.arn]
   service_discovery = { namespace_id = aws_service_discovery_private_dns_namespace.internal.id }
-
-  depends_on = [aws_ecs_cluster_capacity_providers.network]
 }
 
 output "policy" {

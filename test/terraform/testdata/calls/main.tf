@@ -94,6 +94,68 @@ module "static" {
   routes                = ["10.50.0.0/16"]
 }
 
+# A secret whose name looks complete without the end of its ARN.
+module "six_letters" {
+  source = "../module"
+
+  name                  = "six-letters"
+  vpc_id                = local.vpc_id
+  subnet_ids            = [local.subnet_a]
+  create_security_group = true
+  cluster_arn           = local.cluster_arn
+  image                 = local.image
+  auth_secret_arn       = local.six_letters_arn
+}
+
+# The keys of secrets, as Secrets Manager returns them.
+module "key_by_id" {
+  source = "../module"
+
+  name                      = "key-by-id"
+  vpc_id                    = local.vpc_id
+  subnet_ids                = [local.subnet_a]
+  create_security_group     = true
+  cluster_arn               = local.cluster_arn
+  image                     = local.image
+  tailscale_auth_key_secret = "sandbox-tailscale-auth-key/by-id"
+}
+
+module "key_by_alias" {
+  source = "../module"
+
+  name                      = "key-by-alias"
+  vpc_id                    = local.vpc_id
+  subnet_ids                = [local.subnet_a]
+  create_security_group     = true
+  cluster_arn               = local.cluster_arn
+  image                     = local.image
+  tailscale_auth_key_secret = "sandbox-tailscale-auth-key/by-alias"
+}
+
+module "key_by_arn" {
+  source = "../module"
+
+  name                      = "key-by-arn"
+  vpc_id                    = local.vpc_id
+  subnet_ids                = [local.subnet_a]
+  create_security_group     = true
+  cluster_arn               = local.cluster_arn
+  image                     = local.image
+  tailscale_auth_key_secret = "sandbox-tailscale-auth-key/by-arn"
+}
+
+module "key_by_aws" {
+  source = "../module"
+
+  name                      = "key-by-aws"
+  vpc_id                    = local.vpc_id
+  subnet_ids                = [local.subnet_a]
+  create_security_group     = true
+  cluster_arn               = local.cluster_arn
+  image                     = local.image
+  tailscale_auth_key_secret = "sandbox-tailscale-auth-key/by-aws"
+}
+
 locals {
   calls = {
     named      = module.named
@@ -102,6 +164,12 @@ locals {
     peerings   = module.peerings
     site       = module.site
     static     = module.static
+
+    six_letters  = module.six_letters
+    key_by_id    = module.key_by_id
+    key_by_alias = module.key_by_alias
+    key_by_arn   = module.key_by_arn
+    key_by_aws   = module.key_by_aws
   }
 }
 

@@ -1,0 +1,98 @@
+# What the router would refuse when it starts, so that a plan refuses it first: a
+# task with such settings ends with exit code 2, again and again. A test compares
+# this with `router plan` on generated values.
+
+locals {
+  dns_label    = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+  control_urls = compact([var.control_url == null ? "" : var.control_url, lookup(local.flags, "login-server", "")])
+
+  # ---------------------------------------------------------------- CIDRs
+
+  cidr_lists = {
+    routes         = [for r in local.routes : r if !contains(["vpc", "subnet", "peerings"], r) && !startswith(r, "subnets:") && !startswith(r, "pl-")]
+    exclude_routes = local.exclude_routes
+  }
+  cidrs = { for c in distinct(flatten(values(local.cidr_lists))) : c => {
+    address   = split("/", c)[0]
+    bits      = tonumber(split("/", c)[1])
+    family    = strcontains(c, ":") ? 6 : 4
+    network   = cidrhost(c, 0)
+    canonical = cidrhost("${split("/", c)[0]}/${strcontains(c, ":") ? 128 : 32}", 0)
+    } if can(regex("^([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|(0|[1-9][0-9]*)(\\.(0|[1-9][0-9]*)){3})/(0|[1-9][0-9]*)$", c)) && can(cidrhost(c, 0))
+  }
+
+  malformed_cidrs = flatten([for list, cs in local.cidr_lists : [for c in cs :
+    !contains(keys(local.cidrs), c) ? "${list}: ${jsonencode(c)} is not a CIDR: use one such as 10.0.0.0/16 or fd12:3456::/48." :
+    local.cidrs[c].family == 6 && !strcontains(local.cidrs[c].canonical, ":") ? "${list}: ${c} is IPv4 written as IPv6: use ${local.cidrs[c].canonical}/${max(0, local.cidrs[c].bits - 96)}." :
+    "${list}: ${c} has host bits set: use ${local.cidrs[c].network}/${local.cidrs[c].bits}."
+    if !contains(keys(local.cidrs), c) || try(local.cidrs[c].network != local.cidrs[c].canonical || (local.cidrs[c].family == 6 && !strcontains(local.cidrs[c].canonical, ":")), false)
+  ]])
+
+  # Ranges inside which nothing is advertised: network, length, reason and, for
+  # IPv4, the network as a number, by which 4via6 embeds it.
+  refused_ranges = [
+    { network = "169.254.0.0", bits = 16, number = 2851995648, reason = "link-local, where ECS and EC2 serve credentials and metadata" },
+    { network = "127.0.0.0", bits = 8, number = 2130706432, reason = "loopback" },
+    { network = "224.0.0.0", bits = 4, number = 3758096384, reason = "multicast" },
+    { network = "255.255.255.255", bits = 32, number = 4294967295, reason = "broadcast" },
+    { network = "0.0.0.0", bits = 8, number = 0, reason = "not a destination" },
+    { network = "fd00:ec2::", bits = 32, number = null, reason = "where EC2 serves metadata, with credentials" },
+    { network = "fe80::", bits = 10, number = null, reason = "link-local" },
+    { network = "::1", bits = 128, number = null, reason = "loopback" },
+    { network = "ff00::", bits = 8, number = null, reason = "multicast" },
+    { network = "::", bits = 128, number = null, reason = "not a destination" },
+  ]
+  cgnat_range = { network = "100.64.0.0", bits = 10, number = null, reason = "Tailscale's own addresses, which clients drop" }
+  via_network = "fd7a:115c:a1e0:b1a::"
+
+  advertised = { for c in local.cidr_lists.routes : c => local.cidrs[c] if contains(keys(local.cidrs), c) }
+  refused_cidrs = flatten([for c, p in local.advertised : concat(
+    p.bits == 0 ? ["routes: ${c} is a default route, for exit nodes, and this is a subnet router."] : [],
+    [for r in concat(local.refused_ranges, var.site_id == null ? [local.cgnat_range] : []) : "routes: ${c} is never advertised: ${r.reason}."
+      if strcontains(r.network, ":") == (p.family == 6) && p.bits >= r.bits && try(cidrhost("${p.address}/${r.bits}", 0), "") == r.network
+    ],
+    # Tailscale's own IPv6 addresses, but for 4via6 of one site.
+    p.family != 6 || p.bits < 48 || try(cidrhost("${p.address}/48", 0), "") != "fd7a:115c:a1e0::" ? [] :
+    p.bits <= 96 || try(cidrhost("${p.address}/80", 0), "") != local.via_network ? ["routes: ${c} is never advertised: Tailscale's own addresses."] :
+    [for r in local.refused_ranges : "routes: ${c} is never advertised: 4via6 for ${r.network}/${r.bits}, ${r.reason}."
+      if r.number != null && p.bits >= 96 + r.bits && try(cidrhost("${p.address}/${96 + r.bits}", 0) == cidrhost("${cidrhost("${p.address}/96", 0)}/96", r.number), false)
+    ],
+  )])
+
+  # Harmless parts can be a default route together: those that lie in no other one
+  # then add up to the whole.
+  distinct_cidrs = { for p in values(local.advertised) : "${p.network}/${p.bits}" => p... }
+  outermost = { for c, ps in local.distinct_cidrs : c => ps[0] if !anytrue([
+    for other, qs in local.distinct_cidrs : other != c && qs[0].family == ps[0].family && qs[0].bits < ps[0].bits && try(cidrhost("${ps[0].address}/${qs[0].bits}", 0) == qs[0].network, false)
+  ]) }
+  whole_families = [for family in [4, 6] : "routes: taken together, the CIDRs are a default route, for exit nodes, and this is a subnet router."
+    if sum(concat([0], [for c, p in local.outermost : pow(2, -p.bits) if p.family == family && p.bits > 0])) >= 1
+  ]
+
+  # ---------------------------------------------------------------- other settings
+
+  malformed_sources = [for r in local.routes : "routes: ${jsonencode(r)} is not a source of routes: use vpc, subnet, subnets:TAG=VALUE, peerings, pl-… or a CIDR."
+    if(startswith(r, "subnets:") && !can(regex("^subnets:[^=,]+=[^,]+$", r))) || (startswith(r, "pl-") && !can(regex("^pl-[0-9a-f]{8,17}$", r)))
+  ]
+
+  probe_hosts = { for p in local.probes : p => trim(regex("^(.*):[0-9]+$", p)[0], "[]") if can(regex("^(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", p)) }
+  malformed_probes = concat(
+    [for p in local.probes : "probes: ${jsonencode(p)} is not host:port: use one such as 10.0.3.4:5432."
+    if !contains(keys(local.probe_hosts), p) || try(tonumber(regex("[0-9]+$", p)) > 65535, false) || (startswith(p, "[") && !can(cidrhost("${local.probe_hosts[p]}/128", 0)))],
+    [for p, host in local.probe_hosts : "probes: ${p} is never reached by flows: ${one([for r in local.refused_ranges : r.reason
+      if strcontains(r.network, ":") == strcontains(host, ":") && try(cidrhost("${host}/${r.bits}", 0), "") == r.network][*])}."
+      if length([for r in local.refused_ranges : r if strcontains(r.network, ":") == strcontains(host, ":") && try(cidrhost("${host}/${r.bits}", 0), "") == r.network]) > 0
+    ],
+  )
+
+  other_problems = concat(
+    can(regex("^${local.dns_label}$", local.hostname)) ? [] : ["hostname: ${jsonencode(local.hostname)} is not a host name: use at most 63 letters, digits and dashes, without a dash at either end."],
+    [for t in local.tailnet_tags : "tailscale_tags: ${jsonencode(t)} is not a tag: use one such as tag:subnet-router." if !can(regex("^tag:[a-zA-Z][a-zA-Z0-9-]*$", t))],
+    [for u in local.control_urls : "control_url: ${jsonencode(u)} is not an http or https URL: use one such as https://headscale.example.com."
+    if !can(regex("^https?://([A-Za-z0-9._~-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]+)?(/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?$", u))],
+    var.auth_secret_json_key != null && try(split(":", var.auth_secret_arn)[7] != "", false) ? ["auth_secret_json_key: auth_secret_arn names a JSON key too: keep one of them."] : [],
+    try(tonumber(var.environment["ROUTER_MAX_FLOWS_PER_PEER"]) > tonumber(var.environment["ROUTER_MAX_FLOWS"]), false) ? ["environment: ROUTER_MAX_FLOWS_PER_PEER is above ROUTER_MAX_FLOWS."] : [],
+  )
+
+  problems = concat(local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.other_problems)
+}

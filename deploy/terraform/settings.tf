@@ -1,0 +1,45 @@
+# The router's settings as environment of its container. Nothing here or in
+# checks.tf refers to a resource.
+
+locals {
+  # `tailscale up` of Hardfin's module let the last flag win: so do these, where
+  # there is no variable.
+  flags = { for name, values in { for f in regexall("(?:^|\\s)--?(hostname|advertise-routes|advertise-tags|login-server)[= ]+[\"']?([^\\s\"']+)", var.additional_flags) : f[0] => f[1]... } : name => reverse(values)[0] }
+
+  hostname = coalesce(var.hostname, lookup(local.flags, "hostname", trim(substr(replace(local.name, "/[^A-Za-z0-9-]+/", "-"), 0, 63), "-")), "tailscale")
+  routes   = [for r in concat(lookup(local.flags, "advertise-routes", null) == null ? var.routes : split(",", local.flags["advertise-routes"]), var.additional_routes) : trimspace(r)]
+  tailnet_tags = (
+    lookup(local.flags, "advertise-tags", null) == null
+    ? var.tailscale_tags
+    : [for t in split(",", local.flags["advertise-tags"]) : startswith(t, "tag:") ? t : "tag:${t}"]
+  )
+
+  exclude_routes = [for r in var.exclude_routes : trimspace(r)]
+  probes         = [for p in var.probes : trimspace(p)]
+
+  metrics_port = 9002
+  state_dir    = "/var/lib/tailscale"
+
+  # What the binary does by default is left to it, but for what the module relies on.
+  environment = merge(var.environment, { for k, v in {
+    ROUTER_AUTH_SECRET     = local.auth_secret
+    ROUTER_AUTH_SECRET_KEY = var.auth_secret_json_key
+    TS_CLIENT_ID           = var.tailscale_client_id
+    TS_AUDIENCE            = var.tailscale_audience
+    ROUTER_TAGS            = join(",", local.tailnet_tags)
+    ROUTER_HOSTNAME        = local.hostname
+    ROUTER_CONTROL_URL     = var.control_url
+    ROUTER_ROUTES          = join(",", local.routes)
+    ROUTER_EXCLUDE_ROUTES  = length(var.exclude_routes) == 0 ? null : join(",", local.exclude_routes)
+    ROUTER_SITE_ID         = var.site_id == null ? null : tostring(var.site_id)
+    ROUTER_STATE           = local.on_efs ? local.state_dir : null
+    ROUTER_UDP_PORT        = tostring(var.udp_port)
+    ROUTER_DRAIN_TIMEOUT   = "${var.drain_timeout}s"
+    ROUTER_PROBE           = length(var.probes) == 0 ? null : join(",", local.probes)
+    ROUTER_MODE            = var.kernel_mode ? "kernel" : null
+    ROUTER_KEEPALIVE       = var.keepalive
+    ROUTER_FLOW_LOG        = var.flow_log ? "on" : null
+    ROUTER_LOG_LEVEL       = var.log_level
+    TS_EXTRA_ARGS          = var.additional_flags == "" ? null : var.additional_flags
+  } : k => v if v != null })
+}

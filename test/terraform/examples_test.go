@@ -1,0 +1,131 @@
+package terraform
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestExamples applies every example, but for the resources that it expects in
+// the account; a plan after that is empty.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	examples, err := filepath.Glob("../../deploy/terraform/examples/*")
+	if err != nil || len(examples) < 6 {
+		t.Fatalf("there are %d examples (%v)", len(examples), err)
+	}
+	ids := strings.NewReplacer(
+		"vpc-0123456789abcdef0", a.world["vpc_id"], "vpc-0123456789abcdef1", a.world["vpc_id"],
+		"subnet-0123456789abcdef0", a.world["subnet_a"], "subnet-0123456789abcdef1", a.world["subnet_b"],
+		"rtb-0123456789abcdef0", a.world["route_table_id"],
+		"arn:aws:ecs:eu-west-1:123456789012:cluster/network", a.world["cluster_arn"],
+		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf", a.world["secret_arn"],
+	)
+	for _, example := range examples {
+		dir := "module/examples/" + filepath.Base(example)
+		t.Run(filepath.Base(example), func(t *testing.T) {
+			a := a
+			a.t = t
+			b, err := os.ReadFile(filepath.Join(example, "main.tf"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := string(b)
+			if filepath.Base(example) == "complete" { // it creates a private DNS namespace
+				text = strings.NewReplacer(
+					"vpc-0123456789abcdef0", a.world["other_vpc_id"],
+					"subnet-0123456789abcdef0", a.world["other_subnet_a"], "subnet-0123456789abcdef1", a.world["other_subnet_b"],
+				).Replace(text)
+			}
+			a.write(dir+"/main.tf", ids.Replace(text))
+			a.write(dir+"/provider.tf", provider)
+			a.init(dir)
+			a.apply(dir)
+			a.noChange(dir)
+			if filepath.Base(example) == "complete" {
+				a.addProvider(dir)
+			}
+			a.run(dir, "destroy", "-auto-approve")
+		})
+	}
+}
+
+// addProvider changes the cluster beside the module, which must not be touched.
+func (a account) addProvider(dir string) {
+	a.t.Helper()
+	a.edit(dir+"/main.tf", `capacity_providers = ["FARGATE", "FARGATE_SPOT"]`, `capacity_providers = ["FARGATE", "FARGATE_SPOT"]
+  default_capacity_provider_strategy {
+    capacity_provider = "FARGATE"
+  }`)
+	for _, c := range a.plan(dir).ResourceChanges {
+		if c.Mode == "managed" && strings.HasPrefix(c.Address, "module.") && !c.does("no-op") || c.Mode == "data" && strings.HasPrefix(c.Address, "module.") {
+			a.t.Errorf("a change of the cluster touches %s: %v", c.Address, c.Change.Actions)
+		}
+	}
+}
+
+// TestCreatedTogether: what the module is given may be created in the same apply,
+// with endpoints and a file system.
+func TestCreatedTogether(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	a.write("call/provider.tf", provider)
+	a.write("call/main.tf", `
+resource "aws_vpc" "this" {
+  cidr_block           = "10.7.0.0/16"
+  enable_dns_hostnames = true
+}
+
+resource "aws_subnet" "this" {
+  for_each = { a = "10.7.1.0/24", b = "10.7.2.0/24" }
+
+  vpc_id            = aws_vpc.this.id
+  availability_zone = "eu-west-1${each.key}"
+  cidr_block        = each.value
+}
+
+resource "aws_route_table" "this" {
+  vpc_id = aws_vpc.this.id
+}
+
+resource "aws_ec2_managed_prefix_list" "this" {
+  name           = "together"
+  address_family = "IPv4"
+  max_entries    = 1
+}
+
+resource "aws_ecs_cluster" "this" {
+  name = "together"
+}
+
+resource "aws_secretsmanager_secret" "this" {
+  name = "together"
+}
+
+resource "aws_security_group" "prometheus" {
+  vpc_id = aws_vpc.this.id
+}
+
+module "router" {
+  source = "../module"
+
+  vpc_id                             = aws_vpc.this.id
+  subnet_ids                         = [for s in aws_subnet.this : s.id]
+  create_security_group              = true
+  metrics_ingress_security_group_ids = [aws_security_group.prometheus.id]
+  cluster_arn                        = aws_ecs_cluster.this.arn
+  auth_secret_arn                    = aws_secretsmanager_secret.this.arn
+  image                              = "registry.example.com/subnetrouter:1"
+  routes                             = [aws_ec2_managed_prefix_list.this.id]
+  state                              = "efs"
+  efs_mount_target_subnet_ids        = { for zone, s in aws_subnet.this : zone => s.id }
+  create_vpc_endpoints               = true
+  vpc_endpoint_route_table_ids       = [aws_route_table.this.id]
+}
+`)
+	a.init("call")
+	a.apply("call")
+	a.noChange("call")
+}

@@ -1,0 +1,249 @@
+package terraform
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// settings are arguments of the module that end up in the router's environment.
+type settings map[string]any
+
+var seed = os.Getenv("SETTINGS_SEED")
+
+// TestSettings: a plan refuses what `router plan` refuses, and nothing else. The
+// values are generated; SETTINGS_SEED replays a run.
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	n, err := strconv.ParseUint(seed, 10, 64)
+	if err != nil {
+		n = rand.Uint64()
+	}
+	t.Logf("SETTINGS_SEED=%d", n)
+	g := generator{rand.New(rand.NewPCG(n, 0))}
+	cases := slices.Clone(knownSettings)
+	for len(cases) < 100 {
+		cases = append(cases, g.settings())
+	}
+
+	w := newWorkspace(t, nil)
+	w.copy("settings", "testdata/settings")
+	for _, f := range []string{"variables.tf", "settings.tf", "checks.tf"} {
+		b, err := os.ReadFile(filepath.Join("../../deploy/terraform", f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.write("settings/"+f, string(b))
+	}
+	write := func(left map[int]settings) {
+		main := ""
+		for i, c := range left {
+			main += fmt.Sprintf("module \"c%d\" {\n  source = \"../settings\"\n  case = %d\n", i, i)
+			for k, v := range c {
+				main += "  " + k + " = " + hcl(t, v) + "\n"
+			}
+			main += fmt.Sprintf("}\noutput \"c%d\" {\n  value = module.c%d.environment\n}\n", i, i)
+		}
+		w.write("root/main.tf", main)
+	}
+	left := map[int]settings{}
+	for i, c := range cases {
+		left[i] = c
+	}
+	write(left)
+	w.init("root")
+	refused := map[int]string{}
+	// Variables are checked first; what is between settings, only without errors there.
+	var p plan
+	for range 4 {
+		write(left)
+		out, err := w.try("root", "plan", "-out=plan")
+		if err == nil {
+			p = w.plan("root")
+			break
+		}
+		errs := strings.Split(out, "Error: ")[1:]
+		for _, e := range errs {
+			m := regexp.MustCompile(`module "c(\d+)"|case (\d+):`).FindStringSubmatch(e)
+			if m == nil {
+				t.Fatalf("an error without a module: %s", e)
+			}
+			i, err := strconv.Atoi(m[1] + m[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused[i] = e
+			delete(left, i)
+		}
+	}
+	if p.PlannedValues.Outputs == nil {
+		t.Fatal("the plan still has errors")
+	}
+	if len(refused) < 20 || len(left) < 20 {
+		t.Errorf("of %d cases a plan refuses %d", len(cases), len(refused))
+	}
+	for i, c := range cases {
+		env := c.environment()
+		if _, ok := left[i]; ok {
+			env = map[string]string{}
+			if err := json.Unmarshal(p.PlannedValues.Outputs["c"+strconv.Itoa(i)].Value, &env); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text, ok := routerAccepts(t, env)
+		if _, accepted := left[i]; accepted != ok {
+			t.Errorf("%s: terraform plan accepts it: %t, router plan: %t\nterraform: %s\nrouter: %s", hcl(t, c), accepted, ok, refused[i], text)
+		}
+	}
+}
+
+// routerAccepts reports whether the binary starts with an environment.
+func routerAccepts(t *testing.T, env map[string]string) (text string, ok bool) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Getenv(routerVar), "plan", "--iam")
+	cmd.Env = []string{"AWS_REGION=eu-west-1", "TS_NO_LOGS_NO_SUPPORT=true", "ECS_CONTAINER_METADATA_URI_V4=http://127.0.0.1:1/v4"}
+	for k, v := range env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 2 {
+		return string(out), false
+	}
+	return string(out), true
+}
+
+// environment is what the module makes of arguments that a plan refuses.
+func (c settings) environment() map[string]string {
+	env := map[string]string{}
+	list := func(k string) string {
+		s, _ := c[k].([]string)
+		return strings.Join(s, ",")
+	}
+	set := func(name, v string) {
+		if v != "" {
+			env[name] = v
+		}
+	}
+	if m, ok := c["environment"].(map[string]string); ok {
+		for k, v := range m {
+			env[k] = v
+		}
+	}
+	set("ROUTER_ROUTES", list("routes"))
+	set("ROUTER_EXCLUDE_ROUTES", list("exclude_routes"))
+	set("ROUTER_PROBE", list("probes"))
+	set("ROUTER_TAGS", list("tailscale_tags"))
+	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY"} {
+		if s, ok := c[k].(string); ok {
+			set(name, s)
+		}
+	}
+	if site, ok := c["site_id"].(int); ok {
+		env["ROUTER_SITE_ID"] = strconv.Itoa(site)
+	}
+	return env
+}
+
+// hcl writes a value as an expression: JSON is one, but for templates.
+func hcl(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.NewReplacer("${", "$${", "%{", "%%{", `\u0026`, "&", `\u003c`, "<", `\u003e`, ">").Replace(string(b))
+}
+
+const credential = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf"
+
+func routesOf(r ...string) settings {
+	return settings{"auth_secret_arn": credential, "routes": r}
+}
+
+// knownSettings are cases that every run has.
+var knownSettings = []settings{
+	routesOf("vpc"), routesOf("10.0.0.1/16"), routesOf("0.0.0.0/0"), routesOf("::/0"), routesOf("100.64.0.0/10"), routesOf("100.100.0.0/16"),
+	routesOf("0.0.0.0/1", "128.0.0.0/1"), routesOf("0.0.0.0/1", "128.0.0.0/2"), routesOf("0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/2", "10.0.0.0/8"),
+	routesOf("::/1", "8000::/1"), routesOf("169.254.169.254/32"), routesOf("169.0.0.0/8"), routesOf("fd00:ec2::254/128"), routesOf("fe80::/64"),
+	routesOf("fd7a:115c:a1e0::/48"), routesOf("fd7a:115c:a1e0:b1a:0:7:a00:0/112"), routesOf("fd7a:115c:a1e0:b1a:0:7:a9fe:0/112"), routesOf("fd7a:115c:a1e0:b1a:1:7:a00:0/112"),
+	routesOf("fd7a:115c:a1e0:b1a::/64"), routesOf("fd7a:115c:a1e0:b1a:0:7::/96"), routesOf("::ffff:10.0.0.0/104"), routesOf("010.0.0.0/8"), routesOf("10.0.0.0/08"),
+	routesOf("10.0.0.0"), routesOf("10.0.0.0/33"), routesOf("FD12:3456::/32"), routesOf(" 10.0.0.0/16 "), routesOf("subnets:tier=private"), routesOf("subnets:tier"),
+	routesOf("pl-0123abcd"), routesOf("pl-0"), routesOf("vpcs"), routesOf("peerings", "subnet"), routesOf("224.0.0.0/4"), routesOf("255.255.255.255/32"),
+	{"auth_secret_arn": credential, "routes": []string{"100.64.0.0/16"}, "site_id": 7},
+	{"auth_secret_arn": credential, "routes": []string{"169.254.0.0/16"}, "site_id": 7},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MAX_FLOWS": "10", "ROUTER_MAX_FLOWS_PER_PEER": "11"}},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MAX_FLOW": "10"}},
+	{"auth_secret_arn": credential, "environment": map[string]string{"TS_CLIENT_SECRET": "x"}},
+	{"auth_secret_arn": credential + ":a::", "auth_secret_json_key": "b"},
+}
+
+type generator struct{ *rand.Rand }
+
+func pick[T any](g generator, of ...T) T { return of[g.IntN(len(of))] }
+
+// settings generates arguments, of which one kind is unusual.
+func (g generator) settings() settings {
+	c := settings{"auth_secret_arn": credential}
+	switch g.IntN(9) {
+	case 0, 1, 2:
+		for range 1 + g.IntN(3) {
+			r, _ := c["routes"].([]string)
+			c["routes"] = append(r, pick(g, g.cidr, g.cidr, g.source)())
+		}
+		if g.IntN(3) == 0 {
+			c["site_id"] = pick(g, 0, 7, 65535)
+		}
+	case 3:
+		c["exclude_routes"] = []string{g.cidr(), g.cidr()}
+	case 4:
+		c["probes"] = []string{g.host() + ":" + pick(g, "5432", "443", "0", "65535", "65536", "http", "")}
+	case 5:
+		c["hostname"] = pick(g, "edge", "edge-1", "-edge", "edge_1", "e.dge", strings.Repeat("a", 63), strings.Repeat("a", 64), "1", "生产")
+		c["tailscale_tags"] = []string{pick(g, "tag:a", "tag:prod-1", "prod", "tag:", "tag:1a", "tag:a_b", "tag:A")}
+	case 6:
+		c["control_url"] = pick(g, "https://headscale.example.com", "http://10.0.0.1:8080/base", "https://[fd00::1]:443", "headscale.example.com", "ftp://a.example", "https://user:pw@a.example", "https://a.example/?q", "https://:443", "https://a.example/#f", "https://a.example:port")
+	case 7:
+		c["additional_flags"] = pick(g,
+			"--accept-routes", "--accept-routes=maybe", "--reset --timeout=30s", "--timeout 1m", "--timeout", "accept-routes", "--ssh", "--netfilter-mode=off", "--netfilter-mode=on",
+			"--advertise-tags=tag:edge", "--advertise-tags=edge,db", "--hostname=edge", "--hostname=ed_ge", "--advertise-routes=10.1.0.0/16", "--advertise-routes=10.1.0.1/16",
+			"--advertise-routes=0.0.0.0/0", "--login-server=https://headscale.example.com", "--login-server=headscale", "--accept-dns=false", "--unknown", "-accept-routes", "--stateful-filtering=1")
+	case 8:
+		name := pick(g, "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_BOOT_TIMEOUT", "ROUTER_MAX_FLOWS", "ROUTER_STATUS_PAGE", "ROUTER_LOG_FORMAT", "ROUTER_API_URL", "ROUTER_SOCKET", "ROUTER_TYPO", "OTHER")
+		c["environment"] = map[string]string{name: pick(g, "on", "off", "auto", "kernel", "json", "5m", "90s", "0s", "25h", "24h", "61m", "100", "0", "10000001", "/run/ts.sock", "run/ts.sock", "https://api.example.com", "x y")}
+	}
+	return c
+}
+
+func (g generator) cidr() string {
+	base := pick(g, "10.0.0.0", "192.168.4.0", "172.16.0.0", "100.64.0.0", "169.254.0.0", "127.0.0.0", "0.0.0.0", "224.0.0.0", "fd12:3456::", "fd7a:115c:a1e0:b1a::", "fd00:ec2::", "fe80::", "ff00::", "2001:db8::", "::")
+	a := netip.MustParseAddr(base)
+	if g.IntN(3) == 0 { // bits of the end
+		raw := a.AsSlice()
+		raw[len(raw)-1-g.IntN(3)] = byte(g.IntN(256))
+		a, _ = netip.AddrFromSlice(raw)
+	}
+	p := netip.PrefixFrom(a, g.IntN(a.BitLen()+1))
+	if g.IntN(2) == 0 {
+		p = p.Masked()
+	}
+	return p.String()
+}
+
+func (g generator) source() string {
+	return pick(g, "vpc", "subnet", "peerings", "subnets:a=b", "subnets:a=b=c", "subnets:=b", "subnets:a=", "pl-0123abcd", "pl-xyz", "pl-0123456789abcdef01", "all", "10.0.0.0")
+}
+
+func (g generator) host() string {
+	return pick(g, "10.0.3.4", "db.internal", "db.internal.", "[fd12::1]", "169.254.169.254", "127.0.0.1", "[::1]", "[fd00:ec2::254]", "10.0.0.256", "-db", "d_b", "[::g]", "0.0.0.0", "", "[fe80::1]", "224.0.0.1")
+}
