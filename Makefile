@@ -43,7 +43,7 @@ LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lin
 LINT         := $(LINT_DIR)/golangci-lint
 GO_FOLDERS   := bench cmd deploy internal scripts test
 
-.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint fuzz pictures image push release notices tools
+.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint fuzz pictures image push release module notices tools
 
 build: ## the router, as shipped, in bin/router
 	scripts/build bin/router

@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -38,6 +39,40 @@ func TestValidate(t *testing.T) {
 			w.init(dir)
 			w.run(dir, "validate")
 		})
+	}
+}
+
+// TestModuleTree: what scripts/module writes is a module on its own, and so are
+// its examples.
+func TestModuleTree(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, map[string]string{"AWS_REGION": "eu-west-1"})
+	tree := filepath.Join(w.dir, "terraform-aws-tailscale-subnet-router")
+	if out, err := exec.Command("../../scripts/module", tree).CombinedOutput(); err != nil {
+		t.Fatalf("scripts/module: %v\n%s", err, out)
+	}
+	if exec.Command("../../scripts/module", tree).Run() == nil {
+		t.Error("scripts/module wrote into a folder that is not empty")
+	}
+	for _, file := range []string{"README.md", "UPGRADING.md", "CHANGELOG.md", "LICENSE", "main.tf", "variables.tf", "outputs.tf", "versions.tf"} {
+		b, err := os.ReadFile(filepath.Join(tree, file))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllSubmatch(b, -1) {
+			if strings.HasSuffix(file, ".md") {
+				if _, err := os.Stat(filepath.Join(tree, string(m[1]))); err != nil {
+					t.Errorf("%s links to %s, which is not in the module", file, m[1])
+				}
+			}
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(w.dir, "module")); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{".", "examples/minimal", "examples/complete"} {
+		w.init("terraform-aws-tailscale-subnet-router/" + dir)
+		w.run("terraform-aws-tailscale-subnet-router/"+dir, "validate")
 	}
 }
 
