@@ -461,7 +461,7 @@ variable "environment" {
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
       "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_LOG_LEVEL",
     ], name)])
-    error_message = "The environment has a name that starts with ROUTER_ and that the router does not know: see docs/configuration.md."
+    error_message = "The environment has a name that starts with ROUTER_ and that the router does not know: see router --help."
   }
 
   validation {

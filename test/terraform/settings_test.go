@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"subnetrouter/internal/config"
 )
 
 // settings are arguments of the module that end up in the router's environment.
@@ -103,6 +105,24 @@ func TestSettings(t *testing.T) {
 		text, ok := routerAccepts(t, env)
 		if _, accepted := left[i]; accepted != ok {
 			t.Errorf("%s: terraform plan accepts it: %t, router plan: %t\nterraform: %s\nrouter: %s", hcl(t, c), accepted, ok, refused[i], text)
+		}
+	}
+}
+
+// TestEnvironmentNames: the module knows every ROUTER_ variable of the binary, and no other.
+func TestEnvironmentNames(t *testing.T) {
+	names := func(text string) []string {
+		all := regexp.MustCompile(`\bROUTER_[A-Z0-9_]+`).FindAllString(text, -1)
+		slices.Sort(all)
+		return slices.Compact(all)
+	}
+	for _, v := range blocks(t, "variable") {
+		if v.name != "environment" {
+			continue
+		}
+		body := strings.ReplaceAll(strings.ReplaceAll(v.body, `starts with ROUTER_`, ""), `"ROUTER_"`, "")
+		if got, want := names(body), names(config.Usage()); !slices.Equal(got, want) {
+			t.Errorf("the variable environment knows\n%q\nand the router\n%q", got, want)
 		}
 	}
 }
