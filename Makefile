@@ -12,7 +12,7 @@ export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 # Recipes read variables that a user sets from the environment, quoted, so that the
 # shell never runs a part of a value.
-export REPOSITORY TAGS FUZZTIME
+export REPOSITORY TAGS FUZZTIME FOLDER
 
 # The parts of `make test`: the arguments of one `go test` each.
 # Own packages and commands under the race detector, and only there: that is one of
@@ -104,6 +104,9 @@ push: ## push the image: REPOSITORY=registry/name [TAGS="1.2.3 latest"]
 
 release: ## release what is checked out: VERSION=1.2.3 REPOSITORY=registry/name, or DRY_RUN=1
 	@scripts/release "$$VERSION" "$$REPOSITORY"
+
+module: ## the Terraform module as a repository of its own: FOLDER=dist/…
+	scripts/module "$${FOLDER:-dist/terraform-aws-tailscale-subnet-router}"
 
 notices: ## THIRD_PARTY_NOTICES, after a change of go.mod
 	go run ./scripts/notices -tags "$$(tr '\n' ' ' <build/tags)" ./cmd/router THIRD_PARTY_NOTICES
