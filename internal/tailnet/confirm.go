@@ -119,10 +119,11 @@ func (n *Node) confirm() {
 	defer timer.Stop()
 	for {
 		s, changed := n.state.get()
-		due := a.next(time.Now(), &s)
+		now := time.Now()
+		due := a.next(now, &s)
 		timer.Stop()
 		if !due.IsZero() {
-			timer.Reset(time.Until(due))
+			timer.Reset(due.Sub(now))
 		}
 		select {
 		case <-changed:
