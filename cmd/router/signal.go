@@ -18,7 +18,7 @@ type stopper struct {
 	cancel  context.CancelFunc
 	signals chan os.Signal
 	ended   chan struct{} // closed when signals was closed and all signals in it were followed
-	say     atomic.Pointer[func(level slog.Level, message string, signal os.Signal)]
+	say     atomic.Pointer[func(second bool, signal os.Signal)]
 }
 
 // exitWithin bounds the time from the second signal to the end of the process.
@@ -43,11 +43,11 @@ func (s *stopper) watch() {
 		for signal := range signals {
 			if s.ctx.Err() == nil {
 				s.cancel()
-				s.log(slog.LevelInfo, "stopping", signal)
+				s.log(false, signal)
 				continue
 			}
 			time.AfterFunc(exitWithin, func() { os.Exit(exitFailed) })
-			s.log(slog.LevelError, "stopping at once", signal)
+			s.log(true, signal)
 			os.Exit(exitFailed)
 		}
 	}()
@@ -73,17 +73,19 @@ func (s *stopper) resume() { s.watch() }
 
 // logTo has the signals logged; flush is called before the second one ends the process.
 func (s *stopper) logTo(log *slog.Logger, flush func(time.Duration)) {
-	say := func(level slog.Level, message string, signal os.Signal) {
-		log.Log(context.Background(), level, message, "signal", signal.String())
-		if level == slog.LevelError {
-			flush(exitWithin / 2)
+	say := func(second bool, signal os.Signal) {
+		if !second {
+			log.Info("stopping", "signal", signal.String())
+			return
 		}
+		log.Error("stopping at once", "signal", signal.String())
+		flush(exitWithin / 2)
 	}
 	s.say.Store(&say)
 }
 
-func (s *stopper) log(level slog.Level, message string, signal os.Signal) {
+func (s *stopper) log(second bool, signal os.Signal) {
 	if say := s.say.Load(); say != nil {
-		(*say)(level, message, signal)
+		(*say)(second, signal)
 	}
 }

@@ -253,10 +253,11 @@ func storeService(s *Strict, c *call) {
 func (v *service) deploy(s *Strict, d fields) {
 	state, running := "COMPLETED", d["desiredCount"]
 	breaker := v.arguments.object("deploymentConfiguration").object("deploymentCircuitBreaker")
+	rollback, _ := breaker["rollback"].(bool)
 	switch {
 	case !v.failing || d["taskDefinition"] == v.previous:
 		v.previous = d.text("taskDefinition")
-	case v.previous != "" && breaker["rollback"] == true && !s.inactive[v.previous]:
+	case v.previous != "" && rollback && !s.inactive[v.previous]:
 		d["taskDefinition"] = v.previous
 	default:
 		state, running = "FAILED", 0

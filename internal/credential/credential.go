@@ -60,7 +60,9 @@ type Error struct {
 	is         error // ErrMalformed or ErrEmpty
 }
 
-func (e *Error) Error() string        { return e.Cause + "; " + e.Fix }
+func (e *Error) Error() string { return e.Cause + "; " + e.Fix }
+
+// Is reports whether target is [ErrMalformed] or [ErrEmpty], whichever e is.
 func (e *Error) Is(target error) bool { return target == e.is }
 
 func malformed(fix, cause string, args ...any) error {

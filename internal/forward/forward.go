@@ -86,7 +86,7 @@ type Forwarder struct {
 	log     *slog.Logger
 	metrics *metrics
 	drops   *drops
-	reports chan report
+	reports chan slog.Record
 	buffers sync.Pool // of *[]byte, bufferSize each
 
 	link       *link
@@ -156,7 +156,7 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{
 		cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, drops: dropped, routes: routes,
-		peers: map[netip.Addr]*peer{}, link: newLink(dropped), reports: make(chan report, queuedReports),
+		peers: map[netip.Addr]*peer{}, link: newLink(dropped), reports: make(chan slog.Record, queuedReports),
 		reassembly: newReassembly(dropped, cfg.Peer),
 	}
 	f.Relimit()

@@ -3,16 +3,11 @@ package forward
 import (
 	"context"
 	"log/slog"
+	"time"
 )
 
 // queuedReports bounds the log lines that wait for the logger.
 const queuedReports = 64
-
-// report is a log line of the data path.
-type report struct {
-	msg  string
-	args []any
-}
 
 // debug logs without waiting for the logger, whose output may be blocked: the data path
 // must go on. A line is lost if too many wait.
@@ -20,8 +15,10 @@ func (f *Forwarder) debug(msg string, args ...any) {
 	if !f.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
+	line := slog.NewRecord(time.Now(), slog.LevelDebug, msg, 0)
+	line.Add(args...)
 	select {
-	case f.reports <- report{msg, args}:
+	case f.reports <- line:
 	default:
 	}
 }
@@ -30,8 +27,8 @@ func (f *Forwarder) debug(msg string, args ...any) {
 func (f *Forwarder) report(ctx context.Context) {
 	for {
 		select {
-		case r := <-f.reports:
-			f.log.Debug(r.msg, r.args...)
+		case line := <-f.reports:
+			_ = f.log.Handler().Handle(ctx, line)
 		case <-ctx.Done():
 			return
 		}

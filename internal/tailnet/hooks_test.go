@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"tailscale.com/net/packet"
-	"tailscale.com/wgengine/filter"
-
+	"tailscale.com/types/ipproto"
 	"tailscale.com/types/logger"
+	"tailscale.com/wgengine/filter"
 )
 
 // asking is a Forwarder that denies everything and records what it was asked about.
@@ -115,4 +115,17 @@ func TestEngineSeesPortsOfFragments(t *testing.T) {
 			}
 		}
 	}
+}
+
+func udp4(src, dst string, from, to uint16) []byte {
+	return packet.Generate(packet.UDP4Header{
+		IP4Header: packet.IP4Header{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst)}, SrcPort: from, DstPort: to,
+	}, make([]byte, 100))
+}
+
+func tcp4(src, dst string, to uint16, flags byte) []byte {
+	h := packet.IP4Header{IPProto: ipproto.TCP, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst)}
+	segment := make([]byte, 20)
+	segment[2], segment[3], segment[12], segment[13] = byte(to>>8), byte(to), 5<<4, flags
+	return packet.Generate(h, segment)
 }

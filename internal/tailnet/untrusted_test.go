@@ -14,7 +14,6 @@ import (
 	"tailscale.com/health"
 	"tailscale.com/ipn"
 	"tailscale.com/tailcfg"
-	"tailscale.com/types/ptr"
 )
 
 // TestControlMayAskForTenMinutes: whatever control says, the next attempt is no more than
@@ -58,8 +57,8 @@ func TestControlEchoesSecrets(t *testing.T) {
 	var log bytes.Buffer
 	n := &Node{log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	n.state.init()
-	n.apply(&ipn.Notify{ErrMessage: ptr.To(hostile)})
-	n.apply(&ipn.Notify{BrowseToURL: ptr.To("https://control/" + key)})
+	n.apply(&ipn.Notify{ErrMessage: new(hostile)})
+	n.apply(&ipn.Notify{BrowseToURL: new("https://control/" + key)})
 	s, _ := n.Status()
 	refused := refusedBy(hostile)
 	silent := noAnswer("https://control", hostile)

@@ -199,7 +199,7 @@ resource "aws_subnet" "plain" {
 }
 
 // edit replaces what there is once in a file of the workspace.
-func (w workspace) edit(name, old, new string) {
+func (w workspace) edit(name, old, replacement string) {
 	w.t.Helper()
 	b, err := os.ReadFile(filepath.Join(w.dir, name))
 	if err != nil {
@@ -208,7 +208,7 @@ func (w workspace) edit(name, old, new string) {
 	if n := strings.Count(string(b), old); n != 1 {
 		w.t.Fatalf("%s has %q %d times", name, old, n)
 	}
-	w.write(name, strings.Replace(string(b), old, new, 1))
+	w.write(name, strings.Replace(string(b), old, replacement, 1))
 }
 
 // TestRollback: an apply fails whose deployment ECS has rolled back, and leaves
