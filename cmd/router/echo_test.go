@@ -73,7 +73,7 @@ func longestLine(text string) (n int) {
 	return n
 }
 
-// TestCredentialsEndpointStaysHidden: whoever knows its path has the task role.
+// TestCredentialsEndpointStaysHidden: its path is enough to get the task role's credentials.
 func TestCredentialsEndpointStaysHidden(t *testing.T) {
 	const guid = "3f1c2d9e-8a67-4d8f-9d4c-0a1b2c3d4e5f"
 	for name, answer := range map[string]http.HandlerFunc{

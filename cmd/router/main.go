@@ -74,7 +74,7 @@ func dispatch(in invocation) int {
 	return command.run(context.Background(), in)
 }
 
-// secretVariables hold credentials, or what it takes to get the task role's.
+// secretVariables hold credentials, or the key to those of the task role.
 var secretVariables = []string{
 	"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
 	"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",

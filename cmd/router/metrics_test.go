@@ -186,7 +186,7 @@ func TestMetricsAtScale(t *testing.T) {
 	var text string
 	var took []time.Duration
 	testwait.Until(t, fmt.Sprintf("%d peers and flows", many), func() error {
-		// A scrape is what is measured below, and under the race detector not cheap.
+		// Scrapes are measured below, and are slow under the race detector.
 		_, paths := r.node.Load().Peers(0)
 		if _, flows := r.forward.Active(); paths[tailnet.PathIdle] != many || flows != many {
 			return fmt.Errorf("%d peers and %d flows", paths[tailnet.PathIdle], flows)

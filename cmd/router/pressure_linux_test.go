@@ -175,7 +175,7 @@ func TestLostLogLinesAreCounted(t *testing.T) {
 	}
 }
 
-// TestReaderOfLogGoes: the end of whoever reads the log is not the end of the router.
+// TestReaderOfLogGoes: the router outlives the reader of its log.
 func TestReaderOfLogGoes(t *testing.T) {
 	s := newSetting(t)
 	r, w, err := os.Pipe()

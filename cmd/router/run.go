@@ -68,10 +68,10 @@ func loadConfig(ctx context.Context, in invocation) (config.Config, error) {
 }
 
 const (
-	// drainGrace is what a drain may take beyond ROUTER_DRAIN_TIMEOUT before the
+	// drainGrace is how long a drain may take beyond ROUTER_DRAIN_TIMEOUT before the
 	// process ends regardless: a part that it needs is stuck.
 	drainGrace = 2 * time.Second
-	// endWait is what the parts may take to end once nothing needs them.
+	// endWait is how long the parts may take to end once nothing needs them.
 	endWait = 2 * time.Second
 )
 

@@ -2,7 +2,7 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// unblockStandardError keeps the Go runtime from waiting for whoever reads standard
+// unblockStandardError keeps the Go runtime from waiting for the reader of standard
 // error: it writes there itself, the trace that [processors.Calm] asks for with its
 // scheduler locked. If standard error is a pipe, it becomes another opening of the same
 // pipe: the flag is of an opening, and other processes have the first one. A larger pipe

@@ -158,7 +158,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// output is what a story prints, and may be read meanwhile.
+// output holds the text that a story prints, and may be read meanwhile.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -51,7 +51,7 @@ data "aws_secretsmanager_secret" "auth" {
   name = var.tailscale_auth_key_secret
 }
 
-# Secrets Manager returns what was given for the key: an ARN, an ID or an alias.
+# Secrets Manager returns the key as it was given: an ARN, an ID or an alias.
 # Whether it is looked up must not depend on the answer.
 data "aws_kms_key" "auth" {
   count = var.tailscale_auth_key_secret == null ? 0 : 1

@@ -121,7 +121,7 @@ func (o fields) texts(key string) (all []string) {
 	return all
 }
 
-// fill sets what is missing.
+// fill sets the fields that are missing.
 func (o fields) fill(defaults fields) {
 	for k, v := range defaults {
 		if o[k] == nil {

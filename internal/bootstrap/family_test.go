@@ -40,7 +40,7 @@ func recorded(t *testing.T, name string) (uri string) {
 	return server.URL + "/v4"
 }
 
-// explained lists what is advertised, what is refused and why, and notes.
+// explained lists the advertised prefixes, the refused ones with the reason, and notes.
 func explained(r bootstrap.Routes) string {
 	var lines []string
 	for _, p := range r.Advertise {
@@ -146,7 +146,7 @@ func TestFamiliesOutsideECS(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
-	// IPv4 alone asks nobody.
+	// IPv4 alone needs no look-up.
 	c := bootstrap.Config{Sources: parse("10.0.0.0/8"), AuthKey: "tskey-auth-x", LocalAddrs: func() ([]netip.Addr, error) {
 		t.Error("the machine is asked for its addresses")
 		return nil, nil

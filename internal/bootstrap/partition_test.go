@@ -28,7 +28,7 @@ func TestPartition(t *testing.T) {
 		{"", "name", "eusc-de-east-1", "aws-eusc", ""},
 		{"", "name", "us-iso-west-1", "aws-iso", ""},
 		{"", "name", "us-gov-east-1", "aws-us-gov", ""},
-		{"", "name", "", "aws", "the partition is taken for aws, as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION tells it: set AWS_REGION"},
+		{"", "name", "", "aws", "the partition is taken for aws, as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION has it: set AWS_REGION"},
 	} {
 		c := bootstrap.Config{SecretID: tc.secret, Sources: parse("pl-0123abcd")}
 		if tc.taskARN != "" {

@@ -109,7 +109,7 @@ func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (Policy, 
 		policy.allow("ReadNetwork", describe, "*")
 	}
 	if s.guessed && policy.names("arn:"+s.partition+":") {
-		policy.Notes = append(policy.Notes, "the partition is taken for "+s.partition+", as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION tells it: set AWS_REGION")
+		policy.Notes = append(policy.Notes, "the partition is taken for "+s.partition+", as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION has it: set AWS_REGION")
 	}
 	return policy, nil
 }
@@ -125,7 +125,7 @@ func (p *Policy) names(prefix string) bool {
 	})
 }
 
-// scope fills ARNs in; what is unknown is "", but for the partition.
+// scope fills ARNs in. An unknown field is "", except the partition.
 type scope struct {
 	partition, region, account string
 	guessed                    bool // the partition

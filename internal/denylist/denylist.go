@@ -68,7 +68,7 @@ type List struct {
 	mu       sync.Mutex // guards the fields below, from which current is built
 	ports    []uint16
 	own      map[netip.Addr]struct{}
-	ownKnown bool // own is what the host has now
+	ownKnown bool // own has the host's present addresses
 	warned   bool // that it is not
 	peers    []netip.Addr
 }

@@ -17,7 +17,7 @@ func denyPort(port uint16) func(*Config) {
 	return func(c *Config) {
 		c.Deny = func(target netip.AddrPort) bool {
 			if routes.Target(target.Addr()) != target.Addr() {
-				panic("asked about " + target.String() + ", which is not what is meant")
+				panic("asked about " + target.String() + ", which is not the target")
 			}
 			return target.Port() == port && !target.Addr().IsLoopback()
 		}
@@ -64,7 +64,7 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 			c := newClientTelling(t, nil, denyPort(tcpPort))
 			if conn, err := c.dialTCP(netip.AddrPortFrom(target.Addr(), tcpPort)); err == nil {
 				conn.Close()
-				t.Error("a connection to the denied port came about")
+				t.Error("a connection to the denied port was opened")
 			}
 			if testutil.ToFloat64(c.f.metrics.denied) == 0 {
 				t.Error("nothing is counted as denied")
@@ -84,7 +84,7 @@ func TestDeniedAddressIsNotDialed(t *testing.T) {
 	c.dialUDP(targets(port)[0]).Write([]byte("hello"))
 	if conn, err := c.dialTCP(targets(tcpPort)[0]); err == nil {
 		conn.Close()
-		t.Error("a connection to the denied address came about")
+		t.Error("a connection to the denied address was opened")
 	}
 	v4.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	if n, _, err := v4.ReadFromUDP(make([]byte, 100)); err == nil {

@@ -78,7 +78,7 @@ func echoRequest(src, dst netip.Addr, seq uint16, size int) []byte {
 	return raw
 }
 
-// dropped is what was counted, by reason.
+// dropped returns the counts by reason.
 func dropped(f *Forwarder) map[string]uint64 {
 	out := map[string]uint64{}
 	for why, name := range dropNames {
@@ -176,7 +176,7 @@ func resetOf(key flowKey) *stack.PacketBuffer {
 	return pkt
 }
 
-// stuck is a log handler whose output is blocked for what is below Info.
+// stuck is a log handler whose output blocks below level Info.
 type stuck struct {
 	slog.Handler
 	until chan struct{}

@@ -414,7 +414,7 @@ func (p *pinger) closeOwn(peer *echoPeer) {
 	}
 }
 
-// close closes every socket. What is sent from now on is counted as dropped.
+// close closes every socket. Requests are counted as dropped from now on.
 func (p *pinger) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -251,7 +251,7 @@ func (f *Forwarder) DeliverUnclaimed(packet []byte) {
 	f.finish(d)
 }
 
-// Relayed is what became of a packet that another router relayed.
+// Relayed is the outcome for a packet that another router relayed.
 type Relayed int
 
 // The outcomes of [Forwarder.DeliverRelayed].

@@ -46,7 +46,7 @@ func (f *Forwarder) resolve(network string, target netip.AddrPort) (netip.AddrPo
 
 // Recheck ends the open flows that the deny list or the access rules no longer allow, and
 // returns how many there were. Clients of TCP see a reset. Call it after a change of
-// either: a flow is not checked again by itself.
+// either: an open flow is checked again only by Recheck.
 func (f *Forwarder) Recheck() (ended int) {
 	forbids := func(protocol uint8, key flowKey) bool {
 		return f.cfg.Deny(netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port())) ||

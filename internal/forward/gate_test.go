@@ -128,7 +128,7 @@ func TestRevokedWhileDialing(t *testing.T) {
 	select {
 	case err := <-dialed:
 		if err == nil {
-			t.Error("the connection came about")
+			t.Error("the connection was opened")
 		}
 	case <-time.After(patience):
 		t.Error("the client was not told")

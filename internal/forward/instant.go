@@ -2,7 +2,7 @@ package forward
 
 import "time"
 
-// epoch is what instants count from. It lies so far back that they are positive for the
+// epoch is the zero of instants. It lies so far back that they are positive for the
 // clock of testing/synctest, too, which begins in the year 2000 and is not monotonic.
 var epoch = time.Now().Add(-50 * 365 * 24 * time.Hour)
 

@@ -63,7 +63,7 @@ type Config struct {
 	Logger     *slog.Logger
 }
 
-// Outcome is what became of a relayed packet.
+// Outcome is the result of delivering a relayed packet.
 type Outcome int
 
 const (

@@ -20,7 +20,7 @@ var (
 	vpc              = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}
 )
 
-// pair is two routers with a network between them that loses what the test tells it to.
+// pair is two routers and a network between them, which loses the messages that lose picks.
 type pair struct {
 	mu       sync.Mutex
 	old, new *side
@@ -208,7 +208,7 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 	})
 }
 
-// TestSuccessorBeforeControl has clients and the new router hear of the move before the old
+// TestSuccessorBeforeControl has clients and the new router learn of the move before the old
 // one does: no datagram is lost or taken at the wrong router.
 func TestSuccessorBeforeControl(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -239,7 +239,7 @@ func TestSuccessorBeforeControl(t *testing.T) {
 	})
 }
 
-// TestAnnouncementAfterControl has control move the routes before the new router hears of the
+// TestAnnouncementAfterControl has control move the routes before the new router learns of the
 // drain, as when another node's claim ends the old router's question at once.
 func TestAnnouncementAfterControl(t *testing.T) {
 	for _, tt := range []struct {

@@ -364,7 +364,7 @@ func TestStrangersCostTheSame(t *testing.T) {
 	}
 }
 
-// BenchmarkStranger is what a datagram of a node without the tag costs.
+// BenchmarkStranger measures a datagram from a node without the tag.
 func BenchmarkStranger(b *testing.B) {
 	for _, size := range []int{10, 10_000} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
@@ -435,7 +435,7 @@ func playHostile(t *testing.T, seed uint64) {
 			return appendNumber([]byte{kindTaken}, number)
 		case 6:
 			return appendNumber([]byte{kindWait}, number)
-		case 7: // what it received, as it is or as another kind
+		case 7: // a message that it received, as it is or as another kind
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if len(w.received) > 0 {

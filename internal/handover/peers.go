@@ -15,7 +15,7 @@ type Node struct {
 	Name  string
 	Addrs []netip.Addr // in the tailnet; messages go to the first
 	// Routes are those that control gives the node now: clients send packets for them to
-	// it, and accept packets from them of nobody else.
+	// it, and accept packets from them from no other node.
 	Routes []netip.Prefix
 	Online bool
 }

@@ -11,7 +11,7 @@ import (
 // router has. Only that router knows, so this one keeps a copy until it answers.
 const (
 	// answerWithin is how long an answer may take. Without one the datagram is taken
-	// here, so that a router that died delays nobody's new flow by more.
+	// here, so that a router that died delays a new flow by no more.
 	answerWithin = 100 * time.Millisecond
 	// retryEvery is the pause before a datagram is relayed again to a router that
 	// waits for control, which may take as long as returnWithin.

@@ -86,7 +86,7 @@ func (j *Journal) Flush(patience time.Duration) {
 	}
 }
 
-// byLevel sends what is below level info to another handler.
+// byLevel sends records below level info to another handler.
 type byLevel struct{ high, low slog.Handler }
 
 func (b byLevel) Enabled(ctx context.Context, l slog.Level) bool { return b.high.Enabled(ctx, l) }

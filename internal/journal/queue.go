@@ -23,7 +23,7 @@ const reportEvery = 10 * time.Second
 // ErrDropped is returned for a line that the output is too slow to take.
 var ErrDropped = errors.New("log line dropped: the output does not keep up")
 
-// Queue decouples whoever logs from an output that may block: a pipe that nothing
+// Queue decouples logging from an output that may block: a pipe that nothing
 // reads, a terminal that was stopped, a slow disk. Write copies and returns; one
 // goroutine writes. What does not fit in is dropped and counted.
 //
@@ -41,7 +41,7 @@ type Queue struct {
 	closed   bool
 	dropped  uint64
 	reported uint64
-	idle     chan struct{} // closed while nothing waits; made anew by a Write
+	idle     chan struct{} // closed while nothing waits; replaced by a Write
 	work     chan struct{} // holds one token while there may be lines
 }
 

@@ -79,7 +79,7 @@ type Server struct {
 	onceReady atomic.Bool // as far as anybody asked
 }
 
-// Whoever asks has this long for a request, and for reading its answer. A profile takes
+// A client has this long for a request, and for reading its answer. A profile takes
 // 30 s unless asked for longer.
 const (
 	headerTimeout  = 5 * time.Second
@@ -251,5 +251,5 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	enc.Encode(v)
-	io.WriteString(w, secret.Scrub(text.String())) // the last wall: what is in v should hold none
+	io.WriteString(w, secret.Scrub(text.String())) // the last wall: v should hold no secret
 }

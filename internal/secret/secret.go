@@ -2,7 +2,7 @@
 //
 // Two walls: [String] prints as "<redacted>" in logs, errors and JSON, so a
 // credential that is passed around cannot leak by being formatted. [Scrub] removes
-// what has the form of a credential, and every value that was given to [Keep] or [Remember],
+// everything in the form of a credential, and each value given to [Keep] or [Remember],
 // from text that comes from elsewhere: a control server that echoes the auth key, the
 // embedded engine, an AWS error body. [NewHandler] does so for log records.
 package secret
@@ -45,7 +45,7 @@ func (s String) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // MarshalText implements [encoding.TextMarshaler].
 func (s String) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// What has the form of a credential.
+// The forms of credentials.
 //
 // Every Tailscale credential (auth key, OAuth client secret, API key, webhook
 // secret) starts with "tskey-"; Headscale's keys with "hskey-". A real one goes
@@ -171,7 +171,7 @@ func Clean(s string, most int) string {
 // mostLogged bounds one value in a log record, in bytes.
 const mostLogged = 8 << 10
 
-// logged is what a record shows of s. Handlers quote control characters.
+// logged returns s as a record shows it. Handlers quote control characters.
 func logged(s string) string {
 	const beyond = 4 << 10
 	s = Scrub(s[:min(len(s), mostLogged+beyond)])

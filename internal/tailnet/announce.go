@@ -88,7 +88,7 @@ func (n *Node) withheld(served []netip.Prefix) []netip.Prefix {
 
 func (n *Node) announce() {
 	var announced []netip.Prefix // what control was last told
-	var served []netip.Prefix    // the same, or what it was told before they were withdrawn
+	var served []netip.Prefix    // the same, or the last before they were withdrawn
 	var retries backoff
 	var retry <-chan time.Time // after a failure
 	reachable := false

@@ -197,5 +197,5 @@ func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags) {
 	return s, controlclient.LoginDefault
 }
 
-// StateFix is what the operator can do about [Status.StateError].
+// StateFix is the operator's remedy for [Status.StateError].
 const StateFix = "let the task's user write to the folder of ROUTER_STATE, with space left; a file that cannot be read has to be restored or deleted; or set ROUTER_STATE=mem:, with a credential"

@@ -32,7 +32,7 @@ type frozenEngine struct {
 	// rules are control's newest for every destination, and without memory of the
 	// flows that they once allowed. nil refuses everything.
 	rules atomic.Pointer[filter.Filter]
-	// changed wakes whoever has to look at open flows again.
+	// changed wakes the goroutine that has open flows checked again.
 	changed chan struct{}
 
 	mu      sync.Mutex // held while the filter is built and installed

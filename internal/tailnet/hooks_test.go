@@ -14,7 +14,7 @@ import (
 	"tailscale.com/wgengine/filter"
 )
 
-// asking is a Forwarder that denies everything and records what it was asked about.
+// asking is a Forwarder that denies everything and records the questions.
 type asking struct {
 	nothing
 	mu    sync.Mutex

@@ -192,7 +192,7 @@ func (n *Node) controlURL() string {
 	return ipn.DefaultControlURL
 }
 
-// notFound is what is in the error of a map request for a node that control does
+// notFound is in the error of a map request for a node that control does
 // not know. The engine takes it for an outage, and goes on for ever with the
 // last netmap that it has.
 const notFound = "initial fetch failed 404"

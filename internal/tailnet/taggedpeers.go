@@ -13,7 +13,7 @@ import (
 	"tailscale.com/types/netmap"
 )
 
-// Tagged is what this node knows of itself and of the nodes that share a tag with it, as the
+// Tagged describes this node and the nodes that share a tag with it, as the
 // routers of one VPC do. A node without tags is a user's, and has no such peers.
 type Tagged struct {
 	// Endpoints are this node's own addresses outside of the tailnet.

@@ -12,7 +12,7 @@ type Rule struct {
 // list of rules: it would read as "no news".
 const nowhere = "192.0.2.1"
 
-// packetFilter is what a node is told of rules.
+// packetFilter returns rules in the form in which a node gets them.
 func packetFilter(rules []Rule) []tailcfg.FilterRule {
 	out := []tailcfg.FilterRule{{SrcIPs: []string{nowhere}, DstPorts: []tailcfg.NetPortRange{{IP: nowhere, Ports: tailcfg.PortRangeAny}}}}
 	for _, r := range rules {

@@ -103,7 +103,7 @@ func (t *tally) all(o options, runs [][]string, run func(*tally, []string) bool)
 }
 
 type tally struct {
-	mu                      sync.Mutex // covers all fields, and what is written to out
+	mu                      sync.Mutex // covers all fields, and writes to out
 	out                     io.Writer
 	passed, failed, skipped int
 	skips                   map[string]bool // each once, however many runs skip it
@@ -155,7 +155,7 @@ func (t *tally) run(args []string) (ok bool) {
 		}
 		r.add(e)
 	}
-	complaint, _ := io.ReadAll(io.MultiReader(dec.Buffered(), events)) // what is not JSON
+	complaint, _ := io.ReadAll(io.MultiReader(dec.Buffered(), events)) // the rest, which is not JSON
 	ok = command.Wait() == nil
 	t.print(fmt.Sprintf("%s      %-40s %6.1fs\n", complaint, name, time.Since(began).Seconds()))
 	return ok

@@ -90,7 +90,7 @@ func TestChaos(t *testing.T) {
 }
 
 // newDice returns random numbers that follow from CHAOS_SEED, or from a seed that the log
-// of a failure names. What is drawn depends on nothing else.
+// of a failure names. The draws depend on nothing else.
 func newDice(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed := rand.Uint64()

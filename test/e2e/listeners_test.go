@@ -173,7 +173,7 @@ func (r *router) bound() (list []socket) {
 		}
 	}
 	if !seen[socket{"tcp", 9002}] || !seen[socket{"udp", 41641}] {
-		r.t.Fatalf("the router has bound %v, and what is known to be is not among it", list)
+		r.t.Fatalf("the router has bound %v, and its known listener is not among them", list)
 	}
 	return list
 }

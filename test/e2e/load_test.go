@@ -19,7 +19,7 @@ import (
 type load struct {
 	w     *world
 	quit  context.CancelFunc // starts nothing more
-	abort context.CancelFunc // ends what is under way
+	abort context.CancelFunc // ends requests under way
 	wg    sync.WaitGroup
 
 	connections, requests tally
@@ -126,7 +126,7 @@ func (w *world) serveMachine() (address string) {
 	return ln.Addr().String()
 }
 
-// slack is what a loaded machine may add to any time that clients measure. On the way
+// slack is how much a loaded machine may add to any time that clients measure. On the way
 // through the router a packet wakes four processes more than past it.
 func (l *load) slack() time.Duration {
 	return 4 * max(0, l.direct.longestGap()-2*connectEvery)
@@ -211,7 +211,7 @@ func (l *load) stop() {
 	l.abort()
 }
 
-// cutShort ends the load where nobody can say when the last connections would end.
+// cutShort ends the load where the end of the last connections is open.
 func (l *load) cutShort() {
 	l.abort()
 	l.stop()

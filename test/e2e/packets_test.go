@@ -84,7 +84,7 @@ func sweepBesideStream(t *testing.T, w *world) {
 	}
 	t.Logf("longest round trip %v before, %v during the sweep", before, during)
 	if during > before+time.Second {
-		t.Errorf("the stream stood still for %v, want what it had before: %v", during, before)
+		t.Errorf("the stream stood still for %v, want at most its pause before: %v", during, before)
 	}
 }
 

@@ -65,7 +65,7 @@ func TestSettings(t *testing.T) {
 	write(left)
 	w.init("root")
 	refused := map[int]string{}
-	// Variables are checked first; what is between settings, only without errors there.
+	// Variables are checked first; conditions between settings only without errors there.
 	var p plan
 	for range 4 {
 		write(left)
@@ -143,7 +143,7 @@ func routerAccepts(t *testing.T, env map[string]string) (text string, ok bool) {
 	return string(out), true
 }
 
-// environment is what the module makes of arguments that a plan refuses.
+// environment returns the module's environment for arguments that a plan refuses.
 func (c settings) environment() map[string]string {
 	env := map[string]string{}
 	list := func(k string) string {
