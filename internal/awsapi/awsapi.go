@@ -92,6 +92,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	if o.Transport != nil { // not before: the SDK wants to add AWS_CA_BUNDLE to a client of its own
 		cfg.HTTPClient = &http.Client{Transport: o.Transport, Timeout: o.TryTimeout}
 	}
+	cfg.HTTPClient = ownBodies{cfg.HTTPClient}
 	if cfg.Region == "" {
 		cfg.Region = o.Region
 	}

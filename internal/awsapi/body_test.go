@@ -1,0 +1,36 @@
+package awsapi_test
+
+import (
+	"io"
+	"net/http"
+	"testing"
+
+	"subnetrouter/internal/awsapi"
+)
+
+// lateWriter is a transport that still reads the body of a request after its answer came.
+type lateWriter struct{ bodies []io.Reader }
+
+func (w *lateWriter) RoundTrip(req *http.Request) (*http.Response, error) {
+	w.bodies = append(w.bodies, req.Body)
+	sent := req.Clone(req.Context())
+	sent.Body = nil
+	return &http.Response{StatusCode: http.StatusBadRequest, Proto: "HTTP/1.1", Body: http.NoBody, Request: sent, Header: http.Header{}}, nil
+}
+
+// TestBodyOutlivesAnswer: an early answer must not cut off the request.
+func TestBodyOutlivesAnswer(t *testing.T) {
+	late := &lateWriter{}
+	_, c := connect(t, "1", awsapi.Options{Transport: late, Tries: 1})
+	if _, err := c.Secret(t.Context(), awsapi.SecretRef{ID: "x"}); err == nil {
+		t.Fatal("an empty answer is no secret")
+	}
+	if len(late.bodies) == 0 {
+		t.Fatal("nothing was sent")
+	}
+	for _, body := range late.bodies {
+		if b, err := io.ReadAll(body); err != nil || len(b) == 0 {
+			t.Errorf("after the answer the body has %d bytes, %v", len(b), err)
+		}
+	}
+}
