@@ -28,8 +28,10 @@ func (c *child) everything() string {
 // control characters and without end.
 func TestControlThatEchoesSecrets(t *testing.T) {
 	const headscale = "9c1185a5c5e9fc54612808977ee8f548b2258d31e9b0a7c1"
-	for _, key := range []string{exampleKey, "hskey-auth-0123456789ab-0123456789abcdef0123456789abcdef", headscale} {
-		t.Run(key[:8], func(t *testing.T) {
+	for server, key := range map[string]string{
+		"Tailscale": exampleKey, "Headscale": "hskey-auth-0123456789ab-0123456789abcdef0123456789abcdef", "Headscale up to 0.27": headscale,
+	} {
+		t.Run(server, func(t *testing.T) {
 			t.Parallel()
 			s := newSetting(t)
 			control, err := tailnettest.Start(tailnettest.Config{

@@ -202,7 +202,7 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 		if got := p.new.list(&p.new.unclaimed); len(got) != 1 {
 			t.Errorf("datagrams were taken here though the old router has their flow: %q", got)
 		}
-		if len(p.new.returned.copies)+len(p.new.returned.ofClient) > 0 {
+		if copies, clients := p.new.returned.size(); copies+clients > 0 {
 			t.Error("copies are left")
 		}
 	})

@@ -260,6 +260,20 @@ func TestWaitIsBounded(t *testing.T) {
 	})
 }
 
+// size returns the size of a table of a router.
+func size(s *side, table func(*Relay) int) int {
+	s.Relay.mu.Lock()
+	defer s.Relay.mu.Unlock()
+	return table(s.Relay)
+}
+
+// size returns the copies that are held, and of how many clients.
+func (p *pending) size() (copies, clients int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.copies), len(p.ofClient)
+}
+
 // TestTablesAreBounded floods every table, and looks whether others still have a share.
 func TestTablesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -276,7 +290,7 @@ func TestTablesAreBounded(t *testing.T) {
 		for range 10_000 {
 			w.sendBoth(w.says(s))
 		}
-		if n := len(w.old.inbox); n > 1 {
+		if n := size(w.old, func(r *Relay) int { return len(r.inbox) }); n > 1 {
 			t.Errorf("%d states of one node wait to be read", n)
 		}
 		// Clients that a router claims to have.
@@ -285,7 +299,7 @@ func TestTablesAreBounded(t *testing.T) {
 			w.old.flows[string(b)] = true
 			w.old.Message(hostileAddr, relayed(b, uint64(i)))
 		}
-		if n := len(w.old.moved[hostileAddr]); n > mostMoved {
+		if n := size(w.old, func(r *Relay) int { return len(r.moved[hostileAddr]) }); n > mostMoved {
 			t.Errorf("%d clients are remembered", n)
 		}
 		known := packet(client, target, "x")
@@ -296,25 +310,26 @@ func TestTablesAreBounded(t *testing.T) {
 		}
 		// Datagrams of one client, to a router that does not answer.
 		p := &w.new.returned
+		held := p.size
 		for i := range 5000 {
 			w.new.Take(packet(client, hostileHost, fmt.Sprint(i)))
 		}
-		if n := len(p.copies); n > mostPendingOfClient {
+		if n, _ := held(); n > mostPendingOfClient {
 			t.Errorf("%d copies of one client's datagrams", n)
 		}
 		w.new.Take(packet(addr(1), hostileHost, "x"))
-		if p.ofClient[addr(1)] != 1 {
+		if _, clients := held(); clients != 2 {
 			t.Error("another client has no share")
 		}
 		for i := range 10_000 {
 			w.new.Take(packet(addr(i), hostileHost, "x"))
 		}
-		if n := len(p.copies); n > mostPending {
+		if n, _ := held(); n > mostPending {
 			t.Errorf("%d copies", n)
 		}
 		time.Sleep(returnWithin + answerWithin)
-		if len(p.copies)+len(p.ofClient) > 0 {
-			t.Errorf("%d copies of %d clients are left", len(p.copies), len(p.ofClient))
+		if copies, clients := held(); copies+clients > 0 {
+			t.Errorf("%d copies of %d clients are left", copies, clients)
 		}
 		// Nodes.
 		var many []Node
@@ -332,7 +347,7 @@ func TestTablesAreBounded(t *testing.T) {
 			w.new.Message(addr(i), w.says(claim))
 			w.new.read()
 		}
-		if n := len(w.new.heard); n > mostNodes {
+		if n := size(w.new, func(r *Relay) int { return len(r.heard) }); n > mostNodes {
 			t.Errorf("%d states are remembered", n)
 		}
 	})
