@@ -36,6 +36,8 @@ func (r *router) newRelay() *handover.Relay {
 				return handover.Taken
 			case forward.RelayedUnknown:
 				return handover.Unknown
+			case forward.RelayedReset:
+				return handover.Reset
 			}
 			return handover.Refused
 		},
@@ -66,8 +68,8 @@ func (r *router) watchTagged(ctx context.Context) error {
 			nodes[i] = handover.Node{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online}
 			endpoints = append(endpoints, p.Endpoints...)
 		}
-		r.relay.SetPeers(nodes)
-		r.deny.OpenedPort(node.UDPPort())
+		r.relay.SetPeers(t.Routes, nodes)
+		r.deny.OpenedPort(t.UDPPort)
 		r.deny.SetPeers(endpoints)
 	})
 	return nil

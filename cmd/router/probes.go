@@ -49,9 +49,9 @@ func (r *router) connect(ctx context.Context, target string) error {
 const (
 	// guardEvery is how often a router whose probes fail looks for others.
 	guardEvery = 5 * time.Second
-	// takeoverWait is how long control may take to give routes held back to another
-	// router. If it does not, the claim that led to this was wrong, and a router
-	// keeps offering its routes for takeoverPause.
+	// takeoverWait is how long control may take to give routes that are held back to
+	// another router. If it does not, the claim that led to this was wrong: the routes
+	// are offered again, and not held back for takeoverPause.
 	takeoverWait  = 15 * time.Second
 	takeoverPause = 10 * time.Minute
 )
@@ -64,8 +64,16 @@ func (r *router) probe(ctx context.Context) error {
 	go r.prober.Run(ctx)
 	tick := time.NewTicker(guardEvery)
 	defer tick.Stop()
-	var routes []netip.Prefix // those held back
-	var since, pauseUntil time.Time
+	var over, pauseUntil time.Time // the end of the wait for a takeover, and of a pause
+	var taken func() bool
+	var offered []netip.Prefix // before they were held back
+	took := false              // another router has the routes that are held back
+	release := func() {
+		r.holdBack(false)
+		if !took {
+			pauseUntil = time.Now().Add(takeoverPause)
+		}
+	}
 	for {
 		select {
 		case <-tick.C:
@@ -77,24 +85,29 @@ func (r *router) probe(ctx context.Context) error {
 			continue
 		}
 		failing := r.prober.Failing()
-		switch held := r.withdrawn.Load(); {
+		held := r.withdrawn.Load()
+		took = held && (took || taken())
+		switch {
 		case len(failing) == 0 && held:
-			r.holdBack(false)
+			release()
 			r.log.Info("probes pass: routes offered again")
 		case len(failing) == 0:
 		case !held:
-			if routes = r.mayServe(); len(routes) > 0 && time.Now().After(pauseUntil) && r.othersServe(ctx, routes) {
-				r.holdBack(true)
-				since = time.Now()
-				r.log.Warn("probes fail here and not at another router: routes withdrawn", "failing", probe.String(failing))
+			routes := r.mayServe()
+			if len(routes) == 0 || time.Now().Before(pauseUntil) || !r.othersServe(ctx, routes) {
+				continue
 			}
-		case time.Since(since) > takeoverWait && !r.relay.Covered(routes):
-			r.holdBack(false)
-			pauseUntil = time.Now().Add(takeoverPause)
+			taken = r.relay.Takeover(routes)
+			over = time.Now().Add(takeoverWait)
+			offered = routes
+			r.holdBack(true)
+			r.log.Warn("probes fail here and not at another router: routes withdrawn", "failing", probe.String(failing))
+		case !took && time.Now().After(over):
+			release()
 			r.log.Warn("control gave the routes to no other router: routes offered again", "failing", probe.String(failing),
 				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
-		case !r.othersServe(ctx, routes):
-			r.holdBack(false)
+		case !r.othersServe(ctx, offered):
+			release()
 			r.log.Warn("probes fail, but no other router is better off: routes offered again", "failing", probe.String(failing))
 		}
 	}

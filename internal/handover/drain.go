@@ -16,7 +16,7 @@ func (r *Relay) Begin(ctx context.Context) (helpers int) {
 	routes := r.cfg.Routes()
 	r.mu.Lock()
 	r.draining = true
-	r.served = routes
+	r.served, r.before = routes, r.peers.Load()
 	r.mu.Unlock()
 	if !r.cfg.Relays() {
 		return 0
@@ -28,14 +28,14 @@ func (r *Relay) Begin(ctx context.Context) (helpers int) {
 	return helpers
 }
 
-// Succeeded reports whether control gives a route that this router served when its drain
-// began to another online node with a tag of its own.
+// Succeeded reports whether control has given a route that this router served when its drain
+// began to another online node with a tag of its own, or there was none to give.
 func (r *Relay) Succeeded() bool {
 	r.mu.Lock()
-	served := r.served
+	served, before := r.served, r.before
 	r.mu.Unlock()
 	now := r.peers.Load()
-	return slices.ContainsFunc(served, now.covers)
+	return len(served) == 0 || slices.ContainsFunc(served, func(p netip.Prefix) bool { return now.covers(p, before) })
 }
 
 // Announce repeats until ctx ends that this router drains, and then that it is gone.
@@ -82,7 +82,8 @@ func (r *Relay) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, n := range r.peers.Load().holdersOf(p.src) {
+	holders, _ := r.peers.Load().holdersOf(p.src)
+	for _, n := range holders {
 		addr := n.addr()
 		if _, ok := r.moved[addr][p.dst]; ok {
 			r.out.Inc()
@@ -127,6 +128,8 @@ func (r *Relay) takeRelayed(from *Node, body []byte) {
 		r.in.Inc()
 		r.noteMoved(from, p.src)
 		r.answer(from, kindTaken, number)
+	case Reset:
+		r.in.Inc()
 	case Unknown:
 		r.cfg.Send(from.addr(), slices.Concat([]byte{kindUnknown}, body))
 	default:
@@ -134,7 +137,7 @@ func (r *Relay) takeRelayed(from *Node, body []byte) {
 	}
 }
 
-// answer sends an answer about a numbered packet. Only datagrams have a number.
+// answer sends an answer about a numbered packet.
 func (r *Relay) answer(to *Node, kind byte, number []byte) {
 	if len(number) > 0 {
 		r.cfg.Send(to.addr(), numbered(kind, number))

@@ -68,7 +68,8 @@ type Outcome int
 
 const (
 	Refused Outcome = iota // denied, malformed, or of a kind that is not relayed
-	Unknown                // of no flow here
+	Unknown                // a datagram of no flow here
+	Reset                  // a segment of no connection here, answered by a reset
 	Taken                  // of a flow here
 )
 
@@ -96,6 +97,7 @@ type Relay struct {
 	refused  map[refusal]prometheus.Counter
 	active   atomic.Bool // draining, with others that help
 	foreign  atomic.Bool // another router drains
+	crowded  atomic.Bool // the nodes beyond mostNodes were logged
 	peers    atomic.Pointer[peers]
 	wake     chan struct{} // inbox is not empty
 	number   atomic.Uint64 // of the last packet relayed
@@ -104,6 +106,7 @@ type Relay struct {
 	mu       sync.Mutex
 	draining bool
 	served   []netip.Prefix                         // this router's routes when its drain began
+	before   *peers                                 // the netmap then
 	inbox    map[netip.Addr][]byte                  // the last unread State of each node
 	heard    map[netip.Addr]heard                   // the last State of each node
 	drainers map[netip.Addr]drainer                 // others that drain
@@ -124,7 +127,7 @@ const (
 	stranger  refusal = "stranger"  // from a node without a tag of this router's
 	malformed refusal = "malformed" // cut short, or of an unknown kind
 	noRoute   refusal = "no_route"  // about a destination whose route control does not give to the sender
-	denied    refusal = "denied"    // by the deny list or the access rules
+	denied    refusal = "denied"    // by the deny list or the access rules, or no part of a flow
 	notSent   refusal = "not_sent"  // about a packet that this router did not relay to the sender, or no longer awaits
 	notNow    refusal = "not_now"   // while no drain is under way that it could be about
 )
@@ -155,7 +158,7 @@ func New(cfg Config) *Relay {
 	}
 	r.returned.init()
 	r.number.Store(rand.Uint64())
-	r.peers.Store(newPeers(nil))
+	r.peers.Store(newPeers(nil, nil))
 	return r
 }
 
@@ -227,17 +230,21 @@ func (r *Relay) ask(ctx context.Context, good func(State) bool) (count int) {
 	}
 	for send(); len(asked) > 0; {
 		r.mu.Lock()
-		news, answers := r.news, 0
-		count = 0
+		news := r.news
+		var answers []State
 		for _, a := range asked {
 			if h, ok := r.heard[a]; ok && h.at.After(start) {
-				if answers++; good(h.state) {
-					count++
-				}
+				answers = append(answers, h.state)
 			}
 		}
 		r.mu.Unlock()
-		if count > 0 || answers == len(asked) {
+		count = 0
+		for _, s := range answers {
+			if good(s) {
+				count++
+			}
+		}
+		if count > 0 || len(answers) == len(asked) {
 			break
 		}
 		select {

@@ -27,13 +27,14 @@ var (
 type hostileWorld struct {
 	*pair
 	withRoute bool
+	route     netip.Prefix // the hostile node's, if it has one
 	mu        sync.Mutex
 	received  [][]byte // by the hostile node
 }
 
 func newHostileWorld(t *testing.T, withRoute bool) *hostileWorld {
 	t.Helper()
-	w := &hostileWorld{withRoute: withRoute}
+	w := &hostileWorld{withRoute: withRoute, route: hostileRoute}
 	w.pair = newPair(t, func(p *pair) {
 		p.lose = func(to netip.Addr, message []byte) bool {
 			if to == hostileAddr {
@@ -52,7 +53,7 @@ func newHostileWorld(t *testing.T, withRoute bool) *hostileWorld {
 func (w *hostileWorld) control(who *side) {
 	hostile := Node{Name: "hostile", Addrs: []netip.Addr{hostileAddr}, Online: true}
 	if w.withRoute {
-		hostile.Routes = []netip.Prefix{hostileRoute}
+		hostile.Routes = []netip.Prefix{w.route}
 	}
 	node := func(s *side, name string) Node {
 		n := Node{Name: name, Addrs: []netip.Addr{s.addr}, Online: true}
@@ -61,8 +62,14 @@ func (w *hostileWorld) control(who *side) {
 		}
 		return n
 	}
-	w.old.SetPeers([]Node{node(w.new, "new"), hostile})
-	w.new.SetPeers([]Node{node(w.old, "old"), hostile})
+	own := func(s *side) []netip.Prefix {
+		if s == who {
+			return vpc
+		}
+		return nil
+	}
+	w.old.SetPeers(own(w.old), []Node{node(w.new, "new"), hostile})
+	w.new.SetPeers(own(w.new), []Node{node(w.old, "old"), hostile})
 }
 
 func (w *hostileWorld) says(s State) []byte {
@@ -166,6 +173,93 @@ func TestSmallRouteGivesThatRoute(t *testing.T) {
 			t.Errorf("the node got %q", got)
 		}
 	})
+}
+
+// TestWiderRouteGivesNothing has a node with a route that contains the VPC's: no client sends
+// to it while another node holds the VPC's own.
+func TestWiderRouteGivesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newHostileWorld(t, true)
+		w.route = netip.MustParsePrefix("10.0.0.0/8")
+		w.control(w.old)
+		flow, first := packet(client, target, "of a flow"), packet(client, target, "first")
+		w.old.flows[string(flow)] = true
+		s := claim
+		s.Draining = true
+		w.sendBoth(w.says(claim))
+		w.new.Message(hostileAddr, w.says(s))
+		time.Sleep(10 * time.Millisecond)
+		w.old.Begin(t.Context())
+		time.Sleep(10 * time.Millisecond)
+		w.old.Message(hostileAddr, relayed(flow, 1))
+		if _, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || w.old.effects() > 0 {
+			t.Errorf("before control moves the routes: packets go via %v, %q were taken", via, w.old.taken)
+		}
+		w.control(w.new)
+		if !w.new.Take(flow) || len(w.old.list(&w.old.taken)) != 1 {
+			t.Error("the draining router no longer gets its flow")
+		}
+		if !w.new.Take(first) || len(w.new.list(&w.new.unclaimed)) != 1 {
+			t.Error("a new flow is not taken here")
+		}
+		w.new.Message(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
+		if len(w.new.list(&w.new.toClient)) > 0 {
+			t.Error("a packet from this router's route went to the client")
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, m := range w.received {
+			if m[0] != kindState && m[0] != kindWait {
+				t.Errorf("the node got a packet of kind %d", m[0])
+			}
+		}
+	})
+}
+
+// TestEndedDrainDoesNotBeginAgain has a node that keeps its route announce and end drains.
+func TestEndedDrainDoesNotBeginAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newHostileWorld(t, true)
+		s := claim
+		s.Draining = true
+		announce := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(announceEvery) {
+				w.new.Message(hostileAddr, w.says(s))
+			}
+		}
+		announce(leastDrain + time.Second)
+		announce(time.Hour)
+		if w.new.Elsewhere() {
+			t.Error("a drain that was over began again")
+		}
+		gone := s
+		gone.Gone = true
+		w.new.Message(hostileAddr, w.says(gone))
+		announce(time.Minute)
+		if w.new.Elsewhere() {
+			t.Error("an announced end was no end")
+		}
+		time.Sleep(2 * silentAfter)
+		announce(time.Second)
+		if !w.new.Elsewhere() {
+			t.Error("a drain after a silence does not count")
+		}
+	})
+}
+
+// TestTakeover tells a route that control gave to another router from one that it had before.
+func TestTakeover(t *testing.T) {
+	w := newHostileWorld(t, true)
+	w.route = netip.MustParsePrefix("10.0.0.0/8")
+	w.control(w.old)
+	done := w.old.Takeover(vpc)
+	if done() {
+		t.Error("a wider route that the node had before counts as a takeover")
+	}
+	w.control(w.new)
+	if !done() {
+		t.Error("the routes moved, and it does not count")
+	}
 }
 
 // TestDeniedPacketsAreNotTaken relays a packet that the deny list or the access rules of
@@ -336,11 +430,11 @@ func TestTablesAreBounded(t *testing.T) {
 		for i := range 10 * mostNodes {
 			many = append(many, Node{Addrs: []netip.Addr{addr(i)}, Online: true})
 		}
-		w.new.SetPeers(append(many, Node{Addrs: []netip.Addr{oldAddr}, Online: true, Routes: vpc}))
+		w.new.SetPeers(nil, append(many, Node{Addrs: []netip.Addr{oldAddr}, Online: true, Routes: vpc}))
 		if n := len(w.new.peers.Load().nodes); n > mostNodes {
 			t.Errorf("%d nodes take part", n)
 		}
-		if !w.new.Covered(vpc) {
+		if holders, _ := w.new.peers.Load().holdersOf(target); len(holders) != 1 {
 			t.Error("the node with the routes is not among them")
 		}
 		for i := range many {
@@ -355,8 +449,8 @@ func TestTablesAreBounded(t *testing.T) {
 
 // TestExitNodeHoldsNothing: a default route is not one of the VPC.
 func TestExitNodeHoldsNothing(t *testing.T) {
-	p := newPeers([]Node{{Addrs: []netip.Addr{hostileAddr}, Online: true, Routes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}})
-	if len(p.holdersOf(target)) > 0 || p.covers(vpc[0]) {
+	p := newPeers(nil, []Node{{Addrs: []netip.Addr{hostileAddr}, Online: true, Routes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}})
+	if holders, _ := p.holdersOf(target); len(holders) > 0 || p.covers(vpc[0], newPeers(nil, nil)) {
 		t.Error("an exit node holds the VPC's routes")
 	}
 }
@@ -370,7 +464,7 @@ func TestStrangersCostTheSame(t *testing.T) {
 		for i := range list {
 			list[i] = Node{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{100, 100, byte(i >> 8), byte(i)})}, Routes: vpc}
 		}
-		r.SetPeers(list)
+		r.SetPeers(nil, list)
 		for _, message := range [][]byte{{1, 2, 3}, relayed(packet(client, target, "x"), 1), append([]byte{kindState}, `{"answer":true}`...)} {
 			if n := testing.AllocsPerRun(100, func() { r.Message(strangerAddr, message) }); n > 0 {
 				t.Errorf("with %d nodes, a stranger's datagram costs %v allocations", size, n)
@@ -388,7 +482,7 @@ func BenchmarkStranger(b *testing.B) {
 			for i := range list {
 				list[i] = Node{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{100, 100, byte(i >> 8), byte(i)})}}
 			}
-			r.SetPeers(list)
+			r.SetPeers(nil, list)
 			for b.Loop() {
 				r.Message(strangerAddr, []byte{1, 2, 3})
 			}

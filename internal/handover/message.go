@@ -87,6 +87,21 @@ type ipPacket struct {
 	raw      []byte
 	src, dst netip.Addr
 	udp      bool
+	header   int // size in bytes, without extension headers of IPv6
+}
+
+// flow identifies the flow of a datagram.
+type flow struct {
+	src, dst netip.Addr
+	ports    [4]byte
+}
+
+// flow returns the flow of p, or false if p is too short to have ports.
+func (p ipPacket) flow() (f flow, ok bool) {
+	if len(p.raw) < p.header+4 {
+		return flow{}, false
+	}
+	return flow{p.src, p.dst, [4]byte(p.raw[p.header:])}, true
 }
 
 // parsePacket reads the IP packet at the start of b, and returns what follows it. It
@@ -99,10 +114,10 @@ func parsePacket(b []byte) (p ipPacket, rest []byte, ok bool) {
 		if total < 20 {
 			return ipPacket{}, nil, false
 		}
-		p = ipPacket{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), udp: b[9] == protocolUDP}
+		p = ipPacket{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), udp: b[9] == protocolUDP, header: int(b[0]&15) * 4}
 	case len(b) >= 40 && b[0]>>4 == 6:
 		total = 40 + int(binary.BigEndian.Uint16(b[4:]))
-		p = ipPacket{src: netip.AddrFrom16([16]byte(b[8:24])), dst: netip.AddrFrom16([16]byte(b[24:40])), udp: b[6] == protocolUDP}
+		p = ipPacket{src: netip.AddrFrom16([16]byte(b[8:24])), dst: netip.AddrFrom16([16]byte(b[24:40])), udp: b[6] == protocolUDP, header: 40}
 	default:
 		return ipPacket{}, nil, false
 	}

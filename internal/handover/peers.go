@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
+
+	"subnetrouter/internal/routes"
 )
 
 // Node is another node of the tailnet with a tag of this router's. All fields are from
@@ -32,11 +34,13 @@ type peers struct {
 	nodes  []*Node
 	byAddr map[netip.Addr]*Node
 	// holders finds the nodes that hold the most specific route to a destination. A
-	// less specific one gives no right to it: clients do not send there.
+	// less specific one gives no right to it: clients do not send there. So it must not
+	// be less specific than one of own, the routes that control gives this router.
 	holders bart.Table[[]*Node]
+	own     bart.Lite
 }
 
-func newPeers(list []Node) *peers {
+func newPeers(own []netip.Prefix, list []Node) *peers {
 	list = slices.Clone(list)
 	list = slices.DeleteFunc(list, func(n Node) bool { return len(n.Addrs) == 0 })
 	slices.SortStableFunc(list, func(a, b Node) int {
@@ -44,6 +48,9 @@ func newPeers(list []Node) *peers {
 	})
 	list = list[:min(len(list), mostNodes)]
 	p := &peers{byAddr: map[netip.Addr]*Node{}}
+	for _, r := range own {
+		p.own.Insert(r.Masked())
+	}
 	for i := range list {
 		n := &list[i]
 		p.nodes = append(p.nodes, n)
@@ -61,17 +68,38 @@ func newPeers(list []Node) *peers {
 	return p
 }
 
-// holdersOf lists the nodes to which control gives the route of a destination.
-func (p *peers) holdersOf(dst netip.Addr) []*Node {
-	list, _ := p.holders.Lookup(dst)
-	return list
+// holdersOf lists the nodes to which control gives the most specific route to a destination,
+// and the length of that route. The list is empty, and the length that of its own route, if
+// this router is the one.
+func (p *peers) holdersOf(dst netip.Addr) (list []*Node, bits int) {
+	host := netip.PrefixFrom(dst, dst.BitLen())
+	route, list, ok := p.holders.LookupPrefixLPM(host)
+	if ok {
+		bits = route.Bits()
+	}
+	if own, ok := p.own.LookupPrefixLPM(host); ok && own.Bits() >= bits {
+		return nil, own.Bits()
+	}
+	return list, bits
 }
 
-func (p *peers) holds(n *Node, dst netip.Addr) bool { return slices.Contains(p.holdersOf(dst), n) }
+func (p *peers) holds(n *Node, dst netip.Addr) bool {
+	list, _ := p.holdersOf(dst)
+	return slices.ContainsFunc(list, func(h *Node) bool { return h.addr() == n.addr() })
+}
 
-// covers reports whether an online node holds a route, as it is or as part of a larger one.
-func (p *peers) covers(route netip.Prefix) bool {
-	return slices.ContainsFunc(p.nodes, func(n *Node) bool { return n.Online && within(n.routes(), route) })
+// covers reports whether an online node holds a route, as it is or as part of a larger one,
+// that it did not hold before.
+func (p *peers) covers(route netip.Prefix, before *peers) bool {
+	return slices.ContainsFunc(p.nodes, func(n *Node) bool {
+		var had []netip.Prefix
+		if b := before.byAddr[n.addr()]; b != nil {
+			had = b.Routes
+		}
+		return n.Online && slices.ContainsFunc(n.routes(), func(h netip.Prefix) bool {
+			return routes.Covers(h, route) && !slices.Contains(had, h)
+		})
+	})
 }
 
 // routes are the node's without the default routes of an exit node.
@@ -89,11 +117,15 @@ type lost struct {
 	at    time.Time
 }
 
-// SetPeers replaces the view of the netmap: the nodes that share a tag with this one.
-// Call it on each change.
-func (r *Relay) SetPeers(list []Node) {
-	next := newPeers(list)
+// SetPeers replaces the view of the netmap: the routes that control gives this router, and
+// the nodes that share a tag with it, the newest first. Call it on each change.
+func (r *Relay) SetPeers(own []netip.Prefix, list []Node) {
+	next := newPeers(own, list)
 	now := time.Now()
+	if len(list) > mostNodes && !r.crowded.Swap(true) {
+		r.cfg.Logger.Warn("too many nodes share a tag with this router: the oldest without routes take no part in hand-overs",
+			"nodes", len(list), "limit", mostNodes, "fix", "give the routers a tag of their own")
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.peers.Swap(next)
@@ -126,9 +158,12 @@ func (r *Relay) routesOf(n *Node) []netip.Prefix {
 	return list
 }
 
-// Covered reports whether control gives each of these routes to another online node with
-// a tag of this router's.
-func (r *Relay) Covered(routes []netip.Prefix) bool {
-	now := r.peers.Load()
-	return !slices.ContainsFunc(routes, func(p netip.Prefix) bool { return !now.covers(p) })
+// Takeover returns a function that reports whether control has given each of these routes to
+// another online node with a tag of this router's since Takeover was called.
+func (r *Relay) Takeover(all []netip.Prefix) (done func() bool) {
+	before := r.peers.Load()
+	return func() bool {
+		now := r.peers.Load()
+		return !slices.ContainsFunc(all, func(p netip.Prefix) bool { return !now.covers(p, before) })
+	}
 }

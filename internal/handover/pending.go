@@ -21,6 +21,11 @@ const (
 	// datagrams. Beyond, datagrams are relayed without a copy.
 	mostPending         = 1024
 	mostPendingOfClient = 128
+	// takenFor is how long a flow counts as the draining router's after its last positive
+	// answer: an answer that is lost or late must not split the flow. mostTaken bounds
+	// the flows.
+	takenFor  = silentAfter
+	mostTaken = 4096
 )
 
 // pending holds the copies of datagrams whose answer is due, by their numbers.
@@ -28,12 +33,16 @@ type pending struct {
 	mu       sync.Mutex
 	copies   map[uint64]*copied
 	ofClient map[netip.Addr]int
+	taken    map[flow]time.Time // flows of a draining router, and its last positive answer
 	closed   bool
 }
 
 type copied struct {
 	packet   []byte
 	client   netip.Addr
+	flow     flow
+	hasFlow  bool
+	udp      bool
 	node     netip.Addr // it was relayed to
 	sent     time.Time  // first
 	confirms bool       // the node answers each; an older one is silent if it has the flow
@@ -41,7 +50,7 @@ type copied struct {
 }
 
 func (p *pending) init() {
-	p.copies, p.ofClient = map[uint64]*copied{}, map[netip.Addr]int{}
+	p.copies, p.ofClient, p.taken = map[uint64]*copied{}, map[netip.Addr]int{}, map[flow]time.Time{}
 }
 
 // await keeps a copy of a datagram that is about to be relayed to a node.
@@ -52,7 +61,8 @@ func (r *Relay) await(number uint64, node netip.Addr, d ipPacket, confirms bool)
 	if p.closed || len(p.copies) >= mostPending || p.ofClient[d.src] >= mostPendingOfClient {
 		return
 	}
-	c := &copied{packet: bytes.Clone(d.raw), client: d.src, node: node, sent: time.Now(), confirms: confirms}
+	c := &copied{packet: bytes.Clone(d.raw), client: d.src, udp: d.udp, node: node, sent: time.Now(), confirms: confirms}
+	c.flow, c.hasFlow = d.flow()
 	p.copies[number] = c
 	p.ofClient[d.src]++
 	wait := answerWithin
@@ -79,11 +89,39 @@ func (p *pending) remove(number uint64, node netip.Addr) *copied {
 	return c
 }
 
-// unanswered ends the wait for an answer.
+// unanswered ends the wait for an answer. A datagram is taken here, unless its flow was the
+// draining router's a moment ago; a segment is lost, and its sender repeats it.
 func (r *Relay) unanswered(number uint64) {
 	c := r.returned.remove(number, netip.Addr{})
-	if c != nil && c.confirms {
+	if c != nil && c.confirms && c.udp && !r.returned.wasTaken(c, time.Now()) {
 		r.cfg.Unclaimed(c.packet)
+	}
+}
+
+// noteTaken remembers a positive answer.
+func (p *pending) noteTaken(c *copied, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, known := p.taken[c.flow]; c.udp && c.hasFlow && (known || len(p.taken) < mostTaken) {
+		p.taken[c.flow] = now
+	}
+}
+
+func (p *pending) wasTaken(c *copied, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.taken[c.flow]
+	return ok && c.hasFlow && now.Sub(at) < takenFor
+}
+
+// forgetTaken drops the flows whose last positive answer is old.
+func (p *pending) forgetTaken(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for f, at := range p.taken {
+		if now.Sub(at) >= takenFor {
+			delete(p.taken, f)
+		}
 	}
 }
 
@@ -102,7 +140,9 @@ func (r *Relay) takeAnswer(from *Node, kind byte, body []byte) {
 	switch {
 	case c == nil:
 		r.refuse(notSent)
-	case kind == kindUnknown:
+	case kind == kindTaken:
+		r.returned.noteTaken(c, time.Now())
+	default:
 		r.cfg.Unclaimed(c.packet)
 	}
 }
@@ -148,4 +188,5 @@ func (p *pending) close() {
 	}
 	clear(p.copies)
 	clear(p.ofClient)
+	clear(p.taken)
 }

@@ -39,8 +39,9 @@ func (r *Relay) hear(from netip.Addr, body []byte) {
 	}
 	close(r.news)
 	r.news = make(chan struct{})
-	r.noteDrainer(node, s, now)
+	log := r.noteDrainer(node, s, now)
 	r.mu.Unlock()
+	log()
 	if s.Answer {
 		r.cfg.Send(from, encode(r.state()))
 	}
@@ -48,50 +49,69 @@ func (r *Relay) hear(from netip.Addr, body []byte) {
 
 // noteDrainer remembers who drains. A drain begins while control gives the node routes or
 // just after it took them, covers only those, and ends when its router announces the end,
-// after r.cfg.Longest, or by silence.
-// The caller holds r.mu.
-func (r *Relay) noteDrainer(n *Node, s State, now time.Time) {
+// after r.cfg.Longest, or by silence. One that has ended is kept until its router is silent,
+// so that it does not begin again by its next announcement. The caller holds r.mu, and
+// calls log when it no longer does.
+func (r *Relay) noteDrainer(n *Node, s State, now time.Time) (log func()) {
 	addr := n.addr()
 	held := r.routesOf(n)
 	d, known := r.drainers[addr]
+	log = func() {}
 	switch {
 	case s.Gone || !s.Draining:
-		if known {
-			delete(r.drainers, addr)
-			r.cfg.Logger.Info("the other router has drained", "router", n.Name, "took", now.Sub(d.since).Round(time.Millisecond).String())
+		if known && now.Before(d.until) {
+			took := now.Sub(d.since).Round(time.Millisecond).String()
+			log = func() { r.cfg.Logger.Info("the other router has drained", "router", n.Name, "took", took) }
+			d.until = now
 		}
 	case !s.Relays:
-	case known && now.After(d.until):
-		delete(r.drainers, addr)
-	case known || len(held) > 0 && len(r.drainers) < mostNodes:
-		if !known {
-			d = drainer{name: n.Name, since: now, until: now.Add(max(r.cfg.Longest, leastDrain))}
+	case !known && (len(held) == 0 || len(r.drainers) == mostNodes):
+	case !known:
+		d = drainer{name: n.Name, since: now, until: now.Add(max(r.cfg.Longest, leastDrain))}
+		known = true
+		log = func() {
 			r.cfg.Logger.Info("another router drains; relaying packets of its flows", "router", n.Name, "routes", routes.Strings(held))
 		}
+		fallthrough
+	default:
 		for _, p := range held {
 			if !slices.Contains(d.routes, p) && len(d.routes) < mostRoutes {
 				d.routes = append(d.routes, p)
 			}
 		}
-		d.heard, d.confirms = now, s.Confirms
+		d.confirms = s.Confirms
+	}
+	if known {
+		d.heard = now
 		r.drainers[addr] = d
 	}
-	r.foreign.Store(len(r.drainers) > 0)
+	r.countDrains(now)
+	return log
+}
+
+// countDrains notes whether a drain is under way. The caller holds r.mu.
+func (r *Relay) countDrains(now time.Time) {
+	foreign := false
+	for _, d := range r.drainers {
+		foreign = foreign || now.Before(d.until)
+	}
+	r.foreign.Store(foreign)
 }
 
 // mostRoutes bounds the routes that are remembered of one drain.
 const mostRoutes = 1024
 
-// forget drops the states and drains of silent routers, and drains that are over: while
+// forget drops the states and drains of silent routers, and ends drains that are over: while
 // there is one, each packet costs a look whether it is of a flow here.
 func (r *Relay) forget(now time.Time) {
+	var silent []drainer
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for addr, d := range r.drainers {
-		if now.Sub(d.heard) > silentAfter || now.After(d.until) {
+		if now.Sub(d.heard) > silentAfter {
 			delete(r.drainers, addr)
-			r.cfg.Logger.Info("no longer relaying packets to a router that drains", "router", d.name,
-				"silent", now.Sub(d.heard).Round(time.Millisecond).String(), "took", now.Sub(d.since).Round(time.Millisecond).String())
+			if now.Before(d.until) {
+				silent = append(silent, d)
+			}
 		}
 	}
 	for addr, h := range r.heard {
@@ -99,7 +119,13 @@ func (r *Relay) forget(now time.Time) {
 			delete(r.heard, addr)
 		}
 	}
-	r.foreign.Store(len(r.drainers) > 0)
+	r.countDrains(now)
+	r.mu.Unlock()
+	r.returned.forgetTaken(now)
+	for _, d := range silent {
+		r.cfg.Logger.Info("a router that drains fell silent; no longer relaying packets to it", "router", d.name,
+			"silent", now.Sub(d.heard).Round(time.Millisecond).String(), "took", now.Sub(d.since).Round(time.Millisecond).String())
+	}
 }
 
 // Elsewhere reports whether a packet of no flow here may be of another router's.
@@ -110,7 +136,7 @@ func (r *Relay) Elsewhere() bool { return r.foreign.Load() }
 // segment of TCP does not, as that router resets its unknown connections itself.
 func (r *Relay) Take(packet []byte) bool {
 	p, rest, ok := parsePacket(packet)
-	if !ok || len(rest) > 0 {
+	if !ok || len(rest) > 0 || !r.cfg.Relays() {
 		return false
 	}
 	to, found := r.drainerOf(p.dst)
@@ -119,7 +145,9 @@ func (r *Relay) Take(packet []byte) bool {
 	}
 	r.out.Inc()
 	message := slices.Concat([]byte{kindRelayed}, packet)
-	if p.udp {
+	// At the beginning the draining router may have yet to learn from control that this
+	// one holds the route: then a segment is relayed again, too.
+	if p.udp || time.Since(found.since) < returnWithin {
 		number := r.number.Add(1)
 		message = appendNumber(message, number)
 		r.await(number, to, p, found.confirms)
@@ -129,21 +157,26 @@ func (r *Relay) Take(packet []byte) bool {
 }
 
 // drainerOf finds the draining router that may have flows to a destination: the one with
-// the most specific route to it, and of several the last to begin. There is none once
-// control has given the route to a third router. An invalid address is none.
+// the most specific route to it, and of several the last to begin. A route that is less
+// specific than this router's own gives no flows, and one that control has given to a third
+// router since has none left here. An invalid address is none.
 func (r *Relay) drainerOf(dst netip.Addr) (addr netip.Addr, found drainer) {
 	now := time.Now()
-	holders := r.peers.Load().holdersOf(dst)
+	holders, bits := r.peers.Load().holdersOf(dst)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	most := -1
 	for a, d := range r.drainers {
-		movedOn := len(holders) > 0 && !slices.ContainsFunc(holders, func(n *Node) bool { return n.addr() == a })
-		if movedOn || now.Sub(d.heard) >= silentAfter || !now.Before(d.until) {
+		if now.Sub(d.heard) >= silentAfter || !now.Before(d.until) {
 			continue
 		}
+		holds := slices.ContainsFunc(holders, func(n *Node) bool { return n.addr() == a })
 		for _, p := range d.routes {
-			if p.Contains(dst) && (p.Bits() > most || p.Bits() == most && d.since.After(found.since)) {
+			switch {
+			case !p.Contains(dst):
+			case len(holders) == 0 && bits > p.Bits(): // this router's own is more specific
+			case len(holders) > 0 && bits >= p.Bits() && !holds: // control has moved on
+			case p.Bits() > most || p.Bits() == most && d.since.After(found.since):
 				addr, found, most = a, d, p.Bits()
 			}
 		}
@@ -158,13 +191,11 @@ func (r *Relay) takeForClient(from *Node, packet []byte) {
 		r.refuse(malformed)
 		return
 	}
-	r.mu.Lock()
-	d, known := r.drainers[from.addr()]
-	r.mu.Unlock()
+	drains, _ := r.drainerOf(p.src)
 	switch _, never := routes.Denied(routes.Target(p.src)); {
-	case !known || time.Now().After(d.until):
+	case !r.Elsewhere() || !r.cfg.Relays():
 		r.refuse(notNow)
-	case !contains(d.routes, p.src):
+	case drains != from.addr():
 		r.refuse(noRoute)
 	case never:
 		r.refuse(denied)

@@ -46,7 +46,7 @@ func (d *flowDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		return n, nil
 	}
 	// Room for a second copy of each.
-	n, err := d.forward.Receive(bufs[:len(bufs)/2], sizes, offset)
+	n, err := d.forward.Receive(bufs[:max(1, len(bufs)/2)], sizes, offset)
 	if err != nil {
 		return 0, io.EOF
 	}
@@ -71,6 +71,7 @@ func (d *flowDevice) divert(bufs [][]byte, sizes []int, offset, n int) int {
 		}
 	}
 	all := append(straight, wrapped...)
+	all = all[:min(len(all), len(bufs))] // of a vector of one, the direct copy
 	for i, p := range all {
 		sizes[i] = copy(bufs[i][offset:], p)
 	}

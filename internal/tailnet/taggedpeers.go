@@ -1,6 +1,7 @@
 package tailnet
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"reflect"
@@ -16,9 +17,13 @@ import (
 // Tagged describes this node and the nodes that share a tag with it, as the
 // routers of one VPC do. A node without tags is a user's, and has no such peers.
 type Tagged struct {
-	// Endpoints are this node's own addresses outside of the tailnet.
+	// Endpoints are this node's own addresses outside of the tailnet, and UDPPort the
+	// port of WireGuard's socket there.
 	Endpoints []netip.Addr
-	Peers     []TaggedPeer
+	UDPPort   uint16
+	// Routes are those for which control picked this node.
+	Routes []netip.Prefix
+	Peers  []TaggedPeer // the newest first
 
 	ids taggedIDs
 }
@@ -104,6 +109,7 @@ func (n *Node) tagged() Tagged {
 	if nm := n.lb.NetMapWithPeers(); nm != nil && nm.SelfNode.Valid() {
 		out = taggedIn(nm)
 	}
+	out.UDPPort = n.UDPPort()
 	if self := n.lb.StatusWithoutPeers().Self; self != nil {
 		for _, text := range self.Addrs {
 			if e, err := netip.ParseAddrPort(text); err == nil {
@@ -116,12 +122,20 @@ func (n *Node) tagged() Tagged {
 
 // taggedIn lists the nodes of a netmap that share a tag with its own.
 func taggedIn(nm *netmap.NetworkMap) Tagged {
-	out := Tagged{ids: taggedIDs{tags: nm.SelfNode.Tags().AsSlice(), nodes: map[tailcfg.NodeID]bool{}}}
+	out := Tagged{
+		Routes: nm.SelfNode.PrimaryRoutes().AsSlice(),
+		ids:    taggedIDs{tags: nm.SelfNode.Tags().AsSlice(), nodes: map[tailcfg.NodeID]bool{}},
+	}
+	var tagged []tailcfg.NodeView
 	for _, p := range nm.Peers {
 		if shareTag(p.Tags().AsSlice(), out.ids.tags) {
 			out.ids.nodes[p.ID()] = true
-			out.Peers = append(out.Peers, taggedPeer(p))
+			tagged = append(tagged, p)
 		}
+	}
+	slices.SortFunc(tagged, func(a, b tailcfg.NodeView) int { return cmp.Compare(b.ID(), a.ID()) })
+	for _, p := range tagged {
+		out.Peers = append(out.Peers, taggedPeer(p))
 	}
 	return out
 }
