@@ -73,13 +73,8 @@ func (f *Forwarder) Recheck() (ended int) {
 	return ended
 }
 
-func (t *udpTable) all() []*udpFlow {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := make([]*udpFlow, 0, len(t.flows))
-	for _, fl := range t.flows {
-		all = append(all, fl)
-	}
+func (t *udpTable) all() (all []*udpFlow) {
+	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) { all = append(all, fl) })
 	return all
 }
 

@@ -123,6 +123,11 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		t.mu.Lock()
 		t.flows[fl] = struct{}{}
 		t.mu.Unlock()
+		// A change of the deny list or the rules since the check above did not find it.
+		if f.check(protoTCP, key) != allowed {
+			fl.taken.Store(true)
+			fl.dead.Store(true)
+		}
 		err = f.poll.watch(fl.fd, readable|writable, &fl.task)
 	}
 	if err != nil {

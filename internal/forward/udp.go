@@ -202,15 +202,40 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	fl.turn.client()
 	t.mu.Lock()
 	before := t.flows[key]
+	// Datagrams of one flow may come on several goroutines at once, as when a peer router
+	// returns them: the first to get here is the flow. One of another peer that has the
+	// same address for a moment is replaced.
+	if before != nil && before.peer == who && time.Since(before.opened) < time.Second {
+		t.mu.Unlock()
+		fl.abandon()
+		return before
+	}
 	t.flows[key] = fl
 	t.mu.Unlock()
-	if before != nil { // two peers with one address, for a moment
+	if before != nil {
 		t.close(before, ended)
 	}
 	f.sched.done(&fl.task) // from now on it may run
 	f.metrics.opened["udp"].Inc()
 	f.metrics.active["udp"].Inc()
+	// A change of the deny list or the rules since the check above did not find the flow.
+	if f.check(protoUDP, key) != allowed {
+		t.close(fl, revoked)
+		return nil
+	}
 	return fl
+}
+
+// abandon gives back what a flow has that did not get into the table.
+func (fl *udpFlow) abandon() {
+	fl.mu.Lock()
+	fd := fl.fd
+	fl.fd = -1
+	fl.mu.Unlock()
+	fl.table.f.poll.forget(fd)
+	unix.Close(fd)
+	fl.table.ports.release(fl)
+	fl.table.f.leave(fl.peer)
 }
 
 // connect opens the flow's socket: from the client's own port where that is free, but for
