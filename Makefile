@@ -24,12 +24,12 @@ binary    := -timeout=20m -count=1 ./test/binary/...
 e2e       := -timeout=20m -count=1 ./test/e2e/...
 image     := -timeout=20m -count=1 ./test/image/...
 # The module, with terraform and moto_server; see test/terraform for what it needs.
-terraform := -timeout=15m -count=1 ./test/terraform/...
+terraform := -timeout=25m -count=1 ./test/terraform/...
 TALLY     := go run ./scripts/tally
 
-# Two parts at a time: e2e, image and terraform mostly wait, so that the compilers and
+# Three parts at a time: e2e, image and terraform mostly wait, so that the compilers and
 # the unit tests of the others fill the gaps. The longest come first.
-JOBS ?= 2
+JOBS ?= 3
 
 # What `make flakes` repeats, and how often.
 SUITES ?= unit e2e image terraform
@@ -57,8 +57,8 @@ sandbox: ## a throwaway tailnet, VPC and AWS on this machine, with the router in
 bench: ## measure the router beside tailscaled, as root (ARGS="…")
 	@go run ./bench $(ARGS)
 
-test: lint build ## everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)
-	@$(TALLY) -jobs $(JOBS) $(e2e) + $(unit) + $(image) + $(terraform) + $(binary)
+test: lint build ## everything: lint, unit, end-to-end, the image, Terraform (JOBS=3 parts at a time)
+	@$(TALLY) -jobs $(JOBS) $(terraform) + $(image) + $(e2e) + $(unit) + $(binary)
 
 test-unit: ## packages and commands under the race detector
 	@$(TALLY) $(unit)
