@@ -129,6 +129,19 @@ func TestParseForeignKeys(t *testing.T) {
 	if _, err := Parse(`{"authkey":"S3CR3T1","auth_key":"S3CR3T2"}`, Format{Foreign: true}); !errors.Is(err, ErrMalformed) {
 		t.Errorf("two words: %v", err)
 	}
+	word := strings.Repeat("0123456789abcdef", 3)
+	for _, name := range []string{"auth_key", "authkey", "TS_AUTHKEY"} {
+		for _, beside := range []string{`"key":"router-prod"`, `"client_id":"x","client_secret":"y"`, `"pre_auth_key":"old"`} {
+			for _, payload := range []string{`{"` + name + `":"` + word + `",` + beside + `}`, `{` + beside + `,"` + name + `":"` + word + `"}`} {
+				if got, err := Parse(payload, Format{Foreign: true}); err != nil || got.Key.Reveal() != word || got.Client != nil {
+					t.Errorf("%s: %q, %v", payload, got.Key.Reveal(), err)
+				}
+			}
+		}
+	}
+	if _, err := Parse(`{"key":"S3CR3T1","pre_auth_key":"S3CR3T2"}`, Format{Foreign: true}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("two words under names of equal rank: %v", err)
+	}
 	for url, want := range map[string]bool{
 		"": false, "https://controlplane.tailscale.com": false, "https://login.tailscale.com": false, "https://LOGIN.tailscale.com:443/x": false,
 		"https://headscale.example.com": true, "http://10.0.0.1:8080": true, "https://eviltailscale.com": true, "://": true,

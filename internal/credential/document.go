@@ -17,6 +17,7 @@ import (
 // do not count: authKey, AUTH_KEY and auth-key are the same.
 var (
 	keyNames    = []string{"authkey", "tsauthkey", "tailscaleauthkey", "preauthkey", "preauthorizationkey", "tskey", "tailscalekey", "key"}
+	firstNames  = []string{"authkey", "tsauthkey"} // of keyNames, those that errors and documents give
 	idNames     = []string{"clientid", "oauthclientid", "tsclientid", "tsoauthclientid", "tailscaleclientid", "tailscaleoauthclientid"}
 	secretNames = []string{"clientsecret", "oauthclientsecret", "tsclientsecret", "tsoauthclientsecret", "tailscaleclientsecret", "tailscaleoauthclientsecret"}
 	expiryNames = []string{"expiresat", "expires", "expiry", "expiration"}
@@ -220,8 +221,12 @@ func (f Format) choose(fields []field, isJSON bool) (Credential, error) {
 		}
 		list = append(list, candidate{field.name, found, certain})
 	}
-	if slices.ContainsFunc(list, func(c candidate) bool { return c.certain }) {
+	switch {
+	case slices.ContainsFunc(list, func(c candidate) bool { return c.certain }):
 		list = slices.DeleteFunc(list, func(c candidate) bool { return !c.certain })
+	case slices.ContainsFunc(list, func(c candidate) bool { return isOne(c.name, firstNames) }):
+		// A word under another name, such as "key", may be of something else.
+		list = slices.DeleteFunc(list, func(c candidate) bool { return !isOne(c.name, firstNames) })
 	}
 	switch {
 	case len(list) > 0:
