@@ -140,8 +140,8 @@ func credentialCause(err error) string {
 	status := answer.HTTPStatusCode()
 	cause := strings.TrimSpace(fmt.Sprintf("the credentials endpoint answered HTTP %d %s", status, http.StatusText(status)))
 	const most = 200
-	if text := strings.Join(strings.Fields(answer.ErrorMessage()), " "); text != "" {
-		cause += ": " + strings.ToValidUTF8(text[:min(len(text), most)], "")
+	if text := secret.Clean(answer.ErrorMessage(), most); text != "" {
+		cause += ": " + text
 	}
 	return cause
 }
