@@ -24,7 +24,8 @@ func (c ownBodies) Do(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("copying the body of a request: %w", err)
 	}
 	own := req.WithContext(req.Context())
-	own.Body = io.NopCloser(bytes.NewReader(body))
+	own.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	own.Body, _ = own.GetBody()
 	own.ContentLength = int64(len(body))
 	return c.next.Do(own)
 }

@@ -9,10 +9,14 @@ import (
 )
 
 // lateWriter is a transport that still reads the body of a request after its answer came.
-type lateWriter struct{ bodies []io.Reader }
+type lateWriter struct {
+	bodies []io.Reader
+	again  []func() (io.ReadCloser, error)
+}
 
 func (w *lateWriter) RoundTrip(req *http.Request) (*http.Response, error) {
 	w.bodies = append(w.bodies, req.Body)
+	w.again = append(w.again, req.GetBody)
 	sent := req.Clone(req.Context())
 	sent.Body = nil
 	return &http.Response{StatusCode: http.StatusBadRequest, Proto: "HTTP/1.1", Body: http.NoBody, Request: sent, Header: http.Header{}}, nil
@@ -28,9 +32,21 @@ func TestBodyOutlivesAnswer(t *testing.T) {
 	if len(late.bodies) == 0 {
 		t.Fatal("nothing was sent")
 	}
-	for _, body := range late.bodies {
-		if b, err := io.ReadAll(body); err != nil || len(b) == 0 {
-			t.Errorf("after the answer the body has %d bytes, %v", len(b), err)
+	for i, body := range late.bodies {
+		first, err := io.ReadAll(body)
+		if err != nil || len(first) == 0 {
+			t.Errorf("after the answer the body has %d bytes, %v", len(first), err)
+		}
+		// A transport whose connection ended sends the body once more.
+		if late.again[i] == nil {
+			t.Fatal("the body cannot be sent again")
+		}
+		second, err := late.again[i]()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(second); err != nil || string(b) != string(first) {
+			t.Errorf("the second time the body is %q, %v; the first time %q", b, err, first)
 		}
 	}
 }
