@@ -18,7 +18,7 @@ import (
 // fit into forward.ReservedFiles.
 type Bounds struct {
 	Remote     int // of all other hosts
-	PerAddress int // of one of them; an IPv6 host has a /64
+	PerAddress int // of one of them; an IPv6 host has a /80
 	Local      int // of this host, in places that no other may take
 }
 
@@ -206,6 +206,10 @@ func (g *guard) refill() {
 	}
 }
 
+// hostBits is the length of an IPv6 prefix that is one host's: EC2 delegates a /80 to a
+// network interface at most, and a subnet, which has a /64, holds many hosts.
+const hostBits = 80
+
 // hostOf returns for whom a connection is counted, and whether it is of this host: over
 // loopback, or from the address that it came to, which the kernel takes from no other.
 func hostOf(remoteAddr, localAddr string) (host netip.Addr, local bool) {
@@ -217,7 +221,7 @@ func hostOf(remoteAddr, localAddr string) (host netip.Addr, local bool) {
 	host = from.Addr().Unmap().WithZone("")
 	local = host.IsLoopback() || host == to.Addr().Unmap().WithZone("")
 	if host.Is6() {
-		if p, err := host.Prefix(64); err == nil {
+		if p, err := host.Prefix(hostBits); err == nil {
 			host = p.Addr()
 		}
 	}

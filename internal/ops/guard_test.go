@@ -137,6 +137,36 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 	}
 }
 
+// TestIPv6HostsOfOneSubnet: the hosts of a subnet, which is a /64, are counted one by one,
+// and all addresses of the /80 that one of them may have as one.
+func TestIPv6HostsOfOneSubnet(t *testing.T) {
+	block, reached := make(chan struct{}), make(chan struct{}, 10)
+	h, _ := serveHosts(t, Bounds{Remote: 8, PerAddress: 2, Local: 1}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reached <- struct{}{}
+		<-block
+		io.WriteString(w, "ok")
+	}))
+	codes := make(chan string, 4)
+	for _, from := range []string{"2600:1f18:1:2:a::1", "2600:1f18:1:2:a::2", "2600:1f18:1:2:b::1", "2600:1f18:1:2:b::2"} {
+		c, server := h.dial(t, from)
+		go func() { codes <- ask(c) }()
+		select {
+		case <-reached:
+		case <-server.closed:
+			t.Errorf("%s is refused", from)
+		}
+	}
+	c, server := h.dial(t, "2600:1f18:1:2:a::3")
+	<-server.closed
+	c.Close()
+	close(block)
+	for range 4 {
+		if code := <-codes; code != "200" {
+			t.Errorf("a host is answered %q", code)
+		}
+	}
+}
+
 // TestActiveConnectionsStay: a new connection never ends a request.
 func TestActiveConnectionsStay(t *testing.T) {
 	block, reached := make(chan struct{}), make(chan struct{}, 10)
