@@ -79,11 +79,21 @@ func nearest(name string, known []string) string {
 		if len(word) >= longWord && hasForeignPrefix(name) {
 			limit = 2
 		}
-		if d := distance(name, k); d <= limit && d < least {
+		if d := distance(name, k); d <= limit && d < least && !otherTwoLetters(name, k) {
 			best, least = k, d
 		}
 	}
 	return best
+}
+
+// otherTwoLetters reports whether name differs from a known name in one letter of TS_ only:
+// MS_CLIENT_ID and WS_SOCKET are names of other programs, ST_HOSTNAME is a slip.
+func otherTwoLetters(name, known string) bool {
+	const ours = "TS_"
+	if hasForeignPrefix(name) || !strings.HasPrefix(known, ours) || len(name) < len(ours) || name[len(ours):] != known[len(ours):] {
+		return false
+	}
+	return name[2] == '_' && (name[0] == ours[0]) != (name[1] == ours[1])
 }
 
 // otherPrefix returns a known name that has the same words under another

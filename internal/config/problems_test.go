@@ -221,9 +221,13 @@ func TestMisspeltNames(t *testing.T) {
 		"ts_authkey":             "write TS_AUTHKEY, in capitals",
 		"TSAUTHKEY":              "did you mean TS_AUTHKEY?",
 		"ROUTE_ROUTES":           "did you mean ROUTER_ROUTES?",
+		"ST_HOSTNAME":            "did you mean TS_HOSTNAME?",
+		"TSHOSTNAME":             "did you mean TS_HOSTNAME?",
+		"T_AUTHKEY":              "did you mean TS_AUTHKEY?",
 
 		// Other programs' names, and names of the image that need no word.
 		"TS_NODE_PROJECT": "", "TS_NODE_FILES": "", "TS_NODE_DIR": "", "TS_NODE_DEBUG": "", "TS_NODE_COMPILER_OPTIONS": "", "TS_JEST_CONFIG": "",
+		"MS_CLIENT_ID": "", "ES_HOSTNAME": "", "FS_HOSTNAME": "", "WS_SOCKET": "", "DS_ROUTES": "", "TF_STATE_DIR": "", "TX_USERSPACE": "",
 		"TS_SLOTS": "", "TS_ENV": "", "TS_MAILTO": "", "TS_LOADER": "", "TS_DEBUG_MTU": "", "TS_NO_LOGS_NO_SUPPORT": "", "TS_PANIC_IF_HIT_MAIN_CONTROL": "",
 		"TS_AUTH_ONCE": "", "TS_ENABLE_METRICS": "", "PATH": "", "HOSTNAME": "", "AWS_REGION": "", "ECS_CONTAINER_METADATA_URI": "", "ECS_CONTAINER_METADATA_URI_V3": "", "TS_": "", "TAILSCALE_": "",
 	} {
