@@ -138,12 +138,24 @@ func (s *fileStore) run(ctx context.Context) {
 				s.try()
 			}
 		case <-ctx.Done():
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.ended = true
-			close(s.next)
+			s.end()
 			return
 		}
+	}
+}
+
+// end stores what was written since the last try. It is for run.
+func (s *fileStore) end() {
+	for {
+		s.mu.Lock()
+		if s.tried >= s.version {
+			s.ended = true
+			close(s.next)
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		s.try()
 	}
 }
 

@@ -54,6 +54,26 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// TestStateWrittenAtTheEnd: the engine writes its state while the store is ended.
+func TestStateWrittenAtTheEnd(t *testing.T) {
+	for range 20 { // of two cases that are ready, select takes any
+		path := filepath.Join(t.TempDir(), "tailscaled.state")
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := openFileStore(path, func(error) {})
+			written := make(chan struct{})
+			go func() { defer close(written); s.WriteState("a", []byte("1")) }()
+			synctest.Wait() // it is queued
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			s.run(ctx)
+			<-written
+		})
+		if again, _ := openFileStore(path, func(error) {}); string(again.cache["a"]) != "1" {
+			t.Fatal("what was written last is lost")
+		}
+	}
+}
+
 // TestStateThatCannotBeWritten: the node goes on from memory, and the file follows once
 // it can be written.
 func TestStateThatCannotBeWritten(t *testing.T) {
