@@ -80,11 +80,18 @@ var secretVariables = []string{
 	"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
 }
 
-// keepSecrets keeps the values of secretVariables out of all output.
+// proxyVariables may have a user and a password.
+var proxyVariables = []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"}
+
+// keepSecrets keeps the values of secretVariables, and the passwords of proxyVariables, out
+// of all output.
 func keepSecrets(environ []string) {
 	for _, name := range secretVariables {
 		value := environment(environ, name)
 		secret.Keep(value, path.Base(value)) // the endpoint may quote the last part of its path
+	}
+	for _, name := range proxyVariables {
+		secret.KeepProxy(environment(environ, name))
 	}
 }
 

@@ -7,20 +7,42 @@
 package httpproxy
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"strings"
 
 	"subnetrouter/internal/routes"
+	"subnetrouter/internal/secret"
 )
 
 // FromEnvironment is [http.ProxyFromEnvironment] for all addresses that mean the
-// same on every machine.
+// same on every machine. Its errors do not quote the environment, which may have a
+// password.
 func FromEnvironment(req *http.Request) (*url.URL, error) {
 	if direct(req.URL.Hostname()) {
 		return nil, nil
 	}
-	return http.ProxyFromEnvironment(req)
+	proxy, err := http.ProxyFromEnvironment(req)
+	switch {
+	case err != nil && os.Getenv("REQUEST_METHOD") != "" && req.URL.Scheme == "http":
+		return nil, err // as a CGI program, which must not trust HTTP_PROXY
+	case err != nil, proxy != nil && (proxy.Host == "" || strings.Contains(proxy.Path+proxy.RawQuery+proxy.Fragment, "@")):
+		// Without an error, the user would be taken for the scheme or the host.
+		return nil, fmt.Errorf("%s is not the URL of a proxy: %s", variable(req.URL.Scheme), secret.ProxyFix)
+	}
+	return proxy, nil
+}
+
+// variable returns the name of the variable with the proxy for a scheme.
+func variable(scheme string) string {
+	name := strings.ToUpper(scheme) + "_PROXY"
+	if os.Getenv(name) == "" {
+		return strings.ToLower(name)
+	}
+	return name
 }
 
 // direct reports whether a host is an address of this machine or link only:

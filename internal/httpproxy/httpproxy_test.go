@@ -1,14 +1,20 @@
 package httpproxy
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"testing"
 )
 
 func TestMain(m *testing.M) {
 	// net/http reads the environment once.
+	if os.Getenv(asked) != "" {
+		ask()
+		return
+	}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
 		os.Setenv(name, "http://proxy.example:3128")
 	}
@@ -52,5 +58,41 @@ func TestFromEnvironment(t *testing.T) {
 	}
 	if Direct().Proxy != nil {
 		t.Error("Direct has a proxy")
+	}
+}
+
+// asked is set in a process that only asks for its proxy: see ask.
+const asked = "HTTPPROXY_TEST_ASKED"
+
+// ask prints what FromEnvironment says of the URL that asked has.
+func ask() {
+	u, err := url.Parse(os.Getenv(asked))
+	if err != nil {
+		panic(err)
+	}
+	proxy, err := FromEnvironment(&http.Request{URL: u})
+	fmt.Printf("%v %v", proxy, err)
+}
+
+// TestUnusableProxy: the error names the variable, and has nothing of its value.
+func TestUnusableProxy(t *testing.T) {
+	const fix = " is not the URL of a proxy: percent-encode the special characters of its user and password (%2F for /, %3F for ?, %23 for #)"
+	for _, tc := range []struct{ target, variable, value, want string }{
+		{"http://example.com", "HTTP_PROXY", "http://user:pa/ss@proxy:3128", "<nil> HTTP_PROXY" + fix},
+		{"https://example.com", "HTTPS_PROXY", "http://user:pa#ss@proxy:3128", "<nil> HTTPS_PROXY" + fix},
+		{"https://example.com", "https_proxy", "http://user:pa?ss@proxy:3128", "<nil> https_proxy" + fix},
+		{"https://example.com", "HTTPS_PROXY", "user:pa/ss@proxy:3128", "<nil> HTTPS_PROXY" + fix},
+		{"https://example.com", "HTTPS_PROXY", "http://user:12/ss@proxy:3128", "<nil> HTTPS_PROXY" + fix}, // a host and a port
+		{"https://example.com", "HTTPS_PROXY", "http://user:12#ss@proxy:3128", "<nil> HTTPS_PROXY" + fix},
+		{"https://example.com", "HTTPS_PROXY", "http://user:it's@proxy:3128", "http://user:it%27s@proxy:3128 <nil>"},
+		{"https://example.com", "HTTPS_PROXY", "http://user:pa@ss@proxy:3128", "http://user:pa%40ss@proxy:3128 <nil>"},
+		{"https://example.com", "HTTPS_PROXY", "http://user:pa%2Fss@proxy:3128", "http://user:pa%2Fss@proxy:3128 <nil>"},
+		{"https://example.com", "HTTPS_PROXY", "http://proxy:3128/", "http://proxy:3128/ <nil>"},
+	} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = []string{asked + "=" + tc.target, tc.variable + "=" + tc.value}
+		if out, err := cmd.Output(); err != nil || string(out) != tc.want {
+			t.Errorf("%s=%s: %s, %v; want %s", tc.variable, tc.value, out, err, tc.want)
+		}
 	}
 }

@@ -75,6 +75,7 @@ var known struct {
 	mu       sync.RWMutex
 	kept     []string // for good
 	recent   []string // the latest use last
+	users    []string // of proxies, with their passwords: of any length
 	replacer *strings.Replacer
 }
 
@@ -120,6 +121,12 @@ func replaceKnown() {
 	// Of two values at one place the longer one counts.
 	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) })
 	var pairs []string
+	for _, u := range known.users {
+		pairs = append(pairs, "://"+u+"@", "://"+redacted+"@")
+		if strings.Contains(u, ":") { // without a scheme
+			pairs = append(pairs, u+"@", redacted+"@")
+		}
+	}
 	for _, v := range values {
 		for _, form := range []string{v, url.QueryEscape(v), url.PathEscape(v)} {
 			pairs = append(pairs, form, redacted)
