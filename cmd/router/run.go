@@ -39,7 +39,9 @@ func runRouter(ctx context.Context, in invocation) int {
 	if calm != nil {
 		log.Warn("the router goes on, and costs more CPU between packets", "err", calm)
 	}
-	if err := run(ctx, cfg, log, events); err != nil {
+	err = run(ctx, cfg, log, events)
+	events.Release()
+	if err != nil {
 		log.Error("router failed", "err", err)
 		return exitFailed
 	}

@@ -82,7 +82,7 @@ func (j *Journal) Dropped() uint64 {
 // Flush writes what is held back, and waits until all lines are written, or for at most
 // patience.
 func (j *Journal) Flush(patience time.Duration) {
-	j.releaseAll()
+	j.Release()
 	if j.queue != nil {
 		j.queue.Flush(patience)
 	}
@@ -198,8 +198,9 @@ func (j *Journal) release(name string) {
 	j.write(*c)
 }
 
-// releaseAll writes what was held back, the oldest first.
-func (j *Journal) releaseAll() {
+// Release writes what is held back, the oldest first, so that a line that follows is the
+// last one.
+func (j *Journal) Release() {
 	var held []cause
 	j.mu.Lock()
 	for _, c := range j.causes {

@@ -100,18 +100,25 @@ func TestFlushWritesHeldLines(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}
+		j.Release()
+		log.Error("router failed")
 		j.Flush(time.Second)
 		want := `level=ERROR msg="probe failed" target=a tries=0
 level=ERROR msg="probe failed" target=b tries=0
 level=ERROR msg="probe failed" target=a tries=2 repeated=2
 level=ERROR msg="probe failed" target=b tries=2 repeated=2
+level=ERROR msg="router failed"
 `
 		if got := out.String(); got != want {
 			t.Errorf("the log is\n%swant\n%s", got, want)
 		}
+		log.Error("probe failed", "target", "a", "tries", 3)
 		j.Flush(time.Second)
+		if got, last := out.String(), want+`level=ERROR msg="probe failed" target=a tries=3 repeated=1`+"\n"; got != last {
+			t.Errorf("the log is\n%swant\n%s", got, last)
+		}
 		time.Sleep(2 * Quiet)
-		if n := strings.Count(out.String(), "\n"); n != 4 {
+		if n := strings.Count(out.String(), "\n"); n != 6 {
 			t.Errorf("%d lines in the end:\n%s", n, out.String())
 		}
 		j.queue.Close(time.Second)
