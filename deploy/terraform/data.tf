@@ -59,7 +59,8 @@ data "aws_kms_key" "auth" {
   key_id = local.secret_key_id
 }
 
-# Of several subnets in a zone, mount targets and endpoints take the first.
+# Of several subnets in a zone, mount targets and endpoints take the first of the
+# list, so that a subnet at its end replaces no mount target.
 data "aws_subnet" "task" {
   count = local.needs_zones ? length(local.subnet_ids) : 0
 
@@ -90,7 +91,7 @@ locals {
   subnet_ids = var.subnet_group == null ? coalesce(var.subnet_ids, []) : sort(data.aws_subnets.group[0].ids) # EC2 gives them in any order
 
   needs_zones     = var.create_vpc_endpoints || (var.state == "efs" && var.efs_mount_target_subnet_ids == null)
-  subnets_by_zone = { for zone, ids in { for s in data.aws_subnet.task : trimprefix(s.availability_zone, local.region) => s.id... } : zone => sort(ids)[0] }
+  subnets_by_zone = { for zone, ids in { for s in data.aws_subnet.task : trimprefix(s.availability_zone, local.region) => s.id... } : zone => ids[0] }
 
   cluster_arn  = var.target_ecs_cluster == null ? var.cluster_arn : data.aws_ecs_cluster.target[0].arn
   cluster_name = var.target_ecs_cluster == null ? try(split("/", var.cluster_arn)[1], null) : var.target_ecs_cluster

@@ -102,10 +102,13 @@ func TestLifecycle(t *testing.T) {
 // writeEverything adds the call with all that the module can create.
 func (a account) writeEverything(dir, source string) {
 	a.t.Helper()
-	keep, subnets := "", []string{a.world["subnet_a"], a.world["subnet_b"]}
+	// Of the two subnets of zone a, the one with the greater ID comes first: the
+	// order of the list counts, not that of the random IDs.
+	first, second := max(a.world["subnet_a"], a.world["subnet_a2"]), min(a.world["subnet_a"], a.world["subnet_a2"])
+	keep, subnets := "", []string{first, a.world["subnet_b"]}
 	if source == "../module" { // which testdata/before does not know
 		keep = "  keep_task_definitions              = false\n"
-		subnets = append(subnets, a.world["subnet_a2"]) // of the same zone as the first
+		subnets = append(subnets, second)
 	}
 	a.write(dir+"/everything.tf", strings.NewReplacer(
 		"../module", source, "KEEP", keep,

@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,19 +9,26 @@ import (
 
 // TestUpgrade: state of testdata/before, the module as it was at commit 21d0de2,
 // and then only the source changes. Nothing is replaced but the task definition:
-// names, groups and the service stay.
+// names, groups and the service stay. The subnets of one of the calls are not in
+// the order of their zones, and it names the mount targets as UPGRADING.md says.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
 	a.copy("before", "testdata/before")
 	a.callFrom("call", "../before")
 	a.writeEverything("call", "../before")
+	a.writeUnordered("call", "../before", "")
 	a.init("call")
 	a.apply("call")
 
 	a.callFrom("call", "../module")
 	a.writeEverything("call", "../module")
+	a.writeUnordered("call", "../module", "")
 	a.init("call")
+	if got, want := a.replacedMountTargets("call"), []string{`module.unordered.aws_efs_mount_target.state["a"]`, `module.unordered.aws_efs_mount_target.state["b"]`}; !slices.Equal(got, want) {
+		t.Errorf("without efs_mount_target_subnet_ids the plan replaces the mount targets %q, want %q", got, want)
+	}
+	a.writeUnordered("call", "../module", fmt.Sprintf("efs_mount_target_subnet_ids = { a = %q, b = %q }", a.world["subnet_b"], a.world["subnet_a"]))
 	for _, c := range a.plan("call").ResourceChanges {
 		added := slices.Contains([]string{"terraform_data", "aws_efs_file_system_policy"}, c.Type) && slices.Equal(c.Change.Actions, []string{"create"})
 		replaced := c.Type == "aws_ecs_task_definition" && c.does("create") && c.does("delete")
@@ -30,9 +38,41 @@ func TestUpgrade(t *testing.T) {
 	}
 	a.apply("call")
 	a.noChange("call")
-	if got := a.services("sandbox-spot"); !slices.Equal(got, []string{"everything", "tailscale"}) {
+	if got := a.services("sandbox-spot"); !slices.Equal(got, []string{"everything", "tailscale", "unordered"}) {
 		t.Errorf("the services are %q", got)
 	}
+}
+
+// writeUnordered writes a call with state on EFS whose subnets are in zones b and a.
+func (a account) writeUnordered(dir, source, arguments string) {
+	a.t.Helper()
+	a.write(dir+"/unordered.tf", fmt.Sprintf(`
+module "unordered" {
+  source = %q
+
+  name                  = "unordered"
+  vpc_id                = %q
+  subnet_ids            = [%q, %q]
+  create_security_group = true
+  cluster_arn           = %q
+  auth_secret_arn       = %q
+  image                 = "registry.example.com/subnetrouter:1"
+  state                 = "efs"
+  %s
+}
+`, source, a.world["vpc_id"], a.world["subnet_b"], a.world["subnet_a"], a.world["cluster_arn"], a.world["secret_arn"], arguments))
+}
+
+// replacedMountTargets lists the addresses of those that a plan replaces, sorted.
+func (a account) replacedMountTargets(dir string) (addresses []string) {
+	a.t.Helper()
+	for _, c := range a.plan(dir).ResourceChanges {
+		if c.Type == "aws_efs_mount_target" && c.does("delete") {
+			addresses = append(addresses, c.Address)
+		}
+	}
+	slices.Sort(addresses)
+	return addresses
 }
 
 // services lists the names of a cluster's services.
