@@ -85,6 +85,34 @@ locals {
     ],
   )
 
+  # Durations as Go reads them, in nanoseconds, and the bounds that the router has.
+  # A value "file:PATH" is in the container only.
+  unit_nanoseconds = { h = 3600000000000, m = 60000000000, s = 1000000000, ms = 1000000, us = 1000, "µs" = 1000, "μs" = 1000, ns = 1 }
+  duration_bounds = {
+    ROUTER_BOOT_TIMEOUT = { least = "1s", most = "1h", seconds = [1, 3600] }
+    ROUTER_KEEPALIVE    = { least = "10s", most = "2h", seconds = [10, 7200] }
+    ROUTER_REFRESH      = { least = "1s", most = "24h", seconds = [1, 86400] }
+  }
+  durations = { for name in keys(local.duration_bounds) : name => trimspace(local.environment[name])
+    if !contains(["", "file:"], try(substr(trimspace(local.environment[name]), 0, 5), ""))
+  }
+  nanoseconds = { for name, d in local.durations : name => sum([for part in regexall("([0-9]*)(\\.[0-9]*)?(h|ms|m|s|us|µs|μs|ns)", d) :
+    floor(tonumber("0${part[0]}${part[1] == null ? "" : "${part[1]}0"}") * local.unit_nanoseconds[part[2]])
+    ]) if can(regex("^\\+?(([0-9]+\\.?[0-9]*|\\.[0-9]+)(h|ms|m|s|us|µs|μs|ns))+$", d))
+  }
+  malformed_durations = [for name, d in local.durations :
+    "${name == "ROUTER_KEEPALIVE" && var.keepalive != null ? "keepalive" : "environment: ${name}"}: ${jsonencode(d)} is not a duration from ${local.duration_bounds[name].least} to ${local.duration_bounds[name].most}: use one such as 30s, 5m or 1m30s."
+    if !try(local.nanoseconds[name] >= local.duration_bounds[name].seconds[0] * local.unit_nanoseconds.s && local.nanoseconds[name] <= local.duration_bounds[name].seconds[1] * local.unit_nanoseconds.s, false)
+  ]
+
+  debug_listen = trimspace(lookup(var.environment, "ROUTER_DEBUG_LISTEN", ""))
+  malformed_debug_listen = local.debug_listen == "" || local.debug_listen == "off" || startswith(local.debug_listen, "file:") ? [] : [for problem in [
+    "environment: ROUTER_DEBUG_LISTEN: ${jsonencode(local.debug_listen)} is not host:port: use one such as 127.0.0.1:6060, or off."
+    ] : problem if !can(regex("^(\\[[0-9A-Fa-f:.]+\\]|(${local.dns_label}(\\.${local.dns_label})*\\.?)?):0*[1-9][0-9]{0,4}$", local.debug_listen)) ||
+    try(tonumber(regex("[0-9]+$", local.debug_listen)) > 65535, false) ||
+    (startswith(local.debug_listen, "[") && !can(cidrhost("${regex("^\\[(.*)\\]", local.debug_listen)[0]}/128", 0)))
+  ]
+
   other_problems = concat(
     can(regex("^${local.dns_label}$", local.hostname)) ? [] : ["hostname: ${jsonencode(local.hostname)} is not a host name: use at most 63 letters, digits and dashes, without a dash at either end."],
     [for t in local.tailnet_tags : "tailscale_tags: ${jsonencode(t)} is not a tag: use one such as tag:subnet-router." if !can(regex("^tag:[a-zA-Z][a-zA-Z0-9-]*$", t))],
@@ -94,5 +122,5 @@ locals {
     try(tonumber(var.environment["ROUTER_MAX_FLOWS_PER_PEER"]) > tonumber(var.environment["ROUTER_MAX_FLOWS"]), false) ? ["environment: ROUTER_MAX_FLOWS_PER_PEER is above ROUTER_MAX_FLOWS."] : [],
   )
 
-  problems = concat(local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.other_problems)
+  problems = concat(local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_durations, local.malformed_debug_listen, local.other_problems)
 }

@@ -410,9 +410,15 @@ variable "probes" {
 }
 
 variable "keepalive" {
-  description = "Silence after which the ends of a TCP connection are probed, as in ROUTER_KEEPALIVE: a duration such as 60s. By default the router's own."
+  description = "Silence after which the ends of a TCP connection are probed, as in ROUTER_KEEPALIVE: a duration from 10s to 2h, such as 60s. By default the router's own."
   type        = string
   default     = null
+
+  validation {
+    # checks.tf has the bounds.
+    condition     = var.keepalive == null || can(regex("^\\s*(file:.*|\\+?([0-9.]+(h|m|s|ms|us|µs|μs|ns))+)?\\s*$", var.keepalive))
+    error_message = "The keepalive must be a duration from 10s to 2h, such as 60s."
+  }
 }
 
 variable "flow_log" {
@@ -465,20 +471,18 @@ variable "environment" {
   }
 
   validation {
-    condition = alltrue([for name, value in var.environment : trimspace(value) == "" || can(regex(lookup({
+    condition = alltrue([for name, value in var.environment : trimspace(value) == "" || startswith(trimspace(value), "file:") || can(regex(lookup({
       ROUTER_API_URL            = "^https?://[^/?#@\\s]+(/[^?#\\s]*)?$"
-      ROUTER_BOOT_TIMEOUT       = "^([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s$|^([1-9]|[1-5][0-9]|60)m$|^1h$"
       ROUTER_LOG_FORMAT         = "^(json|text)$"
       ROUTER_MAX_FLOWS          = "^([1-9][0-9]{0,6}|10000000)$"
       ROUTER_MAX_FLOWS_PER_PEER = "^([1-9][0-9]{0,6}|10000000)$"
       ROUTER_MODE               = "^(auto|userspace|kernel)$"
-      ROUTER_REFRESH            = "^([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2}|86400)s$|^([1-9][0-9]{0,2}|1[0-3][0-9]{2}|14[0-3][0-9]|1440)m$|^([1-9]|1[0-9]|2[0-4])h$"
       ROUTER_SOCKET             = "^/.{0,102}$"
       ROUTER_STATUS_PAGE        = "^(on|off)$"
       TS_CLIENT_SECRET          = "^$"
       TS_ID_TOKEN               = "^$"
     }, name, ""), trimspace(value)))])
-    error_message = "The environment has a value that the router refuses: durations are such as 30s, 5m or 1h (ROUTER_BOOT_TIMEOUT up to 1h, ROUTER_REFRESH up to 24h), ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_STATUS_PAGE on or off, ROUTER_LOG_FORMAT json or text."
+    error_message = "The environment has a value that the router refuses: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_STATUS_PAGE on or off, ROUTER_LOG_FORMAT json or text."
   }
 }
 

@@ -37,6 +37,11 @@ func TestSettings(t *testing.T) {
 	for len(cases) < 100 {
 		cases = append(cases, g.settings())
 	}
+	refresh := filepath.Join(t.TempDir(), "refresh")
+	if err := os.WriteFile(refresh, []byte("90s\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cases = append(cases, environmentOf("ROUTER_REFRESH", "file:"+refresh), settings{"auth_secret_arn": credential, "keepalive": "file:" + refresh})
 
 	w := newWorkspace(t, nil)
 	w.copy("settings", "testdata/settings")
@@ -164,7 +169,7 @@ func (c settings) environment() map[string]string {
 	set("ROUTER_EXCLUDE_ROUTES", list("exclude_routes"))
 	set("ROUTER_PROBE", list("probes"))
 	set("ROUTER_TAGS", list("tailscale_tags"))
-	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY"} {
+	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "keepalive": "ROUTER_KEEPALIVE"} {
 		if s, ok := c[k].(string); ok {
 			set(name, s)
 		}
@@ -191,6 +196,10 @@ func routesOf(r ...string) settings {
 	return settings{"auth_secret_arn": credential, "routes": r}
 }
 
+func environmentOf(name, value string) settings {
+	return settings{"auth_secret_arn": credential, "environment": map[string]string{name: value}}
+}
+
 // knownSettings are cases that every run has.
 var knownSettings = []settings{
 	routesOf("vpc"), routesOf("10.0.0.1/16"), routesOf("0.0.0.0/0"), routesOf("::/0"), routesOf("100.64.0.0/10"), routesOf("100.100.0.0/16"),
@@ -205,6 +214,10 @@ var knownSettings = []settings{
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MAX_FLOWS": "10", "ROUTER_MAX_FLOWS_PER_PEER": "11"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MAX_FLOW": "10"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"TS_CLIENT_SECRET": "x"}},
+	environmentOf("ROUTER_REFRESH", "1m30s"), environmentOf("ROUTER_REFRESH", "23h59m60s"), environmentOf("ROUTER_REFRESH", "24h0m1s"), environmentOf("ROUTER_REFRESH", "999ms"),
+	environmentOf("ROUTER_BOOT_TIMEOUT", "1.5m"), environmentOf("ROUTER_BOOT_TIMEOUT", "5m0s"), environmentOf("ROUTER_BOOT_TIMEOUT", "1h1s"), environmentOf("ROUTER_BOOT_TIMEOUT", ".5h"),
+	environmentOf("ROUTER_KEEPALIVE", "5s"), environmentOf("ROUTER_KEEPALIVE", "1h30m"), environmentOf("ROUTER_DEBUG_LISTEN", "127.0.0.1:6060"), environmentOf("ROUTER_DEBUG_LISTEN", "6060"),
+	{"auth_secret_arn": credential, "keepalive": "60"}, {"auth_secret_arn": credential, "keepalive": "5s"}, {"auth_secret_arn": credential, "keepalive": "2h"}, {"auth_secret_arn": credential, "keepalive": "2h1ns"}, {"auth_secret_arn": credential, "keepalive": "+1m"}, {"auth_secret_arn": credential, "keepalive": " "},
 	{"auth_secret_arn": credential + ":a::", "auth_secret_json_key": "b"},
 }
 
@@ -215,7 +228,7 @@ func pick[T any](g generator, of ...T) T { return of[g.IntN(len(of))] }
 // settings generates arguments, of which one kind is unusual.
 func (g generator) settings() settings {
 	c := settings{"auth_secret_arn": credential}
-	switch g.IntN(9) {
+	switch g.IntN(11) {
 	case 0, 1, 2:
 		for range 1 + g.IntN(3) {
 			r, _ := c["routes"].([]string)
@@ -241,6 +254,14 @@ func (g generator) settings() settings {
 	case 8:
 		name := pick(g, "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_BOOT_TIMEOUT", "ROUTER_MAX_FLOWS", "ROUTER_STATUS_PAGE", "ROUTER_LOG_FORMAT", "ROUTER_API_URL", "ROUTER_SOCKET", "ROUTER_TYPO", "OTHER")
 		c["environment"] = map[string]string{name: pick(g, "on", "off", "auto", "kernel", "json", "5m", "90s", "0s", "25h", "24h", "61m", "100", "0", "10000001", "/run/ts.sock", "run/ts.sock", "https://api.example.com", "x y")}
+	case 9:
+		if d := g.duration(); g.IntN(2) == 0 {
+			c["keepalive"] = d
+		} else {
+			c["environment"] = map[string]string{pick(g, "ROUTER_REFRESH", "ROUTER_BOOT_TIMEOUT", "ROUTER_KEEPALIVE"): d}
+		}
+	case 10:
+		c["environment"] = map[string]string{"ROUTER_DEBUG_LISTEN": pick(g, g.host(), "localhost", "") + pick(g, ":6060", ":0", ":65535", ":65536", ":http", ":", "", ":06060")}
 	}
 	return c
 }
@@ -258,6 +279,18 @@ func (g generator) cidr() string {
 		p = p.Masked()
 	}
 	return p.String()
+}
+
+// duration draws one of up to three parts, or something like it.
+func (g generator) duration() string {
+	if g.IntN(5) == 0 {
+		return pick(g, "60", "1m 30s", "-1m", "+1m", "1d", "m", "1.m", ".5m", ".m", "1..5m", "0", "file", " 1m ", "1M", "1h0.5")
+	}
+	d := ""
+	for range 1 + g.IntN(3) {
+		d += pick(g, "0", "1", "2", "9", "30", "59", "90", "1.5", "0.25", "3600") + pick(g, "h", "m", "m", "s", "s", "ms", "us", "µs", "ns")
+	}
+	return d
 }
 
 func (g generator) source() string {

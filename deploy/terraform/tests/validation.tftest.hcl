@@ -38,6 +38,7 @@ run "refuses_malformed_values" {
     efs_file_system_id                 = "my-files"
     efs_root_directory                 = "state"
     probes                             = ["10.0.3.4"]
+    keepalive                          = "60"
     log_level                          = "verbose"
     environment                        = { ROUTER_LISTEN = ":80" }
     cpu_architecture                   = "arm64"
@@ -88,6 +89,7 @@ run "refuses_malformed_values" {
     var.efs_file_system_id,
     var.efs_root_directory,
     var.probes,
+    var.keepalive,
     var.log_level,
     var.environment,
     var.cpu_architecture,
