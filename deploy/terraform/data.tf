@@ -52,9 +52,10 @@ data "aws_secretsmanager_secret" "auth" {
 }
 
 # Secrets Manager returns the key as it was given: an ARN, an ID or an alias.
-# Whether it is looked up must not depend on the answer.
+# Whether it is looked up must not depend on the answer, nor on the ARN of a key
+# that the same apply may create.
 data "aws_kms_key" "auth" {
-  count = var.tailscale_auth_key_secret == null ? 0 : 1
+  count = var.tailscale_auth_key_secret != null && var.look_up_auth_secret_kms_key ? 1 : 0
 
   key_id = local.secret_key_id
 }

@@ -170,7 +170,7 @@ variable "auth_secret_json_key" {
 }
 
 variable "auth_secret_kms_key_arn" {
-  description = "ARN of the customer managed KMS key that encrypts the secret, for the permission to decrypt. The AWS managed key needs none; the key of a secret that is given by name is looked up, for which Terraform needs kms:DescribeKey."
+  description = "ARN of the customer managed KMS key that encrypts the secret, for the permission to decrypt. The AWS managed key needs none; the key of a secret that is given by name is looked up, unless look_up_auth_secret_kms_key is false."
   type        = string
   default     = null
 
@@ -178,6 +178,13 @@ variable "auth_secret_kms_key_arn" {
     condition     = var.auth_secret_kms_key_arn == null || can(regex("^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.auth_secret_kms_key_arn))
     error_message = "The auth_secret_kms_key_arn must be the ARN of a key, not of an alias, such as arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
   }
+}
+
+variable "look_up_auth_secret_kms_key" {
+  description = "Whether the KMS key of tailscale_auth_key_secret is looked up, for which Terraform needs kms:DescribeKey. If false, give a customer managed key as auth_secret_kms_key_arn."
+  type        = bool
+  default     = true
+  nullable    = false
 }
 
 variable "tailscale_client_id" {

@@ -283,6 +283,32 @@ run "further_inputs" {
   }
 }
 
+run "named_secret_without_a_look_up_of_its_key" {
+  command = plan
+
+  override_data {
+    target = data.aws_secretsmanager_secret.auth[0]
+    values = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf", kms_key_id = "alias/tailscale" }
+  }
+
+  variables {
+    auth_secret_arn             = null
+    tailscale_auth_key_secret   = "tailscale"
+    look_up_auth_secret_kms_key = false
+    auth_secret_kms_key_arn     = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+  }
+
+  assert {
+    condition     = length(data.aws_kms_key.auth) == 0
+    error_message = "Who may not call kms:DescribeKey can do without."
+  }
+
+  assert {
+    condition     = [for s in jsondecode(aws_iam_role_policy.router.policy).Statement : s.Resource if s.Sid == "DecryptCredential"] == [["arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"]]
+    error_message = "The task role may decrypt with the key that is given."
+  }
+}
+
 run "another_partition" {
   command = plan
 
