@@ -494,14 +494,14 @@ variable "environment" {
 }
 
 variable "secrets" {
-  description = "Further environment of the container, by the ARNs of the secrets or parameters that hold the values. ECS reads them when a task starts, with the execution role; unlike the router's own credential they are not read again."
+  description = "Further environment of the container, by the ARNs of the secrets or parameters that hold the values. ECS reads them when a task starts, with the execution role; unlike the router's own credential they are not read again. A customer managed KMS key takes execution_role_statements with kms:Decrypt. With create_vpc_endpoints, vpc_endpoint_services must have ssm for parameters, and secretsmanager for secrets if the router uses federation: the default has neither then."
   type        = map(string)
   default     = {}
   nullable    = false
 
   validation {
-    condition     = alltrue([for arn in values(var.secrets) : can(regex("^arn:aws[a-z-]*:(secretsmanager|ssm):", arn))])
-    error_message = "Each of the secrets must be the ARN of a Secrets Manager secret or an SSM parameter."
+    condition     = alltrue([for arn in values(var.secrets) : can(regex("^arn:aws[a-z-]*:(secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+(:[^:]*){0,3}|ssm:[a-z0-9-]+:[0-9]{12}:parameter/[A-Za-z0-9/_.-]+)$", arn))])
+    error_message = "Each of the secrets must be the complete ARN of a Secrets Manager secret or an SSM parameter, such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:token-AbCdEf or arn:aws:ssm:eu-west-1:123456789012:parameter/token."
   }
 }
 
@@ -570,9 +570,14 @@ variable "extra_containers" {
 }
 
 variable "repository_credentials_secret_arn" {
-  description = "ARN of the Secrets Manager secret with user name and password of a private registry."
+  description = "ARN of the Secrets Manager secret with user name and password of a private registry. ECS reads it with the execution role: a customer managed KMS key takes execution_role_statements with kms:Decrypt, and vpc_endpoint_services must have secretsmanager, which is among the default unless the router uses federation."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.repository_credentials_secret_arn == null || can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+$", var.repository_credentials_secret_arn))
+    error_message = "The repository_credentials_secret_arn must be the ARN of a Secrets Manager secret, such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:registry-AbCdEf."
+  }
 }
 
 variable "open_files" {

@@ -20,6 +20,7 @@ run "refuses_malformed_values" {
     metrics_ingress_cidrs              = ["10.0.0.0"]
     egress_rules                       = { vpc = { cidr = "10.0.0.0/16", protocol = "tcp" } }
     secrets                            = { TOKEN = "token" }
+    repository_credentials_secret_arn  = "registry-credentials"
     extra_containers                   = [{ name = "tailscale", image = "x" }]
     tailscale_client_id                = "k1 CNTRL"
     tailscale_audience                 = ""
@@ -71,6 +72,7 @@ run "refuses_malformed_values" {
     var.metrics_ingress_cidrs,
     var.egress_rules,
     var.secrets,
+    var.repository_credentials_secret_arn,
     var.extra_containers,
     var.tailscale_client_id,
     var.tailscale_audience,
@@ -142,6 +144,21 @@ run "refuses_other_malformed_values" {
     var.health_check_start_period,
     var.drain_timeout,
     var.stop_timeout,
+  ]
+}
+
+run "refuses_an_incomplete_arn" {
+  command = plan
+
+  variables {
+    vpc_id                            = "vpc-0123456789abcdef0"
+    secrets                           = { TOKEN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret" }
+    repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:registry-AbCdEf:password::"
+  }
+
+  expect_failures = [
+    var.secrets,
+    var.repository_credentials_secret_arn,
   ]
 }
 
