@@ -386,7 +386,7 @@ variable "efs_owner_id" {
 }
 
 variable "efs_mount_target_subnet_ids" {
-  description = "IDs of the subnets with a mount target for state = \"efs\", one per availability zone, by keys of your own. By default they follow from subnet_ids, by the last letter of the zone, such as a; then the subnets must exist before the plan."
+  description = "IDs of the subnets with a mount target for state = \"efs\", one per availability zone, by keys of your own. By default they are the first of subnet_ids in each zone, by the last letter of the zone, such as a; then the subnets must exist before the plan."
   type        = map(string)
   default     = null
 }
