@@ -62,6 +62,8 @@ func (r *router) drain() error {
 		errors.New("no time left but for logging out"))
 	defer done()
 
+	// A successor may have come just now.
+	r.setTagged(r.node.Load().Tagged())
 	helpers := r.relay.Begin(handing)
 	tcp, udp := r.forward.Active()
 	r.log.Info("draining", "helpers", helpers, "flows_tcp", tcp, "flows_udp", udp, "timeout", r.cfg.DrainTimeout.String())

@@ -60,19 +60,20 @@ func (r *router) help(ctx context.Context) error {
 
 // watchTagged passes on which nodes share a tag with this one, and so may be peer routers.
 func (r *router) watchTagged(ctx context.Context) error {
-	node := r.node.Load()
-	node.WatchTagged(ctx, func(t tailnet.Tagged) {
-		nodes := make([]handover.Node, len(t.Peers))
-		endpoints := t.Endpoints
-		for i, p := range t.Peers {
-			nodes[i] = handover.Node{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online}
-			endpoints = append(endpoints, p.Endpoints...)
-		}
-		r.relay.SetPeers(t.Routes, nodes)
-		r.deny.OpenedPort(t.UDPPort)
-		r.deny.SetPeers(endpoints)
-	})
+	r.node.Load().WatchTagged(ctx, r.setTagged)
 	return nil
+}
+
+func (r *router) setTagged(t tailnet.Tagged) {
+	nodes := make([]handover.Node, len(t.Peers))
+	endpoints := t.Endpoints
+	for i, p := range t.Peers {
+		nodes[i] = handover.Node{Name: p.Name, Addrs: p.Addrs, Routes: p.Routes, Online: p.Online}
+		endpoints = append(endpoints, p.Endpoints...)
+	}
+	r.relay.SetPeers(t.Routes, nodes)
+	r.deny.OpenedPort(t.UDPPort)
+	r.deny.SetPeers(endpoints)
 }
 
 // mayServe lists the routes that this router offers and may serve.

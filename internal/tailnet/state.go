@@ -98,7 +98,7 @@ func (n *Node) Status() (Status, <-chan struct{}) {
 	s, changed := n.state.get()
 	s.Health = maps.Clone(s.Health)
 	if !ipn.IsLoginServerSynonym(n.controlURL()) && s.Running() && s.answered() && len(s.Unapproved()) > 0 {
-		s.Approved = slices.Concat(s.Approved, standby(s.Unapproved(), n.tagged().Peers))
+		s.Approved = slices.Concat(s.Approved, standby(s.Unapproved(), n.Tagged().Peers))
 	}
 	return s, changed
 }

@@ -85,7 +85,7 @@ func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 	tick := time.NewTicker(taggedEvery)
 	defer tick.Stop()
 	for first, last := true, (Tagged{}); ; first = false {
-		now := n.tagged()
+		now := n.Tagged()
 		known.Store(&now.ids)
 		if first || !reflect.DeepEqual(now, last) {
 			last = now
@@ -103,8 +103,8 @@ func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 	}
 }
 
-// tagged describes the tagged peers as of now.
-func (n *Node) tagged() Tagged {
+// Tagged describes the tagged peers as of now. It takes time in proportion to the tailnet.
+func (n *Node) Tagged() Tagged {
 	var out Tagged
 	if nm := n.lb.NetMapWithPeers(); nm != nil && nm.SelfNode.Valid() {
 		out = taggedIn(nm)
