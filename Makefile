@@ -27,9 +27,9 @@ image     := -timeout=20m -count=1 ./test/image/...
 terraform := -timeout=25m -count=1 ./test/terraform/...
 TALLY     := go run ./scripts/tally
 
-# Three parts at a time: e2e, image and terraform mostly wait, so that the compilers and
+# Two parts at a time: e2e, image and terraform mostly wait, so that the compilers and
 # the unit tests of the others fill the gaps. The longest come first.
-JOBS ?= 3
+JOBS ?= 2
 
 # What `make flakes` repeats, and how often.
 SUITES ?= unit e2e image terraform
@@ -57,7 +57,7 @@ sandbox: ## a throwaway tailnet, VPC and AWS on this machine, with the router in
 bench: ## measure the router beside tailscaled, as root (ARGS="…")
 	@go run ./bench $(ARGS)
 
-test: lint build ## everything: lint, unit, end-to-end, the image, Terraform (JOBS=3 parts at a time)
+test: lint build ## everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)
 	@$(TALLY) -jobs $(JOBS) $(terraform) + $(image) + $(e2e) + $(unit) + $(binary)
 
 test-unit: ## packages and commands under the race detector
