@@ -39,9 +39,7 @@ func runRouter(ctx context.Context, in invocation) int {
 	if calm != nil {
 		log.Warn("the router goes on, and costs more CPU between packets", "err", calm)
 	}
-	err = run(ctx, cfg, log, events)
-	events.Release()
-	if err != nil {
+	if err := run(ctx, cfg, log, events); err != nil {
 		log.Error("router failed", "err", err)
 		return exitFailed
 	}

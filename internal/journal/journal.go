@@ -79,10 +79,8 @@ func (j *Journal) Dropped() uint64 {
 	return j.queue.Dropped()
 }
 
-// Flush writes what is held back, and waits until all lines are written, or for at most
-// patience.
+// Flush waits until all lines are written, or for at most patience.
 func (j *Journal) Flush(patience time.Duration) {
-	j.Release()
 	if j.queue != nil {
 		j.queue.Flush(patience)
 	}
@@ -195,30 +193,6 @@ func (j *Journal) release(name string) {
 	time.AfterFunc(Quiet, func() { j.release(name) })
 	j.mu.Unlock()
 
-	j.write(*c)
-}
-
-// Release writes what is held back, the oldest first, so that a line that follows is the
-// last one.
-func (j *Journal) Release() {
-	var held []cause
-	j.mu.Lock()
-	for _, c := range j.causes {
-		if c.held > 0 {
-			held = append(held, *c)
-			*c = cause{} // its timer goes on
-		}
-	}
-	j.mu.Unlock()
-	slices.SortFunc(held, func(a, b cause) int { return a.last.Time.Compare(b.last.Time) })
-	for _, c := range held {
-		j.write(c)
-	}
-}
-
-// write writes the last line of c that was held back, with how many there were. It is
-// called without mu.
-func (j *Journal) write(c cause) {
 	r := c.last.Clone()
 	r.AddAttrs(slog.Int("repeated", c.held))
 	var detail []string

@@ -88,43 +88,6 @@ level=INFO msg="route added" prefix=10.1.0.0/16
 	})
 }
 
-// TestFlushWritesHeldLines: the last line before the end tells how things are.
-func TestFlushWritesHeldLines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var out buffer
-		j := Open(&out, text)
-		log := slog.New(j.Handler())
-		for i := range 3 {
-			for _, target := range []string{"a", "b"} {
-				log.Error("probe failed", "target", target, "tries", i)
-				time.Sleep(time.Second)
-			}
-		}
-		j.Release()
-		log.Error("router failed")
-		j.Flush(time.Second)
-		want := `level=ERROR msg="probe failed" target=a tries=0
-level=ERROR msg="probe failed" target=b tries=0
-level=ERROR msg="probe failed" target=a tries=2 repeated=2
-level=ERROR msg="probe failed" target=b tries=2 repeated=2
-level=ERROR msg="router failed"
-`
-		if got := out.String(); got != want {
-			t.Errorf("the log is\n%swant\n%s", got, want)
-		}
-		log.Error("probe failed", "target", "a", "tries", 3)
-		j.Flush(time.Second)
-		if got, last := out.String(), want+`level=ERROR msg="probe failed" target=a tries=3 repeated=1`+"\n"; got != last {
-			t.Errorf("the log is\n%swant\n%s", got, last)
-		}
-		time.Sleep(2 * Quiet)
-		if n := strings.Count(out.String(), "\n"); n != 6 {
-			t.Errorf("%d lines in the end:\n%s", n, out.String())
-		}
-		j.queue.Close(time.Second)
-	})
-}
-
 // TestNeverMoreThanOnceAMinute is the promise itself, over ten minutes of a loop
 // that fails each second.
 func TestNeverMoreThanOnceAMinute(t *testing.T) {
