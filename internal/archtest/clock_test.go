@@ -11,7 +11,7 @@ import (
 )
 
 // wallClock lists where the product may take the time of a [time.Time] apart, or compare
-// one that came from elsewhere with now: what is left has no monotonic reading, and a step
+// one that came from elsewhere with now: the difference has no monotonic reading, and a step
 // of the clock changes it. All else measures by Sub, Since and timers.
 var wallClock = map[string]string{
 	"cmd/router/credential.go":      "times in metrics and the log",

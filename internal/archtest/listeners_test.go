@@ -23,7 +23,7 @@ var binds = map[string]string{
 
 var bind = regexp.MustCompile(`\b(Listen(Packet|TCP|UDP|IP|Unix\w*|MulticastUDP|AndServe\w*|Config)?|ServeTLS|Bind)[({]`)
 
-// TestListenersAreDenied finds each file of ours that opens a listener: whoever adds one
+// TestListenersAreDenied finds each file of ours that opens a listener: the author of a new one
 // decides how it gets on the deny list.
 func TestListenersAreDenied(t *testing.T) {
 	deps, err := golist("-deps", "-tags", tags(t), "./cmd/router")

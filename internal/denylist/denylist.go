@@ -137,7 +137,7 @@ func New(cfg Config) (*List, error) {
 // IPv4-mapped and NAT64 addresses. It is asked for every packet: it neither blocks
 // nor allocates, and makes no system call.
 //
-// A port is denied for TCP and UDP alike. What has no port, such as ICMP echo, is
+// A port is denied for TCP and UDP alike. A packet without ports, such as ICMP echo, is
 // asked about with port 0 and so may reach the addresses of routers.
 func (l *List) Denied(target netip.AddrPort) bool {
 	addr := inner(target.Addr())

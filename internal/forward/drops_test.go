@@ -101,7 +101,7 @@ func within(t *testing.T, what string, f func()) {
 	}
 }
 
-// TestDeliveryDoesNotWaitForTheTailnet delivers what is answered at once while nothing
+// TestDeliveryDoesNotWaitForTheTailnet delivers packets that are answered at once while nothing
 // takes packets to the tailnet: the answers that find no room are counted.
 func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 	f, err := New(Config{

@@ -100,7 +100,7 @@ func TestReassemblyEvictsTheOldest(t *testing.T) {
 		t.Error("the youngest unfinished datagram was evicted")
 	}
 
-	// Many sources fill the table; each still completes what it begins.
+	// Many sources fill the table; each still completes its datagrams.
 	for i := range 4 * maxReassemblies {
 		now = now.Add(time.Microsecond)
 		src := netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)})

@@ -93,7 +93,7 @@ func serveHosts(t *testing.T, b Bounds, handler http.Handler) (*hosts, *guard) {
 
 var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 
-// TestIdleConnectionsGiveWay: whoever holds connections, a new one from elsewhere gets in,
+// TestIdleConnectionsGiveWay: a new connection from elsewhere gets in beside idle ones,
 // and this host always.
 func TestIdleConnectionsGiveWay(t *testing.T) {
 	h, g := serveHosts(t, Bounds{Remote: 8, PerAddress: 4, Local: 2}, ok)

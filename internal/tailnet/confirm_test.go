@@ -13,7 +13,7 @@ import (
 )
 
 // TestConfirmsRoutes runs against control servers that leave the node itself out
-// of what they send about its routes.
+// of their messages about its routes.
 func TestConfirmsRoutes(t *testing.T) {
 	for _, own := range []tailnettest.OwnNode{tailnettest.AfterUpdates, tailnettest.InFirst} {
 		t.Run(string(own), func(t *testing.T) {
