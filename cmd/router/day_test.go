@@ -14,7 +14,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
-	"subnetrouter/internal/journal"
+	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/tailnettest"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -75,7 +75,7 @@ func TestADayOfLooks(t *testing.T) {
 
 			synctest.Test(t, func(t *testing.T) {
 				// The journal holds back what repeats, as in the real router.
-				log := slog.New(journal.New(slog.NewTextHandler(&out, nil)).Plain())
+				log := slog.New(eventlog.New(slog.NewTextHandler(&out, nil)).Plain())
 				cfg := bootstrap.Config{
 					SecretID: exampleSecret, Tags: []string{exampleTag}, Ephemeral: true, Logger: log,
 					APIURL: "http://api.invalid", Transport: wire{aws, net.APIHandler()},

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"subnetrouter/internal/journal"
+	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnet"
 )
@@ -38,7 +38,7 @@ func (r *router) describeOthers() []ops.OtherRoute {
 		return nil
 	}
 	var out []ops.OtherRoute
-	for _, o := range node.Offers(otherRoutes) {
+	for _, o := range node.PeerRoutes(otherRoutes) {
 		out = append(out, ops.OtherRoute{Node: o.Node, Prefix: o.Prefix.String()})
 	}
 	return out
@@ -47,12 +47,12 @@ func (r *router) describeOthers() []ops.OtherRoute {
 // relays is what /derpmap shows.
 func (r *router) relays() []byte {
 	if node := r.node.Load(); node != nil {
-		return node.Relays()
+		return node.DERPMap()
 	}
 	return nil
 }
 
-func describeEvents(events []journal.Event) []ops.Event {
+func describeEvents(events []eventlog.Event) []ops.Event {
 	out := make([]ops.Event, 0, len(events))
 	for _, e := range events {
 		out = append(out, ops.Event{Time: e.Time, Level: e.Level.String(), Message: e.Message, Detail: e.Detail})
@@ -62,7 +62,7 @@ func describeEvents(events []journal.Event) []ops.Event {
 
 func (r *router) describeLimits(flows ops.Flows) ops.Limits {
 	files, filesLimit := openFiles()
-	_, busiest := r.forward.Busiest()
+	_, busiest := r.forward.TopClient()
 	return ops.Limits{
 		Flows:        ops.Use{Used: int64(flows.TCP + flows.UDP), Limit: int64(flows.Limit)},
 		FlowsPerPeer: ops.Use{Used: int64(busiest), Limit: int64(flows.LimitPerPeer)},

@@ -64,7 +64,7 @@ func (r *router) drain() error {
 
 	// A successor may have come just now.
 	r.setTagged(r.node.Load().Tagged())
-	helpers := r.relay.Begin(handing)
+	helpers := r.relay.BeginDrain(handing)
 	tcp, udp := r.forward.Active()
 	r.log.Info("draining", "helpers", helpers, "flows_tcp", tcp, "flows_udp", udp, "timeout", r.cfg.DrainTimeout.String())
 	announcing, gone := context.WithCancel(whole)
@@ -130,7 +130,7 @@ func (r *router) cutOver(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
 	defer cancel()
 	start := time.Now()
-	quiet := r.forward.AwaitQuiet(waiting)
+	quiet := r.forward.AwaitIdle(waiting)
 	r.log.Info("flows end before the routes go", "quiet", quiet, "waited", time.Since(start).Round(time.Millisecond).String())
 	r.cut()
 	r.withdraw(ctx)

@@ -12,12 +12,12 @@ import (
 
 // newRelay connects the part that talks to other routers with the node and the data
 // path, which both come after it.
-func (r *router) newRelay() *handover.Relay {
+func (r *router) newRelay() *handover.Coordinator {
 	return handover.New(handover.Config{
-		Routes:  r.mayServe,
-		Healthy: func() bool { return len(r.prober.Failing()) == 0 },
-		Longest: r.cfg.DrainTimeout,
-		Relays: func() bool {
+		Routes:   r.mayServe,
+		Healthy:  func() bool { return len(r.prober.Failing()) == 0 },
+		MaxDrain: r.cfg.DrainTimeout,
+		CanRelay: func() bool {
 			node := r.node.Load()
 			if node == nil {
 				return false
@@ -30,10 +30,10 @@ func (r *router) newRelay() *handover.Relay {
 				node.SendHandover(to, message)
 			}
 		},
-		ToFlow: func(packet []byte) handover.Outcome {
+		Deliver: func(packet []byte) handover.Outcome {
 			switch r.forward.DeliverRelayed(packet) {
 			case forward.RelayedTaken:
-				return handover.Taken
+				return handover.Delivered
 			case forward.RelayedUnknown:
 				return handover.Unknown
 			case forward.RelayedReset:
@@ -41,8 +41,8 @@ func (r *router) newRelay() *handover.Relay {
 			}
 			return handover.Refused
 		},
-		Unclaimed: func(packet []byte) { r.forward.DeliverUnclaimed(packet) },
-		ToClient: func(packet []byte) {
+		DeliverUnclaimed: func(packet []byte) { r.forward.DeliverUnclaimed(packet) },
+		SendToClient: func(packet []byte) {
 			if node := r.node.Load(); node != nil {
 				node.SendToPeer(packet)
 			}

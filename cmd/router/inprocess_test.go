@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"subnetrouter/internal/config"
-	"subnetrouter/internal/journal"
+	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/testwait"
 )
@@ -26,7 +26,7 @@ func (s *setting) startInside(t *testing.T) *router {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newRouter(cfg, slog.New(slog.DiscardHandler), journal.New(slog.DiscardHandler))
+	r, err := newRouter(cfg, slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

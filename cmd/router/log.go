@@ -6,16 +6,16 @@ import (
 	"time"
 
 	"subnetrouter/internal/config"
-	"subnetrouter/internal/journal"
+	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/secret"
 )
 
 // lastWords bounds what the end of the process waits for its output.
 const lastWords = time.Second
 
-func newLogger(cfg config.Config, out io.Writer) (*slog.Logger, *journal.Journal) {
+func newLogger(cfg config.Config, out io.Writer) (*slog.Logger, *eventlog.Log) {
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	j := journal.Open(out, func(w io.Writer) slog.Handler {
+	j := eventlog.Open(out, func(w io.Writer) slog.Handler {
 		if cfg.LogFormat == "text" {
 			return slog.NewTextHandler(w, opts)
 		}

@@ -41,7 +41,7 @@ func (r *router) registerMetrics() {
 			if r.forward == nil {
 				return 0
 			}
-			_, flows := r.forward.Busiest()
+			_, flows := r.forward.TopClient()
 			return float64(flows)
 		}),
 		gauge("router_memory_limit_bytes", "Memory that the task may use, by its metadata, its control group or GOMEMLIMIT; 0 is unknown.", func() float64 {
@@ -53,7 +53,7 @@ func (r *router) registerMetrics() {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "router_log_lines_dropped_total",
 			Help: "Lines missing in the log, because its output did not take them.",
-		}, func() float64 { return float64(r.journal.Dropped()) }),
+		}, func() float64 { return float64(r.events.Dropped()) }),
 		gauge("router_primary_routes", "Routes for which control now picks this router.", func() float64 {
 			if node := r.node.Load(); node != nil {
 				s, _ := node.Status()

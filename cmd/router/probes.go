@@ -120,7 +120,7 @@ func (r *router) holdBack(hold bool) {
 
 // othersServe reports whether another router may serve routes, and its probes pass.
 func (r *router) othersServe(ctx context.Context, routes []netip.Prefix) bool {
-	return r.relay.Others(ctx, func(s handover.State) bool { return s.Healthy && s.Serves(routes) })
+	return r.relay.AskPeers(ctx, func(s handover.State) bool { return s.Healthy && s.Serves(routes) })
 }
 
 // kick wakes who waits for c, or is about to.

@@ -79,7 +79,7 @@ func (r *router) addRouteReasons(s tailnet.Status, add func(code, message, fix s
 
 // addProbeReasons says which targets behind the router do not answer.
 func (r *router) addProbeReasons(add func(code, message, fix string)) {
-	if !r.prober.Known() {
+	if !r.prober.RoundDone() {
 		add(codeStarting, "the targets of ROUTER_PROBE have not answered yet", "")
 	}
 	for _, f := range r.prober.Failing() {

@@ -10,9 +10,9 @@ import (
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/denylist"
+	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/forward"
 	"subnetrouter/internal/handover"
-	"subnetrouter/internal/journal"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/probe"
 	"subnetrouter/internal/processors"
@@ -27,7 +27,7 @@ import (
 type router struct {
 	cfg       config.Config
 	log       *slog.Logger
-	journal   *journal.Journal
+	events    *eventlog.Log
 	started   time.Time
 	registry  *prometheus.Registry
 	bootstrap *startup
@@ -35,7 +35,7 @@ type router struct {
 	deny      *denylist.List
 	forward   *forward.Forwarder
 	flowLog   *flowLog // nil unless asked for
-	relay     *handover.Relay
+	relay     *handover.Coordinator
 	prober    *probe.Prober
 	verdict   chan struct{}                // the prober changed its mind
 	node      atomic.Pointer[tailnet.Node] // nil while the engine comes up
@@ -45,8 +45,8 @@ type router struct {
 	overdue   atomic.Bool // not ready when the boot timeout passed
 }
 
-func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*router, error) {
-	r := &router{cfg: cfg, log: log, journal: events, started: time.Now(), registry: prometheus.NewRegistry(), verdict: make(chan struct{}, 1)}
+func newRouter(cfg config.Config, log *slog.Logger, events *eventlog.Log) (*router, error) {
+	r := &router{cfg: cfg, log: log, events: events, started: time.Now(), registry: prometheus.NewRegistry(), verdict: make(chan struct{}, 1)}
 	r.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -72,7 +72,7 @@ func newRouter(cfg config.Config, log *slog.Logger, events *journal.Journal) (*r
 		MaxFlows:        cfg.MaxFlows,
 		MaxFlowsPerPeer: cfg.MaxFlowsPerPeer,
 		ReservedPorts:   []uint16{cfg.UDPPort},
-		Elsewhere:       r.relay,
+		PeerRouters:     r.relay,
 		Registerer:      r.registry,
 		Logger:          log,
 	}
@@ -164,7 +164,7 @@ func (r *router) fit(ctx context.Context, s *processors.Scaler) error {
 		return nil
 	}
 	if limitMemory(place.Limits.MemoryMiB, r.log) {
-		r.forward.Relimit()
+		r.forward.RecomputeLimits()
 	}
 	if s != nil {
 		s.Limit(place.Limits.CPU)

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/config"
-	"subnetrouter/internal/journal"
+	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/ops"
 
 	"golang.org/x/sync/errgroup"
@@ -26,7 +26,7 @@ func runRouter(ctx context.Context, in invocation) int {
 		return exitOK
 	}
 	if err != nil {
-		problems := journal.NewQueue(in.err, func(uint64) {}) // standard error may block, too
+		problems := eventlog.NewQueue(in.err, func(uint64) {}) // standard error may block, too
 		fmt.Fprintln(problems, err)
 		problems.Flush(lastWords)
 		return exitConfig
@@ -77,7 +77,7 @@ const (
 
 // run is the product's story: build, listen, find out, join, forward, drain.
 // ctx says stop; what must go on while draining lives in serving instead.
-func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *journal.Journal) error {
+func run(ctx context.Context, cfg config.Config, log *slog.Logger, events *eventlog.Log) error {
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "text", w)
 	}

@@ -22,7 +22,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/config"
-	"subnetrouter/internal/journal"
+	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
@@ -129,7 +129,7 @@ func (s *setting) load(t *testing.T) config.Config {
 // build puts the router together, without starting anything.
 func (s *setting) build(t *testing.T) *router {
 	t.Helper()
-	r, err := newRouter(s.load(t), slog.New(slog.DiscardHandler), journal.New(slog.DiscardHandler))
+	r, err := newRouter(s.load(t), slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

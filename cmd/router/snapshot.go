@@ -44,7 +44,7 @@ func (r *router) status() ops.Status {
 	}
 	out.Routes = describeRoutes(routes, node)
 	out.Peers = r.describePeers()
-	out.Events = describeEvents(r.journal.Events())
+	out.Events = describeEvents(r.events.Events())
 	out.Limits = r.describeLimits(out.Flows)
 	out.OtherRoutes = r.describeOthers()
 	return out

@@ -58,7 +58,7 @@ var rules = []rule{
 var only = map[string][]string{
 	"internal/routes":     {},
 	"internal/secret":     {},
-	"internal/journal":    {},
+	"internal/eventlog":   {},
 	"internal/processors": {},
 }
 

@@ -11,22 +11,22 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Signer is with what AWS calls are signed, without the credentials themselves.
-type Signer struct {
+// Caller describes the credentials that sign AWS calls, without the credentials themselves.
+type Caller struct {
 	Source  string    // the SDK's name of the provider: "CredentialsEndpointProvider", "EnvConfigCredentials"
 	Account string    // "" where the provider does not tell
 	Expires time.Time // zero: never
 }
 
-// Signer gets the credentials, as each call does, and tells what they are.
-func (c *Client) Signer(ctx context.Context) (Signer, error) {
+// Caller gets the credentials, as each call does, and describes them.
+func (c *Client) Caller(ctx context.Context) (Caller, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.callTimeout)
 	defer cancel()
 	v, err := c.config.Credentials.Retrieve(ctx)
 	if err != nil {
-		return Signer{}, request{op: "credentials", resource: "the task", region: c.Region()}.credentialError(ctx, err)
+		return Caller{}, request{op: "credentials", resource: "the task", region: c.Region()}.credentialError(ctx, err)
 	}
-	s := Signer{Source: v.Source, Account: v.AccountID}
+	s := Caller{Source: v.Source, Account: v.AccountID}
 	if v.CanExpire {
 		s.Expires = v.Expires
 	}

@@ -8,12 +8,12 @@ import (
 )
 
 // Signer is with what AWS calls are signed, and Region where they go.
-func (b *Bootstrap) Signer(ctx context.Context) (signer awsapi.Signer, region string, err error) {
+func (b *Bootstrap) Signer(ctx context.Context) (signer awsapi.Caller, region string, err error) {
 	client, err := b.client(ctx)
 	if err != nil {
-		return awsapi.Signer{}, "", err
+		return awsapi.Caller{}, "", err
 	}
-	signer, err = client.Signer(ctx)
+	signer, err = client.Caller(ctx)
 	return signer, client.Region(), err
 }
 

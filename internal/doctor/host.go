@@ -11,7 +11,7 @@ import (
 )
 
 func (e *exam) forwarding(context.Context) Result {
-	mode, why, err := tailnet.WouldBe(nodeMode(e.Config.Mode))
+	mode, why, err := tailnet.ModeFor(nodeMode(e.Config.Mode))
 	if err != nil {
 		return failed(err, "set ROUTER_MODE=userspace")
 	}

@@ -12,23 +12,23 @@ import (
 
 // findRelays takes the running router's list, which is the tailnet's own; else
 // what the control server publishes.
-func (e *exam) findRelays(ctx context.Context) (*tailnet.Relays, error) {
+func (e *exam) findRelays(ctx context.Context) (*tailnet.DERPMap, error) {
 	if _, err := e.status.get(ctx); err == nil {
 		if data, err := e.RelayList(ctx); err == nil {
-			if r, err := tailnet.ParseRelays(data); err == nil {
+			if r, err := tailnet.ParseDERPMap(data); err == nil {
 				return r, nil
 			}
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return tailnet.FetchRelays(ctx, e.Config.ControlURL)
+	return tailnet.FetchDERPMap(ctx, e.Config.ControlURL)
 }
 
 func (e *exam) relayList(ctx context.Context) Result {
 	r, err := e.relays.get(ctx)
 	switch {
-	case errors.Is(err, tailnet.ErrRelaysUntold):
+	case errors.Is(err, tailnet.ErrDERPMapForMembers):
 		return skip(err.Error() + "; run doctor beside a running router")
 	case err != nil:
 		return fail(netCause(err), "see the control server's lines")

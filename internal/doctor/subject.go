@@ -46,7 +46,7 @@ type exam struct {
 	status   *fact[ops.Status]
 	resolved *fact[resolution]
 	answer   *fact[controlAnswer]
-	relays   *fact[*tailnet.Relays]
+	relays   *fact[*tailnet.DERPMap]
 	udp      *fact[tailnet.UDP]
 
 	mu   sync.Mutex
@@ -71,7 +71,7 @@ func Checks(s Subject) []Check {
 	if e.DialResolver == nil {
 		e.DialResolver = new(net.Dialer).DialContext
 	}
-	e.mode, _, _ = tailnet.WouldBe(nodeMode(s.Config.Mode))
+	e.mode, _, _ = tailnet.ModeFor(nodeMode(s.Config.Mode))
 	// One try, and a short one: who waits is a person.
 	e.Bootstrap.Tries, e.Bootstrap.TryTimeout, e.Bootstrap.Date = 1, 4*time.Second, e.heardAWS
 	first := bootstrap.New(e.Bootstrap)

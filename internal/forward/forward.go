@@ -48,7 +48,7 @@ type Config struct {
 	// as long as several of its retransmissions. Default: 10 s.
 	DialTimeout time.Duration
 	// MaxFlows and MaxFlowsPerPeer bound what is open at once. Default: what
-	// [Forwarder.Relimit] derives from the process.
+	// [Forwarder.RecomputeLimits] derives from the process.
 	MaxFlows, MaxFlowsPerPeer int
 	// Peer maps a client's address to the one that stands for its node, so that
 	// all of a node's addresses share its limit. It is asked at most once for a
@@ -61,8 +61,8 @@ type Config struct {
 	// ReservedPorts are UDP ports that no flow takes as its source port: those of the
 	// process's own listeners. Default: none.
 	ReservedPorts []uint16
-	// Elsewhere is asked about packets of no flow here. Default: they are nobody's.
-	Elsewhere Elsewhere
+	// PeerRouters is asked about packets of no flow here. Default: they are nobody's.
+	PeerRouters PeerRouters
 	// Finished hears of each flow that ends. It must not block. Default: nobody does.
 	Finished func(Flow)
 	// Registerer takes the metrics. Default: none are kept.
@@ -70,13 +70,13 @@ type Config struct {
 	Logger     *slog.Logger
 }
 
-// Elsewhere knows of other routers whose flows a packet may be of.
-type Elsewhere interface {
-	// Elsewhere reports whether there are any, for otherwise nothing is asked.
-	Elsewhere() bool
-	// Take passes a packet on, and reports whether it did. The packet is valid during
+// PeerRouters knows of other routers whose flows a packet may be of.
+type PeerRouters interface {
+	// MayHaveFlow reports whether there are any, for otherwise nothing is asked.
+	MayHaveFlow() bool
+	// Relay passes a packet on, and reports whether it did. The packet is valid during
 	// the call only.
-	Take(packet []byte) bool
+	Relay(packet []byte) bool
 }
 
 // Forwarder forwards. Create it with [New].
@@ -159,7 +159,7 @@ func New(cfg Config) (*Forwarder, error) {
 		peers: map[netip.Addr]*peer{}, link: newLink(dropped), reports: make(chan slog.Record, queuedReports),
 		reassembly: newReassembly(dropped, cfg.Peer),
 	}
-	f.Relimit()
+	f.RecomputeLimits()
 	f.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	f.endpoint = &linkEndpoint{link: f.link, mtu: uint32(cfg.MTU)}
 	stack, err := newStack(f.endpoint)
@@ -244,7 +244,7 @@ func (f *Forwarder) Deliver(packets [][]byte, offset int) {
 	f.finish(d)
 }
 
-// DeliverUnclaimed takes a packet that [Config.Elsewhere] took, and nobody wanted.
+// DeliverUnclaimed takes a packet that [Config.PeerRouters] took, and nobody wanted.
 func (f *Forwarder) DeliverUnclaimed(packet []byte) {
 	d := f.newDelivery(unclaimed)
 	f.deliver(d, packet)
@@ -327,12 +327,12 @@ func (f *Forwarder) elsewhere(d *delivery) bool {
 	case unclaimed:
 		return false
 	}
-	return f.cfg.Elsewhere != nil && f.cfg.Elsewhere.Elsewhere() && f.cfg.Elsewhere.Take(d.packet.raw)
+	return f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow() && f.cfg.PeerRouters.Relay(d.packet.raw)
 }
 
 // asks reports whether [Forwarder.elsewhere] is worth finding out if there is a flow.
 func (f *Forwarder) asks(d *delivery) bool {
-	return d.only == anyPacket && f.cfg.Elsewhere != nil && f.cfg.Elsewhere.Elsewhere()
+	return d.only == anyPacket && f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow()
 }
 
 func (f *Forwarder) deliver(d *delivery, raw []byte) {

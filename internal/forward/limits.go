@@ -28,10 +28,10 @@ type Limit struct {
 	Files               int   // open files; 0 is unknown
 }
 
-// Relimit derives the limits anew, as they are to be after the memory limit
+// RecomputeLimits derives the limits again, as they are to be after the memory limit
 // (GOMEMLIMIT, debug.SetMemoryLimit) changed, and raises the limit of open files
 // to what the process may have. Flows that are open stay.
-func (f *Forwarder) Relimit() Limit {
+func (f *Forwarder) RecomputeLimits() Limit {
 	l := Limit{Flows: f.cfg.MaxFlows, FlowsPerPeer: f.cfg.MaxFlowsPerPeer, Files: raiseFiles()}
 	const none = 1 << 62
 	if m := debug.SetMemoryLimit(-1); m < none {

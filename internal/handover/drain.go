@@ -9,16 +9,16 @@ import (
 
 // This file is the side of the router that drains.
 
-// Begin announces that this router drains, and returns how many others claim to serve the
+// BeginDrain announces that this router drains, and returns how many others claim to serve the
 // same routes and to relay packets. The claim decides only in which order routes and flows
 // end: a router takes part in a flow once control gives it the route.
-func (r *Relay) Begin(ctx context.Context) (helpers int) {
+func (r *Coordinator) BeginDrain(ctx context.Context) (helpers int) {
 	routes := r.cfg.Routes()
 	r.mu.Lock()
 	r.draining = true
 	r.served, r.before = routes, r.peers.Load()
 	r.mu.Unlock()
-	if !r.cfg.Relays() {
+	if !r.cfg.CanRelay() {
 		return 0
 	}
 	helpers = r.ask(ctx, func(s State) bool { return s.Relays && s.Serves(routes) })
@@ -30,7 +30,7 @@ func (r *Relay) Begin(ctx context.Context) (helpers int) {
 
 // Succeeded reports whether control has given a route that this router served when its drain
 // began to another online node with a tag of its own, or there was none to give.
-func (r *Relay) Succeeded() bool {
+func (r *Coordinator) Succeeded() bool {
 	r.mu.Lock()
 	served, before := r.served, r.before
 	r.mu.Unlock()
@@ -39,7 +39,7 @@ func (r *Relay) Succeeded() bool {
 }
 
 // Announce repeats until ctx ends that this router drains, and then that it is gone.
-func (r *Relay) Announce(ctx context.Context) {
+func (r *Coordinator) Announce(ctx context.Context) {
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
 	last := r.state()
@@ -57,7 +57,7 @@ func (r *Relay) Announce(ctx context.Context) {
 	}
 }
 
-func (r *Relay) tell(s State) {
+func (r *Coordinator) tell(s State) {
 	message := encode(s)
 	for _, n := range r.peers.Load().nodes {
 		if n.Online {
@@ -67,7 +67,7 @@ func (r *Relay) tell(s State) {
 }
 
 // Active reports whether packets to clients may have to take another way.
-func (r *Relay) Active() bool { return r.active.Load() }
+func (r *Coordinator) Active() bool { return r.active.Load() }
 
 var forClientPrefix = []byte{kindForClient}
 
@@ -75,7 +75,7 @@ var forClientPrefix = []byte{kindForClient}
 // payload of a message to another router, or both. Until the client's own packets have
 // come by way of the router that holds the route, the client may listen to either, and
 // drops the copy of the other.
-func (r *Relay) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte) {
+func (r *Coordinator) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte) {
 	p, _, ok := parsePacket(packet)
 	if !ok {
 		return false, netip.Addr{}, nil
@@ -101,7 +101,7 @@ func (r *Relay) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte
 const mostMoved = 4096
 
 // takeRelayed takes a client's packet that another router relayed.
-func (r *Relay) takeRelayed(from *Node, body []byte) {
+func (r *Coordinator) takeRelayed(from *Node, body []byte) {
 	p, number, ok := parsePacket(body)
 	if !ok || len(number) != 0 && len(number) != numberSize {
 		r.refuse(malformed)
@@ -111,7 +111,7 @@ func (r *Relay) takeRelayed(from *Node, body []byte) {
 	draining, served := r.draining, r.served
 	r.mu.Unlock()
 	switch {
-	case !draining || !r.cfg.Relays():
+	case !draining || !r.cfg.CanRelay():
 		r.refuse(notNow)
 		return
 	case !contains(served, p.dst):
@@ -123,8 +123,8 @@ func (r *Relay) takeRelayed(from *Node, body []byte) {
 		r.answer(from, kindWait, number)
 		return
 	}
-	switch r.cfg.ToFlow(p.raw) {
-	case Taken:
+	switch r.cfg.Deliver(p.raw) {
+	case Delivered:
 		r.in.Inc()
 		r.noteMoved(from, p.src)
 		r.answer(from, kindTaken, number)
@@ -138,14 +138,14 @@ func (r *Relay) takeRelayed(from *Node, body []byte) {
 }
 
 // answer sends an answer about a numbered packet.
-func (r *Relay) answer(to *Node, kind byte, number []byte) {
+func (r *Coordinator) answer(to *Node, kind byte, number []byte) {
 	if len(number) > 0 {
 		r.cfg.Send(to.addr(), numbered(kind, number))
 	}
 }
 
 // noteMoved remembers that a client sends to another router, and so listens to it.
-func (r *Relay) noteMoved(to *Node, client netip.Addr) {
+func (r *Coordinator) noteMoved(to *Node, client netip.Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clients := r.moved[to.addr()]

@@ -38,26 +38,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Config connects a [Relay] with the node and the data path.
+// Config connects a [Coordinator] with the node and the data path.
 type Config struct {
 	// Routes are those that this router may serve.
 	Routes func() []netip.Prefix
 	// Healthy is false while the probes of this router fail.
 	Healthy func() bool
 	// Relays is false where packets cannot be passed on: kernel mode.
-	Relays func() bool
+	CanRelay func() bool
 	// Longest is the longest drain of a router of this service.
-	Longest time.Duration
+	MaxDrain time.Duration
 	// Send sends a message to a node.
 	Send func(to netip.Addr, message []byte)
 	// ToFlow takes a client's packet that a peer router relayed, by the same rules as one
 	// that came from the client itself.
-	ToFlow func(packet []byte) Outcome
+	Deliver func(packet []byte) Outcome
 	// Unclaimed takes a client's packet of which no router has the flow. The packet is
 	// its own from then on.
-	Unclaimed func(packet []byte)
+	DeliverUnclaimed func(packet []byte)
 	// ToClient sends a packet to a client.
-	ToClient func(packet []byte)
+	SendToClient func(packet []byte)
 
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
@@ -67,10 +67,10 @@ type Config struct {
 type Outcome int
 
 const (
-	Refused Outcome = iota // denied, malformed, or of a kind that is not relayed
-	Unknown                // a datagram of no flow here
-	Reset                  // a segment of no connection here, answered by a reset
-	Taken                  // of a flow here
+	Refused   Outcome = iota // denied, malformed, or of a kind that is not relayed
+	Unknown                  // a datagram of no flow here
+	Reset                    // a segment of no connection here, answered by a reset
+	Delivered                // of a flow here
 )
 
 const (
@@ -90,8 +90,8 @@ const (
 	leastDrain = 125 * time.Second
 )
 
-// Relay is this router's part. Create it with [New].
-type Relay struct {
+// Coordinator is this router's part. Create it with [New].
+type Coordinator struct {
 	cfg      Config
 	out, in  prometheus.Counter // relayed packets
 	refused  map[refusal]prometheus.Counter
@@ -134,8 +134,8 @@ const (
 
 var refusals = []refusal{stranger, malformed, noRoute, denied, notSent, notNow}
 
-// New creates a Relay.
-func New(cfg Config) *Relay {
+// New creates a Coordinator.
+func New(cfg Config) *Coordinator {
 	packets := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "router_handover_packets_total",
 		Help: "Packets relayed between routers during a hand-over: passed on to another router (out), and taken from one (in).",
@@ -147,7 +147,7 @@ func New(cfg Config) *Relay {
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(packets, rejected)
 	}
-	r := &Relay{
+	r := &Coordinator{
 		cfg: cfg, out: packets.WithLabelValues("out"), in: packets.WithLabelValues("in"),
 		refused: map[refusal]prometheus.Counter{}, wake: make(chan struct{}, 1),
 		inbox: map[netip.Addr][]byte{}, heard: map[netip.Addr]heard{}, drainers: map[netip.Addr]drainer{},
@@ -163,7 +163,7 @@ func New(cfg Config) *Relay {
 }
 
 // Run reads other routers' states and answers them until ctx ends.
-func (r *Relay) Run(ctx context.Context) {
+func (r *Coordinator) Run(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -185,7 +185,7 @@ func (r *Relay) Run(ctx context.Context) {
 }
 
 // read takes the states that came in.
-func (r *Relay) read() {
+func (r *Coordinator) read() {
 	r.mu.Lock()
 	inbox := r.inbox
 	r.inbox = make(map[netip.Addr][]byte, len(inbox))
@@ -196,21 +196,21 @@ func (r *Relay) read() {
 }
 
 // state is this router's description of itself.
-func (r *Relay) state() State {
+func (r *Coordinator) state() State {
 	r.mu.Lock()
 	draining := r.draining
 	r.mu.Unlock()
-	return State{Routes: r.cfg.Routes(), Healthy: r.cfg.Healthy(), Relays: r.cfg.Relays(), Draining: draining, Confirms: true}
+	return State{Routes: r.cfg.Routes(), Healthy: r.cfg.Healthy(), Relays: r.cfg.CanRelay(), Draining: draining, Confirms: true}
 }
 
-// Others asks the other routers for their state, and reports whether good holds for one.
-func (r *Relay) Others(ctx context.Context, good func(State) bool) bool {
+// AskPeers asks the other routers for their state, and reports whether good holds for one.
+func (r *Coordinator) AskPeers(ctx context.Context, good func(State) bool) bool {
 	return r.ask(ctx, good) > 0
 }
 
 // ask asks every node with a tag of this router's until good holds for an answer, or all
 // have answered. It returns how many answers it holds for.
-func (r *Relay) ask(ctx context.Context, good func(State) bool) (count int) {
+func (r *Coordinator) ask(ctx context.Context, good func(State) bool) (count int) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
@@ -258,9 +258,9 @@ func (r *Relay) ask(ctx context.Context, good func(State) bool) (count int) {
 	return count
 }
 
-// Message takes a datagram from a node of the tailnet. The datagram is valid during the
+// Receive takes a datagram from a node of the tailnet. The datagram is valid during the
 // call only. Its cost does not depend on the size of the tailnet.
-func (r *Relay) Message(from netip.Addr, message []byte) {
+func (r *Coordinator) Receive(from netip.Addr, message []byte) {
 	node := r.peers.Load().byAddr[from]
 	if node == nil {
 		r.refuse(stranger)
@@ -284,11 +284,11 @@ func (r *Relay) Message(from netip.Addr, message []byte) {
 	}
 }
 
-func (r *Relay) refuse(why refusal) { r.refused[why].Inc() }
+func (r *Coordinator) refuse(why refusal) { r.refused[why].Inc() }
 
 // receiveState leaves a state for [Relay.Run]: an answer must not hold up packets. Of
 // each node only the last one counts, so that a flood displaces the sender's own only.
-func (r *Relay) receiveState(node *Node, body []byte) {
+func (r *Coordinator) receiveState(node *Node, body []byte) {
 	if len(body) > mostState {
 		r.refuse(malformed)
 		return

@@ -30,7 +30,7 @@ type pair struct {
 
 // side is one router around its Relay.
 type side struct {
-	*Relay
+	*Coordinator
 	addr    netip.Addr
 	routes  []netip.Prefix
 	healthy atomic.Bool
@@ -93,21 +93,21 @@ func newPair(t *testing.T, edit func(*pair)) *pair {
 		if s == p.new {
 			other = p.old
 		}
-		s.Relay = New(Config{
-			Routes:  func() []netip.Prefix { p.mu.Lock(); defer p.mu.Unlock(); return s.routes },
-			Healthy: s.healthy.Load,
-			Relays:  func() bool { return s.relays },
-			Longest: time.Minute,
+		s.Coordinator = New(Config{
+			Routes:   func() []netip.Prefix { p.mu.Lock(); defer p.mu.Unlock(); return s.routes },
+			Healthy:  s.healthy.Load,
+			CanRelay: func() bool { return s.relays },
+			MaxDrain: time.Minute,
 			Send: func(to netip.Addr, message []byte) {
 				p.mu.Lock()
 				lost := p.lose(to, message)
 				p.messages++
 				p.mu.Unlock()
 				if !lost && to == other.addr {
-					other.Message(s.addr, message)
+					other.Receive(s.addr, message)
 				}
 			},
-			ToFlow: func(packet []byte) Outcome {
+			Deliver: func(packet []byte) Outcome {
 				switch {
 				case s.denied[string(packet)]:
 					return Refused
@@ -115,11 +115,11 @@ func newPair(t *testing.T, edit func(*pair)) *pair {
 					return Unknown
 				}
 				s.note(&s.taken, packet)
-				return Taken
+				return Delivered
 			},
-			Unclaimed: func(packet []byte) { s.note(&s.unclaimed, packet) },
-			ToClient:  func(packet []byte) { s.note(&s.toClient, packet) },
-			Logger:    slog.New(slog.DiscardHandler),
+			DeliverUnclaimed: func(packet []byte) { s.note(&s.unclaimed, packet) },
+			SendToClient:     func(packet []byte) { s.note(&s.toClient, packet) },
+			Logger:           slog.New(slog.DiscardHandler),
 		})
 	}
 	p.hasRoutes(p.old)
@@ -132,7 +132,7 @@ func newPair(t *testing.T, edit func(*pair)) *pair {
 // drain begins the drain of the old router, and has control move the routes.
 func (p *pair) drain(t *testing.T) {
 	t.Helper()
-	if n := p.old.Begin(t.Context()); n != 1 {
+	if n := p.old.BeginDrain(t.Context()); n != 1 {
 		t.Fatalf("%d helpers, want 1", n)
 	}
 	time.Sleep(10 * time.Millisecond) // the new router reads what the old one said
@@ -169,11 +169,11 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 		p := newPair(t, nil)
 		known, unknown := packet(client, target, "of a flow of old"), packet(client, target, "of none")
 		p.old.flows[string(known)] = true
-		if p.new.Elsewhere() || p.new.Take(known) {
+		if p.new.MayHaveFlow() || p.new.Relay(known) {
 			t.Error("taken while no router drains")
 		}
 		p.drain(t)
-		if !p.new.Elsewhere() || !p.old.Active() {
+		if !p.new.MayHaveFlow() || !p.old.Active() {
 			t.Fatal("the new router does not know of the drain")
 		}
 		// Until the client's packets come by way of the new router, answers go both ways.
@@ -182,7 +182,7 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 		if !direct || via != newAddr {
 			t.Errorf("direct %v, via %v, want both", direct, via)
 		}
-		if !p.new.Take(known) || !p.new.Take(unknown) {
+		if !p.new.Relay(known) || !p.new.Relay(unknown) {
 			t.Error("a packet that is of no flow here was not relayed")
 		}
 		if got := p.old.list(&p.old.taken); !slices.Equal(got, []string{string(known)}) {
@@ -194,7 +194,7 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 		if direct, via, _ = p.old.Route(answer); direct || via != newAddr {
 			t.Errorf("direct %v, via %v, want via the successor only", direct, via)
 		}
-		p.new.Message(oldAddr, append(slices.Clone(prefix), answer...))
+		p.new.Receive(oldAddr, append(slices.Clone(prefix), answer...))
 		if got := p.new.list(&p.new.toClient); !slices.Equal(got, []string{string(answer)}) {
 			t.Errorf("the client got %q", got)
 		}
@@ -215,12 +215,12 @@ func TestSuccessorBeforeControl(t *testing.T) {
 		p := newPair(t, nil)
 		known, unknown, syn := packet(client, target, "of a flow of old"), packet(client, target, "of none"), segment(client, target, "segment")
 		p.old.flows[string(known)], p.old.flows[string(syn)] = true, true
-		if n := p.old.Begin(t.Context()); n != 1 {
+		if n := p.old.BeginDrain(t.Context()); n != 1 {
 			t.Fatalf("%d helpers", n)
 		}
 		time.Sleep(10 * time.Millisecond)
 		for _, b := range [][]byte{known, unknown, syn} {
-			if !p.new.Take(b) {
+			if !p.new.Relay(b) {
 				t.Fatal("not relayed")
 			}
 		}
@@ -253,9 +253,9 @@ func TestAnnouncementAfterControl(t *testing.T) {
 			p := newPair(t, nil)
 			p.hasRoutes(p.new)
 			time.Sleep(tt.late)
-			p.old.Begin(t.Context())
+			p.old.BeginDrain(t.Context())
 			time.Sleep(10 * time.Millisecond)
-			if got := p.new.Take(segment(client, target, "x")); got != tt.want {
+			if got := p.new.Relay(segment(client, target, "x")); got != tt.want {
 				t.Errorf("announced %v after control moved the routes: relayed %v, want %v", tt.late, got, tt.want)
 			}
 		})
@@ -272,7 +272,7 @@ func TestDrainerDies(t *testing.T) {
 		p.lose = loseAll
 		p.mu.Unlock()
 		first := packet(client, target, "first of a flow")
-		if !p.new.Take(first) {
+		if !p.new.Relay(first) {
 			t.Fatal("not relayed")
 		}
 		time.Sleep(answerWithin + time.Millisecond)
@@ -295,15 +295,15 @@ func TestSuccessorForgets(t *testing.T) {
 				var done sync.WaitGroup
 				done.Go(func() { p.old.Announce(announcing) })
 				time.Sleep(time.Minute)
-				if !p.new.Take(segment(client, target, "x")) {
+				if !p.new.Relay(segment(client, target, "x")) {
 					t.Error("a long drain was forgotten")
 				}
 				end(p, gone)
 				time.Sleep(silentAfter + time.Second)
-				if p.new.Take(segment(client, target, "x")) {
+				if p.new.Relay(segment(client, target, "x")) {
 					t.Error("packets still go to a router that is no more")
 				}
-				if p.new.Elsewhere() {
+				if p.new.MayHaveFlow() {
 					t.Error("packets still cost a look")
 				}
 				gone()
@@ -322,11 +322,11 @@ func TestLateAnswerKeepsTheFlow(t *testing.T) {
 		binary.BigEndian.PutUint16(known[2:], uint16(len(known)))
 		p.old.flows[string(known)] = true
 		p.drain(t)
-		p.new.Take(known)
+		p.new.Relay(known)
 		p.mu.Lock()
 		p.lose = func(to netip.Addr, _ []byte) bool { return to == newAddr }
 		p.mu.Unlock()
-		p.new.Take(known)
+		p.new.Relay(known)
 		time.Sleep(time.Second)
 		if got := p.new.list(&p.new.unclaimed); len(got) > 0 {
 			t.Errorf("new took %q", got)
@@ -347,15 +347,15 @@ func TestDrainsEndByTime(t *testing.T) {
 		var done sync.WaitGroup
 		done.Go(func() { p.old.Announce(announcing) })
 		time.Sleep(leastDrain - time.Second)
-		if !p.new.Take(packet(client, target, "x")) {
+		if !p.new.Relay(packet(client, target, "x")) {
 			t.Error("the drain was forgotten too early")
 		}
 		time.Sleep(2 * time.Second)
 		for range 12 {
-			if p.new.Elsewhere() || p.new.Take(packet(client, target, "x")) {
+			if p.new.MayHaveFlow() || p.new.Relay(packet(client, target, "x")) {
 				t.Fatal("packets still go to a router that has drained for too long")
 			}
-			p.new.Message(oldAddr, append([]byte{kindForClient}, packet(target, client, "x")...))
+			p.new.Receive(oldAddr, append([]byte{kindForClient}, packet(target, client, "x")...))
 			time.Sleep(time.Hour)
 		}
 		if len(p.new.list(&p.new.toClient)) > 0 {
@@ -371,14 +371,14 @@ func TestControlMovesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		p.drain(t)
-		if !p.new.Take(packet(client, target, "x")) {
+		if !p.new.Relay(packet(client, target, "x")) {
 			t.Error("not relayed during the drain")
 		}
 		p.new.SetPeers(nil, []Node{
 			{Name: "old", Addrs: []netip.Addr{oldAddr}, Online: true},
 			{Name: "third", Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.3")}, Online: true, Routes: vpc},
 		})
-		if p.new.Take(packet(client, target, "x")) {
+		if p.new.Relay(packet(client, target, "x")) {
 			t.Error("relayed though the routes are neither here nor there")
 		}
 	})
@@ -395,7 +395,7 @@ func TestHelpers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPair(t, edit)
 				start := time.Now()
-				if n := p.old.Begin(t.Context()); n != 0 || p.old.Active() {
+				if n := p.old.BeginDrain(t.Context()); n != 0 || p.old.Active() {
 					t.Errorf("%d helpers", n)
 				}
 				if took := time.Since(start); took > answerWait {
@@ -410,7 +410,7 @@ func TestOthersThatAreHealthy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		healthy := func() bool {
-			return p.old.Others(t.Context(), func(s State) bool { return s.Healthy && s.Serves(vpc) })
+			return p.old.AskPeers(t.Context(), func(s State) bool { return s.Healthy && s.Serves(vpc) })
 		}
 		if !healthy() {
 			t.Error("the other router is healthy")
@@ -427,7 +427,7 @@ func TestOthersThatAreHealthy(t *testing.T) {
 		if !healthy() {
 			t.Error("one lost question decides")
 		}
-		p.new.Begin(t.Context())
+		p.new.BeginDrain(t.Context())
 		if healthy() {
 			t.Error("it drains")
 		}
@@ -442,18 +442,18 @@ func FuzzMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, message []byte) {
 		for _, draining := range []bool{false, true} {
 			r := New(Config{
-				Routes:    func() []netip.Prefix { return vpc },
-				Healthy:   func() bool { return true },
-				Relays:    func() bool { return true },
-				Send:      func(netip.Addr, []byte) {},
-				ToFlow:    func([]byte) Outcome { return Unknown },
-				Unclaimed: func([]byte) { t.Error("a packet came back that was never relayed") },
-				ToClient:  func([]byte) { t.Error("a packet went to a client without a drain") },
-				Logger:    slog.New(slog.DiscardHandler),
+				Routes:           func() []netip.Prefix { return vpc },
+				Healthy:          func() bool { return true },
+				CanRelay:         func() bool { return true },
+				Send:             func(netip.Addr, []byte) {},
+				Deliver:          func([]byte) Outcome { return Unknown },
+				DeliverUnclaimed: func([]byte) { t.Error("a packet came back that was never relayed") },
+				SendToClient:     func([]byte) { t.Error("a packet went to a client without a drain") },
+				Logger:           slog.New(slog.DiscardHandler),
 			})
 			r.SetPeers(nil, []Node{{Addrs: []netip.Addr{newAddr}, Routes: vpc, Online: true}})
 			r.draining, r.served = draining, vpc
-			r.Message(newAddr, message)
+			r.Receive(newAddr, message)
 			if len(message) > 1 && message[0] == kindState {
 				r.hear(newAddr, message[1:])
 			}

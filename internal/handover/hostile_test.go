@@ -81,8 +81,8 @@ var claim = State{Routes: vpc, Healthy: true, Relays: true, Confirms: true}
 
 // sendBoth delivers a message of the hostile node to both routers.
 func (w *hostileWorld) sendBoth(message []byte) {
-	w.old.Message(hostileAddr, message)
-	w.new.Message(hostileAddr, message)
+	w.old.Receive(hostileAddr, message)
+	w.new.Receive(hostileAddr, message)
 }
 
 // leaked lists the packets of a kind that the hostile node got for destinations or from
@@ -143,11 +143,11 @@ func TestSmallRouteGivesThatRoute(t *testing.T) {
 		w.control(w.new)
 		w.sendBoth(w.says(claim))
 		time.Sleep(10 * time.Millisecond)
-		w.old.Message(hostileAddr, relayed(outside, 1))
+		w.old.Receive(hostileAddr, relayed(outside, 1))
 		if w.old.effects() > 0 {
 			t.Error("a packet for a route of another router was taken")
 		}
-		w.old.Message(hostileAddr, relayed(inside, 2))
+		w.old.Receive(hostileAddr, relayed(inside, 2))
 		if got := w.old.list(&w.old.taken); !slices.Equal(got, []string{string(inside)}) {
 			t.Errorf("old took %q, want the packet for the node's own route", got)
 		}
@@ -162,13 +162,13 @@ func TestSmallRouteGivesThatRoute(t *testing.T) {
 		// rest do not go to it.
 		s := claim
 		s.Draining = true
-		w.new.Message(hostileAddr, w.says(s))
+		w.new.Receive(hostileAddr, w.says(s))
 		time.Sleep(10 * time.Millisecond)
-		w.new.Message(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
+		w.new.Receive(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
 		if len(w.new.list(&w.new.toClient)) > 0 {
 			t.Error("a packet from another router's route went to the client")
 		}
-		w.new.Take(outside)
+		w.new.Relay(outside)
 		if got := w.leaked(); len(got) > 0 {
 			t.Errorf("the node got %q", got)
 		}
@@ -187,22 +187,22 @@ func TestWiderRouteGivesNothing(t *testing.T) {
 		s := claim
 		s.Draining = true
 		w.sendBoth(w.says(claim))
-		w.new.Message(hostileAddr, w.says(s))
+		w.new.Receive(hostileAddr, w.says(s))
 		time.Sleep(10 * time.Millisecond)
-		w.old.Begin(t.Context())
+		w.old.BeginDrain(t.Context())
 		time.Sleep(10 * time.Millisecond)
-		w.old.Message(hostileAddr, relayed(flow, 1))
+		w.old.Receive(hostileAddr, relayed(flow, 1))
 		if _, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || w.old.effects() > 0 {
 			t.Errorf("before control moves the routes: packets go via %v, %q were taken", via, w.old.taken)
 		}
 		w.control(w.new)
-		if !w.new.Take(flow) || len(w.old.list(&w.old.taken)) != 1 {
+		if !w.new.Relay(flow) || len(w.old.list(&w.old.taken)) != 1 {
 			t.Error("the draining router no longer gets its flow")
 		}
-		if !w.new.Take(first) || len(w.new.list(&w.new.unclaimed)) != 1 {
+		if !w.new.Relay(first) || len(w.new.list(&w.new.unclaimed)) != 1 {
 			t.Error("a new flow is not taken here")
 		}
-		w.new.Message(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
+		w.new.Receive(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
 		if len(w.new.list(&w.new.toClient)) > 0 {
 			t.Error("a packet from this router's route went to the client")
 		}
@@ -224,24 +224,24 @@ func TestEndedDrainDoesNotBeginAgain(t *testing.T) {
 		s.Draining = true
 		announce := func(d time.Duration) {
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(announceEvery) {
-				w.new.Message(hostileAddr, w.says(s))
+				w.new.Receive(hostileAddr, w.says(s))
 			}
 		}
 		announce(leastDrain + time.Second)
 		announce(time.Hour)
-		if w.new.Elsewhere() {
+		if w.new.MayHaveFlow() {
 			t.Error("a drain that was over began again")
 		}
 		gone := s
 		gone.Gone = true
-		w.new.Message(hostileAddr, w.says(gone))
+		w.new.Receive(hostileAddr, w.says(gone))
 		announce(time.Minute)
-		if w.new.Elsewhere() {
+		if w.new.MayHaveFlow() {
 			t.Error("an announced end was no end")
 		}
 		time.Sleep(2 * silentAfter)
 		announce(time.Second)
-		if !w.new.Elsewhere() {
+		if !w.new.MayHaveFlow() {
 			t.Error("a drain after a silence does not count")
 		}
 	})
@@ -270,7 +270,7 @@ func TestDeniedPacketsAreNotTaken(t *testing.T) {
 		flow := packet(client, target, "x")
 		w.old.flows[string(flow)], w.old.denied[string(flow)] = true, true
 		w.drain(t)
-		w.new.Take(flow)
+		w.new.Relay(flow)
 		if got := w.old.list(&w.old.taken); len(got) > 0 {
 			t.Errorf("taken: %q", got)
 		}
@@ -284,7 +284,7 @@ func TestReturnsAreOwnPackets(t *testing.T) {
 		w := newHostileWorld(t, true)
 		s := claim
 		s.Draining = true
-		w.new.Message(hostileAddr, w.says(s)) // holds its route: believed for that
+		w.new.Receive(hostileAddr, w.says(s)) // holds its route: believed for that
 		w.drain(t)
 		w.control(w.new)
 		time.Sleep(10 * time.Millisecond)
@@ -303,29 +303,29 @@ func TestReturnsAreOwnPackets(t *testing.T) {
 
 		// One for its own route is relayed to it, and it answers with another packet.
 		own := packet(client, hostileHost, "own")
-		if !w.new.Take(own) {
+		if !w.new.Relay(own) {
 			t.Fatal("not relayed")
 		}
 		number := w.new.number.Load()
 		answer := append([]byte{kindUnknown}, appendNumber(slices.Clone(forged), number)...)
-		w.new.Message(strangerAddr, answer)
-		w.new.Message(oldAddr, answer)
+		w.new.Receive(strangerAddr, answer)
+		w.new.Receive(oldAddr, answer)
 		if w.new.effects() > 0 {
 			t.Fatal("an answer of another node was taken")
 		}
 		for range 3 {
-			w.new.Message(hostileAddr, answer)
+			w.new.Receive(hostileAddr, answer)
 		}
 		if got := w.new.list(&w.new.unclaimed); !slices.Equal(got, []string{string(own)}) {
 			t.Fatalf("came back: %q, want this router's own copy, once", got)
 		}
 
 		// Nor may it come back late.
-		w.new.Take(own)
+		w.new.Relay(own)
 		number = w.new.number.Load()
 		time.Sleep(returnWithin)
 		before := w.new.effects()
-		w.new.Message(hostileAddr, append([]byte{kindUnknown}, appendNumber(nil, number)...))
+		w.new.Receive(hostileAddr, append([]byte{kindUnknown}, appendNumber(nil, number)...))
 		if w.new.effects() != before {
 			t.Error("an answer was taken after 2 s")
 		}
@@ -338,14 +338,14 @@ func TestWaitIsBounded(t *testing.T) {
 		w := newHostileWorld(t, true)
 		s := claim
 		s.Draining = true
-		w.new.Message(hostileAddr, w.says(s))
+		w.new.Receive(hostileAddr, w.says(s))
 		time.Sleep(10 * time.Millisecond)
 		own := packet(client, hostileHost, "own")
 		start := time.Now()
-		w.new.Take(own)
+		w.new.Relay(own)
 		number := w.new.number.Load()
 		for len(w.new.list(&w.new.unclaimed)) == 0 && time.Since(start) < time.Minute {
-			w.new.Message(hostileAddr, appendNumber([]byte{kindWait}, number))
+			w.new.Receive(hostileAddr, appendNumber([]byte{kindWait}, number))
 			time.Sleep(10 * time.Millisecond)
 		}
 		if took := time.Since(start); took > returnWithin+answerWithin {
@@ -355,10 +355,10 @@ func TestWaitIsBounded(t *testing.T) {
 }
 
 // size returns the size of a table of a router.
-func size(s *side, table func(*Relay) int) int {
-	s.Relay.mu.Lock()
-	defer s.Relay.mu.Unlock()
-	return table(s.Relay)
+func size(s *side, table func(*Coordinator) int) int {
+	s.Coordinator.mu.Lock()
+	defer s.Coordinator.mu.Unlock()
+	return table(s.Coordinator)
 }
 
 // size returns the copies that are held, and of how many clients.
@@ -374,7 +374,7 @@ func TestTablesAreBounded(t *testing.T) {
 		w := newHostileWorld(t, true)
 		s := claim
 		s.Draining = true
-		w.new.Message(hostileAddr, w.says(s))
+		w.new.Receive(hostileAddr, w.says(s))
 		w.drain(t)
 		w.control(w.new)
 		time.Sleep(10 * time.Millisecond)
@@ -384,21 +384,21 @@ func TestTablesAreBounded(t *testing.T) {
 		for range 10_000 {
 			w.sendBoth(w.says(s))
 		}
-		if n := size(w.old, func(r *Relay) int { return len(r.inbox) }); n > 1 {
+		if n := size(w.old, func(r *Coordinator) int { return len(r.inbox) }); n > 1 {
 			t.Errorf("%d states of one node wait to be read", n)
 		}
 		// Clients that a router claims to have.
 		for i := range 3 * mostMoved {
 			b := packet(addr(i), hostileHost, "x")
 			w.old.flows[string(b)] = true
-			w.old.Message(hostileAddr, relayed(b, uint64(i)))
+			w.old.Receive(hostileAddr, relayed(b, uint64(i)))
 		}
-		if n := size(w.old, func(r *Relay) int { return len(r.moved[hostileAddr]) }); n > mostMoved {
+		if n := size(w.old, func(r *Coordinator) int { return len(r.moved[hostileAddr]) }); n > mostMoved {
 			t.Errorf("%d clients are remembered", n)
 		}
 		known := packet(client, target, "x")
 		w.old.flows[string(known)] = true
-		w.new.Take(known)
+		w.new.Relay(known)
 		if direct, via, _ := w.old.Route(packet(target, client, "x")); direct || via != newAddr {
 			t.Errorf("a client of another router has no place: directly %v, via %v", direct, via)
 		}
@@ -406,17 +406,17 @@ func TestTablesAreBounded(t *testing.T) {
 		p := &w.new.returned
 		held := p.size
 		for i := range 5000 {
-			w.new.Take(packet(client, hostileHost, fmt.Sprint(i)))
+			w.new.Relay(packet(client, hostileHost, fmt.Sprint(i)))
 		}
 		if n, _ := held(); n > mostPendingOfClient {
 			t.Errorf("%d copies of one client's datagrams", n)
 		}
-		w.new.Take(packet(addr(1), hostileHost, "x"))
+		w.new.Relay(packet(addr(1), hostileHost, "x"))
 		if _, clients := held(); clients != 2 {
 			t.Error("another client has no share")
 		}
 		for i := range 10_000 {
-			w.new.Take(packet(addr(i), hostileHost, "x"))
+			w.new.Relay(packet(addr(i), hostileHost, "x"))
 		}
 		if n, _ := held(); n > mostPending {
 			t.Errorf("%d copies", n)
@@ -438,10 +438,10 @@ func TestTablesAreBounded(t *testing.T) {
 			t.Error("the node with the routes is not among them")
 		}
 		for i := range many {
-			w.new.Message(addr(i), w.says(claim))
+			w.new.Receive(addr(i), w.says(claim))
 			w.new.read()
 		}
-		if n := size(w.new, func(r *Relay) int { return len(r.heard) }); n > mostNodes {
+		if n := size(w.new, func(r *Coordinator) int { return len(r.heard) }); n > mostNodes {
 			t.Errorf("%d states are remembered", n)
 		}
 	})
@@ -466,7 +466,7 @@ func TestStrangersCostTheSame(t *testing.T) {
 		}
 		r.SetPeers(nil, list)
 		for _, message := range [][]byte{{1, 2, 3}, relayed(packet(client, target, "x"), 1), append([]byte{kindState}, `{"answer":true}`...)} {
-			if n := testing.AllocsPerRun(100, func() { r.Message(strangerAddr, message) }); n > 0 {
+			if n := testing.AllocsPerRun(100, func() { r.Receive(strangerAddr, message) }); n > 0 {
 				t.Errorf("with %d nodes, a stranger's datagram costs %v allocations", size, n)
 			}
 		}
@@ -484,7 +484,7 @@ func BenchmarkStranger(b *testing.B) {
 			}
 			r.SetPeers(nil, list)
 			for b.Loop() {
-				r.Message(strangerAddr, []byte{1, 2, 3})
+				r.Receive(strangerAddr, []byte{1, 2, 3})
 			}
 		})
 	}
@@ -569,17 +569,17 @@ func playHostile(t *testing.T, seed uint64) {
 			m := message()
 			sent = append(sent, m)
 			if dice.IntN(2) == 0 {
-				w.old.Message(hostileAddr, m)
+				w.old.Receive(hostileAddr, m)
 			} else {
-				w.new.Message(hostileAddr, m)
+				w.new.Receive(hostileAddr, m)
 			}
 		case r < 80:
 			b := packet(client, anyTarget(), fmt.Sprint("client", step))
-			if w.new.Take(b) {
+			if w.new.Relay(b) {
 				taken[string(b)]++
 			}
 		case r < 83:
-			w.old.Begin(t.Context())
+			w.old.BeginDrain(t.Context())
 			w.control(w.new)
 		case r < 85:
 			w.control([]*side{w.old, w.new}[dice.IntN(2)])

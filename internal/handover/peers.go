@@ -119,7 +119,7 @@ type lost struct {
 
 // SetPeers replaces the view of the netmap: the routes that control gives this router, and
 // the nodes that share a tag with it, the newest first. Call it on each change.
-func (r *Relay) SetPeers(own []netip.Prefix, list []Node) {
+func (r *Coordinator) SetPeers(own []netip.Prefix, list []Node) {
 	next := newPeers(own, list)
 	now := time.Now()
 	if len(list) > mostNodes && !r.crowded.Swap(true) {
@@ -148,7 +148,7 @@ func (r *Relay) SetPeers(own []netip.Prefix, list []Node) {
 
 // routesOf lists the routes that control gives a node, or took from it just now. The
 // caller holds r.mu.
-func (r *Relay) routesOf(n *Node) []netip.Prefix {
+func (r *Coordinator) routesOf(n *Node) []netip.Prefix {
 	list := n.routes()
 	for _, l := range r.lost[n.addr()] {
 		if time.Since(l.at) <= lateWithin {
@@ -160,7 +160,7 @@ func (r *Relay) routesOf(n *Node) []netip.Prefix {
 
 // Takeover returns a function that reports whether control has given each of these routes to
 // another online node with a tag of this router's since Takeover was called.
-func (r *Relay) Takeover(all []netip.Prefix) (done func() bool) {
+func (r *Coordinator) Takeover(all []netip.Prefix) (done func() bool) {
 	before := r.peers.Load()
 	return func() bool {
 		now := r.peers.Load()

@@ -54,7 +54,7 @@ func (p *pending) init() {
 }
 
 // await keeps a copy of a datagram that is about to be relayed to a node.
-func (r *Relay) await(number uint64, node netip.Addr, d ipPacket, confirms bool) {
+func (r *Coordinator) await(number uint64, node netip.Addr, d ipPacket, confirms bool) {
 	p := &r.returned
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,10 +91,10 @@ func (p *pending) remove(number uint64, node netip.Addr) *copied {
 
 // unanswered ends the wait for an answer. A datagram is taken here, unless its flow was the
 // draining router's a moment ago; a segment is lost, and its sender repeats it.
-func (r *Relay) unanswered(number uint64) {
+func (r *Coordinator) unanswered(number uint64) {
 	c := r.returned.remove(number, netip.Addr{})
 	if c != nil && c.confirms && c.udp && !r.returned.wasTaken(c, time.Now()) {
-		r.cfg.Unclaimed(c.packet)
+		r.cfg.DeliverUnclaimed(c.packet)
 	}
 }
 
@@ -126,7 +126,7 @@ func (p *pending) forgetTaken(now time.Time) {
 }
 
 // takeAnswer takes a draining router's answer about a relayed datagram.
-func (r *Relay) takeAnswer(from *Node, kind byte, body []byte) {
+func (r *Coordinator) takeAnswer(from *Node, kind byte, body []byte) {
 	number, ok := numberOf(body)
 	if !ok {
 		r.refuse(malformed)
@@ -143,13 +143,13 @@ func (r *Relay) takeAnswer(from *Node, kind byte, body []byte) {
 	case kind == kindTaken:
 		r.returned.noteTaken(c, time.Now())
 	default:
-		r.cfg.Unclaimed(c.packet)
+		r.cfg.DeliverUnclaimed(c.packet)
 	}
 }
 
 // retry relays a datagram once more after a pause: the draining router has yet to learn
 // from control that this one holds the route.
-func (r *Relay) retry(number uint64, node netip.Addr) {
+func (r *Coordinator) retry(number uint64, node netip.Addr) {
 	p := &r.returned
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +164,7 @@ func (r *Relay) retry(number uint64, node netip.Addr) {
 	c.timer = time.AfterFunc(retryEvery, func() { r.relayAgain(number) })
 }
 
-func (r *Relay) relayAgain(number uint64) {
+func (r *Coordinator) relayAgain(number uint64) {
 	p := &r.returned
 	p.mu.Lock()
 	c := p.copies[number]

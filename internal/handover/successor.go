@@ -21,7 +21,7 @@ type drainer struct {
 }
 
 // hear takes another router's state.
-func (r *Relay) hear(from netip.Addr, body []byte) {
+func (r *Coordinator) hear(from netip.Addr, body []byte) {
 	var s State
 	if json.Unmarshal(body, &s) != nil {
 		r.refuse(malformed)
@@ -52,7 +52,7 @@ func (r *Relay) hear(from netip.Addr, body []byte) {
 // after r.cfg.Longest, or by silence. One that has ended is kept until its router is silent,
 // so that it does not begin again by its next announcement. The caller holds r.mu, and
 // calls log when it no longer does.
-func (r *Relay) noteDrainer(n *Node, s State, now time.Time) (log func()) {
+func (r *Coordinator) noteDrainer(n *Node, s State, now time.Time) (log func()) {
 	addr := n.addr()
 	held := r.routesOf(n)
 	d, known := r.drainers[addr]
@@ -67,7 +67,7 @@ func (r *Relay) noteDrainer(n *Node, s State, now time.Time) (log func()) {
 	case !s.Relays:
 	case !known && (len(held) == 0 || len(r.drainers) == mostNodes):
 	case !known:
-		d = drainer{name: n.Name, since: now, until: now.Add(max(r.cfg.Longest, leastDrain))}
+		d = drainer{name: n.Name, since: now, until: now.Add(max(r.cfg.MaxDrain, leastDrain))}
 		known = true
 		log = func() {
 			r.cfg.Logger.Info("another router drains; relaying packets of its flows", "router", n.Name, "routes", routes.Strings(held))
@@ -90,7 +90,7 @@ func (r *Relay) noteDrainer(n *Node, s State, now time.Time) (log func()) {
 }
 
 // countDrains notes whether a drain is under way. The caller holds r.mu.
-func (r *Relay) countDrains(now time.Time) {
+func (r *Coordinator) countDrains(now time.Time) {
 	foreign := false
 	for _, d := range r.drainers {
 		foreign = foreign || now.Before(d.until)
@@ -103,7 +103,7 @@ const mostRoutes = 1024
 
 // forget drops the states and drains of silent routers, and ends drains that are over: while
 // there is one, each packet costs a look whether it is of a flow here.
-func (r *Relay) forget(now time.Time) {
+func (r *Coordinator) forget(now time.Time) {
 	var silent []drainer
 	r.mu.Lock()
 	for addr, d := range r.drainers {
@@ -128,15 +128,15 @@ func (r *Relay) forget(now time.Time) {
 	}
 }
 
-// Elsewhere reports whether a packet of no flow here may be of another router's.
-func (r *Relay) Elsewhere() bool { return r.foreign.Load() }
+// MayHaveFlow reports whether a packet of no flow here may be of another router's.
+func (r *Coordinator) MayHaveFlow() bool { return r.foreign.Load() }
 
-// Take relays a client's packet that is of no flow here, and reports whether it did. A
+// Relay relays a client's packet that is of no flow here, and reports whether it did. A
 // datagram comes back to [Config.Unclaimed] unless the draining router has its flow; a
 // segment of TCP does not, as that router resets its unknown connections itself.
-func (r *Relay) Take(packet []byte) bool {
+func (r *Coordinator) Relay(packet []byte) bool {
 	p, rest, ok := parsePacket(packet)
-	if !ok || len(rest) > 0 || !r.cfg.Relays() {
+	if !ok || len(rest) > 0 || !r.cfg.CanRelay() {
 		return false
 	}
 	to, found := r.drainerOf(p.dst)
@@ -160,7 +160,7 @@ func (r *Relay) Take(packet []byte) bool {
 // the most specific route to it, and of several the last to begin. A route that is less
 // specific than this router's own gives no flows, and one that control has given to a third
 // router since has none left here. An invalid address is none.
-func (r *Relay) drainerOf(dst netip.Addr) (addr netip.Addr, found drainer) {
+func (r *Coordinator) drainerOf(dst netip.Addr) (addr netip.Addr, found drainer) {
 	now := time.Now()
 	holders, bits := r.peers.Load().holdersOf(dst)
 	r.mu.Lock()
@@ -185,7 +185,7 @@ func (r *Relay) drainerOf(dst netip.Addr) (addr netip.Addr, found drainer) {
 }
 
 // takeForClient takes a draining router's packet to a client.
-func (r *Relay) takeForClient(from *Node, packet []byte) {
+func (r *Coordinator) takeForClient(from *Node, packet []byte) {
 	p, rest, ok := parsePacket(packet)
 	if !ok || len(rest) > 0 {
 		r.refuse(malformed)
@@ -193,7 +193,7 @@ func (r *Relay) takeForClient(from *Node, packet []byte) {
 	}
 	drains, _ := r.drainerOf(p.src)
 	switch _, never := routes.Denied(routes.Target(p.src)); {
-	case !r.Elsewhere() || !r.cfg.Relays():
+	case !r.MayHaveFlow() || !r.cfg.CanRelay():
 		r.refuse(notNow)
 	case drains != from.addr():
 		r.refuse(noRoute)
@@ -201,6 +201,6 @@ func (r *Relay) takeForClient(from *Node, packet []byte) {
 		r.refuse(denied)
 	default:
 		r.in.Inc()
-		r.cfg.ToClient(p.raw)
+		r.cfg.SendToClient(p.raw)
 	}
 }

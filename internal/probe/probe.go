@@ -84,8 +84,8 @@ func New(cfg Config) *Prober {
 	return p
 }
 
-// Known reports whether each target was tried.
-func (p *Prober) Known() bool {
+// RoundDone reports whether each target was tried.
+func (p *Prober) RoundDone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !slices.ContainsFunc(p.targets, func(t *target) bool { return !t.seen })

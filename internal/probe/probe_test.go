@@ -33,15 +33,15 @@ func TestHysteresis(t *testing.T) {
 			Registerer: reg,
 			Logger:     slog.New(slog.DiscardHandler),
 		})
-		if p.Known() {
+		if p.RoundDone() {
 			t.Error("known before the first round")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go p.Run(ctx)
 		synctest.Wait()
-		if !p.Known() || len(p.Failing()) != 0 {
-			t.Fatalf("after a good round: known %v, failing %v", p.Known(), p.Failing())
+		if !p.RoundDone() || len(p.Failing()) != 0 {
+			t.Fatalf("after a good round: known %v, failing %v", p.RoundDone(), p.Failing())
 		}
 
 		down := func() bool { return len(p.Failing()) == 1 }

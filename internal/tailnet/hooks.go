@@ -54,7 +54,7 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 		switch {
 		case !via && tsaddr.IsTailscaleIP(dst): // the node itself
 			if n.cfg.Handover != nil && p.IPProto == ipproto.UDP && p.Dst.Port() == HandoverPort {
-				n.cfg.Handover.Message(p.Src.Addr(), p.Payload())
+				n.cfg.Handover.Receive(p.Src.Addr(), p.Payload())
 				return filter.DropSilently, g
 			}
 			return next(p, t, g)

@@ -80,7 +80,7 @@ type Forwarder interface {
 type Handover interface {
 	// Message takes what a node sent to [HandoverPort] of this one. It is valid during
 	// the call only.
-	Message(from netip.Addr, payload []byte)
+	Receive(from netip.Addr, payload []byte)
 	// Active reports whether packets to clients are to be asked about.
 	Active() bool
 	// Route returns how a packet from behind this node gets to its client: directly, as

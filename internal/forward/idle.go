@@ -56,9 +56,9 @@ func (f *Forwarder) Busy() (n int) {
 	return n
 }
 
-// AwaitQuiet waits for a moment at which no flow is busy, and reports whether it came
+// AwaitIdle waits for a moment at which no flow is busy, and reports whether it came
 // before ctx ended.
-func (f *Forwarder) AwaitQuiet(ctx context.Context) bool {
+func (f *Forwarder) AwaitIdle(ctx context.Context) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for f.Busy() > 0 {

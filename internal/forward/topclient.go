@@ -2,8 +2,8 @@ package forward
 
 import "net/netip"
 
-// Busiest is the node with the most flows open now, by its address, and how many.
-func (f *Forwarder) Busiest() (client netip.Addr, flows int) {
+// TopClient returns the node with the most flows open now, by its address, and how many.
+func (f *Forwarder) TopClient() (client netip.Addr, flows int) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
 	for addr, p := range f.peers {

@@ -34,21 +34,21 @@ func ControlProbe(control string) string {
 	return fmt.Sprintf("%s/key?v=%d", cmp.Or(control, DefaultControl), tailcfg.CurrentCapabilityVersion)
 }
 
-// Relays are the DERP servers that a control server tells its nodes of.
-type Relays struct {
+// DERPMap holds the DERP servers that a control server gives its nodes.
+type DERPMap struct {
 	m       *tailcfg.DERPMap
 	monitor *netmon.Monitor
 }
 
-// ErrRelaysUntold says that a control server names its relays to members only.
-var ErrRelaysUntold = errors.New("the control server names its relays to members only")
+// ErrRelaysUntold says that a control server lists its DERP servers for members only.
+var ErrDERPMapForMembers = errors.New("the control server lists its DERP servers for members only")
 
 // mapLimit bounds a DERP map in bytes; Tailscale's has some 40,000.
 const mapLimit = 1 << 20
 
-// FetchRelays asks a control server for its relays as anybody may: Tailscale's
+// FetchDERPMap asks a control server for its relays as anybody may: Tailscale's
 // publishes them. Where it does not, the error is [ErrRelaysUntold].
-func FetchRelays(ctx context.Context, control string) (*Relays, error) {
+func FetchDERPMap(ctx context.Context, control string) (*DERPMap, error) {
 	url := cmp.Or(control, DefaultControl) + "/derpmap/default"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -62,21 +62,21 @@ func FetchRelays(ctx context.Context, control string) (*Relays, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, mapLimit))
 	switch {
 	case resp.StatusCode == http.StatusNotFound:
-		return nil, ErrRelaysUntold
+		return nil, ErrDERPMapForMembers
 	case err != nil:
 		return nil, fmt.Errorf("asking control server for its relays: %w", err)
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("asking control server for its relays: HTTP status %s", resp.Status)
 	}
-	if r, err := ParseRelays(body); err == nil {
+	if r, err := ParseDERPMap(body); err == nil {
 		return r, nil
 	}
-	return nil, ErrRelaysUntold // a page for people, at any path
+	return nil, ErrDERPMapForMembers // a page for people, at any path
 }
 
-// ParseRelays reads what [Node.Relays] returned.
-func ParseRelays(data []byte) (*Relays, error) {
-	r := &Relays{m: new(tailcfg.DERPMap), monitor: netmon.NewStatic()}
+// ParseDERPMap parses the result of [Node.DERPMap].
+func ParseDERPMap(data []byte) (*DERPMap, error) {
+	r := &DERPMap{m: new(tailcfg.DERPMap), monitor: netmon.NewStatic()}
 	if err := json.Unmarshal(data, r.m); err != nil {
 		return nil, fmt.Errorf("reading the list of relays: %w", err)
 	}
@@ -86,9 +86,9 @@ func ParseRelays(data []byte) (*Relays, error) {
 	return r, nil
 }
 
-// Relays is the node's list of relays in JSON, as control gave it; nil before
+// DERPMap returns the node's DERP servers in JSON, as control gave it; nil before
 // there is one.
-func (n *Node) Relays() []byte {
+func (n *Node) DERPMap() []byte {
 	m := n.lb.DERPMap()
 	if m == nil || len(m.Regions) == 0 {
 		return nil
@@ -115,7 +115,7 @@ type Reach struct {
 // Dial reaches every region as a node does (TCP, TLS with the certificate that
 // the list asks for, HTTP; through a proxy if there is one), all at once. The
 // nearest comes first, those that failed last.
-func (r *Relays) Dial(ctx context.Context, mode Mode) []Reach {
+func (r *DERPMap) Dial(ctx context.Context, mode Mode) []Reach {
 	mark(mode)
 	var list []Reach
 	var mu sync.Mutex
@@ -209,7 +209,7 @@ type UDP struct {
 
 // UDP asks the relays' STUN servers from a free port, by the engine's own
 // netcheck: at most 5 s.
-func (r *Relays) UDP(ctx context.Context, mode Mode) (UDP, error) {
+func (r *DERPMap) UDP(ctx context.Context, mode Mode) (UDP, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // closes the sockets
 	mark(mode)
@@ -253,7 +253,7 @@ func (r *Relays) UDP(ctx context.Context, mode Mode) (UDP, error) {
 }
 
 // own reports whether a is an address of this host.
-func (r *Relays) own(a netip.Addr) bool {
+func (r *DERPMap) own(a netip.Addr) bool {
 	list, err := net.InterfaceAddrs()
 	return err == nil && slices.ContainsFunc(list, func(own net.Addr) bool {
 		p, err := netip.ParsePrefix(own.String())
@@ -278,12 +278,12 @@ func (s *servers) count() int {
 	return len(s.asked)
 }
 
-// WouldBe tells which mode a node of this configuration takes, and why; the error is
+// ModeFor returns the mode a node of this configuration takes, and why; the error is
 // that of [New].
-func WouldBe(want Mode) (Mode, string, error) { return chooseMode(want) }
+func ModeFor(want Mode) (Mode, string, error) { return chooseMode(want) }
 
 // String names the regions, for a message.
-func (r *Relays) String() string {
+func (r *DERPMap) String() string {
 	var codes []string
 	for _, region := range r.m.Regions {
 		codes = append(codes, cmp.Or(region.RegionCode, fmt.Sprint(region.RegionID)))

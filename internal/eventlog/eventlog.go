@@ -1,7 +1,7 @@
-// Package journal stands between a logger and its output: it holds back lines
+// Package eventlog stands between a logger and its output: it holds back lines
 // that say the same again, remembers the last ones for the status page, and never
 // waits for the output.
-package journal
+package eventlog
 
 import (
 	"context"
@@ -35,8 +35,8 @@ type Event struct {
 	Detail  []string // name=value
 }
 
-// Journal is shared by all handlers made from one [New].
-type Journal struct {
+// Log is shared by all handlers made from one [New].
+type Log struct {
 	next  slog.Handler
 	plain slog.Handler
 	queue *Queue // nil: next writes at once
@@ -55,14 +55,14 @@ type cause struct {
 }
 
 // New makes a journal that writes to next, and waits for it.
-func New(next slog.Handler) *Journal {
-	return &Journal{next: next, plain: next, causes: map[string]*cause{}}
+func New(next slog.Handler) *Log {
+	return &Log{next: next, plain: next, causes: map[string]*cause{}}
 }
 
 // Open makes a journal that writes to out by way of a [Queue]; format makes the
 // handlers. Debug lines and those of [Journal.Plain] have low priority in the queue.
-func Open(out io.Writer, format func(io.Writer) slog.Handler) *Journal {
-	j := &Journal{causes: map[string]*cause{}}
+func Open(out io.Writer, format func(io.Writer) slog.Handler) *Log {
+	j := &Log{causes: map[string]*cause{}}
 	j.queue = NewQueue(out, func(n uint64) {
 		slog.New(j.Handler()).Warn("log lines dropped: the output does not keep up", "lines", n, "total", j.queue.Dropped())
 	})
@@ -72,7 +72,7 @@ func Open(out io.Writer, format func(io.Writer) slog.Handler) *Journal {
 }
 
 // Dropped returns how many lines were lost because the output was too slow.
-func (j *Journal) Dropped() uint64 {
+func (j *Log) Dropped() uint64 {
 	if j.queue == nil {
 		return 0
 	}
@@ -80,7 +80,7 @@ func (j *Journal) Dropped() uint64 {
 }
 
 // Flush waits until all lines are written, or for at most patience.
-func (j *Journal) Flush(patience time.Duration) {
+func (j *Log) Flush(patience time.Duration) {
 	if j.queue != nil {
 		j.queue.Flush(patience)
 	}
@@ -107,15 +107,15 @@ func (b byLevel) WithGroup(name string) slog.Handler {
 }
 
 // Handler is the handler for what the router says of itself.
-func (j *Journal) Handler() slog.Handler { return handler{j: j, next: j.next} }
+func (j *Log) Handler() slog.Handler { return handler{j: j, next: j.next} }
 
 // Plain writes to the same output every line, and remembers none: for records
 // of which each is a fact of its own. Handle returns [ErrDropped] for a record that
 // the output is too slow to take.
-func (j *Journal) Plain() slog.Handler { return j.plain }
+func (j *Log) Plain() slog.Handler { return j.plain }
 
 // Events are the last lines at level info or above, the newest first.
-func (j *Journal) Events() []Event {
+func (j *Log) Events() []Event {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	out := append(slices.Clone(j.events[j.first:]), j.events[:j.first]...)
@@ -124,7 +124,7 @@ func (j *Journal) Events() []Event {
 }
 
 type handler struct {
-	j      *Journal
+	j      *Log
 	next   slog.Handler
 	prefix string   // of names, by groups
 	attrs  []string // name=value
@@ -165,7 +165,7 @@ func (h handler) WithGroup(name string) slog.Handler {
 }
 
 // hold reports whether a line for this cause was written lately.
-func (j *Journal) hold(next slog.Handler, r slog.Record, name string) bool {
+func (j *Log) hold(next slog.Handler, r slog.Record, name string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if c := j.causes[name]; c != nil {
@@ -181,7 +181,7 @@ func (j *Journal) hold(next slog.Handler, r slog.Record, name string) bool {
 }
 
 // release writes what was held back, which starts a new time of quiet.
-func (j *Journal) release(name string) {
+func (j *Log) release(name string) {
 	j.mu.Lock()
 	c := j.causes[name]
 	if c.held == 0 {
@@ -204,7 +204,7 @@ func (j *Journal) release(name string) {
 	c.next.Handle(context.Background(), r)
 }
 
-func (j *Journal) remember(e Event) {
+func (j *Log) remember(e Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.events) < kept {

@@ -8,20 +8,20 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// Offer is a route that another node of the tailnet serves.
-type Offer struct {
+// PeerRoute is a route that another node of the tailnet serves.
+type PeerRoute struct {
 	Node   string
 	Prefix netip.Prefix
 }
 
-// Offers lists up to most routes of other nodes, as the netmap has them: those
+// PeerRoutes lists up to most routes of other nodes, as the netmap has them: those
 // for which control picked a node, never all that are advertised.
-func (n *Node) Offers(most int) []Offer {
+func (n *Node) PeerRoutes(most int) []PeerRoute {
 	m := n.lb.NetMapWithPeers()
 	if m == nil {
 		return nil
 	}
-	var list []Offer
+	var list []PeerRoute
 	for _, peer := range m.Peers {
 		own := peer.Addresses()
 		for _, p := range peer.AllowedIPs().All() {
@@ -29,7 +29,7 @@ func (n *Node) Offers(most int) []Offer {
 				break
 			}
 			if !slices.Contains(own.AsSlice(), p) {
-				list = append(list, Offer{Node: secret.Clean(cmp.Or(peer.ComputedName(), peer.Name()), mostName), Prefix: p})
+				list = append(list, PeerRoute{Node: secret.Clean(cmp.Or(peer.ComputedName(), peer.Name()), mostName), Prefix: p})
 			}
 		}
 	}

@@ -29,7 +29,7 @@ func TestBusyWhileAnAnswerIsDue(t *testing.T) {
 	quiet := func(within time.Duration) bool {
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
-		return c.f.AwaitQuiet(ctx)
+		return c.f.AwaitIdle(ctx)
 	}
 	conn.Write([]byte("question"))
 	if quiet(time.Second) {
@@ -74,8 +74,8 @@ type elsewhere struct {
 	taken  [][]byte
 }
 
-func (e *elsewhere) Elsewhere() bool { return e.active.Load() }
-func (e *elsewhere) Take(p []byte) bool {
+func (e *elsewhere) MayHaveFlow() bool { return e.active.Load() }
+func (e *elsewhere) Relay(p []byte) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.taken = append(e.taken, append([]byte(nil), p...))
@@ -86,7 +86,7 @@ func (e *elsewhere) Take(p []byte) bool {
 func TestFlowsElsewhere(t *testing.T) {
 	for _, family := range []int{0, 1} {
 		other := &elsewhere{}
-		c := newClient(t, func(cfg *Config) { cfg.Elsewhere = other })
+		c := newClient(t, func(cfg *Config) { cfg.PeerRouters = other })
 		port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
 		target := targets(port)[family]
 		conn := c.mustDialTCP(target)
