@@ -12,7 +12,9 @@ import (
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/doctor"
+	"subnetrouter/internal/limits"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/router"
 
 	"golang.org/x/term"
 )
@@ -27,11 +29,11 @@ func examine(ctx context.Context, in invocation) int {
 	}
 	report := doctor.Run(ctx, doctor.Checks(doctor.Subject{
 		Config:    cfg,
-		Bootstrap: bootstrapConfig(cfg, slog.New(slog.DiscardHandler)),
+		Bootstrap: router.LookUpConfig(cfg, slog.New(slog.DiscardHandler)),
 		Status:    func(ctx context.Context) (ops.Status, error) { return askStatus(ctx, cfg) },
 		RelayList: func(ctx context.Context) ([]byte, error) { return askRelays(ctx, cfg) },
-		Approve:   func(ps []netip.Prefix) string { return autoApprovers(ps, cfg.Tags) },
-		Memory:    memoryLimit,
+		Approve:   func(ps []netip.Prefix) string { return router.AutoApprovers(ps, cfg.Tags) },
+		Memory:    limits.TaskMemory,
 		GoMemory:  environment(in.environ, "GOMEMLIMIT"),
 	}))
 	if asJSON {

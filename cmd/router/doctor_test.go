@@ -14,6 +14,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/doctor"
+	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/testwait"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ func (s *setting) command(t *testing.T, env map[string]string, args ...string) *
 	}
 	cmd := exec.CommandContext(testwait.Context(t), exe, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
-	for _, set := range []map[string]string{env, s.env} { // the first counts
+	for _, set := range []map[string]string{env, s.Env} { // the first counts
 		for name, value := range set {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
@@ -45,7 +46,7 @@ func (s *setting) examine(t *testing.T, want int, args ...string) string {
 	if code := cmd.ProcessState.ExitCode(); code != want {
 		t.Errorf("`router doctor` ended with %d (%v), want %d:\n%s", code, err, want, out)
 	}
-	if bytes.Contains(out, []byte(exampleKey)) {
+	if bytes.Contains(out, []byte(routertest.Key)) {
 		t.Errorf("`router doctor` shows the auth key:\n%s", out)
 	}
 	return string(out)
@@ -53,7 +54,7 @@ func (s *setting) examine(t *testing.T, want int, args ...string) string {
 
 // explicitRoutes keeps the examination from asking a VPC's resolver, which would
 // not be on this machine; test/e2e has one.
-func explicitRoutes(s *setting) { s.env["ROUTER_ROUTES"] = "10.0.0.0/16,10.8.0.0/16" }
+func explicitRoutes(s *setting) { s.Env["ROUTER_ROUTES"] = "10.0.0.0/16,10.8.0.0/16" }
 
 func results(t *testing.T, out string) map[string]doctor.Result {
 	t.Helper()
@@ -86,16 +87,16 @@ func TestDoctor(t *testing.T) {
 	if strings.Contains(before, "\x1b") {
 		t.Error("there is colour without a terminal")
 	}
-	if got := s.aws.Calls(); len(got) != 1 || got[0] != "secretsmanager:GetSecretValue" {
+	if got := s.AWS.Calls(); len(got) != 1 || got[0] != "secretsmanager:GetSecretValue" {
 		t.Errorf("it called %v", got)
 	}
 
-	s.aws.Fail("secretsmanager:GetSecretValue", awstest.Denied("secretsmanager:GetSecretValue", exampleSecret))
+	s.AWS.Fail("secretsmanager:GetSecretValue", awstest.Denied("secretsmanager:GetSecretValue", routertest.Secret))
 	r := results(t, s.examine(t, exitFailed, "--json"))["credential/secret"]
 	if r.State != doctor.Fail || r.Fix != "allow secretsmanager:GetSecretValue on router/auth-key in the task role's policy" {
 		t.Errorf("denied: %+v", r)
 	}
-	s.aws.Fail("secretsmanager:GetSecretValue", awstest.Failure{})
+	s.AWS.Fail("secretsmanager:GetSecretValue", awstest.Failure{})
 
 	c := s.start(t)
 	c.awaitReady()
@@ -120,7 +121,7 @@ func TestDoctor(t *testing.T) {
 func TestDoctorRefusesConfiguration(t *testing.T) {
 	t.Parallel()
 	s := newSetting(t)
-	s.env["ROUTER_MODE"], s.env["ROUTER_UDP_PORT"] = "fast", "high"
+	s.Env["ROUTER_MODE"], s.Env["ROUTER_UDP_PORT"] = "fast", "high"
 	out := s.examine(t, exitConfig)
 	if !strings.Contains(out, "ROUTER_MODE") || !strings.Contains(out, "ROUTER_UDP_PORT") {
 		t.Errorf("it said %s", out)
@@ -133,10 +134,10 @@ func TestDoctorUnreachable(t *testing.T) {
 	s := newSetting(t)
 	explicitRoutes(s)
 	silent := silentListener(t)
-	s.env["AWS_ENDPOINT_URL"] = "http://" + silent
-	s.env["ROUTER_CONTROL_URL"] = "http://" + silent
-	s.env["ROUTER_LISTEN"] = silent
-	s.env["ECS_CONTAINER_METADATA_URI_V4"] = "http://" + silent + "/v4"
+	s.Env["AWS_ENDPOINT_URL"] = "http://" + silent
+	s.Env["ROUTER_CONTROL_URL"] = "http://" + silent
+	s.Env["ROUTER_LISTEN"] = silent
+	s.Env["ECS_CONTAINER_METADATA_URI_V4"] = "http://" + silent + "/v4"
 	start := time.Now()
 	lines := results(t, s.examine(t, exitFailed, "--json"))
 	if took := time.Since(start); took > 20*time.Second {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnettest"
 
 	"tailscale.com/tailcfg"
@@ -29,7 +30,7 @@ func (c *child) everything() string {
 func TestControlThatEchoesSecrets(t *testing.T) {
 	const headscale = "9c1185a5c5e9fc54612808977ee8f548b2258d31e9b0a7c1"
 	for server, key := range map[string]string{
-		"Tailscale": exampleKey, "Headscale": "hskey-auth-0123456789ab-0123456789abcdef0123456789abcdef", "Headscale up to 0.27": headscale,
+		"Tailscale": routertest.Key, "Headscale": "hskey-auth-0123456789ab-0123456789abcdef0123456789abcdef", "Headscale up to 0.27": headscale,
 	} {
 		t.Run(server, func(t *testing.T) {
 			t.Parallel()
@@ -47,12 +48,12 @@ func TestControlThatEchoesSecrets(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { control.Close() })
-			delete(s.env, "ROUTER_AUTH_SECRET")
-			s.env["TS_AUTHKEY"] = key
-			s.env["ROUTER_CONTROL_URL"] = control.ControlURL()
-			s.env["ROUTER_LOG_LEVEL"] = "debug"
+			delete(s.Env, "ROUTER_AUTH_SECRET")
+			s.Env["TS_AUTHKEY"] = key
+			s.Env["ROUTER_CONTROL_URL"] = control.ControlURL()
+			s.Env["ROUTER_LOG_LEVEL"] = "debug"
 			c := s.start(t)
-			why := c.awaitCode(codeKeyRefused)
+			why := c.awaitCode("key_refused")
 			if strings.ContainsAny(why.Message, "\x1b\r\n") || len(why.Message) > 1000 {
 				t.Errorf("the reason has %d bytes: %.300q", len(why.Message), why.Message)
 			}
@@ -98,14 +99,14 @@ func TestCredentialsEndpointStaysHidden(t *testing.T) {
 			endpoint := httptest.NewServer(answer)
 			t.Cleanup(endpoint.Close)
 			for _, variable := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
-				delete(s.env, variable)
+				delete(s.Env, variable)
 			}
-			s.env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = endpoint.URL + "/v2/credentials/" + guid
-			s.env["AWS_EC2_METADATA_DISABLED"] = "true"
-			s.env["AWS_MAX_ATTEMPTS"] = "1"
-			s.env["ROUTER_LOG_LEVEL"] = "debug"
+			s.Env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = endpoint.URL + "/v2/credentials/" + guid
+			s.Env["AWS_EC2_METADATA_DISABLED"] = "true"
+			s.Env["AWS_MAX_ATTEMPTS"] = "1"
+			s.Env["ROUTER_LOG_LEVEL"] = "debug"
 			c := s.start(t)
-			c.awaitCode(codeCredentialDenied)
+			c.awaitCode("credential_denied")
 			if all := c.everything(); strings.Contains(all, guid) {
 				at := strings.Index(all, guid)
 				t.Errorf("the path is shown: %s", all[max(0, at-300):min(len(all), at+100)])

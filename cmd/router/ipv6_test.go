@@ -16,7 +16,7 @@ func TestTaskWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	const prefix, reason = "2600:1f18:1:200::/56", "the task has no IPv6 address, so it cannot reach these"
 	s := newSetting(t)
-	s.metadata.Update(func(task *awstest.Task) { task.IPv6 = nil })
+	s.Metadata.Update(func(task *awstest.Task) { task.IPv6 = nil })
 	out, err := s.command(t, nil, "plan").Output()
 	if err != nil || !strings.Contains(string(out), prefix+"  refused: "+reason) {
 		t.Errorf("`router plan`: %v\n%s", err, out)

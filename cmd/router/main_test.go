@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/routertest"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -38,12 +39,12 @@ func TestScripts(t *testing.T) {
 
 // startAWS gives every script an account with one VPC, and a Fargate task in it.
 func startAWS(env *testscript.Env) error {
-	server, err := awstest.NewServer("", exampleWorld())
+	server, err := awstest.NewServer("", routertest.World())
 	if err != nil {
 		return err
 	}
 	env.Defer(func() { server.Close() })
-	metadata, err := awstest.NewMetadata("", exampleTask())
+	metadata, err := awstest.NewMetadata("", routertest.Task())
 	if err != nil {
 		return err
 	}

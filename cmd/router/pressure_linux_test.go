@@ -18,6 +18,7 @@ import (
 
 	"subnetrouter/internal/forward"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnet"
 	"subnetrouter/internal/testwait"
 
@@ -85,10 +86,10 @@ func (c *child) ends(within time.Duration) (code int) {
 // secondSignal has a drain that cannot end, and interrupts it.
 func (c *child) secondSignal(s *setting) {
 	c.t.Helper()
-	s.control.Close() // nothing moves the routes now
+	s.Control.Close() // nothing moves the routes now
 	c.cmd.Process.Signal(syscall.SIGTERM)
 	c.await("the drain", func(r ops.Readiness) bool {
-		return slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == codeDraining })
+		return slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == "draining" })
 	})
 	start := time.Now()
 	c.cmd.Process.Signal(syscall.SIGINT)
@@ -111,9 +112,9 @@ func TestSignalsWhileOutputIsBlocked(t *testing.T) {
 			t.Run(fmt.Sprint(tc.name, ", second signal ", second), func(t *testing.T) {
 				t.Parallel()
 				s := newSetting(t)
-				s.env["ROUTER_LOG_LEVEL"] = "debug"
-				s.env["ROUTER_FLOW_LOG"] = "on"
-				s.env["ROUTER_DRAIN_TIMEOUT"] = "30s"
+				s.Env["ROUTER_LOG_LEVEL"] = "debug"
+				s.Env["ROUTER_FLOW_LOG"] = "on"
+				s.Env["ROUTER_DRAIN_TIMEOUT"] = "30s"
 				r, w, err := os.Pipe()
 				if err != nil {
 					t.Fatal(err)
@@ -157,7 +158,7 @@ func TestSignalsWhileOutputIsBlocked(t *testing.T) {
 // log and a metric show.
 func TestLostLogLinesAreCounted(t *testing.T) {
 	s := newSetting(t)
-	s.env["ROUTER_LOG_LEVEL"] = "debug"
+	s.Env["ROUTER_LOG_LEVEL"] = "debug"
 	c := s.startPrepared(t, func(cmd *exec.Cmd) {
 		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 		if err != nil {
@@ -204,11 +205,11 @@ func TestSignalWhileSomethingHangs(t *testing.T) {
 		hang func(t *testing.T, s *setting, dir string)
 	}{
 		{"configuration", func(t *testing.T, s *setting, dir string) {
-			s.env["ROUTER_HOSTNAME"] = "file:" + fifo(t, filepath.Join(dir, "hostname"))
+			s.Env["ROUTER_HOSTNAME"] = "file:" + fifo(t, filepath.Join(dir, "hostname"))
 		}},
 		{"node state", func(t *testing.T, s *setting, dir string) {
 			fifo(t, filepath.Join(dir, "tailscaled.state"))
-			s.env["ROUTER_STATE"] = dir
+			s.Env["ROUTER_STATE"] = dir
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -278,7 +279,7 @@ func (c *child) lowestFree() uint64 {
 // ends as always.
 func TestOutOfDescriptors(t *testing.T) {
 	s := newSetting(t)
-	s.env["ROUTER_DRAIN_TIMEOUT"] = "20s"
+	s.Env["ROUTER_DRAIN_TIMEOUT"] = "20s"
 	c := s.start(t)
 	c.awaitReady()
 	http.DefaultClient.CloseIdleConnections()
@@ -317,8 +318,8 @@ func TestReservedFiles(t *testing.T) {
 // the flows nor the health check's place.
 func TestIdleConnectionsToListener(t *testing.T) {
 	s := newSetting(t)
-	debug := freeAddress(t)
-	s.env["ROUTER_DEBUG_LISTEN"] = debug
+	debug := routertest.FreeAddress(t)
+	s.Env["ROUTER_DEBUG_LISTEN"] = debug
 	c := s.startPrepared(t, inShell("ulimit -n 600", 0))
 	c.awaitReady()
 	var held []net.Conn
@@ -328,7 +329,7 @@ func TestIdleConnectionsToListener(t *testing.T) {
 		}
 	}()
 	for i := range 1100 {
-		to := s.env["ROUTER_LISTEN"]
+		to := s.Env["ROUTER_LISTEN"]
 		if i%4 == 0 {
 			to = debug
 		}
@@ -361,12 +362,12 @@ func TestStateOnAFullDisk(t *testing.T) {
 			t.Parallel()
 			s := newSetting(t)
 			dir := t.TempDir()
-			s.env["ROUTER_STATE"] = dir
+			s.Env["ROUTER_STATE"] = dir
 			c := s.startPrepared(t, inShell("mount --make-rprivate /; "+fmt.Sprintf(tc.mount, dir), syscall.CLONE_NEWNS))
 			c.awaitReady()
 			c.await("the warning", func(r ops.Readiness) bool {
 				return r.Ready && slices.ContainsFunc(r.Warnings, func(w ops.Reason) bool {
-					return w.Code == codeStateUnwritable && strings.Contains(w.Message, dir) && w.Fix != ""
+					return w.Code == "state_unwritable" && strings.Contains(w.Message, dir) && w.Fix != ""
 				})
 			})
 			if !strings.Contains(c.out.String(), `"msg":"the node's state cannot be stored`) {
@@ -385,29 +386,29 @@ func TestStateDiskBecomesReadOnly(t *testing.T) {
 	needsRoot(t)
 	s := newSetting(t)
 	dir := t.TempDir()
-	s.env["ROUTER_STATE"] = dir
+	s.Env["ROUTER_STATE"] = dir
 	c := s.startPrepared(t, inShell("mount --make-rprivate /; mount -t tmpfs tmpfs "+dir, syscall.CLONE_NEWNS))
 	c.awaitReady()
 	nsenter := exec.Command("nsenter", "-t", strconv.Itoa(c.cmd.Process.Pid), "-m", "mount", "-o", "remount,ro", dir)
 	if out, err := nsenter.CombinedOutput(); err != nil {
 		t.Skipf("remounting: %v: %s", err, out)
 	}
-	nodes, err := s.control.Nodes(t.Context())
+	nodes, err := s.Control.Nodes(t.Context())
 	if err != nil || len(nodes) != 1 {
 		t.Fatal(nodes, err)
 	}
-	if err := s.control.DeleteNode(t.Context(), nodes[0].Name); err != nil {
+	if err := s.Control.DeleteNode(t.Context(), nodes[0].Name); err != nil {
 		t.Fatal(err)
 	}
 	c.await("the new node, with a warning", func(r ops.Readiness) bool {
-		return r.Ready && slices.ContainsFunc(r.Warnings, func(w ops.Reason) bool { return w.Code == codeStateUnwritable })
+		return r.Ready && slices.ContainsFunc(r.Warnings, func(w ops.Reason) bool { return w.Code == "state_unwritable" })
 	})
 }
 
 // TestSocketCannotBeMade: the LocalAPI is a convenience.
 func TestSocketCannotBeMade(t *testing.T) {
 	s := newSetting(t)
-	s.env["ROUTER_SOCKET"] = "/proc/self/nowhere/tailscaled.sock"
+	s.Env["ROUTER_SOCKET"] = "/proc/self/nowhere/tailscaled.sock"
 	c := s.start(t)
 	c.awaitReady()
 	if !strings.Contains(c.out.String(), "no LocalAPI socket") {

@@ -18,6 +18,7 @@ import (
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/doctor"
 	"subnetrouter/internal/netnstest"
+	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/testwait"
 )
 
@@ -105,7 +106,7 @@ func startTask(t *testing.T) (task *netnstest.Host, proxy *recordingProxy, env m
 	serve(t, task, controlIP+":80", http.NotFoundHandler())
 	var aws *awstest.Server
 	if err := task.Do(func() (err error) {
-		aws, err = awstest.NewServer(awsIP+":0", exampleWorld())
+		aws, err = awstest.NewServer(awsIP+":0", routertest.World())
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -116,7 +117,7 @@ func startTask(t *testing.T) (task *netnstest.Host, proxy *recordingProxy, env m
 	delete(env, "AWS_SECRET_ACCESS_KEY")
 	for name, value := range map[string]string{
 		"HTTP_PROXY": "http://" + proxyIP + ":3128", "HTTPS_PROXY": "http://" + proxyIP + ":3128",
-		"ROUTER_AUTH_SECRET": exampleSecret, "ROUTER_ROUTES": "10.0.0.0/16", "ROUTER_CONTROL_URL": "http://" + controlIP,
+		"ROUTER_AUTH_SECRET": routertest.Secret, "ROUTER_ROUTES": "10.0.0.0/16", "ROUTER_CONTROL_URL": "http://" + controlIP,
 		"ROUTER_MODE": "userspace", "ROUTER_LISTEN": taskIP + ":9002", "ROUTER_SOCKET": t.TempDir() + "/s.sock", "AWS_MAX_ATTEMPTS": "1",
 		"TS_PANIC_IF_HIT_MAIN_CONTROL": "true",
 	} {

@@ -21,9 +21,12 @@ import (
 	"time"
 
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/router"
+	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
 )
@@ -94,10 +97,10 @@ func TestEverySettingHasAnEffect(t *testing.T) {
 			if p.prepare != nil {
 				p.prepare(t, s)
 			}
-			awstest.Setenv(t, s.aws.Env()) // for probes in this process
+			awstest.Setenv(t, s.AWS.Env()) // for probes in this process
 			a, b := p.values(t, s)
 			see := func(value string) (seen string) {
-				s.env[name] = value
+				s.Env[name] = value
 				t.Run(value, func(t *testing.T) { seen = p.observe(t, s) })
 				return seen
 			}
@@ -112,37 +115,23 @@ func TestEverySettingHasAnEffect(t *testing.T) {
 	}
 }
 
-// load reads the setting's environment.
-func (s *setting) load(t *testing.T) config.Config {
-	t.Helper()
-	var environ []string
-	for name, value := range s.env {
-		environ = append(environ, name+"="+value)
-	}
-	cfg, err := config.Load(nil, environ)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
-}
-
 // build puts the router together, without starting anything.
-func (s *setting) build(t *testing.T) *router {
+func (s *setting) build(t *testing.T) *router.Router {
 	t.Helper()
-	r, err := newRouter(s.load(t), slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
+	r, err := router.New(s.Load(t), options(nil), slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.forward.Close() })
+	t.Cleanup(r.Close)
 	return r
 }
 
 // Preparations.
 
-func withoutSecret(_ *testing.T, s *setting) { delete(s.env, "ROUTER_AUTH_SECRET") }
+func withoutSecret(_ *testing.T, s *setting) { delete(s.Env, "ROUTER_AUTH_SECRET") }
 
 func twoSecrets(_ *testing.T, s *setting) {
-	s.aws.Update(func(w *awstest.World) {
+	s.AWS.Update(func(w *awstest.World) {
 		w.Secrets = map[string]awstest.Secret{"router/auth-key": {Value: "tskey-auth-one"}, "router/other": {Value: "tskey-auth-two"}}
 	})
 }
@@ -153,14 +142,14 @@ func secretWithTwoKeys(_ *testing.T, s *setting) {
 
 func federated(t *testing.T, s *setting) {
 	withoutSecret(t, s)
-	s.env["TS_CLIENT_ID"], s.env["TS_AUDIENCE"] = "kONE", "api.tailscale.com/one"
-	s.env["ROUTER_API_URL"] = newKeyAPI(t, "tskey-auth-made").URL
+	s.Env["TS_CLIENT_ID"], s.Env["TS_AUDIENCE"] = "kONE", "api.tailscale.com/one"
+	s.Env["ROUTER_API_URL"] = newKeyAPI(t, "tskey-auth-made").URL
 }
 
 func literalClient(t *testing.T, s *setting) {
 	withoutSecret(t, s)
-	s.env["TS_AUTHKEY"] = "tskey-client-k2-x"
-	s.env["ROUTER_API_URL"] = newKeyAPI(t, "tskey-auth-made").URL
+	s.Env["TS_AUTHKEY"] = "tskey-client-k2-x"
+	s.Env["ROUTER_API_URL"] = newKeyAPI(t, "tskey-auth-made").URL
 }
 
 // keyAPI is an API that makes any key for anybody, and remembers who asked.
@@ -211,23 +200,23 @@ func twoControls(t *testing.T, s *setting) (a, b string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { other.Close() })
-	return s.control.ControlURL(), other.ControlURL()
+	return s.Control.ControlURL(), other.ControlURL()
 }
 
 func twoTasks(t *testing.T, s *setting) (a, b string) {
-	task := exampleTask()
+	task := routertest.Task()
 	task.Family = "other"
 	other, err := awstest.NewMetadata("", task)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { other.Close() })
-	return s.metadata.URI(), other.URI()
+	return s.Metadata.URI(), other.URI()
 }
 
 // candidates are the values among which an observer looks for a trace.
 func (s *setting) candidates(a, b string) (string, string) {
-	s.env["X_CANDIDATES"] = a + " " + b
+	s.Env["X_CANDIDATES"] = a + " " + b
 	return a, b
 }
 
@@ -236,7 +225,7 @@ func twoFolders(t *testing.T, s *setting) (a, b string) {
 }
 
 func twoAddresses(t *testing.T, s *setting) (a, b string) {
-	return s.candidates(freeAddress(t), freeAddress(t))
+	return s.candidates(routertest.FreeAddress(t), routertest.FreeAddress(t))
 }
 
 func twoSockets(t *testing.T, s *setting) (a, b string) {
@@ -260,7 +249,7 @@ func twoUDPPorts(t *testing.T, s *setting) (a, b string) {
 // traces returns those of the candidates that left a trace.
 func (s *setting) traces(left func(candidate string) bool) string {
 	var found []string
-	for _, c := range strings.Fields(s.env["X_CANDIDATES"]) {
+	for _, c := range strings.Fields(s.Env["X_CANDIDATES"]) {
 		if left(c) {
 			found = append(found, c)
 		}
@@ -270,8 +259,13 @@ func (s *setting) traces(left func(candidate string) bool) string {
 
 // Observers in this process.
 
+// lookUps returns what the router finds its start-up facts with.
+func (s *setting) lookUps(t *testing.T) *bootstrap.Bootstrap {
+	return bootstrap.New(router.LookUpConfig(s.Load(t), slog.New(slog.DiscardHandler)))
+}
+
 func credential(t *testing.T, s *setting) string {
-	boot := s.build(t).bootstrap.boot
+	boot := s.lookUps(t)
 	key, _, err := boot.Credential(t.Context())
 	if err != nil {
 		return err.Error()
@@ -280,10 +274,10 @@ func credential(t *testing.T, s *setting) string {
 }
 
 func keyRequests(t *testing.T, s *setting) string {
-	if _, _, err := s.build(t).bootstrap.boot.Credential(t.Context()); err != nil {
+	if _, _, err := s.lookUps(t).Credential(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	v, _ := keyAPIs.Load(s.env["ROUTER_API_URL"])
+	v, _ := keyAPIs.Load(s.Env["ROUTER_API_URL"])
 	api := v.(*keyAPI)
 	api.mu.Lock()
 	defer api.mu.Unlock()
@@ -293,7 +287,7 @@ func keyRequests(t *testing.T, s *setting) string {
 }
 
 func plannedRoutes(t *testing.T, s *setting) string {
-	p, err := makePlan(t.Context(), s.load(t))
+	p, err := router.MakePlan(t.Context(), s.Load(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +296,7 @@ func plannedRoutes(t *testing.T, s *setting) string {
 
 // engine shows what the engine is configured with, apart from functions.
 func engine(t *testing.T, s *setting) string {
-	c := reflect.ValueOf(s.build(t).nodeConfig())
+	c := reflect.ValueOf(s.build(t)).Elem().FieldByName("node").Elem().FieldByName("cfg")
 	var out []string
 	for i := range c.NumField() {
 		if k := c.Field(i).Kind(); k == reflect.Bool || k == reflect.Int || k == reflect.String || k == reflect.Uint16 {
@@ -314,7 +308,7 @@ func engine(t *testing.T, s *setting) string {
 
 func metrics(name string) func(*testing.T, *setting) string {
 	return func(t *testing.T, s *setting) string {
-		families, err := s.build(t).registry.Gather()
+		families, err := s.build(t).Metrics().Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -329,7 +323,7 @@ func metrics(name string) func(*testing.T, *setting) string {
 
 // keepAlive reads what the data path was built with.
 func keepAlive(t *testing.T, s *setting) string {
-	v := reflect.ValueOf(s.build(t).forward).Elem().FieldByName("cfg").FieldByName("KeepAlive")
+	v := reflect.ValueOf(s.build(t)).Elem().FieldByName("forward").Elem().FieldByName("cfg").FieldByName("KeepAlive")
 	return time.Duration(v.Int()).String()
 }
 
@@ -340,14 +334,14 @@ func becomesReady(t *testing.T, s *setting) string {
 	state := ""
 	c.await("an end of joining", func(r ops.Readiness) bool {
 		state = fmt.Sprint(r.Ready)
-		return r.Ready || slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == codeKeyRefused })
+		return r.Ready || slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == "key_refused" })
 	})
 	return state
 }
 
 func nodeName(t *testing.T, s *setting) string {
 	s.start(t).awaitReady()
-	nodes, err := s.control.Nodes(t.Context())
+	nodes, err := s.Control.Nodes(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,7 +379,7 @@ func happens(t *testing.T, must bool, what string, cond func() bool) bool {
 func looksAgain(t *testing.T, s *setting) string {
 	s.start(t).awaitReady()
 	count := func() (n int) {
-		for _, call := range s.aws.Calls() {
+		for _, call := range s.AWS.Calls() {
 			if call == "ec2:DescribeVpcs" {
 				n++
 			}
@@ -393,7 +387,7 @@ func looksAgain(t *testing.T, s *setting) string {
 		return n
 	}
 	first := count()
-	again := happens(t, s.env["ROUTER_REFRESH"] == "1s", "another look-up of routes", func() bool { return count() > first })
+	again := happens(t, s.Env["ROUTER_REFRESH"] == "1s", "another look-up of routes", func() bool { return count() > first })
 	return fmt.Sprintf("looks again: %v", again)
 }
 
@@ -416,7 +410,7 @@ func probedTarget(t *testing.T, s *setting) (target string) {
 func bootOverdue(t *testing.T, s *setting) string {
 	s.store(awstest.Secret{Value: " "}) // so that it does not become ready
 	c := s.start(t)
-	overdue := happens(t, s.env["ROUTER_BOOT_TIMEOUT"] == "1s", "the boot timeout", func() bool {
+	overdue := happens(t, s.Env["ROUTER_BOOT_TIMEOUT"] == "1s", "the boot timeout", func() bool {
 		code, _ := c.get("/metrics")
 		return code == http.StatusOK && c.metric("router_boot_overdue") == 1
 	})

@@ -13,8 +13,8 @@ import (
 // event that carries a credential.
 func TestStatusTellsEventsAndLimits(t *testing.T) {
 	s := newSetting(t)
-	s.env["ROUTER_HOSTNAME"] = "edge"
-	s.env["ROUTER_MAX_FLOWS"] = "1000"
+	s.Env["ROUTER_HOSTNAME"] = "edge"
+	s.Env["ROUTER_MAX_FLOWS"] = "1000"
 	c := s.start(t)
 	c.awaitReady()
 	code, body := c.get("/status")

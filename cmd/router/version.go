@@ -5,23 +5,35 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/router"
 	"subnetrouter/internal/tailnet"
 )
 
 // releaseVersion and releaseCommit are set by the linker (-X) in images.
 var releaseVersion, releaseCommit string
 
-func buildVersion() string {
-	if releaseVersion != "" {
-		return releaseVersion
+// options returns how this binary runs a router in an environment.
+func options(environ []string) router.Options {
+	return router.Options{
+		Version: versions(), Resolve: resolveTarget, DenyDial: denyDial,
+		KeepMemoryLimit: environment(environ, "GOMEMLIMIT") != "",
+		KeepProcessors:  environment(environ, "GOMAXPROCS") != "",
 	}
-	return "dev"
 }
 
-func buildCommit() string {
-	if releaseCommit != "" {
-		return releaseCommit
+func versions() ops.Version {
+	v := ops.Version{Router: releaseVersion, Commit: releaseCommit, Tailscale: tailnet.Version()}
+	if v.Router == "" {
+		v.Router = "dev"
 	}
+	if v.Commit == "" {
+		v.Commit = vcsRevision()
+	}
+	return v
+}
+
+func vcsRevision() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
@@ -32,10 +44,9 @@ func buildCommit() string {
 	return "unknown"
 }
 
-func tailscaleVersion() string { return tailnet.Version() }
-
 // version is `router version`.
 func version(_ context.Context, in invocation) int {
-	fmt.Fprintf(in.out, "router %s\ncommit %s\ntailscale %s\n", buildVersion(), buildCommit(), tailscaleVersion())
+	v := versions()
+	fmt.Fprintf(in.out, "router %s\ncommit %s\ntailscale %s\n", v.Router, v.Commit, v.Tailscale)
 	return exitOK
 }

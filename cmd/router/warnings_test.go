@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"subnetrouter/internal/doctor"
+	"subnetrouter/internal/router"
+	"subnetrouter/internal/routertest"
 )
 
 // TestWarningsAreTheSameEverywhere expects of `plan` and `doctor` what `run` logs:
@@ -17,12 +19,12 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 	s := newSetting(t)
 	explicitRoutes(s)
 	for name, value := range map[string]string{
-		"TS_HOSTNAM": "edge", "TS_ROUTE": "10.0.0.0/8", "TAILSCALE_AUTHKEY": exampleKey, "TS_HOSTNAME": "one", "ROUTER_HOSTNAME": "two",
+		"TS_HOSTNAM": "edge", "TS_ROUTE": "10.0.0.0/8", "TAILSCALE_AUTHKEY": routertest.Key, "TS_HOSTNAME": "one", "ROUTER_HOSTNAME": "two",
 		"TS_SERVE_CONFIG": "/config/serve.json", "TS_KUBE_SECRET": "tailscale", "ROUTER_DRAIN_TIMEOUT": "115s", "TAILSCALE_ADDITIONAL_FLAGS": "--accept-dns", "TS_NODE_PROJECT": "tsconfig.json",
 	} {
-		s.env[name] = value
+		s.Env[name] = value
 	}
-	want := s.load(t).Warnings
+	want := s.Load(t).Warnings
 	if len(want) != 9 {
 		t.Fatalf("there are %d warnings: %q", len(want), want)
 	}
@@ -50,7 +52,7 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 		if _, exited := err.(*exec.ExitError); err != nil && !exited {
 			t.Fatal(err)
 		}
-		if both := string(data) + b.String(); strings.Contains(both, exampleKey) {
+		if both := string(data) + b.String(); strings.Contains(both, routertest.Key) {
 			t.Errorf("%q shows the key:\n%s", args, both)
 		}
 		return string(data), b.String()
@@ -64,7 +66,7 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 			t.Errorf("%q says on standard error\n%s\nwant\n%s", args, errs, strings.Join(lines, "\n"))
 		}
 	}
-	var p planned
+	var p router.Plan
 	out, _ := output("plan", "--json")
 	if err := json.Unmarshal([]byte(out), &p); err != nil || !slices.Equal(p.Warnings, want) {
 		t.Errorf("`plan --json` has the warnings\n%q, %v\nwant\n%q", p.Warnings, err, want)

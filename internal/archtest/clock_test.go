@@ -14,8 +14,8 @@ import (
 // one that came from elsewhere with now: the difference has no monotonic reading, and a step
 // of the clock changes it. All else measures by Sub, Since and timers.
 var wallClock = map[string]string{
-	"cmd/router/credential.go":      "times in metrics and the log",
-	"cmd/router/login.go":           "ends of the node key and of stored credentials: dates that others set",
+	"internal/router/credential.go": "times in metrics and the log",
+	"internal/router/login.go":      "ends of the node key and of stored credentials: dates that others set",
 	"internal/awsapi/error.go":      "the time of this machine, in a message",
 	"internal/doctor/aws.go":        "the end of credentials, in a message",
 	"internal/doctor/credential.go": "the end of a stored credential: a date that a person set",

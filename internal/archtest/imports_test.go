@@ -59,6 +59,7 @@ var only = map[string][]string{
 	"internal/routes":     {},
 	"internal/secret":     {},
 	"internal/eventlog":   {},
+	"internal/limits":     {},
 	"internal/processors": {},
 }
 

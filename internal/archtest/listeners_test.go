@@ -13,8 +13,8 @@ import (
 // Files of what ships that bind a socket, and what keeps the tailnet from reaching it
 // through the router.
 var binds = map[string]string{
-	"cmd/router/debug.go":              "passes its address to denylist.List.Opened",
-	"cmd/router/run.go":                "passes the address of ops.Listen to denylist.List.Opened",
+	"internal/router/profiles.go":      "passes its address to denylist.List.Opened",
+	"internal/router/run.go":           "passes the address of ops.Listen to denylist.List.Opened",
 	"internal/ops/ops.go":              "run.go, see there",
 	"internal/forward/sock.go":         "sockets of flows, connected before anything is read from them",
 	"internal/tailnet/localapi.go":     "a Unix socket",

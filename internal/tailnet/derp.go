@@ -89,6 +89,9 @@ func ParseDERPMap(data []byte) (*DERPMap, error) {
 // DERPMap returns the node's DERP servers in JSON, as control gave it; nil before
 // there is one.
 func (n *Node) DERPMap() []byte {
+	if !n.Started() {
+		return nil
+	}
 	m := n.lb.DERPMap()
 	if m == nil || len(m.Regions) == 0 {
 		return nil

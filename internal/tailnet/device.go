@@ -28,7 +28,7 @@ type flowDevice struct {
 var _ tun.Device = (*flowDevice)(nil)
 
 func newFlowDevice(n *Node) *flowDevice {
-	return &flowDevice{node: n, forward: n.cfg.Forwarder, mtu: int(tstun.DefaultTUNMTU()), events: make(chan tun.Event)}
+	return &flowDevice{node: n, forward: n.forwarder, mtu: int(tstun.DefaultTUNMTU()), events: make(chan tun.Event)}
 }
 
 func (d *flowDevice) Write(packets [][]byte, offset int) (int, error) {
@@ -37,7 +37,7 @@ func (d *flowDevice) Write(packets [][]byte, offset int) (int, error) {
 }
 
 func (d *flowDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	handing := d.node.cfg.Handover
+	handing := d.node.handover
 	if handing == nil || !handing.Active() {
 		n, err := d.forward.Receive(bufs, sizes, offset)
 		if err != nil {
@@ -59,7 +59,7 @@ func (d *flowDevice) divert(bufs [][]byte, sizes []int, offset, n int) int {
 	var straight, wrapped [][]byte
 	for i := range n {
 		p := bufs[i][offset : offset+sizes[i]]
-		direct, via, prefix := d.node.cfg.Handover.Route(p)
+		direct, via, prefix := d.node.handover.Route(p)
 		if direct {
 			straight = append(straight, bytes.Clone(p))
 		}
@@ -101,7 +101,7 @@ func (n *Node) pump(t *tstun.Wrapper) {
 		bufs[i] = make([]byte, size)
 	}
 	for {
-		count, err := n.cfg.Forwarder.Receive(bufs, sizes, 0)
+		count, err := n.forwarder.Receive(bufs, sizes, 0)
 		if err != nil {
 			return
 		}

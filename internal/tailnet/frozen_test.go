@@ -163,7 +163,7 @@ func TestNoRulesWhileFrozen(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, below, b := newFake(t)
-			n := &Node{engine: e}
+			n := startedNode(e)
 			e.freeze([]netip.Prefix{testRoutes[0]})
 			b.advertised = nil
 			b.update()
@@ -182,7 +182,7 @@ func TestNoRulesWhileFrozen(t *testing.T) {
 // filter remembers, taken away.
 func TestFrozenUDPForgets(t *testing.T) {
 	e, below, b := newFake(t)
-	n := &Node{engine: e}
+	n := startedNode(e)
 	answer := packet.Generate(packet.UDP4Header{
 		IP4Header: packet.IP4Header{Src: netip.MustParseAddr("10.0.3.4"), Dst: netip.MustParseAddr(laptop)}, SrcPort: 7, DstPort: 1000,
 	}, []byte("answer"))
@@ -197,7 +197,7 @@ func TestFrozenUDPForgets(t *testing.T) {
 
 func TestAllowsFlow(t *testing.T) {
 	e, _, b := newFake(t)
-	n := &Node{engine: e}
+	n := startedNode(e)
 	const icmp, tcp, udp, gre = 1, 6, 17, 47
 	for _, c := range []struct {
 		name     string
@@ -372,4 +372,11 @@ func TestAdvertisingIsRetried(t *testing.T) {
 	<-tried
 	n.setEdit(works)
 	awaitStatus(t, n, "the routes to be primary", func(s *Status) bool { return len(s.Primary) == len(testRoutes) })
+}
+
+// startedNode returns a node with e as its engine, and nothing else.
+func startedNode(e *frozenEngine) *Node {
+	n := &Node{engine: e, started: make(chan struct{})}
+	close(n.started)
+	return n
 }

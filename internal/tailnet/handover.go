@@ -16,14 +16,16 @@ const HandoverPort = 9003
 // SendHandover sends payload to another node's [HandoverPort]; like any datagram, it
 // may be lost. It blocks until the engine has taken it.
 func (n *Node) SendHandover(to netip.Addr, payload []byte) {
-	if envelope := n.envelope(to, payload); envelope != nil {
+	if envelope := n.envelope(to, payload); envelope != nil && n.Started() {
 		n.sys.Tun.Get().InjectOutbound(envelope)
 	}
 }
 
 // SendToPeer sends a whole packet to a peer as if it came from behind this node.
 func (n *Node) SendToPeer(packet []byte) {
-	n.sys.Tun.Get().InjectOutbound(slices.Clone(packet))
+	if n.Started() {
+		n.sys.Tun.Get().InjectOutbound(slices.Clone(packet))
+	}
 }
 
 // envelope is the datagram that carries payload to a node, or nil while this node has

@@ -46,22 +46,22 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 	tun.PostFilterPacketInboundFromWireGuard = func(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
 		dst := p.Dst.Addr()
 		target := routes.Target(dst)
-		if n.cfg.Forwarder.Denied(netip.AddrPortFrom(target, dstPort(p))) {
-			n.cfg.Forwarder.Prohibit(p.Buffer())
+		if n.forwarder.Denied(netip.AddrPortFrom(target, dstPort(p))) {
+			n.forwarder.Prohibit(p.Buffer())
 			return filter.DropSilently, g
 		}
 		via := target != dst
 		switch {
 		case !via && tsaddr.IsTailscaleIP(dst): // the node itself
-			if n.cfg.Handover != nil && p.IPProto == ipproto.UDP && p.Dst.Port() == HandoverPort {
-				n.cfg.Handover.Receive(p.Src.Addr(), p.Payload())
+			if n.handover != nil && p.IPProto == ipproto.UDP && p.Dst.Port() == HandoverPort {
+				n.handover.Receive(p.Src.Addr(), p.Payload())
 				return filter.DropSilently, g
 			}
 			return next(p, t, g)
 		case userspace:
 			return filter.Accept, g
 		case via:
-			n.cfg.Forwarder.Deliver([][]byte{p.Buffer()}, 0)
+			n.forwarder.Deliver([][]byte{p.Buffer()}, 0)
 			return filter.DropSilently, g
 		}
 		return next(p, t, g)

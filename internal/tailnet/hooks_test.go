@@ -32,7 +32,8 @@ func (a *asking) Denied(target netip.AddrPort) bool {
 // reuses its buffer: what has no port must not be asked about with an earlier packet's.
 func TestHookAsksAboutTheTarget(t *testing.T) {
 	f := &asking{nothing: nothing{make(chan struct{})}}
-	n := startNode(t, startTailnet(t, nil), give(testKey), func(c *Config) { c.Forwarder = f })
+	n := startNode(t, startTailnet(t, nil), give(testKey), nil)
+	n.forwarder = f
 	later := tcp4(laptop, "10.0.1.6", 22, 16)
 	binary.BigEndian.PutUint16(later[6:], 20) // a fragment at 160
 	gre := tcp4(laptop, "10.0.1.6", 22, 16)

@@ -17,6 +17,9 @@ type PeerRoute struct {
 // PeerRoutes lists up to most routes of other nodes, as the netmap has them: those
 // for which control picked a node, never all that are advertised.
 func (n *Node) PeerRoutes(most int) []PeerRoute {
+	if !n.Started() {
+		return nil
+	}
 	m := n.lb.NetMapWithPeers()
 	if m == nil {
 		return nil

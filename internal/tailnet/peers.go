@@ -57,6 +57,9 @@ func (n *Node) Peers(most int) (list []Session, count map[Path]int) {
 	for _, p := range Paths {
 		count[p] = 0
 	}
+	if !n.Started() {
+		return nil, count
+	}
 	type entry struct {
 		key    key.NodePublic
 		status *ipnstate.PeerStatus

@@ -16,6 +16,9 @@ import (
 //
 // A client that is not in the netmap is refused, and everything while there are no rules.
 func (n *Node) AllowsFlow(protocol uint8, client netip.Addr, dst netip.AddrPort) bool {
+	if !n.Started() {
+		return false
+	}
 	rules := n.engine.rules.Load()
 	return rules != nil && client.Is4() == dst.Addr().Is4() && n.engine.isOpenPeer(client) &&
 		rules.Check(client, dst.Addr(), dst.Port(), ipproto.Proto(protocol)) == filter.Accept

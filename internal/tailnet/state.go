@@ -271,6 +271,9 @@ func (n *Node) tellSignCommand() {
 // Responsive returns nil as soon as the engine answers, or ctx's error. One question is
 // under way at a time, whoever asks: an engine that is stuck must not collect more.
 func (n *Node) Responsive(ctx context.Context) error {
+	if !n.Started() {
+		return nil
+	}
 	select {
 	case <-n.asked.ask(func() { n.lb.StatusWithoutPeers() }):
 		return nil

@@ -49,11 +49,6 @@ type Config struct {
 	// Joining hears of every attempt to join once it is over, with nil or why
 	// it failed: a [*JoinError], or the error of Credential. Nil drops it.
 	Joining func(error)
-	// Forwarder takes what tailnet peers send to addresses behind the node.
-	Forwarder Forwarder
-	// Handover talks to other routers, and shares flows with them while one drains
-	// (userspace mode only). Default: no hand-over.
-	Handover Handover
 	// RulesChanged is called after control has changed the access rules, and at other
 	// times: see [Node.AllowsFlow]. Default: nothing is called.
 	RulesChanged func()
@@ -95,12 +90,19 @@ type Identity struct {
 	Hostname string
 }
 
-// Node is a running node. Its methods may be called from any goroutine.
+// Node is a node of the tailnet. Its methods may be called from any goroutine. Before
+// [Node.Start] has returned it is a node without addresses, peers and access rules.
 type Node struct {
 	cfg  Config
 	log  *slog.Logger
 	mode Mode
 	why  string // why this mode
+
+	// Start sets these, and closes started after it has: a method that may be called
+	// before reads them only if Started reports true.
+	started   chan struct{}
+	forwarder Forwarder
+	handover  Handover // nil is no hand-over
 
 	sys    *tsd.System
 	engine *frozenEngine
@@ -126,12 +128,12 @@ type Node struct {
 	closed    bool
 }
 
-// New brings up the engine. Nothing is sent to control before [Node.Join].
+// New returns a node without an engine, which [Node.Start] brings up.
 func New(cfg Config) (*Node, error) {
-	if cfg.Logger == nil || cfg.Forwarder == nil || cfg.Credential == nil {
-		return nil, errors.New("starting tailnet node: Logger, Forwarder and Credential are needed")
+	if cfg.Logger == nil || cfg.Credential == nil {
+		return nil, errors.New("building tailnet node: Logger and Credential are needed")
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), started: make(chan struct{})}
 	if n.cfg.Refused == nil {
 		n.cfg.Refused = func() {}
 	}
@@ -153,12 +155,31 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.log.Info("forwarding mode chosen", "mode", n.mode.String(), "why", n.why)
+	return n, nil
+}
+
+// Start brings up the engine. f takes packets for addresses behind the node; h talks to
+// other routers, and shares flows with them while one drains (userspace mode only; nil is no
+// hand-over). Nothing is sent to control before [Node.Join]. Start may be called once.
+func (n *Node) Start(f Forwarder, h Handover) error {
+	n.forwarder, n.handover = f, h
 	if err := n.buildBackend(); err != nil {
 		n.cancel()
-		return nil, fmt.Errorf("starting tailscale engine: %w", err)
+		return fmt.Errorf("starting tailscale engine: %w", err)
 	}
 	n.serveLocalAPI()
-	return n, nil
+	close(n.started)
+	return nil
+}
+
+// Started reports whether the engine is up.
+func (n *Node) Started() bool {
+	select {
+	case <-n.started:
+		return true
+	default:
+		return false
+	}
 }
 
 // Join makes the node a member of the tailnet and keeps it one: with valid
@@ -202,7 +223,7 @@ func (n *Node) Close(ctx context.Context) error {
 	already := n.closed
 	n.closed = true
 	n.mu.Unlock()
-	if already {
+	if already || !n.Started() {
 		return nil
 	}
 	// A node that logs out needs a login, and control knows it no longer.

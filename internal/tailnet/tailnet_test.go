@@ -63,7 +63,6 @@ func startNode(t *testing.T, control tailnettest.Control, credential func(contex
 		ControlURL: control.ControlURL(),
 		Mode:       ModeUserspace,
 		Credential: credential,
-		Forwarder:  nothing{make(chan struct{})},
 		Logger:     slog.New(slog.DiscardHandler),
 	}
 	if edit != nil {
@@ -71,6 +70,9 @@ func startNode(t *testing.T, control tailnettest.Control, credential func(contex
 	}
 	n, err := New(cfg)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(nothing{make(chan struct{})}, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeNode(t, n) })

@@ -19,6 +19,9 @@ type Peer struct {
 
 // WhoIs names the peer with this address; zero if there is none (any more).
 func (n *Node) WhoIs(addr netip.Addr) Peer {
+	if !n.Started() {
+		return Peer{}
+	}
 	node, user, ok := n.lb.WhoIs("", netip.AddrPortFrom(addr, 0))
 	if !ok {
 		return Peer{}
@@ -46,7 +49,7 @@ func peerOf(node tailcfg.NodeView, user tailcfg.UserProfile) Peer {
 // it is no node's. Unlike [Node.WhoIs] it takes no lock under which the engine waits
 // for packets: the data path may ask.
 func (n *Node) NodeAddress(addr netip.Addr) netip.Addr {
-	if !tsaddr.IsTailscaleIP(addr) {
+	if !tsaddr.IsTailscaleIP(addr) || !n.Started() {
 		return addr
 	}
 	peer, ok := n.lb.PeerForIP(addr)

@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"context"
@@ -10,15 +10,16 @@ import (
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/testwait"
 )
 
 // startInside runs the router's parts in the test's own process, as run puts them
 // together, for what no child process could be made to do.
-func (s *setting) startInside(t *testing.T) *router {
+func start(t *testing.T, s *routertest.Setting, opts Options) *Router {
 	t.Helper()
 	var environ []string
-	for name, value := range s.env {
+	for name, value := range s.Env {
 		environ = append(environ, name+"="+value)
 		t.Setenv(name, value) // the AWS SDK reads its own
 	}
@@ -26,7 +27,7 @@ func (s *setting) startInside(t *testing.T) *router {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newRouter(cfg, slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
+	r, err := New(cfg, opts, slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,8 +38,8 @@ func (s *setting) startInside(t *testing.T) *router {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx) }()
-	r.bootstrap.start(ctx)
-	if err := r.startNode(); err != nil {
+	r.lookUps.start(ctx)
+	if err := r.node.Start(r.forward, r.peers); err != nil {
 		t.Fatal(err)
 	}
 	followed := make(chan struct{})
@@ -65,8 +66,5 @@ func (s *setting) startInside(t *testing.T) *router {
 	})
 	return r
 }
-
-// url of the router's listener.
-func (s *setting) url(path string) string { return "http://" + s.env["ROUTER_LISTEN"] + path }
 
 var scraper = &http.Client{Timeout: testwait.Limit()}

@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 // serveDebug serves Go's profiles on ROUTER_DEBUG_LISTEN. A profile shows no
 // secret, but much else: it is off unless asked for, and on loopback unless
 // said otherwise.
-func (r *router) serveDebug(ctx context.Context) error {
+func (r *Router) serveDebug(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

@@ -1,10 +1,9 @@
-package main
+package router
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -35,7 +34,7 @@ func reason(code, message, fix string) ops.Reason {
 
 // notReady lists the reasons; none means ready. Whether this router is the
 // primary for its routes does not matter: a standby is ready.
-func (r *router) notReady() []ops.Reason {
+func (r *Router) notReady() []ops.Reason {
 	var why []ops.Reason
 	add := func(code, message, fix string) {
 		why = append(why, reason(code, message, fix))
@@ -43,7 +42,7 @@ func (r *router) notReady() []ops.Reason {
 	if r.draining.Load() {
 		add(codeDraining, "the router is stopping", "")
 	}
-	if _, _, found, err := r.bootstrap.known(); found.IsZero() {
+	if _, _, found, err := r.lookUps.known(); found.IsZero() {
 		if err != nil {
 			add(codeRoutes, err.Error(), "")
 		} else {
@@ -51,12 +50,11 @@ func (r *router) notReady() []ops.Reason {
 		}
 	}
 	r.addProbeReasons(add)
-	node := r.node.Load()
-	if node == nil {
+	if !r.node.Started() {
 		add(codeStarting, "the engine is coming up", "")
 		return why
 	}
-	s, _ := node.Status()
+	s, _ := r.node.Status()
 	addMemberReasons(s, add)
 	if s.Running() && !s.Removed {
 		r.addRouteReasons(s, add)
@@ -64,35 +62,35 @@ func (r *router) notReady() []ops.Reason {
 	return why
 }
 
-func (r *router) addRouteReasons(s tailnet.Status, add func(code, message, fix string)) {
+func (r *Router) addRouteReasons(s tailnet.Status, add func(code, message, fix string)) {
 	if r.draining.Load() {
 		return
 	}
-	if len(s.Advertised) == 0 && !r.withdrawn.Load() {
+	if len(s.Advertised) == 0 && !r.heldBack.Load() {
 		add(codeAnnouncing, "the routes are not advertised yet", "")
 	}
 	if missing := s.Unapproved(); len(missing) > 0 {
 		add(codeUnapproved, "the tailnet has not approved "+strings.Join(routes.Strings(missing), ", "),
-			"approve them in the admin console, or add to the policy file: "+autoApprovers(missing, r.cfg.Tags))
+			"approve them in the admin console, or add to the policy file: "+AutoApprovers(missing, r.cfg.Tags))
 	}
 }
 
 // addProbeReasons says which targets behind the router do not answer.
-func (r *router) addProbeReasons(add func(code, message, fix string)) {
+func (r *Router) addProbeReasons(add func(code, message, fix string)) {
 	if !r.prober.RoundDone() {
 		add(codeStarting, "the targets of ROUTER_PROBE have not answered yet", "")
 	}
 	for _, f := range r.prober.Failing() {
 		message := fmt.Sprintf("no connection to %s of ROUTER_PROBE: %v", f.Target, f.Err)
-		if r.withdrawn.Load() {
+		if r.heldBack.Load() {
 			message += "; the routes are left to another router, whose probes pass"
 		}
 		add(codeProbe, message, "let the target answer this task: security groups, route table, or is it down? Else take it out of ROUTER_PROBE")
 	}
 }
 
-// autoApprovers is what to paste into the tailnet's policy file.
-func autoApprovers(ps []netip.Prefix, tags []string) string {
+// AutoApprovers returns the part of a tailnet policy file that approves ps for nodes with tags.
+func AutoApprovers(ps []netip.Prefix, tags []string) string {
 	routes := map[string][]string{}
 	for _, p := range ps {
 		routes[p.String()] = tags
@@ -103,22 +101,12 @@ func autoApprovers(ps []netip.Prefix, tags []string) string {
 
 // live fails only where a restart would help: the engine no longer answers.
 // Control, AWS and approval have no say in it.
-func (r *router) live() error {
+func (r *Router) live() error {
 	const patience = 3 * time.Second
-	node := r.node.Load()
-	if node == nil {
-		return nil // newRouter either gets there or ends the process
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := node.Responsive(ctx); err != nil {
+	if err := r.node.Responsive(ctx); err != nil {
 		return fmt.Errorf("the engine did not answer within %v", patience)
 	}
 	return nil
-}
-
-func (r *router) engineMetrics(w http.ResponseWriter, req *http.Request) {
-	if node := r.node.Load(); node != nil {
-		node.ServeMetrics(w, req)
-	}
 }

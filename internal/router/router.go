@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/forward"
 	"subnetrouter/internal/handover"
+	"subnetrouter/internal/limits"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/probe"
 	"subnetrouter/internal/processors"
@@ -20,85 +21,83 @@ import (
 	"subnetrouter/internal/tailnet"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// router holds the parts and what they tell each other.
-type router struct {
-	cfg       config.Config
-	log       *slog.Logger
-	events    *eventlog.Log
-	started   time.Time
-	registry  *prometheus.Registry
-	bootstrap *startup
-	logins    *loginMetrics
-	deny      *denylist.List
-	forward   *forward.Forwarder
-	flowLog   *flowLog // nil unless asked for
-	relay     *handover.Coordinator
-	prober    *probe.Prober
-	verdict   chan struct{}                // the prober changed its mind
-	node      atomic.Pointer[tailnet.Node] // nil while the engine comes up
-	draining  atomic.Bool
-	withdrawn atomic.Bool // because probes fail, and another router's do not
-	drained   *drainMetrics
-	overdue   atomic.Bool // not ready when the boot timeout passed
+// Router is one router: its parts, and the state that they share. Create it with [New].
+type Router struct {
+	cfg      config.Config
+	opts     Options
+	log      *slog.Logger
+	events   *eventlog.Log
+	started  time.Time
+	registry *prometheus.Registry
+	lookUps  *lookUps
+	logins   *loginMetrics
+	deny     *denylist.List
+	forward  *forward.Forwarder
+	flowLog  *flowLog // nil unless asked for
+	peers    *handover.Coordinator
+	prober   *probe.Prober
+	verdict  chan struct{} // a probe's result changed
+	node     *tailnet.Node
+	draining atomic.Bool
+	heldBack atomic.Bool // routes are held back: probes fail here, and pass at a peer router
+	drained  *drainMetrics
+	overdue  atomic.Bool // not ready when the boot timeout passed
 }
 
-func newRouter(cfg config.Config, log *slog.Logger, events *eventlog.Log) (*router, error) {
-	r := &router{cfg: cfg, log: log, events: events, started: time.Now(), registry: prometheus.NewRegistry(), verdict: make(chan struct{}, 1)}
-	r.registry.MustRegister(
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
-	r.registerMetrics()
-	r.bootstrap = newStartup(cfg, log, r.registry)
+// New builds a router without starting anything but the workers of the data path. The node
+// comes first, without its engine: the other parts call it from the moment they exist.
+func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log) (r *Router, err error) {
+	r = &Router{
+		cfg: cfg, opts: opts, log: log, events: events, started: time.Now(),
+		registry: prometheus.NewRegistry(), verdict: make(chan struct{}, 1),
+	}
+	limits.SetMemory(0, opts.KeepMemoryLimit, log) // task metadata may report less later
+	r.lookUps = newLookUps(cfg, log, r.registry)
 	r.logins = newLoginMetrics(r.registry)
-	var err error
 	if r.deny, err = r.newDenyList(cfg); err != nil {
 		return nil, err
 	}
-	limitMemory(0, log) // the metadata may yet know of less
-	r.drained = newDrainMetrics(r.registry)
-	r.relay = r.newRelay()
-	r.prober = r.newProber()
-	data := forward.Config{
-		Resolve:         resolveTarget,
-		Deny:            r.deny.Denied,
-		DenyDial:        denyDial,
-		Allow:           r.allowsFlow,
-		Peer:            r.nodeAddress,
-		KeepAlive:       cfg.KeepAlive,
-		MaxFlows:        cfg.MaxFlows,
-		MaxFlowsPerPeer: cfg.MaxFlowsPerPeer,
-		ReservedPorts:   []uint16{cfg.UDPPort},
-		PeerRouters:     r.relay,
-		Registerer:      r.registry,
-		Logger:          log,
-	}
-	if cfg.FlowLog {
-		r.flowLog = newFlowLog(secret.NewHandler(events.Plain()), r.registry, r.whoIs)
-		data.Finished = r.flowLog.finished
-	}
-	r.forward, err = forward.New(data)
-	if err != nil {
+	if r.node, err = tailnet.New(r.nodeConfig()); err != nil {
 		return nil, err
 	}
+	r.peers = r.newCoordinator()
+	if cfg.FlowLog {
+		r.flowLog = newFlowLog(secret.NewHandler(events.Plain()), r.registry, r.node.WhoIs)
+	}
+	if r.forward, err = forward.New(r.forwardConfig()); err != nil {
+		return nil, err
+	}
+	r.prober = r.newProber()
+	r.drained = newDrainMetrics(r.registry)
+	r.registerMetrics()
 	return r, nil
 }
 
-// startNode brings the engine up; nothing is said to control yet.
-func (r *router) startNode() error {
-	node, err := tailnet.New(r.nodeConfig())
-	if err != nil {
-		return err
+func (r *Router) forwardConfig() forward.Config {
+	cfg := forward.Config{
+		Resolve:         r.opts.Resolve,
+		Deny:            r.deny.Denied,
+		DenyDial:        r.opts.DenyDial,
+		Allow:           r.node.AllowsFlow,
+		Peer:            r.node.NodeAddress,
+		KeepAlive:       r.cfg.KeepAlive,
+		MaxFlows:        r.cfg.MaxFlows,
+		MaxFlowsPerPeer: r.cfg.MaxFlowsPerPeer,
+		ReservedPorts:   []uint16{r.cfg.UDPPort},
+		PeerRouters:     r.peers,
+		Registerer:      r.registry,
+		Logger:          r.log,
 	}
-	r.node.Store(node)
-	return nil
+	if r.flowLog != nil {
+		cfg.Finished = r.flowLog.finished
+	}
+	return cfg
 }
 
 // nodeConfig returns the configuration of the engine.
-func (r *router) nodeConfig() tailnet.Config {
+func (r *Router) nodeConfig() tailnet.Config {
 	return tailnet.Config{
 		ControlURL:        r.cfg.ControlURL,
 		StateDir:          r.cfg.StateDir,
@@ -108,11 +107,9 @@ func (r *router) nodeConfig() tailnet.Config {
 		AcceptRoutes:      r.cfg.AcceptRoutes,
 		NoSNAT:            !r.cfg.SNAT,
 		StatefulFiltering: r.cfg.StatefulFiltering,
-		Credential:        r.bootstrap.credentials.key,
-		Refused:           r.bootstrap.boot.CredentialRefused,
+		Credential:        r.lookUps.credentials.key,
+		Refused:           r.lookUps.boot.CredentialRefused,
 		Joining:           r.logins.done,
-		Forwarder:         r.forward,
-		Handover:          r.relay,
 		RulesChanged:      r.recheckFlows,
 		Logger:            r.log,
 	}
@@ -130,40 +127,25 @@ func nodeMode(m config.Mode) tailnet.Mode {
 
 // join makes the node a member, under the name of the task's family unless
 // configured otherwise.
-func (r *router) join(ctx context.Context) error {
+func (r *Router) join(ctx context.Context) error {
 	hostname := r.cfg.Hostname
 	if hostname == "" {
-		hostname = r.bootstrap.hostname(ctx)
+		hostname = r.lookUps.hostname(ctx)
 	}
 	if ctx.Err() != nil {
 		return nil
 	}
-	return r.node.Load().Join(tailnet.Identity{Hostname: hostname})
-}
-
-func (r *router) whoIs(addr netip.Addr) tailnet.Peer {
-	if node := r.node.Load(); node != nil {
-		return node.WhoIs(addr)
-	}
-	return tailnet.Peer{}
-}
-
-// nodeAddress is the address that stands for all of a peer's.
-func (r *router) nodeAddress(addr netip.Addr) netip.Addr {
-	if node := r.node.Load(); node != nil {
-		return node.NodeAddress(addr)
-	}
-	return addr
+	return r.node.Join(tailnet.Identity{Hostname: hostname})
 }
 
 // fit fits the limits to what the task metadata says of its memory and CPUs: on
 // Fargate no control group of the container tells.
-func (r *router) fit(ctx context.Context, s *processors.Scaler) error {
-	place, err := r.bootstrap.awaitPlace(ctx)
+func (r *Router) fit(ctx context.Context, s *processors.Scaler) error {
+	place, err := r.lookUps.awaitPlace(ctx)
 	if err != nil {
 		return nil
 	}
-	if limitMemory(place.Limits.MemoryMiB, r.log) {
+	if limits.SetMemory(place.Limits.MemoryMiB, r.opts.KeepMemoryLimit, r.log) {
 		r.forward.RecomputeLimits()
 	}
 	if s != nil {
@@ -173,10 +155,10 @@ func (r *router) fit(ctx context.Context, s *processors.Scaler) error {
 }
 
 // keepRoutes advertises what the look-ups find, now and whenever it changes.
-func (r *router) keepRoutes(ctx context.Context) error {
-	r.bootstrap.followRoutes(ctx, r.cfg.Refresh, func(prefixes []netip.Prefix) {
+func (r *Router) keepRoutes(ctx context.Context) error {
+	r.lookUps.followRoutes(ctx, r.cfg.Refresh, func(prefixes []netip.Prefix) {
 		r.forward.SetRoutes(prefixes)
-		r.node.Load().Advertise(prefixes)
+		r.node.Advertise(prefixes)
 	})
 	return nil
 }
@@ -188,7 +170,7 @@ const notReadyEvery = time.Minute
 // watchBoot speaks up if the router is not ready in time, and from then on
 // whenever it is not. The process stays: what is missing may yet come, and a
 // restart would not bring it.
-func (r *router) watchBoot(ctx context.Context) error {
+func (r *Router) watchBoot(ctx context.Context) error {
 	booting := true
 	for wait := r.cfg.BootTimeout; ; wait, booting = notReadyEvery, false {
 		select {
@@ -217,7 +199,7 @@ func (r *router) watchBoot(ctx context.Context) error {
 
 // watchReady says so once the router is ready, and again when it is after it was not:
 // so that the log alone tells when a start, or a failure, was over.
-func (r *router) watchReady(ctx context.Context) error {
+func (r *Router) watchReady(ctx context.Context) error {
 	since, ready := time.Now(), false
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -238,27 +220,29 @@ func (r *router) watchReady(ctx context.Context) error {
 	}
 }
 
-func (r *router) leave(ctx context.Context) error {
-	node := r.node.Load()
-	if node == nil {
-		return nil
-	}
+func (r *Router) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer for 10s"))
 	defer cancel()
-	return node.Close(ctx)
+	return r.node.Close(ctx)
 }
 
-func (r *router) opsConfig() ops.Config {
+func (r *Router) opsConfig() ops.Config {
 	return ops.Config{
 		Listen:   r.cfg.Listen,
 		Gatherer: r.registry, Registerer: r.registry,
-		Engine:   r.engineMetrics,
+		Engine:   r.node.ServeMetrics,
 		Live:     r.live,
 		NotReady: r.notReady,
 		Warnings: r.warnings,
-		Relays:   r.relays,
+		Relays:   r.node.DERPMap,
 		Status:   r.status,
 		Private:  !r.cfg.StatusPage,
 		Logger:   r.log,
 	}
 }
+
+// Metrics returns the metrics of /metrics, without those of the engine.
+func (r *Router) Metrics() prometheus.Gatherer { return r.registry }
+
+// Close ends the data path of a router that does not run.
+func (r *Router) Close() { r.forward.Close() }

@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"slices"
@@ -21,17 +21,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) { c.collect(c.desc, out
 // bring a thousand. router_unapproved_routes and router_primary_routes count all.
 const labeledRoutes = 100
 
-func newRouteCollector(r *router) prometheus.Collector {
+func newRouteCollector(r *Router) prometheus.Collector {
 	return collector{
 		prometheus.NewDesc("router_route", "Whether a route is advertised by this router, approved for it, and primary at it: 1 or 0. The first 100 routes have it.",
 			[]string{"prefix", "state"}, nil),
 		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
-			node := r.node.Load()
-			if node == nil {
-				return
-			}
-			_, found, _, _ := r.bootstrap.known()
-			s, _ := node.Status()
+			_, found, _, _ := r.lookUps.known()
+			s, _ := r.node.Status()
 			for _, p := range found.Advertise[:min(len(found.Advertise), labeledRoutes)] {
 				for state, is := range map[string]bool{
 					"advertised": slices.Contains(s.Advertised, p), "approved": slices.Contains(s.Approved, p), "primary": slices.Contains(s.Primary, p),
@@ -43,15 +39,11 @@ func newRouteCollector(r *router) prometheus.Collector {
 	}
 }
 
-func newPeerCollector(r *router) prometheus.Collector {
+func newPeerCollector(r *Router) prometheus.Collector {
 	return collector{
 		prometheus.NewDesc("router_peers", "Nodes in the netmap, by the path of packets to them; idle ones had none for 45 s.", []string{"path"}, nil),
 		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
-			node := r.node.Load()
-			if node == nil {
-				return
-			}
-			_, count := node.Peers(0)
+			_, count := r.node.Peers(0)
 			for _, path := range tailnet.Paths {
 				out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(count[path]), string(path))
 			}

@@ -9,6 +9,7 @@ import (
 
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/router"
 	"subnetrouter/internal/secret"
 )
 
@@ -37,7 +38,7 @@ func printPolicy(ctx context.Context, in invocation) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	policy, err := bootstrap.New(bootstrapConfig(cfg, slog.New(slog.DiscardHandler))).Policy(ctx, region, kmsKey)
+	policy, err := bootstrap.New(router.LookUpConfig(cfg, slog.New(slog.DiscardHandler))).Policy(ctx, region, kmsKey)
 	if err != nil {
 		fmt.Fprintln(in.err, secret.Scrub(err.Error()))
 		return exitFailed

@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"subnetrouter/internal/probe"
 )
 
-func (r *router) newProber() *probe.Prober {
+func (r *Router) newProber() *probe.Prober {
 	return probe.New(probe.Config{
 		Targets:    r.cfg.Probes,
 		Connect:    r.connect,
@@ -23,7 +23,7 @@ func (r *router) newProber() *probe.Prober {
 }
 
 // connect reaches a target as flows do, at the first of its addresses that answers.
-func (r *router) connect(ctx context.Context, target string) error {
+func (r *Router) connect(ctx context.Context, target string) error {
 	host, port, err := net.SplitHostPort(target)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ const (
 )
 
 // probe keeps the probes going, and the routes with a router whose probes pass.
-func (r *router) probe(ctx context.Context) error {
+func (r *Router) probe(ctx context.Context) error {
 	if len(r.cfg.Probes) == 0 {
 		return nil
 	}
@@ -85,7 +85,7 @@ func (r *router) probe(ctx context.Context) error {
 			continue
 		}
 		failing := r.prober.Failing()
-		held := r.withdrawn.Load()
+		held := r.heldBack.Load()
 		took = held && (took || taken())
 		switch {
 		case len(failing) == 0 && held:
@@ -97,7 +97,7 @@ func (r *router) probe(ctx context.Context) error {
 			if len(routes) == 0 || time.Now().Before(pauseUntil) || !r.othersServe(ctx, routes) {
 				continue
 			}
-			taken = r.relay.Takeover(routes)
+			taken = r.peers.Takeover(routes)
 			over = time.Now().Add(takeoverWait)
 			offered = routes
 			r.holdBack(true)
@@ -113,14 +113,14 @@ func (r *router) probe(ctx context.Context) error {
 	}
 }
 
-func (r *router) holdBack(hold bool) {
-	r.withdrawn.Store(hold)
-	r.node.Load().HoldBack(hold)
+func (r *Router) holdBack(hold bool) {
+	r.heldBack.Store(hold)
+	r.node.HoldBack(hold)
 }
 
 // othersServe reports whether another router may serve routes, and its probes pass.
-func (r *router) othersServe(ctx context.Context, routes []netip.Prefix) bool {
-	return r.relay.AskPeers(ctx, func(s handover.State) bool { return s.Healthy && s.Serves(routes) })
+func (r *Router) othersServe(ctx context.Context, routes []netip.Prefix) bool {
+	return r.peers.AskPeers(ctx, func(s handover.State) bool { return s.Healthy && s.Serves(routes) })
 }
 
 // kick wakes who waits for c, or is about to.

@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"errors"
@@ -151,16 +151,16 @@ const (
 
 // warnings are what will stand between the router and readiness one day. They
 // make it no less ready now.
-func (r *router) warnings() []ops.Reason {
+func (r *Router) warnings() []ops.Reason {
 	var out []ops.Reason
 	add := func(code, message, fix string) {
 		out = append(out, reason(code, message, fix))
 	}
-	known := r.bootstrap.credentials.boot.CredentialKnown()
+	known := r.lookUps.credentials.boot.CredentialKnown()
 	var joining bool
 	var stateErr error
-	if node := r.node.Load(); node != nil {
-		s, _ := node.Status()
+	if r.node.Started() {
+		s, _ := r.node.Status()
 		joining, stateErr = s.LoginError != nil, s.StateError
 		if left := time.Until(s.KeyExpiry); !s.KeyExpiry.IsZero() && left > 0 && left < nodeKeyWarning {
 			add(codeNodeKeyExpiring, "the node key expires at "+s.KeyExpiry.UTC().Format(time.RFC3339)+"; the node then joins anew, which cuts what it forwards",

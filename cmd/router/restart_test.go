@@ -22,7 +22,7 @@ func TestCalmRuntime(t *testing.T) {
 			s := newSetting(t)
 			for _, e := range strings.Fields(tc.environ) {
 				name, value, _ := strings.Cut(e, "=")
-				s.env[name] = value
+				s.Env[name] = value
 			}
 			c := s.start(t)
 			c.awaitReady()

@@ -1,7 +1,8 @@
-package main
+package router
 
 import (
 	"subnetrouter/internal/eventlog"
+	"subnetrouter/internal/limits"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnet"
 )
@@ -9,13 +10,9 @@ import (
 // listedPeers is how many peers /status lists.
 const listedPeers = 50
 
-func (r *router) describePeers() ops.Peers {
+func (r *Router) describePeers() ops.Peers {
 	out := ops.Peers{List: []ops.Peer{}}
-	node := r.node.Load()
-	if node == nil {
-		return out
-	}
-	list, count := node.Peers(listedPeers)
+	list, count := r.node.Peers(listedPeers)
 	out.Direct, out.Relay = count[tailnet.PathDirect], count[tailnet.PathRelay]
 	out.DERP, out.Idle = count[tailnet.PathDERP], count[tailnet.PathIdle]
 	out.Total = out.Direct + out.Relay + out.DERP + out.Idle
@@ -32,24 +29,12 @@ func (r *router) describePeers() ops.Peers {
 // otherRoutes is how many routes of other nodes /status lists.
 const otherRoutes = 1000
 
-func (r *router) describeOthers() []ops.OtherRoute {
-	node := r.node.Load()
-	if node == nil {
-		return nil
-	}
+func (r *Router) describeOthers() []ops.OtherRoute {
 	var out []ops.OtherRoute
-	for _, o := range node.PeerRoutes(otherRoutes) {
+	for _, o := range r.node.PeerRoutes(otherRoutes) {
 		out = append(out, ops.OtherRoute{Node: o.Node, Prefix: o.Prefix.String()})
 	}
 	return out
-}
-
-// relays is what /derpmap shows.
-func (r *router) relays() []byte {
-	if node := r.node.Load(); node != nil {
-		return node.DERPMap()
-	}
-	return nil
 }
 
 func describeEvents(events []eventlog.Event) []ops.Event {
@@ -60,13 +45,13 @@ func describeEvents(events []eventlog.Event) []ops.Event {
 	return out
 }
 
-func (r *router) describeLimits(flows ops.Flows) ops.Limits {
-	files, filesLimit := openFiles()
+func (r *Router) describeLimits(flows ops.Flows) ops.Limits {
+	files, filesLimit := limits.OpenFiles(), limits.MaxOpenFiles()
 	_, busiest := r.forward.TopClient()
 	return ops.Limits{
 		Flows:        ops.Use{Used: int64(flows.TCP + flows.UDP), Limit: int64(flows.Limit)},
 		FlowsPerPeer: ops.Use{Used: int64(busiest), Limit: int64(flows.LimitPerPeer)},
-		MemoryBytes:  ops.Use{Used: residentMemory(), Limit: taskMemory.Load()},
+		MemoryBytes:  ops.Use{Used: limits.ResidentMemory(), Limit: limits.Memory()},
 		OpenFiles:    ops.Use{Used: files, Limit: filesLimit},
 	}
 }

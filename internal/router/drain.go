@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"context"
@@ -52,7 +52,7 @@ func newDrainMetrics(reg prometheus.Registerer) *drainMetrics {
 }
 
 // drain hands over and leaves, within the drain timeout.
-func (r *router) drain() error {
+func (r *Router) drain() error {
 	r.draining.Store(true)
 	start := time.Now()
 	whole, cancel := context.WithTimeoutCause(context.Background(), r.cfg.DrainTimeout,
@@ -63,15 +63,15 @@ func (r *router) drain() error {
 	defer done()
 
 	// A successor may have come just now.
-	r.setTagged(r.node.Load().Tagged())
-	helpers := r.relay.BeginDrain(handing)
+	r.setTagged(r.node.Tagged())
+	helpers := r.peers.BeginDrain(handing)
 	tcp, udp := r.forward.Active()
 	r.log.Info("draining", "helpers", helpers, "flows_tcp", tcp, "flows_udp", udp, "timeout", r.cfg.DrainTimeout.String())
 	announcing, gone := context.WithCancel(whole)
 	announced := make(chan struct{})
 	go func() {
 		defer close(announced)
-		r.relay.Announce(announcing)
+		r.peers.Announce(announcing)
 	}()
 	if helpers > 0 {
 		r.passOn(handing)
@@ -97,7 +97,7 @@ const successionWait = 5 * time.Second
 // passOn withdraws, and goes on with the flows by way of the routers that control gives
 // the routes to, until the flows end. It gives up if control gives them to none: the
 // routers that offered help are not approved for them.
-func (r *router) passOn(ctx context.Context) {
+func (r *Router) passOn(ctx context.Context) {
 	r.withdraw(ctx)
 	start := time.Now()
 	succeeded := false
@@ -109,7 +109,7 @@ func (r *router) passOn(ctx context.Context) {
 		if tcp == 0 && r.forward.Busy() == 0 && time.Since(start) > linger {
 			return
 		}
-		succeeded = succeeded || r.relay.Succeeded()
+		succeeded = succeeded || r.peers.Succeeded()
 		if !succeeded && time.Since(start) > successionWait {
 			r.log.Warn("control gave the routes to no other router; ending flows", "waited", successionWait.String(),
 				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
@@ -126,7 +126,7 @@ func (r *router) passOn(ctx context.Context) {
 // cutOver is for a router that nobody helps: once clients listen to another, this one
 // cannot tell them anything. So the flows end while it still can, at a moment when that
 // hurts least, and those that come until clients have moved are carried as they come.
-func (r *router) cutOver(ctx context.Context) {
+func (r *Router) cutOver(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
 	defer cancel()
 	start := time.Now()
@@ -141,9 +141,9 @@ func (r *router) cutOver(ctx context.Context) {
 	}
 }
 
-func (r *router) withdraw(ctx context.Context) {
+func (r *Router) withdraw(ctx context.Context) {
 	start := time.Now()
-	if err := r.node.Load().Withdraw(ctx); err != nil {
+	if err := r.node.Withdraw(ctx); err != nil {
 		r.log.Warn("routes not handed over", "err", err)
 		return
 	}
@@ -154,7 +154,7 @@ func (r *router) withdraw(ctx context.Context) {
 const mostNamed = 20
 
 // cut ends what is open; what comes next is still taken.
-func (r *router) cut() {
+func (r *Router) cut() {
 	names := r.nameFlows()
 	tcp, udp := r.forward.Cut()
 	if tcp+udp == 0 {
@@ -170,11 +170,11 @@ func (r *router) cut() {
 	r.log.Log(context.Background(), level, "flows cut", "tcp", tcp, "udp", udp, "flows", names)
 }
 
-func (r *router) nameFlows() []string {
+func (r *Router) nameFlows() []string {
 	names := []string{}
 	for _, f := range r.forward.Flows(mostNamed) {
 		who := f.Client.String()
-		if node := r.whoIs(f.Client.Addr()).Node; node != "" {
+		if node := r.node.WhoIs(f.Client.Addr()).Node; node != "" {
 			who = node
 		}
 		names = append(names, fmt.Sprintf("%s %s to %s", f.Protocol, who, f.Target))

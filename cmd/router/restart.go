@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -34,22 +33,4 @@ func calmRuntime(environ []string, stop *stopper) error {
 		err = syscall.Exec(self, os.Args, append(others, variable+"="+calm))
 	}
 	return fmt.Errorf("starting once more with another GODEBUG: %w", err)
-}
-
-// newScaler takes over how many processors the Go runtime uses; nil where GOMAXPROCS says
-// how many. That is after the data path was made, which has goroutines for all that there
-// may be, and before the engine starts, whose pools hold something for each that there is.
-func newScaler() *processors.Scaler {
-	if os.Getenv("GOMAXPROCS") != "" {
-		return nil
-	}
-	return processors.New()
-}
-
-// scale follows the load until ctx ends.
-func scale(ctx context.Context, s *processors.Scaler) error {
-	if s != nil {
-		s.Run(ctx)
-	}
-	return nil
 }

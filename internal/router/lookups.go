@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"cmp"
@@ -17,9 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// startup makes the look-ups of package bootstrap at the right moments, counts
+// lookUps makes the look-ups of package bootstrap at the right moments, counts
 // them, and remembers the last good answers.
-type startup struct {
+type lookUps struct {
 	boot        *bootstrap.Bootstrap
 	log         *slog.Logger
 	steps       *stepMetrics
@@ -32,7 +32,8 @@ type startup struct {
 	resolver *bootstrap.Resolver // nil where nothing tells the VPC's
 }
 
-func bootstrapConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
+// LookUpConfig returns what package bootstrap needs of a configuration.
+func LookUpConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 	return bootstrap.Config{
 		MetadataURI:        cfg.MetadataURI,
 		SecretID:           cfg.AuthSecret.ID,
@@ -53,15 +54,15 @@ func bootstrapConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 	}
 }
 
-func newStartup(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) *startup {
-	c := bootstrapConfig(cfg, log)
+func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) *lookUps {
+	c := LookUpConfig(cfg, log)
 	c.Called = newCounters(reg, "action", bootstrap.Actions(c, false),
 		prometheus.CounterOpts{Name: "router_aws_calls_total", Help: "AWS calls, by action; each page of a long answer is one, the SDK's further tries are not."},
 		prometheus.CounterOpts{Name: "router_aws_call_failures_total", Help: "AWS calls that failed after all tries, by action."}).called
 	c.APICalled = newCounters(reg, "call", []string{tsapi.CallToken, tsapi.CallTokenExchange, tsapi.CallCreateKey},
 		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls of Tailscale's API, by call."},
 		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls of Tailscale's API that failed, by call."}).called
-	s := &startup{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: c.Ephemeral}
+	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: c.Ephemeral}
 	s.credentials = &credentials{boot: s.boot, log: log, steps: s.steps, ahead: make(chan struct{})}
 	s.credentials.register(reg)
 	choice := s.boot.CredentialChoice()
@@ -72,12 +73,12 @@ func newStartup(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) 
 // start begins the look-ups that are needed in any case, so that they run
 // while the engine comes up. A node without state always needs a credential;
 // kept state may well be valid, and then nobody asks for one.
-func (s *startup) start(ctx context.Context) {
+func (s *lookUps) start(ctx context.Context) {
 	go s.lookUpPlace(ctx)
 	s.credentials.readAhead(ctx, s.ephemeral)
 }
 
-func (s *startup) lookUpPlace(ctx context.Context) {
+func (s *lookUps) lookUpPlace(ctx context.Context) {
 	s.steps.time("metadata", func() error {
 		place, err := s.boot.Place(ctx)
 		if err == nil {
@@ -91,7 +92,7 @@ func (s *startup) lookUpPlace(ctx context.Context) {
 
 // awaitPlace waits for the metadata for as long as a task may take to get its
 // network.
-func (s *startup) awaitPlace(ctx context.Context) (bootstrap.Place, error) {
+func (s *lookUps) awaitPlace(ctx context.Context) (bootstrap.Place, error) {
 	const patience, pause = 20 * time.Second, time.Second
 	deadline := time.Now().Add(patience)
 	for {
@@ -107,7 +108,7 @@ func (s *startup) awaitPlace(ctx context.Context) (bootstrap.Place, error) {
 }
 
 // hostname derives the node's name from the task's family.
-func (s *startup) hostname(ctx context.Context) string {
+func (s *lookUps) hostname(ctx context.Context) string {
 	place, err := s.awaitPlace(ctx)
 	if err != nil {
 		s.log.Warn("no task family to take the hostname from", "err", err, "hostname", defaultHostname,
@@ -133,7 +134,7 @@ func hostnameFrom(family string) string {
 
 // followRoutes looks the routes up until ctx ends; apply gets them, good
 // answers only.
-func (s *startup) followRoutes(ctx context.Context, every time.Duration, apply func([]netip.Prefix)) {
+func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, apply func([]netip.Prefix)) {
 	f := s.boot.Follow(bootstrap.Follow{
 		Every: every,
 		Apply: apply,
@@ -150,7 +151,7 @@ func (s *startup) followRoutes(ctx context.Context, every time.Duration, apply f
 
 // foundRoutes learns what a look-up told beside the routes: on Fargate VPC and
 // subnet, and the VPC's resolver.
-func (s *startup) foundRoutes(ctx context.Context, r bootstrap.Routes) {
+func (s *lookUps) foundRoutes(ctx context.Context, r bootstrap.Routes) {
 	place, err := s.boot.Place(ctx)
 	resolver, ok := s.boot.Resolver(ctx, r)
 	s.mu.Lock()
@@ -164,7 +165,7 @@ func (s *startup) foundRoutes(ctx context.Context, r bootstrap.Routes) {
 }
 
 // known is what the look-ups found so far.
-func (s *startup) known() (place bootstrap.Place, routes bootstrap.Routes, found time.Time, routesErr error) {
+func (s *lookUps) known() (place bootstrap.Place, routes bootstrap.Routes, found time.Time, routesErr error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.follower == nil {
@@ -175,7 +176,7 @@ func (s *startup) known() (place bootstrap.Place, routes bootstrap.Routes, found
 }
 
 // dns is the VPC's resolver, as far as anything tells it.
-func (s *startup) dns() *bootstrap.Resolver {
+func (s *lookUps) dns() *bootstrap.Resolver {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.resolver

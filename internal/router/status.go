@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"slices"
@@ -10,11 +10,11 @@ import (
 )
 
 // status puts together what /status shows.
-func (r *router) status() ops.Status {
-	place, routes, found, routesErr := r.bootstrap.known()
+func (r *Router) status() ops.Status {
+	place, routes, found, routesErr := r.lookUps.known()
 	reasons := r.notReady()
 	out := ops.Status{
-		Version:     ops.Version{Router: buildVersion(), Commit: buildCommit(), Tailscale: tailscaleVersion()},
+		Version:     r.opts.Version,
 		Started:     r.started,
 		Ready:       len(reasons) == 0,
 		Reasons:     append([]ops.Reason{}, reasons...),
@@ -28,15 +28,15 @@ func (r *router) status() ops.Status {
 		out.RoutesError = secret.Clean(routesErr.Error(), mostMessage)
 	}
 	out.Notes = routes.Notes
-	if resolver := r.bootstrap.dns(); resolver != nil {
+	if resolver := r.lookUps.dns(); resolver != nil {
 		out.DNS = describeDNS(*resolver)
 	}
 	out.Flows = r.describeFlows()
 	var node tailnet.Status
-	if n := r.node.Load(); n != nil {
-		mode, why := n.Mode()
+	if r.node.Started() {
+		mode, why := r.node.Mode()
 		out.Mode = ops.Mode{Name: mode.String(), Why: why}
-		node, _ = n.Status()
+		node, _ = r.node.Status()
 		out.Node = ops.Node{State: node.Backend, Name: node.Name, IPs: []string{}, KeyExpiry: node.KeyExpiry, Health: node.Health}
 		for _, ip := range node.IPs {
 			out.Node.IPs = append(out.Node.IPs, ip.String())
@@ -53,13 +53,13 @@ func (r *router) status() ops.Status {
 // liveFlows is how many flows /status lists.
 const liveFlows = 100
 
-func (r *router) describeFlows() ops.Flows {
+func (r *Router) describeFlows() ops.Flows {
 	limit := r.forward.Limit()
 	out := ops.Flows{Limit: limit.Flows, LimitPerPeer: limit.FlowsPerPeer, Live: []ops.Flow{}}
 	out.TCP, out.UDP = r.forward.Active()
 	for _, f := range r.forward.Flows(liveFlows) {
 		out.Live = append(out.Live, ops.Flow{
-			Protocol: f.Protocol, Client: f.Client.String(), Node: r.whoIs(f.Client.Addr()).Node, Target: f.Target.String(),
+			Protocol: f.Protocol, Client: f.Client.String(), Node: r.node.WhoIs(f.Client.Addr()).Node, Target: f.Target.String(),
 			Opened: f.Opened, ToVPCBytes: f.ToVPCBytes, ToTailnetBytes: f.ToTailnetBytes,
 		})
 	}

@@ -1,20 +1,25 @@
-package main
+package router
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"subnetrouter/internal/limits"
 )
 
 // registerMetrics adds what is known only here; each package registers its own.
-func (r *router) registerMetrics() {
+func (r *Router) registerMetrics() {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "router_build_info",
 		Help: "Always 1; its labels say what runs.",
 		ConstLabels: prometheus.Labels{
-			"version": buildVersion(), "commit": buildCommit(), "tailscale_version": tailscaleVersion(),
+			"version": r.opts.Version.Router, "commit": r.opts.Version.Commit, "tailscale_version": r.opts.Version.Tailscale,
 		},
 	})
 	info.Set(1)
 	r.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		info,
 		gauge("router_ready", "1 while the router is ready, as /readyz says it.", func() float64 {
 			return truth(len(r.notReady()) == 0)
@@ -23,7 +28,7 @@ func (r *router) registerMetrics() {
 			return truth(r.draining.Load())
 		}),
 		gauge("router_routes_withdrawn", "1 while the routes are left to another router because probes fail here.", func() float64 {
-			return truth(r.withdrawn.Load())
+			return truth(r.heldBack.Load())
 		}),
 		gauge("router_boot_overdue", "1 if the router was not ready when the boot timeout passed.", func() float64 {
 			return truth(r.overdue.Load())
@@ -31,45 +36,33 @@ func (r *router) registerMetrics() {
 		newRouteCollector(r),
 		newPeerCollector(r),
 		gauge("router_unapproved_routes", "Advertised routes that the tailnet does not let this router serve.", func() float64 {
-			if node := r.node.Load(); node != nil {
-				s, _ := node.Status()
-				return float64(len(s.Unapproved()))
-			}
-			return 0
+			s, _ := r.node.Status()
+			return float64(len(s.Unapproved()))
 		}),
 		gauge("router_flows_busiest_peer", "Flows that are open now of the one node with the most.", func() float64 {
-			if r.forward == nil {
-				return 0
-			}
 			_, flows := r.forward.TopClient()
 			return float64(flows)
 		}),
 		gauge("router_memory_limit_bytes", "Memory that the task may use, by its metadata, its control group or GOMEMLIMIT; 0 is unknown.", func() float64 {
-			return float64(taskMemory.Load())
+			return float64(limits.Memory())
 		}),
 		gauge("router_open_files_limit", "Open files that the process may have; 0 is unknown.", func() float64 {
-			return float64(openFilesLimit())
+			return float64(limits.MaxOpenFiles())
 		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "router_log_lines_dropped_total",
 			Help: "Lines missing in the log, because its output did not take them.",
 		}, func() float64 { return float64(r.events.Dropped()) }),
 		gauge("router_primary_routes", "Routes for which control now picks this router.", func() float64 {
-			if node := r.node.Load(); node != nil {
-				s, _ := node.Status()
-				return float64(len(s.Primary))
-			}
-			return 0
+			s, _ := r.node.Status()
+			return float64(len(s.Primary))
 		}),
 		gauge("router_node_key_expiry_timestamp_seconds", "When the node key ends; 0 is never, or that there is none yet.", func() float64 {
-			if node := r.node.Load(); node != nil {
-				s, _ := node.Status()
-				return timestamp(s.KeyExpiry)
-			}
-			return 0
+			s, _ := r.node.Status()
+			return timestamp(s.KeyExpiry)
 		}),
 		gauge("router_routes_lookup_timestamp_seconds", "When the routes were last looked up with success; 0 is never.", func() float64 {
-			_, _, found, _ := r.bootstrap.known()
+			_, _, found, _ := r.lookUps.known()
 			return timestamp(found)
 		}),
 	)

@@ -1,4 +1,4 @@
-package main
+package router
 
 import (
 	"encoding/binary"
@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/limits"
+	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnet"
 	"subnetrouter/internal/testwait"
 
@@ -31,12 +33,12 @@ type family struct{ kind, labels string }
 // TestMetricsAreDocumented holds docs/metrics.md against a scrape of the real
 // router: each name with its type and labels is there, and each that is there exists.
 func TestMetricsAreDocumented(t *testing.T) {
-	s := newSetting(t)
-	s.env["ROUTER_FLOW_LOG"] = "on"
-	r := s.startInside(t)
+	s := routertest.New(t)
+	s.Env["ROUTER_FLOW_LOG"] = "on"
+	r := start(t, s, Options{})
 	// A name whose labels all come later is shown by the engine as a type only.
 	raw := httptest.NewRecorder()
-	r.engineMetrics(raw, httptest.NewRequest("GET", "/metrics", nil))
+	r.node.ServeMetrics(raw, httptest.NewRequest("GET", "/metrics", nil))
 	announced := map[string]bool{"router_probe_success": true, "router_probe_failures_total": true} // one for each of ROUTER_PROBE
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(raw.Body.String(), -1) {
 		announced[m[1]] = true
@@ -44,7 +46,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 
 	documented := documentedMetrics(t)
 	scraped := map[string]family{}
-	for name, f := range parseScrape(t, s.scrape(t)) {
+	for name, f := range parseScrape(t, scrape(t, s)) {
 		scraped[name] = family{strings.ToLower(f.GetType().String()), labelsOf(f)}
 	}
 	for _, name := range slices.Sorted(maps.Keys(scraped)) {
@@ -103,9 +105,9 @@ func labelsOf(f *dto.MetricFamily) string {
 	return strings.Join(names, ", ")
 }
 
-func (s *setting) scrape(t *testing.T) string {
+func scrape(t *testing.T, s *routertest.Setting) string {
 	t.Helper()
-	resp, err := scraper.Get(s.url("/metrics"))
+	resp, err := scraper.Get(s.URL("/metrics"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,30 +154,29 @@ const (
 // has a flow open. Nobody's number adds a series.
 func TestMetricsAtScale(t *testing.T) {
 	const many = 10_000
-	if openFilesLimit() < 2*many {
+	if limits.MaxOpenFiles() < 2*many {
 		skipOrFail(t, "10,000 flows want 20,000 open files: ulimit -n")
 	}
-	s := newSetting(t)
-	s.env["ROUTER_MAX_FLOWS"] = "20000"
+	s := routertest.New(t)
+	s.Env["ROUTER_MAX_FLOWS"] = "20000"
 	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sink.Close()
 	target := netip.MustParseAddrPort("10.0.3.4:7")
-	resolve, deny := resolveTarget, denyDial
-	resolveTarget = func(string, netip.AddrPort) (netip.AddrPort, error) {
-		return sink.LocalAddr().(*net.UDPAddr).AddrPort(), nil
-	}
-	denyDial = func(netip.AddrPort) bool { return false }
-	defer func() { resolveTarget, denyDial = resolve, deny }()
-	r := s.startInside(t)
-	few := series(s.scrape(t))
+	r := start(t, s, Options{
+		Resolve: func(string, netip.AddrPort) (netip.AddrPort, error) {
+			return sink.LocalAddr().(*net.UDPAddr).AddrPort(), nil
+		},
+		DenyDial: func(netip.AddrPort) bool { return false },
+	})
+	few := series(scrape(t, s))
 
-	peers := s.control.AddStandIns(many)
+	peers := s.Control.AddStandIns(many)
 	last := peers[many-1]
 	testwait.Until(t, "the rules to allow the last peer", func() error {
-		if !r.allowsFlow(17, last, target) {
+		if !r.node.AllowsFlow(17, last, target) {
 			return errors.New("refused")
 		}
 		return nil
@@ -187,7 +188,7 @@ func TestMetricsAtScale(t *testing.T) {
 	var took []time.Duration
 	testwait.Until(t, fmt.Sprintf("%d peers and flows", many), func() error {
 		// Scrapes are measured below, and are slow under the race detector.
-		_, paths := r.node.Load().Peers(0)
+		_, paths := r.node.Peers(0)
 		if _, flows := r.forward.Active(); paths[tailnet.PathIdle] != many || flows != many {
 			return fmt.Errorf("%d peers and %d flows", paths[tailnet.PathIdle], flows)
 		}
@@ -195,7 +196,7 @@ func TestMetricsAtScale(t *testing.T) {
 	})
 	for range 5 {
 		start := time.Now()
-		text = s.scrape(t)
+		text = scrape(t, s)
 		took = append(took, time.Since(start))
 	}
 	families := parseScrape(t, text)

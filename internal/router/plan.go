@@ -1,0 +1,94 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/routes"
+	"subnetrouter/internal/tailnet"
+)
+
+// Plan describes what a router of a configuration would do. It is the output of
+// `router plan --json`.
+type Plan struct {
+	Place      ops.Place         `json:"place"`
+	Credential string            `json:"credential"`
+	Why        string            `json:"credential_why"`
+	Advertise  []netip.Prefix    `json:"advertise"`
+	Routes     []ops.RouteStatus `json:"routes"`
+	Notes      []string          `json:"notes,omitempty"`
+	Warnings   []string          `json:"warnings,omitempty"` // of the configuration
+	DNS        *ops.DNS          `json:"dns,omitempty"`
+	Site       *PlanSite         `json:"site,omitempty"`
+}
+
+// PlanSite describes, with an example, how clients reach targets behind a router with a
+// 4via6 site.
+type PlanSite struct {
+	ID      uint32     `json:"id"`
+	Pattern string     `json:"pattern"` // "a-b-c-d-via-7" for a.b.c.d
+	Address netip.Addr `json:"address"` // an example
+	Name    string     `json:"name"`    // its name in MagicDNS
+	Via     netip.Addr `json:"via"`     // its 4via6 address
+}
+
+// MakePlan makes the look-ups of a start, without joining anything. The credential is
+// named, not fetched.
+func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
+	boot := bootstrap.New(LookUpConfig(cfg, slog.New(slog.DiscardHandler)))
+	if _, err := boot.Place(ctx); err != nil {
+		return Plan{}, err
+	}
+	found, err := boot.Routes(ctx)
+	if err != nil {
+		return Plan{}, err
+	}
+	place, err := boot.Place(ctx) // once more: the look-up of routes told the VPC
+	if err != nil {
+		return Plan{}, err
+	}
+	choice := boot.CredentialChoice()
+	p := Plan{
+		Place:      describePlace(place),
+		Credential: choice.What,
+		Why:        choice.Why,
+		Advertise:  found.Advertise,
+		Routes:     describeRoutes(found, tailnet.Status{}),
+		Notes:      found.Notes,
+		Warnings:   cfg.Warnings,
+		Site:       planSite(cfg.SiteID, found),
+	}
+	if resolver, ok := boot.Resolver(ctx, found); ok {
+		p.DNS = describeDNS(resolver)
+	}
+	return p, nil
+}
+
+// planSite returns an example of a target that 4via6 makes reachable; nil without a site.
+func planSite(site *uint32, found bootstrap.Routes) *PlanSite {
+	for _, r := range found.Explain {
+		if site == nil || !r.Prefix.Addr().Is4() {
+			continue
+		}
+		a := r.Prefix.Addr()
+		if host := a.As4(); r.Prefix.Bits() <= 22 {
+			host[2] |= 3
+			host[3] = 4
+			a = netip.AddrFrom4(host)
+		}
+		via, err := routes.Via(*site, netip.PrefixFrom(a, 32))
+		if err != nil {
+			continue
+		}
+		return &PlanSite{
+			ID: *site, Pattern: fmt.Sprintf("a-b-c-d-via-%d", *site),
+			Address: a, Name: routes.ViaName(*site, a), Via: via.Addr(),
+		}
+	}
+	return nil
+}

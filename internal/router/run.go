@@ -1,0 +1,122 @@
+// Package router is the program: it builds the parts, finds the start-up facts, joins the
+// tailnet, forwards, and drains.
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"subnetrouter/internal/ops"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Options are decided by the binary, not by its configuration.
+type Options struct {
+	Version ops.Version
+	// Resolve returns the address at which a target is dialed; nil is the target itself.
+	Resolve func(network string, target netip.AddrPort) (netip.AddrPort, error)
+	// DenyDial reports addresses returned by Resolve that must not be dialed; nil is the
+	// deny list.
+	DenyDial func(target netip.AddrPort) bool
+	// KeepMemoryLimit and KeepProcessors leave the Go runtime's memory limit and number of
+	// processors as they are: the operator set GOMEMLIMIT, or GOMAXPROCS.
+	KeepMemoryLimit, KeepProcessors bool
+}
+
+const (
+	// drainGrace is how long a drain may take beyond ROUTER_DRAIN_TIMEOUT before the
+	// process ends regardless: a part that it needs is stuck.
+	drainGrace = 2 * time.Second
+	// endWait is how long the parts may take to end once nothing needs them.
+	endWait = 2 * time.Second
+)
+
+// Run joins the tailnet, forwards until ctx ends, and drains. It returns nil after a clean
+// drain. It may be called once.
+//
+// Two contexts: the drain begins when ctx ends; serving lives until the flows are drained.
+func (r *Router) Run(ctx context.Context) error {
+	cfg, log := r.cfg, r.log
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	group, serving := errgroup.WithContext(serving)
+
+	server, err := ops.Listen(r.opsConfig())
+	if err != nil {
+		return err
+	}
+	r.deny.Opened(server.Addr())
+	group.Go(func() error { return server.Serve(serving) })
+	if r.flowLog != nil {
+		group.Go(func() error { return r.flowLog.run(serving) })
+	}
+	if cfg.DebugListen != "" {
+		group.Go(func() error { return r.serveDebug(serving) })
+	}
+	// The look-ups run while the engine comes up.
+	r.lookUps.start(serving)
+	scaler := newScaler(r.opts.KeepProcessors)
+	up := make(chan error, 1)
+	go func() { up <- r.node.Start(r.forward, r.peers) }()
+	select {
+	case err := <-up:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done(): // control has not heard of this router: there is nothing to hand over
+		log.Info("stopped before the engine was up")
+		cancel()
+		return awaitParts(group, log)
+	case <-serving.Done():
+		return awaitParts(group, log)
+	}
+	group.Go(func() error { return r.fit(serving, scaler) })
+	group.Go(func() error { return scale(serving, scaler) })
+	group.Go(func() error { return r.join(serving) })
+	group.Go(func() error { return r.keepRoutes(serving) })
+	group.Go(func() error { return r.lookUps.credentials.keep(serving, r.cfg.Refresh) })
+	group.Go(func() error { return r.help(serving) })
+	group.Go(func() error { return r.probe(serving) })
+	group.Go(func() error { return r.keepDenyList(serving) })
+	group.Go(func() error { return r.watchTagged(serving) })
+	group.Go(func() error { return r.watchBoot(serving) })
+	group.Go(func() error { return r.watchReady(serving) })
+
+	select {
+	case <-ctx.Done():
+	case <-serving.Done(): // one of them failed
+		return errors.Join(awaitParts(group, log), r.leave(context.Background()))
+	}
+	err = within(cfg.DrainTimeout+drainGrace, "draining", r.drain)
+	cancel()
+	return errors.Join(err, awaitParts(group, log))
+}
+
+// within runs f and returns its error, or one that names doing if f takes longer than
+// limit: then its goroutine is left behind, for the process ends.
+func within(limit time.Duration, doing string, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("%s: a part of the router is stuck: no end within %v", doing, limit)
+	}
+}
+
+// awaitParts returns the error of the part that failed, if one did. A part that does
+// not end is logged, and changes nothing: the process ends without it.
+func awaitParts(group *errgroup.Group, log *slog.Logger) error {
+	var failed error
+	if stuck := within(endWait, "stopping", func() error { failed = group.Wait(); return nil }); stuck != nil {
+		log.Warn("the process ends before its parts", "err", stuck)
+		return nil
+	}
+	return failed
+}
