@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,17 +18,8 @@ import (
 // timeout, 5 s by ECS's default.
 const askTimeout = 4 * time.Second
 
-// ask gets a path of the running router's HTTP listener.
-func ask(ctx context.Context, in invocation, path string) (code int, body []byte, err error) {
-	listen, err := config.LoadListen(in.args, in.environ)
-	if err != nil {
-		return 0, nil, err
-	}
-	return get(ctx, config.LocalURL(listen, path))
-}
-
-// own asks the router on this machine, which no proxy can reach: ROUTER_LISTEN
-// may name the task's own address.
+// own is the client for the router on this machine, which no proxy can reach:
+// ROUTER_LISTEN may name the task's own address.
 var own = &http.Client{Transport: httpproxy.Direct()}
 
 func get(ctx context.Context, url string) (code int, body []byte, err error) {
@@ -46,18 +38,29 @@ func get(ctx context.Context, url string) (code int, body []byte, err error) {
 	return resp.StatusCode, body, err
 }
 
-// healthcheck is `router healthcheck`, for the container health check.
-func healthcheck(ctx context.Context, in invocation) int {
-	ready, in := takeFlag(in, "ready")
-	started, in := takeFlag(in, "started")
-	path := "/healthz"
-	switch {
-	case ready:
-		path = "/readyz"
-	case started:
-		path = "/healthz/started"
+func healthcheckCommand(own *flag.FlagSet) func(context.Context, call) int {
+	ready := own.Bool("ready", false, "exit 0 only if the router is ready")
+	started := own.Bool("started", false, "exit 0 only if the router is live and has been ready once")
+	return func(ctx context.Context, in call) int {
+		listen, code, ok := in.listen()
+		switch {
+		case !ok:
+			return code
+		case *ready && *started:
+			fmt.Fprintln(in.err, "--ready, --started: give one of them")
+			return exitConfig
+		case *ready:
+			return healthcheck(ctx, in, config.LocalURL(listen, "/readyz"))
+		case *started:
+			return healthcheck(ctx, in, config.LocalURL(listen, "/healthz/started"))
+		}
+		return healthcheck(ctx, in, config.LocalURL(listen, "/healthz"))
 	}
-	code, body, err := ask(ctx, in, path)
+}
+
+// healthcheck is `router healthcheck`, for the container health check.
+func healthcheck(ctx context.Context, in call, url string) int {
+	code, body, err := get(ctx, url)
 	if err != nil {
 		fmt.Fprintln(in.err, err)
 		return exitFailed
@@ -69,27 +72,38 @@ func healthcheck(ctx context.Context, in invocation) int {
 	return exitOK
 }
 
-// status is `router status`.
-func status(ctx context.Context, in invocation) int {
-	asJSON, in := takeFlag(in, "json")
-	code, body, err := ask(ctx, in, "/status")
+func statusCommand(own *flag.FlagSet) func(context.Context, call) int {
+	asJSON := own.Bool("json", false, "print JSON")
+	return func(ctx context.Context, in call) int {
+		listen, code, ok := in.listen()
+		if !ok {
+			return code
+		}
+		s, body, err := askStatus(ctx, listen)
+		switch {
+		case err != nil:
+			fmt.Fprintln(in.err, err)
+			return exitFailed
+		case *asJSON:
+			in.out.Write(body)
+		default:
+			printStatus(in.out, s)
+		}
+		return exitOK
+	}
+}
+
+// askStatus returns the status of the router that listens on an address, also as it was
+// received.
+func askStatus(ctx context.Context, listen string) (s ops.Status, body []byte, err error) {
+	code, body, err := get(ctx, config.LocalURL(listen, "/status"))
 	if err == nil && code != http.StatusOK {
 		err = fmt.Errorf("asking the router for its status: HTTP %d", code)
 	}
-	var s ops.Status
 	if err == nil {
 		err = json.Unmarshal(body, &s)
 	}
-	switch {
-	case err != nil:
-		fmt.Fprintln(in.err, err)
-		return exitFailed
-	case asJSON:
-		in.out.Write(body)
-	default:
-		printStatus(in.out, s)
-	}
-	return exitOK
+	return s, body, err
 }
 
 func routeState(r ops.RouteStatus) string {
@@ -111,19 +125,4 @@ func orDefault(s, otherwise string) string {
 		return otherwise
 	}
 	return s
-}
-
-// takeFlag removes a boolean flag that only the command knows, and leaves the
-// rest to the configuration.
-func takeFlag(in invocation, name string) (given bool, rest invocation) {
-	rest = in
-	rest.args = nil
-	for _, a := range in.args {
-		if a == "--"+name || a == "-"+name {
-			given = true
-			continue
-		}
-		rest.args = append(rest.args, a)
-	}
-	return given, rest
 }

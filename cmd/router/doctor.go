@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,19 +20,24 @@ import (
 	"golang.org/x/term"
 )
 
-// examine is `router doctor`.
-func examine(ctx context.Context, in invocation) int {
-	asJSON, in := takeFlag(in, "json")
-	cfg, err := config.Load(in.args, in.environ)
-	if err != nil {
-		fmt.Fprintln(in.err, err)
-		return exitConfig
+func doctorCommand(own *flag.FlagSet) func(context.Context, call) int {
+	asJSON := own.Bool("json", false, "print JSON")
+	return func(ctx context.Context, in call) int {
+		cfg, code, ok := in.config()
+		if !ok {
+			return code
+		}
+		return examine(ctx, in, cfg, *asJSON)
 	}
+}
+
+// examine is `router doctor`.
+func examine(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 	report := doctor.Run(ctx, doctor.Checks(doctor.Subject{
 		Config:    cfg,
 		Bootstrap: router.LookUpConfig(cfg, slog.New(slog.DiscardHandler)),
-		Status:    func(ctx context.Context) (ops.Status, error) { return askStatus(ctx, cfg) },
-		RelayList: func(ctx context.Context) ([]byte, error) { return askRelays(ctx, cfg) },
+		Status:    func(ctx context.Context) (ops.Status, error) { s, _, err := askStatus(ctx, cfg.Listen); return s, err },
+		RelayList: func(ctx context.Context) ([]byte, error) { return askDERPMap(ctx, cfg) },
 		Approve:   func(ps []netip.Prefix) string { return router.AutoApprovers(ps, cfg.Tags) },
 		Memory:    limits.TaskMemory,
 		GoMemory:  environment(in.environ, "GOMEMLIMIT"),
@@ -57,21 +63,10 @@ func coloured(w io.Writer, environ []string) bool {
 	return ok && term.IsTerminal(int(f.Fd())) && environment(environ, "NO_COLOR") == "" && environment(environ, "TERM") != "dumb"
 }
 
-func askStatus(ctx context.Context, cfg config.Config) (s ops.Status, err error) {
-	code, body, err := get(ctx, cfg.LocalURL("/status"))
-	if err == nil && code != http.StatusOK {
-		err = fmt.Errorf("asking the router for its status: HTTP %d", code)
-	}
-	if err == nil {
-		err = json.Unmarshal(body, &s)
-	}
-	return s, err
-}
-
-func askRelays(ctx context.Context, cfg config.Config) ([]byte, error) {
+func askDERPMap(ctx context.Context, cfg config.Config) ([]byte, error) {
 	code, body, err := get(ctx, cfg.LocalURL("/derpmap"))
 	if err == nil && code != http.StatusOK {
-		err = fmt.Errorf("asking the router for its relays: HTTP %d", code)
+		err = fmt.Errorf("asking the router for its DERP map: HTTP %d", code)
 	}
 	return body, err
 }

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"subnetrouter/internal/config"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 )
@@ -21,58 +20,52 @@ import (
 const (
 	exitOK     = 0
 	exitFailed = 1 // at run time
-	exitConfig = 2 // what was asked for cannot be done as written
+	exitConfig = 2 // a malformed configuration or command line
 )
 
 func main() {
 	os.Exit(dispatch(invocation{args: os.Args, environ: os.Environ(), out: os.Stdout, err: os.Stderr}))
 }
 
-// invocation is one call of the binary, with all that it may read and write.
+// invocation is one call of the binary, with everything that it may read and write.
 type invocation struct {
 	args     []string // args[0] is the name it was called by
 	environ  []string
 	out, err io.Writer
 }
 
-var commands = map[string]struct {
-	run  func(context.Context, invocation) int
-	help string
-}{
-	"run":         {runRouter, "run the router (the default)"},
-	"plan":        {plan, "dry run: where am I, which routes and why; joins nothing [--json, or --iam: the task role's policy]"},
-	"doctor":      {examine, "check all that the router needs, running or not, and say what to change [--json]"},
-	"status":      {status, "ask the running router for its state [--json]"},
-	"healthcheck": {healthcheck, "exit 0 if the running router is live [--ready: ready; --started: live, and ready once]"},
-	"version":     {version, "print version, commit and Tailscale version"},
-}
-
 func dispatch(in invocation) int {
-	keepSecrets(in.environ)
-	if filepath.Base(in.args[0]) == "tailscale" {
-		if err := tailnet.CLI(in.args[1:]); err != nil {
+	redactSecrets(in.environ)
+	name, args := filepath.Base(in.args[0]), in.args[1:]
+	if name == "tailscale" {
+		if err := tailnet.CLI(args); err != nil {
 			fmt.Fprintln(in.err, err)
 			return exitFailed
 		}
 		return exitOK
 	}
-	name := "run"
-	rest := in.args[1:]
-	if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-		name, rest = rest[0], rest[1:]
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		switch {
+		case len(args) > 0 && isHelp(args[0]):
+			return help(in, nil)
+		case len(args) > 0 && (args[0] == "--version" || args[0] == "-version"):
+			args = append([]string{"version"}, args[1:]...)
+		default:
+			args = append([]string{"run"}, args...)
+		}
 	}
-	in.args = rest
-	if name == "help" || len(rest) > 0 && (rest[0] == "-h" || rest[0] == "--help" || rest[0] == "-help") {
-		fmt.Fprint(in.out, usage())
-		return exitOK
+	if args[0] == "help" {
+		return help(in, args[1:])
 	}
-	command, ok := commands[name]
+	c, ok := find(args[0])
 	if !ok {
-		fmt.Fprintf(in.err, "router: there is no command %q; `router help` lists them\n", name)
-		return exitConfig
+		return unknownCommand(in, args[0])
 	}
-	return command.run(context.Background(), in)
+	in.args = args[1:]
+	return c.execute(context.Background(), in)
 }
+
+func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
 
 // secretVariables hold credentials, or the key to those of the task role.
 var secretVariables = []string{
@@ -80,12 +73,12 @@ var secretVariables = []string{
 	"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
 }
 
-// proxyVariables may have a user and a password.
+// proxyVariables may contain a user and a password.
 var proxyVariables = []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"}
 
-// keepSecrets keeps the values of secretVariables, and the passwords of proxyVariables, out
-// of all output.
-func keepSecrets(environ []string) {
+// redactSecrets removes the values of secretVariables, and the passwords of proxyVariables,
+// from all later output.
+func redactSecrets(environ []string) {
 	for _, name := range secretVariables {
 		value := environment(environ, name)
 		secret.Keep(value, path.Base(value)) // the endpoint may quote the last part of its path
@@ -95,13 +88,12 @@ func keepSecrets(environ []string) {
 	}
 }
 
-func usage() string {
-	var b strings.Builder
-	b.WriteString("Usage: router [command] [flags]\n\nCommands:\n")
-	for _, name := range []string{"run", "plan", "doctor", "status", "healthcheck", "version"} {
-		fmt.Fprintf(&b, "  %-12s %s\n", name, commands[name].help)
+// environment returns the value of a variable as os.Getenv does: the first one counts.
+func environment(environ []string, name string) string {
+	for _, e := range environ {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return strings.TrimSpace(value)
+		}
 	}
-	b.WriteString("  help         this text\n\n")
-	b.WriteString(config.Usage())
-	return b.String()
+	return ""
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -16,18 +17,32 @@ import (
 // planTimeout bounds the look-ups of one `router plan`.
 const planTimeout = 30 * time.Second
 
+func planCommand(own *flag.FlagSet) func(context.Context, call) int {
+	asJSON := own.Bool("json", false, "print JSON")
+	iam := own.Bool("iam", false, "print the IAM policy of the task role; asks nothing of AWS")
+	kmsKey := own.String("kms-key", "", "with --iam: `ARN` of the KMS key of your own that encrypts the secret")
+	return func(ctx context.Context, in call) int {
+		// The flags decide which environment the configuration is read in.
+		if wantsPolicy(in.args) {
+			in.environ = environForPolicy(in.environ)
+		}
+		cfg, code, ok := in.config()
+		switch {
+		case !ok:
+			return code
+		case *iam:
+			return printPolicy(ctx, in, cfg, *kmsKey)
+		case *kmsKey != "":
+			fmt.Fprintln(in.err, "--kms-key: only --iam takes it: add --iam, or remove it")
+			return exitConfig
+		}
+		return plan(ctx, in, cfg, *asJSON)
+	}
+}
+
 // plan is `router plan`: the look-ups of a start, without joining anything. The
 // credential is named, not fetched.
-func plan(ctx context.Context, in invocation) int {
-	if iam, in := takeFlag(in, "iam"); iam {
-		return printPolicy(ctx, in)
-	}
-	asJSON, in := takeFlag(in, "json")
-	cfg, err := config.Load(in.args, in.environ)
-	if err != nil {
-		fmt.Fprintln(in.err, err)
-		return exitConfig
-	}
+func plan(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	if !asJSON {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
 
 	"subnetrouter/internal/bootstrap"
@@ -13,22 +15,41 @@ import (
 	"subnetrouter/internal/secret"
 )
 
+// metadataVariable is set by ECS in each task.
+const metadataVariable = "ECS_CONTAINER_METADATA_URI_V4"
+
+// wantsPolicy reports whether the arguments have --iam. It decides in which environment the
+// arguments are parsed, so it must not need them parsed.
+func wantsPolicy(args []string) bool {
+	return slices.ContainsFunc(args, func(a string) bool {
+		switch name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "="); {
+		case name != "iam" || a == name:
+			return false
+		case given:
+			on, _ := strconv.ParseBool(value)
+			return on
+		}
+		return true
+	})
+}
+
+// environForPolicy returns environ with task metadata in it: route sources that need a task
+// are fine outside of one, as nothing is looked up.
+func environForPolicy(environ []string) []string {
+	if environment(environ, metadataVariable) != "" {
+		return environ
+	}
+	return append([]string{metadataVariable + "=" + noMetadata}, environ...)
+}
+
+// noMetadata stands for the metadata of a task that does not exist yet.
+const noMetadata = "http://169.254.170.2/v4/none"
+
 // printPolicy is `router plan --iam`: the policy of the task role for this
 // configuration. It asks task metadata, where there is any, but never AWS, so
 // that it can be printed before there is a task.
-func printPolicy(ctx context.Context, in invocation) int {
-	kmsKey, in := takeValue(in, "kms-key")
-	const metadata = "ECS_CONTAINER_METADATA_URI_V4"
-	onECS := environment(in.environ, metadata) != ""
-	if !onECS { // sources that need a task are fine, as nothing is looked up
-		in.environ = append([]string{metadata + "=http://169.254.170.2/v4"}, in.environ...)
-	}
-	cfg, err := config.Load(in.args, in.environ)
-	if err != nil {
-		fmt.Fprintln(in.err, err)
-		return exitConfig
-	}
-	if !onECS {
+func printPolicy(ctx context.Context, in call, cfg config.Config, kmsKey string) int {
+	if cfg.MetadataURI == noMetadata {
 		cfg.MetadataURI = ""
 	}
 	printWarnings(in.err, cfg)
@@ -53,29 +74,4 @@ func printPolicy(ctx context.Context, in invocation) int {
 	enc.SetIndent("", "  ")
 	enc.Encode(policy)
 	return exitOK
-}
-
-// environment is os.Getenv for the invocation's environment: the first counts.
-func environment(environ []string, name string) string {
-	for _, e := range environ {
-		if value, ok := strings.CutPrefix(e, name+"="); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
-}
-
-// takeValue removes a flag with a value, --name=value, that only the command
-// knows, as takeFlag does for one without.
-func takeValue(in invocation, name string) (value string, rest invocation) {
-	rest = in
-	rest.args = nil
-	for _, a := range in.args {
-		if v, ok := strings.CutPrefix(strings.TrimPrefix(a, "-"), "-"+name+"="); ok {
-			value = v
-			continue
-		}
-		rest.args = append(rest.args, a)
-	}
-	return value, rest
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os/signal"
 	"syscall"
@@ -11,13 +13,19 @@ import (
 	"subnetrouter/internal/router"
 )
 
+func runCommand(*flag.FlagSet) func(context.Context, call) int { return runRouter }
+
 // runRouter is `router run`.
-func runRouter(ctx context.Context, in invocation) int {
+func runRouter(ctx context.Context, in call) int {
 	ctx, stop := watchSignals(ctx)
 	// A log whose reader has gone is lost, and counted; traffic goes on.
 	signal.Ignore(syscall.SIGPIPE)
 	cfg, err := loadConfig(ctx, in)
 	if ctx.Err() != nil {
+		return exitOK
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		in.command.help(in.out)
 		return exitOK
 	}
 	if err != nil {
@@ -53,14 +61,14 @@ func runRouter(ctx context.Context, in invocation) int {
 
 // loadConfig reads the configuration, or gives up when ctx ends: a value may be in a
 // file on a disk that does not answer.
-func loadConfig(ctx context.Context, in invocation) (config.Config, error) {
+func loadConfig(ctx context.Context, in call) (config.Config, error) {
 	type result struct {
 		cfg config.Config
 		err error
 	}
 	loaded := make(chan result, 1)
 	go func() {
-		cfg, err := config.Load(in.args, in.environ)
+		cfg, err := config.Load(in.args, in.environ, in.own)
 		loaded <- result{cfg, err}
 	}()
 	select {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"runtime/debug"
 
@@ -44,9 +45,13 @@ func vcsRevision() string {
 	return "unknown"
 }
 
-// version is `router version`.
-func version(_ context.Context, in invocation) int {
-	v := versions()
-	fmt.Fprintf(in.out, "router %s\ncommit %s\ntailscale %s\n", v.Router, v.Commit, v.Tailscale)
-	return exitOK
+func versionCommand(*flag.FlagSet) func(context.Context, call) int {
+	return func(_ context.Context, in call) int {
+		if code, ok := in.noSettings(); !ok {
+			return code
+		}
+		v := versions()
+		fmt.Fprintf(in.out, "router %s\ncommit %s\ntailscale %s\n", v.Router, v.Commit, v.Tailscale)
+		return exitOK
+	}
 }

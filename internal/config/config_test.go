@@ -25,7 +25,7 @@ var enough = []string{
 // load reads enough and more, of which more counts.
 func load(t *testing.T, args []string, more ...string) Config {
 	t.Helper()
-	c, err := Load(args, slices.Concat(more, enough))
+	c, err := Load(args, slices.Concat(more, enough), nil)
 	if err != nil {
 		t.Fatalf("Load(%q, %q): %v", args, more, err)
 	}
@@ -173,12 +173,12 @@ func TestFederation(t *testing.T) {
 
 func TestAuthKey(t *testing.T) {
 	for _, name := range []string{"TS_AUTHKEY", "TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"} {
-		c, err := Load(nil, []string{name + "=tskey-auth-k1-x", "ROUTER_ROUTES=10.0.0.0/16"})
+		c, err := Load(nil, []string{name + "=tskey-auth-k1-x", "ROUTER_ROUTES=10.0.0.0/16"}, nil)
 		if err != nil || c.AuthKey.Reveal() != "tskey-auth-k1-x" {
 			t.Errorf("%s: %v, %v", name, c.AuthKey, err)
 		}
 	}
-	if _, err := Load(nil, []string{"ROUTER_STATE=/s", "ROUTER_ROUTES=10.0.0.0/16"}); err != nil {
+	if _, err := Load(nil, []string{"ROUTER_STATE=/s", "ROUTER_ROUTES=10.0.0.0/16"}, nil); err != nil {
 		t.Errorf("with state, no credential is needed: %v", err)
 	}
 }
@@ -270,7 +270,7 @@ func TestFileValues(t *testing.T) {
 	if got := load(t, []string{"--hostname=file:" + name}).Hostname; got != "from-file" {
 		t.Errorf("flag: got %q", got)
 	}
-	c, err := Load(nil, []string{"TS_AUTHKEY=file:" + key, "ROUTER_ROUTES=10.0.0.0/16"})
+	c, err := Load(nil, []string{"TS_AUTHKEY=file:" + key, "ROUTER_ROUTES=10.0.0.0/16"}, nil)
 	if err != nil || c.AuthKey.Reveal() != "tskey-auth-k1-x" {
 		t.Errorf("got %v, %v", c.AuthKey, err)
 	}
@@ -278,7 +278,7 @@ func TestFileValues(t *testing.T) {
 	missing, empty, long := filepath.Join(dir, "missing"), write("empty", " \n"), write("long", strings.Repeat("x", longestFile+1))
 	_, err = Load(nil, append([]string{
 		"ROUTER_HOSTNAME=file:" + missing, "ROUTER_TAGS=file:" + empty, "ROUTER_ROUTES=file:" + long, "TS_SOCKET=file:" + dir,
-	}, enough...))
+	}, enough...), nil)
 	want := `ROUTER_TAGS: the file "` + empty + `" is empty: write the value into it
 ROUTER_HOSTNAME: reading the file "` + missing + `": no such file or directory
 ROUTER_ROUTES: the file "` + long + `" is longer than 65536 bytes: name one that holds just the value
@@ -290,7 +290,7 @@ TS_SOCKET: reading the file "` + dir + `": is a directory`
 
 func TestHelp(t *testing.T) {
 	for _, arg := range []string{"-h", "--help"} {
-		if _, err := Load([]string{"--routes=x", arg}, nil); !errors.Is(err, flag.ErrHelp) {
+		if _, err := Load([]string{"--routes=x", arg}, nil, nil); !errors.Is(err, flag.ErrHelp) {
 			t.Errorf("%s: %v", arg, err)
 		}
 	}
@@ -308,12 +308,12 @@ func TestLoadListen(t *testing.T) {
 		{nil, []string{"ROUTER_LISTEN=9002"}, "", `ROUTER_LISTEN: "9002" is not host:port: write one such as :9002`},
 		{[]string{"--ready"}, nil, "", `--ready: no such flag; --help lists all`},
 	} {
-		got, err := LoadListen(tt.args, tt.env)
+		got, err := LoadListen(tt.args, tt.env, nil)
 		if got != tt.want || (err == nil) != (tt.fail == "") || err != nil && err.Error() != tt.fail {
-			t.Errorf("LoadListen(%q, %q) = %q, %v", tt.args, tt.env, got, err)
+			t.Errorf("LoadListen(%q, %q, nil) = %q, %v", tt.args, tt.env, got, err)
 		}
 	}
-	if _, err := LoadListen([]string{"--help"}, nil); !errors.Is(err, flag.ErrHelp) {
+	if _, err := LoadListen([]string{"--help"}, nil, nil); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("--help: %v", err)
 	}
 }

@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"subnetrouter/internal/suggest"
+
+	"github.com/kballard/go-shellquote"
 )
 
 // upFlag is what becomes of a flag of `tailscale up` in TS_EXTRA_ARGS: it sets
@@ -138,7 +142,7 @@ func refuseUp(known int, name string) string {
 			names = append(names, f.name)
 		}
 	}
-	if near := suggest(name, names); near != "" {
+	if near := suggest.Nearest(name, names); near != "" {
 		return "no such flag of `tailscale up`; did you mean --" + near + "?"
 	}
 	return "no such flag of `tailscale up`: remove it"
@@ -190,51 +194,16 @@ func boundedTimeout(value string) string {
 	return value
 }
 
-// splitWords splits as a POSIX shell does: at blanks, with single quotes,
-// double quotes and backslashes, but without expanding anything.
+// splitWords splits as a POSIX shell does, without expanding anything.
 func splitWords(s string) ([]string, error) {
-	var (
-		words  []string
-		word   strings.Builder
-		inWord bool
-		quoted rune // the open quote, or 0
-		escape bool
-	)
-	for _, c := range s {
-		switch {
-		case escape:
-			// Between double quotes, a backslash only escapes these.
-			if quoted == '"' && !strings.ContainsRune("\"\\$`", c) {
-				word.WriteRune('\\')
-			}
-			word.WriteRune(c)
-			escape = false
-		case c == '\\' && quoted != '\'':
-			escape, inWord = true, true
-		case quoted != 0 && c == quoted:
-			quoted = 0
-		case quoted != 0:
-			word.WriteRune(c)
-		case c == '\'' || c == '"':
-			quoted, inWord = c, true
-		case strings.ContainsRune(" \t\r\n", c):
-			if inWord {
-				words = append(words, word.String())
-				word.Reset()
-				inWord = false
-			}
-		default:
-			word.WriteRune(c)
-			inWord = true
-		}
-	}
+	words, err := shellquote.Split(s)
 	switch {
-	case quoted != 0:
-		return nil, fmt.Errorf("a quote (%c) is left open: close it, or escape it with a backslash", quoted)
-	case escape:
-		return nil, errors.New("a backslash at the end escapes nothing: remove it")
-	case inWord:
-		words = append(words, word.String())
+	case errors.Is(err, shellquote.UnterminatedSingleQuoteError):
+		return nil, errors.New("a single quote is not closed: close it, or escape it with a backslash")
+	case errors.Is(err, shellquote.UnterminatedDoubleQuoteError):
+		return nil, errors.New("a double quote is not closed: close it, or escape it with a backslash")
+	case err != nil:
+		return nil, errors.New("ends with an unescaped backslash: remove it")
 	}
 	return words, nil
 }

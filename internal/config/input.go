@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"subnetrouter/internal/suggest"
 )
 
 // input is what the operator wrote, before any of it is understood.
@@ -21,9 +23,9 @@ type input struct {
 // setting is a value and the spelling it came under.
 type setting struct{ name, value string }
 
-// readInput takes arguments and environment apart. Its only error is
-// [flag.ErrHelp]; problems go to r.
-func readInput(args, environ []string, r *report) (input, error) {
+// readInput parses arguments and environment. Its only error is [flag.ErrHelp];
+// problems go to r.
+func readInput(args, environ []string, own *flag.FlagSet, r *report) (input, error) {
 	in := input{flags: map[string]string{}, env: map[string]string{}}
 	for _, e := range environ {
 		name, value, ok := strings.Cut(e, "=")
@@ -31,10 +33,10 @@ func readInput(args, environ []string, r *report) (input, error) {
 			in.env[name] = value
 		}
 	}
-	return in, in.readFlags(args, r)
+	return in, in.readFlags(args, own, r)
 }
 
-func (in input) readFlags(args []string, r *report) error {
+func (in input) readFlags(args []string, own *flag.FlagSet, r *report) error {
 	fs := flag.NewFlagSet("router", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
@@ -42,6 +44,13 @@ func (in input) readFlags(args []string, r *report) error {
 		fs.Func(name, "", func(value string) error {
 			in.flags[name] = value
 			return nil
+		})
+	}
+	names := flagNames()
+	if own != nil {
+		own.VisitAll(func(f *flag.Flag) {
+			fs.Var(f.Value, f.Name, f.Usage)
+			names = append(names, f.Name)
 		})
 	}
 	for len(args) > 0 {
@@ -58,7 +67,7 @@ func (in input) readFlags(args []string, r *report) error {
 			// its own problems, all at once.
 			culprit := args[len(args)-len(rest)-1]
 			name, _, hasValue := strings.Cut(strings.TrimLeft(culprit, "-"), "=")
-			r.problemf("", "--"+name, flagProblem(name))
+			r.problemf("", "--"+name, flagProblem(name, names))
 			if !hasValue && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
 				rest = rest[1:]
 			}
@@ -68,15 +77,15 @@ func (in input) readFlags(args []string, r *report) error {
 	return nil
 }
 
-func flagProblem(name string) string {
+func flagProblem(name string, names []string) string {
 	switch name {
 	case "auth-key", "authkey", "ts-authkey", "ts-auth-key":
 		return "no such flag, since arguments are visible to every process: give the key as TS_AUTHKEY, or a secret's name as --auth-secret"
 	}
-	if slices.Contains(flagNames(), name) {
+	if slices.Contains(names, name) {
 		return "the value is missing: write --" + name + " VALUE"
 	}
-	if near := suggest(name, flagNames()); near != "" {
+	if near := suggest.Nearest(name, names); near != "" {
 		return "no such flag; did you mean --" + near + "?"
 	}
 	return "no such flag; --help lists all"
@@ -92,7 +101,7 @@ func (in input) unknown(r *report) {
 			continue
 		}
 		text := "no such variable; --help lists all"
-		if near := suggest(word, names); near != "" {
+		if near := suggest.Nearest(word, names); near != "" {
 			text = "no such variable; did you mean " + prefix + near + "?"
 		}
 		r.problemf("", name, text)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"flag"
 	"reflect"
 	"strings"
 
@@ -9,14 +10,15 @@ import (
 )
 
 // Load reads the configuration from arguments (without the program's and the
-// command's name) and an environment as of os.Environ. Besides those it reads
-// only the files that values name with "file:".
+// command's name) and an environment in the form of os.Environ. Besides those it reads
+// only the files that values name with "file:". The flags of own, which may be nil, are
+// the command's, and are set from the arguments too.
 //
-// The error is [flag.ErrHelp] where the arguments ask for help, else an
-// [*Error] with every problem there is.
-func Load(args, environ []string) (Config, error) {
+// The error is [flag.ErrHelp] if the arguments ask for help, otherwise an
+// [*Error] with all problems.
+func Load(args, environ []string, own *flag.FlagSet) (Config, error) {
 	r := &report{}
-	in, err := readInput(args, environ, r)
+	in, err := readInput(args, environ, own, r)
 	if err != nil {
 		return Config{}, err
 	}
@@ -42,12 +44,12 @@ func Load(args, environ []string) (Config, error) {
 	return c, nil
 }
 
-// LoadListen reads just ROUTER_LISTEN, for commands that talk to the running
-// router and have no business with its credentials. Arguments are those of
-// [Load]; see [LocalURL] for what to do with the result.
-func LoadListen(args, environ []string) (string, error) {
+// LoadListen reads only ROUTER_LISTEN, for commands that ask the running router and need
+// none of its credentials. Arguments and errors are those of [Load]; [LocalURL] makes URLs
+// of the result.
+func LoadListen(args, environ []string, own *flag.FlagSet) (string, error) {
 	r := &report{}
-	in, err := readInput(args, environ, r)
+	in, err := readInput(args, environ, own, r)
 	if err != nil {
 		return "", err
 	}

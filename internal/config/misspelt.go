@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"subnetrouter/internal/suggest"
 )
 
 // Prefixes of names that this program reads, its own aside, which has no room
@@ -79,7 +81,7 @@ func nearest(name string, known []string) string {
 		if len(word) >= longWord && hasForeignPrefix(name) {
 			limit = 2
 		}
-		if d := distance(name, k); d <= limit && d < least && !otherTwoLetters(name, k) {
+		if d := suggest.Distance(name, k); d <= limit && d < least && !otherTwoLetters(name, k) {
 			best, least = k, d
 		}
 	}

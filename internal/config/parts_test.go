@@ -50,20 +50,6 @@ func TestSplitWords(t *testing.T) {
 	}
 }
 
-func TestSuggest(t *testing.T) {
-	for word, want := range map[string]string{
-		"ROUTER_ROUTE": "ROUTER_ROUTES", "ROUTER_RUOTES": "ROUTER_ROUTES", "ROUTER_SOCKETS": "ROUTER_SOCKET",
-		"ROUTER_ROUTES": "ROUTER_ROUTES", "ROUTER_XYZUVW": "", "": "",
-	} {
-		if got := suggest(word, []string{"ROUTER_SOCKET", "ROUTER_ROUTES"}); got != want {
-			t.Errorf("%s: %q, want %q", word, got, want)
-		}
-	}
-	if d := distance("kitten", "sitting"); d != 3 {
-		t.Errorf("distance = %d", d)
-	}
-}
-
 func TestShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		10 * time.Second: "10s", time.Minute: "1m", 10 * time.Minute: "10m", 110 * time.Second: "1m50s",

@@ -10,7 +10,7 @@ import (
 // problemsOf loads args and the environment, beside enough that it does not
 // set itself, and returns the problems' text.
 func problemsOf(args, environ []string) string {
-	_, err := Load(args, slices.Concat(environ, enough))
+	_, err := Load(args, slices.Concat(environ, enough), nil)
 	if err == nil {
 		return ""
 	}
@@ -133,7 +133,7 @@ func TestAuthKeyProblems(t *testing.T) {
 		"tskey-client-k1-x?ephemeral=never":    "it is an OAuth client secret whose attribute ephemeral is neither true nor false: write ephemeral=true or ephemeral=false",
 	} {
 		for _, name := range []string{"TS_AUTHKEY", "TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"} {
-			_, err := Load(nil, []string{name + "=" + key, "ROUTER_ROUTES=10.0.0.0/16"})
+			_, err := Load(nil, []string{name + "=" + key, "ROUTER_ROUTES=10.0.0.0/16"}, nil)
 			if err == nil || err.Error() != name+": "+want {
 				t.Errorf("%s=%s: %v\nwant %s", name, key, err, want)
 			}
@@ -141,12 +141,12 @@ func TestAuthKeyProblems(t *testing.T) {
 	}
 	for _, control := range []string{"https://headscale.example.com", "http://10.0.0.1:8080"} {
 		for _, key := range []string{"hello", "hskey-auth-0123456789", "8f03e41243824aea923aca128f03e41243824aea923aca12"} {
-			if _, err := Load(nil, []string{"TS_AUTHKEY=" + key, "ROUTER_ROUTES=10.0.0.0/16", "ROUTER_CONTROL_URL=" + control}); err != nil {
+			if _, err := Load(nil, []string{"TS_AUTHKEY=" + key, "ROUTER_ROUTES=10.0.0.0/16", "ROUTER_CONTROL_URL=" + control}, nil); err != nil {
 				t.Errorf("%s at %s: %v", key, control, err)
 			}
 		}
 	}
-	_, err := Load(nil, []string{"TS_AUTHKEY=hello", "ROUTER_ROUTES=10.0.0.0/16", "ROUTER_CONTROL_URL=https://login.tailscale.com"})
+	_, err := Load(nil, []string{"TS_AUTHKEY=hello", "ROUTER_ROUTES=10.0.0.0/16", "ROUTER_CONTROL_URL=https://login.tailscale.com"}, nil)
 	if err == nil {
 		t.Error("Tailscale's own control server by name takes any key")
 	}
@@ -163,15 +163,15 @@ func TestClientSecretWithAttributes(t *testing.T) {
 		secret + "?baseURL=https://api.example.com":   0,
 		`"` + secret + `"`:                            0,
 	} {
-		c, err := Load(nil, append(base, "TS_AUTHKEY="+value))
+		c, err := Load(nil, append(base, "TS_AUTHKEY="+value), nil)
 		if err != nil || len(c.Warnings) != warnings {
 			t.Errorf("%s: %v, warnings %q", value, err, c.Warnings)
 		}
 	}
-	if c, err := Load(nil, append(base, "TS_AUTHKEY="+secret+"?ephemeral=false", "ROUTER_STATE=/s")); err != nil || len(c.Warnings) > 0 {
+	if c, err := Load(nil, append(base, "TS_AUTHKEY="+secret+"?ephemeral=false", "ROUTER_STATE=/s"), nil); err != nil || len(c.Warnings) > 0 {
 		t.Errorf("with state: %v, warnings %q", err, c.Warnings)
 	}
-	_, err := Load(nil, append(base, "TS_AUTHKEY="+secret+"?baseURL=https://a.example", "ROUTER_API_URL=https://b.example"))
+	_, err := Load(nil, append(base, "TS_AUTHKEY="+secret+"?baseURL=https://a.example", "ROUTER_API_URL=https://b.example"), nil)
 	if err == nil || err.Error() != "TS_AUTHKEY: it is an OAuth client secret with baseURL=https://a.example, but ROUTER_API_URL is https://b.example: keep one of the two" {
 		t.Errorf("two APIs: %v", err)
 	}
@@ -188,7 +188,7 @@ func TestCredentialInTheWrongVariable(t *testing.T) {
 			if v.name == extraArgs || v.name == "TS_AUTHKEY" {
 				continue
 			}
-			_, err := Load(nil, slices.Concat([]string{v.name + "=" + key}, enough[1:], []string{"TS_AUTHKEY=tskey-good"}))
+			_, err := Load(nil, slices.Concat([]string{v.name + "=" + key}, enough[1:], []string{"TS_AUTHKEY=tskey-good"}), nil)
 			if err == nil || !strings.Contains(err.Error(), v.name+": this is a credential") || strings.Contains(err.Error(), key) {
 				t.Errorf("%s=%s: %v", v.name, key, err)
 			}
@@ -333,7 +333,7 @@ ROUTER_AAA: no such variable; --help lists all
 ROUTER_ZZZ: no such variable; --help lists all`,
 		},
 	} {
-		_, err := Load(tt.args, tt.env)
+		_, err := Load(tt.args, tt.env, nil)
 		if tt.want == "" {
 			if err != nil {
 				t.Errorf("%q %q: %v", tt.args, tt.env, err)
@@ -395,8 +395,8 @@ func TestExtraArgsProblems(t *testing.T) {
 		"--timeout=90":                 `TS_EXTRA_ARGS --timeout: "90" is not a duration: write one such as 90s`,
 		"--advertise-tags=a_b":         `TS_EXTRA_ARGS --advertise-tags: "tag:a_b" is not a tag: write tag: and a letter, then letters, digits and dashes, such as tag:subnet-router`,
 		"--advertise-routes=0.0.0.0/0": "TS_EXTRA_ARGS --advertise-routes: 0.0.0.0/0 is never advertised: a default route is for exit nodes, and this is a subnet router",
-		"--hostname='x":                "TS_EXTRA_ARGS: a quote (') is left open: close it, or escape it with a backslash",
-		`--hostname=x\`:                "TS_EXTRA_ARGS: a backslash at the end escapes nothing: remove it",
+		"--hostname='x":                "TS_EXTRA_ARGS: a single quote is not closed: close it, or escape it with a backslash",
+		`--hostname=x\`:                "TS_EXTRA_ARGS: ends with an unescaped backslash: remove it",
 		"--ssh --qr":                   "TS_EXTRA_ARGS --ssh: not for this router: remove it: there is no SSH server in the router; use ECS Exec\nTS_EXTRA_ARGS --qr: not for this router: remove it: nobody logs in by hand",
 	} {
 		if got := problemsOf(nil, []string{"TS_EXTRA_ARGS=" + args}); got != want {
@@ -429,7 +429,7 @@ func TestNoSecretInAnyProblem(t *testing.T) {
 	)
 	check := func(args, environ []string, secret string) {
 		t.Helper()
-		c, err := Load(args, environ)
+		c, err := Load(args, environ, nil)
 		text := strings.Join(c.Warnings, "\n")
 		if err != nil {
 			text = err.Error()
@@ -469,7 +469,7 @@ func FuzzLoad(f *testing.F) {
 		if strings.Contains(lines, "file:") {
 			t.Skip("would read files of this machine")
 		}
-		_, err := Load(nil, strings.Split(lines, "\n"))
+		_, err := Load(nil, strings.Split(lines, "\n"), nil)
 		if err == nil {
 			return
 		}

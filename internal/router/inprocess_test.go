@@ -23,7 +23,7 @@ func start(t *testing.T, s *routertest.Setting, opts Options) *Router {
 		environ = append(environ, name+"="+value)
 		t.Setenv(name, value) // the AWS SDK reads its own
 	}
-	cfg, err := config.Load(nil, environ)
+	cfg, err := config.Load(nil, environ, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func (s *Setting) Environ() []string {
 // Load returns the configuration of Env.
 func (s *Setting) Load(t *testing.T) config.Config {
 	t.Helper()
-	cfg, err := config.Load(nil, s.Environ())
+	cfg, err := config.Load(nil, s.Environ(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

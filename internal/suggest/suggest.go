@@ -1,21 +1,21 @@
-package config
+// Package suggest finds the name that a person most likely meant by a misspelt one.
+package suggest
 
-// suggest returns the candidate nearest to word, or "" where none is within
-// three edits, of a short one half its length: a slip of the fingers and not
-// another word.
-func suggest(word string, candidates []string) string {
+// Nearest returns the candidate nearest to word, or "" if none is within three edits and
+// half of its own length: a more distant one is a different word, not a slip.
+func Nearest(word string, candidates []string) string {
 	best, least := "", 4
 	for _, c := range candidates {
-		if d := distance(word, c); d < least && 2*d <= len(c) {
+		if d := Distance(word, c); d < least && 2*d <= len(c) {
 			best, least = c, d
 		}
 	}
 	return best
 }
 
-// distance counts the insertions, deletions and replacements of single bytes,
-// and the swaps of neighbours, that turn a into b (optimal string alignment).
-func distance(a, b string) int {
+// Distance returns the number of insertions, deletions, replacements and swaps of adjacent
+// bytes that turn a into b (optimal string alignment).
+func Distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
 		last[j] = j
