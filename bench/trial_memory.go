@@ -87,8 +87,12 @@ func (m *measurement) settledMemory(s scale) (int64, error) {
 
 // holdAll opens flows, of which next to all must come up.
 func (m *measurement) holdAll(ctx context.Context, network string, n int, rate float64) (release func(), err error) {
+	addresses := everyHost(target.EchoPort)
+	if network == "udp" {
+		addresses = []string{at(target.EchoPort)} // the only one that answers over UDP
+	}
 	r, end, err := m.hold(ctx, load.Hold{
-		Network: network, Addresses: everyHost(target.EchoPort), Count: n, Rate: rate, Each: 10 * time.Second,
+		Network: network, Addresses: addresses, Count: n, Rate: rate, Each: 10 * time.Second,
 	})
 	if err == nil && r.Failed > n/100 {
 		err = fmt.Errorf("%d flows came up, %d did not, of %d: %s", r.Done, r.Failed, n, r.Why)
