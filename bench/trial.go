@@ -28,6 +28,7 @@ type trial struct {
 // scale is how long and how much.
 type scale struct {
 	settle       time.Duration // before memory is read
+	idle         time.Duration
 	bulk         time.Duration
 	connect      time.Duration
 	hangup       time.Duration
@@ -49,13 +50,13 @@ type scale struct {
 
 var (
 	full = scale{
-		settle: 2 * time.Second, bulk: 3 * time.Second, connect: 4 * time.Second, hangup: 6 * time.Second,
+		settle: 2 * time.Second, idle: time.Minute, bulk: 3 * time.Second, connect: 4 * time.Second, hangup: 6 * time.Second,
 		dns: 4 * time.Second, flood: 3 * time.Second,
 		idleFlows: []int{1000, 10000}, udpFlows: 10000, flowRate: 2500, bursts: []int{2000, 5000},
 		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 20, streams: []int{1, 8}, extraStarts: 2, atOnce: 50, echoesAtOnce: 50,
 	}
 	quick = scale{
-		settle: time.Second, bulk: 1500 * time.Millisecond, connect: 2 * time.Second, hangup: 3 * time.Second,
+		settle: time.Second, idle: 5 * time.Second, bulk: 1500 * time.Millisecond, connect: 2 * time.Second, hangup: 3 * time.Second,
 		dns: 1500 * time.Millisecond, flood: time.Second,
 		idleFlows: []int{1000}, udpFlows: 2000, flowRate: 2500, bursts: []int{2000},
 		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 10, streams: []int{1, 8}, extraStarts: 1, atOnce: 50, echoesAtOnce: 50,
@@ -65,7 +66,7 @@ var (
 // trials lists all that is measured, in the order of the table.
 func trials(s scale) (list []trial) {
 	for _, more := range [][]trial{
-		startTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
+		startTrials(s), idleTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
 		burstTrials(s), dnsTrials(s), datagramTrials(s), pingTrials(s),
 	} {
 		list = append(list, more...)

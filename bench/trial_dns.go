@@ -15,6 +15,8 @@ func dnsTrials(s scale) []trial {
 	return []trial{
 		dnsTrial(fmt.Sprintf("DNS, %d kept sockets: ", s.atOnce), 0.75,
 			load.DNS{Address: address, Workers: s.atOnce, For: s.dns, Each: each}),
+		dnsTrial(fmt.Sprintf("DNS, %d kept sockets, %v/s: ", s.atOnce, s.dnsRate), 0,
+			load.DNS{Address: address, Workers: s.atOnce, Rate: s.dnsRate, For: s.dns, Each: each}),
 		dnsTrial(fmt.Sprintf("DNS, a new socket each, %v/s: ", s.dnsRate), 0.4,
 			load.DNS{Address: address, NewSocket: true, Rate: s.dnsRate, For: s.dns, Each: each}),
 		dnsTrial(fmt.Sprintf("DNS, a new socket each, %d at a time: ", s.atOnce), 0.4,

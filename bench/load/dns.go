@@ -10,7 +10,8 @@ import (
 )
 
 // DNS asks for names: some workers without pause (Rate 0), each over a socket
-// that it keeps or a new one for every query; or at a rate, with new sockets.
+// that it keeps or a new one for every query; or at a rate, with new sockets or
+// with as many kept ones as there are workers, in turn.
 type DNS struct {
 	Address   string
 	Workers   int
@@ -28,11 +29,7 @@ func (d DNS) Run(ctx context.Context) (Result, error) {
 		err := d.query(ctx, c, id)
 		n.add(time.Since(began), err)
 	}
-	if d.Rate > 0 {
-		d.paced(ctx, start, func(i int) { note(nil, uint16(i)) })
-		return n.result(start), nil
-	}
-	kept := make([]net.Conn, d.Workers)
+	kept := make([]net.Conn, max(1, d.Workers))
 	if !d.NewSocket {
 		for i := range kept {
 			c, err := net.Dial("udp", d.Address)
@@ -42,6 +39,10 @@ func (d DNS) Run(ctx context.Context) (Result, error) {
 			defer c.Close()
 			kept[i] = c
 		}
+	}
+	if d.Rate > 0 {
+		d.paced(ctx, start, func(i int) { note(kept[i%len(kept)], uint16(i)) })
+		return n.result(start), nil
 	}
 	workers(ctx, d.Workers, d.For, func(w, i int) { note(kept[w], uint16(i)) })
 	return n.result(start), nil
