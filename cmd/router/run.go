@@ -34,14 +34,10 @@ func runRouter(ctx context.Context, in call) int {
 		problems.Flush(lastWords)
 		return exitConfig
 	}
-	calm := calmRuntime(in.environ, stop)
 	log, events := newLogger(cfg, in.out)
 	defer events.Flush(lastWords)
 	stop.logTo(log, events.Flush)
 	captureStandardLog(log)
-	if calm != nil {
-		log.Warn("the router goes on, and costs more CPU between packets", "err", calm)
-	}
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "text", w)
 	}

@@ -14,11 +14,9 @@ import (
 // first one ends its context, the second one ends the process. Neither waits for
 // anything, the log included.
 type stopper struct {
-	ctx     context.Context
-	cancel  context.CancelFunc
-	signals chan os.Signal
-	ended   chan struct{} // closed when signals was closed and all signals in it were followed
-	say     atomic.Pointer[func(second bool, signal os.Signal)]
+	ctx    context.Context
+	cancel context.CancelFunc
+	say    atomic.Pointer[func(second bool, signal os.Signal)]
 }
 
 // exitWithin bounds the time from the second signal to the end of the process.
@@ -30,16 +28,9 @@ const exitWithin = 500 * time.Millisecond
 func watchSignals(ctx context.Context) (context.Context, *stopper) {
 	s := new(stopper)
 	s.ctx, s.cancel = context.WithCancel(ctx)
-	s.watch()
-	return s.ctx, s
-}
-
-func (s *stopper) watch() {
-	signals, ended := make(chan os.Signal, 2), make(chan struct{})
-	s.signals, s.ended = signals, ended
+	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
-		defer close(ended)
 		for signal := range signals {
 			if s.ctx.Err() == nil {
 				s.cancel()
@@ -51,25 +42,8 @@ func (s *stopper) watch() {
 			os.Exit(exitFailed)
 		}
 	}()
+	return s.ctx, s
 }
-
-// suspend prepares for the start of another program in this process, which forgets the
-// signals that this one took. From here on a signal has its default action: it ends the
-// process, which has nothing to drain yet. suspend reports false if a signal has come
-// before: then the other program must not start.
-//
-// A process 1 has no default actions, and a Go program cannot inherit blocked signals: its
-// runtime lets them in before it installs its handlers. So a signal within the first
-// millisecond of the other program is lost there, as it is for every process 1 that starts.
-func (s *stopper) suspend() bool {
-	signal.Stop(s.signals) // returns once all signals that were taken are in the channel
-	close(s.signals)
-	<-s.ended
-	return s.ctx.Err() == nil
-}
-
-// resume undoes suspend.
-func (s *stopper) resume() { s.watch() }
 
 // logTo has the signals logged; flush is called before the second one ends the process.
 func (s *stopper) logTo(log *slog.Logger, flush func(time.Duration)) {

@@ -61,23 +61,6 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-func TestCalm(t *testing.T) {
-	for _, c := range []struct{ godebug, want string }{
-		{"", "schedtrace=2147483647"},
-		{"netdns=go,madvdontneed=1", "netdns=go,madvdontneed=1,schedtrace=2147483647"},
-		{"netdns=go,", "netdns=go,schedtrace=2147483647"},
-		{"netdns=go,schedtrace=0", "netdns=go,schedtrace=0"},
-	} {
-		got := Calm(c.godebug)
-		if got != c.want {
-			t.Errorf("Calm(%q) = %q, want %q", c.godebug, got, c.want)
-		}
-		if again := Calm(got); again != got {
-			t.Errorf("a second time, Calm(%q) = %q", got, again)
-		}
-	}
-}
-
 // TestScaler gives the scaler a process that uses one and a half processors, and then
 // rests. The process is simulated: on a busy machine a real one gets less than it wants.
 func TestScaler(t *testing.T) {
