@@ -43,7 +43,7 @@ LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lin
 LINT         := $(LINT_DIR)/golangci-lint
 GO_FOLDERS   := bench cmd deploy internal scripts test
 
-.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint fuzz pictures image push release module notices tools
+.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint typecheck fuzz pictures image push release module notices tools
 
 build: ## the router, as shipped, in bin/router
 	scripts/build bin/router
@@ -81,10 +81,13 @@ soak: ## long simulations and tests of endurance (SOAK=10m each, CHAOS_SEED=… 
 flakes: ## run each of SUITES="unit e2e image terraform" N=10 times, two at once, and count failures
 	@$(TALLY) -jobs 2 -times $(N) $(wordlist 2,999,$(foreach suite,$(SUITES),+ -count=1 $($(suite))))
 
-lint: $(LINT) ## formatting and linters
+lint: typecheck $(LINT) ## formatting, linters and types
 	@test -z "$$(gofmt -l $(GO_FOLDERS))" || { gofmt -d $(GO_FOLDERS); exit 1; }
 	'$(LINT)' run ./...
 	cd scripts/publish && '$(LINT)' run ./...
+
+typecheck: ## the router for macOS and FreeBSD, without compiling it
+	@go run ./scripts/typecheck -os darwin,freebsd ./cmd/router
 
 # Outside of the checkout, so that a fresh clone finds it.
 $(LINT):

@@ -19,6 +19,7 @@ var mayReadEnviron = map[string]string{
 	"internal/testwait":    "a test helper: CI=true makes waits longer",
 	"scripts/notices":      "go list inherits it",
 	"scripts/tally":        "go test inherits it",
+	"scripts/typecheck":    "go list inherits it",
 }
 
 var environReaders = []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}
