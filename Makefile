@@ -10,9 +10,9 @@ export GOFLAGS     := $(GOFLAGS) -trimpath
 export VERSION  ?= $(shell scripts/version)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
-# Recipes read variables that a user sets from the environment, quoted, so that the
-# shell never runs a part of a value.
-export REPOSITORY TAGS FUZZTIME FOLDER
+# Recipes read variables that a user sets from the environment, so that the shell never runs
+# a part of a value. All are quoted but lists of words: ARGS and TAGS.
+export REPOSITORY TAGS FUZZTIME FOLDER ARGS JOBS N
 
 # The parts of `make test`: the arguments of one `go test` each.
 # Own packages and commands under the race detector, and only there: that is one of
@@ -35,9 +35,6 @@ JOBS ?= 2
 SUITES ?= unit e2e image terraform
 N      ?= 10
 
-# How long each simulation of `make soak` takes.
-SOAK ?= 10m
-
 LINT_VERSION := v2.15.0
 LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
@@ -49,16 +46,16 @@ build: ## the router, as shipped, in bin/router
 	scripts/build bin/router
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' Makefile
 
 sandbox: ## a throwaway tailnet, VPC and AWS on this machine, with the router in it (ARGS="--once")
-	@go run ./cmd/sandbox $(ARGS)
+	@go run ./cmd/sandbox $$ARGS
 
 bench: ## measure the router beside tailscaled, as root (ARGS="…")
-	@go run ./bench $(ARGS)
+	@go run ./bench $$ARGS
 
 test: lint build ## everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)
-	@$(TALLY) -jobs $(JOBS) $(terraform) + $(image) + $(e2e) + $(unit) + $(binary)
+	@$(TALLY) -jobs "$$JOBS" $(terraform) + $(image) + $(e2e) + $(unit) + $(binary)
 
 test-unit: ## packages and commands under the race detector
 	@$(TALLY) $(unit)
@@ -76,10 +73,10 @@ test-terraform: ## the Terraform module against moto_server
 	@$(TALLY) $(terraform)
 
 soak: ## long simulations and tests of endurance (SOAK=10m each, CHAOS_SEED=… replays one)
-	@SOAK='$(SOAK)' $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e
+	@SOAK="$${SOAK:-10m}" $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e
 
 flakes: ## run each of SUITES="unit e2e image terraform" N=10 times, two at once, and count failures
-	@$(TALLY) -jobs 2 -times $(N) $(wordlist 2,999,$(foreach suite,$(SUITES),+ -count=1 $($(suite))))
+	@$(TALLY) -jobs 2 -times "$$N" $(wordlist 2,999,$(foreach suite,$(SUITES),+ -count=1 $($(suite))))
 
 lint: typecheck $(LINT) ## formatting, linters and types
 	@test -z "$$(gofmt -l $(GO_FOLDERS))" || { gofmt -d $(GO_FOLDERS); exit 1; }
