@@ -36,11 +36,12 @@ SUITES ?= unit e2e image terraform
 N      ?= 10
 
 LINT_VERSION := v2.15.0
+VULN_VERSION := v1.9.0
 LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
 GO_FOLDERS   := bench cmd deploy internal scripts test
 
-.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint typecheck fuzz pictures image push release module notices tools
+.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint typecheck vulncheck newest-tailscale fuzz pictures image push release module notices tools
 
 build: ## the router, as shipped, in bin/router
 	scripts/build bin/router
@@ -85,6 +86,14 @@ lint: typecheck $(LINT) ## formatting, linters and types
 
 typecheck: ## the router for macOS and FreeBSD, without compiling it
 	@go run ./scripts/typecheck -os darwin,freebsd ./cmd/router
+
+vulncheck: ## known vulnerabilities in code that the router calls (asks vuln.go.dev)
+	@go run golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION) -tags "$$(tr '\n' ' ' <build/tags)" ./cmd/router
+
+newest-tailscale: ## raise tailscale.com to its newest release, in this work tree
+	go get tailscale.com@latest
+	go mod tidy
+	$(MAKE) notices
 
 # Outside of the checkout, so that a fresh clone finds it.
 $(LINT):
