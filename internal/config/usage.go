@@ -17,6 +17,9 @@ func Usage() string {
 		}
 		fmt.Fprintf(&b, "\n  %s\n", strings.Join(append(names, v.aliases...), ", "))
 		text := v.meaning
+		if v.closed() {
+			text += " Values: " + v.accepts + "."
+		}
 		if d := v.defaultText(); d != "" {
 			text += " Default: " + d + "."
 		}
@@ -33,6 +36,29 @@ func (v variable) defaultText() string {
 		return v.shown
 	}
 	return v.fallback
+}
+
+// closed reports whether accepts lists the values, or the ends of their range.
+func (v variable) closed() bool { return len(v.choices()) > 0 || v.bounds() != nil }
+
+// bounds returns the ends of a range, or nil.
+func (v variable) bounds() []string {
+	least, most, found := strings.Cut(v.accepts, " to ")
+	if !found {
+		return nil
+	}
+	return []string{least, most}
+}
+
+// choices returns the words of "a, b or c", or nil.
+func (v variable) choices() []string {
+	words := strings.Split(strings.Replace(v.accepts, " or ", ", ", 1), ", ")
+	for _, w := range words {
+		if len(words) < 2 || strings.ContainsAny(w, " :") {
+			return nil
+		}
+	}
+	return words
 }
 
 // wrap breaks text into lines of at most width bytes, where words allow.

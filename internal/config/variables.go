@@ -21,6 +21,9 @@ type variable struct {
 	shown    string   // the default in words, where fallback does not tell
 	meaning  string   // one sentence or two
 	example  string   // set: an empty value is a mistake, and this is what to write
+	group    group    // where the documentation has it
+	accepts  string   // the values in words; "A to B" and "a, b or c" are held to the parser
+	sample   string   // a value as an operator may write it
 
 	// credential reports that set knows what a value that looks like a
 	// credential means. Elsewhere such a value is refused, and never shown.
@@ -30,6 +33,19 @@ type variable struct {
 	// the value came under.
 	set func(c *Config, name, value string) error
 }
+
+// group is a section of the documentation.
+type group string
+
+const (
+	credentialGroup group = "Credential"
+	nodeGroup       group = "Node"
+	routesGroup     group = "Routes"
+	operationGroup  group = "Operation"
+)
+
+// groups lists the sections in the order of the documentation.
+var groups = []group{credentialGroup, nodeGroup, routesGroup, operationGroup}
 
 // into makes a set function of a parser and the place for its result.
 func into[T any](field func(*Config) *T, parse func(string) (T, error)) func(*Config, string, string) error {
@@ -44,163 +60,194 @@ func into[T any](field func(*Config) *T, parse func(string) (T, error)) func(*Co
 
 var variables = []variable{
 	{
+		group: credentialGroup, accepts: "a name or ARN", sample: "tailscale/auth-key",
 		name: "ROUTER_AUTH_SECRET", flag: "auth-secret", credential: true,
 		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. The secret is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret. A client secret may have attributes, as in ?ephemeral=false&preauthorized=true.",
 		set:     into(func(c *Config) *SecretRef { return &c.AuthSecret }, parseSecretRef),
 	},
 	{
+		group: credentialGroup, accepts: "a key of a JSON object", sample: "password",
 		name: "ROUTER_AUTH_SECRET_KEY", flag: "auth-secret-key",
 		meaning: "Key of the credential in the secret's JSON, if it is none of the above.",
 		set:     into(func(c *Config) *string { return &c.AuthSecretKey }, parseText),
 	},
 	{
+		group: credentialGroup, accepts: "an auth key or OAuth client secret", sample: "tskey-auth-…",
 		// No flag: every process on the machine can read another's arguments.
 		name: "TS_AUTHKEY", aliases: []string{"TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"}, credential: true,
 		meaning: "A literal auth key or OAuth client secret, for tests and laptops. It has no flag, since arguments are visible to every process.",
 		set:     into(func(c *Config) *secret.String { return &c.AuthKey }, parseAuthKey),
 	},
 	{
+		group: credentialGroup, accepts: "a client ID", sample: "kEXAMPLE",
 		name: "TS_CLIENT_ID", flag: "client-id",
 		meaning: "Workload identity federation instead of a stored credential: the client ID of the federated identity; AWS vouches for the task's role.",
 		set:     into(func(c *Config) *string { return &c.ClientID }, parseWord),
 	},
 	{
+		group: credentialGroup, accepts: "an audience", sample: "api.tailscale.com/kEXAMPLE",
 		name: "TS_AUDIENCE", flag: "audience",
 		meaning: "The audience that the federated identity expects, by default api.tailscale.com/CLIENT-ID at Tailscale; set with TS_CLIENT_ID.",
 		set:     into(func(c *Config) *string { return &c.Audience }, parseWord),
 	},
 	{
+		group: credentialGroup, accepts: "a comma list of tags", sample: "tag:subnet-router,tag:prod",
 		name: "ROUTER_TAGS", flag: "tags", fallback: "tag:subnet-router",
 		meaning: "Comma list of tags for auth keys that the router mints.",
 		set:     into(func(c *Config) *[]string { return &c.Tags }, parseTags),
 	},
 	{
+		group: nodeGroup, accepts: "a DNS label", sample: "vpc-prod",
 		name: "ROUTER_HOSTNAME", flag: "hostname", aliases: []string{"TS_HOSTNAME", "TAILSCALE_HOSTNAME"},
 		shown:   "from the task's family",
 		meaning: "Name of the node in the tailnet: one DNS label.",
 		set:     into(func(c *Config) *string { return &c.Hostname }, parseHostname),
 	},
 	{
+		group: nodeGroup, accepts: "an http or https URL", sample: "https://headscale.example.com",
 		name: "ROUTER_CONTROL_URL", flag: "control-url", aliases: []string{"TS_CONTROL_URL"},
 		shown:   "Tailscale's",
 		meaning: "Control server; Headscale works.",
 		set:     into(func(c *Config) *string { return &c.ControlURL }, parseURL),
 	},
 	{
+		group: nodeGroup, accepts: "an http or https URL", sample: "https://api.example.com",
 		name: "ROUTER_API_URL", flag: "api-url",
 		shown:   "Tailscale's",
 		meaning: "API that mints auth keys from an OAuth client secret or a federated identity.",
 		set:     into(func(c *Config) *string { return &c.APIURL }, parseURL),
 	},
 	{
+		group: routesGroup, accepts: "a comma list of sources and CIDRs", sample: "vpc,peerings,10.9.0.0/16",
 		name: "ROUTER_ROUTES", flag: "routes", aliases: []string{"TS_ROUTES", "TAILSCALE_ADVERTISE_ROUTES"},
 		fallback: "vpc", example: "vpc, subnet or CIDRs such as 10.0.0.0/16",
 		meaning: "Comma list of what to advertise: vpc (every CIDR associated with the VPC), subnet (the task's own), subnets:TAG=VALUE (the VPC's subnets with that tag, in which * and ? are wildcards), peerings (what the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), a CIDR.",
 		set:     into(func(c *Config) *[]routes.Source { return &c.Routes }, routes.ParseSources),
 	},
 	{
+		group: routesGroup, accepts: "a comma list of CIDRs", sample: "10.0.8.0/24",
 		name: "ROUTER_EXCLUDE_ROUTES", flag: "exclude-routes",
 		meaning: "Comma list of CIDRs that are never advertised.",
 		set:     into(func(c *Config) *[]netip.Prefix { return &c.ExcludeRoutes }, routes.ParsePrefixes),
 	},
 	{
+		group: routesGroup, accepts: "0 to 65535", sample: "7",
 		name: "ROUTER_SITE_ID", flag: "site-id",
-		meaning: "Advertise IPv4 as 4via6 under this site, 0 to 65535, for VPCs that overlap; clients then reach 10.0.3.4 as 10-0-3-4-via-7.",
+		meaning: "Advertise IPv4 as 4via6 under this site, for VPCs that overlap; clients then reach 10.0.3.4 as 10-0-3-4-via-7.",
 		set:     into(func(c *Config) **uint32 { return &c.SiteID }, parseSite),
 	},
 	{
+		group: routesGroup, accepts: "1s to 24h", sample: "10m",
 		name: "ROUTER_REFRESH", flag: "refresh", fallback: "5m",
-		meaning: "How often routes and credential are looked up again, give or take a tenth; 1s to 24h.",
+		meaning: "How often routes and credential are looked up again, give or take a tenth.",
 		set:     into(func(c *Config) *time.Duration { return &c.Refresh }, duration(time.Second, 24*time.Hour)),
 	},
 	{
+		group: nodeGroup, accepts: "mem: or an absolute path", sample: "/var/lib/tailscale",
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
-		meaning: "Where the node's keys live: mem: (an ephemeral node, new at every start) or an absolute folder.",
+		meaning: "Where the node's keys live: mem: (an ephemeral node, new at every start) or a folder.",
 		set:     into(func(c *Config) *string { return &c.StateDir }, parseState),
 	},
 	{
+		group: nodeGroup, accepts: "auto, userspace or kernel", sample: "userspace",
 		name: "ROUTER_MODE", flag: "mode", aliases: []string{"TS_USERSPACE"}, fallback: "auto",
-		meaning: "How traffic reaches the VPC: userspace, kernel, or auto: kernel where the task may, else userspace. TS_USERSPACE is true or false (kernel).",
+		meaning: "How traffic reaches the VPC; auto is kernel where the task may, else userspace. TS_USERSPACE is true or false (kernel).",
 		set:     setMode,
 	},
 	{
+		group: nodeGroup, accepts: "0 to 65535", sample: "41641",
 		name: "ROUTER_UDP_PORT", flag: "udp-port", fallback: "41641",
 		meaning: "WireGuard port; 0 takes any free one.",
 		set:     into(func(c *Config) *uint16 { return &c.UDPPort }, integer[uint16](0, 65535)),
 	},
 	{
+		group: operationGroup, accepts: "host:port or :port", sample: "127.0.0.1:9002",
 		name: "ROUTER_LISTEN", flag: "listen", aliases: []string{"TS_LOCAL_ADDR_PORT"}, fallback: ":9002",
 		meaning: "host:port of /metrics, /healthz, /readyz, /status and the page /.",
 		set:     into(func(c *Config) *string { return &c.Listen }, parseListen),
 	},
 	{
+		group: operationGroup, accepts: "on or off", sample: "off",
 		name: "ROUTER_STATUS_PAGE", flag: "status-page", fallback: "on",
 		meaning: "off: no page at /, and /status, which names peers and flows, answers the router's own host only.",
 		set:     into(func(c *Config) *bool { return &c.StatusPage }, parseSwitch),
 	},
 	{
+		group: operationGroup, accepts: "1s to 1h", sample: "110s",
 		name: "ROUTER_DRAIN_TIMEOUT", flag: "drain-timeout", fallback: "60s",
-		meaning: "Upper bound of the drain on SIGTERM; 1s to 1h. ECS kills the task after its stopTimeout, at most 120s on Fargate: above 110s is a warning.",
+		meaning: "Upper bound of the drain on SIGTERM. ECS kills the task after its stopTimeout, at most 120s on Fargate: above 110s is a warning.",
 		set:     into(func(c *Config) *time.Duration { return &c.DrainTimeout }, duration(time.Second, time.Hour)),
 	},
 	{
+		group: operationGroup, accepts: "1s to 1h", sample: "2m",
 		name: "ROUTER_BOOT_TIMEOUT", flag: "boot-timeout", aliases: []string{"TS_BOOT_TIMEOUT"}, fallback: "60s",
-		meaning: "Past it, the log and /readyz say loudly what is missing, and the router keeps trying; 1s to 1h.",
+		meaning: "Past it, the log and /readyz say loudly what is missing, and the router keeps trying.",
 		set:     into(func(c *Config) *time.Duration { return &c.BootTimeout }, duration(time.Second, time.Hour)),
 	},
 	{
+		group: operationGroup, accepts: "a comma list of host:port", sample: "10.0.3.4:5432",
 		name: "ROUTER_PROBE", flag: "probe",
 		meaning: "Comma list of host:port behind the router, connected to every 5s; while one fails, the router is not ready, and leaves its routes to another whose probes pass.",
 		set:     into(func(c *Config) *[]string { return &c.Probes }, parseProbes),
 	},
 	{
+		group: operationGroup, accepts: "on or off", sample: "on",
 		name: "ROUTER_FLOW_LOG", flag: "flow-log", fallback: "off",
 		meaning: "on: one JSON line per finished flow, with the identity in the tailnet.",
 		set:     into(func(c *Config) *bool { return &c.FlowLog }, parseSwitch),
 	},
 	{
+		group: operationGroup, accepts: "1 to 10000000", sample: "20000",
 		name: "ROUTER_MAX_FLOWS", flag: "max-flows",
 		shown:   "from memory and open files",
 		meaning: "New flows beyond this many are refused.",
 		set:     into(func(c *Config) *int { return &c.MaxFlows }, integer(1, mostFlows)),
 	},
 	{
+		group: operationGroup, accepts: "1 to 10000000", sample: "2000",
 		name: "ROUTER_MAX_FLOWS_PER_PEER", flag: "max-flows-per-peer",
 		shown:   "half of all",
 		meaning: "The same for the flows of one address of the tailnet; at most ROUTER_MAX_FLOWS.",
 		set:     into(func(c *Config) *int { return &c.MaxFlowsPerPeer }, integer(1, mostFlows)),
 	},
 	{
+		group: operationGroup, accepts: "10s to 2h", sample: "5m",
 		name: "ROUTER_KEEPALIVE", flag: "keepalive", fallback: "60s",
-		meaning: "Silence after which both ends of a TCP connection are probed; 10s to 2h.",
+		meaning: "Silence after which both ends of a TCP connection are probed.",
 		set:     into(func(c *Config) *time.Duration { return &c.KeepAlive }, duration(10*time.Second, 2*time.Hour)),
 	},
 	{
+		group: operationGroup, accepts: "off, host:port or :port", sample: ":6060",
 		name: "ROUTER_DEBUG_LISTEN", flag: "debug-listen", aliases: []string{"TS_DEBUG_ADDR_PORT"}, shown: "off",
 		meaning: "host:port of Go's pprof; without a host, the loopback address.",
 		set:     into(func(c *Config) *string { return &c.DebugListen }, parseDebugListen),
 	},
 	{
+		group: operationGroup, accepts: "debug, info, warn or error", sample: "debug",
 		name: "ROUTER_LOG_LEVEL", flag: "log-level", fallback: "info",
-		meaning: "debug, info, warn or error.",
+		meaning: "The least level that is logged.",
 		set:     into(func(c *Config) *slog.Level { return &c.LogLevel }, parseLogLevel),
 	},
 	{
+		group: operationGroup, accepts: "json or text", sample: "text",
 		name: "ROUTER_LOG_FORMAT", flag: "log-format", fallback: "json",
-		meaning: "json or text.",
+		meaning: "The form of log lines.",
 		set:     into(func(c *Config) *string { return &c.LogFormat }, parseLogFormat),
 	},
 	{
+		group: nodeGroup, accepts: "an absolute path", sample: "/tmp/tailscaled.sock",
 		name: "ROUTER_SOCKET", flag: "socket", aliases: []string{"TS_SOCKET"}, fallback: "/var/run/tailscale/tailscaled.sock",
 		meaning: "Socket for the tailscale command; where it cannot be made, the router warns and runs without.",
 		set:     into(func(c *Config) *string { return &c.Socket }, parseSocket),
 	},
 	{
+		group: nodeGroup, accepts: "flags of `tailscale up`", sample: "--snat-subnet-routes=false",
 		name: extraArgs, flag: "extra-args", aliases: []string{"TAILSCALE_ADDITIONAL_FLAGS"},
 		meaning: "Flags of `tailscale up`, quoted as in a shell: those that a router has a use for; each yields to its own variable.",
 		set:     func(*Config, string, string) error { return nil }, // read ahead of the others: see extraSettings
 	},
 	{
+		group: operationGroup, accepts: "an http or https URL", sample: "http://169.254.170.2/v4/…",
 		name:    metadataURI,
 		meaning: "Task metadata endpoint; ECS sets it. Without it, routes must be CIDRs.",
 		set:     into(func(c *Config) *string { return &c.MetadataURI }, parseURL),

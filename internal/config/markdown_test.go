@@ -1,0 +1,120 @@
+package config
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the generated part of docs/configuration.md")
+
+// TestConfigurationDocument: docs/configuration.md has what the table has.
+func TestConfigurationDocument(t *testing.T) {
+	const file, begin, end = "../../docs/configuration.md", "<!-- BEGIN_SETTINGS -->\n", "<!-- END_SETTINGS -->"
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(b), begin)
+	_, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s lacks the marks of its generated part", file)
+	}
+	want := head + begin + markdown() + end + tail
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if string(b) != want {
+		t.Error("docs/configuration.md is stale: go test ./internal/config -run TestConfigurationDocument -update")
+	}
+}
+
+// markdown returns a list of all settings by group, then each with its particulars.
+func markdown() string {
+	var list, entries strings.Builder
+	list.WriteString("| group | settings |\n| --- | --- |\n")
+	for _, g := range groups {
+		fmt.Fprintf(&entries, "\n## %s\n", g)
+		var links []string
+		for _, v := range variables {
+			if v.group != g {
+				continue
+			}
+			links = append(links, fmt.Sprintf("[`%s`](#%s)", v.name, strings.ToLower(v.name)))
+			fmt.Fprintf(&entries, "\n### %s\n\n%s\n\n| | |\n| --- | --- |\n", v.name, escape(v.meaning))
+			row := func(what, value string) { fmt.Fprintf(&entries, "| %s | %s |\n", what, value) }
+			if v.flag != "" {
+				row("flag", code("--"+v.flag))
+			}
+			if len(v.aliases) > 0 {
+				names := make([]string, len(v.aliases))
+				for i, a := range v.aliases {
+					names[i] = code(a)
+				}
+				row("other names", strings.Join(names, ", "))
+			}
+			row("values", v.accepts)
+			switch {
+			case v.shown != "":
+				row("default", v.shown)
+			case v.fallback != "":
+				row("default", code(v.fallback))
+			}
+			row("example", code(v.name+"="+v.sample))
+		}
+		fmt.Fprintf(&list, "| %s | %s |\n", g, strings.Join(links, ", "))
+	}
+	return list.String() + entries.String() + "\n"
+}
+
+func code(s string) string { return "`" + s + "`" }
+
+// escape keeps wildcards from becoming emphasis.
+func escape(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
+
+// TestDocumentedValues holds accepts and sample, which are words, to the parsers.
+func TestDocumentedValues(t *testing.T) {
+	accepts := func(v variable, value string) bool {
+		var c Config
+		return v.set(&c, v.name, value) == nil
+	}
+	for _, v := range variables {
+		if !slices.Contains(groups, v.group) || v.accepts == "" || v.sample == "" {
+			t.Errorf("%s lacks its group, values or sample", v.name)
+			continue
+		}
+		if !accepts(v, v.sample) {
+			t.Errorf("%s refuses its sample %s", v.name, v.sample)
+		}
+		if bounds := v.bounds(); bounds != nil {
+			least, most := bounds[0], bounds[1]
+			if !accepts(v, least) || !accepts(v, most) || accepts(v, beyond(t, least, -1)) || accepts(v, beyond(t, most, 1)) {
+				t.Errorf("%s: %s is not its range", v.name, v.accepts)
+			}
+		}
+		for _, choice := range v.choices() {
+			if !accepts(v, choice) || accepts(v, choice+"x") {
+				t.Errorf("%s: %s is not a choice, or not a whole one", v.name, choice)
+			}
+		}
+	}
+}
+
+// beyond returns a number or duration that is by one off.
+func beyond(t *testing.T, value string, by int) string {
+	t.Helper()
+	if n, err := strconv.Atoi(value); err == nil {
+		return strconv.Itoa(n + by)
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (d + time.Duration(by)).String()
+}
