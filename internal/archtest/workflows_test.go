@@ -94,8 +94,8 @@ func TestWorkflows(t *testing.T) {
 // TestTemplates: the other files of the platform can be read as such.
 func TestTemplates(t *testing.T) {
 	for _, file := range githubFiles(t, "*.yml", "ISSUE_TEMPLATE/*.yml") {
-		var any map[string]any
-		if err := yaml.Unmarshal([]byte(readFile(t, file)), &any); err != nil || len(any) == 0 {
+		var content map[string]any
+		if err := yaml.Unmarshal([]byte(readFile(t, file)), &content); err != nil || len(content) == 0 {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
