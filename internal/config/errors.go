@@ -10,7 +10,7 @@ import (
 )
 
 // Error is everything that is wrong with a configuration, in the order of the
-// variables in the package comment.
+// settings table.
 type Error struct{ Problems []Problem }
 
 // Problem is one thing to change.

@@ -21,7 +21,8 @@ type upFlag struct {
 	variable  string                    // sets this one, unless it has a value of its own
 	translate func(value string) string // into the variable's notation
 
-	apply func(c *Config, value string) (warning string, err error)
+	apply    func(c *Config, value string) (warning string, err error)
+	noEffect bool // accepted, since official configurations have it
 
 	instead string // refused: what to do
 }
@@ -37,9 +38,9 @@ var upFlags = []upFlag{
 	{name: "accept-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.AcceptRoutes = on })},
 	{name: "snat-subnet-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.SNAT = on })},
 	{name: "stateful-filtering", boolean: true, apply: boolean(func(c *Config, on bool) { c.StatefulFiltering = on })},
-	{name: "accept-dns", boolean: true, apply: ignoreDNS},
-	{name: "reset", boolean: true, apply: boolean(func(*Config, bool) {})}, // every start is one
-	{name: "netfilter-mode", apply: netfilterMode},
+	{name: "accept-dns", boolean: true, apply: ignoreDNS, noEffect: true},
+	{name: "reset", boolean: true, apply: boolean(func(*Config, bool) {}), noEffect: true}, // every start is one
+	{name: "netfilter-mode", apply: netfilterMode, noEffect: true},
 
 	{name: "auth-key", instead: "give the key as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
 	{name: "authkey", instead: "give the key as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},

@@ -47,7 +47,11 @@ func markdown() string {
 				continue
 			}
 			links = append(links, fmt.Sprintf("[`%s`](#%s)", v.name, strings.ToLower(v.name)))
-			fmt.Fprintf(&entries, "\n### %s\n\n%s\n\n| | |\n| --- | --- |\n", v.name, escape(v.meaning))
+			fmt.Fprintf(&entries, "\n### %s\n\n%s\n", v.name, escape(v.meaning))
+			if v.details != "" {
+				fmt.Fprintf(&entries, "\n%s\n", v.details)
+			}
+			entries.WriteString("\n| | |\n| --- | --- |\n")
 			row := func(what, value string) { fmt.Fprintf(&entries, "| %s | %s |\n", what, value) }
 			if v.flag != "" {
 				row("flag", code("--"+v.flag))
@@ -67,10 +71,47 @@ func markdown() string {
 				row("default", code(v.fallback))
 			}
 			row("example", code(v.name+"="+v.sample))
+			if v.name == extraArgs {
+				entries.WriteString(upFlagTable())
+			}
 		}
 		fmt.Fprintf(&list, "| %s | %s |\n", g, strings.Join(links, ", "))
 	}
-	return list.String() + entries.String() + "\n"
+	return list.String() + entries.String() + officialTable() + "\n"
+}
+
+// upFlagTable returns the accepted flags of `tailscale up`.
+func upFlagTable() string {
+	var b strings.Builder
+	b.WriteString("\n| accepted flag | effect |\n| --- | --- |\n")
+	for _, f := range upFlags {
+		switch {
+		case f.instead != "":
+			continue
+		case f.variable != "":
+			fmt.Fprintf(&b, "| `--%s` | sets [`%s`](#%s) |\n", f.name, f.variable, strings.ToLower(f.variable))
+		case f.noEffect:
+			fmt.Fprintf(&b, "| `--%s` | none |\n", f.name)
+		default:
+			fmt.Fprintf(&b, "| `--%s` | as for `tailscale up` |\n", f.name)
+		}
+	}
+	b.WriteString("\nAny other flag is an error that says what to use instead.\n")
+	return b.String()
+}
+
+// officialTable returns the variables of the official image that are no settings here.
+func officialTable() string {
+	var b strings.Builder
+	b.WriteString("\n## Other variables of the official image\n\n| variable | effect |\n| --- | --- |\n")
+	for _, v := range officialRefused {
+		fmt.Fprintf(&b, "| `%s` | error: %s |\n", v.name, v.instead)
+	}
+	for _, v := range officialIgnored {
+		fmt.Fprintf(&b, "| `%s` | warning: %s |\n", v.name, v.why)
+	}
+	fmt.Fprintf(&b, "| `%s` | none |\n", strings.Join(officialQuiet, "`, `"))
+	return b.String()
 }
 
 func code(s string) string { return "`" + s + "`" }

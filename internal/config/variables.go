@@ -24,6 +24,7 @@ type variable struct {
 	group    group    // where the documentation has it
 	accepts  string   // the values in words; "A to B" and "a, b or c" are held to the parser
 	sample   string   // a value as an operator may write it
+	details  string   // more, as Markdown, for docs/configuration.md only
 
 	// credential reports that set knows what a value that looks like a
 	// credential means. Elsewhere such a value is refused, and never shown.
@@ -63,12 +64,14 @@ var variables = []variable{
 		group: credentialGroup, accepts: "a name or ARN", sample: "tailscale/auth-key",
 		name: "ROUTER_AUTH_SECRET", flag: "auth-secret", credential: true,
 		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. The secret is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret. A client secret may have attributes, as in ?ephemeral=false&preauthorized=true.",
+		details: "Case and separators of the JSON names do not matter. Lines such as `TS_AUTHKEY=…` are read too, and so are values in quotes, with a byte-order mark or in base64. Two different credentials in one secret are an error.",
 		set:     into(func(c *Config) *SecretRef { return &c.AuthSecret }, parseSecretRef),
 	},
 	{
 		group: credentialGroup, accepts: "a key of a JSON object", sample: "password",
 		name: "ROUTER_AUTH_SECRET_KEY", flag: "auth-secret-key",
 		meaning: "Key of the credential in the secret's JSON, if it is none of the above.",
+		details: "It excludes a JSON key in the ARN's suffix.",
 		set:     into(func(c *Config) *string { return &c.AuthSecretKey }, parseText),
 	},
 	{
@@ -76,12 +79,14 @@ var variables = []variable{
 		// No flag: every process on the machine can read another's arguments.
 		name: "TS_AUTHKEY", aliases: []string{"TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"}, credential: true,
 		meaning: "A literal auth key or OAuth client secret, for tests and laptops. It has no flag, since arguments are visible to every process.",
+		details: "Keys for Tailscale's control server start with `tskey-`; with another server in `ROUTER_CONTROL_URL` they may have any form. An OAuth client secret, literal or stored, may have the attributes of the official image: `tskey-client-…?ephemeral=false&preauthorized=true`. Without them nodes are preauthorized, and ephemeral if `ROUTER_STATE` is `mem:`. `baseURL=https://…` names the API that receives the secret; it must not contradict `ROUTER_API_URL`.",
 		set:     into(func(c *Config) *secret.String { return &c.AuthKey }, parseAuthKey),
 	},
 	{
 		group: credentialGroup, accepts: "a client ID", sample: "kEXAMPLE",
 		name: "TS_CLIENT_ID", flag: "client-id",
 		meaning: "Workload identity federation instead of a stored credential: the client ID of the federated identity; AWS vouches for the task's role.",
+		details: "Nothing is stored: AWS issues a token for the task's role, and the federated identity with that client ID trusts it. See [operations.md](operations.md#workload-identity-federation-nothing-stored-at-all).",
 		set:     into(func(c *Config) *string { return &c.ClientID }, parseWord),
 	},
 	{
@@ -140,12 +145,13 @@ var variables = []variable{
 		group: routesGroup, accepts: "1s to 24h", sample: "10m",
 		name: "ROUTER_REFRESH", flag: "refresh", fallback: "5m",
 		meaning: "How often routes and credential are looked up again, give or take a tenth.",
+		details: "Each lookup is a handful of API calls; an account may make tens per second.",
 		set:     into(func(c *Config) *time.Duration { return &c.Refresh }, duration(time.Second, 24*time.Hour)),
 	},
 	{
 		group: nodeGroup, accepts: "mem: or an absolute path", sample: "/var/lib/tailscale",
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
-		meaning: "Where the node's keys live: mem: (an ephemeral node, new at every start) or a folder.",
+		meaning: "Where the node's keys live: mem: (an ephemeral node, new at every start) or an absolute folder.",
 		set:     into(func(c *Config) *string { return &c.StateDir }, parseState),
 	},
 	{
@@ -282,7 +288,7 @@ func setMode(c *Config, name, value string) error {
 	return nil
 }
 
-// Names returns the names of all settings, in the order of the package comment.
+// Names returns the names of all settings, in the order of the table.
 func Names() []string {
 	names := make([]string, len(variables))
 	for i, v := range variables {
