@@ -43,7 +43,7 @@ func TestLinks(t *testing.T) {
 		link    = regexp.MustCompile(`\]\(([^)\s:]+)\)`)
 		heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
 		fenced  = regexp.MustCompile("(?ms)^```.*?^```")
-		dropped = regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+		dropped = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 	)
 	anchors := func(file string) map[string]bool {
 		found := map[string]bool{}
