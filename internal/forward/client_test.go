@@ -42,21 +42,21 @@ type client struct {
 	reg   *prometheus.Registry
 	stack *stack.Stack
 	ep    *channel.Endpoint
-	icmp  chan icmpSeen // errors that came, gVisor's sockets do not tell of them; nil for none
+	icmp  chan quotedError // errors that came, gVisor's sockets do not tell of them; nil for none
 }
 
 // icmpSeen is an ICMP error and the ports of the datagram that it quotes.
-type icmpSeen struct {
+type quotedError struct {
 	typ, code        uint8
 	srcPort, dstPort uint16
 }
 
 func newClient(t *testing.T, edit func(*Config)) *client {
 	t.Helper()
-	return newClientTelling(t, make(chan icmpSeen, 16), edit)
+	return newClientWithICMP(t, make(chan quotedError, 16), edit)
 }
 
-func newClientTelling(t *testing.T, errors chan icmpSeen, edit func(*Config)) *client {
+func newClientWithICMP(t *testing.T, errors chan quotedError, edit func(*Config)) *client {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
 	cfg := Config{Registerer: reg, Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback}
@@ -134,7 +134,7 @@ func (c *client) receiveLoop() {
 			if len(raw) > 1280 {
 				c.t.Errorf("a packet of %d bytes is larger than the MTU", len(raw))
 			}
-			c.noteICMP(raw)
+			c.recordICMP(raw)
 			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(raw)})
 			number := ipv4.ProtocolNumber
 			if raw[0]>>4 == 6 {
@@ -146,7 +146,7 @@ func (c *client) receiveLoop() {
 	}
 }
 
-func (c *client) noteICMP(raw []byte) {
+func (c *client) recordICMP(raw []byte) {
 	var p inbound
 	if c.icmp == nil || !p.parse(raw) || p.protocol != protoICMP && p.protocol != protoICMPv6 {
 		return
@@ -164,13 +164,13 @@ func (c *client) noteICMP(raw []byte) {
 		return
 	}
 	ports := quote[headerSize(p.src):]
-	c.icmp <- icmpSeen{p.payload[0], p.payload[1], binary.BigEndian.Uint16(ports), binary.BigEndian.Uint16(ports[2:])}
+	c.icmp <- quotedError{p.payload[0], p.payload[1], binary.BigEndian.Uint16(ports), binary.BigEndian.Uint16(ports[2:])}
 }
 
 // awaitPortUnreachable expects that error for the datagrams of conn to target.
 func (c *client) awaitPortUnreachable(conn *gonet.UDPConn, target netip.AddrPort) {
 	c.t.Helper()
-	want := icmpSeen{3, 3, conn.LocalAddr().(*net.UDPAddr).AddrPort().Port(), target.Port()}
+	want := quotedError{3, 3, conn.LocalAddr().(*net.UDPAddr).AddrPort().Port(), target.Port()}
 	if target.Addr().Is6() {
 		want.typ, want.code = 1, 4
 	}
@@ -336,14 +336,14 @@ func (c *client) noFlows() {
 					c.t.Logf("left: stage %d, state %d, fd %d, opened %v ago, %+v", fl.stage.Load(), fl.state.Load(), fl.fd, time.Since(fl.opened), fl.key)
 				}
 			}
-			c.t.Logf("left: %d tcp flows, %d places", n, c.f.taken)
+			c.t.Logf("left: %d tcp flows, %d places", n, c.f.reserved)
 		}
 	}()
 	waitFor(c.t, "all flows to be gone", func() bool {
 		tcp, udp := c.f.Active()
 		c.f.peersMu.Lock()
 		defer c.f.peersMu.Unlock()
-		return tcp+udp+c.f.taken+len(c.f.peers) == 0
+		return tcp+udp+c.f.reserved+len(c.f.peers) == 0
 	})
 }
 

@@ -12,12 +12,12 @@ import (
 )
 
 // taken is a dispatcher that keeps what the stack would get.
-type taken struct{ packets [][]byte }
+type packetRecorder struct{ packets [][]byte }
 
-func (d *taken) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+func (d *packetRecorder) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	d.packets = append(d.packets, bytes.Clone(pkt.ToView().AsSlice()))
 }
-func (*taken) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
+func (*packetRecorder) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
 
 // tcpSegment makes a packet with a good checksum and a timestamp option.
 func tcpSegment(src, dst netip.AddrPort, seq uint32, flags byte, stamp uint32, data []byte) []byte {
@@ -42,7 +42,7 @@ func tcpSegment(src, dst netip.AddrPort, seq uint32, flags byte, stamp uint32, d
 // run passes packets through a tcpRun in one batch, as [Forwarder.Deliver] does.
 func run(t *testing.T, packets [][]byte) [][]byte {
 	t.Helper()
-	got := &taken{}
+	got := &packetRecorder{}
 	r := tcpRun{endpoint: &linkEndpoint{dispatcher: got}}
 	for _, raw := range packets {
 		var p inbound
@@ -123,22 +123,22 @@ func FuzzRun(f *testing.F) {
 		want := map[string][]piece{}
 		var seqs [2]uint32
 		for ; len(plan) >= 2 && len(packets) < 400; plan = plan[2:] {
-			what, size := plan[0], int(plan[1])*5
-			n, flags, stamp := what&1, ack, uint32(1)
+			choice, size := plan[0], int(plan[1])*5
+			n, flags, stamp := choice&1, ack, uint32(1)
 			src, dst := client4Port, targets(80)[0]
 			if n == 1 {
 				src, dst = client6Port, targets(80)[1]
 			}
-			if what&2 != 0 {
+			if choice&2 != 0 {
 				flags |= push
 			}
-			if what&4 != 0 {
+			if choice&4 != 0 {
 				flags |= fin
 			}
-			if what&8 != 0 {
+			if choice&8 != 0 {
 				seqs[n] += 3
 			}
-			if what&16 != 0 {
+			if choice&16 != 0 {
 				stamp = 2
 			}
 			data := make([]byte, size)

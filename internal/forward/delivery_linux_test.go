@@ -17,7 +17,7 @@ import (
 
 // muchTooLong is far below the 3 s that the kernel waits for a neighbour, and far above
 // what a loaded machine takes for a few hundred packets.
-const muchTooLong = time.Second
+const maxDeliveryTime = time.Second
 
 // vpcHost is a host with a network of silent hosts, 10.9.0.0/16, and one of neighbours
 // that are absent, 10.0.1.0/24. It answers itself at 10.9.0.1 and fd09::1.
@@ -117,15 +117,15 @@ func TestDeliveryDoesNotWaitForNeighbours(t *testing.T) {
 		for i := range pings {
 			sweep = append(sweep, echoRequest(client4, netip.AddrFrom4([4]byte{10, 0, 1, byte(6 + i%249)}), uint16(i), 1000))
 		}
-		if took := do(t, h, f, sweep...); took > muchTooLong {
+		if took := do(t, h, f, sweep...); took > maxDeliveryTime {
 			t.Errorf("a ping sweep of absent neighbours held delivery for %v", took)
 		}
-		sent, dropped := counterValue(f.metrics.opened["icmp"]), f.drops.of(dropSocketBuffer)
+		sent, dropped := counterValue(f.metrics.opened["icmp"]), f.drops.count(dropSocketBuffer)
 		if sent == 0 || dropped == 0 || sent+dropped != pings {
 			t.Errorf("of %d requests %d were sent and %d counted as dropped", pings, sent, dropped)
 		}
 		neighbour := netip.MustParseAddr("100.64.0.3")
-		if took := do(t, h, f, echoRequest(neighbour, netip.MustParseAddr("10.9.0.1"), 1, 1000)); took > muchTooLong {
+		if took := do(t, h, f, echoRequest(neighbour, netip.MustParseAddr("10.9.0.1"), 1, 1000)); took > maxDeliveryTime {
 			t.Errorf("another client's ping held delivery for %v", took)
 		}
 		awaitEcho(t, answers, neighbour, 1)
@@ -134,11 +134,11 @@ func TestDeliveryDoesNotWaitForNeighbours(t *testing.T) {
 		for range 1000 {
 			flood = append(flood, wholePacket(client4Port, netip.MustParseAddrPort("10.0.1.77:80"), 1000))
 		}
-		if took := do(t, h, f, flood...); took > muchTooLong {
+		if took := do(t, h, f, flood...); took > maxDeliveryTime {
 			t.Errorf("datagrams to an absent neighbour held delivery for %v", took)
 		}
 		up := f.Flows(1)[0].ToVPCPackets
-		if dropped := f.drops.of(dropSocketBuffer) - dropped; uint64(up)+dropped != 1000 {
+		if dropped := f.drops.count(dropSocketBuffer) - dropped; uint64(up)+dropped != 1000 {
 			t.Errorf("of 1000 datagrams %d were sent and %d counted as dropped", up, dropped)
 		}
 	})
@@ -180,12 +180,12 @@ func TestEchoSharesArePerPeer(t *testing.T) {
 		if n > maxEchoesPerPeer || own != n || peers != 3 {
 			t.Errorf("%d requests are pending, %d of them of the flooding peer, %d addresses known; want at most %d and 3", n, own, peers, maxEchoesPerPeer)
 		}
-		if f.drops.of(dropEchoEvicted) == 0 || f.drops.of(dropSocketBuffer)+f.drops.of(dropFlowFailed) != 0 {
+		if f.drops.count(dropEchoEvicted) == 0 || f.drops.count(dropSocketBuffer)+f.drops.count(dropFlowFailed) != 0 {
 			t.Errorf("drops: %v", dropped(f))
 		}
 		// In time all is forgotten, sockets too.
 		f.pinger.sweep(time.Now().Add(echoWait + time.Second))
-		f.pinger.sweep(time.Now().Add(echoWait + echoSocketIdle + time.Second))
+		f.pinger.sweep(time.Now().Add(echoWait + echoSocketIdleTimeout + time.Second))
 		f.pinger.mu.Lock()
 		defer f.pinger.mu.Unlock()
 		if p := f.pinger; p.pending != 0 || len(p.peers) != 0 || p.sockets != 0 || len(p.shared[family4].pending) != 0 {
@@ -214,7 +214,7 @@ func TestEchoTableIsBounded(t *testing.T) {
 	if p := f.pinger; p.pending > maxEchoes || p.sockets > maxEchoSockets || len(p.peers) > peers+1 {
 		t.Errorf("%d requests, %d sockets, %d peers", p.pending, p.sockets, len(p.peers))
 	}
-	if got := f.drops.of(dropEchoEvicted); got != maxEchoes+1 {
+	if got := f.drops.count(dropEchoEvicted); got != maxEchoes+1 {
 		t.Errorf("%d evictions, want %d", got, maxEchoes+1)
 	}
 }
@@ -231,7 +231,7 @@ func TestUDPOutOfPorts(t *testing.T) {
 	if got := counterValue(f.metrics.failed["udp"][exhausted]); got != 16 {
 		t.Errorf("%d failures are counted as %s, want 16; as %s: %d", got, exhausted, other, counterValue(f.metrics.failed["udp"][other]))
 	}
-	if got := f.drops.of(dropFlowFailed); got != 16 {
+	if got := f.drops.count(dropFlowFailed); got != 16 {
 		t.Errorf("%d packets were counted, want 16", got)
 	}
 	// A flow that keeps its client's port needs none of the kernel's.
@@ -303,11 +303,11 @@ func TestUDPSourcePortIsKept(t *testing.T) {
 			t.Errorf("%s to %s leaves from port %d, want it kept: %v", tc.client, tc.target, got, tc.kept)
 		}
 	}
-	if sent := f.drops; sent.of(dropSendFailed)+sent.of(dropFlowFailed) != 0 {
+	if sent := f.drops; sent.count(dropSendFailed)+sent.count(dropFlowFailed) != 0 {
 		t.Errorf("drops: %v", dropped(f))
 	}
 	// A port is free again once its flow has ended.
-	f.udp.sweep(time.Now().Add(udpIdle + time.Second))
+	f.udp.sweep(time.Now().Add(udpIdleTimeout + time.Second))
 	if n := len(f.udp.ports.flows); n != 0 {
 		t.Fatalf("%d ports are still claimed", n)
 	}
@@ -358,7 +358,7 @@ func TestUDPSharedPortsKeepTheirAnswers(t *testing.T) {
 	h := vpcHost(t)
 	f := in(t, h, Config{})
 	answers := replies(f)
-	const flows = mostPerPort + 8
+	const flows = maxPerPort + 8
 	for i := range flows {
 		host := fmt.Sprintf("10.9.2.%d", 1+i)
 		h.Address("silent", host+"/32")
@@ -397,8 +397,8 @@ func TestUDPSharedPortsKeepTheirAnswers(t *testing.T) {
 			kept++
 		}
 	}
-	if kept != mostPerPort {
-		t.Errorf("%d flows share a port, want %d", kept, mostPerPort)
+	if kept != maxPerPort {
+		t.Errorf("%d flows share a port, want %d", kept, maxPerPort)
 	}
 }
 
@@ -478,7 +478,7 @@ func TestFlowDropsStrangers(t *testing.T) {
 		t.Fatal(err)
 	}
 	fl := f.udp.find(flowKey{client, target})
-	if !fl.strict.IsValid() {
+	if !fl.boundTarget.IsValid() {
 		t.Fatal("the flow did not keep its client's port")
 	}
 	// Make it as if the socket had been open to everybody.
@@ -505,7 +505,7 @@ func TestFlowDropsStrangers(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the answer is missing")
 	}
-	if got := f.drops.of(dropUnmatched); got != 1 {
+	if got := f.drops.count(dropUnmatched); got != 1 {
 		t.Errorf("%d datagrams were counted as unmatched, want the stranger's", got)
 	}
 }

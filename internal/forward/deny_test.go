@@ -32,7 +32,7 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 	tcpPort := serveTCP(t, func(c *net.TCPConn) { c.Write([]byte("reached")); c.Close() })
 	for _, target := range targets(0) {
 		t.Run(target.Addr().String(), func(t *testing.T) {
-			c := newClientTelling(t, nil, denyPort(udpPort))
+			c := newClientWithICMP(t, nil, denyPort(udpPort))
 			server, from := v4, netip.AddrPortFrom(client4, 1000)
 			if target.Addr().Is6() {
 				from = netip.AddrPortFrom(client6, 1000)
@@ -61,7 +61,7 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 			}
 		})
 		t.Run(target.Addr().String()+" TCP", func(t *testing.T) {
-			c := newClientTelling(t, nil, denyPort(tcpPort))
+			c := newClientWithICMP(t, nil, denyPort(tcpPort))
 			if conn, err := c.dialTCP(netip.AddrPortFrom(target.Addr(), tcpPort)); err == nil {
 				conn.Close()
 				t.Error("a connection to the denied port was opened")
@@ -78,7 +78,7 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 func TestDeniedAddressIsNotDialed(t *testing.T) {
 	v4, _, port := listenUDP(t)
 	tcpPort := serveTCP(t, func(c *net.TCPConn) { c.Write([]byte("reached")); c.Close() })
-	c := newClientTelling(t, nil, func(cfg *Config) {
+	c := newClientWithICMP(t, nil, func(cfg *Config) {
 		cfg.Deny = func(target netip.AddrPort) bool { return target.Addr().IsLoopback() }
 	})
 	c.dialUDP(targets(port)[0]).Write([]byte("hello"))

@@ -25,7 +25,7 @@ const (
 	dropTooBig
 	dropUnreachable
 	dropSendFailed
-	dropHeldSYN
+	dropSYNLimit
 	// On the way to the tailnet.
 	dropLinkFull
 	dropEchoEvicted
@@ -53,7 +53,7 @@ var dropNames = [dropReasonCount]string{
 	dropTooBig:            "too_big",
 	dropUnreachable:       "unreachable",
 	dropSendFailed:        "send_failed",
-	dropHeldSYN:           "syn_limit",
+	dropSYNLimit:          "syn_limit",
 	dropLinkFull:          "link_full",
 	dropEchoEvicted:       "echo_evicted",
 	dropUnmatched:         "unmatched",
@@ -75,7 +75,7 @@ func newDrops() *drops {
 
 func (d *drops) add(why dropReason, packets int) { d.counts[why].Add(uint64(packets)) }
 
-func (d *drops) of(why dropReason) uint64 { return d.counts[why].Load() }
+func (d *drops) count(why dropReason) uint64 { return d.counts[why].Load() }
 
 // Describe implements [prometheus.Collector].
 func (d *drops) Describe(ch chan<- *prometheus.Desc) { ch <- d.desc }

@@ -27,7 +27,7 @@ func sumsOverRoutes(t *testing.T, f *Forwarder) {
 	t.Helper()
 	routes := []*route{f.routes.other}
 	f.routes.mu.Lock()
-	for _, r := range f.routes.known {
+	for _, r := range f.routes.series {
 		routes = append(routes, r)
 	}
 	f.routes.mu.Unlock()
@@ -82,7 +82,7 @@ func echoRequest(src, dst netip.Addr, seq uint16, size int) []byte {
 func dropped(f *Forwarder) map[string]uint64 {
 	out := map[string]uint64{}
 	for why, name := range dropNames {
-		if n := f.drops.of(dropReason(why)); n > 0 {
+		if n := f.drops.count(dropReason(why)); n > 0 {
 			out[name] = n
 		}
 	}
@@ -114,7 +114,7 @@ func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 	defer within(t, "closing", func() { f.Close() })
 	for f.link.offer(outgoing{own: new(packetBuffer)}) {
 	}
-	const each = 2 * (queued + queuedReplies)
+	const each = 2 * (maxQueued + maxQueuedReplies)
 	for i, src := range []netip.Addr{client4, client6} {
 		from, to := netip.AddrPortFrom(src, 5000), targets(80)[i]
 		odd := wholePacket(from, to, 10)
@@ -124,13 +124,13 @@ func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 			"a datagram":                 wholePacket(from, to, 10),
 			"another protocol":           odd,
 		} {
-			before := f.drops.of(dropLinkFull)
+			before := f.drops.count(dropLinkFull)
 			within(t, "delivering "+name, func() {
 				for range each {
 					f.Deliver([][]byte{packet}, 0)
 				}
 			})
-			if got := f.drops.of(dropLinkFull) - before; got < each-queuedReplies || got > each {
+			if got := f.drops.count(dropLinkFull) - before; got < each-maxQueuedReplies || got > each {
 				t.Errorf("%v: %s was answered %d times, of which %d were counted as dropped", src, name, each, got)
 			}
 			within(t, "prohibiting "+name, func() { f.Prohibit(packet) })
@@ -152,7 +152,7 @@ func TestResetsWaitForTheTailnet(t *testing.T) {
 	for fl := range c.f.tcp.flows {
 		pkt := resetOf(fl.key)
 		reset = &outgoing{stack: pkt}
-		if c.f.endpoint.answers(pkt) {
+		if c.f.endpoint.isReply(pkt) {
 			t.Error("a reset of a connection is taken for an answer that may be lost")
 		}
 	}
@@ -202,7 +202,7 @@ func TestDataPathDoesNotWaitForItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer within(t, "closing", func() { f.Close() })
-	for i := range 3 * queuedReports {
+	for i := range 3 * maxQueuedLines {
 		within(t, "delivering", func() {
 			f.Deliver([][]byte{
 				wholePacket(netip.AddrPortFrom(client4, uint16(1000+i)), targets(80)[0], 10),
@@ -211,8 +211,8 @@ func TestDataPathDoesNotWaitForItsLog(t *testing.T) {
 		})
 	}
 	waitFor(t, "every failure to be counted", func() bool {
-		return counterValue(f.metrics.failed["udp"][unreachable]) == 3*queuedReports &&
-			counterValue(f.metrics.failed["tcp"][unreachable]) == 3*queuedReports
+		return counterValue(f.metrics.failed["udp"][unreachable]) == 3*maxQueuedLines &&
+			counterValue(f.metrics.failed["tcp"][unreachable]) == 3*maxQueuedLines
 	})
 	sumsOverRoutes(t, f)
 }
@@ -293,15 +293,15 @@ func TestEveryDropIsCounted(t *testing.T) {
 		{"a fragment of TCP", tcpParts[0], dropUnsupported},
 		{"a fragment of odd length", odd, dropFragmentMalformed},
 	} {
-		before := f.drops.of(tc.why)
+		before := f.drops.count(tc.why)
 		f.Deliver([][]byte{tc.packet}, 0)
-		if got := f.drops.of(tc.why) - before; got != 1 {
+		if got := f.drops.count(tc.why) - before; got != 1 {
 			t.Errorf("%s: counted %d times as %s; %v", tc.name, got, dropNames[tc.why], dropped(f))
 		}
 	}
 	total := uint64(0)
 	for why := range dropNames {
-		total += f.drops.of(dropReason(why))
+		total += f.drops.count(dropReason(why))
 	}
 	if total != 14 {
 		t.Errorf("%d drops were counted, want one for each of 14 packets: %v", total, dropped(f))

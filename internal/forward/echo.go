@@ -29,8 +29,8 @@ const (
 // other than flows; peers beyond that share one. echoSocketIdle is how long a socket
 // is kept for its peer's next request.
 const (
-	maxEchoSockets = 64
-	echoSocketIdle = 10 * time.Second
+	maxEchoSockets        = 64
+	echoSocketIdleTimeout = 10 * time.Second
 )
 
 // echoSendBuffer is the send buffer to ask for: twice the usual one, so that a sweep of
@@ -55,7 +55,7 @@ func (f *Forwarder) deliverICMP(p *inbound) {
 		return
 	}
 	if verdict := f.check(p.protocol, flowKey{netip.AddrPortFrom(p.src, 0), netip.AddrPortFrom(p.dst, 0)}); verdict != allowed {
-		f.failed("icmp", f.routes.of(p.dst), forbidden)
+		f.failed("icmp", f.routes.lookup(p.dst), forbidden)
 		f.drops.add(dropFlowFailed, 1)
 		if verdict == denied {
 			f.refuse(p, adminProhibited)
@@ -63,7 +63,7 @@ func (f *Forwarder) deliverICMP(p *inbound) {
 		return
 	}
 	e := &pendingEcho{
-		client: p.src, dst: p.dst, target: targetOf(p.dst), route: f.routes.of(p.dst),
+		client: p.src, dst: p.dst, target: targetOf(p.dst), route: f.routes.lookup(p.dst),
 		idSeq: [4]byte(p.payload[4:8]), at: time.Now(),
 	}
 	data := p.payload[icmpHeader:]
@@ -91,8 +91,8 @@ func (f *Forwarder) deliverICMP(p *inbound) {
 // pinger sends echo requests under sequence numbers of its own, and passes each
 // answer on to the client that asked.
 type pinger struct {
-	f   *Forwarder
-	why error // why there is no socket for IPv4; nil if there is
+	f       *Forwarder
+	openErr error // why there is no socket for IPv4; nil if there is
 
 	mu      sync.Mutex
 	shared  [2]*echoSocket // by family; nil where the system gives none
@@ -165,7 +165,7 @@ func newPinger(f *Forwarder) *pinger {
 	if err4 != nil {
 		f.log.Warn("ping through the router will not work: no ICMP socket", "err", err4,
 			"fix", "grant CAP_NET_RAW, or let net.ipv4.ping_group_range hold the process's group")
-		p.why = err4
+		p.openErr = err4
 	} else if err6 != nil {
 		f.debug("ping over IPv6 will not work: no ICMPv6 socket", "err", err6)
 	}
@@ -223,7 +223,7 @@ func openEcho(family int, ident uint16) (fd int, raw bool, err error) {
 // send sends the request of e, and never waits: what the socket does not take at once
 // is lost.
 func (p *pinger) send(e *pendingEcho, data []byte) error {
-	s, err := p.expect(e)
+	s, err := p.addPending(e)
 	if err != nil {
 		return err
 	}
@@ -259,7 +259,7 @@ func (s *echoSocket) send(message []byte, target netip.Addr) error {
 }
 
 // expect makes e pending, in the place of an older request where there is no room.
-func (p *pinger) expect(e *pendingEcho) (*echoSocket, error) {
+func (p *pinger) addPending(e *pendingEcho) (*echoSocket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	family := familyOf(e.target)
@@ -267,14 +267,14 @@ func (p *pinger) expect(e *pendingEcho) (*echoSocket, error) {
 		return nil, ErrClosed
 	}
 	if p.shared[family] == nil {
-		if p.why != nil {
-			return nil, p.why
+		if p.openErr != nil {
+			return nil, p.openErr
 		}
 		return nil, fmt.Errorf("no ICMP socket for %v", e.target)
 	}
 	peer := p.peers[e.client]
 	if peer == nil {
-		peer = p.meet(e.client)
+		peer = p.addPeer(e.client)
 	}
 	peer.users++
 	if peer.own[family] == nil && p.sockets < maxEchoSockets {
@@ -303,7 +303,7 @@ func (p *pinger) expect(e *pendingEcho) (*echoSocket, error) {
 
 // meet returns the peer of an address that is not known yet. It does not hold mu while
 // it asks whose address that is.
-func (p *pinger) meet(client netip.Addr) *echoPeer {
+func (p *pinger) addPeer(client netip.Addr) *echoPeer {
 	p.mu.Unlock()
 	node := p.f.cfg.Peer(client)
 	p.mu.Lock()
@@ -343,15 +343,15 @@ func (p *pinger) openOwn(peer *echoPeer, family int) {
 
 // largest returns the peer with the most pending requests, or of these the one with the
 // oldest. There is one.
-func (p *pinger) largest() (most *echoPeer) {
+func (p *pinger) largest() (largest *echoPeer) {
 	oldest := func(peer *echoPeer) time.Time { return peer.pending.Front().Value.(*pendingEcho).at }
 	for _, peer := range p.peers {
 		n := peer.pending.Len()
-		if n > 0 && (most == nil || n > most.pending.Len() || n == most.pending.Len() && oldest(peer).Before(oldest(most))) {
-			most = peer
+		if n > 0 && (largest == nil || n > largest.pending.Len() || n == largest.pending.Len() && oldest(peer).Before(oldest(largest))) {
+			largest = peer
 		}
 	}
-	return most
+	return largest
 }
 
 func (p *pinger) evict(peer *echoPeer) {
@@ -370,12 +370,12 @@ func (p *pinger) remove(e *pendingEcho) (removed bool) {
 	delete(e.socket.pending, e.seq)
 	p.pending--
 	if e.peer.own == [2]*echoSocket{} {
-		p.forget(e.peer)
+		p.removeIfUnused(e.peer)
 	}
 	return true
 }
 
-func (p *pinger) forget(peer *echoPeer) {
+func (p *pinger) removeIfUnused(peer *echoPeer) {
 	if peer.pending.Len() > 0 || peer.users > 0 {
 		return
 	}
@@ -397,9 +397,9 @@ func (p *pinger) sweep(now time.Time) {
 			}
 			p.remove(e)
 		}
-		if peer.pending.Len() == 0 && peer.users == 0 && now.Sub(peer.used) > echoSocketIdle {
+		if peer.pending.Len() == 0 && peer.users == 0 && now.Sub(peer.used) > echoSocketIdleTimeout {
 			p.closeOwn(peer)
-			p.forget(peer)
+			p.removeIfUnused(peer)
 		}
 	}
 }

@@ -81,13 +81,13 @@ type PeerRouters interface {
 
 // Forwarder forwards. Create it with [New].
 type Forwarder struct {
-	cfg     Config
-	mtu     int
-	log     *slog.Logger
-	metrics *metrics
-	drops   *drops
-	reports chan slog.Record
-	buffers sync.Pool // of *[]byte, bufferSize each
+	cfg      Config
+	mtu      int
+	log      *slog.Logger
+	metrics  *metrics
+	drops    *drops
+	logLines chan slog.Record
+	buffers  sync.Pool // of *[]byte, bufferSize each
 
 	link       *link
 	endpoint   *linkEndpoint
@@ -100,16 +100,16 @@ type Forwarder struct {
 	pinger     *pinger
 	fragmentID atomic.Uint32
 
-	routes  *routeTable
-	peersMu sync.Mutex
-	peers   map[netip.Addr]*peer // by each of their addresses that has flows
-	taken   int
-	limit   Limit
-	closing bool
+	routes   *routeTable
+	peersMu  sync.Mutex
+	peers    map[netip.Addr]*peer // by each of their addresses that has flows
+	reserved int
+	limit    Limit
+	closing  bool
 
-	cancel context.CancelFunc
-	once   sync.Once
-	cut    struct{ tcp, udp int }
+	cancel    context.CancelFunc
+	closeOnce sync.Once
+	closed    struct{ tcp, udp int }
 }
 
 // bufferSize takes the largest datagram with its headers, a run of them, and enough of a stream
@@ -156,7 +156,7 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{
 		cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, drops: dropped, routes: routes,
-		peers: map[netip.Addr]*peer{}, link: newLink(dropped), reports: make(chan slog.Record, queuedReports),
+		peers: map[netip.Addr]*peer{}, link: newLink(dropped), logLines: make(chan slog.Record, maxQueuedLines),
 		reassembly: newReassembly(dropped, cfg.Peer),
 	}
 	f.RecomputeLimits()
@@ -166,7 +166,7 @@ func New(cfg Config) (*Forwarder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating TCP/IP stack: %w", err)
 	}
-	dropped.stack = f.endpoint.dropped
+	dropped.stack = f.endpoint.droppedByStack
 	f.sched = newScheduler(workers())
 	if f.poll, err = newPoller(f.sched); err != nil {
 		return nil, fmt.Errorf("creating event queue: %w", err)
@@ -181,7 +181,7 @@ func New(cfg Config) (*Forwarder, error) {
 	ctx, f.cancel = context.WithCancel(context.Background())
 	f.pinger = newPinger(f)
 	go f.sweep(ctx)
-	go f.report(ctx)
+	go f.writeLog(ctx)
 	return f, nil
 }
 
@@ -219,16 +219,16 @@ type delivery struct {
 	packet inbound
 	udp    udpRun
 	tcp    tcpRun
-	only   only
+	scope  scope
 }
 
 // only narrows down which packets a delivery takes.
-type only int
+type scope int
 
 const (
-	anyPacket only = iota
-	unclaimed      // nobody else's
-	known          // of flows that are open
+	anyPacket scope = iota
+	unclaimed       // nobody else's
+	openFlows       // of flows that are open
 )
 
 var deliveries = sync.Pool{New: func() any { return new(delivery) }}
@@ -267,7 +267,7 @@ const (
 // routers reassemble packets before they relay them, and open flows themselves.
 // The packet is valid during the call only.
 func (f *Forwarder) DeliverRelayed(packet []byte) Relayed {
-	d := f.newDelivery(known)
+	d := f.newDelivery(openFlows)
 	d.udp.relayed = true
 	defer f.finish(d)
 	p := &d.packet
@@ -294,9 +294,9 @@ func (f *Forwarder) DeliverRelayed(packet []byte) Relayed {
 		if f.check(protoTCP, key) != allowed {
 			return RelayedRefused
 		}
-		known := f.endpoint.find(p, networkOf(p), segment) != nil
+		found := f.endpoint.find(p, networkOf(p), segment) != nil
 		d.tcp.add(p, segment)
-		if known {
+		if found {
 			return RelayedTaken
 		}
 		return RelayedReset
@@ -304,10 +304,10 @@ func (f *Forwarder) DeliverRelayed(packet []byte) Relayed {
 	return RelayedRefused
 }
 
-func (f *Forwarder) newDelivery(o only) *delivery {
+func (f *Forwarder) newDelivery(s scope) *delivery {
 	d := deliveries.Get().(*delivery)
 	d.tcp.endpoint = f.endpoint
-	d.only = o
+	d.scope = s
 	return d
 }
 
@@ -320,9 +320,9 @@ func (f *Forwarder) finish(d *delivery) {
 
 // elsewhere reports whether a packet that is of no flow is not for this router: passed
 // on, or of a flow that is to be open here and is not.
-func (f *Forwarder) elsewhere(d *delivery) bool {
-	switch d.only {
-	case known:
+func (f *Forwarder) handedOff(d *delivery) bool {
+	switch d.scope {
+	case openFlows:
 		return true
 	case unclaimed:
 		return false
@@ -331,8 +331,8 @@ func (f *Forwarder) elsewhere(d *delivery) bool {
 }
 
 // asks reports whether [Forwarder.elsewhere] is worth finding out if there is a flow.
-func (f *Forwarder) asks(d *delivery) bool {
-	return d.only == anyPacket && f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow()
+func (f *Forwarder) needsLookup(d *delivery) bool {
+	return d.scope == anyPacket && f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow()
 }
 
 func (f *Forwarder) deliver(d *delivery, raw []byte) {
@@ -382,15 +382,15 @@ func (f *Forwarder) Active() (tcp, udp int) {
 // reports how many there were of each protocol. Receive should go on being called
 // until Close returns, for the resets to reach their clients.
 func (f *Forwarder) Close() (tcp, udp int) {
-	f.once.Do(f.close)
-	return f.cut.tcp, f.cut.udp
+	f.closeOnce.Do(f.close)
+	return f.closed.tcp, f.closed.udp
 }
 
 func (f *Forwarder) close() {
 	f.peersMu.Lock()
 	f.closing = true
 	f.peersMu.Unlock()
-	f.cut.tcp, f.cut.udp = f.Cut()
+	f.closed.tcp, f.closed.udp = f.Cut()
 	f.cancel()
 	close(f.link.closed)
 	f.poll.close(f.polled)

@@ -15,28 +15,28 @@ import (
 // A flow is busy for a moment after the target spoke, and for longer after the client
 // did: it may wait for an answer.
 const (
-	restAfterAnswer   = 100 * time.Millisecond
-	restAfterQuestion = 2 * time.Second
+	busyAfterAnswer  = 100 * time.Millisecond
+	busyAfterRequest = 2 * time.Second
 )
 
 // turn is who of a flow spoke last, and when: an instant, negative for the client.
-type turn struct{ last atomic.Int64 }
+type activity struct{ last atomic.Int64 }
 
 // at is when that was.
-func (t *turn) at() int64 {
+func (t *activity) at() int64 {
 	last := t.last.Load()
 	return max(last, -last)
 }
 
-func (t *turn) client() { t.last.Store(-instant(time.Now())) }
-func (t *turn) target() { t.last.Store(instant(time.Now())) }
+func (t *activity) fromClient() { t.last.Store(-instant(time.Now())) }
+func (t *activity) fromTarget() { t.last.Store(instant(time.Now())) }
 
-func (t *turn) busy(now time.Time) bool {
+func (t *activity) busy(now time.Time) bool {
 	last := t.last.Load()
 	if last < 0 {
-		return instant(now)+last < int64(restAfterQuestion)
+		return instant(now)+last < int64(busyAfterRequest)
 	}
-	return instant(now)-last < int64(restAfterAnswer)
+	return instant(now)-last < int64(busyAfterAnswer)
 }
 
 // Busy counts the flows that are in the middle of something: being opened, moving bytes,
@@ -44,12 +44,12 @@ func (t *turn) busy(now time.Time) bool {
 func (f *Forwarder) Busy() (n int) {
 	now := time.Now()
 	each(&f.tcp.mu, f.tcp.flows, func(fl *tcpFlow, _ struct{}) {
-		if fl.stage.Load() != relaying || fl.turn.busy(now) {
+		if fl.stage.Load() != stageForwarding || fl.activity.busy(now) {
 			n++
 		}
 	})
 	each(&f.udp.mu, f.udp.flows, func(_ flowKey, fl *udpFlow) {
-		if fl.turn.busy(now) {
+		if fl.activity.busy(now) {
 			n++
 		}
 	})
@@ -87,7 +87,7 @@ func (f *Forwarder) Cut() (tcp, udp int) {
 		return 0, 0
 	}
 	for deadline := time.Now().Add(closeWait); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if f.tcp.dying() == 0 && f.link.empty() {
+		if f.tcp.aborting() == 0 && f.link.empty() {
 			break
 		}
 	}

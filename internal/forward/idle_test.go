@@ -43,8 +43,8 @@ func TestBusyWhileAnAnswerIsDue(t *testing.T) {
 		t.Error("not quiet after the answer")
 	}
 	conn.Write([]byte("a question for which the target takes too long"))
-	if !quiet(restAfterQuestion + time.Second) {
-		t.Errorf("not quiet %v after a question", restAfterQuestion)
+	if !quiet(busyAfterRequest + time.Second) {
+		t.Errorf("not quiet %v after a question", busyAfterRequest)
 	}
 }
 
@@ -68,24 +68,24 @@ func TestCutGoesOnTakingFlows(t *testing.T) {
 }
 
 // elsewhere keeps the packets that it takes.
-type elsewhere struct {
-	active atomic.Bool
-	mu     sync.Mutex
-	taken  [][]byte
+type peerRouter struct {
+	active  atomic.Bool
+	mu      sync.Mutex
+	relayed [][]byte
 }
 
-func (e *elsewhere) MayHaveFlow() bool { return e.active.Load() }
-func (e *elsewhere) Relay(p []byte) bool {
+func (e *peerRouter) MayHaveFlow() bool { return e.active.Load() }
+func (e *peerRouter) Relay(p []byte) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.taken = append(e.taken, append([]byte(nil), p...))
+	e.relayed = append(e.relayed, append([]byte(nil), p...))
 	return true
 }
 
 // TestFlowsElsewhere moves a client from one Forwarder to another, as a drain does.
 func TestFlowsElsewhere(t *testing.T) {
 	for _, family := range []int{0, 1} {
-		other := &elsewhere{}
+		other := &peerRouter{}
 		c := newClient(t, func(cfg *Config) { cfg.PeerRouters = other })
 		port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
 		target := targets(port)[family]
@@ -96,7 +96,7 @@ func TestFlowsElsewhere(t *testing.T) {
 		if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
 			t.Fatalf("a flow that is here: %v", err)
 		}
-		if len(other.taken) > 0 {
+		if len(other.relayed) > 0 {
 			t.Fatal("packets of a flow that is here went elsewhere")
 		}
 
@@ -108,8 +108,8 @@ func TestFlowsElsewhere(t *testing.T) {
 		datagram := make([]byte, headerSize(from.Addr())+udpHeader+3)
 		putUDP(datagram, from, target)
 		c.f.Deliver([][]byte{datagram}, 0)
-		if len(other.taken) != 1 {
-			t.Fatalf("%d packets went elsewhere, want the datagram", len(other.taken))
+		if len(other.relayed) != 1 {
+			t.Fatalf("%d packets went elsewhere, want the datagram", len(other.relayed))
 		}
 		if got := c.f.DeliverRelayed(datagram); got != RelayedUnknown {
 			t.Errorf("a relayed datagram of no flow: %v, want it unknown", got)

@@ -23,16 +23,16 @@ func stepped(t *testing.T, at time.Time, d time.Duration) time.Time {
 // TestClockSteps: a wall clock that is set an hour on or back ends no flow, and keeps none.
 func TestClockSteps(t *testing.T) {
 	for _, step := range []time.Duration{time.Hour, -time.Hour} {
-		var u turn
-		u.client()
+		var u activity
+		u.fromClient()
 		if now := stepped(t, time.Now(), step); !u.busy(now) {
 			t.Errorf("after a step of %v a client that waits for its answer is said to rest", step)
 		}
-		if later := stepped(t, time.Now().Add(2*restAfterQuestion), step); u.busy(later) {
+		if later := stepped(t, time.Now().Add(2*busyAfterRequest), step); u.busy(later) {
 			t.Errorf("after a step of %v a client that waits for nothing is said to be busy", step)
 		}
-		u.target()
-		if later := stepped(t, time.Now().Add(2*restAfterAnswer), step); u.busy(later) {
+		u.fromTarget()
+		if later := stepped(t, time.Now().Add(2*busyAfterAnswer), step); u.busy(later) {
 			t.Errorf("after a step of %v a flow that was answered is said to be busy", step)
 		}
 		if idle := instant(stepped(t, time.Now(), step)) - u.at(); idle < 0 || idle > int64(time.Minute) {

@@ -16,9 +16,9 @@ const (
 	// router adds these up.
 	ReservedFiles = 256
 	// Per cent of all flows that one node may have.
-	perPeerShare = 50
+	perPeerPercent = 50
 	// mostFlows keeps the default within what a Linux task has source ports for.
-	mostFlows = 100_000
+	maxDefaultFlows = 100_000
 )
 
 // Limit is what a process can carry, and why.
@@ -38,22 +38,22 @@ func (f *Forwarder) RecomputeLimits() Limit {
 		l.Memory = m
 	}
 	if l.Flows == 0 {
-		l.Flows = mostFlows
+		l.Flows = maxDefaultFlows
 		if l.Memory > 0 { // half of it: the rest is for what moves
 			l.Flows = min(l.Flows, max(1, int(l.Memory/2/flowMemory)))
 		}
 	}
 	// A flow is a socket. One too many would cost the router its connection to control,
 	// and its health check.
-	if most := max(1, l.Files-ReservedFiles); l.Files > 0 && l.Flows > most {
-		if f.cfg.MaxFlows > 0 && f.limit.Flows != most {
-			f.log.Warn("ROUTER_MAX_FLOWS is more than the open files allow", "asked", l.Flows, "flows", most, "open_files", l.Files,
+	if maxFlows := max(1, l.Files-ReservedFiles); l.Files > 0 && l.Flows > maxFlows {
+		if f.cfg.MaxFlows > 0 && f.limit.Flows != maxFlows {
+			f.log.Warn("ROUTER_MAX_FLOWS is more than the open files allow", "asked", l.Flows, "flows", maxFlows, "open_files", l.Files,
 				"fix", "raise the task's ulimits.nofile, or lower ROUTER_MAX_FLOWS")
 		}
-		l.Flows = most
+		l.Flows = maxFlows
 	}
 	if l.FlowsPerPeer == 0 {
-		l.FlowsPerPeer = max(1, l.Flows*perPeerShare/100)
+		l.FlowsPerPeer = max(1, l.Flows*perPeerPercent/100)
 	}
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
@@ -91,9 +91,9 @@ type peer struct {
 }
 
 // place is admit, before which what only rests has to go.
-func (f *Forwarder) place(client netip.Addr) (*peer, bool) {
+func (f *Forwarder) reserve(client netip.Addr) (*peer, bool) {
 	p, ok := f.admit(client)
-	if !ok && f.udp.endRests(time.Now()) {
+	if !ok && f.udp.evictIdleDNS(time.Now()) {
 		p, ok = f.admit(client)
 	}
 	return p, ok
@@ -106,20 +106,20 @@ func (f *Forwarder) admit(client netip.Addr) (*peer, bool) {
 	defer f.peersMu.Unlock()
 	p := f.peers[client]
 	if p == nil {
-		p = f.meet(client)
+		p = f.addPeer(client)
 	}
-	if f.closing || f.taken >= f.limit.Flows || p.flows >= f.limit.FlowsPerPeer {
-		f.forget(p)
+	if f.closing || f.reserved >= f.limit.Flows || p.flows >= f.limit.FlowsPerPeer {
+		f.removeIfUnused(p)
 		return nil, false
 	}
 	p.flows++
-	f.taken++
+	f.reserved++
 	return p, true
 }
 
 // meet finds the peer of an address that has no flows yet. It lets go of peersMu
 // while it asks.
-func (f *Forwarder) meet(client netip.Addr) *peer {
+func (f *Forwarder) addPeer(client netip.Addr) *peer {
 	f.peersMu.Unlock()
 	node := f.cfg.Peer(client)
 	f.peersMu.Lock()
@@ -140,7 +140,7 @@ func (f *Forwarder) meet(client netip.Addr) *peer {
 }
 
 // forget drops a peer without flows.
-func (f *Forwarder) forget(p *peer) {
+func (f *Forwarder) removeIfUnused(p *peer) {
 	if p.flows > 0 {
 		return
 	}
@@ -155,24 +155,24 @@ const defaultBuffers = 256 << 20
 // shareBuffers is how much a new TCP flow may let wait in each direction: its share
 // of a quarter of the memory, so that targets and clients that stop reading cannot
 // fill it all, whatever their number.
-func (f *Forwarder) shareBuffers() (receive, send int64) {
+func (f *Forwarder) bufferShare() (receive, send int64) {
 	f.peersMu.Lock()
-	flows, memory := int64(f.taken), f.limit.Memory
+	flows, memory := int64(f.reserved), f.limit.Memory
 	f.peersMu.Unlock()
 	budget := int64(defaultBuffers)
 	if memory > 0 {
 		budget = memory / 4
 	}
-	const least = 64 << 10
-	share := max(least, budget/2/max(flows, 1))
+	const minShare = 64 << 10
+	share := max(minShare, budget/2/max(flows, 1))
 	return min(receiveBuffer, share), min(sendBuffer, share)
 }
 
 // leave gives the place back.
-func (f *Forwarder) leave(p *peer) {
+func (f *Forwarder) release(p *peer) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
-	f.taken--
+	f.reserved--
 	p.flows--
-	f.forget(p)
+	f.removeIfUnused(p)
 }

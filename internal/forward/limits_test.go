@@ -44,8 +44,8 @@ func TestNodesAddressesShareTheirLimit(t *testing.T) {
 	c.noFlows()
 	c.f.peersMu.Lock()
 	defer c.f.peersMu.Unlock()
-	if len(c.f.peers) != 0 || c.f.taken != 0 {
-		t.Errorf("%d peers and %d places are left", len(c.f.peers), c.f.taken)
+	if len(c.f.peers) != 0 || c.f.reserved != 0 {
+		t.Errorf("%d peers and %d places are left", len(c.f.peers), c.f.reserved)
 	}
 }
 

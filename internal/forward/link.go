@@ -10,12 +10,12 @@ import (
 // queued bounds what waits for the tailnet. Senders wait when it is full, so
 // that what is slow (encryption, the network) slows what is fast: targets are
 // read no faster than peers take it.
-const queued = 256
+const maxQueued = 256
 
 // queuedReplies bounds what packet delivery itself answers, for which it never waits:
 // ICMP errors and resets. They have a queue of their own, since a bulk transfer keeps
 // the other one full.
-const queuedReplies = 256
+const maxQueuedReplies = 256
 
 // ErrClosed says that the forwarder was closed.
 var ErrClosed = errors.New("forwarder closed")
@@ -47,12 +47,12 @@ type link struct {
 	drops   *drops
 
 	// Of the one reader: what the last call had no room for.
-	rest *outgoing
+	partial *outgoing
 }
 
 func newLink(d *drops) *link {
 	return &link{
-		packets: make(chan outgoing, queued), replies: make(chan outgoing, queuedReplies),
+		packets: make(chan outgoing, maxQueued), replies: make(chan outgoing, maxQueuedReplies),
 		closed: make(chan struct{}), drops: d,
 	}
 }
@@ -125,8 +125,8 @@ func (p outgoing) release() {
 // goes to bufs[i][offset:], its length to sizes[i].
 func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
 	next, ok := outgoing{}, false
-	if l.rest != nil {
-		next, ok, l.rest = *l.rest, true, nil
+	if l.partial != nil {
+		next, ok, l.partial = *l.partial, true, nil
 	} else if next, ok = l.nextReply(); !ok {
 		select {
 		case next = <-l.packets:
@@ -142,7 +142,7 @@ func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error
 		n += took
 		if !all { // a run that needs more room, now or more than once
 			next.done += took
-			l.rest = &next
+			l.partial = &next
 			break
 		}
 		next.release()

@@ -34,7 +34,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte{})
 	f.Add([]byte{0x4f, 0, 0, 20})
-	r := newReassembly(newDrops(), itself)
+	r := newReassembly(newDrops(), samePeer)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var p inbound
 		if !p.parse(raw) {
@@ -102,7 +102,7 @@ func fragments(t *testing.T, whole []byte) [][]byte {
 }
 
 // itself is what [Config.Peer] is by default.
-func itself(a netip.Addr) netip.Addr { return a }
+func samePeer(a netip.Addr) netip.Addr { return a }
 
 func wholePacket(src, dst netip.AddrPort, size int) []byte {
 	raw := make([]byte, headerSize(src.Addr())+udpHeader+size)
@@ -119,7 +119,7 @@ func TestReassemblyInAnyOrder(t *testing.T) {
 		parts := fragments(t, whole)
 		for round := range 20 {
 			rand.Shuffle(len(parts), func(a, b int) { parts[a], parts[b] = parts[b], parts[a] })
-			r := newReassembly(newDrops(), itself)
+			r := newReassembly(newDrops(), samePeer)
 			for n, part := range parts {
 				var p inbound
 				if !p.parse(part) || !p.fragment {
@@ -151,7 +151,7 @@ func BenchmarkChecksum1200(b *testing.B) {
 // TestDeliverSurvivesAnything cuts packets short at every length, as no peer's
 // packets get here, but for the engine's own checks.
 func TestDeliverSurvivesAnything(t *testing.T) {
-	c := newClientTelling(t, nil, func(cfg *Config) {
+	c := newClientWithICMP(t, nil, func(cfg *Config) {
 		cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) { return netip.AddrPort{}, syscall.EHOSTUNREACH }
 	})
 	for i, src := range []netip.Addr{client4, client6} {

@@ -25,14 +25,14 @@ const (
 )
 
 // watch makes events of fd ready t, until the fd is closed.
-func (p *poller) watch(fd, what int, t *task) error {
+func (p *poller) watch(fd, events int, t *task) error {
 	p.mu.Lock()
 	for fd >= len(p.tasks) {
 		p.tasks = append(p.tasks, make([]*task, max(64, len(p.tasks)))...)
 	}
 	p.tasks[fd] = t
 	p.mu.Unlock()
-	if err := p.add(fd, what); err != nil {
+	if err := p.add(fd, events); err != nil {
 		p.forget(fd)
 		return err
 	}
@@ -40,7 +40,7 @@ func (p *poller) watch(fd, what int, t *task) error {
 }
 
 // pass makes events of fd, which is watched, ready another task.
-func (p *poller) pass(fd int, t *task) {
+func (p *poller) reassign(fd int, t *task) {
 	p.mu.Lock()
 	p.tasks[fd] = t
 	p.mu.Unlock()
@@ -64,7 +64,7 @@ func (p *poller) event(fd int, alone bool) {
 	switch {
 	case t == nil:
 	case alone:
-		p.sched.now(t)
+		p.sched.runInline(t)
 	default:
 		p.sched.ready(t)
 	}

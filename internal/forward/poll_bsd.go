@@ -17,10 +17,10 @@ func newPoller(s *scheduler) (*poller, error) {
 	return &poller{sched: s, fd: fd}, nil
 }
 
-func (p *poller) add(fd, what int) error {
+func (p *poller) add(fd, events int) error {
 	changes := make([]unix.Kevent_t, 1, 2)
 	unix.SetKevent(&changes[0], fd, unix.EVFILT_READ, unix.EV_ADD|unix.EV_CLEAR)
-	if what&writable != 0 {
+	if events&writable != 0 {
 		changes = changes[:2]
 		unix.SetKevent(&changes[1], fd, unix.EVFILT_WRITE, unix.EV_ADD|unix.EV_CLEAR)
 	}

@@ -18,12 +18,12 @@ func newPoller(s *scheduler) (*poller, error) {
 	return &poller{sched: s, fd: fd, queue: os.NewFile(uintptr(fd), "epoll")}, nil
 }
 
-func (p *poller) add(fd, what int) error {
-	events := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff)
-	if what&writable != 0 {
-		events |= unix.EPOLLOUT
+func (p *poller) add(fd, events int) error {
+	mask := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff)
+	if events&writable != 0 {
+		mask |= unix.EPOLLOUT
 	}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}))
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: mask, Fd: int32(fd)}))
 }
 
 // run delivers events until close. The queue is itself a file of Go's own poller, so

@@ -8,7 +8,7 @@ import (
 
 // mostPerPort bounds how many flows share a source port: the kernel looks through all
 // sockets of a port for each datagram that arrives there.
-const mostPerPort = 32
+const maxPerPort = 32
 
 // sourcePorts knows the source ports that flows kept from their clients, as RFC 4787
 // section 4.2 prefers: SIP, IKE and RADIUS may look at them. A port serves several flows
@@ -23,7 +23,7 @@ type sourcePorts struct {
 
 // claim takes fl's client's port for fl, which is to dial target, and reports whether it
 // is free, and whether other flows have it too: then fl's socket must agree to share it.
-func (p *sourcePorts) claim(fl *udpFlow, target netip.AddrPort) (ok, shared bool) {
+func (p *sourcePorts) assign(fl *udpFlow, target netip.AddrPort) (ok, shared bool) {
 	port := fl.key.client.Port()
 	if port == 0 || slices.Contains(p.reserved, port) {
 		return false, false
@@ -32,12 +32,12 @@ func (p *sourcePorts) claim(fl *udpFlow, target netip.AddrPort) (ok, shared bool
 	newest := p.flows[port]
 	n := 0
 	for other := newest; other != nil; other = other.older {
-		if n++; n == mostPerPort || other.strict == target {
+		if n++; n == maxPerPort || other.boundTarget == target {
 			p.mu.Unlock()
 			return false, false
 		}
 	}
-	fl.strict, fl.older = target, newest
+	fl.boundTarget, fl.older = target, newest
 	p.flows[port] = fl
 	p.mu.Unlock()
 	if n == 1 { // with more, the first shares already
@@ -48,7 +48,7 @@ func (p *sourcePorts) claim(fl *udpFlow, target netip.AddrPort) (ok, shared bool
 
 // release gives the port of fl back, if it has one, after its socket was closed.
 func (p *sourcePorts) release(fl *udpFlow) {
-	if !fl.strict.IsValid() {
+	if !fl.boundTarget.IsValid() {
 		return
 	}
 	port := fl.key.client.Port()

@@ -184,14 +184,14 @@ func (r *reassembly) begin(key fragmentKey, source netip.Addr, now time.Time) *p
 
 // largest returns the datagrams of the source with the most, or of these the one with the
 // oldest. There is one.
-func (r *reassembly) largest() (most *list.List) {
+func (r *reassembly) largest() (largest *list.List) {
 	began := func(own *list.List) time.Time { return own.Front().Value.(*partialDatagram).began }
 	for _, own := range r.sources {
-		if most == nil || own.Len() > most.Len() || own.Len() == most.Len() && began(own).Before(began(most)) {
-			most = own
+		if largest == nil || own.Len() > largest.Len() || own.Len() == largest.Len() && began(own).Before(began(largest)) {
+			largest = own
 		}
 	}
-	return most
+	return largest
 }
 
 // drop forgets a datagram and counts its fragments.

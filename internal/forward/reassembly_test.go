@@ -29,7 +29,7 @@ func fragmented(t *testing.T, src netip.Addr, id uint16, size int) [][]byte {
 // virtual time, 1 % of the fragments lost: those that lost none must arrive.
 func TestReassemblyUnderLoss(t *testing.T) {
 	d := newDrops()
-	r := newReassembly(d, itself)
+	r := newReassembly(d, samePeer)
 	random := rand.New(rand.NewPCG(1, 2))
 	begin := time.Unix(1_700_000_000, 0)
 	const rate, seconds = 200, 60
@@ -58,7 +58,7 @@ func TestReassemblyUnderLoss(t *testing.T) {
 		t.Errorf("%d datagrams arrived of %d possible", arrived, possible)
 	}
 	r.sweep(begin.Add(time.Hour))
-	if lost := int(d.of(dropFragmentTimeout)); len(r.partial) != 0 || len(r.sources) != 0 || lost+4*arrived != delivered {
+	if lost := int(d.count(dropFragmentTimeout)); len(r.partial) != 0 || len(r.sources) != 0 || lost+4*arrived != delivered {
 		t.Errorf("%d datagrams are left; of %d fragments %d arrived and %d timed out", len(r.partial), delivered, 4*arrived, lost)
 	}
 }
@@ -90,8 +90,8 @@ func TestReassemblyEvictsTheOldest(t *testing.T) {
 	if got := r.sources[client4].Len(); got != maxPerSource {
 		t.Errorf("one node has %d unfinished datagrams, want its share of %d", got, maxPerSource)
 	}
-	if d.of(dropFragmentEvicted) != 2000-maxPerSource {
-		t.Errorf("%d fragments were counted as evicted, want %d", d.of(dropFragmentEvicted), 2000-maxPerSource)
+	if d.count(dropFragmentEvicted) != 2000-maxPerSource {
+		t.Errorf("%d fragments were counted as evicted, want %d", d.count(dropFragmentEvicted), 2000-maxPerSource)
 	}
 	if !complete(client4, 5000) || !complete(client6, 5000) {
 		t.Error("a new datagram was refused because older ones are unfinished")
@@ -147,7 +147,7 @@ func TestReassemblyRefusesOverlap(t *testing.T) {
 			}, false, dropFragmentOverlap},
 		} {
 			d := newDrops()
-			r := newReassembly(d, itself)
+			r := newReassembly(d, samePeer)
 			parts := fragmented(t, src, 1, 3000)
 			now := time.Unix(1_700_000_000, 0)
 			r.add(parts[0], now)
@@ -156,8 +156,8 @@ func TestReassemblyRefusesOverlap(t *testing.T) {
 			for _, part := range parts[1:] {
 				whole = r.add(part, now)
 			}
-			if (whole != nil) != tc.whole || d.of(tc.why) == 0 {
-				t.Errorf("%v, %s: whole %v, counted %d as %s", src, name, whole != nil, d.of(tc.why), dropNames[tc.why])
+			if (whole != nil) != tc.whole || d.count(tc.why) == 0 {
+				t.Errorf("%v, %s: whole %v, counted %d as %s", src, name, whole != nil, d.count(tc.why), dropNames[tc.why])
 			}
 		}
 	}
@@ -166,7 +166,7 @@ func TestReassemblyRefusesOverlap(t *testing.T) {
 // TestReassemblyEndsOnce: a second end, or data beyond the end, voids the datagram.
 func TestReassemblyEndsOnce(t *testing.T) {
 	d := newDrops()
-	r := newReassembly(d, itself)
+	r := newReassembly(d, samePeer)
 	now := time.Unix(1_700_000_000, 0)
 	long, short := fragmented(t, client4, 1, 4000), fragmented(t, client4, 1, 3000)
 	for _, part := range [][]byte{short[2], long[3], long[0], long[1]} {
@@ -174,7 +174,7 @@ func TestReassemblyEndsOnce(t *testing.T) {
 			t.Error("a datagram with two ends became whole")
 		}
 	}
-	if d.of(dropFragmentOverlap) == 0 {
+	if d.count(dropFragmentOverlap) == 0 {
 		t.Error("not counted")
 	}
 }
@@ -183,7 +183,7 @@ func TestReassemblyEndsOnce(t *testing.T) {
 // began longer ago than datagrams may take.
 func TestReassemblyForgetsOldIdentifications(t *testing.T) {
 	d := newDrops()
-	r := newReassembly(d, itself)
+	r := newReassembly(d, samePeer)
 	now := time.Unix(1_700_000_000, 0)
 	parts := fragmented(t, client4, 7, 2000)
 	r.add(parts[0], now)
@@ -191,7 +191,7 @@ func TestReassemblyForgetsOldIdentifications(t *testing.T) {
 	if r.add(parts[1], later) != nil {
 		t.Error("fragments of two datagrams became one")
 	}
-	if d.of(dropFragmentTimeout) != 1 || r.add(parts[0], later) == nil {
+	if d.count(dropFragmentTimeout) != 1 || r.add(parts[0], later) == nil {
 		t.Error("the second datagram did not replace the first")
 	}
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // queuedReports bounds the log lines that wait for the logger.
-const queuedReports = 64
+const maxQueuedLines = 64
 
 // debug logs without waiting for the logger, whose output may be blocked: the data path
 // must go on. A line is lost if too many wait.
@@ -18,16 +18,16 @@ func (f *Forwarder) debug(msg string, args ...any) {
 	line := slog.NewRecord(time.Now(), slog.LevelDebug, msg, 0)
 	line.Add(args...)
 	select {
-	case f.reports <- line:
+	case f.logLines <- line:
 	default:
 	}
 }
 
 // report writes the log lines of the data path.
-func (f *Forwarder) report(ctx context.Context) {
+func (f *Forwarder) writeLog(ctx context.Context) {
 	for {
 		select {
-		case line := <-f.reports:
+		case line := <-f.logLines:
 			_ = f.log.Handler().Handle(ctx, line)
 		case <-ctx.Done():
 			return

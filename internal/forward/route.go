@@ -27,10 +27,10 @@ type route struct {
 type routeTable struct {
 	bytes, failed *prometheus.CounterVec
 	other         *route
-	now           atomic.Pointer[bart.Table[*route]]
+	current       atomic.Pointer[bart.Table[*route]]
 
-	mu    sync.Mutex
-	known map[netip.Prefix]*route // those with series, withdrawn ones too
+	mu     sync.Mutex
+	series map[netip.Prefix]*route // those with series, withdrawn ones too
 }
 
 func newRouteTable() *routeTable {
@@ -43,10 +43,10 @@ func newRouteTable() *routeTable {
 			Name: "router_route_dial_failures_total",
 			Help: "Flows that could not be opened towards the target, by advertised route and reason.",
 		}, []string{"route", "reason"}),
-		known: map[netip.Prefix]*route{},
+		series: map[netip.Prefix]*route{},
 	}
 	t.other = t.create(otherRoutes)
-	t.now.Store(new(bart.Table[*route]))
+	t.current.Store(new(bart.Table[*route]))
 	return t
 }
 
@@ -82,27 +82,27 @@ func (t *routeTable) set(prefixes []netip.Prefix) {
 		p = p.Masked()
 		r := t.other
 		if wanted[p] {
-			if r = t.known[p]; r == nil {
+			if r = t.series[p]; r == nil {
 				t.makeRoom(wanted)
 				r = t.create(p.String())
-				t.known[p] = r
+				t.series[p] = r
 			}
 		}
 		table.Insert(p, r)
 	}
-	t.now.Store(table)
+	t.current.Store(table)
 }
 
 // makeRoom takes the series of a route that is gone, where there are many.
 func (t *routeTable) makeRoom(wanted map[netip.Prefix]bool) {
-	if len(t.known) < maxRoutes {
+	if len(t.series) < maxRoutes {
 		return
 	}
-	for p := range t.known {
+	for p := range t.series {
 		if wanted[p] {
 			continue
 		}
-		delete(t.known, p)
+		delete(t.series, p)
 		label := prometheus.Labels{"route": p.String()}
 		t.bytes.DeletePartialMatch(label)
 		t.failed.DeletePartialMatch(label)
@@ -111,8 +111,8 @@ func (t *routeTable) makeRoom(wanted map[netip.Prefix]bool) {
 }
 
 // of is the route of an address that a client sent to.
-func (t *routeTable) of(dst netip.Addr) *route {
-	if r, ok := t.now.Load().Lookup(dst); ok {
+func (t *routeTable) lookup(dst netip.Addr) *route {
+	if r, ok := t.current.Load().Lookup(dst); ok {
 		return r
 	}
 	return t.other

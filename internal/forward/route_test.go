@@ -26,7 +26,7 @@ func TestRouteIsTheLongestPrefix(t *testing.T) {
 		"fd7a:115c:a1e0:b1a:0:7:a00:304": "fd7a:115c:a1e0:b1a:0:7:a00:0/104", "fd7a:115c:a1e0:b1a:0:8:a00:304": otherRoutes,
 		"fd00:1::5": "fd00:1::/64",
 	} {
-		table.of(netip.MustParseAddr(addr)).toVPC.Add(1)
+		table.lookup(netip.MustParseAddr(addr)).toVPC.Add(1)
 		counter := table.bytes.WithLabelValues(want, "to_vpc")
 		if got := testutil.ToFloat64(counter); got < 1 {
 			t.Errorf("%s is not counted as %s", addr, want)
@@ -49,10 +49,10 @@ func TestRouteSeriesAreBounded(t *testing.T) {
 		if got, most := testutil.CollectAndCount(table.bytes), seriesEach*(maxRoutes+1); got > most {
 			t.Fatalf("%d series, want %d at most", got, most)
 		}
-		if table.of(netip.MustParseAddr(fmt.Sprintf("10.%d.0.1", round))) == table.other {
+		if table.lookup(netip.MustParseAddr(fmt.Sprintf("10.%d.0.1", round))) == table.other {
 			t.Errorf("round %d: the first route has no series", round)
 		}
-		if table.of(netip.MustParseAddr(fmt.Sprintf("10.%d.%d.1", round, 3*maxRoutes-1))) != table.other {
+		if table.lookup(netip.MustParseAddr(fmt.Sprintf("10.%d.%d.1", round, 3*maxRoutes-1))) != table.other {
 			t.Errorf("round %d: the last route has series", round)
 		}
 	}
@@ -63,15 +63,15 @@ func TestRouteSeriesAreBounded(t *testing.T) {
 func TestRouteKeepsItsCounts(t *testing.T) {
 	table := newRouteTable()
 	table.set(prefixes("10.0.0.0/16"))
-	r := table.of(netip.MustParseAddr("10.0.0.1"))
+	r := table.lookup(netip.MustParseAddr("10.0.0.1"))
 	r.toVPC.Add(5)
 	table.set(nil)
-	if table.of(netip.MustParseAddr("10.0.0.1")) != table.other {
+	if table.lookup(netip.MustParseAddr("10.0.0.1")) != table.other {
 		t.Error("a withdrawn route is still found")
 	}
 	r.toVPC.Add(1)
 	table.set(prefixes("10.0.0.0/16"))
-	if got := testutil.ToFloat64(table.of(netip.MustParseAddr("10.0.0.1")).toVPC); got != 6 {
+	if got := testutil.ToFloat64(table.lookup(netip.MustParseAddr("10.0.0.1")).toVPC); got != 6 {
 		t.Errorf("counted %v bytes, want 6", got)
 	}
 }
@@ -118,6 +118,6 @@ func BenchmarkRouteOf(b *testing.B) {
 	table.set(prefixes("10.0.0.0/16", "10.1.0.0/16", "172.16.0.0/12", "fd00:1::/64"))
 	addr := netip.MustParseAddr("10.1.3.4")
 	for b.Loop() {
-		table.of(addr)
+		table.lookup(addr)
 	}
 }

@@ -18,7 +18,7 @@ const (
 	taskIdle int32 = iota
 	taskQueued
 	taskRunning
-	taskAgain // running, and ready anew
+	taskRerun // running, and ready anew
 )
 
 // scheduler runs tasks on a fixed number of workers, first ready first served.
@@ -42,14 +42,14 @@ func newScheduler(workers int) *scheduler {
 // ready makes t due.
 func (s *scheduler) ready(t *task) {
 	for {
-		switch now := t.state.Load(); now {
+		switch state := t.state.Load(); state {
 		case taskIdle:
 			if t.state.CompareAndSwap(taskIdle, taskQueued) {
 				s.push(t)
 				return
 			}
 		case taskRunning:
-			if t.state.CompareAndSwap(taskRunning, taskAgain) {
+			if t.state.CompareAndSwap(taskRunning, taskRerun) {
 				return
 			}
 		default:
@@ -71,7 +71,7 @@ func (s *scheduler) done(t *task) {
 
 // now runs t at once where nobody else does: for a caller that has nothing better
 // to do, it saves waking a worker.
-func (s *scheduler) now(t *task) {
+func (s *scheduler) runInline(t *task) {
 	if !t.state.CompareAndSwap(taskIdle, taskRunning) {
 		s.ready(t)
 		return

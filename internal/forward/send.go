@@ -147,7 +147,7 @@ func (f *Forwarder) refuse(p *inbound, why icmpError) { f.sendError(p.raw, why, 
 
 // tellUDP answers what the client of a flow sent some time ago. Its packet is no
 // longer at hand: the headers tell the client's system all that it looks at.
-func (f *Forwarder) tellUDP(key flowKey, why icmpError, mtu int) {
+func (f *Forwarder) sendUDPError(key flowKey, why icmpError, mtu int) {
 	h := headerSize(key.dst.Addr())
 	quote := make([]byte, h+udpHeader)
 	putUDP(quote, key.client, key.dst)

@@ -23,7 +23,7 @@ func prohibited(t *testing.T, f *Forwarder, packet []byte) []byte {
 	}
 }
 
-func newQuiet(t *testing.T) *Forwarder {
+func newTestForwarder(t *testing.T) *Forwarder {
 	t.Helper()
 	f, err := New(Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -40,7 +40,7 @@ var (
 
 // TestProhibitQuotesThePacket reads the answer with a parser that is not the builder's.
 func TestProhibitQuotesThePacket(t *testing.T) {
-	f := newQuiet(t)
+	f := newTestForwarder(t)
 	for _, tc := range []struct {
 		src, dst netip.AddrPort
 		typ      icmp.Type
@@ -73,7 +73,7 @@ func TestProhibitQuotesThePacket(t *testing.T) {
 }
 
 func TestProhibitIsSilentWhereItMustBe(t *testing.T) {
-	f := newQuiet(t)
+	f := newTestForwarder(t)
 	asICMP := func(dst netip.AddrPort, typ byte) []byte {
 		raw := wholePacket(client4Port, dst, 40)
 		putIP(raw, client4, dst.Addr(), protoICMP)

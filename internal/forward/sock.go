@@ -27,18 +27,18 @@ var anyPort = sourcePort{}
 // twice for the same target, since only the target tells sockets that share a port apart.
 // A socket with a given port may hold datagrams of strangers, which arrived before it was
 // connected: [receive] can tell.
-func connectFrom(kind int, from sourcePort, target netip.AddrPort) (fd int, kept bool, err error) {
+func connectFrom(kind int, from sourcePort, target netip.AddrPort) (fd int, bound bool, err error) {
 	if fd, err = openSocket(familyDomain(target.Addr()), kind, 0); err != nil {
 		return -1, false, os.NewSyscallError("socket", err)
 	}
 	if from != anyPort {
-		kept = bindPort(fd, from, target.Addr().Is6())
+		bound = bindPort(fd, from, target.Addr().Is6())
 	}
 	if err := unix.Connect(fd, sockaddr(target)); err != nil && err != unix.EINPROGRESS {
 		unix.Close(fd)
 		return -1, false, os.NewSyscallError("connect", err)
 	}
-	return fd, kept, nil
+	return fd, bound, nil
 }
 
 // bindPort gives fd a source port, and reports whether it could. The system refuses a port
@@ -122,7 +122,7 @@ func wouldBlock(err error) bool {
 
 // waiting is how many bytes can be read from a TCP socket at once; 0 if that is not
 // known.
-func waiting(fd int) int {
+func readableBytes(fd int) int {
 	n, err := unix.IoctlGetInt(fd, ioctlReadable)
 	if err != nil {
 		return 0

@@ -28,12 +28,12 @@ func keepAlive(fd int, _ time.Duration) {
 
 func receiveMany(int) {}
 
-func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, stranger bool, err error) {
+func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, foreign bool, err error) {
 	n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
 	if err == nil && target.IsValid() {
-		stranger = addrOf(from) != target.Addr()
+		foreign = addrOf(from) != target.Addr()
 	}
-	return n, n, stranger, err
+	return n, n, foreign, err
 }
 
 const maxRun = 1

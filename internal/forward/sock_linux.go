@@ -58,7 +58,7 @@ func receiveMany(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO
 // receive reads one datagram, or a run of them of size bytes each (the last may be
 // shorter). With a valid target it reports a datagram of another source as a stranger's.
 // It is recvmsg without a name: x/sys's own allocates one.
-func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, stranger bool, err error) {
+func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, foreign bool, err error) {
 	var control [64]byte
 	var name unix.RawSockaddrInet6 // large enough for both families
 	vec := unix.Iovec{Base: &buf[0]}
@@ -82,16 +82,16 @@ func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, stranger b
 			size = s
 		}
 	}
-	return n, size, target.IsValid() && !names(&name, target), nil
+	return n, size, target.IsValid() && !sameAddr(&name, target), nil
 }
 
 // names reports whether a socket address that the kernel wrote is a.
-func names(name *unix.RawSockaddrInet6, a netip.AddrPort) bool {
-	from := netip.AddrFrom16(name.Addr)
-	if name.Family == unix.AF_INET {
-		from = netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr)
+func sameAddr(raw *unix.RawSockaddrInet6, a netip.AddrPort) bool {
+	from := netip.AddrFrom16(raw.Addr)
+	if raw.Family == unix.AF_INET {
+		from = netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(raw)).Addr)
 	}
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:])
 	return port == a.Port() && from == a.Addr().WithZone("")
 }
 

@@ -69,11 +69,11 @@ func newStack(ep *linkEndpoint) (*stack.Stack, error) {
 
 // linkEndpoint connects the stack with the link.
 type linkEndpoint struct {
-	link       *link
-	mtu        uint32
-	dispatcher stack.NetworkDispatcher
-	stack      *stack.Stack
-	held       atomic.Int32 // SYNs that wait for their way to be clear
+	link        *link
+	mtu         uint32
+	dispatcher  stack.NetworkDispatcher
+	stack       *stack.Stack
+	pendingSYNs atomic.Int32 // SYNs that wait for their way to be clear
 }
 
 func (e *linkEndpoint) MTU() uint32                             { return e.mtu }
@@ -106,7 +106,7 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 		out := outgoing{stack: p.IncRef()}
 		switch {
 		case e.link.offer(out):
-		case e.answers(p):
+		case e.isReply(p):
 			e.link.reply(out)
 		case !e.link.send(out):
 			return n, &tcpip.ErrClosedForSend{}
@@ -119,7 +119,7 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 // answers reports whether a packet may be the stack's immediate answer to one that is
 // being delivered: a reset of no connection, or an ICMP error. All that belongs to a
 // connection is sent by goroutines that may wait.
-func (e *linkEndpoint) answers(pkt *stack.PacketBuffer) bool {
+func (e *linkEndpoint) isReply(pkt *stack.PacketBuffer) bool {
 	if pkt.TransportProtocolNumber != tcp.ProtocolNumber {
 		return true
 	}
@@ -145,16 +145,16 @@ func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	}
 	number := networkOf(p)
 	opens := opensConnection(segment)
-	if f.asks(d) && !opens && e.find(p, number, segment) == nil && f.elsewhere(d) {
+	if f.needsLookup(d) && !opens && e.find(p, number, segment) == nil && f.handedOff(d) {
 		return
 	}
-	if opens && e.ending(p, number, segment) {
-		if e.held.Add(1) > maxHeld {
-			e.held.Add(-1)
-			f.drops.add(dropHeldSYN, 1) // the client sends another
+	if opens && e.closing(p, number, segment) {
+		if e.pendingSYNs.Add(1) > maxPendingSYNs {
+			e.pendingSYNs.Add(-1)
+			f.drops.add(dropSYNLimit, 1) // the client sends another
 			return
 		}
-		e.hold(number, bytes.Clone(p.raw), endingTries)
+		e.deferSYN(number, bytes.Clone(p.raw), maxSYNRetries)
 		return
 	}
 	d.tcp.add(p, segment)
@@ -194,9 +194,9 @@ func opensConnection(segment []byte) bool {
 // endpoint, and reset the new connection when that closes: it looks for a
 // listener, and a forwarder is none. So the SYN waits until the old one is gone.
 const (
-	endingPause = 2 * time.Millisecond
-	endingTries = 500
-	maxHeld     = 1024
+	synRetryEvery  = 2 * time.Millisecond
+	maxSYNRetries  = 500
+	maxPendingSYNs = 1024
 )
 
 // transportOf is what follows the IP header of a packet that was parsed.
@@ -209,7 +209,7 @@ func transportOf(raw []byte) []byte {
 
 // ending reports whether a SYN meets a connection of the same addresses and ports
 // that one side at least has ended.
-func (e *linkEndpoint) ending(p *inbound, number tcpip.NetworkProtocolNumber, segment []byte) bool {
+func (e *linkEndpoint) closing(p *inbound, number tcpip.NetworkProtocolNumber, segment []byte) bool {
 	ep := e.find(p, number, segment)
 	if ep == nil {
 		return false
@@ -232,24 +232,24 @@ func (e *linkEndpoint) find(p *inbound, number tcpip.NetworkProtocolNumber, segm
 }
 
 // hold delivers a SYN once its way is clear, or after a second as it is.
-func (e *linkEndpoint) hold(number tcpip.NetworkProtocolNumber, raw []byte, tries int) {
-	time.AfterFunc(endingPause, func() {
+func (e *linkEndpoint) deferSYN(number tcpip.NetworkProtocolNumber, raw []byte, retries int) {
+	time.AfterFunc(synRetryEvery, func() {
 		var p inbound
 		if !p.parse(raw) {
-			e.held.Add(-1)
+			e.pendingSYNs.Add(-1)
 			return
 		}
-		if tries > 0 && e.ending(&p, number, transportOf(raw)) {
-			e.hold(number, raw, tries-1)
+		if retries > 0 && e.closing(&p, number, transportOf(raw)) {
+			e.deferSYN(number, raw, retries-1)
 			return
 		}
-		e.held.Add(-1)
+		e.pendingSYNs.Add(-1)
 		e.deliver(&p)
 	})
 }
 
 // dropped counts the packets that the stack itself dropped.
-func (e *linkEndpoint) dropped() uint64 {
+func (e *linkEndpoint) droppedByStack() uint64 {
 	s := e.stack.Stats()
 	n := uint64(0)
 	for _, c := range []*tcpip.StatCounter{

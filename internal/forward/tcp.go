@@ -53,12 +53,12 @@ func newTCPTable(f *Forwarder, s *stack.Stack) *tcpTable {
 type tcpFlow struct {
 	task
 	record
-	table *tcpTable
-	fd    int
-	stage atomic.Int32
-	dead  atomic.Bool // abort at the next step
-	taken atomic.Bool // dead because a change forbade it
-	lost  bool        // the target refused what the client sent
+	table       *tcpTable
+	fd          int
+	stage       atomic.Int32
+	abort       atomic.Bool // abort at the next step
+	revoked     atomic.Bool // dead because a change forbade it
+	writeFailed bool        // the target refused what the client sent
 
 	request *tcp.ForwarderRequest // while dialing and accepting
 	ep      tcpip.Endpoint        // while relaying
@@ -69,10 +69,10 @@ type tcpFlow struct {
 }
 
 const (
-	dialing int32 = iota
-	accepting
-	relaying
-	over
+	stageDialing int32 = iota
+	stageAccepting
+	stageForwarding
+	stageClosed
 )
 
 // half is one direction of a relay.
@@ -83,7 +83,7 @@ type half struct {
 	done       bool // and the sink knows
 	blocked    bool // upward: the target takes no more for now
 	bulk       bool // downward: much came at once
-	left       int  // bytes that may yet move at once
+	budget     int  // bytes that may yet move at once
 }
 
 // open is called by the stack for each SYN, on a goroutine of its own, which ends
@@ -92,23 +92,23 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	f, id := t.f, r.ID()
 	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
 	if verdict := f.check(protoTCP, key); verdict != allowed {
-		f.failed("tcp", f.routes.of(key.dst.Addr()), forbidden)
-		if verdict == unruled {
+		f.failed("tcp", f.routes.lookup(key.dst.Addr()), forbidden)
+		if verdict == noRule {
 			f.drops.add(dropFlowFailed, 1)
 		}
 		r.Complete(verdict == denied) // with a reset
 		return
 	}
-	who, ok := f.place(key.client.Addr())
+	node, ok := f.reserve(key.client.Addr())
 	if !ok {
-		f.failed("tcp", f.routes.of(key.dst.Addr()), limited)
+		f.failed("tcp", f.routes.lookup(key.dst.Addr()), limited)
 		r.Complete(true)
 		return
 	}
 	fl := &tcpFlow{
 		record: record{
-			key: key, target: netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port()), peer: who,
-			route: f.routes.of(key.dst.Addr()), opened: time.Now(),
+			key: key, target: netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port()), peer: node,
+			route: f.routes.lookup(key.dst.Addr()), opened: time.Now(),
 		},
 		table: t, request: r, fd: -1,
 	}
@@ -125,8 +125,8 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		t.mu.Unlock()
 		// A change of the deny list or the rules since the check above did not find it.
 		if f.check(protoTCP, key) != allowed {
-			fl.taken.Store(true)
-			fl.dead.Store(true)
+			fl.revoked.Store(true)
+			fl.abort.Store(true)
 		}
 		err = f.poll.watch(fl.fd, readable|writable, &fl.task)
 	}
@@ -146,10 +146,10 @@ func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
 // advance is the task's step.
 func (fl *tcpFlow) advance() {
 	switch fl.stage.Load() {
-	case dialing:
+	case stageDialing:
 		fl.dialed()
-	case relaying:
-		fl.relay()
+	case stageForwarding:
+		fl.forward()
 	}
 }
 
@@ -158,7 +158,7 @@ func (fl *tcpFlow) dialed() {
 	f := fl.table.f
 	err := socketError(fl.fd)
 	if err == nil && !connected(fl.fd) {
-		if waited := time.Since(fl.opened); waited < f.cfg.DialTimeout && !fl.dead.Load() {
+		if waited := time.Since(fl.opened); waited < f.cfg.DialTimeout && !fl.abort.Load() {
 			return
 		}
 		err = unix.ETIMEDOUT
@@ -169,7 +169,7 @@ func (fl *tcpFlow) dialed() {
 	}
 	fl.dial = time.Since(fl.opened)
 	f.metrics.dialDuration.Observe(fl.dial.Seconds())
-	fl.stage.Store(accepting)
+	fl.stage.Store(stageAccepting)
 	go fl.accept()
 }
 
@@ -180,7 +180,7 @@ func (fl *tcpFlow) refuse(err error) {
 	f.metrics.dialDuration.Observe(time.Since(fl.opened).Seconds())
 	f.failed("tcp", fl.route, reason)
 	f.debug("dialing target failed", "protocol", "tcp", "target", fl.target, "reason", reason, "err", err)
-	fl.stage.Store(over)
+	fl.stage.Store(stageClosed)
 	fl.request.Complete(true)
 	fl.release()
 }
@@ -193,7 +193,7 @@ func (fl *tcpFlow) accept() {
 	fl.request = nil
 	if err != nil {
 		f.failed("tcp", fl.route, other)
-		fl.stage.Store(over)
+		fl.stage.Store(stageClosed)
 		resetOnClose(fl.fd)
 		fl.release()
 		return
@@ -201,9 +201,9 @@ func (fl *tcpFlow) accept() {
 	fl.ep = ep
 	idle, interval := tcpip.KeepaliveIdleOption(f.cfg.KeepAlive), tcpip.KeepaliveIntervalOption(keepAliveInterval)
 	// Without answers to data, too, a side is gone as soon as without to probes.
-	gone := tcpip.TCPUserTimeoutOption(userTimeout(f.cfg.KeepAlive))
-	ep.SetSockOpt(&gone)
-	receive, send := f.shareBuffers()
+	userTimeoutOption := tcpip.TCPUserTimeoutOption(userTimeout(f.cfg.KeepAlive))
+	ep.SetSockOpt(&userTimeoutOption)
+	receive, send := f.bufferShare()
 	ep.SocketOptions().SetReceiveBufferSize(receive, true)
 	ep.SocketOptions().SetSendBufferSize(send, true)
 	ep.SetSockOpt(&idle)
@@ -213,8 +213,8 @@ func (fl *tcpFlow) accept() {
 	ep.SocketOptions().SetDelayOption(false)
 	f.metrics.opened["tcp"].Inc()
 	f.metrics.active["tcp"].Inc()
-	fl.turn.client() // who is about to speak
-	fl.stage.Store(relaying)
+	fl.activity.fromClient() // who is about to speak
+	fl.stage.Store(stageForwarding)
 	fl.entry.Init(notifier{fl}, waiter.ReadableEvents|waiter.WritableEvents|waiter.EventHUp|waiter.EventErr)
 	fl.queue.EventRegister(&fl.entry)
 	f.sched.ready(&fl.task) // whatever came before the registration
@@ -227,27 +227,27 @@ func (n notifier) NotifyEvent(waiter.EventMask) { n.fl.table.f.sched.ready(&n.fl
 
 // relayBudget is how many buffers a flow may move in each direction before
 // others get a turn.
-const relayBudget = 16
+const moveBudget = 16
 
 // relay moves bytes until neither direction can.
-func (fl *tcpFlow) relay() {
-	if fl.dead.Load() {
+func (fl *tcpFlow) forward() {
+	if fl.abort.Load() {
 		why := cut
-		if fl.taken.Load() {
+		if fl.revoked.Load() {
 			why = revoked
 		}
 		fl.end(why)
 		return
 	}
-	again := false
-	for _, direction := range []func() (progress bool, err error){fl.moveUp, fl.moveDown} {
+	more := false
+	for _, move := range []func() (progress bool, err error){fl.moveUp, fl.moveDown} {
 		progress, err := true, error(nil)
 		for i := 0; progress && err == nil; i++ {
-			if i == relayBudget {
-				again = true
+			if i == moveBudget {
+				more = true
 				break
 			}
-			progress, err = direction()
+			progress, err = move()
 		}
 		if err != nil {
 			fl.end(failed)
@@ -255,25 +255,25 @@ func (fl *tcpFlow) relay() {
 		}
 	}
 	if fl.upward.done && fl.downward.done {
-		if fl.lost {
+		if fl.writeFailed {
 			fl.end(failed)
 		} else {
 			fl.end(ended)
 		}
 		return
 	}
-	if fl.died() {
+	if fl.failedSilently() {
 		fl.end(failed)
 		return
 	}
-	if again {
+	if more {
 		fl.table.f.sched.ready(&fl.task)
 	}
 }
 
 // died finds the death of a side that no read or write is left to tell of, because
 // that direction is over or waits for the other side.
-func (fl *tcpFlow) died() bool {
+func (fl *tcpFlow) failedSilently() bool {
 	switch state := tcp.EndpointState(fl.ep.State()); {
 	case state == tcp.StateError:
 		return true
@@ -296,11 +296,11 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 		return false, nil
 	}
 	h.blocked = false
-	if fl.sendHeld(); h.blocked {
+	if fl.sendBuffered(); h.blocked {
 		return false, nil
 	}
-	if !h.eof && !fl.lost {
-		h.left = bufferSize
+	if !h.eof && !fl.writeFailed {
+		h.budget = bufferSize
 		_, tcpErr := fl.ep.Read((*toTarget)(fl), tcpip.ReadOptions{})
 		switch tcpErr.(type) {
 		case nil, *tcpip.ErrBadBuffer: // the latter is toTarget's own doing
@@ -312,11 +312,11 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 			fl.free(h)
 			return false, stackError{tcpErr}
 		}
-		fl.sendHeld()
+		fl.sendBuffered()
 	}
-	fl.turn.client()
+	fl.activity.fromClient()
 	switch {
-	case fl.lost:
+	case fl.writeFailed:
 		// The target takes no more, but what it said last may yet be read.
 		fl.free(h)
 		h.done = true
@@ -338,7 +338,7 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 type toTarget tcpFlow
 
 // large is worth a system call.
-const large = 8 << 10
+const directWrite = 8 << 10
 
 // errPause ends a read of the stack early.
 var errPause = errors.New("no more for now")
@@ -346,11 +346,11 @@ var errPause = errors.New("no more for now")
 func (w *toTarget) Write(b []byte) (int, error) {
 	fl := (*tcpFlow)(w)
 	h := &fl.upward
-	if h.left <= 0 || h.blocked || fl.lost {
+	if h.budget <= 0 || h.blocked || fl.writeFailed {
 		return 0, errPause
 	}
-	h.left -= len(b)
-	if len(b) < large {
+	h.budget -= len(b)
+	if len(b) < directWrite {
 		if h.buf == nil {
 			h.buf = fl.table.f.buffers.Get().(*[]byte)
 			h.start, h.end = 0, 0
@@ -362,7 +362,7 @@ func (w *toTarget) Write(b []byte) (int, error) {
 		}
 		return n, nil
 	}
-	if fl.sendHeld(); h.buf != nil || fl.lost {
+	if fl.sendBuffered(); h.buf != nil || fl.writeFailed {
 		return 0, errPause
 	}
 	n := fl.send(b)
@@ -373,9 +373,9 @@ func (w *toTarget) Write(b []byte) (int, error) {
 }
 
 // sendHeld sends what the buffer holds.
-func (fl *tcpFlow) sendHeld() {
+func (fl *tcpFlow) sendBuffered() {
 	h := &fl.upward
-	if h.buf == nil || fl.lost {
+	if h.buf == nil || fl.writeFailed {
 		return
 	}
 	if h.start += fl.send((*h.buf)[h.start:h.end]); h.start == h.end {
@@ -393,19 +393,19 @@ func (fl *tcpFlow) send(b []byte) (sent int) {
 		case err == unix.EINTR:
 		case wouldBlock(err):
 			fl.upward.blocked = true
-			fl.counted(sent)
+			fl.countSent(sent)
 			return sent
 		default:
-			fl.lost = true
-			fl.counted(sent)
+			fl.writeFailed = true
+			fl.countSent(sent)
 			return sent
 		}
 	}
-	fl.counted(sent)
+	fl.countSent(sent)
 	return sent
 }
 
-func (fl *tcpFlow) counted(n int) {
+func (fl *tcpFlow) countSent(n int) {
 	if n > 0 {
 		fl.up.count(n, 1)
 		fl.table.f.metrics.toVPC["tcp"].Add(float64(n))
@@ -420,7 +420,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 		return false, nil
 	}
 	if h.buf == nil && !h.eof && h.bulk {
-		if h.left = min(waiting(fl.fd), buffer.MaxChunkSize); h.left < large {
+		if h.budget = min(readableBytes(fl.fd), buffer.MaxChunkSize); h.budget < directWrite {
 			h.bulk = false
 		} else {
 			n, tcpErr := fl.ep.Write((*fromTarget)(fl), tcpip.WriteOptions{})
@@ -437,7 +437,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 			}
 			return false, err
 		}
-		h.start, h.end, h.eof, h.bulk = 0, n, n == 0, n > large
+		h.start, h.end, h.eof, h.bulk = 0, n, n == 0, n > directWrite
 	}
 	for h.buf != nil && h.start < h.end {
 		r := payload((*h.buf)[h.start:h.end])
@@ -447,7 +447,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 			return false, err
 		}
 	}
-	fl.turn.target()
+	fl.activity.fromTarget()
 	fl.free(h)
 	if h.eof {
 		h.done = true
@@ -460,7 +460,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 // wroteDown counts what the stack took, and says whether to go on.
 func (fl *tcpFlow) wroteDown(n int64, tcpErr tcpip.Error) (more bool, err error) {
 	if n > 0 {
-		fl.turn.target()
+		fl.activity.fromTarget()
 	}
 	fl.down.count(int(n), 1)
 	fl.table.f.metrics.toTailnet["tcp"].Add(float64(n))
@@ -478,7 +478,7 @@ func (fl *tcpFlow) wroteDown(n int64, tcpErr tcpip.Error) (more bool, err error)
 // known to be there: the stack reads it from the socket into its own memory.
 type fromTarget tcpFlow
 
-func (s *fromTarget) Len() int { return s.downward.left }
+func (s *fromTarget) Len() int { return s.downward.budget }
 
 func (s *fromTarget) Read(b []byte) (n int, err error) {
 	for n < len(b) {
@@ -518,7 +518,7 @@ func (p *payload) Read(b []byte) (int, error) {
 // end closes both sides; unless all was said, by a reset.
 func (fl *tcpFlow) end(why string) {
 	f := fl.table.f
-	fl.stage.Store(over)
+	fl.stage.Store(stageClosed)
 	fl.queue.EventUnregister(&fl.entry)
 	if why == ended {
 		fl.ep.Close()
@@ -541,7 +541,7 @@ func (fl *tcpFlow) release() {
 	fl.table.mu.Lock()
 	delete(fl.table.flows, fl)
 	fl.table.mu.Unlock()
-	fl.table.f.leave(fl.peer)
+	fl.table.f.release(fl.peer)
 }
 
 // sweep wakes the dials whose time may be over.
@@ -549,7 +549,7 @@ func (t *tcpTable) sweep(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {
-		if fl.stage.Load() == dialing && now.Sub(fl.opened) >= t.f.cfg.DialTimeout {
+		if fl.stage.Load() == stageDialing && now.Sub(fl.opened) >= t.f.cfg.DialTimeout {
 			t.f.sched.ready(&fl.task)
 		}
 	}
@@ -560,10 +560,10 @@ func (t *tcpTable) closeAll() (open int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {
-		if fl.stage.Load() != dialing {
+		if fl.stage.Load() != stageDialing {
 			open++
 		}
-		fl.dead.Store(true)
+		fl.abort.Store(true)
 		t.f.sched.ready(&fl.task)
 	}
 	return open
@@ -571,11 +571,11 @@ func (t *tcpTable) closeAll() (open int) {
 
 // dying counts the flows that are still to be aborted, but for those whose client has yet
 // to complete the handshake: it may never do so, and has nothing to lose.
-func (t *tcpTable) dying() (n int) {
+func (t *tcpTable) aborting() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {
-		if fl.dead.Load() && fl.stage.Load() != accepting {
+		if fl.abort.Load() && fl.stage.Load() != stageAccepting {
 			n++
 		}
 	}
@@ -586,7 +586,7 @@ func (t *tcpTable) count() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {
-		if fl.stage.Load() != dialing {
+		if fl.stage.Load() != stageDialing {
 			n++
 		}
 	}

@@ -376,7 +376,7 @@ func TestScanStarvesNobody(t *testing.T) {
 			}
 		})
 	}
-	waitFor(t, "the scan to be under way", func() bool { c.f.peersMu.Lock(); defer c.f.peersMu.Unlock(); return c.f.taken > 500 })
+	waitFor(t, "the scan to be under way", func() bool { c.f.peersMu.Lock(); defer c.f.peersMu.Unlock(); return c.f.reserved > 500 })
 	start := time.Now()
 	conn := c.mustDialTCP(targets(port)[0])
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "here" || time.Since(start) > time.Second {

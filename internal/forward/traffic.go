@@ -51,7 +51,7 @@ type record struct {
 	opened   time.Time
 	dial     time.Duration
 	up, down traffic
-	turn     turn
+	activity activity
 }
 
 func (r *record) flow(protocol, end string) Flow {
@@ -78,7 +78,7 @@ func (f *Forwarder) Flows(n int) []Flow {
 	var all []Flow
 	each(&f.udp.mu, f.udp.flows, func(_ flowKey, fl *udpFlow) { all = append(all, fl.flow("udp", "")) })
 	each(&f.tcp.mu, f.tcp.flows, func(fl *tcpFlow, _ struct{}) {
-		if fl.stage.Load() == relaying {
+		if fl.stage.Load() == stageForwarding {
 			all = append(all, fl.flow("tcp", ""))
 		}
 	})

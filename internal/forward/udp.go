@@ -16,9 +16,9 @@ import (
 // is tailscaled's patience. Other flows follow RFC 4787 section 4.3: they live for two
 // minutes at least.
 const (
-	dnsPort = 53
-	dnsIdle = 30 * time.Second
-	udpIdle = 2 * time.Minute
+	dnsPort        = 53
+	dnsIdleTimeout = 30 * time.Second
+	udpIdleTimeout = 2 * time.Minute
 )
 
 // A client that was answered soon asks again, and to open a socket costs more than to
@@ -26,13 +26,13 @@ const (
 // whatever the rate, and none where others need the place. Until then the client may go
 // on, or ask from another port, as resolvers do; see [udpTable.adopt].
 const (
-	mostResting = 128
-	dnsRest     = time.Second
+	maxIdleDNS  = 128
+	idleDNSWait = time.Second
 )
 
 // A flow with more datagrams than this may be one of many: the kernel is asked to hand
 // over runs of them. Most flows have one answer, for which that would be a call too many.
-const fewDatagrams = 4
+const groAfter = 4
 
 // receiveBudget is how many receives a flow may make before others get a turn.
 const receiveBudget = 32
@@ -43,14 +43,14 @@ type udpTable struct {
 	f     *Forwarder
 	ports sourcePorts
 
-	mu      sync.Mutex
-	flows   map[flowKey]*udpFlow
-	resting [mostResting]resting // a ring
-	rested  int                  // where the next goes
+	mu       sync.Mutex
+	flows    map[flowKey]*udpFlow
+	idle     [maxIdleDNS]idleDNS // a ring
+	nextIdle int                 // where the next goes
 }
 
 // resting is a flow of DNS without an open query, as long as it had as many.
-type resting struct {
+type idleDNS struct {
 	flow    *udpFlow
 	queries int
 }
@@ -64,24 +64,24 @@ type udpFlow struct {
 	table     *udpTable
 	dns       bool
 	connected time.Time
-	runs      bool // the kernel hands over runs of datagrams
+	gro       bool // the kernel hands over runs of datagrams
 
 	// strict is the target as dialed if the flow has its client's source port, and older
 	// is another flow that has it. They are set before the flow is in the table, and then
 	// guarded by sourcePorts.mu.
-	strict netip.AddrPort
-	older  *udpFlow
+	boundTarget netip.AddrPort
+	older       *udpFlow
 
-	mu    sync.Mutex // held while fd is in use: closed, its number may be another's
-	fd    int        // -1 once closed
-	open  []uint16   // queries without an answer, for DNS, by their IDs
-	total int        // queries ever
-	heir  bool       // the socket was another flow's before
+	mu      sync.Mutex // held while fd is in use: closed, its number may be another's
+	fd      int        // -1 once closed
+	pending []uint16   // queries without an answer, for DNS, by their IDs
+	queries int        // queries ever
+	reused  bool       // the socket was another flow's before
 }
 
 // mostOpen bounds what is remembered of queries. A flow that has more under way is one of a
 // resolver for many, and ends by its idle timeout.
-const mostOpen = 64
+const maxPendingQueries = 64
 
 // queryID is what an answer repeats of its query (RFC 1035 section 4.1.1).
 func queryID(datagram []byte) uint16 {
@@ -119,8 +119,8 @@ func (t *udpTable) deliver(d *delivery) (took bool) {
 	if run.flow == nil {
 		fl := t.find(key)
 		if fl == nil {
-			if t.f.elsewhere(d) {
-				return d.only != known
+			if t.f.handedOff(d) {
+				return d.scope != openFlows
 			}
 			if fl = t.open(key, p); fl == nil {
 				t.f.drops.add(dropFlowFailed, 1)
@@ -164,10 +164,10 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		if p != nil {
 			f.refuse(p, why)
 		} else {
-			f.tellUDP(key, why, 0)
+			f.sendUDPError(key, why, 0)
 		}
 	}
-	to := f.routes.of(key.dst.Addr())
+	to := f.routes.lookup(key.dst.Addr())
 	if verdict := f.check(protoUDP, key); verdict != allowed {
 		f.failed("udp", to, forbidden)
 		if verdict == denied {
@@ -175,37 +175,37 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		}
 		return nil
 	}
-	who, ok := f.place(key.client.Addr())
+	node, ok := f.reserve(key.client.Addr())
 	if !ok {
 		f.failed("udp", to, limited)
 		refuse(portUnreachable)
 		return nil
 	}
 	fl := &udpFlow{
-		record: record{key: key, target: target, peer: who, route: to, opened: time.Now()},
+		record: record{key: key, target: target, peer: node, route: to, opened: time.Now()},
 		table:  t, dns: target.Port() == dnsPort, fd: -1,
 	}
 	fl.step = fl.receive
 	fl.begin()
 	var err error
-	if !fl.dns || !t.adopt(fl) {
+	if !fl.dns || !t.reuseSocket(fl) {
 		err = fl.connect()
 	}
 	if err != nil {
-		f.leave(who)
+		f.release(node)
 		reason := dialFailure(err)
 		f.failed("udp", to, reason)
 		f.debug("opening UDP flow failed", "target", target, "reason", reason, "err", err)
 		refuse(unreachableFor(reason))
 		return nil
 	}
-	fl.turn.client()
+	fl.activity.fromClient()
 	t.mu.Lock()
 	before := t.flows[key]
 	// Datagrams of one flow may come on several goroutines at once, as when a peer router
 	// returns them: the first to get here is the flow. One of another peer that has the
 	// same address for a moment is replaced.
-	if before != nil && before.peer == who && time.Since(before.opened) < time.Second {
+	if before != nil && before.peer == node && time.Since(before.opened) < time.Second {
 		t.mu.Unlock()
 		fl.abandon()
 		return before
@@ -235,7 +235,7 @@ func (fl *udpFlow) abandon() {
 	fl.table.f.poll.forget(fd)
 	unix.Close(fd)
 	fl.table.ports.release(fl)
-	fl.table.f.leave(fl.peer)
+	fl.table.f.release(fl.peer)
 }
 
 // connect opens the flow's socket: from the client's own port where that is free, but for
@@ -249,14 +249,14 @@ func (fl *udpFlow) connect() error {
 	}
 	from := anyPort
 	if !fl.dns {
-		if ok, shared := t.ports.claim(fl, to); ok {
+		if ok, shared := t.ports.assign(fl, to); ok {
 			from = sourcePort{fl.key.client.Port(), shared}
 		}
 	}
-	fd, kept, err := connectFrom(unix.SOCK_DGRAM, from, to)
-	if !kept {
+	fd, bound, err := connectFrom(unix.SOCK_DGRAM, from, to)
+	if !bound {
 		t.ports.release(fl)
-		fl.strict = netip.AddrPort{}
+		fl.boundTarget = netip.AddrPort{}
 	}
 	if err != nil {
 		return err
@@ -278,7 +278,7 @@ func (fl *udpFlow) connect() error {
 
 // send sends a run to the target. It reports false if the flow has ended.
 func (fl *udpFlow) send(payloads [][]byte) bool {
-	fl.turn.client()
+	fl.activity.fromClient()
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	if fl.fd < 0 {
@@ -286,11 +286,11 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 	}
 	if fl.dns {
 		for _, b := range payloads {
-			if id := queryID(b); !slices.Contains(fl.open, id) && len(fl.open) <= mostOpen {
-				fl.open = append(fl.open, id)
+			if id := queryID(b); !slices.Contains(fl.pending, id) && len(fl.pending) <= maxPendingQueries {
+				fl.pending = append(fl.pending, id)
 			}
 		}
-		fl.total += len(payloads)
+		fl.queries += len(payloads)
 	}
 	err := fl.transmit(payloads)
 	if len(payloads) > 1 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EMSGSIZE)) {
@@ -310,7 +310,7 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 func (fl *udpFlow) transmit(payloads [][]byte) error {
 	err := sendRun(fl.fd, payloads)
 	if errors.Is(err, unix.ECONNREFUSED) {
-		fl.table.f.tellUDP(fl.key, portUnreachable, 0)
+		fl.table.f.sendUDPError(fl.key, portUnreachable, 0)
 		err = sendRun(fl.fd, payloads)
 	}
 	return err
@@ -333,13 +333,13 @@ func (fl *udpFlow) sent(payloads [][]byte, err error) {
 		return
 	case errors.Is(err, unix.EMSGSIZE):
 		why = dropTooBig
-		f.tellUDP(fl.key, packetTooBig, mtuOf(fl.fd, fl.target.Addr()))
+		f.sendUDPError(fl.key, packetTooBig, mtuOf(fl.fd, fl.target.Addr()))
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
 		why = dropUnreachable
-		f.tellUDP(fl.key, hostUnreachable, 0)
+		f.sendUDPError(fl.key, hostUnreachable, 0)
 	case errors.Is(err, unix.ECONNREFUSED):
 		why = dropUnreachable
-		f.tellUDP(fl.key, portUnreachable, 0)
+		f.sendUDPError(fl.key, portUnreachable, 0)
 	case wouldBlock(err):
 		why = dropSocketBuffer
 	default:
@@ -359,32 +359,32 @@ func (fl *udpFlow) receive() {
 			fl.mu.Unlock()
 			return
 		}
-		if !fl.runs && fl.down.packets.Load() >= fewDatagrams {
+		if !fl.gro && fl.down.packets.Load() >= groAfter {
 			receiveMany(fl.fd)
-			fl.runs = true
+			fl.gro = true
 		}
-		n, size, stranger, err := receive(fl.fd, *buf, fl.strict)
+		n, size, foreign, err := receive(fl.fd, *buf, fl.boundTarget)
 		fl.mu.Unlock()
 		if err != nil {
 			switch {
 			case wouldBlock(err):
 				return
 			case errors.Is(err, unix.ECONNREFUSED):
-				f.tellUDP(fl.key, portUnreachable, 0)
+				f.sendUDPError(fl.key, portUnreachable, 0)
 			case errors.Is(err, unix.EHOSTUNREACH):
-				f.tellUDP(fl.key, hostUnreachable, 0)
+				f.sendUDPError(fl.key, hostUnreachable, 0)
 			}
 			continue
 		}
-		if stranger {
+		if foreign {
 			f.drops.add(dropUnmatched, (n+max(size, 1)-1)/max(size, 1))
 			continue
 		}
-		fl.turn.target()
+		fl.activity.fromTarget()
 		count, answered := 0, false
 		for b := (*buf)[:n]; ; {
 			datagram := b[:min(size, len(b))]
-			wanted, last := fl.answers(datagram)
+			wanted, last := fl.matchAnswer(datagram)
 			answered = answered || last
 			if !wanted {
 				f.drops.add(dropUnmatched, 1)
@@ -400,7 +400,7 @@ func (fl *udpFlow) receive() {
 		f.metrics.toTailnet["udp"].Add(float64(n))
 		fl.route.toTailnet.Add(float64(n))
 		if answered {
-			fl.rest()
+			fl.keepIdle()
 			return // nothing is asked; what may yet come is read with the next answer
 		}
 	}
@@ -410,46 +410,46 @@ func (fl *udpFlow) receive() {
 // answers takes note of what the target sent, and reports whether it is for this flow's
 // client, and whether it is the last answer that was open. An heir's socket may bring what
 // another port of the client asked for.
-func (fl *udpFlow) answers(datagram []byte) (wanted, last bool) {
+func (fl *udpFlow) matchAnswer(datagram []byte) (wanted, last bool) {
 	if !fl.dns {
 		return true, false
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	i := slices.Index(fl.open, queryID(datagram))
+	i := slices.Index(fl.pending, queryID(datagram))
 	if i < 0 {
-		return !fl.heir || len(fl.open) > mostOpen, false
+		return !fl.reused || len(fl.pending) > maxPendingQueries, false
 	}
-	if len(fl.open) <= mostOpen {
-		fl.open = slices.Delete(fl.open, i, i+1)
+	if len(fl.pending) <= maxPendingQueries {
+		fl.pending = slices.Delete(fl.pending, i, i+1)
 	}
-	return true, len(fl.open) == 0
+	return true, len(fl.pending) == 0
 }
 
 // rest leaves a flow of DNS that was answered open for a while.
-func (fl *udpFlow) rest() {
+func (fl *udpFlow) keepIdle() {
 	t := fl.table
 	fl.mu.Lock()
-	total := fl.total
+	queries := fl.queries
 	fl.mu.Unlock()
 	t.mu.Lock()
-	longest := t.resting[t.rested]
-	t.resting[t.rested] = resting{fl, total}
-	t.rested = (t.rested + 1) % mostResting
+	oldest := t.idle[t.nextIdle]
+	t.idle[t.nextIdle] = idleDNS{fl, queries}
+	t.nextIdle = (t.nextIdle + 1) % maxIdleDNS
 	t.mu.Unlock()
-	t.endRest(longest)
+	t.evict(oldest)
 }
 
 // take takes the socket away from a flow that rests, so that no query can slip in before
 // its end; -1 if it was asked again, or has ended.
-func (r resting) take() (fd int) {
+func (r idleDNS) takeSocket() (fd int) {
 	fl := r.flow
 	if fl == nil {
 		return -1
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	if fl.total != r.queries || len(fl.open) > 0 {
+	if fl.queries != r.queries || len(fl.pending) > 0 {
 		return -1
 	}
 	fd, fl.fd = fl.fd, -1
@@ -457,8 +457,8 @@ func (r resting) take() (fd int) {
 }
 
 // endRest ends a flow that rests, unless it was asked again.
-func (t *udpTable) endRest(r resting) bool {
-	fd := r.take()
+func (t *udpTable) evict(r idleDNS) bool {
+	fd := r.takeSocket()
 	t.finish(r.flow, fd, ended)
 	return fd >= 0
 }
@@ -466,17 +466,17 @@ func (t *udpTable) endRest(r resting) bool {
 // adopt ends a flow between the same two hosts that rests, and gives its socket to fl. A
 // socket so serves for dnsRest at most: a port that stays could be found out, and answers
 // be forged (RFC 5452 section 9.2).
-func (t *udpTable) adopt(fl *udpFlow) bool {
+func (t *udpTable) reuseSocket(fl *udpFlow) bool {
 	fd, old := -1, (*udpFlow)(nil)
 	t.mu.Lock()
-	for i := range t.resting {
-		r := &t.resting[(t.rested+mostResting-1-i)%mostResting] // the last first
+	for i := range t.idle {
+		r := &t.idle[(t.nextIdle+maxIdleDNS-1-i)%maxIdleDNS] // the last first
 		if old = r.flow; old == nil || old.key.dst != fl.key.dst || old.key.client.Addr() != fl.key.client.Addr() ||
-			fl.opened.Sub(old.connected) >= dnsRest {
+			fl.opened.Sub(old.connected) >= idleDNSWait {
 			continue
 		}
-		fd = r.take()
-		*r = resting{}
+		fd = r.takeSocket()
+		*r = idleDNS{}
 		if fd >= 0 {
 			break
 		}
@@ -485,20 +485,20 @@ func (t *udpTable) adopt(fl *udpFlow) bool {
 	if fd < 0 {
 		return false
 	}
-	fl.fd, fl.connected, fl.runs, fl.heir = fd, old.connected, old.runs, true
-	t.f.poll.pass(fd, &fl.task)
+	fl.fd, fl.connected, fl.gro, fl.reused = fd, old.connected, old.gro, true
+	t.f.poll.reassign(fd, &fl.task)
 	t.remove(old, ended)
 	return true
 }
 
 // endRests ends the flows that rest since before a time, and reports whether there
 // were any.
-func (t *udpTable) endRests(since time.Time) (found bool) {
+func (t *udpTable) evictIdleDNS(since time.Time) (found bool) {
 	t.mu.Lock()
-	all := t.resting
+	all := t.idle
 	t.mu.Unlock()
 	for _, r := range all {
-		if r.flow != nil && r.flow.turn.at() <= instant(since) && t.endRest(r) {
+		if r.flow != nil && r.flow.activity.at() <= instant(since) && t.evict(r) {
 			found = true
 		}
 	}
@@ -532,24 +532,24 @@ func (t *udpTable) remove(fl *udpFlow, why string) {
 	}
 	t.mu.Unlock()
 	t.ports.release(fl)
-	t.f.leave(fl.peer)
+	t.f.release(fl.peer)
 	t.f.finished("udp", &fl.record, why)
 }
 
 // idleTimeout is after how much silence a flow ends.
 func (fl *udpFlow) idleTimeout() time.Duration {
 	if fl.dns {
-		return dnsIdle
+		return dnsIdleTimeout
 	}
-	return udpIdle
+	return udpIdleTimeout
 }
 
 // sweep ends the flows that were idle for too long.
 func (t *udpTable) sweep(now time.Time) {
-	t.endRests(now.Add(-dnsRest))
+	t.evictIdleDNS(now.Add(-idleDNSWait))
 	var old []*udpFlow
 	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) {
-		if instant(now)-fl.turn.at() > int64(fl.idleTimeout()) {
+		if instant(now)-fl.activity.at() > int64(fl.idleTimeout()) {
 			old = append(old, fl)
 		}
 	})
@@ -560,7 +560,7 @@ func (t *udpTable) sweep(now time.Time) {
 
 // closeAll ends every flow and counts them.
 func (t *udpTable) closeAll() int {
-	t.endRests(time.Now())
+	t.evictIdleDNS(time.Now())
 	var all []*udpFlow
 	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) { all = append(all, fl) })
 	for _, fl := range all {

@@ -249,11 +249,11 @@ func TestDNSFromNewPorts(t *testing.T) {
 	answer()
 
 	seen := map[string]bool{}
-	for end := time.Now().Add(dnsRest * 3 / 2); time.Now().Before(end); time.Sleep(dnsRest / 20) {
+	for end := time.Now().Add(idleDNSWait * 3 / 2); time.Now().Before(end); time.Sleep(idleDNSWait / 20) {
 		seen[asked(client4, target)] = true
 	}
 	if n := len(seen); n < 2 || n > 6 {
-		t.Errorf("asked for %v from %d ports, want a new one each %v", dnsRest*3/2, n, dnsRest)
+		t.Errorf("asked for %v from %d ports, want a new one each %v", idleDNSWait*3/2, n, idleDNSWait)
 	}
 	c.noFlows()
 	if opened, closed := testutil.ToFloat64(c.f.metrics.opened["udp"]), testutil.ToFloat64(c.f.metrics.closed["udp"][ended]); opened != closed {
@@ -266,7 +266,7 @@ func TestDNSFromNewPorts(t *testing.T) {
 func TestDNSFlowsThatRestAreFew(t *testing.T) {
 	v4, _, port := listenUDP(t)
 	c := newClient(t, func(cfg *Config) {
-		cfg.MaxFlows, cfg.MaxFlowsPerPeer = mostResting, mostResting
+		cfg.MaxFlows, cfg.MaxFlowsPerPeer = maxIdleDNS, maxIdleDNS
 		cfg.Resolve = func(_ string, target netip.AddrPort) (netip.AddrPort, error) {
 			return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), nil
 		}
@@ -281,7 +281,7 @@ func TestDNSFlowsThatRestAreFew(t *testing.T) {
 			v4.WriteTo(buf[:n], from)
 		}
 	}()
-	for i := range 3 * mostResting {
+	for i := range 3 * maxIdleDNS {
 		// Of many hosts: a flow to the same would take over the socket.
 		conn := c.dialUDP(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 250), byte(1 + i%250)}), dnsPort))
 		conn.Write([]byte("query"))
@@ -289,7 +289,7 @@ func TestDNSFlowsThatRestAreFew(t *testing.T) {
 			t.Fatalf("query %d: %v", i, err)
 		}
 		conn.Close()
-		if _, udp := c.f.Active(); udp > mostResting {
+		if _, udp := c.f.Active(); udp > maxIdleDNS {
 			t.Fatalf("%d flows", udp)
 		}
 	}
@@ -304,11 +304,11 @@ func TestUDPFlowEndsWhenIdle(t *testing.T) {
 	conn := c.dialUDP(targets(serveUDPEcho(t))[0])
 	conn.Write([]byte("x"))
 	conn.Read(make([]byte, 1))
-	c.f.udp.sweep(time.Now().Add(udpIdle - time.Second))
+	c.f.udp.sweep(time.Now().Add(udpIdleTimeout - time.Second))
 	if _, udp := c.f.Active(); udp != 1 {
 		t.Errorf("%d flows before the idle timeout, want 1", udp)
 	}
-	c.f.udp.sweep(time.Now().Add(udpIdle + time.Second))
+	c.f.udp.sweep(time.Now().Add(udpIdleTimeout + time.Second))
 	c.noFlows()
 	if got := testutil.ToFloat64(c.f.metrics.closed["udp"][idled]); got != 1 {
 		t.Errorf("counted %v idle flows, want 1", got)
@@ -337,7 +337,7 @@ func TestUDPManyFlowsLeaveNothing(t *testing.T) {
 	if _, udp := c.f.Active(); udp != 300 {
 		t.Errorf("%d flows, want 300", udp)
 	}
-	c.f.udp.sweep(time.Now().Add(udpIdle + time.Second))
+	c.f.udp.sweep(time.Now().Add(udpIdleTimeout + time.Second))
 	c.noFlows()
 }
 

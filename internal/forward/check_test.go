@@ -23,7 +23,7 @@ func TestAccessRules(t *testing.T) {
 	}
 	var forbid atomic.Pointer[netip.Addr]
 	var last atomic.Pointer[asked]
-	c := newClientTelling(t, nil, func(cfg *Config) {
+	c := newClientWithICMP(t, nil, func(cfg *Config) {
 		cfg.Allow = func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool {
 			last.Store(&asked{protocol, client})
 			f := forbid.Load()
@@ -90,8 +90,8 @@ func mustEcho(t *testing.T, c net.Conn) {
 // TestNewFlowsNeedARule opens nothing where the rules do not allow it, and answers
 // nothing, as the engine's own filter does.
 func TestNewFlowsNeedARule(t *testing.T) {
-	icmp := make(chan icmpSeen, 16)
-	c := newClientTelling(t, icmp, func(cfg *Config) {
+	icmp := make(chan quotedError, 16)
+	c := newClientWithICMP(t, icmp, func(cfg *Config) {
 		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return false }
 	})
 	from, to := netip.AddrPortFrom(client4, 1000), netip.AddrPortFrom(targets(0)[0].Addr(), 7)
@@ -111,7 +111,7 @@ func TestNewFlowsNeedARule(t *testing.T) {
 func TestRevokedWhileDialing(t *testing.T) {
 	var forbid atomic.Bool
 	full := fullListener(t)
-	c := newClientTelling(t, nil, func(cfg *Config) {
+	c := newClientWithICMP(t, nil, func(cfg *Config) {
 		cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) { return full, nil }
 		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return !forbid.Load() }
 	})

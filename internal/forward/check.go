@@ -11,7 +11,7 @@ type verdict int
 const (
 	allowed verdict = iota
 	denied          // by the deny list, which the client is told
-	unruled         // by the access rules, which answer nothing, as the engine's filter does
+	noRule          // by the access rules, which answer nothing, as the engine's filter does
 )
 
 // check is the gate that every new flow passes, and each echo request, however its
@@ -23,7 +23,7 @@ func (f *Forwarder) check(protocol uint8, key flowKey) verdict {
 		return denied
 	}
 	if !f.cfg.Allow(protocol, key.client.Addr(), key.dst) {
-		return unruled
+		return noRule
 	}
 	return allowed
 }
@@ -61,8 +61,8 @@ func (f *Forwarder) Recheck() (ended int) {
 	}
 	for _, fl := range f.tcp.all() {
 		if forbids(protoTCP, fl.key) {
-			fl.taken.Store(true)
-			fl.dead.Store(true)
+			fl.revoked.Store(true)
+			fl.abort.Store(true)
 			f.sched.ready(&fl.task)
 			ended++
 		}
