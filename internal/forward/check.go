@@ -10,14 +10,14 @@ type verdict int
 
 const (
 	allowed verdict = iota
-	denied          // by the deny list, which the client is told
-	noRule          // by the access rules, which answer nothing, as the engine's filter does
+	denied          // the deny list forbids it; the client gets an ICMP error or a reset
+	noRule          // no access rule allows it; dropped without an answer, as in the engine's filter
 )
 
-// check is the gate that every new flow passes, and each echo request, however its
-// packet came: from its client, put together from fragments, held back for a while, or
-// passed on by a peer router. It repeats the checks that the engine's filter and the
-// packet hook make of a client's own packets, with the target that is really meant.
+// check decides whether a new flow or an echo request is allowed, on whichever way its packet
+// arrived: directly from its client, reassembled from fragments, delayed, or passed on by a
+// peer router. It repeats, for the target that is dialed, the checks that the engine's filter
+// and the packet hook make of a client's own packets.
 func (f *Forwarder) check(protocol uint8, key flowKey) verdict {
 	if f.Denied(netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port())) {
 		return denied
@@ -30,8 +30,7 @@ func (f *Forwarder) check(protocol uint8, key flowKey) verdict {
 
 var errForbidden = errors.New("the target is on the deny list")
 
-// resolve returns the address at which to dial a target, which must not be one that the
-// target itself could not have been.
+// resolve returns the address to dial for a target. It fails if DenyDial forbids that address.
 func (f *Forwarder) resolve(network string, target netip.AddrPort) (netip.AddrPort, error) {
 	to, err := f.cfg.Resolve(network, target)
 	if err != nil {
@@ -45,14 +44,14 @@ func (f *Forwarder) resolve(network string, target netip.AddrPort) (netip.AddrPo
 }
 
 // Recheck ends the open flows that the deny list or the access rules no longer allow, and
-// returns how many there were. Clients of TCP see a reset. Call it after a change of
-// either: an open flow is checked again only by Recheck.
+// returns their number. TCP clients get a reset. Call it after each change of either: nothing
+// else checks open flows again.
 func (f *Forwarder) Recheck() (ended int) {
 	forbids := func(protocol uint8, key flowKey) bool {
 		return f.cfg.Deny(netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port())) ||
 			!f.cfg.Allow(protocol, key.client.Addr(), key.dst)
 	}
-	// The rules are asked without a table's lock: packets wait for it.
+	// Allow is called without the table's lock, which packet delivery takes.
 	for _, fl := range f.udp.all() {
 		if forbids(protoUDP, fl.key) {
 			f.udp.close(fl, revoked)
@@ -68,7 +67,7 @@ func (f *Forwarder) Recheck() (ended int) {
 		}
 	}
 	if ended > 0 {
-		f.log.Info("flows ended that are no longer allowed", "flows", ended)
+		f.log.Info("ended flows that are no longer allowed", "flows", ended)
 	}
 	return ended
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// TestAccessRules changes the rules while flows are open: those that they no longer allow
-// end, others go on, and no new one opens.
+// TestAccessRules changes the rules while flows are open: flows that are no longer allowed end,
+// the others continue, and no new ones open.
 func TestAccessRules(t *testing.T) {
 	echo := serveUDPEcho(t)
 	tcpPort := serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c) })
@@ -39,28 +39,28 @@ func TestAccessRules(t *testing.T) {
 		all = append(all, p)
 	}
 	if got := *last.Load(); got != (asked{protoUDP, client6}) {
-		t.Errorf("asked about %+v", got)
+		t.Errorf("Allow was called with %+v", got)
 	}
 	if n := c.f.Recheck(); n != 0 {
-		t.Errorf("%d flows ended though nothing changed", n)
+		t.Errorf("%d flows ended although nothing changed", n)
 	}
 
 	for i, target := range targets(0) {
-		addr := target.Addr() // of 4via6, as the client sent it: rules are about that
+		addr := target.Addr() // the rules apply to the 4via6 address
 		forbid.Store(&addr)
 		if n := c.f.Recheck(); n != 2 {
 			t.Errorf("%v: %d flows ended, want 2", addr, n)
 		}
 		all[i].tcp.SetReadDeadline(time.Now().Add(patience))
 		if _, err := all[i].tcp.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
-			t.Errorf("%v: the TCP flow says %v, want a reset", addr, err)
+			t.Errorf("%v: reading from the TCP flow: %v, want a reset", addr, err)
 		}
 		before := testutil.ToFloat64(c.f.metrics.failed["udp"][forbidden])
 		all[i].udp.Write([]byte("late"))
 		waitFor(t, "the datagram to be refused", func() bool { return testutil.ToFloat64(c.f.metrics.failed["udp"][forbidden]) == before+1 })
 		all[i].udp.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		if _, err := all[i].udp.Read(make([]byte, 10)); err == nil {
-			t.Errorf("%v: a datagram came back", addr)
+			t.Errorf("%v: a datagram was answered", addr)
 		}
 		for _, p := range all[i+1:] {
 			mustEcho(t, p.tcp)
@@ -87,8 +87,8 @@ func mustEcho(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestNewFlowsNeedARule opens nothing where the rules do not allow it, and answers
-// nothing, as the engine's own filter does.
+// TestNewFlowsNeedARule: flows that no rule allows are dropped without an answer, as the
+// engine's own filter does.
 func TestNewFlowsNeedARule(t *testing.T) {
 	icmp := make(chan quotedError, 16)
 	c := newClientWithICMP(t, icmp, func(cfg *Config) {
@@ -107,7 +107,7 @@ func TestNewFlowsNeedARule(t *testing.T) {
 	c.noFlows()
 }
 
-// TestRevokedWhileDialing ends a flow before its target has answered.
+// TestRevokedWhileDialing revokes a flow before its target has answered.
 func TestRevokedWhileDialing(t *testing.T) {
 	var forbid atomic.Bool
 	full := fullListener(t)
@@ -131,7 +131,7 @@ func TestRevokedWhileDialing(t *testing.T) {
 			t.Error("the connection was opened")
 		}
 	case <-time.After(patience):
-		t.Error("the client was not told")
+		t.Error("the client got no reset")
 	}
 	c.noFlows()
 }

@@ -34,18 +34,18 @@ var (
 	client6 = netip.MustParseAddr("fd7a:115c:a1e0::2")
 )
 
-// client is a host of the tailnet with a stack of its own, whose packets go
-// through a Forwarder as if WireGuard lay between.
+// client is a host of the tailnet with its own stack, whose packets pass through a Forwarder as
+// if WireGuard were between them.
 type client struct {
 	t     *testing.T
 	f     *Forwarder
 	reg   *prometheus.Registry
 	stack *stack.Stack
 	ep    *channel.Endpoint
-	icmp  chan quotedError // errors that came, gVisor's sockets do not tell of them; nil for none
+	icmp  chan quotedError // ICMP errors received, which gVisor's sockets do not report; nil to ignore them
 }
 
-// icmpSeen is an ICMP error and the ports of the datagram that it quotes.
+// quotedError is an ICMP error and the ports of the datagram that it quotes.
 type quotedError struct {
 	typ, code        uint8
 	srcPort, dstPort uint16
@@ -96,8 +96,8 @@ func newClientWithICMP(t *testing.T, errors chan quotedError, edit func(*Config)
 	return c
 }
 
-// toLoopback keeps the tests on this machine: each target's port, on loopback of
-// its family.
+// toLoopback keeps the tests on this machine: it maps each target to its port on loopback of
+// the same family.
 func toLoopback(_ string, target netip.AddrPort) (netip.AddrPort, error) {
 	if target.Addr().Is4() {
 		return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), target.Port()), nil
@@ -132,7 +132,7 @@ func (c *client) receiveLoop() {
 		for i := range n {
 			raw := bufs[i][offset : offset+sizes[i]]
 			if len(raw) > 1280 {
-				c.t.Errorf("a packet of %d bytes is larger than the MTU", len(raw))
+				c.t.Errorf("received a packet of %d bytes, more than the MTU", len(raw))
 			}
 			c.recordICMP(raw)
 			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(raw)})
@@ -156,18 +156,19 @@ func (c *client) recordICMP(raw []byte) {
 		sum = pseudoSum(p.src, p.dst, protoICMPv6, len(p.payload))
 	}
 	if checksum(p.payload, sum) != 0 {
-		c.t.Error("an ICMP message has a wrong checksum")
+		c.t.Error("received an ICMP message with a wrong checksum")
 	}
 	quote := p.payload[8:]
 	if len(quote) < headerSize(p.src)+4 {
-		c.t.Error("an ICMP error quotes too little")
+		c.t.Error("received an ICMP error that quotes too few bytes")
 		return
 	}
 	ports := quote[headerSize(p.src):]
 	c.icmp <- quotedError{p.payload[0], p.payload[1], binary.BigEndian.Uint16(ports), binary.BigEndian.Uint16(ports[2:])}
 }
 
-// awaitPortUnreachable expects that error for the datagrams of conn to target.
+// awaitPortUnreachable waits for a port-unreachable error about the datagrams of conn to
+// target.
 func (c *client) awaitPortUnreachable(conn *gonet.UDPConn, target netip.AddrPort) {
 	c.t.Helper()
 	want := quotedError{3, 3, conn.LocalAddr().(*net.UDPAddr).AddrPort().Port(), target.Port()}
@@ -231,7 +232,7 @@ func (c *client) dialUDPFrom(from *tcpip.FullAddress, to netip.AddrPort) *gonet.
 	return conn
 }
 
-// The addresses under which a loopback server is a target behind the router.
+// targets returns the addresses by which a loopback server is a target behind the router.
 func targets(port uint16) []netip.AddrPort {
 	return []netip.AddrPort{
 		netip.AddrPortFrom(netip.MustParseAddr("10.0.3.4"), port),
@@ -323,7 +324,7 @@ func waitFor(t *testing.T, what string, cond func() bool) {
 	})
 }
 
-// noFlows waits until nothing is left of any flow.
+// noFlows waits until no flow and no reservation is left.
 func (c *client) noFlows() {
 	c.t.Helper()
 	defer func() {
@@ -336,7 +337,7 @@ func (c *client) noFlows() {
 					c.t.Logf("left: stage %d, state %d, fd %d, opened %v ago, %+v", fl.stage.Load(), fl.state.Load(), fl.fd, time.Since(fl.opened), fl.key)
 				}
 			}
-			c.t.Logf("left: %d tcp flows, %d places", n, c.f.reserved)
+			c.t.Logf("left: %d TCP flows, %d reservations", n, c.f.reserved)
 		}
 	}()
 	waitFor(c.t, "all flows to be gone", func() bool {
@@ -355,7 +356,7 @@ func (c *client) addAddress(a netip.Addr) {
 	}, stack.AddressProperties{})
 }
 
-// dialTCPFrom dials from a port of the client's choice.
+// dialTCPFrom dials from a given port.
 func (c *client) dialTCPFrom(port uint16, to netip.AddrPort) (*gonet.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -9,24 +9,23 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// tcpRun gathers segments of one connection that follow one another in a batch, to be
-// handed to the stack as one: a packet's way through it costs the same whatever its
-// size. What the packets hold is copied once, into one piece of the stack's memory,
-// from where the target gets it.
+// tcpRun gathers consecutive segments of one connection in a batch, to hand them to the
+// stack as one: a packet costs the stack the same whatever its size. The payload is copied
+// once, into one buffer of the stack, from which the target's socket is written.
 //
-// gVisor's own coalescing (package gro) chains the packets instead; then each piece
-// is counted, cloned and copied by itself later.
+// gVisor's own coalescing (package gro) chains the packets instead, and each piece is then
+// counted, cloned and copied separately.
 type tcpRun struct {
 	endpoint *linkEndpoint
-	first    inbound  // whose headers the run has
-	headers  int      // bytes of both
-	pieces   [][]byte // the data of each segment
-	bytes    int      // of all
-	flags    byte     // PSH and FIN of any
+	first    inbound  // the run has its headers
+	headers  int      // length of the IP and TCP headers
+	pieces   [][]byte // the payload of each segment
+	bytes    int      // sum of the pieces
+	flags    byte     // PSH and FIN, if any segment has them
 }
 
-// add takes a segment whose header length and checksums are verified. It is valid until
-// flush.
+// add takes a segment whose header length and checksums are verified. The segment must stay
+// valid until flush.
 func (r *tcpRun) add(p *inbound, segment []byte) {
 	headers := len(p.raw) - len(segment) + int(segment[12]>>4)*4
 	flags := segment[13]
@@ -46,14 +45,14 @@ func (r *tcpRun) add(p *inbound, segment []byte) {
 	r.pieces = append(r.pieces, data)
 	r.bytes += len(data)
 	r.flags |= flags & byte(ends)
-	// The end of what the client had to say: no more follows soon.
+	// A PSH, a FIN or a short segment ends a burst: no more segments follow soon.
 	if flags&byte(ends) != 0 || len(data) < len(r.pieces[0]) {
 		r.flush()
 	}
 }
 
-// follows reports whether a segment continues the run: all that the headers say is
-// the same, but for lengths, checksums, the sequence number and PSH and FIN.
+// follows reports whether a segment continues the run: the headers are equal except for
+// lengths, checksums, the next sequence number, PSH and FIN.
 func (r *tcpRun) follows(p *inbound, segment []byte, headers, data int) bool {
 	a, b := r.first.raw[:r.headers], p.raw[:headers]
 	if len(a) != len(b) || data > len(r.pieces[0]) || r.headers+r.bytes+data > maxRunBytes || p.src.Is4() != r.first.src.Is4() {
@@ -76,7 +75,7 @@ func (r *tcpRun) follows(p *inbound, segment []byte, headers, data int) bool {
 		bytes.Equal(a[18:], b[18:]) // urgent pointer, options
 }
 
-// flush hands over what was gathered.
+// flush hands the gathered segments to the stack.
 func (r *tcpRun) flush() {
 	switch len(r.pieces) {
 	case 0:
@@ -102,10 +101,10 @@ func (r *tcpRun) flush() {
 	r.first, r.pieces, r.bytes, r.flags = inbound{}, r.pieces[:0], 0, 0
 }
 
-// deliver copies a packet whose checksums are verified for the stack.
+// deliver hands the stack a copy of a packet whose checksums are verified.
 func (e *linkEndpoint) deliver(p *inbound) { e.inject(p, buffer.MakeWithData(p.raw)) }
 
-// inject gives packet, of which p has the addresses, to the stack.
+// inject hands packet to the stack; p has its addresses.
 func (e *linkEndpoint) inject(p *inbound, packet buffer.Buffer) {
 	number := header.IPv6ProtocolNumber
 	if p.src.Is4() {

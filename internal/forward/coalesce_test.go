@@ -11,7 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// taken is a dispatcher that keeps what the stack would get.
+// packetRecorder is a dispatcher that records the packets handed to the stack.
 type packetRecorder struct{ packets [][]byte }
 
 func (d *packetRecorder) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
@@ -19,7 +19,7 @@ func (d *packetRecorder) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, pkt
 }
 func (*packetRecorder) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
 
-// tcpSegment makes a packet with a good checksum and a timestamp option.
+// tcpSegment returns a packet with a valid checksum and a timestamp option.
 func tcpSegment(src, dst netip.AddrPort, seq uint32, flags byte, stamp uint32, data []byte) []byte {
 	const length = header.TCPMinimumSize + 12
 	h := headerSize(src.Addr())
@@ -59,7 +59,7 @@ func segmentOf(t *testing.T, raw []byte) (key string, seq uint32, flags byte, da
 	t.Helper()
 	var p inbound
 	if !p.parse(raw) || len(p.raw) != len(raw) {
-		t.Fatalf("the stack got %d bytes that are no packet", len(raw))
+		t.Fatalf("the stack got %d bytes that are not a packet", len(raw))
 	}
 	h := header.TCP(transportOf(raw))
 	return p.src.String() + " " + p.dst.String() + string(h[:4]), h.SequenceNumber(), byte(h.Flags()), h[h.DataOffset():]
@@ -77,7 +77,7 @@ func TestRunOfSegments(t *testing.T) {
 		other := tcpSegment(netip.AddrPortFrom(src.Addr(), 5001), dst, 2000, ack, 1, data)
 		for name, tc := range map[string]struct {
 			packets [][]byte
-			sizes   []int // of the data of what the stack gets
+			sizes   []int // of the payloads that the stack gets
 		}{
 			"in order":            {[][]byte{next(0, ack, 1, 1000), next(1000, ack, 1, 1000), next(2000, ack|push, 1, 1000)}, []int{3000}},
 			"the last is shorter": {[][]byte{next(0, ack, 1, 1000), next(1000, ack, 1, 10), next(1010, ack, 1, 1000)}, []int{1010, 1000}},
@@ -107,8 +107,8 @@ func TestRunOfSegments(t *testing.T) {
 	}
 }
 
-// FuzzRun makes a batch of segments of two connections, and expects the stack to get
-// the same bytes at the same places and in the same order, and no flag lost.
+// FuzzRun sends a batch of segments of two connections, and expects the stack to get the same
+// bytes at the same sequence numbers, in order, with every flag.
 func FuzzRun(f *testing.F) {
 	f.Add([]byte{0, 100, 0, 100, 0, 100})
 	f.Add([]byte{0, 250, 4, 250, 1, 9, 0, 250, 2, 80, 8, 7, 16, 1})
@@ -156,7 +156,7 @@ func FuzzRun(f *testing.F) {
 			var seen byte
 			for first := true; first || len(data) > 0; first = false {
 				if len(want[key]) == 0 {
-					t.Fatal("the stack got more than was sent")
+					t.Fatal("the stack got more segments than were sent")
 				}
 				p := want[key][0]
 				want[key] = want[key][1:]

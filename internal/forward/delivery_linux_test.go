@@ -15,24 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// muchTooLong is far below the 3 s that the kernel waits for a neighbour, and far above
-// what a loaded machine takes for a few hundred packets.
+// maxDeliveryTime is far below the 3 s that the kernel waits for an ARP reply, and far above
+// the time that a loaded machine takes for a few hundred packets.
 const maxDeliveryTime = time.Second
 
-// vpcHost is a host with a network of silent hosts, 10.9.0.0/16, and one of neighbours
-// that are absent, 10.0.1.0/24. It answers itself at 10.9.0.1 and fd09::1.
+// vpcHost is a host with a network of silent hosts, 10.9.0.0/16, and one whose hosts do not
+// answer ARP, 10.0.1.0/24. It answers at 10.9.0.1 and fd09::1 itself.
 func vpcHost(t *testing.T) *netnstest.Host {
 	t.Helper()
 	n := netnstest.New(t)
 	h := n.Host("forward")
 	n.Switch("empty").Plug(h, "eth0", "10.0.1.5/24", "fd01::5/64")
 	n.Switch("silence").Plug(h, "silent", "10.9.0.1/16", "fd09::1/64")
-	h.IP("link", "set", "silent", "arp", "off") // nothing waits for a neighbour there
+	h.IP("link", "set", "silent", "arp", "off") // packets there need no ARP reply
 	return h
 }
 
-// in starts a Forwarder in a namespace. Its sockets are there as long as packets are
-// delivered there, by [netnstest.Host.Do].
+// in starts a Forwarder in a namespace. Its sockets are opened there if packets are delivered
+// by [netnstest.Host.Do].
 func in(t *testing.T, h *netnstest.Host, cfg Config) *Forwarder {
 	t.Helper()
 	if cfg.Logger == nil {
@@ -78,7 +78,7 @@ func replies(f *Forwarder) <-chan inbound {
 	return out
 }
 
-// awaitEcho waits for the answer with this sequence number.
+// awaitEcho waits for the echo reply with a sequence number.
 func awaitEcho(t *testing.T, from <-chan inbound, client netip.Addr, seq uint16) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -94,7 +94,7 @@ func awaitEcho(t *testing.T, from <-chan inbound, client netip.Addr, seq uint16)
 	}
 }
 
-// pingKinds are the two kinds of sockets that systems give.
+// pingKinds runs a test with each of the two kinds of ICMP sockets.
 func pingKinds(t *testing.T, test func(*testing.T, *netnstest.Host)) {
 	for kind, groups := range map[string]string{"ping socket": "0 2147483647", "raw socket": "1 0"} {
 		t.Run(kind, func(t *testing.T) {
@@ -105,10 +105,10 @@ func pingKinds(t *testing.T, test func(*testing.T, *netnstest.Host)) {
 	}
 }
 
-// TestDeliveryDoesNotWaitForNeighbours: packets to hosts that do not answer ARP occupy
-// the send buffer for 3 s. Once it is full, more of them are dropped and counted, and
-// another client is not concerned.
-func TestDeliveryDoesNotWaitForNeighbours(t *testing.T) {
+// TestDeliveryDoesNotWaitForARP: packets to hosts that do not answer ARP occupy the send buffer
+// for 3 s. Once it is full, further packets are dropped and counted, and other clients are not
+// affected.
+func TestDeliveryDoesNotWaitForARP(t *testing.T) {
 	pingKinds(t, func(t *testing.T, h *netnstest.Host) {
 		f := in(t, h, Config{})
 		answers := replies(f)
@@ -118,7 +118,7 @@ func TestDeliveryDoesNotWaitForNeighbours(t *testing.T) {
 			sweep = append(sweep, echoRequest(client4, netip.AddrFrom4([4]byte{10, 0, 1, byte(6 + i%249)}), uint16(i), 1000))
 		}
 		if took := do(t, h, f, sweep...); took > maxDeliveryTime {
-			t.Errorf("a ping sweep of absent neighbours held delivery for %v", took)
+			t.Errorf("a ping sweep of absent hosts delayed delivery by %v", took)
 		}
 		sent, dropped := counterValue(f.metrics.opened["icmp"]), f.drops.count(dropSocketBuffer)
 		if sent == 0 || dropped == 0 || sent+dropped != pings {
@@ -126,7 +126,7 @@ func TestDeliveryDoesNotWaitForNeighbours(t *testing.T) {
 		}
 		neighbour := netip.MustParseAddr("100.64.0.3")
 		if took := do(t, h, f, echoRequest(neighbour, netip.MustParseAddr("10.9.0.1"), 1, 1000)); took > maxDeliveryTime {
-			t.Errorf("another client's ping held delivery for %v", took)
+			t.Errorf("another client's ping delayed delivery by %v", took)
 		}
 		awaitEcho(t, answers, neighbour, 1)
 
@@ -135,7 +135,7 @@ func TestDeliveryDoesNotWaitForNeighbours(t *testing.T) {
 			flood = append(flood, wholePacket(client4Port, netip.MustParseAddrPort("10.0.1.77:80"), 1000))
 		}
 		if took := do(t, h, f, flood...); took > maxDeliveryTime {
-			t.Errorf("datagrams to an absent neighbour held delivery for %v", took)
+			t.Errorf("datagrams to an absent host delayed delivery by %v", took)
 		}
 		up := f.Flows(1)[0].ToVPCPackets
 		if dropped := f.drops.count(dropSocketBuffer) - dropped; uint64(up)+dropped != 1000 {
@@ -144,8 +144,8 @@ func TestDeliveryDoesNotWaitForNeighbours(t *testing.T) {
 	})
 }
 
-// TestEchoSharesArePerPeer: a peer that pings silent hosts, from both of its addresses,
-// evicts its own oldest requests and nothing of another peer.
+// TestEchoSharesArePerPeer: a peer that pings silent hosts, from both of its addresses, evicts
+// its own oldest requests and none of another peer.
 func TestEchoSharesArePerPeer(t *testing.T) {
 	pingKinds(t, func(t *testing.T, h *netnstest.Host) {
 		f := in(t, h, Config{Peer: func(a netip.Addr) netip.Addr {
@@ -178,12 +178,12 @@ func TestEchoSharesArePerPeer(t *testing.T) {
 		n, peers, own := f.pinger.pending, len(f.pinger.peers), f.pinger.peers[client4].pending.Len()
 		f.pinger.mu.Unlock()
 		if n > maxEchoesPerPeer || own != n || peers != 3 {
-			t.Errorf("%d requests are pending, %d of them of the flooding peer, %d addresses known; want at most %d and 3", n, own, peers, maxEchoesPerPeer)
+			t.Errorf("%d requests are pending, %d of them from the flooding peer, with %d peer addresses; want at most %d and 3", n, own, peers, maxEchoesPerPeer)
 		}
 		if f.drops.count(dropEchoEvicted) == 0 || f.drops.count(dropSocketBuffer)+f.drops.count(dropFlowFailed) != 0 {
 			t.Errorf("drops: %v", dropped(f))
 		}
-		// In time all is forgotten, sockets too.
+		// Later, all state is removed, including the sockets.
 		f.pinger.sweep(time.Now().Add(echoWait + time.Second))
 		f.pinger.sweep(time.Now().Add(echoWait + echoSocketIdleTimeout + time.Second))
 		f.pinger.mu.Lock()
@@ -194,8 +194,8 @@ func TestEchoSharesArePerPeer(t *testing.T) {
 	})
 }
 
-// TestEchoTableIsBounded: many peers fill the table; the oldest request of the peer with
-// the most gives way, and each new one finds its place.
+// TestEchoTableIsBounded: when many peers fill the table, a new request evicts the oldest one
+// of the peer with the most.
 func TestEchoTableIsBounded(t *testing.T) {
 	h := vpcHost(t)
 	h.Sysctl("net.ipv4.ping_group_range", "0 2147483647")
@@ -219,8 +219,8 @@ func TestEchoTableIsBounded(t *testing.T) {
 	}
 }
 
-// TestUDPOutOfPorts: the kernel says EAGAIN where TCP says EADDRNOTAVAIL. Queries, whose
-// ports are the kernel's choice, run out of them first.
+// TestUDPOutOfPorts: without a free port the kernel returns EAGAIN for UDP, EADDRNOTAVAIL for
+// TCP. DNS flows run out of ports first, as the kernel chooses theirs.
 func TestUDPOutOfPorts(t *testing.T) {
 	h := vpcHost(t)
 	h.Sysctl("net.ipv4.ip_local_port_range", "40000 40003")
@@ -234,7 +234,7 @@ func TestUDPOutOfPorts(t *testing.T) {
 	if got := f.drops.count(dropFlowFailed); got != 16 {
 		t.Errorf("%d packets were counted, want 16", got)
 	}
-	// A flow that keeps its client's port needs none of the kernel's.
+	// A flow that keeps its client's port needs no port of the kernel's choice.
 	do(t, h, f, wholePacket(client4Port, netip.MustParseAddrPort("10.9.1.1:5060"), 20))
 	if got := counterValue(f.metrics.opened["udp"]); got != 5 {
 		t.Errorf("%d flows were opened, want 5", got)
@@ -242,7 +242,7 @@ func TestUDPOutOfPorts(t *testing.T) {
 	sumsOverRoutes(t, f)
 }
 
-// localPorts are the source ports of the flows' sockets, by client and target.
+// localPorts returns the source ports of the flows' sockets, by client and target.
 func localPorts(t *testing.T, f *Forwarder) map[string]int {
 	t.Helper()
 	out := map[string]int{}
@@ -265,7 +265,7 @@ func localPorts(t *testing.T, f *Forwarder) map[string]int {
 	return out
 }
 
-// TestUDPSourcePortIsKept: a target sees the client's source port where that is free.
+// TestUDPSourcePortIsKept: a target sees the client's source port if that is free.
 func TestUDPSourcePortIsKept(t *testing.T) {
 	h := vpcHost(t)
 	f := in(t, h, Config{ReservedPorts: []uint16{41641}})
@@ -283,11 +283,11 @@ func TestUDPSourcePortIsKept(t *testing.T) {
 		{home + ":5060", "10.9.1.2:5060", true}, // another target
 		{home + ":5060", "10.9.1.1:5061", true},
 		{second + ":5060", "10.9.1.3:5060", true},
-		{second + ":5060", "10.9.1.1:5060", false}, // it would be the first flow's
-		{home + ":500", "10.9.1.1:500", true},      // the test has the right
+		{second + ":5060", "10.9.1.1:5060", false}, // the first flow has port and target
+		{home + ":500", "10.9.1.1:500", true},      // the test is privileged
 		{home + ":4500", "10.9.1.1:4500", true},
-		{home + ":7000", "10.9.1.1:7000", false}, // another program's
-		{home + ":41641", "10.9.1.1:80", false},  // the router's own
+		{home + ":7000", "10.9.1.1:7000", false}, // used by another program
+		{home + ":41641", "10.9.1.1:80", false},  // reserved by the router
 		{home + ":6000", "10.9.1.1:53", false},   // random, for DNS
 		{"[fd7a:115c:a1e0::2]:5060", "[fd09::7]:5060", true},
 		{"[fd7a:115c:a1e0::2]:5061", "[fd7a:115c:a1e0:b1a:0:7:a09:101]:5060", true},  // 4via6
@@ -300,7 +300,7 @@ func TestUDPSourcePortIsKept(t *testing.T) {
 			t.Fatalf("%s to %s: no flow; %v", tc.client, tc.target, dropped(f))
 		}
 		if kept := got == int(client.Port()); kept != tc.kept {
-			t.Errorf("%s to %s leaves from port %d, want it kept: %v", tc.client, tc.target, got, tc.kept)
+			t.Errorf("%s to %s: source port %d, want the client's: %v", tc.client, tc.target, got, tc.kept)
 		}
 	}
 	if sent := f.drops; sent.count(dropSendFailed)+sent.count(dropFlowFailed) != 0 {
@@ -309,18 +309,18 @@ func TestUDPSourcePortIsKept(t *testing.T) {
 	// A port is free again once its flow has ended.
 	f.udp.sweep(time.Now().Add(udpIdleTimeout + time.Second))
 	if n := len(f.udp.ports.flows); n != 0 {
-		t.Fatalf("%d ports are still claimed", n)
+		t.Fatalf("%d ports are still assigned", n)
 	}
 	do(t, h, f, wholePacket(netip.MustParseAddrPort(second+":5060"), netip.MustParseAddrPort("10.9.1.1:5060"), 20))
 	for flow, port := range localPorts(t, f) {
 		if port != 5060 {
-			t.Errorf("%s leaves from port %d after the first flow has ended", flow, port)
+			t.Errorf("%s: source port %d after the first flow ended", flow, port)
 		}
 	}
 }
 
-// TestUDPPrivilegedPortNeedsTheRight: a process that may not have a port uses another.
-func TestUDPPrivilegedPortNeedsTheRight(t *testing.T) {
+// TestUDPPrivilegedPortNeedsPrivilege: a process that may not bind a port uses another.
+func TestUDPPrivilegedPortNeedsPrivilege(t *testing.T) {
 	h := vpcHost(t)
 	h.Sysctl("net.ipv4.ip_unprivileged_port_start", "1024")
 	f := in(t, h, Config{})
@@ -333,15 +333,15 @@ func TestUDPPrivilegedPortNeedsTheRight(t *testing.T) {
 	}
 	for flow, port := range localPorts(t, f) {
 		if port < 1024 {
-			t.Errorf("%s leaves from port %d", flow, port)
+			t.Errorf("%s: source port %d", flow, port)
 		}
 	}
 	if n := len(f.udp.ports.flows); n != 0 || counterValue(f.metrics.opened["udp"]) != 1 {
-		t.Errorf("%d ports claimed, drops %v", n, dropped(f))
+		t.Errorf("%d ports assigned, drops %v", n, dropped(f))
 	}
 }
 
-// withoutCapabilities runs f on this thread, which must end soon, without rights.
+// withoutCapabilities runs f without capabilities on this thread, which must end afterwards.
 func withoutCapabilities(f func()) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
@@ -352,8 +352,8 @@ func withoutCapabilities(f func()) error {
 	return nil
 }
 
-// TestUDPSharedPortsKeepTheirAnswers: flows with one source port get each its own
-// target's answers, and none of a stranger's datagrams.
+// TestUDPSharedPortsKeepTheirAnswers: each of the flows that share a source port gets its own
+// target's answers, and no datagrams from other hosts.
 func TestUDPSharedPortsKeepTheirAnswers(t *testing.T) {
 	h := vpcHost(t)
 	f := in(t, h, Config{})
@@ -385,7 +385,7 @@ func TestUDPSharedPortsKeepTheirAnswers(t *testing.T) {
 		select {
 		case p := <-answers:
 			if want := p.src.String(); p.protocol != protoUDP || string(p.payload) != want {
-				t.Errorf("%s is said to have sent %q", want, p.payload)
+				t.Errorf("the datagram from %s contains %q", want, p.payload)
 			}
 		case <-time.After(patience):
 			t.Fatal("an answer is missing")
@@ -402,24 +402,25 @@ func TestUDPSharedPortsKeepTheirAnswers(t *testing.T) {
 	}
 }
 
-// TestSocketHoldsNothingOfStrangers floods a port while flows take it.
-func TestSocketHoldsNothingOfStrangers(t *testing.T) {
+// TestSocketReportsForeignDatagrams floods a port while flows bind it.
+func TestSocketReportsForeignDatagrams(t *testing.T) {
 	h := vpcHost(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	stranger, err := h.ListenPacket("udp", "10.9.0.1:0")
+	foreign, err := h.ListenPacket("udp", "10.9.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
+	defer foreign.Close()
 	flooded := make(chan struct{})
 	go func() {
 		defer close(flooded)
 		to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.9.0.1:5060"))
 		for ctx.Err() == nil {
-			stranger.WriteTo([]byte("stranger"), to)
+			foreign.WriteTo([]byte("foreign"), to)
 		}
 	}()
-	// Its own address is a target, so that the source is the address that is flooded.
+	// The host's own address is the target, so that the flooded address is the source
+	// address.
 	target := netip.MustParseAddrPort("10.9.0.1:9")
 	taken, read := 0, 0
 	err = h.Do(func() error {
@@ -433,10 +434,10 @@ func TestSocketHoldsNothingOfStrangers(t *testing.T) {
 			}
 			for range 3 {
 				var b [64]byte
-				n, _, stranger, err := receive(fd, b[:], target)
+				n, _, foreign, err := receive(fd, b[:], target)
 				if err == nil {
 					read++
-					if !stranger {
+					if !foreign {
 						unix.Close(fd)
 						return fmt.Errorf("kept %v: read %q", kept, b[:n])
 					}
@@ -449,13 +450,13 @@ func TestSocketHoldsNothingOfStrangers(t *testing.T) {
 	cancel()
 	<-flooded
 	if err != nil || taken == 0 || read == 0 {
-		t.Errorf("the port was taken %d times, %d datagrams of the stranger were read; %v", taken, read, err)
+		t.Errorf("the port was bound %d times, %d foreign datagrams were read; %v", taken, read, err)
 	}
 }
 
-// TestFlowDropsStrangers: what a stranger sent to a kept port before the socket was
-// connected does not reach the client.
-func TestFlowDropsStrangers(t *testing.T) {
+// TestFlowDropsForeignDatagrams: a datagram that another host sent to a kept port before the
+// socket was connected does not reach the client.
+func TestFlowDropsForeignDatagrams(t *testing.T) {
 	h := vpcHost(t)
 	f := in(t, h, Config{})
 	answers := replies(f)
@@ -464,11 +465,11 @@ func TestFlowDropsStrangers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	stranger, err := h.ListenPacket("udp", "10.9.0.1:0")
+	foreign, err := h.ListenPacket("udp", "10.9.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
+	defer foreign.Close()
 	target := server.LocalAddr().(*net.UDPAddr).AddrPort()
 	client := netip.MustParseAddrPort("100.64.0.2:5060")
 	do(t, h, f, wholePacket(client, target, 20))
@@ -481,14 +482,14 @@ func TestFlowDropsStrangers(t *testing.T) {
 	if !fl.boundTarget.IsValid() {
 		t.Fatal("the flow did not keep its client's port")
 	}
-	// Make it as if the socket had been open to everybody.
+	// Recreate the state in which the socket was not connected yet.
 	err = h.Do(func() error {
 		fl.mu.Lock()
 		defer fl.mu.Unlock()
-		if err := unix.Connect(fl.fd, &unix.SockaddrInet4{Port: stranger.LocalAddr().(*net.UDPAddr).Port, Addr: [4]byte{10, 9, 0, 1}}); err != nil {
+		if err := unix.Connect(fl.fd, &unix.SockaddrInet4{Port: foreign.LocalAddr().(*net.UDPAddr).Port, Addr: [4]byte{10, 9, 0, 1}}); err != nil {
 			return err
 		}
-		if _, err := stranger.WriteTo([]byte("stranger"), from); err != nil {
+		if _, err := foreign.WriteTo([]byte("foreign"), from); err != nil {
 			return err
 		}
 		return unix.Connect(fl.fd, sockaddr(target))
@@ -506,6 +507,6 @@ func TestFlowDropsStrangers(t *testing.T) {
 		t.Fatal("the answer is missing")
 	}
 	if got := f.drops.count(dropUnmatched); got != 1 {
-		t.Errorf("%d datagrams were counted as unmatched, want the stranger's", got)
+		t.Errorf("%d datagrams were counted as unmatched, want the foreign one", got)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// denyPort denies one port of the host that the tests reach by three addresses.
+// denyPort denies one port of the host, which the tests reach by three addresses.
 func denyPort(port uint16) func(*Config) {
 	return func(c *Config) {
 		c.Deny = func(target netip.AddrPort) bool {
@@ -24,9 +24,8 @@ func denyPort(port uint16) func(*Config) {
 	}
 }
 
-// TestDeniedTargetIsNotReached delivers packets for a denied target without the packet
-// hook before: as one datagram, in fragments the second of which completes it, as passed
-// on by a peer router, and as a SYN.
+// TestDeniedTargetIsNotReached delivers packets for a denied target that the packet hook did
+// not see: one datagram, fragments, a datagram relayed by a peer router, and a SYN.
 func TestDeniedTargetIsNotReached(t *testing.T) {
 	v4, v6, udpPort := listenUDP(t)
 	tcpPort := serveTCP(t, func(c *net.TCPConn) { c.Write([]byte("reached")); c.Close() })
@@ -46,7 +45,7 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 			c.f.Deliver(fragments(t, wholePacket(from, to, 5000)), 0)
 			c.f.DeliverUnclaimed(bytes.Clone(whole))
 			if got := c.f.DeliverRelayed(bytes.Clone(whole)); got != RelayedRefused {
-				t.Errorf("relayed: %v, want it refused", got)
+				t.Errorf("relayed: %v, want RelayedRefused", got)
 			}
 			server.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 			defer server.SetReadDeadline(time.Now().Add(patience))
@@ -74,7 +73,7 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 	}
 }
 
-// TestDeniedAddressIsNotDialed has a target resolve to an address on the deny list.
+// TestDeniedAddressIsNotDialed resolves a target to an address on the deny list.
 func TestDeniedAddressIsNotDialed(t *testing.T) {
 	v4, _, port := listenUDP(t)
 	tcpPort := serveTCP(t, func(c *net.TCPConn) { c.Write([]byte("reached")); c.Close() })

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// dropReason is why a packet did not reach its destination: a closed set, for it is
-// a metric's label.
+// dropReason is the reason why a packet did not reach its destination. The set is closed
+// because it is a metric's label.
 type dropReason int
 
 const (
@@ -34,11 +34,11 @@ const (
 
 	dropReasonCount
 
-	// Of the TCP stack, which counts on its own.
+	// Packets dropped by the TCP stack, which has its own counters.
 	dropTCPStack = "tcp_stack"
 )
 
-// dropNames are the labels. docs/metrics.md says what each means.
+// dropNames are the label values, explained in docs/metrics.md.
 var dropNames = [dropReasonCount]string{
 	dropMalformed:         "malformed",
 	dropChecksum:          "checksum",
@@ -60,12 +60,12 @@ var dropNames = [dropReasonCount]string{
 	dropClosed:            "closed",
 }
 
-// drops counts the packets that the data path drops. Each packet that is delivered,
-// or read from a socket, is passed on or counted here exactly once.
+// drops counts the packets that the data path drops. Each packet that is delivered, or read
+// from a socket, is either forwarded or counted here, exactly once.
 type drops struct {
 	counts [dropReasonCount]atomic.Uint64
 	desc   *prometheus.Desc
-	stack  func() uint64 // what the TCP stack dropped
+	stack  func() uint64 // packets that the TCP stack dropped
 }
 
 func newDrops() *drops {
@@ -73,17 +73,17 @@ func newDrops() *drops {
 		"Packets that the userspace data path did not forward, by reason.", []string{"reason"}, nil)}
 }
 
-func (d *drops) add(why dropReason, packets int) { d.counts[why].Add(uint64(packets)) }
+func (d *drops) add(reason dropReason, packets int) { d.counts[reason].Add(uint64(packets)) }
 
-func (d *drops) count(why dropReason) uint64 { return d.counts[why].Load() }
+func (d *drops) count(reason dropReason) uint64 { return d.counts[reason].Load() }
 
 // Describe implements [prometheus.Collector].
 func (d *drops) Describe(ch chan<- *prometheus.Desc) { ch <- d.desc }
 
 // Collect implements [prometheus.Collector].
 func (d *drops) Collect(ch chan<- prometheus.Metric) {
-	for why, name := range dropNames {
-		ch <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(d.counts[why].Load()), name)
+	for reason, name := range dropNames {
+		ch <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(d.counts[reason].Load()), name)
 	}
 	ch <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(d.stack()), dropTCPStack)
 }

@@ -21,8 +21,7 @@ import (
 
 func counterValue(c prometheus.Counter) uint64 { return uint64(testutil.ToFloat64(c)) }
 
-// sumsOverRoutes expects that each kind of failure was counted in total and by route
-// alike.
+// sumsOverRoutes checks that the total of each kind of failure is the sum over the routes.
 func sumsOverRoutes(t *testing.T, f *Forwarder) {
 	t.Helper()
 	routes := []*route{f.routes.other}
@@ -40,12 +39,12 @@ func sumsOverRoutes(t *testing.T, f *Forwarder) {
 			byRoute += counterValue(r.failed[reason])
 		}
 		if total != byRoute {
-			t.Errorf("%s: %d failures in total, %d over the routes", reason, total, byRoute)
+			t.Errorf("%s: %d failures in total, but %d over the routes", reason, total, byRoute)
 		}
 	}
 }
 
-// segmentFrom is a TCP segment as a client sends it.
+// segmentFrom returns a TCP segment as a client sends it.
 func segmentFrom(src, dst netip.AddrPort, flags header.TCPFlags, seq, ack uint32) []byte {
 	h := headerSize(src.Addr())
 	raw := make([]byte, h+header.TCPMinimumSize)
@@ -60,7 +59,7 @@ func segmentFrom(src, dst netip.AddrPort, flags header.TCPFlags, seq, ack uint32
 	return raw
 }
 
-// echoRequest is a ping as a client sends it.
+// echoRequest returns an echo request as a client sends it.
 func echoRequest(src, dst netip.Addr, seq uint16, size int) []byte {
 	h := headerSize(src)
 	raw := make([]byte, h+icmpHeader+size)
@@ -81,15 +80,15 @@ func echoRequest(src, dst netip.Addr, seq uint16, size int) []byte {
 // dropped returns the counts by reason.
 func dropped(f *Forwarder) map[string]uint64 {
 	out := map[string]uint64{}
-	for why, name := range dropNames {
-		if n := f.drops.count(dropReason(why)); n > 0 {
+	for reason, name := range dropNames {
+		if n := f.drops.count(dropReason(reason)); n > 0 {
 			out[name] = n
 		}
 	}
 	return out
 }
 
-// within fails if f takes as long as no loaded machine does.
+// within fails the test if f takes longer than it would on any loaded machine.
 func within(t *testing.T, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -97,12 +96,12 @@ func within(t *testing.T, what string, f func()) {
 	select {
 	case <-done:
 	case <-time.After(patience):
-		t.Fatalf("%s waits", what)
+		t.Fatalf("%s did not return", what)
 	}
 }
 
 // TestDeliveryDoesNotWaitForTheTailnet delivers packets that are answered at once while nothing
-// takes packets to the tailnet: the answers that find no room are counted.
+// reads packets to the tailnet: the answers that do not fit the queue are counted.
 func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 	f, err := New(Config{
 		Logger: slog.New(slog.DiscardHandler), MaxFlows: 1,
@@ -138,7 +137,7 @@ func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 	}
 }
 
-// TestResetsWaitForTheTailnet: the end of a connection is not lost because a queue is full.
+// TestResetsWaitForTheTailnet: the reset of a connection is not lost when a queue is full.
 func TestResetsWaitForTheTailnet(t *testing.T) {
 	c := newClient(t, nil)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
@@ -153,7 +152,7 @@ func TestResetsWaitForTheTailnet(t *testing.T) {
 		pkt := resetOf(fl.key)
 		reset = &outgoing{stack: pkt}
 		if c.f.endpoint.isReply(pkt) {
-			t.Error("a reset of a connection is taken for an answer that may be lost")
+			t.Error("a connection's reset is queued as a reply that may be dropped")
 		}
 	}
 	c.f.tcp.mu.Unlock()
@@ -163,7 +162,7 @@ func TestResetsWaitForTheTailnet(t *testing.T) {
 	reset.release()
 }
 
-// resetOf is the stack's reset of a connection.
+// resetOf returns the stack's reset of a connection.
 func resetOf(key flowKey) *stack.PacketBuffer {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: header.IPv4MinimumSize + header.TCPMinimumSize})
 	header.TCP(pkt.TransportHeader().Push(header.TCPMinimumSize)).Encode(&header.TCPFields{
@@ -217,15 +216,14 @@ func TestDataPathDoesNotWaitForItsLog(t *testing.T) {
 	sumsOverRoutes(t, f)
 }
 
-// TestAcceptFailureIsCountedByRoute: a client that opens a connection and does not
-// complete it.
+// TestAcceptFailureIsCountedByRoute: a client sends a SYN and does not complete the handshake.
 func TestAcceptFailureIsCountedByRoute(t *testing.T) {
 	c := newClient(t, nil)
 	c.f.SetRoutes([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")})
 	port := serveTCP(t, func(conn *net.TCPConn) { conn.Close() })
 	to := targets(port)[0]
 	c.f.Deliver([][]byte{segmentFrom(client4Port, to, header.TCPFlagSyn, 1000, 0)}, 0)
-	// The client's stack knows of no such connection, and resets it.
+	// The client's stack has no such connection, and resets it.
 	waitFor(t, "the failure to be counted", func() bool { return counterValue(c.f.metrics.failed["tcp"][other]) == 1 })
 	sumsOverRoutes(t, c.f)
 	c.noFlows()
@@ -240,12 +238,12 @@ func TestDialFailureReasons(t *testing.T) {
 	} {
 		wrapped := &net.OpError{Op: "dial", Err: err}
 		if got := dialFailure(wrapped); got != want {
-			t.Errorf("%v is %s, want %s", err, got, want)
+			t.Errorf("dialFailure(%v) = %s, want %s", err, got, want)
 		}
 	}
 }
 
-// TestEveryDropIsCounted delivers packets of each kind that goes no further.
+// TestEveryDropIsCounted delivers a packet of each kind that is dropped.
 func TestEveryDropIsCounted(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	f, err := New(Config{Logger: slog.New(slog.DiscardHandler), Registerer: reg, Resolve: toLoopback})
@@ -276,7 +274,7 @@ func TestEveryDropIsCounted(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		packet []byte
-		why    dropReason
+		reason dropReason
 	}{
 		{"nothing", nil, dropMalformed},
 		{"half a header", datagram[:19], dropMalformed},
@@ -293,32 +291,32 @@ func TestEveryDropIsCounted(t *testing.T) {
 		{"a fragment of TCP", tcpParts[0], dropUnsupported},
 		{"a fragment of odd length", odd, dropFragmentMalformed},
 	} {
-		before := f.drops.count(tc.why)
+		before := f.drops.count(tc.reason)
 		f.Deliver([][]byte{tc.packet}, 0)
-		if got := f.drops.count(tc.why) - before; got != 1 {
-			t.Errorf("%s: counted %d times as %s; %v", tc.name, got, dropNames[tc.why], dropped(f))
+		if got := f.drops.count(tc.reason) - before; got != 1 {
+			t.Errorf("%s: counted %d times as %s; %v", tc.name, got, dropNames[tc.reason], dropped(f))
 		}
 	}
 	total := uint64(0)
-	for why := range dropNames {
-		total += f.drops.count(dropReason(why))
+	for reason := range dropNames {
+		total += f.drops.count(dropReason(reason))
 	}
 	if total != 14 {
 		t.Errorf("%d drops were counted, want one for each of 14 packets: %v", total, dropped(f))
 	}
-	// The series are there from the start, one for each reason.
+	// Every reason has its series from the start.
 	if n, err := testutil.GatherAndCount(reg, "router_dropped_packets_total"); err != nil || n != len(dropNames)+1 {
 		t.Errorf("%d series, %v; want %d", n, err, len(dropNames)+1)
 	}
-	for why, name := range dropNames {
+	for reason, name := range dropNames {
 		if name == "" {
-			t.Errorf("reason %d has no name", why)
+			t.Errorf("reason %d has no name", reason)
 		}
 	}
 }
 
-// TestFragmentsDoNotHideTheirPort: the deny list is asked again when a datagram is whole,
-// for the port is not in each fragment.
+// TestFragmentsDoNotHideTheirPort: the deny list is checked again when a datagram is complete,
+// because not every fragment has the port.
 func TestFragmentsDoNotHideTheirPort(t *testing.T) {
 	f, err := New(Config{
 		Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback,

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// TestEachLetsOthersIn: who waits for the lock of a table does not wait for the end of a walk.
-func TestEachLetsOthersIn(t *testing.T) {
+// TestEachReleasesTheLock: a goroutine that waits for a table's lock does not wait for the end
+// of a walk.
+func TestEachReleasesTheLock(t *testing.T) {
 	const steps = 20
 	table := map[int]int{}
 	for i := range steps * eachStep {
@@ -31,7 +32,7 @@ func TestEachLetsOthersIn(t *testing.T) {
 		}
 	})
 	if visited != len(table) {
-		t.Errorf("%d entries were visited of %d", visited, len(table))
+		t.Errorf("visited %d entries of %d", visited, len(table))
 	}
 	if at := <-entered; at == len(table) {
 		t.Error("the lock was held during the whole walk")

@@ -13,34 +13,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// echoWait is how long an answer is waited for; ping's own patience is shorter.
+// echoWait bounds the wait for an echo reply; ping's own timeout is shorter.
 const echoWait = 10 * time.Second
 
-// Limits of the echo requests that wait for an answer. A peer that has its share, as
-// one does that pings a network of silent hosts, evicts its own oldest request.
+// Limits of pending echo requests. A peer that has reached its share, for example by pinging
+// a network of silent hosts, evicts its own oldest request.
 const (
 	maxEchoes        = 4096
 	maxEchoesPerPeer = 512
 )
 
-// A peer that pings has a socket of its own for each address family, since requests to
-// neighbours that do not answer ARP occupy the socket's send buffer for 3 s: they must
-// not stop another peer's. maxEchoSockets of them fit the files that are reserved for
-// other than flows; peers beyond that share one. echoSocketIdle is how long a socket
-// is kept for its peer's next request.
+// A pinging peer gets its own socket for each address family: requests to hosts that do not
+// answer ARP occupy the socket's send buffer for 3 s, and must not block another peer's.
+// The descriptors that are not for flows ([ReservedFiles]) include maxEchoSockets of them;
+// further peers share one. A socket is kept for echoSocketIdleTimeout after its peer's last
+// request.
 const (
 	maxEchoSockets        = 64
 	echoSocketIdleTimeout = 10 * time.Second
 )
 
-// echoSendBuffer is the send buffer to ask for: twice the usual one, so that a sweep of
-// a /24 with ping's default size fits. The kernel grants what net.core.wmem_max allows.
+// echoSendBuffer is the requested send buffer: twice the usual one, so that a sweep of a
+// /24 with ping's default size fits. The kernel grants at most net.core.wmem_max.
 const echoSendBuffer = 416 << 10
 
 const icmpHeader = 8
 
-// deliverICMP forwards an echo request. Of other messages there is nothing to
-// forward: errors are of flows that the router itself terminates.
+// deliverICMP forwards an echo request. Other messages are dropped: ICMP errors concern
+// flows that the router itself terminates.
 func (f *Forwarder) deliverICMP(p *inbound) {
 	if !p.isEchoRequest() {
 		f.drops.add(dropUnsupported, 1)
@@ -88,34 +88,34 @@ func (f *Forwarder) deliverICMP(p *inbound) {
 	}
 }
 
-// pinger sends echo requests under sequence numbers of its own, and passes each
-// answer on to the client that asked.
+// pinger sends echo requests with its own sequence numbers, and passes each reply on to the
+// client that sent the request.
 type pinger struct {
 	f       *Forwarder
-	openErr error // why there is no socket for IPv4; nil if there is
+	openErr error // of the shared socket for IPv4; nil if there is one
 
 	mu      sync.Mutex
-	shared  [2]*echoSocket // by family; nil where the system gives none
+	shared  [2]*echoSocket // by family; nil where the system refuses
 	peers   map[netip.Addr]*echoPeer
 	pending int // of all peers
-	sockets int // of all peers, or being opened
+	sockets int // of all peers, including those being opened
 	ident   uint16
 	closed  bool
 }
 
-// echoPeer is a node of the tailnet while it has pending requests or sockets. Its
-// fields are guarded by pinger.mu.
+// echoPeer is a node of the tailnet that has pending requests or sockets. Its fields are
+// guarded by pinger.mu.
 type echoPeer struct {
-	addrs   []netip.Addr // under which it is found
+	addrs   []netip.Addr // its keys in pinger.peers
 	pending list.List    // of *pendingEcho, oldest first
 	own     [2]*echoSocket
 	used    time.Time
 	users   int // goroutines that are about to add to pending
 }
 
-// pendingEcho is a request that waits for its answer.
+// pendingEcho is a request without a reply yet.
 type pendingEcho struct {
-	client, dst netip.Addr // dst with 4via6 not undone, target with it undone
+	client, dst netip.Addr // dst may be a 4via6 address; target is the IPv4 address in it
 	target      netip.Addr
 	idSeq       [4]byte // the client's identifier and sequence number
 	route       *route
@@ -123,20 +123,20 @@ type pendingEcho struct {
 
 	// Guarded by pinger.mu.
 	peer    *echoPeer
-	element *list.Element // in peer.pending; nil once it is out
+	element *list.Element // in peer.pending; nil once removed
 	socket  *echoSocket
 	seq     uint16
 }
 
-// echoSocket is an ICMP socket, unprivileged where the system allows.
+// echoSocket is an ICMP socket, an unprivileged one where the system allows it.
 type echoSocket struct {
 	task
 	pinger *pinger
 	family int
 	raw    bool
-	ident  uint16 // of a raw socket; the kernel sets that of others
+	ident  uint16 // for a raw socket; the kernel sets the others'
 
-	mu sync.Mutex // held while fd is in use: closed, its number may be another's
+	mu sync.Mutex // locked while fd is in use: once closed, its number may be reused
 	fd int        // -1 once closed
 
 	// Guarded by pinger.mu.
@@ -163,16 +163,16 @@ func newPinger(f *Forwarder) *pinger {
 	p.shared[family4], err4 = p.open(family4)
 	p.shared[family6], err6 = p.open(family6)
 	if err4 != nil {
-		f.log.Warn("ping through the router will not work: no ICMP socket", "err", err4,
-			"fix", "grant CAP_NET_RAW, or let net.ipv4.ping_group_range hold the process's group")
+		f.log.Warn("cannot forward ping: no ICMP socket", "err", err4,
+			"fix", "grant CAP_NET_RAW, or include the process's group in net.ipv4.ping_group_range")
 		p.openErr = err4
 	} else if err6 != nil {
-		f.debug("ping over IPv6 will not work: no ICMPv6 socket", "err", err6)
+		f.debug("cannot forward ping over IPv6: no ICMPv6 socket", "err", err6)
 	}
 	return p
 }
 
-// CanPing reports whether this process gets the sockets for ping; a nil error is yes.
+// CanPing reports, by nil errors, whether this process may open the sockets for ping.
 func CanPing() (v4, v6 error) {
 	try := func(family int) error {
 		fd, _, err := openEcho(family, 0)
@@ -184,7 +184,7 @@ func CanPing() (v4, v6 error) {
 	return try(family4), try(family6)
 }
 
-// open makes a socket whose answers a worker reads.
+// open returns a new socket; a worker reads its replies.
 func (p *pinger) open(family int) (*echoSocket, error) {
 	p.mu.Lock()
 	p.ident++
@@ -203,7 +203,7 @@ func (p *pinger) open(family int) (*echoSocket, error) {
 	return s, nil
 }
 
-// openEcho opens a non-blocking ICMP socket. A raw one gets answers to ident alone,
+// openEcho opens a non-blocking ICMP socket. A raw one receives only replies to ident,
 // where the system can filter.
 func openEcho(family int, ident uint16) (fd int, raw bool, err error) {
 	domain, protocol := unix.AF_INET, unix.IPPROTO_ICMP
@@ -220,7 +220,7 @@ func openEcho(family int, ident uint16) (fd int, raw bool, err error) {
 	return fd, true, nil
 }
 
-// send sends the request of e, and never waits: what the socket does not take at once
+// send sends the request e. It never waits: a request that the socket does not take at once
 // is lost.
 func (p *pinger) send(e *pendingEcho, data []byte) error {
 	s, err := p.addPending(e)
@@ -258,7 +258,8 @@ func (s *echoSocket) send(message []byte, target netip.Addr) error {
 	return unix.Sendto(s.fd, message, unix.MSG_DONTWAIT, sockaddr(netip.AddrPortFrom(target, 0)))
 }
 
-// expect makes e pending, in the place of an older request where there is no room.
+// addPending makes e pending, evicting an older request if a limit is reached, and returns
+// the socket to send it from.
 func (p *pinger) addPending(e *pendingEcho) (*echoSocket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -286,7 +287,7 @@ func (p *pinger) addPending(e *pendingEcho) (*echoSocket, error) {
 		s = p.shared[family]
 	}
 	for s.next++; s.pending[s.next] != nil; s.next++ {
-		// maxEchoes is less than there are sequence numbers.
+		// maxEchoes is less than the number of sequence numbers.
 	}
 	e.peer, e.socket, e.seq = peer, s, s.next
 	e.element = peer.pending.PushBack(e)
@@ -301,13 +302,13 @@ func (p *pinger) addPending(e *pendingEcho) (*echoSocket, error) {
 	return s, nil
 }
 
-// meet returns the peer of an address that is not known yet. It does not hold mu while
-// it asks whose address that is.
+// addPeer returns the peer of an address that has none yet. It releases mu while it looks up
+// the address's node.
 func (p *pinger) addPeer(client netip.Addr) *echoPeer {
 	p.mu.Unlock()
 	node := p.f.cfg.Peer(client)
 	p.mu.Lock()
-	peer := p.peers[client] // another goroutine may have met it meanwhile
+	peer := p.peers[client] // another goroutine may have added it meanwhile
 	if peer == nil {
 		peer = p.peers[node]
 	}
@@ -323,8 +324,8 @@ func (p *pinger) addPeer(client netip.Addr) *echoPeer {
 	return peer
 }
 
-// openOwn gives a peer a socket of its own, or leaves it with the shared one. It does
-// not hold mu while it opens it.
+// openOwn opens a socket for a peer, or leaves it with the shared one on failure. It releases
+// mu meanwhile.
 func (p *pinger) openOwn(peer *echoPeer, family int) {
 	p.sockets++
 	p.mu.Unlock()
@@ -341,8 +342,8 @@ func (p *pinger) openOwn(peer *echoPeer, family int) {
 	}
 }
 
-// largest returns the peer with the most pending requests, or of these the one with the
-// oldest. There is one.
+// largest returns the peer with the most pending requests; of several, the one with the oldest
+// request. At least one request must be pending.
 func (p *pinger) largest() (largest *echoPeer) {
 	oldest := func(peer *echoPeer) time.Time { return peer.pending.Front().Value.(*pendingEcho).at }
 	for _, peer := range p.peers {
@@ -359,8 +360,8 @@ func (p *pinger) evict(peer *echoPeer) {
 	p.remove(peer.pending.Front().Value.(*pendingEcho))
 }
 
-// remove ends the wait of e, if it has not ended yet. A peer without any is forgotten,
-// unless it has sockets.
+// remove removes e from the pending requests, and reports whether it was one. It also removes a
+// peer that has neither requests nor sockets left.
 func (p *pinger) remove(e *pendingEcho) (removed bool) {
 	if e.element == nil {
 		return false
@@ -384,8 +385,8 @@ func (p *pinger) removeIfUnused(peer *echoPeer) {
 	}
 }
 
-// sweep ends the waits that took too long, and closes the sockets of peers that have
-// stopped pinging.
+// sweep removes the requests that timed out, and closes the sockets of peers that stopped
+// pinging.
 func (p *pinger) sweep(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -414,7 +415,7 @@ func (p *pinger) closeOwn(peer *echoPeer) {
 	}
 }
 
-// close closes every socket. Requests are counted as dropped from now on.
+// close closes every socket. Later requests are counted as dropped.
 func (p *pinger) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -440,7 +441,7 @@ func (s *echoSocket) close() {
 	s.fd = -1
 }
 
-// receive passes answers on until there is none. It is the task's step.
+// receive passes replies on until the socket is empty. It is the task's step.
 func (s *echoSocket) receive() {
 	f := s.pinger.f
 	buf := f.buffers.Get().(*[]byte)
@@ -457,20 +458,21 @@ func (s *echoSocket) receive() {
 			if wouldBlock(err) {
 				return
 			}
-			continue // the error of some request
+			continue // an earlier request's error
 		}
 		s.answer((*buf)[:n], addrOf(from))
 	}
-	f.sched.ready(&s.task) // more may be there: behind the others
+	f.sched.ready(&s.task) // there may be more: queue behind the other tasks
 }
 
-// answer passes an answer on to the client whose request it belongs to.
+// answer passes an echo reply on to the client that sent its request.
 func (s *echoSocket) answer(message []byte, from netip.Addr) {
 	const reply4, reply6 = 0, 129
 	reply := byte(reply6)
 	if s.family == family4 {
 		reply = reply4
-		// Raw sockets receive the IP header too, which no echo reply looks like.
+		// A raw socket's message begins with the IP header, which cannot be mistaken
+		// for an echo reply.
 		if len(message) >= ipv4Header && message[0]>>4 == 4 {
 			message = message[min(len(message), int(message[0]&15)*4):]
 		}
@@ -480,7 +482,7 @@ func (s *echoSocket) answer(message []byte, from netip.Addr) {
 		return
 	}
 	if s.raw && binary.BigEndian.Uint16(message[4:]) != s.ident {
-		return // another process's
+		return // a reply to another process
 	}
 	p := s.pinger
 	p.mu.Lock()

@@ -1,11 +1,10 @@
-// Package forward is the data path: it carries TCP, UDP and ICMP echo from
-// tailnet peers to addresses behind the router. It knows neither Tailscale nor
-// AWS: IP packets of peers come in through [Forwarder.Deliver], those for peers
-// go out through [Forwarder.Receive], and sockets stand between.
+// Package forward is the data path: it carries TCP, UDP and ICMP echo from tailnet peers to
+// addresses behind the router. It depends on neither Tailscale nor AWS: IP packets from peers
+// enter through [Forwarder.Deliver], packets to peers leave through [Forwarder.Receive], and
+// the targets are reached through ordinary sockets.
 //
-// UDP and ICMP are handled packet by packet; only TCP has a stack, gVisor's. All
-// flows share one event queue and a few workers: a flow that is idle has neither
-// goroutine nor buffer.
+// UDP and ICMP are handled packet by packet; only TCP has a stack, gVisor's. All flows share
+// one event queue and a few workers: an idle flow has neither a goroutine nor a buffer.
 package forward
 
 import (
@@ -27,59 +26,59 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// Config says how to forward. The zero value of a field means the default that
-// its comment gives.
+// Config configures a [Forwarder]. The zero value of a field means the default that its
+// comment gives.
 type Config struct {
 	// MTU of the tailnet. Default: 1280, Tailscale's.
 	MTU int
-	// Resolve says where a target is really dialed; the network is "tcp" or
-	// "udp". Default: at itself.
+	// Resolve returns the address to dial for a target; the network is "tcp" or "udp".
+	// Default: the target.
 	Resolve func(network string, target netip.AddrPort) (netip.AddrPort, error)
-	// Deny reports targets, 4via6 undone, that must never be reached. It is asked for
-	// every packet: it must not block or allocate. Default: none.
+	// Deny reports whether a target (for 4via6, the IPv4 address) must never be reached.
+	// It is called for every packet: it must not block or allocate. Default: none.
 	Deny func(target netip.AddrPort) bool
 	// DenyDial is Deny for the address that Resolve returned. Default: Deny.
 	DenyDial func(target netip.AddrPort) bool
-	// Allow reports whether the tailnet's access rules, as they are now, let a client
-	// open a flow of an IP protocol to dst, 4via6 not undone. It must not block.
+	// Allow reports whether the tailnet's current access rules let a client open a flow
+	// of an IP protocol to dst, which may be a 4via6 address. It must not block.
 	// Default: they do.
 	Allow func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
-	// DialTimeout bounds a TCP dial; a client's own SYN gives up after about
-	// as long as several of its retransmissions. Default: 10 s.
+	// DialTimeout bounds a TCP dial. Clients retransmit their SYN several times in that
+	// time. Default: 10 s.
 	DialTimeout time.Duration
-	// MaxFlows and MaxFlowsPerPeer bound what is open at once. Default: what
-	// [Forwarder.RecomputeLimits] derives from the process.
+	// MaxFlows and MaxFlowsPerPeer bound the flows that are open at once. Default: as
+	// [Forwarder.RecomputeLimits] derives them from the process's own limits.
 	MaxFlows, MaxFlowsPerPeer int
-	// Peer maps a client's address to the one that stands for its node, so that
-	// all of a node's addresses share its limit. It is asked at most once for a
-	// flow, from where packets are delivered: it must not wait for that.
-	// Default: each address is a peer.
+	// Peer maps a client's address to one address of its node, so that all addresses of
+	// a node share its limit. It is called at most once for a flow, during packet
+	// delivery: it must not wait for a delivery. Default: each address is a peer.
 	Peer func(client netip.Addr) netip.Addr
 	// KeepAlive is the silence after which both sides of a TCP flow are probed.
 	// Default: 60 s.
 	KeepAlive time.Duration
-	// ReservedPorts are UDP ports that no flow takes as its source port: those of the
+	// ReservedPorts are UDP ports that no flow uses as its source port: those of the
 	// process's own listeners. Default: none.
 	ReservedPorts []uint16
-	// PeerRouters is asked about packets of no flow here. Default: they are nobody's.
+	// PeerRouters may take packets that belong to no flow here. Default: none.
 	PeerRouters PeerRouters
-	// Finished hears of each flow that ends. It must not block. Default: nobody does.
+	// Finished is called for each flow that ended. It must not block. Default: none.
 	Finished func(Flow)
-	// Registerer takes the metrics. Default: none are kept.
+	// Registerer registers the metrics. Default: they are not registered.
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
 
-// PeerRouters knows of other routers whose flows a packet may be of.
+// PeerRouters relays packets to other routers that may have their flows.
 type PeerRouters interface {
-	// MayHaveFlow reports whether there are any, for otherwise nothing is asked.
+	// MayHaveFlow reports whether there is a router to relay to. It is called for every
+	// packet that may need one; Relay is not called if it returns false.
 	MayHaveFlow() bool
-	// Relay passes a packet on, and reports whether it did. The packet is valid during
-	// the call only.
+	// Relay passes a packet to a peer router and reports whether it did. The packet is
+	// valid only during the call.
 	Relay(packet []byte) bool
 }
 
-// Forwarder forwards. Create it with [New].
+// Forwarder is the data path of one router. Create it with [New].
 type Forwarder struct {
 	cfg      Config
 	mtu      int
@@ -93,7 +92,7 @@ type Forwarder struct {
 	endpoint   *linkEndpoint
 	sched      *scheduler
 	poll       *poller
-	polled     chan struct{} // closed when the poller has ended
+	polled     chan struct{} // closed when the poller has returned
 	udp        *udpTable
 	tcp        *tcpTable
 	reassembly *reassembly
@@ -112,8 +111,8 @@ type Forwarder struct {
 	closed    struct{ tcp, udp int }
 }
 
-// bufferSize takes the largest datagram with its headers, a run of them, and enough of a stream
-// to be worth the system call.
+// bufferSize is enough for the largest datagram with its headers, for a run of datagrams, and
+// for enough of a stream to be worth the system call.
 const bufferSize = 64<<10 + 256
 
 // New creates a Forwarder, and starts its workers.
@@ -185,7 +184,7 @@ func New(cfg Config) (*Forwarder, error) {
 	return f, nil
 }
 
-// sweep looks after what no event ends.
+// sweep expires, once a second, the state that no event ends.
 func (f *Forwarder) sweep(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -211,10 +210,11 @@ func (f *Forwarder) Denied(target netip.AddrPort) bool {
 	return true
 }
 
-// targetOf undoes 4via6.
+// targetOf returns the address behind the router for an address that a client sent to: for
+// 4via6 the IPv4 address in it, otherwise a itself.
 func targetOf(a netip.Addr) netip.Addr { return routes.Target(a) }
 
-// delivery is a batch under way.
+// delivery is the state of one call of [Forwarder.Deliver].
 type delivery struct {
 	packet inbound
 	udp    udpRun
@@ -222,20 +222,20 @@ type delivery struct {
 	scope  scope
 }
 
-// only narrows down which packets a delivery takes.
+// scope limits the packets that a delivery accepts.
 type scope int
 
 const (
 	anyPacket scope = iota
-	unclaimed       // nobody else's
-	openFlows       // of flows that are open
+	unclaimed       // no peer router has its flow
+	openFlows       // only packets of flows that are open here
 )
 
 var deliveries = sync.Pool{New: func() any { return new(delivery) }}
 
-// Deliver takes IP packets that a peer sent to targets behind the router: packet
-// i is packets[i][offset:]. They are valid during the call only. Calls may be
-// concurrent, but not for one peer.
+// Deliver takes IP packets that a peer sent to targets behind the router: packet i is
+// packets[i][offset:]. They are valid only during the call. Calls may be concurrent, but not
+// for one peer.
 func (f *Forwarder) Deliver(packets [][]byte, offset int) {
 	d := f.newDelivery(anyPacket)
 	for _, raw := range packets {
@@ -244,28 +244,29 @@ func (f *Forwarder) Deliver(packets [][]byte, offset int) {
 	f.finish(d)
 }
 
-// DeliverUnclaimed takes a packet that [Config.PeerRouters] took, and nobody wanted.
+// DeliverUnclaimed takes a packet that [Config.PeerRouters] relayed and no router has a flow
+// for.
 func (f *Forwarder) DeliverUnclaimed(packet []byte) {
 	d := f.newDelivery(unclaimed)
 	f.deliver(d, packet)
 	f.finish(d)
 }
 
-// Relayed is the outcome for a packet that another router relayed.
+// Relayed is the outcome of [Forwarder.DeliverRelayed].
 type Relayed int
 
 // The outcomes of [Forwarder.DeliverRelayed].
 const (
-	RelayedRefused Relayed = iota // denied, malformed, a fragment, or one that would open a flow
-	RelayedUnknown                // a datagram of no flow here
-	RelayedReset                  // a segment of no connection here, answered by a reset
-	RelayedTaken                  // of a flow here
+	RelayedRefused Relayed = iota // denied, malformed, a fragment, or a packet that would open a flow
+	RelayedUnknown                // a datagram that belongs to no flow here
+	RelayedReset                  // a segment that belongs to no connection here; answered with a reset
+	RelayedTaken                  // delivered to its flow
 )
 
-// DeliverRelayed takes a client's packet that another router relayed, if it is of a flow
-// that is open here and that the deny list and the access rules let through now. Other
-// routers reassemble packets before they relay them, and open flows themselves.
-// The packet is valid during the call only.
+// DeliverRelayed takes a client's packet that another router relayed, if the packet belongs to
+// a flow that is open here and the deny list and the access rules still allow it. Other routers
+// reassemble packets before they relay them, and open flows themselves. The packet is valid
+// only during the call.
 func (f *Forwarder) DeliverRelayed(packet []byte) Relayed {
 	d := f.newDelivery(openFlows)
 	d.udp.relayed = true
@@ -318,8 +319,8 @@ func (f *Forwarder) finish(d *delivery) {
 	deliveries.Put(d)
 }
 
-// elsewhere reports whether a packet that is of no flow is not for this router: passed
-// on, or of a flow that is to be open here and is not.
+// handedOff reports whether a packet that belongs to no flow here needs nothing more: a peer
+// router took it, or the delivery accepts only packets of open flows.
 func (f *Forwarder) handedOff(d *delivery) bool {
 	switch d.scope {
 	case openFlows:
@@ -330,7 +331,8 @@ func (f *Forwarder) handedOff(d *delivery) bool {
 	return f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow() && f.cfg.PeerRouters.Relay(d.packet.raw)
 }
 
-// asks reports whether [Forwarder.elsewhere] is worth finding out if there is a flow.
+// needsLookup reports whether a packet without a flow may belong to a peer router, so that
+// deliver must look for an existing flow first.
 func (f *Forwarder) needsLookup(d *delivery) bool {
 	return d.scope == anyPacket && f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow()
 }
@@ -344,7 +346,7 @@ func (f *Forwarder) deliver(d *delivery, raw []byte) {
 	if p.fragment {
 		whole := f.reassembly.add(p.raw, time.Now())
 		if whole == nil {
-			return // it waits for others, or is counted
+			return // incomplete, or counted as dropped
 		}
 		if !p.parse(whole) || p.fragment {
 			f.drops.add(dropMalformed, 1)
@@ -364,13 +366,13 @@ func (f *Forwarder) deliver(d *delivery, raw []byte) {
 	}
 }
 
-// Receive waits for packets to peers and fills bufs[i][offset:] and sizes[i]. It
-// returns [ErrClosed] once the forwarder is closed. It is for one caller.
+// Receive waits for packets to peers and fills bufs[i][offset:] and sizes[i]. It returns
+// [ErrClosed] once the forwarder is closed. Only one goroutine may call it.
 func (f *Forwarder) Receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
 	return f.link.receive(bufs, sizes, offset)
 }
 
-// Active counts the flows that are open now, by protocol.
+// Active returns the number of open flows of each protocol.
 func (f *Forwarder) Active() (tcp, udp int) {
 	f.udp.mu.Lock()
 	udp = len(f.udp.flows)
@@ -378,9 +380,8 @@ func (f *Forwarder) Active() (tcp, udp int) {
 	return f.tcp.count(), udp
 }
 
-// Close ends every flow that is left, so that both ends see it at once, and
-// reports how many there were of each protocol. Receive should go on being called
-// until Close returns, for the resets to reach their clients.
+// Close cuts the remaining flows and returns how many of each protocol there were. Keep calling
+// Receive until Close returns, so that the resets reach the clients.
 func (f *Forwarder) Close() (tcp, udp int) {
 	f.closeOnce.Do(f.close)
 	return f.closed.tcp, f.closed.udp
@@ -400,13 +401,13 @@ func (f *Forwarder) close() {
 	f.link.discard()
 }
 
-// The reasons of a failed dial: a closed set, for it is a metric's label.
+// The reasons why a flow could not be opened. The set is closed because it is a metric's label.
 const (
 	refused     = "refused"
 	timedOut    = "timeout"
 	unreachable = "unreachable"
-	exhausted   = "exhausted" // files, ports, or the kernel's memory
-	limited     = "limit"     // MaxFlows, MaxFlowsPerPeer
+	exhausted   = "exhausted" // descriptors, ports or the kernel's memory ran out
+	limited     = "limit"     // MaxFlows or MaxFlowsPerPeer is reached
 	forbidden   = "forbidden" // by the deny list or the access rules
 	other       = "other"
 )
@@ -420,8 +421,8 @@ func dialFailure(err error) string {
 		return refused
 	case is(syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN):
 		return unreachable
-	// TCP runs out of ports with EADDRNOTAVAIL, UDP with EAGAIN. ENOSPC is the limit of
-	// watched files.
+	// Without a free port, TCP fails with EADDRNOTAVAIL and UDP with EAGAIN. ENOSPC is the
+	// limit of watched files.
 	case is(syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
 		syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC):
 		return exhausted

@@ -12,17 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A flow is busy for a moment after the target spoke, and for longer after the client
-// did: it may wait for an answer.
+// A flow counts as busy for a moment after data from the target, and for longer after data from
+// the client, whose reply may be due.
 const (
 	busyAfterAnswer  = 100 * time.Millisecond
 	busyAfterRequest = 2 * time.Second
 )
 
-// turn is who of a flow spoke last, and when: an instant, negative for the client.
+// activity records the last time that data of a flow arrived, and from which side: an instant,
+// negated for the client.
 type activity struct{ last atomic.Int64 }
 
-// at is when that was.
+// at returns the instant of the last data.
 func (t *activity) at() int64 {
 	last := t.last.Load()
 	return max(last, -last)
@@ -39,8 +40,8 @@ func (t *activity) busy(now time.Time) bool {
 	return instant(now)-last < int64(busyAfterAnswer)
 }
 
-// Busy counts the flows that are in the middle of something: being opened, moving bytes,
-// or waiting for the answer to what the client said up to 2 s ago.
+// Busy returns the number of flows that are being opened, have just moved data, or have an
+// unanswered request of the last 2 s.
 func (f *Forwarder) Busy() (n int) {
 	now := time.Now()
 	each(&f.tcp.mu, f.tcp.flows, func(fl *tcpFlow, _ struct{}) {
@@ -56,8 +57,7 @@ func (f *Forwarder) Busy() (n int) {
 	return n
 }
 
-// AwaitIdle waits for a moment at which no flow is busy, and reports whether it came
-// before ctx ended.
+// AwaitIdle waits until no flow is busy. It returns false if ctx ends first.
 func (f *Forwarder) AwaitIdle(ctx context.Context) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -71,16 +71,16 @@ func (f *Forwarder) AwaitIdle(ctx context.Context) bool {
 	return true
 }
 
-// closeWait bounds how long a cut waits for its resets to be taken by the tailnet.
+// closeWait bounds how long a cut waits for the tailnet to take its resets.
 const closeWait = 2 * time.Second
 
-// closeGrace lets the tailnet's side send the last batch that it took: the engine ends
-// with the link, and drops what is under way.
+// closeGrace is the time for the engine to send the last batch that it took: the engine closes
+// with the link and drops packets in flight.
 const closeGrace = 50 * time.Millisecond
 
-// Cut ends every flow that is open, so that both ends see it at once, and reports how
-// many there were of each protocol. New ones are still taken. Receive should go on being
-// called meanwhile, for the resets to reach their clients.
+// Cut ends every open flow with a reset or ICMP error to both ends, and returns how many of
+// each protocol there were. New flows are still accepted. Keep calling Receive meanwhile, so
+// that the resets reach the clients.
 func (f *Forwarder) Cut() (tcp, udp int) {
 	tcp, udp = f.tcp.closeAll(), f.udp.closeAll()
 	if tcp+udp == 0 {
@@ -95,10 +95,10 @@ func (f *Forwarder) Cut() (tcp, udp int) {
 	return tcp, udp
 }
 
-// Dial opens a TCP connection to target as a flow does, by the same rules, and closes it.
+// Dial opens a TCP connection to target as a flow would, with the same checks, and closes it.
 func (f *Forwarder) Dial(ctx context.Context, target netip.AddrPort) error {
 	if f.cfg.Deny(target) {
-		return fmt.Errorf("connecting to %s: it must never be reached", target)
+		return fmt.Errorf("connecting to %s: %w", target, errForbidden)
 	}
 	to, err := f.cfg.Resolve("tcp", target)
 	if err != nil {

@@ -33,31 +33,31 @@ func TestBusyWhileAnAnswerIsDue(t *testing.T) {
 	}
 	conn.Write([]byte("question"))
 	if quiet(time.Second) {
-		t.Error("quiet although a question of a second ago has no answer")
+		t.Error("not busy although a request of a second ago has no reply")
 	}
 	think <- struct{}{}
 	if _, err := io.ReadFull(conn, make([]byte, 6)); err != nil {
 		t.Fatal(err)
 	}
 	if !quiet(time.Second) {
-		t.Error("not quiet after the answer")
+		t.Error("still busy after the reply")
 	}
 	conn.Write([]byte("a question for which the target takes too long"))
 	if !quiet(busyAfterRequest + time.Second) {
-		t.Errorf("not quiet %v after a question", busyAfterRequest)
+		t.Errorf("still busy %v after a request", busyAfterRequest)
 	}
 }
 
-func TestCutGoesOnTakingFlows(t *testing.T) {
+func TestCutKeepsAcceptingFlows(t *testing.T) {
 	c := newClient(t, nil)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
 	old := c.mustDialTCP(targets(port)[0])
 	defer old.Close()
 	if tcp, udp := c.f.Cut(); tcp != 1 || udp != 0 {
-		t.Errorf("cut %d and %d flows, want 1 and 0", tcp, udp)
+		t.Errorf("Cut returned %d TCP and %d UDP flows, want 1 and 0", tcp, udp)
 	}
 	if _, err := old.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
-		t.Errorf("the flow that was cut says %v", err)
+		t.Errorf("reading from the flow that was cut: %v, want a reset", err)
 	}
 	fresh := c.mustDialTCP(targets(port)[0])
 	defer fresh.Close()
@@ -67,7 +67,7 @@ func TestCutGoesOnTakingFlows(t *testing.T) {
 	}
 }
 
-// elsewhere keeps the packets that it takes.
+// peerRouter records the packets relayed to it.
 type peerRouter struct {
 	active  atomic.Bool
 	mu      sync.Mutex
@@ -82,8 +82,8 @@ func (e *peerRouter) Relay(p []byte) bool {
 	return true
 }
 
-// TestFlowsElsewhere moves a client from one Forwarder to another, as a drain does.
-func TestFlowsElsewhere(t *testing.T) {
+// TestFlowsOfPeerRouters moves a client from one Forwarder to another, as a drain does.
+func TestFlowsOfPeerRouters(t *testing.T) {
 	for _, family := range []int{0, 1} {
 		other := &peerRouter{}
 		c := newClient(t, func(cfg *Config) { cfg.PeerRouters = other })
@@ -94,13 +94,13 @@ func TestFlowsElsewhere(t *testing.T) {
 		other.active.Store(true)
 		conn.Write([]byte("known"))
 		if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
-			t.Fatalf("a flow that is here: %v", err)
+			t.Fatalf("echo over a local flow: %v", err)
 		}
 		if len(other.relayed) > 0 {
-			t.Fatal("packets of a flow that is here went elsewhere")
+			t.Fatal("packets of a local flow were relayed")
 		}
 
-		// A segment and a datagram of no flow here.
+		// A segment and a datagram that belong to no flow here.
 		from := netip.AddrPortFrom(client4, 4444)
 		if family == 1 {
 			from = netip.AddrPortFrom(client6, 4444)
@@ -109,22 +109,22 @@ func TestFlowsElsewhere(t *testing.T) {
 		putUDP(datagram, from, target)
 		c.f.Deliver([][]byte{datagram}, 0)
 		if len(other.relayed) != 1 {
-			t.Fatalf("%d packets went elsewhere, want the datagram", len(other.relayed))
+			t.Fatalf("%d packets were relayed, want the datagram", len(other.relayed))
 		}
 		if got := c.f.DeliverRelayed(datagram); got != RelayedUnknown {
-			t.Errorf("a relayed datagram of no flow: %v, want it unknown", got)
+			t.Errorf("a relayed datagram without a flow: %v, want RelayedUnknown", got)
 		}
 		if _, udp := c.f.Active(); udp != 0 {
-			t.Error("a flow was opened for a datagram of another router's")
+			t.Error("a datagram of a peer router's flow opened a flow")
 		}
 		c.f.DeliverUnclaimed(datagram)
 		if _, udp := c.f.Active(); udp != 1 {
-			t.Error("no flow was opened for what is nobody's")
+			t.Error("an unclaimed datagram opened no flow")
 		}
 		if got := c.f.DeliverRelayed(datagram); got != RelayedTaken {
-			t.Errorf("a relayed datagram of a flow that is here: %v, want it taken", got)
+			t.Errorf("a relayed datagram of a local flow: %v, want RelayedTaken", got)
 		}
-		// New connections are taken as ever.
+		// New connections are still accepted.
 		fresh := c.mustDialTCP(target)
 		fresh.Close()
 	}
@@ -147,7 +147,7 @@ func TestDial(t *testing.T) {
 		{targets(port)[0], ""},
 		{targets(port)[1], ""},
 		{netip.AddrPortFrom(netip.MustParseAddr("10.0.3.4"), closed.Addr().(*net.TCPAddr).AddrPort().Port()), "refused"},
-		{netip.MustParseAddrPort("10.0.3.4:9002"), "never be reached"},
+		{netip.MustParseAddrPort("10.0.3.4:9002"), "deny list"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		err := c.f.Dial(ctx, tt.target)

@@ -6,9 +6,9 @@ import (
 	"unsafe"
 )
 
-// stepped is t as it would have been read with the wall clock set by d: its monotonic
-// reading stays. The layout is that of package time: 33 bits of seconds above 30 bits of
-// nanoseconds, below the mark of a monotonic reading.
+// stepped returns at as it would be read with the wall clock set by d; its monotonic reading is
+// unchanged. The layout is that of package time: 33 bits of seconds above 30 bits of
+// nanoseconds, below the flag of a monotonic reading.
 func stepped(t *testing.T, at time.Time, d time.Duration) time.Time {
 	t.Helper()
 	wall := (*uint64)(unsafe.Pointer(&at))
@@ -20,23 +20,24 @@ func stepped(t *testing.T, at time.Time, d time.Duration) time.Time {
 	return at
 }
 
-// TestClockSteps: a wall clock that is set an hour on or back ends no flow, and keeps none.
+// TestClockSteps: setting the wall clock by an hour in either direction neither ends flows nor
+// keeps them open.
 func TestClockSteps(t *testing.T) {
 	for _, step := range []time.Duration{time.Hour, -time.Hour} {
 		var u activity
 		u.fromClient()
 		if now := stepped(t, time.Now(), step); !u.busy(now) {
-			t.Errorf("after a step of %v a client that waits for its answer is said to rest", step)
+			t.Errorf("after a step of %v: not busy although a reply is due", step)
 		}
 		if later := stepped(t, time.Now().Add(2*busyAfterRequest), step); u.busy(later) {
-			t.Errorf("after a step of %v a client that waits for nothing is said to be busy", step)
+			t.Errorf("after a step of %v: busy although no reply is due", step)
 		}
 		u.fromTarget()
 		if later := stepped(t, time.Now().Add(2*busyAfterAnswer), step); u.busy(later) {
-			t.Errorf("after a step of %v a flow that was answered is said to be busy", step)
+			t.Errorf("after a step of %v: busy although the flow was answered", step)
 		}
 		if idle := instant(stepped(t, time.Now(), step)) - u.at(); idle < 0 || idle > int64(time.Minute) {
-			t.Errorf("after a step of %v a flow is idle for %v", step, time.Duration(idle))
+			t.Errorf("after a step of %v: idle for %v", step, time.Duration(idle))
 		}
 	}
 }

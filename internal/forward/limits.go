@@ -7,30 +7,30 @@ import (
 	"time"
 )
 
-// What a flow costs, with its socket in the kernel, rounded up from what
-// `make bench` measures; and what the router needs besides.
 const (
+	// flowMemory is the memory of a flow, including its socket in the kernel, rounded up
+	// from the result of `make bench`.
 	flowMemory = 16 << 10
-	// ReservedFiles is how many descriptors are not for flows: some 40 for the engine,
-	// the event loop and the log, and the bounds of what else opens any. A test of the
-	// router adds these up.
+	// ReservedFiles is the number of descriptors that are not for flows: some 40 for the
+	// engine, the event loop and the log, plus the bounds of everything else that opens
+	// files. A test in cmd/router adds these up.
 	ReservedFiles = 256
-	// Per cent of all flows that one node may have.
+	// perPeerPercent is the share of all flows that one node may have.
 	perPeerPercent = 50
-	// mostFlows keeps the default within what a Linux task has source ports for.
+	// maxDefaultFlows keeps the default within the source ports of a Linux task.
 	maxDefaultFlows = 100_000
 )
 
-// Limit is what a process can carry, and why.
+// Limit holds the limits of a process and their causes.
 type Limit struct {
 	Flows, FlowsPerPeer int
-	Memory              int64 // the Go runtime's soft limit in bytes; 0 is none
-	Files               int   // open files; 0 is unknown
+	Memory              int64 // the Go runtime's soft limit in bytes; 0 for none
+	Files               int   // open files; 0 if unknown
 }
 
-// RecomputeLimits derives the limits again, as they are to be after the memory limit
-// (GOMEMLIMIT, debug.SetMemoryLimit) changed, and raises the limit of open files
-// to what the process may have. Flows that are open stay.
+// RecomputeLimits derives the limits from the memory limit (GOMEMLIMIT, debug.SetMemoryLimit),
+// and raises the limit of open files to the hard limit. Call it when the memory limit has
+// changed. Open flows stay open.
 func (f *Forwarder) RecomputeLimits() Limit {
 	l := Limit{Flows: f.cfg.MaxFlows, FlowsPerPeer: f.cfg.MaxFlowsPerPeer, Files: raiseFiles()}
 	const none = 1 << 62
@@ -39,15 +39,15 @@ func (f *Forwarder) RecomputeLimits() Limit {
 	}
 	if l.Flows == 0 {
 		l.Flows = maxDefaultFlows
-		if l.Memory > 0 { // half of it: the rest is for what moves
+		if l.Memory > 0 { // half of it: the rest is for data in flight
 			l.Flows = min(l.Flows, max(1, int(l.Memory/2/flowMemory)))
 		}
 	}
-	// A flow is a socket. One too many would cost the router its connection to control,
-	// and its health check.
+	// A flow is a socket. Without the reserve, flows could take the descriptors that the
+	// connection to control and the health check need.
 	if maxFlows := max(1, l.Files-ReservedFiles); l.Files > 0 && l.Flows > maxFlows {
 		if f.cfg.MaxFlows > 0 && f.limit.Flows != maxFlows {
-			f.log.Warn("ROUTER_MAX_FLOWS is more than the open files allow", "asked", l.Flows, "flows", maxFlows, "open_files", l.Files,
+			f.log.Warn("ROUTER_MAX_FLOWS exceeds the limit of open files", "asked", l.Flows, "flows", maxFlows, "open_files", l.Files,
 				"fix", "raise the task's ulimits.nofile, or lower ROUTER_MAX_FLOWS")
 		}
 		l.Flows = maxFlows
@@ -63,7 +63,7 @@ func (f *Forwarder) RecomputeLimits() Limit {
 	return l
 }
 
-// Limit is what is in force.
+// Limit returns the current limits.
 func (f *Forwarder) Limit() Limit {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
@@ -84,13 +84,13 @@ func raiseFiles() int {
 	return int(min(files.Cur, 1<<30))
 }
 
-// peer is a node of the tailnet while it has flows.
+// peer is a node of the tailnet that has flows. Its fields are guarded by Forwarder.peersMu.
 type peer struct {
-	addrs []netip.Addr // under which it is found
+	addrs []netip.Addr // its keys in Forwarder.peers
 	flows int
 }
 
-// place is admit, before which what only rests has to go.
+// reserve is admit, but evicts idle DNS flows if a limit is reached.
 func (f *Forwarder) reserve(client netip.Addr) (*peer, bool) {
 	p, ok := f.admit(client)
 	if !ok && f.udp.evictIdleDNS(time.Now()) {
@@ -99,8 +99,8 @@ func (f *Forwarder) reserve(client netip.Addr) (*peer, bool) {
 	return p, ok
 }
 
-// admit takes a place for a new flow, or says that there is none: past the limit
-// of all, or of this peer, who thus cannot starve the others.
+// admit counts a new flow against the limits. It returns false if the total limit is reached,
+// or that of the client's peer, which thus cannot starve the others.
 func (f *Forwarder) admit(client netip.Addr) (*peer, bool) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
@@ -117,13 +117,13 @@ func (f *Forwarder) admit(client netip.Addr) (*peer, bool) {
 	return p, true
 }
 
-// meet finds the peer of an address that has no flows yet. It lets go of peersMu
-// while it asks.
+// addPeer returns the peer of an address that has no flows yet. It releases peersMu while it
+// looks up the address's node.
 func (f *Forwarder) addPeer(client netip.Addr) *peer {
 	f.peersMu.Unlock()
 	node := f.cfg.Peer(client)
 	f.peersMu.Lock()
-	p := f.peers[client] // it may have come meanwhile
+	p := f.peers[client] // another goroutine may have added it meanwhile
 	if p == nil {
 		p = f.peers[node]
 	}
@@ -139,7 +139,7 @@ func (f *Forwarder) addPeer(client netip.Addr) *peer {
 	return p
 }
 
-// forget drops a peer without flows.
+// removeIfUnused removes a peer that has no flows.
 func (f *Forwarder) removeIfUnused(p *peer) {
 	if p.flows > 0 {
 		return
@@ -149,12 +149,12 @@ func (f *Forwarder) removeIfUnused(p *peer) {
 	}
 }
 
-// Where nobody limits memory, this much may wait in the buffers of TCP.
+// defaultBuffers bounds the data in TCP buffers if there is no memory limit.
 const defaultBuffers = 256 << 20
 
-// shareBuffers is how much a new TCP flow may let wait in each direction: its share
-// of a quarter of the memory, so that targets and clients that stop reading cannot
-// fill it all, whatever their number.
+// bufferShare returns the buffer sizes of a new TCP flow, each direction's share of a quarter
+// of the memory limit: targets and clients that stop reading cannot fill the memory, however
+// many there are.
 func (f *Forwarder) bufferShare() (receive, send int64) {
 	f.peersMu.Lock()
 	flows, memory := int64(f.reserved), f.limit.Memory
@@ -168,7 +168,7 @@ func (f *Forwarder) bufferShare() (receive, send int64) {
 	return min(receiveBuffer, share), min(sendBuffer, share)
 }
 
-// leave gives the place back.
+// release ends the reservation of a flow.
 func (f *Forwarder) release(p *peer) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestNodesAddressesShareTheirLimit: a node has an address of each family, and
-// both count as one peer.
+// TestNodesAddressesShareTheirLimit: a node has an address of each family, and both count as
+// one peer.
 func TestNodesAddressesShareTheirLimit(t *testing.T) {
 	var asked atomic.Int32
 	c := newClient(t, func(cfg *Config) {
@@ -26,14 +26,14 @@ func TestNodesAddressesShareTheirLimit(t *testing.T) {
 	first, second := c.mustDialTCP(targets(port)[0]), c.mustDialTCP(targets(port)[1])
 	for _, to := range targets(port) {
 		if _, err := c.dialTCP(to); err == nil {
-			t.Errorf("%v: a third flow of one node was let in", to)
+			t.Errorf("%v: a third flow of one node was accepted", to)
 		}
 	}
 	if n := asked.Load(); n > 2 {
-		t.Errorf("asked %d times whose the two addresses are", n)
+		t.Errorf("Peer was called %d times for two addresses", n)
 	}
 	first.Close()
-	waitFor(t, "a free place", func() bool {
+	waitFor(t, "the end of a reservation", func() bool {
 		third, err := c.dialTCP(targets(port)[1])
 		if err == nil {
 			third.Close()
@@ -45,24 +45,24 @@ func TestNodesAddressesShareTheirLimit(t *testing.T) {
 	c.f.peersMu.Lock()
 	defer c.f.peersMu.Unlock()
 	if len(c.f.peers) != 0 || c.f.reserved != 0 {
-		t.Errorf("%d peers and %d places are left", len(c.f.peers), c.f.reserved)
+		t.Errorf("%d peers and %d reservations are left", len(c.f.peers), c.f.reserved)
 	}
 }
 
-func TestPeerIsForgottenWhenRefused(t *testing.T) {
+func TestRefusedPeerIsNotKept(t *testing.T) {
 	c := newClient(t, func(cfg *Config) { cfg.MaxFlows = 1 })
 	if _, ok := c.f.admit(client4); !ok {
 		t.Fatal("the first flow was refused")
 	}
 	if _, ok := c.f.admit(client6); ok {
-		t.Fatal("the second flow was let in")
+		t.Fatal("the second flow was accepted")
 	}
 	if len(c.f.peers) != 1 {
-		t.Errorf("%d peers are remembered, want the one with a flow", len(c.f.peers))
+		t.Errorf("%d peers are left, want the one with a flow", len(c.f.peers))
 	}
 }
 
-// TestFlowsLeaveDescriptors: a limit that is asked for leaves the reserve alone.
+// TestFlowsLeaveDescriptors: a configured limit does not use up the reserved descriptors.
 func TestFlowsLeaveDescriptors(t *testing.T) {
 	c := newClient(t, func(cfg *Config) { cfg.MaxFlows = 1 << 30 })
 	l := c.f.Limit()

@@ -7,34 +7,35 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// queued bounds what waits for the tailnet. Senders wait when it is full, so
-// that what is slow (encryption, the network) slows what is fast: targets are
-// read no faster than peers take it.
+// maxQueued bounds the packets that wait for the tailnet. Senders wait when the queue is full,
+// which is the backpressure from slow parts (encryption, the network) to fast ones: targets are
+// read no faster than peers receive.
 const maxQueued = 256
 
-// queuedReplies bounds what packet delivery itself answers, for which it never waits:
-// ICMP errors and resets. They have a queue of their own, since a bulk transfer keeps
-// the other one full.
+// maxQueuedReplies bounds the answers of packet delivery itself (ICMP errors and resets), which
+// never waits for room. They have a separate queue because a bulk transfer keeps the other one
+// full.
 const maxQueuedReplies = 256
 
-// ErrClosed says that the forwarder was closed.
+// ErrClosed is returned once the forwarder is closed.
 var ErrClosed = errors.New("forwarder closed")
 
-// outgoing is a packet for a peer: bytes of our own making, or one of the stack,
-// which may be a run of segments.
+// outgoing is a packet for a peer: one that the data path built, or one of the stack, which may
+// be a run of segments.
 type outgoing struct {
 	own   *packetBuffer
 	stack *stack.PacketBuffer
-	done  int // segments of the run that have gone already
+	done  int // segments of the run that were sent already
 }
 
-// packetBuffer is pooled; n bytes of it count.
+// packetBuffer is a pooled buffer; the packet is b[:n].
 type packetBuffer struct {
 	b [ownPacketSize]byte
 	n int
 }
 
-// ownPacketSize is the tailnet's MTU of 1280, rounded up for one that is larger.
+// ownPacketSize is the size of a packetBuffer: the tailnet's MTU of 1280, with room for a
+// larger one.
 const ownPacketSize = 1536
 
 var packetBuffers = sync.Pool{New: func() any { return new(packetBuffer) }}
@@ -46,7 +47,8 @@ type link struct {
 	closed  chan struct{}
 	drops   *drops
 
-	// Of the one reader: what the last call had no room for.
+	// partial is the run that did not fit into the reader's last call. Only the reader uses
+	// it.
 	partial *outgoing
 }
 
@@ -57,7 +59,7 @@ func newLink(d *drops) *link {
 	}
 }
 
-// send waits for room. It owns p.
+// send waits for room in the queue. It takes ownership of p.
 func (l *link) send(p outgoing) bool {
 	if l.offer(p) {
 		return true
@@ -71,7 +73,7 @@ func (l *link) send(p outgoing) bool {
 	}
 }
 
-// offer sends p if there is room, and owns it only then.
+// offer sends p if there is room, and takes ownership only then.
 func (l *link) offer(p outgoing) bool {
 	select {
 	case l.packets <- p:
@@ -81,7 +83,7 @@ func (l *link) offer(p outgoing) bool {
 	}
 }
 
-// reply drops p if there is no room. It never waits, and owns p.
+// reply sends p, or drops it if there is no room. It never waits, and takes ownership of p.
 func (l *link) reply(p outgoing) {
 	select {
 	case l.replies <- p:
@@ -90,15 +92,15 @@ func (l *link) reply(p outgoing) {
 	}
 }
 
-func (l *link) drop(p outgoing, why dropReason) {
-	l.drops.add(why, 1)
+func (l *link) drop(p outgoing, reason dropReason) {
+	l.drops.add(reason, 1)
 	p.release()
 }
 
-// empty reports whether nothing waits.
+// empty reports whether both queues are empty.
 func (l *link) empty() bool { return len(l.packets)+len(l.replies) == 0 }
 
-// discard drops what still waits after the link was closed.
+// discard drops the packets that are queued when the link has been closed.
 func (l *link) discard() {
 	for {
 		select {
@@ -121,8 +123,8 @@ func (p outgoing) release() {
 	}
 }
 
-// receive waits for a packet, then takes as many as are there and fit: packet i
-// goes to bufs[i][offset:], its length to sizes[i].
+// receive waits for a packet, then takes as many queued ones as fit: packet i is copied to
+// bufs[i][offset:], and its length to sizes[i].
 func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
 	next, ok := outgoing{}, false
 	if l.partial != nil {
@@ -140,7 +142,7 @@ func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error
 	for ok {
 		took, all := next.copyTo(bufs[n:], sizes[n:], offset)
 		n += took
-		if !all { // a run that needs more room, now or more than once
+		if !all { // a run with more segments than bufs has left
 			next.done += took
 			l.partial = &next
 			break
@@ -167,8 +169,8 @@ func (l *link) nextReply() (p outgoing, ok bool) {
 	}
 }
 
-// copyTo writes as much of p as there is room for, and reports how many packets
-// that came to and whether it was all.
+// copyTo writes as much of p as fits. It returns the number of packets written and whether p is
+// complete.
 func (p outgoing) copyTo(bufs [][]byte, sizes []int, offset int) (n int, all bool) {
 	if p.own != nil {
 		sizes[0] = copy(bufs[0][offset:], p.own.b[:p.own.n])

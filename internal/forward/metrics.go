@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are resolved once to their children, so that the data path neither
-// looks up labels nor creates new ones.
+// metrics holds the child of each label set, so that the data path neither looks up labels nor
+// creates new ones.
 type metrics struct {
 	opened, toVPC, toTailnet map[string]prometheus.Counter
 	active                   map[string]prometheus.Gauge
@@ -63,7 +63,8 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (
 			Help:                        "Time to open a connection to a target behind the router, failed ones included.",
 			Buckets:                     []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 			NativeHistogramBucketFactor: 1.2,
-			// Bounded: dials that take from microseconds to the timeout have some 90.
+			// Bounded: dials from microseconds up to the timeout need some 90
+			// buckets.
 			NativeHistogramMaxBucketNumber:  100,
 			NativeHistogramMinResetDuration: time.Hour,
 		}),
@@ -77,7 +78,7 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (
 			m.failed[p][r] = failed.WithLabelValues(p, r)
 		}
 	}
-	for _, p := range []string{"tcp", "udp"} { // an echo is over when it is answered
+	for _, p := range []string{"tcp", "udp"} { // echo streams are not counted as open flows
 		m.active[p] = active.WithLabelValues(p)
 		m.closed[p] = map[string]prometheus.Counter{}
 		for _, r := range endings {
@@ -96,8 +97,8 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (
 	return m, nil
 }
 
-// failed counts a flow that could not be opened, in total and for its route. All failures
-// are counted here, so that the totals are the sums over the routes.
+// failed counts a flow that could not be opened, in total and for its route. Every failure is
+// counted here, so that the totals are the sums over the routes.
 func (f *Forwarder) failed(protocol string, to *route, reason string) {
 	f.metrics.failed[protocol][reason].Inc()
 	to.failed[reason].Inc()

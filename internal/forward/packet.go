@@ -20,21 +20,20 @@ const (
 	udpHeader  = 8
 )
 
-// inbound is what the data path needs to know of a packet from a peer. Its
-// slices point into the packet.
+// inbound is a parsed packet from a peer. Its slices point into the packet.
 type inbound struct {
 	raw      []byte
-	protocol uint8 // of what follows the IP header; 0 if that is not at hand
-	fragment bool  // one of several
+	protocol uint8 // of the data after the IP header; 0 in a fragment
+	fragment bool  // the packet is a fragment
 	src, dst netip.Addr
-	// srcPort, dstPort and payload are set for UDP, payload for ICMP: all
-	// that follows the ports, or the IP header.
+	// payload is set for UDP and ICMP, and is the data after the UDP or IP header; the
+	// ports are set for UDP.
 	srcPort, dstPort uint16
 	payload          []byte
 }
 
-// parse reads an IP packet. It reports false for what is none, is cut short, or
-// has lengths that contradict each other.
+// parse reads an IP packet. It returns false if raw is not one, is truncated, or has
+// inconsistent lengths.
 func (p *inbound) parse(raw []byte) bool {
 	*p = inbound{}
 	if len(raw) < ipv4Header {
@@ -63,8 +62,8 @@ func (p *inbound) parse(raw []byte) bool {
 		p.raw, rest = raw[:total], raw[ipv6Header:total]
 		p.src, p.dst = netip.AddrFrom16([16]byte(raw[8:24])), netip.AddrFrom16([16]byte(raw[24:40]))
 		p.protocol = raw[6]
-		// Of extension headers only this one gets here: the engine drops packets
-		// with others, whose ports its access rules cannot see.
+		// Other extension headers do not get here: the engine drops packets that have
+		// them, because its access rules cannot see their ports.
 		p.fragment = p.protocol == protoFragment
 	default:
 		return false
@@ -101,7 +100,7 @@ func (p *inbound) parseUDP(rest []byte) bool {
 	return true
 }
 
-// checksumOK verifies the UDP checksum. IPv4 may leave it out.
+// checksumOK verifies the UDP checksum, which is optional with IPv4.
 func (p *inbound) checksumOK() bool {
 	var datagram []byte
 	if p.src.Is4() {
@@ -116,7 +115,7 @@ func (p *inbound) checksumOK() bool {
 	return checksum(datagram, pseudoSum(p.src, p.dst, protoUDP, len(datagram))) == 0
 }
 
-// headerSize is that of an IP header without options.
+// headerSize returns the length of an IP header without options.
 func headerSize(addr netip.Addr) int {
 	if addr.Is4() {
 		return ipv4Header
@@ -124,10 +123,11 @@ func headerSize(addr netip.Addr) int {
 	return ipv6Header
 }
 
-// hopLimit of what we send; the value of RFC 1700 and of most hosts.
+// hopLimit is the TTL of packets that the router builds; the value of RFC 1700 and of most
+// hosts.
 const hopLimit = 64
 
-// putIP writes the header of a packet of len(b) bytes.
+// putIP writes the IP header of a packet of len(b) bytes.
 func putIP(b []byte, src, dst netip.Addr, protocol uint8) {
 	if src.Is4() {
 		b[0], b[1] = 4<<4|ipv4Header/4, 0
@@ -149,8 +149,7 @@ func putIP(b []byte, src, dst netip.Addr, protocol uint8) {
 	copy(b[24:], d[:])
 }
 
-// putUDP writes IP and UDP headers before a payload that is in place at the end
-// of b already.
+// putUDP writes the IP and UDP headers of a packet whose payload is already at the end of b.
 func putUDP(b []byte, src, dst netip.AddrPort) {
 	h := headerSize(src.Addr())
 	putIP(b, src.Addr(), dst.Addr(), protoUDP)
@@ -161,12 +160,12 @@ func putUDP(b []byte, src, dst netip.AddrPort) {
 	binary.BigEndian.PutUint16(u[6:], 0)
 	sum := checksum(u, pseudoSum(src.Addr(), dst.Addr(), protoUDP, len(u)))
 	if sum == 0 {
-		sum = 0xffff // zero would say that there is none
+		sum = 0xffff // zero means "no checksum"
 	}
 	binary.BigEndian.PutUint16(u[6:], sum)
 }
 
-// pseudoSum is the part of a transport checksum that covers the addresses.
+// pseudoSum returns the part of a transport checksum that covers the pseudo header.
 func pseudoSum(src, dst netip.Addr, protocol uint8, length int) uint64 {
 	sum := uint64(protocol) + uint64(length)
 	if src.Is4() {
@@ -180,9 +179,9 @@ func pseudoSum(src, dst netip.Addr, protocol uint8, length int) uint64 {
 	return sum
 }
 
-// checksum is the Internet checksum (RFC 1071) of b on top of a partial sum. The
-// sum of 16-bit words comes out the same whatever their byte order, and with 64 bits
-// at a time, as long as carries are added in again.
+// checksum returns the Internet checksum (RFC 1071) of b, added to a partial sum. The sum of
+// 16-bit words does not depend on their byte order, and can be taken 64 bits at a time if
+// carries are added back.
 func checksum(b []byte, sum uint64) uint16 {
 	var acc, carry uint64
 	for len(b) >= 64 {
@@ -217,7 +216,7 @@ func checksum(b []byte, sum uint64) uint16 {
 	if len(b) == 1 {
 		add(uint64(b[0]))
 	}
-	// What is left in 16 bits is in the order of the words that were read.
+	// The folded sum has the byte order in which the words were read.
 	acc = acc>>32 + acc&0xffffffff
 	acc = acc>>16&0xffff + acc>>32 + acc&0xffff
 	acc = acc>>16 + acc&0xffff

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// FuzzParse feeds what a peer may send. Whatever parse accepts must lie within
-// the packet, and the same bytes must be safe for all that comes after.
+// FuzzParse parses arbitrary packets. The fields of an accepted packet must lie within it, and
+// the code that follows parse must accept the same bytes without a panic.
 func FuzzParse(f *testing.F) {
 	for _, src := range []netip.Addr{client4, client6} {
 		dst := targets(80)[0]
@@ -41,14 +41,14 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if len(p.raw) > len(raw) || len(p.payload) > len(p.raw) {
-			t.Fatal("parsed more than there is")
+			t.Fatal("a field lies outside the packet")
 		}
 		if p.fragment {
 			if whole := r.add(p.raw, time.Now()); whole != nil && !p.parse(whole) {
-				// A reassembled packet has a good IP header; what it carries may
-				// still be cut short.
+				// A reassembled packet has a valid IP header; its payload may
+				// still be truncated.
 				if len(whole) < headerSize(p.dst) {
-					t.Fatal("reassembled less than a header")
+					t.Fatal("the reassembled packet is shorter than a header")
 				}
 			}
 			return
@@ -59,7 +59,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestChecksumIsTheTextbooks(t *testing.T) {
+func TestChecksumMatchesRFC1071(t *testing.T) {
 	// The example of RFC 1071 section 3.
 	if got := checksum([]byte{0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7}, 0); got != ^uint16(0xddf2) {
 		t.Errorf("checksum %04x, want %04x", got, ^uint16(0xddf2))
@@ -77,7 +77,7 @@ func TestChecksumIsTheTextbooks(t *testing.T) {
 		for i := range b {
 			b[i] = byte(rand.Uint32())
 		}
-		// With all bits set every addition carries.
+		// If all bits are set, every addition carries.
 		for _, b := range [][]byte{b, bytes.Repeat([]byte{0xff}, n)} {
 			if got, want := checksum(b, 0), slow(b); got != want {
 				t.Fatalf("%d bytes %x: %04x, want %04x", n, b, got, want)
@@ -86,7 +86,7 @@ func TestChecksumIsTheTextbooks(t *testing.T) {
 	}
 }
 
-// fragments cuts a packet by the forwarder's own hand.
+// fragments splits a packet with the forwarder's own code.
 func fragments(t *testing.T, whole []byte) [][]byte {
 	t.Helper()
 	f := &Forwarder{mtu: 1280, link: newLink(newDrops())}
@@ -101,7 +101,7 @@ func fragments(t *testing.T, whole []byte) [][]byte {
 	return out
 }
 
-// itself is what [Config.Peer] is by default.
+// samePeer is the default of [Config.Peer].
 func samePeer(a netip.Addr) netip.Addr { return a }
 
 func wholePacket(src, dst netip.AddrPort, size int) []byte {
@@ -123,18 +123,18 @@ func TestReassemblyInAnyOrder(t *testing.T) {
 			for n, part := range parts {
 				var p inbound
 				if !p.parse(part) || !p.fragment {
-					t.Fatalf("fragment %d is none", n)
+					t.Fatalf("packet %d is not a fragment", n)
 				}
 				got := r.add(p.raw, time.Now())
 				if (got != nil) != (n == len(parts)-1) {
-					t.Fatalf("round %d: whole after %d of %d fragments", round, n+1, len(parts))
+					t.Fatalf("round %d: complete after %d of %d fragments", round, n+1, len(parts))
 				}
 				if got != nil && !bytes.Equal(got[headerSize(src):], whole[headerSize(src):]) {
-					t.Fatal("the whole is not what was cut")
+					t.Fatal("the reassembled packet differs from the original")
 				}
 			}
 			if len(r.partial) != 0 {
-				t.Error("something is left")
+				t.Error("unfinished datagrams are left")
 			}
 		}
 	}
@@ -148,8 +148,8 @@ func BenchmarkChecksum1200(b *testing.B) {
 	}
 }
 
-// TestDeliverSurvivesAnything cuts packets short at every length, as no peer's
-// packets get here, but for the engine's own checks.
+// TestDeliverSurvivesAnything truncates packets at every length. The engine's own checks keep
+// such packets from the data path.
 func TestDeliverSurvivesAnything(t *testing.T) {
 	c := newClientWithICMP(t, nil, func(cfg *Config) {
 		cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) { return netip.AddrPort{}, syscall.EHOSTUNREACH }

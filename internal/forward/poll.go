@@ -5,26 +5,26 @@ import (
 	"sync"
 )
 
-// poller tells tasks that their sockets may be read or written again. It is
-// edge-triggered: a task that is told must go on until the socket would block.
-// Being told too often is harmless.
+// poller makes tasks ready when their sockets become readable or writable. It is
+// edge-triggered: a task that is made ready must read or write until the socket would block. A
+// spurious event is harmless.
 type poller struct {
 	sched *scheduler
-	fd    int      // of the system's event queue
-	queue *os.File // the same, on Linux
+	fd    int      // the epoll or kqueue descriptor
+	queue *os.File // fd as a file, on Linux
 
 	mu    sync.RWMutex
 	tasks []*task // by file descriptor
 }
 
-// What of a socket is watched. A datagram is sent or lost, never waited for; to be
-// told that each has left would be an event for every one.
+// The events to watch for. UDP sockets are not watched for writable, since datagrams never
+// wait: the kernel would report an event for each datagram that left.
 const (
 	readable = 1 << iota
 	writable
 )
 
-// watch makes events of fd ready t, until the fd is closed.
+// watch makes t ready on events of fd, until fd is closed.
 func (p *poller) watch(fd, events int, t *task) error {
 	p.mu.Lock()
 	for fd >= len(p.tasks) {
@@ -39,14 +39,15 @@ func (p *poller) watch(fd, events int, t *task) error {
 	return nil
 }
 
-// pass makes events of fd, which is watched, ready another task.
+// reassign makes events of fd, which is watched already, ready t instead.
 func (p *poller) reassign(fd int, t *task) {
 	p.mu.Lock()
 	p.tasks[fd] = t
 	p.mu.Unlock()
 }
 
-// forget must come before the fd is closed: its number may be another's at once.
+// forget stops events of fd. Call it before fd is closed, because its number may be reused at
+// once.
 func (p *poller) forget(fd int) {
 	p.mu.Lock()
 	if fd < len(p.tasks) {
@@ -55,8 +56,9 @@ func (p *poller) forget(fd int) {
 	p.mu.Unlock()
 }
 
-// event passes an event of fd on. A lone one is worked on right here: on a quiet
-// router most are, and to wake a worker costs more than most of their work.
+// event makes the task of fd ready. A single event is handled on the calling goroutine: on a
+// lightly loaded router most events are single, and waking a worker costs more than handling
+// most of them.
 func (p *poller) event(fd int, alone bool) {
 	p.mu.RLock()
 	t := p.tasks[fd]

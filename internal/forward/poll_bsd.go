@@ -28,10 +28,10 @@ func (p *poller) add(fd, events int) error {
 	return os.NewSyscallError("kevent", err)
 }
 
-// stopIdent is a user event that ends run.
+// stopIdent identifies the user event that ends run.
 const stopIdent = 1
 
-// run delivers events until close.
+// run handles events until close.
 func (p *poller) run() {
 	events := make([]unix.Kevent_t, 256)
 	for {

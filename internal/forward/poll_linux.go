@@ -26,17 +26,18 @@ func (p *poller) add(fd, events int) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: mask, Fd: int32(fd)}))
 }
 
-// run delivers events until close. The queue is itself a file of Go's own poller, so
-// that to wait costs no thread: one that slept in epoll_wait would have to be woken,
-// and find a processor, for each event.
+// run handles events until close. The event queue is itself registered with Go's poller, so
+// that waiting blocks no thread: a thread asleep in epoll_wait would have to be woken, and
+// acquire a processor, for each event.
 func (p *poller) run() {
 	events := make([]unix.EpollEvent, 256)
 	queue, err := p.queue.SyscallConn()
 	if err != nil {
 		return
 	}
-	// One read for good. It waits when the function is done, and what came meanwhile
-	// wakes it: there is never a wait only to find that nothing is left.
+	// A single Read lasts until close. It waits after the function returns false, and
+	// events that arrived meanwhile wake it, so that it never waits just to find an empty
+	// queue.
 	queue.Read(func(fd uintptr) (over bool) {
 		for {
 			n, err := unix.EpollWait(int(fd), events, 0)

@@ -6,23 +6,23 @@ import (
 	"sync"
 )
 
-// mostPerPort bounds how many flows share a source port: the kernel looks through all
-// sockets of a port for each datagram that arrives there.
+// maxPerPort bounds the flows that share a source port: the kernel searches all sockets of a
+// port for each datagram that arrives there.
 const maxPerPort = 32
 
-// sourcePorts knows the source ports that flows kept from their clients, as RFC 4787
-// section 4.2 prefers: SIP, IKE and RADIUS may look at them. A port serves several flows
-// as long as their targets differ. The kernel would let two flows share both, and give
-// the answers for both to one of them, so this table must not.
+// sourcePorts tracks the source ports that flows kept from their clients, as RFC 4787 section
+// 4.2 recommends: SIP, IKE and RADIUS servers may check them. Flows share a port if their
+// targets differ. The kernel would let two flows share port and target and deliver both flows'
+// answers to one of them, so this table must prevent it.
 type sourcePorts struct {
 	reserved []uint16 // of this process's own listeners
 
 	mu    sync.Mutex
-	flows map[uint16]*udpFlow // the newest that has the port; udpFlow.older has the others
+	flows map[uint16]*udpFlow // the newest flow with the port, linked to the others by udpFlow.older
 }
 
-// claim takes fl's client's port for fl, which is to dial target, and reports whether it
-// is free, and whether other flows have it too: then fl's socket must agree to share it.
+// assign gives fl its client's port, for a socket that dials target. It reports whether the
+// port is free, and whether other flows share it; then fl's socket must allow sharing.
 func (p *sourcePorts) assign(fl *udpFlow, target netip.AddrPort) (ok, shared bool) {
 	port := fl.key.client.Port()
 	if port == 0 || slices.Contains(p.reserved, port) {
@@ -40,13 +40,13 @@ func (p *sourcePorts) assign(fl *udpFlow, target netip.AddrPort) (ok, shared boo
 	fl.boundTarget, fl.older = target, newest
 	p.flows[port] = fl
 	p.mu.Unlock()
-	if n == 1 { // with more, the first shares already
+	if n == 1 { // with more, the port is shared already
 		newest.sharePort()
 	}
 	return true, n > 0
 }
 
-// release gives the port of fl back, if it has one, after its socket was closed.
+// release returns fl's port, if it has one. Call it after its socket is closed.
 func (p *sourcePorts) release(fl *udpFlow) {
 	if !fl.boundTarget.IsValid() {
 		return
@@ -71,8 +71,8 @@ func (p *sourcePorts) release(fl *udpFlow) {
 	}
 }
 
-// sharePort lets other flows have this one's port. One whose socket is still being
-// opened does not: then the other gets a port of the kernel's choice.
+// sharePort lets other flows have this one's port. It does nothing while the socket is still
+// being opened: then the other flow gets a port of the kernel's choice.
 func (fl *udpFlow) sharePort() {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 )
 
 // TestFirstDatagramsAtOnce delivers the first datagrams of a flow on several goroutines, as
-// when a peer router returns them: they are one flow, from one socket.
+// when a peer router returns them: they must be one flow, with one socket.
 func TestFirstDatagramsAtOnce(t *testing.T) {
 	v4, _, port := listenUDP(t)
 	go func() {
@@ -45,8 +45,8 @@ func TestFirstDatagramsAtOnce(t *testing.T) {
 	c.noFlows()
 }
 
-// TestRulesChangeWhileOpening takes a rule away between its check and the entry of the flow
-// in its table, where a recheck would find it.
+// TestRulesChangeWhileOpening revokes a rule after it was checked and before the flow is in its
+// table, where Recheck would find it.
 func TestRulesChangeWhileOpening(t *testing.T) {
 	v4, _, port := listenUDP(t)
 	defer v4.Close()
@@ -57,13 +57,13 @@ func TestRulesChangeWhileOpening(t *testing.T) {
 	})
 	c.f.Deliver([][]byte{wholePacket(netip.AddrPortFrom(client4, 20000), targets(port)[0], 10)}, 0)
 	if _, udp := c.f.Active(); udp != 0 {
-		t.Errorf("%d flows of UDP are open", udp)
+		t.Errorf("%d UDP flows are open, want none", udp)
 	}
 	asked.Store(0)
 	if conn, err := c.dialTCP(targets(tcpPort)[0]); err == nil {
 		buf := make([]byte, 1)
 		if _, err := conn.Read(buf); err == nil {
-			t.Error("the connection goes on")
+			t.Error("the connection is still open")
 		}
 		conn.Close()
 	}

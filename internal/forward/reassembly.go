@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Limits of reassembly. A datagram occupies 64 KiB at most, so all of them 16 MiB.
-// Fragments travel together: those that miss one for 2 s have lost it, even where a
-// path changes from a relay to a direct one meanwhile. RFC 8200 allows up to 60 s, for
-// which a lossy sender would fill any table.
+// Limits of reassembly. A datagram occupies at most 64 KiB, hence all of them 16 MiB. Fragments
+// travel together: a datagram that is incomplete after 2 s has lost a fragment, even if its
+// path changed from DERP to a direct one meanwhile. RFC 8200 allows up to 60 s, in which a
+// lossy sender would fill any table.
 const (
 	maxDatagram       = 65535
 	maxReassemblies   = 256
@@ -21,12 +21,12 @@ const (
 	reassemblyTimeout = 2 * time.Second
 )
 
-// reassembly puts fragments together, for UDP and ICMP. TCP does not send any. When it
-// is full it evicts the oldest unfinished datagram, and never refuses a new one: the
-// oldest has most likely lost a fragment, and a new one most likely has not.
+// reassembly reassembles fragments of UDP and ICMP; TCP does not send any. When it is full it
+// evicts the oldest unfinished datagram and never refuses a new one: the oldest has most likely
+// lost a fragment, a new one most likely has not.
 type reassembly struct {
 	drops *drops
-	// node returns the address by which a source's share is counted.
+	// node returns the address of the source's node, to which its share is charged.
 	node func(src netip.Addr) netip.Addr
 
 	mu      sync.Mutex
@@ -49,8 +49,8 @@ type fragmentKey struct {
 
 type partialDatagram struct {
 	key       fragmentKey
-	source    netip.Addr    // as in reassembly.sources
-	element   *list.Element // there
+	source    netip.Addr    // its key in reassembly.sources
+	element   *list.Element // in reassembly.sources[source]
 	began     time.Time
 	data      []byte
 	have      int    // bytes received
@@ -60,7 +60,9 @@ type partialDatagram struct {
 
 type span struct{ from, to int }
 
-// fragmentOf reads the fragment in a packet that parse marked as one.
+// fragmentOf reads the fragment in a packet that parse marked as one. ok is false if the packet
+// has no fragment header directly after the IPv6 header; clients send no other extension
+// headers.
 func fragmentOf(raw []byte) (key fragmentKey, offset int, more bool, data []byte, ok bool) {
 	if raw[0]>>4 == 4 {
 		header := int(raw[0]&15) * 4
@@ -71,7 +73,6 @@ func fragmentOf(raw []byte) (key fragmentKey, offset int, more bool, data []byte
 		}
 		return key, int(flags&0x1fff) * 8, flags&0x2000 != 0, raw[header:], true
 	}
-	// Only a fragment header right behind the IPv6 header: no client sends others.
 	if raw[6] != protoFragment || len(raw) < ipv6Header+fragmentHeader {
 		return fragmentKey{}, 0, false, nil, false
 	}
@@ -84,9 +85,9 @@ func fragmentOf(raw []byte) (key fragmentKey, offset int, more bool, data []byte
 	return key, int(flags &^ 7), flags&1 != 0, h[fragmentHeader:], true
 }
 
-// add takes a fragment and returns the whole packet once it is complete, as if it
-// had never been cut. Overlapping fragments void their datagram (RFC 5722); an exact
-// duplicate, which a network may produce, is ignored (RFC 8200 section 4.5).
+// add adds a fragment, and returns the reassembled packet if it was the last one missing.
+// Overlapping fragments void their datagram (RFC 5722). An exact duplicate, which a network may
+// produce, is ignored (RFC 8200 section 4.5).
 func (r *reassembly) add(raw []byte, now time.Time) []byte {
 	key, offset, more, data, ok := fragmentOf(raw)
 	if !ok || len(data) == 0 || more && len(data)%8 != 0 || offset+len(data) > maxPayload(key.dst) {
@@ -97,18 +98,18 @@ func (r *reassembly) add(raw []byte, now time.Time) []byte {
 		r.drops.add(dropUnsupported, 1)
 		return nil
 	}
-	if offset == 0 && !more { // the only one: an atomic fragment (RFC 6946)
+	if offset == 0 && !more { // an atomic fragment (RFC 6946)
 		return wholeOf(key, data)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d := r.partial[key]
 	if d != nil && now.Sub(d.began) > reassemblyTimeout {
-		r.drop(d, dropFragmentTimeout) // the identification is in use again
+		r.drop(d, dropFragmentTimeout) // the sender reused the identification
 		d = nil
 	}
 	if d == nil {
-		// The lock is not held while another package's code runs.
+		// node is another package's function: it is called without the lock.
 		r.mu.Unlock()
 		source := r.node(key.src)
 		r.mu.Lock()
@@ -151,7 +152,7 @@ func wholeOf(key fragmentKey, data []byte) []byte {
 	return whole
 }
 
-// maxPayload is what an IP packet's length field leaves.
+// maxPayload returns the longest payload that an IP packet's length field allows.
 func maxPayload(addr netip.Addr) int {
 	if addr.Is4() {
 		return maxDatagram - ipv4Header
@@ -159,9 +160,9 @@ func maxPayload(addr netip.Addr) int {
 	return maxDatagram
 }
 
-// begin returns the datagram of key, a new one as a rule. It makes room by evicting
-// the oldest datagram of its source if that has its share, else the oldest of the
-// source with the most.
+// begin returns the datagram of key, which is new unless another goroutine added it. It makes
+// room by evicting the oldest datagram: the source's own if the source has reached its share,
+// else that of the source with the most.
 func (r *reassembly) begin(key fragmentKey, source netip.Addr, now time.Time) *partialDatagram {
 	if d := r.partial[key]; d != nil {
 		return d
@@ -182,8 +183,8 @@ func (r *reassembly) begin(key fragmentKey, source netip.Addr, now time.Time) *p
 	return d
 }
 
-// largest returns the datagrams of the source with the most, or of these the one with the
-// oldest. There is one.
+// largest returns the datagrams of the source with the most; of several, the one with the
+// oldest datagram. There must be at least one datagram.
 func (r *reassembly) largest() (largest *list.List) {
 	began := func(own *list.List) time.Time { return own.Front().Value.(*partialDatagram).began }
 	for _, own := range r.sources {
@@ -194,9 +195,9 @@ func (r *reassembly) largest() (largest *list.List) {
 	return largest
 }
 
-// drop forgets a datagram and counts its fragments.
-func (r *reassembly) drop(d *partialDatagram, why dropReason) {
-	r.drops.add(why, len(d.fragments))
+// drop removes a datagram and counts its fragments as dropped.
+func (r *reassembly) drop(d *partialDatagram, reason dropReason) {
+	r.drops.add(reason, len(d.fragments))
 	r.forget(d)
 }
 
@@ -209,7 +210,7 @@ func (r *reassembly) forget(d *partialDatagram) {
 	}
 }
 
-// sweep drops the datagrams that have not become complete in time.
+// sweep drops the datagrams that timed out.
 func (r *reassembly) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -220,7 +221,7 @@ func (r *reassembly) sweep(now time.Time) {
 	}
 }
 
-// close drops the datagrams that are unfinished.
+// close drops the unfinished datagrams.
 func (r *reassembly) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// fragmented is a datagram of a client cut into fragments, under an identification of
-// its own.
+// fragmented returns a datagram of a client, split into fragments with the given
+// identification.
 func fragmented(t *testing.T, src netip.Addr, id uint16, size int) [][]byte {
 	t.Helper()
 	dst := targets(80)[familyOf(src)]
@@ -26,7 +26,8 @@ func fragmented(t *testing.T, src netip.Addr, id uint16, size int) [][]byte {
 }
 
 // TestReassemblyUnderLoss delivers 200 datagrams a second of 4 fragments each for 60 s of
-// virtual time, 1 % of the fragments lost: those that lost none must arrive.
+// virtual time and loses 1 % of the fragments: all datagrams without a lost fragment must
+// arrive.
 func TestReassemblyUnderLoss(t *testing.T) {
 	d := newDrops()
 	r := newReassembly(d, samePeer)
@@ -55,7 +56,7 @@ func TestReassemblyUnderLoss(t *testing.T) {
 		}
 	}
 	if arrived*100 < possible*95 {
-		t.Errorf("%d datagrams arrived of %d possible", arrived, possible)
+		t.Errorf("%d datagrams arrived, want %d", arrived, possible)
 	}
 	r.sweep(begin.Add(time.Hour))
 	if lost := int(d.count(dropFragmentTimeout)); len(r.partial) != 0 || len(r.sources) != 0 || lost+4*arrived != delivered {
@@ -63,11 +64,11 @@ func TestReassemblyUnderLoss(t *testing.T) {
 	}
 }
 
-// TestReassemblyEvictsTheOldest: neither a source's own unfinished datagrams nor those
-// of others keep a new datagram from becoming complete.
+// TestReassemblyEvictsTheOldest: unfinished datagrams, of the same source or of others, do not
+// prevent a new datagram from being completed.
 func TestReassemblyEvictsTheOldest(t *testing.T) {
 	d := newDrops()
-	// The node has two addresses, with one share.
+	// The node's two addresses have one share.
 	node := func(a netip.Addr) netip.Addr {
 		if a == client6 {
 			return client4
@@ -94,7 +95,7 @@ func TestReassemblyEvictsTheOldest(t *testing.T) {
 		t.Errorf("%d fragments were counted as evicted, want %d", d.count(dropFragmentEvicted), 2000-maxPerSource)
 	}
 	if !complete(client4, 5000) || !complete(client6, 5000) {
-		t.Error("a new datagram was refused because older ones are unfinished")
+		t.Error("a new datagram was not completed because older ones are unfinished")
 	}
 	if r.add(fragmented(t, client6, 1999, 2000)[1], now) == nil {
 		t.Error("the youngest unfinished datagram was evicted")
@@ -105,7 +106,7 @@ func TestReassemblyEvictsTheOldest(t *testing.T) {
 		now = now.Add(time.Microsecond)
 		src := netip.AddrFrom4([4]byte{100, 65, byte(i >> 8), byte(i)})
 		if !complete(src, 1) {
-			t.Fatalf("source %d: a new datagram was refused", i)
+			t.Fatalf("source %d: a new datagram was not completed", i)
 		}
 		r.add(fragmented(t, src, 2, 2000)[0], now)
 	}
@@ -113,11 +114,11 @@ func TestReassemblyEvictsTheOldest(t *testing.T) {
 		t.Errorf("%d unfinished datagrams, want the limit of %d", len(r.partial), maxReassemblies)
 	}
 	if got := r.sources[client4]; got != nil {
-		t.Errorf("the source with the most, and the oldest, kept %d datagrams while others lost theirs", got.Len())
+		t.Errorf("the source with the most and oldest datagrams kept %d of them", got.Len())
 	}
 	r.sweep(now.Add(reassemblyTimeout - 10*time.Millisecond))
 	if len(r.partial) != maxReassemblies {
-		t.Error("datagrams were dropped before their time")
+		t.Error("datagrams were dropped before the timeout")
 	}
 	r.sweep(now.Add(reassemblyTimeout + time.Millisecond))
 	if len(r.partial) != 0 || len(r.sources) != 0 {
@@ -125,14 +126,14 @@ func TestReassemblyEvictsTheOldest(t *testing.T) {
 	}
 }
 
-// TestReassemblyRefusesOverlap: two fragments that claim the same bytes void their
-// datagram, but for exact duplicates.
+// TestReassemblyRefusesOverlap: overlapping fragments void their datagram, unless they are
+// exact duplicates.
 func TestReassemblyRefusesOverlap(t *testing.T) {
 	for _, src := range []netip.Addr{client4, client6} {
 		for name, tc := range map[string]struct {
 			change func(first []byte) []byte
 			whole  bool
-			why    dropReason
+			reason dropReason
 		}{
 			"exact duplicate": {func(b []byte) []byte { return b }, true, dropFragmentDuplicate},
 			"other bytes":     {func(b []byte) []byte { b[len(b)-1]++; return b }, false, dropFragmentOverlap},
@@ -156,14 +157,14 @@ func TestReassemblyRefusesOverlap(t *testing.T) {
 			for _, part := range parts[1:] {
 				whole = r.add(part, now)
 			}
-			if (whole != nil) != tc.whole || d.count(tc.why) == 0 {
-				t.Errorf("%v, %s: whole %v, counted %d as %s", src, name, whole != nil, d.count(tc.why), dropNames[tc.why])
+			if (whole != nil) != tc.whole || d.count(tc.reason) == 0 {
+				t.Errorf("%v, %s: whole %v, counted %d as %s", src, name, whole != nil, d.count(tc.reason), dropNames[tc.reason])
 			}
 		}
 	}
 }
 
-// TestReassemblyEndsOnce: a second end, or data beyond the end, voids the datagram.
+// TestReassemblyEndsOnce: a second last fragment, or data beyond the end, voids the datagram.
 func TestReassemblyEndsOnce(t *testing.T) {
 	d := newDrops()
 	r := newReassembly(d, samePeer)
@@ -171,16 +172,16 @@ func TestReassemblyEndsOnce(t *testing.T) {
 	long, short := fragmented(t, client4, 1, 4000), fragmented(t, client4, 1, 3000)
 	for _, part := range [][]byte{short[2], long[3], long[0], long[1]} {
 		if r.add(part, now) != nil {
-			t.Error("a datagram with two ends became whole")
+			t.Error("a datagram with two last fragments was reassembled")
 		}
 	}
 	if d.count(dropFragmentOverlap) == 0 {
-		t.Error("not counted")
+		t.Error("the drop was not counted")
 	}
 }
 
-// TestReassemblyForgetsOldIdentifications: a fragment does not complete a datagram that
-// began longer ago than datagrams may take.
+// TestReassemblyForgetsOldIdentifications: a fragment does not complete a datagram that has
+// timed out.
 func TestReassemblyForgetsOldIdentifications(t *testing.T) {
 	d := newDrops()
 	r := newReassembly(d, samePeer)
@@ -189,7 +190,7 @@ func TestReassemblyForgetsOldIdentifications(t *testing.T) {
 	r.add(parts[0], now)
 	later := now.Add(reassemblyTimeout + time.Millisecond)
 	if r.add(parts[1], later) != nil {
-		t.Error("fragments of two datagrams became one")
+		t.Error("fragments of two datagrams were reassembled into one")
 	}
 	if d.count(dropFragmentTimeout) != 1 || r.add(parts[0], later) == nil {
 		t.Error("the second datagram did not replace the first")

@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// TestRelayedPacketsOpenNothing gives a Forwarder each kind of packet that a peer router has
-// no reason to relay, while a flow of the same client is open.
+// TestRelayedPacketsOpenNothing delivers each kind of packet that a peer router has no reason
+// to relay, while a flow of the same client is open.
 func TestRelayedPacketsOpenNothing(t *testing.T) {
 	denied := netip.MustParseAddr("10.0.66.6")
 	var dialed atomic.Int32
@@ -65,7 +65,7 @@ func TestRelayedPacketsOpenNothing(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 		if tcp, udp := c.f.Active(); tcp != 1 || udp != 0 {
-			t.Errorf("%s: %d and %d flows, want the one of TCP", name, tcp, udp)
+			t.Errorf("%s: %d TCP and %d UDP flows, want 1 and 0", name, tcp, udp)
 		}
 		if dialed.Load() != before {
 			t.Errorf("%s: a target was dialed", name)
@@ -87,6 +87,6 @@ func TestRelayedPacketsOpenNothing(t *testing.T) {
 		c.f.DeliverRelayed(junk[:dice.IntN(len(junk))])
 	}
 	if tcp, udp := c.f.Active(); tcp != 1 || udp != 0 {
-		t.Errorf("random packets opened flows: %d of TCP, %d of UDP", tcp, udp)
+		t.Errorf("random packets opened flows: %d TCP, %d UDP", tcp, udp)
 	}
 }

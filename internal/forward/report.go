@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// queuedReports bounds the log lines that wait for the logger.
+// maxQueuedLines bounds the log lines that wait for the logger.
 const maxQueuedLines = 64
 
-// debug logs without waiting for the logger, whose output may be blocked: the data path
-// must go on. A line is lost if too many wait.
+// debug logs without waiting for the logger, whose output may be blocked. A line is lost if the
+// queue is full.
 func (f *Forwarder) debug(msg string, args ...any) {
 	if !f.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
@@ -23,7 +23,7 @@ func (f *Forwarder) debug(msg string, args ...any) {
 	}
 }
 
-// report writes the log lines of the data path.
+// writeLog writes the queued log lines until ctx ends.
 func (f *Forwarder) writeLog(ctx context.Context) {
 	for {
 		select {

@@ -9,28 +9,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// maxRoutes bounds how many routes have series of their own: each has eight.
+// maxRoutes bounds the routes that have their own series: each has eight.
 const maxRoutes = 50
 
-// otherRoutes is the label of what has none: routes beyond [maxRoutes], and
-// targets that no route holds, as when one was just withdrawn.
+// otherRoutes is the label of flows without such a route: of routes beyond [maxRoutes], and of
+// targets that no route contains, such as those of a route that was just withdrawn.
 const otherRoutes = "other"
 
-// route is what is counted of one. A flow looks its route up once, so that the
-// data path pays for an addition only.
+// route holds the counters of one route. A flow looks its route up once, so that counting costs
+// the data path only an addition.
 type route struct {
 	toVPC, toTailnet prometheus.Counter
 	failed           map[string]prometheus.Counter // by reason
 }
 
-// routeTable finds the route of an address: the longest prefix that holds it.
+// routeTable maps an address to its route, the longest prefix that contains it.
 type routeTable struct {
 	bytes, failed *prometheus.CounterVec
 	other         *route
 	current       atomic.Pointer[bart.Table[*route]]
 
 	mu     sync.Mutex
-	series map[netip.Prefix]*route // those with series, withdrawn ones too
+	series map[netip.Prefix]*route // the routes with series, including former ones
 }
 
 func newRouteTable() *routeTable {
@@ -61,9 +61,9 @@ func (t *routeTable) create(label string) *route {
 	return r
 }
 
-// SetRoutes tells the routes that flows are counted by: as advertised, 4via6 not
-// undone. Of more than 50 the rest are counted as "other". A route that is gone
-// keeps its series until another needs the place.
+// SetRoutes sets the advertised routes that flows are counted by; 4via6 routes are IPv6
+// prefixes here. Routes beyond the first 50 are counted as "other". A route that is no longer
+// advertised keeps its series until another route needs the room.
 func (f *Forwarder) SetRoutes(prefixes []netip.Prefix) { f.routes.set(prefixes) }
 
 func (t *routeTable) set(prefixes []netip.Prefix) {
@@ -75,8 +75,8 @@ func (t *routeTable) set(prefixes []netip.Prefix) {
 			wanted[p] = true
 		}
 	}
-	// A prefix that is wanted but has no place left stays "other": not its
-	// parent's, whose numbers would change with the order of a list.
+	// A prefix without room for series counts as "other", not as its parent prefix, whose
+	// numbers would then depend on the order of the list.
 	table := new(bart.Table[*route])
 	for _, p := range prefixes {
 		p = p.Masked()
@@ -93,7 +93,7 @@ func (t *routeTable) set(prefixes []netip.Prefix) {
 	t.current.Store(table)
 }
 
-// makeRoom takes the series of a route that is gone, where there are many.
+// makeRoom deletes the series of one former route if there is no room for another.
 func (t *routeTable) makeRoom(wanted map[netip.Prefix]bool) {
 	if len(t.series) < maxRoutes {
 		return
@@ -110,7 +110,7 @@ func (t *routeTable) makeRoom(wanted map[netip.Prefix]bool) {
 	}
 }
 
-// of is the route of an address that a client sent to.
+// lookup returns the route of the address that a client sent to.
 func (t *routeTable) lookup(dst netip.Addr) *route {
 	if r, ok := t.current.Load().Lookup(dst); ok {
 		return r

@@ -29,7 +29,7 @@ func TestRouteIsTheLongestPrefix(t *testing.T) {
 		table.lookup(netip.MustParseAddr(addr)).toVPC.Add(1)
 		counter := table.bytes.WithLabelValues(want, "to_vpc")
 		if got := testutil.ToFloat64(counter); got < 1 {
-			t.Errorf("%s is not counted as %s", addr, want)
+			t.Errorf("lookup(%s) is not route %s", addr, want)
 		}
 	}
 	if got := testutil.ToFloat64(table.bytes.WithLabelValues(otherRoutes, "to_vpc")); got != 2 {
@@ -58,8 +58,8 @@ func TestRouteSeriesAreBounded(t *testing.T) {
 	}
 }
 
-// TestRouteKeepsItsCounts: a route that flaps goes on counting, and a flow that
-// outlives its route does no harm.
+// TestRouteKeepsItsCounts: a route that flaps keeps its counters, and a flow that outlives its
+// route still counts.
 func TestRouteKeepsItsCounts(t *testing.T) {
 	table := newRouteTable()
 	table.set(prefixes("10.0.0.0/16"))
@@ -67,7 +67,7 @@ func TestRouteKeepsItsCounts(t *testing.T) {
 	r.toVPC.Add(5)
 	table.set(nil)
 	if table.lookup(netip.MustParseAddr("10.0.0.1")) != table.other {
-		t.Error("a withdrawn route is still found")
+		t.Error("lookup still finds a withdrawn route")
 	}
 	r.toVPC.Add(1)
 	table.set(prefixes("10.0.0.0/16"))

@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// A task is work that can be due: a flow that can move bytes. Any event may make
-// it ready, from any goroutine; it runs on one worker at a time, and once more
-// if an event came while it ran. Nothing waits in a goroutine of its own.
+// task is work that can become due: a flow that can move bytes. Any goroutine may make it
+// ready. It runs on one worker at a time, and runs again if it became ready meanwhile. No task
+// has a waiting goroutine.
 type task struct {
-	step  func() // never blocks for long
+	step  func() // must not block for long
 	state atomic.Int32
 	next  *task // in the scheduler's queue
 }
@@ -18,10 +18,10 @@ const (
 	taskIdle int32 = iota
 	taskQueued
 	taskRunning
-	taskRerun // running, and ready anew
+	taskRerun // running, and ready again
 )
 
-// scheduler runs tasks on a fixed number of workers, first ready first served.
+// scheduler runs tasks on a fixed number of workers, in the order in which they became ready.
 type scheduler struct {
 	mu         sync.Mutex
 	work       sync.Cond
@@ -39,7 +39,7 @@ func newScheduler(workers int) *scheduler {
 	return s
 }
 
-// ready makes t due.
+// ready queues t, unless it is queued already.
 func (s *scheduler) ready(t *task) {
 	for {
 		switch state := t.state.Load(); state {
@@ -53,15 +53,15 @@ func (s *scheduler) ready(t *task) {
 				return
 			}
 		default:
-			return // due already
+			return // queued already
 		}
 	}
 }
 
-// begin takes t, whose owner sets it up, so that events have to wait for done.
+// begin marks t as running while its owner sets it up: events are deferred until done.
 func (t *task) begin() { t.state.Store(taskRunning) }
 
-// done ends a run of t, and makes it due if an event came meanwhile.
+// done ends a run of t, and queues it if it became ready meanwhile.
 func (s *scheduler) done(t *task) {
 	if !t.state.CompareAndSwap(taskRunning, taskIdle) {
 		t.state.Store(taskQueued)
@@ -69,8 +69,8 @@ func (s *scheduler) done(t *task) {
 	}
 }
 
-// now runs t at once where nobody else does: for a caller that has nothing better
-// to do, it saves waking a worker.
+// runInline runs t on the caller's goroutine unless a worker already has it; it saves waking a
+// worker.
 func (s *scheduler) runInline(t *task) {
 	if !t.state.CompareAndSwap(taskIdle, taskRunning) {
 		s.ready(t)
@@ -117,7 +117,7 @@ func (s *scheduler) run() {
 	}
 }
 
-// close ends the workers after the task that each is at.
+// close stops the workers after their current tasks.
 func (s *scheduler) close() {
 	s.mu.Lock()
 	s.closed = true

@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// TestTaskRunsAfterEachEvent loses no event, and never runs a task twice at once.
+// TestTaskRunsAfterEachEvent: no event is lost, and no task runs on two workers at once.
 func TestTaskRunsAfterEachEvent(t *testing.T) {
 	s := newScheduler(4)
 	defer s.close()
 	const tasks, events = 50, 2000
-	var seen [tasks]atomic.Int64 // the last event that a run of the task came after
+	var seen [tasks]atomic.Int64 // the last event before a run of the task
 	var posted [tasks]atomic.Int64
 	all := make([]*task, tasks)
 	for i := range all {
 		var running atomic.Int32
 		all[i] = &task{step: func() {
 			if running.Add(1) != 1 {
-				t.Error("a task runs on two workers")
+				t.Error("a task ran on two workers at once")
 			}
 			seen[i].Store(posted[i].Load())
 			running.Add(-1)
@@ -51,7 +51,7 @@ func TestSchedulerCloses(t *testing.T) {
 	select {
 	case <-closed:
 	case <-time.After(patience):
-		t.Fatal("close does not return")
+		t.Fatal("close did not return")
 	}
 	s.ready(tk)
 	if ran.Load() != 1 {

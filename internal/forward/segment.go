@@ -8,11 +8,11 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// segment writes a packet of the stack, which for TCP may hold many segments'
-// worth of data under one header, as packets with headers of their own. Copying
-// and cutting are one pass over the data; checksums are left to here. It begins with
-// segment number from, and reports how many it wrote and whether the last was among
-// them: a client may ask for segments so small that a run has more than bufs.
+// segment splits a packet of the stack, which for TCP may be a run of segments under one
+// header, into packets. Copying and splitting are one pass over the data; checksums, which the
+// stack left out, are computed here. It starts with segment number from, and returns the number
+// of packets written and whether the last segment is among them: a client may ask for segments
+// so small that a run has more of them than bufs.
 func segment(pkt *stack.PacketBuffer, from int, bufs [][]byte, sizes []int, offset int) (n int, all bool) {
 	ip, transport := pkt.NetworkHeader().Slice(), pkt.TransportHeader().Slice()
 	headers := len(ip) + len(transport)
@@ -42,8 +42,8 @@ func segment(pkt *stack.PacketBuffer, from int, bufs [][]byte, sizes []int, offs
 	return n, from+n == count
 }
 
-// finishTCP makes b, a copy of the run's headers with one segment's data, a
-// packet: lengths, sequence number, flags, checksums.
+// finishTCP completes b, a copy of the run's headers followed by one segment's data: it sets
+// lengths, sequence number, flags and checksums.
 func finishTCP(b []byte, ipLen, before int, last bool) {
 	tcp := b[ipLen:]
 	var src, dst netip.Addr
@@ -64,7 +64,7 @@ func finishTCP(b []byte, ipLen, before int, last bool) {
 	binary.BigEndian.PutUint16(tcp[16:], checksum(tcp, pseudoSum(src, dst, protoTCP, len(tcp))))
 }
 
-// reader reads on over the slices of a packet.
+// reader reads the data of a packet's slices in sequence.
 type reader struct {
 	slices [][]byte
 	skip   int

@@ -11,8 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// TestRunLongerThanTheVector sends a run of more segments than one Receive takes:
-// a client may ask for segments that small.
+// TestRunLongerThanTheVector sends a run of more segments than one Receive takes; a client may
+// ask for segments that small.
 func TestRunLongerThanTheVector(t *testing.T) {
 	const mss, size = 48, 5000
 	data := make([]byte, size)
@@ -68,6 +68,6 @@ func TestRunLongerThanTheVector(t *testing.T) {
 		}
 	}
 	if !bytes.Equal(got, data) {
-		t.Errorf("got %d bytes that are not the %d sent", len(got), size)
+		t.Errorf("got %d bytes that differ from the %d sent", len(got), size)
 	}
 }

@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendUDP sends a datagram to a client, in fragments if it is larger than the
-// tailnet's MTU. It reports false once the forwarder is closed.
+// sendUDP sends a datagram to a client, in fragments if it exceeds the tailnet's MTU. It
+// returns false once the forwarder is closed.
 func (f *Forwarder) sendUDP(src, dst netip.AddrPort, payload []byte) bool {
 	h := headerSize(src.Addr())
 	if total := h + udpHeader + len(payload); total > f.mtu {
 		big := f.buffers.Get().(*[]byte)
 		defer f.buffers.Put(big)
-		if total > len(*big) { // no socket gives that much
+		if total > len(*big) { // larger than any datagram of a socket
 			f.drops.add(dropTooBig, 1)
 			return true
 		}
@@ -29,7 +29,7 @@ func (f *Forwarder) sendUDP(src, dst netip.AddrPort, payload []byte) bool {
 	return f.link.send(outgoing{own: p})
 }
 
-// sendFragments cuts an IP packet, without options, to the MTU.
+// sendFragments sends an IP packet without options in fragments that fit the MTU.
 func (f *Forwarder) sendFragments(packet []byte) bool {
 	if packet[0]>>4 == 4 {
 		return f.sendFragments4(packet)
@@ -63,7 +63,7 @@ func (f *Forwarder) sendFragments4(packet []byte) bool {
 	return true
 }
 
-// fragmentHeader is the length of IPv6's, and its protocol number.
+// fragmentHeader is the length of IPv6's fragment header, protoFragment its protocol number.
 const (
 	fragmentHeader = 8
 	protoFragment  = 44
@@ -95,7 +95,7 @@ func (f *Forwarder) sendFragments6(packet []byte) bool {
 	return true
 }
 
-// icmpError is a reason that a client is told, in either protocol version.
+// icmpError is the type and code of an ICMP error in both protocol versions.
 type icmpError struct {
 	type4, code4, type6, code6 uint8
 }
@@ -107,7 +107,7 @@ var (
 	packetTooBig    = icmpError{type4: 3, code4: 4, type6: 2, code6: 0}
 )
 
-// unreachableFor says what a failed dial means to the client.
+// unreachableFor returns the ICMP error for a failed dial.
 func unreachableFor(reason string) icmpError {
 	if reason == unreachable || reason == timedOut {
 		return hostUnreachable
@@ -115,15 +115,14 @@ func unreachableFor(reason string) icmpError {
 	return portUnreachable
 }
 
-// icmpQuote is how much of the offending packet an error carries: enough to find
-// the socket, and within the smallest MTU.
+// icmpQuote is the number of bytes of the offending packet that an error quotes: enough to find
+// the client's socket, and within the smallest MTU.
 const icmpQuote = 128
 
-// Prohibit answers an IP packet of a peer with an ICMP error that says that a rule,
-// not the network, stands between (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
-// It is silent where no answer is due: to an ICMP message other than an echo request,
-// to fragments but the first, and to what was not sent by one host to one (RFC 1122
-// section 3.2.2).
+// Prohibit answers a peer's IP packet with an ICMP error "administratively prohibited" (RFC
+// 1812 section 5.2.7.1, RFC 4443 section 3.1). It sends nothing where RFC 1122 section 3.2.2
+// forbids an error: for ICMP messages other than echo requests, for fragments other than the
+// first, and for packets whose source or destination is not a single host.
 func (f *Forwarder) Prohibit(packet []byte) {
 	var p inbound
 	if !p.parse(packet) || p.dst.IsMulticast() || p.src.IsUnspecified() || p.src.IsMulticast() {
@@ -142,19 +141,20 @@ func (f *Forwarder) Prohibit(packet []byte) {
 	f.refuse(&p, adminProhibited)
 }
 
-// refuse answers a packet with an error.
-func (f *Forwarder) refuse(p *inbound, why icmpError) { f.sendError(p.raw, why, 0) }
+// refuse answers a packet with an ICMP error.
+func (f *Forwarder) refuse(p *inbound, reason icmpError) { f.sendError(p.raw, reason, 0) }
 
-// tellUDP answers what the client of a flow sent some time ago. Its packet is no
-// longer at hand: the headers tell the client's system all that it looks at.
-func (f *Forwarder) sendUDPError(key flowKey, why icmpError, mtu int) {
+// sendUDPError sends an ICMP error about an earlier packet of a UDP flow. That packet is no
+// longer available; the error quotes rebuilt headers, which are all that the client's system
+// looks at.
+func (f *Forwarder) sendUDPError(key flowKey, reason icmpError, mtu int) {
 	h := headerSize(key.dst.Addr())
 	quote := make([]byte, h+udpHeader)
 	putUDP(quote, key.client, key.dst)
-	f.sendError(quote, why, mtu)
+	f.sendError(quote, reason, mtu)
 }
 
-// mtuOf is the MTU of a connected socket's path, 0 if it is not known.
+// mtuOf returns the path MTU of a connected socket; 0 if unknown.
 func mtuOf(fd int, dst netip.Addr) int {
 	level, option := unix.IPPROTO_IP, pathMTU4
 	if dst.Is6() {
@@ -167,16 +167,16 @@ func mtuOf(fd int, dst netip.Addr) int {
 	return mtu
 }
 
-// sendError sends an ICMP error as from the destination of the packet that it
-// quotes. It never waits: an error is lost if there is no room.
-func (f *Forwarder) sendError(quote []byte, why icmpError, mtu int) {
+// sendError sends an ICMP error from the destination address of the quoted packet. It never
+// waits: an error is dropped if there is no room.
+func (f *Forwarder) sendError(quote []byte, reason icmpError, mtu int) {
 	quote = quote[:min(len(quote), icmpQuote)]
 	p := packetBuffers.Get().(*packetBuffer)
 	v4 := quote[0]>>4 == 4
-	h, protocol, typ, code := ipv6Header, uint8(protoICMPv6), why.type6, why.code6
+	h, protocol, typ, code := ipv6Header, uint8(protoICMPv6), reason.type6, reason.code6
 	var client, dst netip.Addr
 	if v4 {
-		h, protocol, typ, code = ipv4Header, protoICMP, why.type4, why.code4
+		h, protocol, typ, code = ipv4Header, protoICMP, reason.type4, reason.code4
 		client, dst = netip.AddrFrom4([4]byte(quote[12:16])), netip.AddrFrom4([4]byte(quote[16:20]))
 	} else {
 		client, dst = netip.AddrFrom16([16]byte(quote[8:24])), netip.AddrFrom16([16]byte(quote[24:40]))
@@ -185,7 +185,7 @@ func (f *Forwarder) sendError(quote []byte, why icmpError, mtu int) {
 	message := p.b[h:p.n]
 	message[0], message[1] = typ, code
 	binary.BigEndian.PutUint16(message[2:], 0)
-	binary.BigEndian.PutUint32(message[4:], uint32(mtu)) // IPv4 has its MTU in the lower half
+	binary.BigEndian.PutUint32(message[4:], uint32(mtu)) // in IPv4 the MTU is the lower half
 	copy(message[icmpHeader:], quote)
 	sum := uint64(0)
 	if !v4 {
@@ -196,8 +196,7 @@ func (f *Forwarder) sendError(quote []byte, why icmpError, mtu int) {
 	f.link.reply(outgoing{own: p})
 }
 
-// sendEchoReply answers an echo request whose identifier and sequence number are
-// given, as from dst.
+// sendEchoReply sends an echo reply from dst with the given identifier and sequence number.
 func (f *Forwarder) sendEchoReply(client, dst netip.Addr, idSeq [4]byte, data []byte) {
 	h, protocol, typ := headerSize(dst), uint8(protoICMP), uint8(0)
 	if dst.Is6() {
@@ -206,7 +205,7 @@ func (f *Forwarder) sendEchoReply(client, dst netip.Addr, idSeq [4]byte, data []
 	buf := f.buffers.Get().(*[]byte)
 	defer f.buffers.Put(buf)
 	total := h + icmpHeader + len(data)
-	if total > len(*buf) { // no socket gives that much
+	if total > len(*buf) { // larger than any datagram of a socket
 		f.drops.add(dropTooBig, 1)
 		return
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// prohibited is what a Forwarder answers to packet at once; nil for nothing.
+// prohibited returns the Forwarder's immediate answer to packet, or nil.
 func prohibited(t *testing.T, f *Forwarder, packet []byte) []byte {
 	t.Helper()
 	f.Prohibit(packet)
@@ -38,7 +38,8 @@ var (
 	denied4, denied6         = netip.MustParseAddrPort("169.254.170.2:80"), netip.MustParseAddrPort("[fd00:ec2::254]:80")
 )
 
-// TestProhibitQuotesThePacket reads the answer with a parser that is not the builder's.
+// TestProhibitQuotesThePacket parses the answer with x/net, independently of the code that
+// built it.
 func TestProhibitQuotesThePacket(t *testing.T) {
 	f := newTestForwarder(t)
 	for _, tc := range []struct {
@@ -64,10 +65,10 @@ func TestProhibitQuotesThePacket(t *testing.T) {
 			t.Fatalf("%v: %+v, %v", tc.dst, msg, err)
 		}
 		if quote := msg.Body.(*icmp.DstUnreach).Data; !bytes.HasPrefix(original, quote) || len(quote) < headerSize(p.src)+8 {
-			t.Errorf("%v: quotes %d bytes that are not the packet's beginning", tc.dst, len(quote))
+			t.Errorf("%v: the %d quoted bytes are not the start of the packet", tc.dst, len(quote))
 		}
 		if len(raw) > 1280 {
-			t.Errorf("%d bytes do not fit the minimum MTU", len(raw))
+			t.Errorf("the error has %d bytes, more than the minimum MTU", len(raw))
 		}
 	}
 }

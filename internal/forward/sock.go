@@ -7,26 +7,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connect opens a non-blocking socket to target. For TCP the connection may
-// still be under way; [connected] and [socketError] report its result.
+// connect opens a non-blocking socket to target. A TCP connection may still be in progress;
+// [connected] and [socketError] report its result.
 func connect(kind int, target netip.AddrPort) (fd int, err error) {
 	fd, _, err = connectFrom(kind, anyPort, target)
 	return fd, err
 }
 
-// sourcePort is the port to connect from.
+// sourcePort is the local port of a new socket.
 type sourcePort struct {
-	port   uint16 // 0 is one of the system's choice
-	shared bool   // with sockets that have other targets, and were told to share it
+	port   uint16 // 0 lets the system choose
+	shared bool   // with sockets that have other targets and SO_REUSEADDR
 }
 
 var anyPort = sourcePort{}
 
-// connectFrom is connect from a given source port, if the system lets this process have
-// it, and otherwise from one of the system's choice. The caller must not ask for a port
-// twice for the same target, since only the target tells sockets that share a port apart.
-// A socket with a given port may hold datagrams of strangers, which arrived before it was
-// connected: [receive] can tell.
+// connectFrom is connect from a given source port; if the system refuses that port, it chooses
+// another, and bound is false. The caller must not use a port twice for the same target, since
+// only the targets distinguish sockets that share a port. A socket with a given port may have
+// datagrams queued from other sources, which arrived before it was connected: [receive] reports
+// them.
 func connectFrom(kind int, from sourcePort, target netip.AddrPort) (fd int, bound bool, err error) {
 	if fd, err = openSocket(familyDomain(target.Addr()), kind, 0); err != nil {
 		return -1, false, os.NewSyscallError("socket", err)
@@ -41,13 +41,13 @@ func connectFrom(kind int, from sourcePort, target netip.AddrPort) (fd int, boun
 	return fd, bound, nil
 }
 
-// bindPort gives fd a source port, and reports whether it could. The system refuses a port
-// that another program has, and to an unprivileged process one below 1024.
+// bindPort binds fd to a source port, and reports whether it succeeded. The system refuses a
+// port that another program uses, and one below 1024 to an unprivileged process.
 func bindPort(fd int, from sourcePort, ipv6 bool) bool {
 	local := netip.IPv4Unspecified()
 	if ipv6 {
 		local = netip.IPv6Unspecified()
-		// Otherwise the port would be taken for IPv4 too.
+		// Otherwise the port would be used for IPv4, too.
 		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
 	if from.shared {
@@ -56,13 +56,13 @@ func bindPort(fd int, from sourcePort, ipv6 bool) bool {
 	if unix.Bind(fd, sockaddr(netip.AddrPortFrom(local, from.port))) == nil {
 		return true
 	}
-	if from.shared { // a port of the system's choice must not be another flow's
+	if from.shared { // the port that the system chooses must not be another flow's
 		sharePort(fd, false)
 	}
 	return false
 }
 
-// sharePort sets whether sockets that agree to it may have the port of fd as well.
+// sharePort sets whether fd shares its port with other sockets that allow it.
 func sharePort(fd int, share bool) {
 	value := 0
 	if share {
@@ -92,7 +92,7 @@ func as4(a netip.Addr) [4]byte {
 	return [4]byte{}
 }
 
-// socketError takes the error that is pending on the socket.
+// socketError returns and clears the socket's pending error.
 func socketError(fd int) error {
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
@@ -104,24 +104,24 @@ func socketError(fd int) error {
 	return nil
 }
 
-// connected reports whether a TCP connection under way has come about.
+// connected reports whether a TCP connection is established.
 func connected(fd int) bool {
 	_, err := unix.Getpeername(fd)
 	return err == nil
 }
 
-// resetOnClose makes close send a reset instead of an end.
+// resetOnClose makes close send a reset instead of a FIN.
 func resetOnClose(fd int) {
 	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
-// wouldBlock reports an error that only means: not now.
+// wouldBlock reports whether err means that the call can be repeated later.
 func wouldBlock(err error) bool {
 	return err == unix.EAGAIN || err == unix.EINTR || err == unix.ENOBUFS
 }
 
-// waiting is how many bytes can be read from a TCP socket at once; 0 if that is not
-// known.
+// readableBytes returns the number of bytes that can be read from a TCP socket at once; 0 if
+// unknown.
 func readableBytes(fd int) int {
 	n, err := unix.IoctlGetInt(fd, ioctlReadable)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filterEchoes does nothing: these systems have no filter for a raw socket.
+// filterEchoes does nothing: these systems cannot filter a raw socket.
 func filterEchoes(int, int, uint16) {}
 
 func openSocket(family, kind, protocol int) (int, error) {
@@ -47,7 +47,7 @@ func sendRun(fd int, run [][]byte) error {
 	return nil
 }
 
-// These systems do not tell the path's MTU this way; asking fails.
+// These systems have no such socket option for the path MTU; reading it fails.
 const pathMTU4, pathMTU6 = -1, -1
 
 const ioctlReadable = 0x4004667f // FIONREAD: _IOR('f', 127, int)

@@ -14,8 +14,8 @@ func openSocket(family, kind, protocol int) (int, error) {
 	return unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
 }
 
-// filterEchoes keeps from a raw socket all but answers to ident: each raw socket gets a
-// copy of every ICMP message of the host.
+// filterEchoes makes a raw socket receive only replies to ident: each raw socket otherwise gets
+// a copy of every ICMP message of the host.
 func filterEchoes(fd, family int, ident uint16) {
 	const reply4, reply6, keep = 0, 129, 1 << 18
 	program := []bpf.Instruction{
@@ -33,7 +33,7 @@ func filterEchoes(fd, family int, ident uint16) {
 	}
 	raw, err := bpf.Assemble(program)
 	if err != nil {
-		return // then all is filtered when it is read
+		return // the reader checks every message anyway
 	}
 	filter := make([]unix.SockFilter, len(raw))
 	for i, r := range raw {
@@ -42,7 +42,7 @@ func filterEchoes(fd, family int, ident uint16) {
 	unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
-// keepAlive finds a target that went away without a word.
+// keepAlive makes the kernel detect a target that disappeared.
 func keepAlive(fd int, idle time.Duration) {
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, max(1, int(idle.Seconds())))
@@ -52,12 +52,12 @@ func keepAlive(fd int, idle time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
-// receiveMany asks the kernel to hand over runs of datagrams at once (GRO).
+// receiveMany makes the kernel return runs of datagrams (GRO).
 func receiveMany(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
 
-// receive reads one datagram, or a run of them of size bytes each (the last may be
-// shorter). With a valid target it reports a datagram of another source as a stranger's.
-// It is recvmsg without a name: x/sys's own allocates one.
+// receive reads one datagram, or a run of them of size bytes each (the last may be shorter).
+// With a valid target, foreign reports whether the datagram came from another address. It calls
+// recvmsg itself because x/sys's wrapper allocates the source address.
 func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, foreign bool, err error) {
 	var control [64]byte
 	var name unix.RawSockaddrInet6 // large enough for both families
@@ -75,7 +75,7 @@ func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, foreign bo
 	}
 	n = int(r)
 	size = n
-	// The one message that is asked for: the size of a segment.
+	// Only one control message was asked for: the size of a segment.
 	if h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0])); msg.Controllen >= unix.SizeofCmsghdr &&
 		h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO {
 		if s := int(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):])); s > 0 {
@@ -85,7 +85,7 @@ func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, foreign bo
 	return n, size, target.IsValid() && !sameAddr(&name, target), nil
 }
 
-// names reports whether a socket address that the kernel wrote is a.
+// sameAddr reports whether a socket address written by the kernel is a.
 func sameAddr(raw *unix.RawSockaddrInet6, a netip.AddrPort) bool {
 	from := netip.AddrFrom16(raw.Addr)
 	if raw.Family == unix.AF_INET {
@@ -95,7 +95,7 @@ func sameAddr(raw *unix.RawSockaddrInet6, a netip.AddrPort) bool {
 	return port == a.Port() && from == a.Addr().WithZone("")
 }
 
-// maxRun is how many datagrams one send may hold (UDP_MAX_SEGMENTS).
+// maxRun is the number of datagrams that one send may hold (UDP_MAX_SEGMENTS).
 const maxRun = 64
 
 // sendRun sends datagrams of one size (the last may be shorter) with one call.
@@ -113,7 +113,7 @@ func sendRun(fd int, run [][]byte) error {
 	return err
 }
 
-// Socket options that give the path's MTU.
+// Socket options that return the path MTU.
 const pathMTU4, pathMTU6 = unix.IP_MTU, unix.IPV6_MTU
 
-const ioctlReadable = unix.TIOCINQ // FIONREAD by another name
+const ioctlReadable = unix.TIOCINQ // FIONREAD's other name

@@ -17,11 +17,11 @@ import (
 
 const nicID = 1
 
-// Buffers of a TCP connection towards the tailnet, taken only as bytes wait in
-// them. What is received waits in small pieces: a large window is cheap, lets the
-// client send in large batches: a single upload has 0.63 of the stock program's
-// throughput with 512 KiB, 1.1 with 2 MiB, and no more with 4. What is sent waits in WireGuard's
-// buffers of 64 KiB for each packet too, so it is held shorter.
+// Buffers of a TCP connection towards the tailnet; their memory is allocated only as data waits
+// in them. Receive data waits in small segments, so a large window is cheap. Measured with one
+// upload, relative to tailscaled: 0.63 of its throughput with 512 KiB, 1.1 with 2 MiB, no gain
+// at 4 MiB. Send data also pins WireGuard's buffers, 64 KiB for each packet, hence the smaller
+// send buffer.
 const (
 	receiveBuffer    = 2 << 20
 	maxReceiveBuffer = 3 << 20
@@ -29,25 +29,25 @@ const (
 	maxSendBuffer    = 4 << 20
 )
 
-// newStack makes the TCP/IP stack that ends the clients' connections. It holds no
-// address: it takes packets to any (promiscuous) and answers as any (spoofing),
-// so that a target costs nothing.
+// newStack returns the TCP/IP stack that terminates the clients' connections. It has no
+// address: it accepts packets to any (promiscuous) and answers from any (spoofing), so that a
+// target costs nothing.
 func newStack(ep *linkEndpoint) (*stack.Stack, error) {
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
 	})
 	sack := tcpip.TCPSACKEnabled(true)
-	// gVisor's RACK retransmits spuriously (tailscale issue 9707), and cubic
-	// overflows its window (gVisor issue 11632).
+	// gVisor's RACK retransmits spuriously (tailscale issue 9707), and its cubic overflows
+	// its window (gVisor issue 11632).
 	rack := tcpip.TCPRecovery(0)
 	control := tcpip.CongestionControlOption("reno")
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: receiveBuffer, Max: maxReceiveBuffer}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: sendBuffer, Max: maxSendBuffer}
-	// A connection that its target ended first would hold the client's
-	// 4-tuple for 60 s, and a new SYN on it would vanish. Without TIME-WAIT a
-	// late segment is answered by a reset; none of the old connection can be
-	// taken for the new one's, whose sequence numbers lie elsewhere.
+	// In TIME-WAIT, a connection that its target closed first would keep the client's
+	// 4-tuple for 60 s, and drop a new SYN on it. Without TIME-WAIT a late segment gets a
+	// reset; it cannot be mistaken for one of the new connection, whose sequence numbers
+	// differ.
 	wait := tcpip.TCPTimeWaitTimeoutOption(0)
 	for _, option := range []tcpip.SettableTransportProtocolOption{&sack, &rack, &control, &receive, &send, &wait} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
@@ -73,7 +73,7 @@ type linkEndpoint struct {
 	mtu         uint32
 	dispatcher  stack.NetworkDispatcher
 	stack       *stack.Stack
-	pendingSYNs atomic.Int32 // SYNs that wait for their way to be clear
+	pendingSYNs atomic.Int32 // SYNs that wait until an old connection is gone
 }
 
 func (e *linkEndpoint) MTU() uint32                             { return e.mtu }
@@ -90,16 +90,18 @@ func (e *linkEndpoint) ParseHeader(*stack.PacketBuffer) bool    { return true }
 func (e *linkEndpoint) Close()                                  {}
 func (e *linkEndpoint) SetOnCloseAction(func())                 {}
 
-// Capabilities: checksums are verified before, and computed after the stack.
+// Capabilities reports that the data path verifies checksums before the stack and computes them
+// after it.
 func (e *linkEndpoint) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityRXChecksumOffload | stack.CapabilityTXChecksumOffload
 }
 
-// GSOMaxSize and SupportedGSO let the stack hand over a run of segments as one.
+// GSOMaxSize and SupportedGSO let the stack hand over a run of segments as one packet.
 func (e *linkEndpoint) GSOMaxSize() uint32               { return 1<<16 - 1 }
 func (e *linkEndpoint) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
-// WritePackets waits for room in the link, unless packet delivery may be the caller.
+// WritePackets waits for room in the link, except for packets that packet delivery may be
+// sending.
 func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, p := range list.AsSlice() {
@@ -116,9 +118,9 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 	return n, nil
 }
 
-// answers reports whether a packet may be the stack's immediate answer to one that is
-// being delivered: a reset of no connection, or an ICMP error. All that belongs to a
-// connection is sent by goroutines that may wait.
+// isReply reports whether a packet may be the stack's immediate answer to one that is being
+// delivered: a reset for an unknown connection, or an ICMP error. Packets of a connection are
+// sent by goroutines that may wait.
 func (e *linkEndpoint) isReply(pkt *stack.PacketBuffer) bool {
 	if pkt.TransportProtocolNumber != tcp.ProtocolNumber {
 		return true
@@ -133,14 +135,14 @@ func (e *linkEndpoint) isReply(pkt *stack.PacketBuffer) bool {
 	}, nicID) == nil
 }
 
-// deliverTCP hands a TCP packet from a peer to the stack, unless it is of a flow
-// elsewhere, together with others of its connection where they are in order; flush the
-// delivery's run at the end of a batch.
+// deliverTCP hands a TCP packet from a peer to the stack, merged with others of its connection
+// that are in order, unless a peer router takes it. Flush the delivery's run at the end of a
+// batch.
 func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	p := &d.packet
-	segment, why := validSegment(p)
+	segment, reason := validSegment(p)
 	if segment == nil {
-		f.drops.add(why, 1)
+		f.drops.add(reason, 1)
 		return
 	}
 	number := networkOf(p)
@@ -151,7 +153,7 @@ func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	if opens && e.closing(p, number, segment) {
 		if e.pendingSYNs.Add(1) > maxPendingSYNs {
 			e.pendingSYNs.Add(-1)
-			f.drops.add(dropSYNLimit, 1) // the client sends another
+			f.drops.add(dropSYNLimit, 1) // the client retransmits it
 			return
 		}
 		e.deferSYN(number, bytes.Clone(p.raw), maxSYNRetries)
@@ -160,9 +162,9 @@ func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	d.tcp.add(p, segment)
 }
 
-// validSegment returns the TCP segment of a packet, or nil and the reason to drop it if a
-// checksum or a length of it is wrong.
-func validSegment(p *inbound) (segment []byte, why dropReason) {
+// validSegment returns the TCP segment of a packet, or nil and a drop reason if a checksum or
+// length is wrong.
+func validSegment(p *inbound) (segment []byte, reason dropReason) {
 	segment = transportOf(p.raw)
 	if p.src.Is4() && checksum(p.raw[:len(p.raw)-len(segment)], 0) != 0 {
 		return nil, dropChecksum
@@ -176,7 +178,7 @@ func validSegment(p *inbound) (segment []byte, why dropReason) {
 	return segment, 0
 }
 
-// networkOf is the stack's number of a packet's IP version.
+// networkOf returns the stack's number for a packet's IP version.
 func networkOf(p *inbound) tcpip.NetworkProtocolNumber {
 	if p.src.Is4() {
 		return header.IPv4ProtocolNumber
@@ -184,22 +186,22 @@ func networkOf(p *inbound) tcpip.NetworkProtocolNumber {
 	return header.IPv6ProtocolNumber
 }
 
-// opensConnection reports whether a segment is a client's first.
+// opensConnection reports whether a segment is a client's SYN.
 func opensConnection(segment []byte) bool {
 	return header.TCPFlags(segment[13])&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn
 }
 
-// A client that reuses a port at once sends its SYN right behind the last
-// acknowledgement of the connection before. The stack would queue both for the old
-// endpoint, and reset the new connection when that closes: it looks for a
-// listener, and a forwarder is none. So the SYN waits until the old one is gone.
+// A client that reuses a port immediately sends its SYN right after the last acknowledgement of
+// the previous connection. The stack would queue both for the old endpoint and reset the new
+// connection when that endpoint closes: it looks for a listener, and a forwarder is not one. So
+// the SYN is deferred until the old connection is gone.
 const (
 	synRetryEvery  = 2 * time.Millisecond
 	maxSYNRetries  = 500
 	maxPendingSYNs = 1024
 )
 
-// transportOf is what follows the IP header of a packet that was parsed.
+// transportOf returns the data after the IP header of a packet that was parsed.
 func transportOf(raw []byte) []byte {
 	if raw[0]>>4 == 4 {
 		return raw[int(raw[0]&15)*4:]
@@ -207,8 +209,8 @@ func transportOf(raw []byte) []byte {
 	return raw[ipv6Header:]
 }
 
-// ending reports whether a SYN meets a connection of the same addresses and ports
-// that one side at least has ended.
+// closing reports whether a SYN meets a connection with the same addresses and ports that at
+// least one side has closed.
 func (e *linkEndpoint) closing(p *inbound, number tcpip.NetworkProtocolNumber, segment []byte) bool {
 	ep := e.find(p, number, segment)
 	if ep == nil {
@@ -216,12 +218,12 @@ func (e *linkEndpoint) closing(p *inbound, number tcpip.NetworkProtocolNumber, s
 	}
 	switch ep.EndpointState() {
 	case tcp.StateEstablished, tcp.StateSynRecv, tcp.StateSynSent, tcp.StateConnecting:
-		return false // a repeated SYN, or none of this client's: the stack knows what to do
+		return false // a retransmitted or forged SYN: the stack handles it
 	}
 	return true
 }
 
-// find returns the connection that a segment is of, or nil.
+// find returns the connection that a segment belongs to, or nil.
 func (e *linkEndpoint) find(p *inbound, number tcpip.NetworkProtocolNumber, segment []byte) *tcp.Endpoint {
 	ports := header.TCP(segment)
 	ep, _ := e.stack.FindTransportEndpoint(number, tcp.ProtocolNumber, stack.TransportEndpointID{
@@ -231,7 +233,7 @@ func (e *linkEndpoint) find(p *inbound, number tcpip.NetworkProtocolNumber, segm
 	return ep
 }
 
-// hold delivers a SYN once its way is clear, or after a second as it is.
+// deferSYN delivers a SYN once the old connection is gone, or after a second in any case.
 func (e *linkEndpoint) deferSYN(number tcpip.NetworkProtocolNumber, raw []byte, retries int) {
 	time.AfterFunc(synRetryEvery, func() {
 		var p inbound
@@ -248,7 +250,7 @@ func (e *linkEndpoint) deferSYN(number tcpip.NetworkProtocolNumber, raw []byte, 
 	})
 }
 
-// dropped counts the packets that the stack itself dropped.
+// droppedByStack returns the number of packets that the stack dropped.
 func (e *linkEndpoint) droppedByStack() uint64 {
 	s := e.stack.Stats()
 	n := uint64(0)
@@ -261,6 +263,6 @@ func (e *linkEndpoint) droppedByStack() uint64 {
 	return n
 }
 
-// workers is how many goroutines move bytes: one more than there are processors,
-// for one may be waiting for the link.
+// workers returns the number of goroutines that move bytes: one more than there are processors,
+// because one may be waiting for the link.
 func workers() int { return runtime.GOMAXPROCS(0) + 1 }

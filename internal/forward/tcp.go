@@ -17,19 +17,19 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// A server or client that goes away without a word is noticed after
-// 60 s + 4 x 15 s. Operating systems' own 2 h leaves databases with dead clients.
+// Keep-alive detects a server or client that disappeared after 60 s + 4 x 15 s. The 2 h default
+// of operating systems leaves databases with dead clients.
 const (
 	keepAliveIdle     = 60 * time.Second
 	keepAliveInterval = 15 * time.Second
 	keepAliveCount    = 4
 )
 
-// userTimeout is how long sent data may go without an answer.
+// userTimeout returns how long sent data may stay unacknowledged.
 func userTimeout(idle time.Duration) time.Duration { return idle + keepAliveCount*keepAliveInterval }
 
-// tcpTable holds the flows of TCP: an endpoint of the stack towards the client, a
-// socket towards the target, and in between a buffer only while bytes move.
+// tcpTable holds the flows of TCP: an endpoint of the stack towards the client, a socket
+// towards the target, and a buffer between them only while bytes move.
 type tcpTable struct {
 	f         *Forwarder
 	stack     *stack.Stack
@@ -41,15 +41,17 @@ type tcpTable struct {
 
 func newTCPTable(f *Forwarder, s *stack.Stack) *tcpTable {
 	t := &tcpTable{f: f, stack: s, flows: map[*tcpFlow]struct{}{}}
-	// The table's own limits refuse; the stack's would drop without a word.
+	// This table enforces the limits, with resets; the stack's own limit would drop SYNs
+	// silently.
 	const noLimit = 1 << 30
 	t.forwarder = tcp.NewForwarder(s, receiveBuffer, noLimit, t.open)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, t.forwarder.HandlePacket)
 	return t
 }
 
-// tcpFlow goes from dialing over accepting to relaying. Its step does all the
-// work but accepting, for which the stack wants a goroutine to wait in.
+// tcpFlow is one TCP flow. Its stages follow one another: dialing, accepting, forwarding,
+// closed; a failure leads from any stage to closed. The task's step does all the work except
+// accepting, for which the stack needs a goroutine that waits.
 type tcpFlow struct {
 	task
 	record
@@ -57,11 +59,11 @@ type tcpFlow struct {
 	fd          int
 	stage       atomic.Int32
 	abort       atomic.Bool // abort at the next step
-	revoked     atomic.Bool // dead because a change forbade it
-	writeFailed bool        // the target refused what the client sent
+	revoked     atomic.Bool // aborted because the flow is no longer allowed
+	writeFailed bool        // a write to the target failed
 
-	request *tcp.ForwarderRequest // while dialing and accepting
-	ep      tcpip.Endpoint        // while relaying
+	request *tcp.ForwarderRequest // set while dialing and accepting
+	ep      tcpip.Endpoint        // set while forwarding
 	queue   waiter.Queue
 	entry   waiter.Entry
 
@@ -75,19 +77,19 @@ const (
 	stageClosed
 )
 
-// half is one direction of a relay.
+// half is the state of one direction of a flow.
 type half struct {
-	buf        *[]byte // from the pool, while it holds bytes
+	buf        *[]byte // from the pool; nil while there are no bytes
 	start, end int
-	eof        bool // the source has ended
-	done       bool // and the sink knows
-	blocked    bool // upward: the target takes no more for now
-	bulk       bool // downward: much came at once
-	budget     int  // bytes that may yet move at once
+	eof        bool // the source has closed its side
+	done       bool // and that was passed on to the sink
+	blocked    bool // upward: the target's socket is full
+	bulk       bool // downward: the last read was a large one
+	budget     int  // bytes that the current call may still move
 }
 
-// open is called by the stack for each SYN, on a goroutine of its own, which ends
-// with it: what follows is driven by events.
+// open is called by the stack for each SYN, on a new goroutine, which ends when open returns:
+// events drive the flow from then on.
 func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	f, id := t.f, r.ID()
 	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
@@ -96,7 +98,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		if verdict == noRule {
 			f.drops.add(dropFlowFailed, 1)
 		}
-		r.Complete(verdict == denied) // with a reset
+		r.Complete(verdict == denied) // the argument asks for a reset
 		return
 	}
 	node, ok := f.reserve(key.client.Addr())
@@ -123,7 +125,8 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		t.mu.Lock()
 		t.flows[fl] = struct{}{}
 		t.mu.Unlock()
-		// A change of the deny list or the rules since the check above did not find it.
+		// The check above may predate a change of the deny list or the rules whose
+		// Recheck did not see the flow in the table.
 		if f.check(protoTCP, key) != allowed {
 			fl.revoked.Store(true)
 			fl.abort.Store(true)
@@ -134,7 +137,8 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		fl.refuse(err)
 		return
 	}
-	// If the socket was decided before it was watched, that was an event too.
+	// A connection that was decided before the socket was watched is reported as an event,
+	// too.
 	f.sched.done(&fl.task)
 }
 
@@ -153,7 +157,7 @@ func (fl *tcpFlow) advance() {
 	}
 }
 
-// dialed looks how the dial is getting on.
+// dialed checks the progress of the dial.
 func (fl *tcpFlow) dialed() {
 	f := fl.table.f
 	err := socketError(fl.fd)
@@ -173,7 +177,7 @@ func (fl *tcpFlow) dialed() {
 	go fl.accept()
 }
 
-// refuse resets the client whose target cannot be reached.
+// refuse resets the connection of a client whose target cannot be reached.
 func (fl *tcpFlow) refuse(err error) {
 	f := fl.table.f
 	reason := dialFailure(err)
@@ -200,7 +204,7 @@ func (fl *tcpFlow) accept() {
 	}
 	fl.ep = ep
 	idle, interval := tcpip.KeepaliveIdleOption(f.cfg.KeepAlive), tcpip.KeepaliveIntervalOption(keepAliveInterval)
-	// Without answers to data, too, a side is gone as soon as without to probes.
+	// Unacknowledged data ends a connection as soon as unanswered keep-alives do.
 	userTimeoutOption := tcpip.TCPUserTimeoutOption(userTimeout(f.cfg.KeepAlive))
 	ep.SetSockOpt(&userTimeoutOption)
 	receive, send := f.bufferShare()
@@ -213,30 +217,30 @@ func (fl *tcpFlow) accept() {
 	ep.SocketOptions().SetDelayOption(false)
 	f.metrics.opened["tcp"].Inc()
 	f.metrics.active["tcp"].Inc()
-	fl.activity.fromClient() // who is about to speak
+	fl.activity.fromClient() // clients usually send first
 	fl.stage.Store(stageForwarding)
 	fl.entry.Init(notifier{fl}, waiter.ReadableEvents|waiter.WritableEvents|waiter.EventHUp|waiter.EventErr)
 	fl.queue.EventRegister(&fl.entry)
-	f.sched.ready(&fl.task) // whatever came before the registration
+	f.sched.ready(&fl.task) // for events before the registration
 }
 
-// notifier hears of the client's side.
+// notifier makes the flow's task ready on events of the client's endpoint.
 type notifier struct{ fl *tcpFlow }
 
 func (n notifier) NotifyEvent(waiter.EventMask) { n.fl.table.f.sched.ready(&n.fl.task) }
 
-// relayBudget is how many buffers a flow may move in each direction before
-// others get a turn.
+// moveBudget is the number of buffers that a flow may move in each direction before other flows
+// get a turn.
 const moveBudget = 16
 
-// relay moves bytes until neither direction can.
+// forward moves bytes until neither direction can.
 func (fl *tcpFlow) forward() {
 	if fl.abort.Load() {
-		why := cut
+		reason := cut
 		if fl.revoked.Load() {
-			why = revoked
+			reason = revoked
 		}
-		fl.end(why)
+		fl.end(reason)
 		return
 	}
 	more := false
@@ -271,8 +275,8 @@ func (fl *tcpFlow) forward() {
 	}
 }
 
-// died finds the death of a side that no read or write is left to tell of, because
-// that direction is over or waits for the other side.
+// failedSilently reports whether a side failed although no read or write returns the error,
+// because that direction is closed or waits for the other side.
 func (fl *tcpFlow) failedSilently() bool {
 	switch state := tcp.EndpointState(fl.ep.State()); {
 	case state == tcp.StateError:
@@ -283,13 +287,13 @@ func (fl *tcpFlow) failedSilently() bool {
 	return (fl.downward.done || fl.upward.blocked) && !fl.upward.done && socketError(fl.fd) != nil
 }
 
-// stackError is an error of the client's side.
+// stackError is an error of the client's endpoint.
 type stackError struct{ err tcpip.Error }
 
 func (e stackError) Error() string { return e.err.String() }
 
-// moveUp takes bytes from the client to the target. It reports false when it has
-// to wait for either.
+// moveUp moves bytes from the client to the target. It returns false when it has to wait for
+// either.
 func (fl *tcpFlow) moveUp() (progress bool, err error) {
 	h := &fl.upward
 	if h.done {
@@ -303,7 +307,7 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 		h.budget = bufferSize
 		_, tcpErr := fl.ep.Read((*toTarget)(fl), tcpip.ReadOptions{})
 		switch tcpErr.(type) {
-		case nil, *tcpip.ErrBadBuffer: // the latter is toTarget's own doing
+		case nil, *tcpip.ErrBadBuffer: // toTarget pauses with ErrBadBuffer
 		case *tcpip.ErrWouldBlock:
 			return false, nil
 		case *tcpip.ErrClosedForReceive:
@@ -317,7 +321,7 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 	fl.activity.fromClient()
 	switch {
 	case fl.writeFailed:
-		// The target takes no more, but what it said last may yet be read.
+		// The target takes no more data, but its last answer may still be read.
 		fl.free(h)
 		h.done = true
 		return false, nil
@@ -331,13 +335,13 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 	return true, nil
 }
 
-// toTarget is a flow as the sink of what its client sent: what is large goes from the
-// stack's memory to the socket, without a copy between; what is small is gathered in
-// a buffer first. It takes less than it is given when the target does, and that stays
-// in the stack, whose window then tells the client to wait.
+// toTarget is a flow as the sink of its client's data. Large pieces go from the stack's memory
+// to the socket without a copy; small ones are first gathered in a buffer. It takes only as
+// much as the target does. The rest stays in the stack, whose window then makes the client
+// wait.
 type toTarget tcpFlow
 
-// large is worth a system call.
+// directWrite is the size from which a piece is worth a system call.
 const directWrite = 8 << 10
 
 // errPause ends a read of the stack early.
@@ -372,7 +376,7 @@ func (w *toTarget) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// sendHeld sends what the buffer holds.
+// sendBuffered sends the bytes in the buffer.
 func (fl *tcpFlow) sendBuffered() {
 	h := &fl.upward
 	if h.buf == nil || fl.writeFailed {
@@ -383,7 +387,8 @@ func (fl *tcpFlow) sendBuffered() {
 	}
 }
 
-// send sends to the target as much as it takes, and notes why that was not all.
+// send sends as much of b as the target takes, and records whether it stopped because the
+// socket is full or broken.
 func (fl *tcpFlow) send(b []byte) (sent int) {
 	for sent < len(b) {
 		n, err := unix.Write(fl.fd, b[sent:])
@@ -413,7 +418,8 @@ func (fl *tcpFlow) countSent(n int) {
 	}
 }
 
-// moveDown takes bytes from the target to the client.
+// moveDown moves bytes from the target to the client. It returns false when it has to wait for
+// either.
 func (fl *tcpFlow) moveDown() (progress bool, err error) {
 	h, f := &fl.downward, fl.table.f
 	if h.done {
@@ -457,7 +463,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 	return true, nil
 }
 
-// wroteDown counts what the stack took, and says whether to go on.
+// wroteDown counts the bytes that the stack took, and reports whether it takes more.
 func (fl *tcpFlow) wroteDown(n int64, tcpErr tcpip.Error) (more bool, err error) {
 	if n > 0 {
 		fl.activity.fromTarget()
@@ -474,8 +480,8 @@ func (fl *tcpFlow) wroteDown(n int64, tcpErr tcpip.Error) (more bool, err error)
 	return false, stackError{tcpErr}
 }
 
-// fromTarget is a flow as the source of what its target sent, of which so much is
-// known to be there: the stack reads it from the socket into its own memory.
+// fromTarget is a flow as the source of its target's data, of which downward.budget bytes are
+// known to be readable. The stack reads them from the socket into its own memory.
 type fromTarget tcpFlow
 
 func (s *fromTarget) Len() int { return s.downward.budget }
@@ -515,12 +521,12 @@ func (p *payload) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// end closes both sides; unless all was said, by a reset.
-func (fl *tcpFlow) end(why string) {
+// end closes both sides: normally if both were done, otherwise with resets.
+func (fl *tcpFlow) end(reason string) {
 	f := fl.table.f
 	fl.stage.Store(stageClosed)
 	fl.queue.EventUnregister(&fl.entry)
-	if why == ended {
+	if reason == ended {
 		fl.ep.Close()
 	} else {
 		resetOnClose(fl.fd)
@@ -529,10 +535,10 @@ func (fl *tcpFlow) end(why string) {
 	fl.free(&fl.upward)
 	fl.free(&fl.downward)
 	fl.release()
-	f.finished("tcp", &fl.record, why)
+	f.finished("tcp", &fl.record, reason)
 }
 
-// release gives back what every flow has.
+// release closes the target's socket, removes the flow from the table and ends its reservation.
 func (fl *tcpFlow) release() {
 	if fl.fd >= 0 {
 		fl.table.f.poll.forget(fl.fd)
@@ -544,7 +550,7 @@ func (fl *tcpFlow) release() {
 	fl.table.f.release(fl.peer)
 }
 
-// sweep wakes the dials whose time may be over.
+// sweep makes the dials ready that have timed out.
 func (t *tcpTable) sweep(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -555,7 +561,8 @@ func (t *tcpTable) sweep(now time.Time) {
 	}
 }
 
-// closeAll aborts every flow, and counts those that were open. The workers do it.
+// closeAll marks every flow for a worker to abort, and returns the number of those past
+// dialing.
 func (t *tcpTable) closeAll() (open int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -569,8 +576,8 @@ func (t *tcpTable) closeAll() (open int) {
 	return open
 }
 
-// dying counts the flows that are still to be aborted, but for those whose client has yet
-// to complete the handshake: it may never do so, and has nothing to lose.
+// aborting returns the number of flows that are still to be aborted. It ignores those whose
+// client has yet to complete the handshake: it may never do so, and has no data to lose.
 func (t *tcpTable) aborting() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

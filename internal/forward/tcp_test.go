@@ -22,7 +22,7 @@ import (
 
 func TestTCPKeepsHalfClose(t *testing.T) {
 	c := newClient(t, nil)
-	// The server answers only once it has seen the end of the request.
+	// The server answers only after the client's FIN.
 	port := serveTCP(t, func(conn *net.TCPConn) {
 		defer conn.Close()
 		request, _ := io.ReadAll(conn)
@@ -59,7 +59,7 @@ func TestTCPServerEndsFirst(t *testing.T) {
 	}
 	// The other direction is still open.
 	if _, err := io.WriteString(conn, "still here"); err != nil {
-		t.Errorf("writing after the server's end: %v", err)
+		t.Errorf("writing after the server closed its side: %v", err)
 	}
 	conn.Close()
 	c.noFlows()
@@ -94,9 +94,9 @@ func TestTCPCarriesBulkBothWaysAtOnce(t *testing.T) {
 	c.noFlows()
 }
 
-// TestTCPPressesBack stops reading at the end: no more than the buffers on the
-// way may be taken from the sender.
-func TestTCPPressesBack(t *testing.T) {
+// TestTCPBackpressure: while the target does not read, the sender can send no more than the
+// buffers on the way hold.
+func TestTCPBackpressure(t *testing.T) {
 	c := newClient(t, nil)
 	release := make(chan struct{})
 	read := make(chan int64, 1)
@@ -117,7 +117,7 @@ func TestTCPPressesBack(t *testing.T) {
 			break
 		}
 		if sent > 64<<20 {
-			t.Fatal("a target that does not read took 64 MiB")
+			t.Fatal("sent 64 MiB to a target that does not read")
 		}
 	}
 	close(release)
@@ -128,7 +128,7 @@ func TestTCPPressesBack(t *testing.T) {
 	}
 }
 
-func TestTCPPassesResetOn(t *testing.T) {
+func TestTCPForwardsResets(t *testing.T) {
 	c := newClient(t, nil)
 	t.Run("from the server", func(t *testing.T) {
 		port := serveTCP(t, func(conn *net.TCPConn) {
@@ -153,17 +153,17 @@ func TestTCPPassesResetOn(t *testing.T) {
 		conn := c.mustDialTCP(targets(port)[0])
 		conn.Write([]byte("x"))
 		waitFor(t, "the flow", func() bool { tcp, _ := c.f.Active(); return tcp == 1 })
-		// A client that vanishes with unread state answers with a reset.
+		// A client that closes with unread data sends a reset.
 		c.stack.RemoveAddress(1, tcpipAddr(client4))
 		defer c.addAddress(client4)
 		c.f.tcp.closeAll()
 		if err := <-saw; !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("server saw %v, want a reset", err)
+			t.Errorf("server read: %v, want a reset", err)
 		}
 	})
 }
 
-func TestTCPRefusedIsAResetAtOnce(t *testing.T) {
+func TestTCPRefusedIsAnImmediateReset(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -202,9 +202,9 @@ func TestTCPFailuresAreCountedByReason(t *testing.T) {
 	}
 }
 
-// silent is an address of TEST-NET-1 in a namespace or not: a dial to a listener
-// whose queue is full stays under way.
-func TestTCPSilentTargetIsGivenUp(t *testing.T) {
+// TestTCPSilentTargetTimesOut dials a listener whose queue is full, so that the dial stays in
+// progress.
+func TestTCPSilentTargetTimesOut(t *testing.T) {
 	full := fullListener(t)
 	c := newClient(t, func(cfg *Config) {
 		cfg.DialTimeout = 300 * time.Millisecond
@@ -223,7 +223,7 @@ func TestTCPSilentTargetIsGivenUp(t *testing.T) {
 	c.noFlows()
 }
 
-// fullListener is a listener that nobody accepts from, its queue filled.
+// fullListener returns a listener that accepts no connection and has its queue filled.
 func fullListener(t *testing.T) netip.AddrPort {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -250,15 +250,15 @@ func fullListener(t *testing.T) netip.AddrPort {
 	return addr
 }
 
-// TestTCPReusesTuple has the server end first, over and over on one 4-tuple: each
-// connection must come about.
+// TestTCPReusesTuple opens connections in sequence on one 4-tuple, each closed first by the
+// server: every connection must succeed.
 func TestTCPReusesTuple(t *testing.T) {
 	c := newClient(t, nil)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.WriteString(conn, "ok"); conn.Close() })
 	for i := range 200 {
 		var conn *gonet.TCPConn
 		var err error
-		// The client's own stack lets go of the port once its end was acknowledged.
+		// The client's own stack releases the port once its FIN was acknowledged.
 		waitFor(t, "the port", func() bool {
 			conn, err = c.dialTCPFrom(40000, targets(port)[0])
 			return err == nil || !strings.Contains(err.Error(), "port is in use")
@@ -302,19 +302,19 @@ func TestLimitsRefuseNewFlowsAndKeepOldOnes(t *testing.T) {
 	old := c.mustDialTCP(targets(port)[0])
 	c.mustDialTCP(targets(port)[0])
 	if _, err := c.dialTCP(targets(port)[0]); err == nil {
-		t.Error("a peer got more flows than it may have")
+		t.Error("a peer opened more flows than its limit")
 	}
-	// The other family is another address, for which there is one place left.
+	// The address of the other family is another peer, for which one flow is left.
 	c.mustDialTCP(targets(port)[1])
 	if _, err := c.dialTCP(targets(port)[1]); err == nil {
-		t.Error("more flows than all may have")
+		t.Error("more flows were opened than the limit of all peers")
 	}
 	if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][limited]); got != 2 {
 		t.Errorf("counted %v refusals by limit, want 2", got)
 	}
 	io.WriteString(old, "alive")
 	if got, err := io.ReadAll(io.LimitReader(old, 5)); err != nil || string(got) != "alive" {
-		t.Errorf("the old flow: %q, %v", got, err)
+		t.Errorf("echo over the old flow: %q, %v", got, err)
 	}
 	if problems, err := testutil.GatherAndLint(c.reg); err != nil || len(problems) > 0 {
 		t.Errorf("metrics lint: %v %v", problems, err)
@@ -326,7 +326,7 @@ func TestCloseEndsFlows(t *testing.T) {
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
 	conn := c.mustDialTCP(targets(port)[0])
 	if tcp, udp := c.f.Close(); tcp != 1 || udp != 0 {
-		t.Errorf("Close cut %d and %d flows, want 1 and 0", tcp, udp)
+		t.Errorf("Close returned %d TCP and %d UDP flows, want 1 and 0", tcp, udp)
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
 		t.Errorf("client read: %v, want a reset", err)
@@ -343,16 +343,17 @@ func TestIdleFlowsHaveNoGoroutine(t *testing.T) {
 		conn.Write([]byte("x"))
 		io.ReadFull(conn, make([]byte, 1))
 	}
-	// The server of the test has one for each connection; nobody else may.
+	// The test's server has one goroutine for each connection; the forwarder must have
+	// none.
 	waitFor(t, "goroutines that accepted to end", func() bool { return runtime.NumGoroutine() < before+flows+30 })
 	if got := c.f.Flows(10); len(got) != 10 || got[0].ToVPCBytes != 1 || got[0].ToTailnetBytes != 1 || got[0].Protocol != "tcp" {
 		t.Errorf("the first 10 flows are %+v", got)
 	}
 }
 
-// TestScanStarvesNobody dials a thousand silent targets; a service is reached all
-// the same, and nothing is left when the dials have timed out.
-func TestScanStarvesNobody(t *testing.T) {
+// TestScanStarvesNoOtherClient dials a thousand silent targets; a service stays reachable, and
+// no flow is left when the dials have timed out.
+func TestScanStarvesNoOtherClient(t *testing.T) {
 	silent := fullListener(t)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.WriteString(conn, "here"); conn.Close() })
 	c := newClient(t, func(cfg *Config) {
@@ -372,7 +373,7 @@ func TestScanStarvesNobody(t *testing.T) {
 			addr, protocol := c.full(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 81))
 			if conn, err := gonet.DialContextTCP(ctx, c.stack, addr, protocol); err == nil {
 				conn.Close()
-				t.Error("a silent target accepted")
+				t.Error("a dial to a silent target succeeded")
 			}
 		})
 	}
@@ -380,14 +381,14 @@ func TestScanStarvesNobody(t *testing.T) {
 	start := time.Now()
 	conn := c.mustDialTCP(targets(port)[0])
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "here" || time.Since(start) > time.Second {
-		t.Errorf("beside a scan: %q, %v after %v", got, err, time.Since(start))
+		t.Errorf("during the scan: %q, %v after %v", got, err, time.Since(start))
 	}
 	conn.Close()
 	scan.Wait()
 	c.noFlows()
 }
 
-func TestFinishedTellsTheFlow(t *testing.T) {
+func TestFinishedDescribesTheFlow(t *testing.T) {
 	flows := make(chan Flow, 1)
 	c := newClient(t, func(cfg *Config) { cfg.Finished = func(fl Flow) { flows <- fl } })
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn); io.WriteString(conn, "thanks"); conn.Close() })
@@ -403,14 +404,14 @@ func TestFinishedTellsTheFlow(t *testing.T) {
 	}
 }
 
-// TestTCPNoticesTheOtherSidesDeath ends one direction, then resets from the other
-// side, while nothing else is left to read or write.
-func TestTCPNoticesTheOtherSidesDeath(t *testing.T) {
+// TestTCPDetectsResetOfIdleSide closes one direction, then resets from the other side, while
+// there is nothing to read or write.
+func TestTCPDetectsResetOfIdleSide(t *testing.T) {
 	c := newClient(t, nil)
 	t.Run("server resets after its end", func(t *testing.T) {
 		port := serveTCP(t, func(conn *net.TCPConn) {
 			conn.CloseWrite()
-			time.Sleep(100 * time.Millisecond) // the end is on its way
+			time.Sleep(100 * time.Millisecond) // lets the FIN arrive first
 			conn.SetLinger(0)
 			conn.Close()
 		})
@@ -418,7 +419,7 @@ func TestTCPNoticesTheOtherSidesDeath(t *testing.T) {
 		if _, err := io.ReadAll(conn); err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Error(err)
 		}
-		c.noFlows() // though the client neither writes nor closes
+		c.noFlows() // although the client neither writes nor closes
 	})
 	t.Run("client vanishes after its end", func(t *testing.T) {
 		hold := make(chan struct{})
@@ -432,14 +433,14 @@ func TestTCPNoticesTheOtherSidesDeath(t *testing.T) {
 			return len(c.f.tcp.flows) == 1
 		})
 		time.Sleep(50 * time.Millisecond)
-		c.stack.Close() // resets what is open
+		c.stack.Close() // resets the open connections
 		c.noFlows()
 	})
 }
 
-// TestTCPReadsTheLastWords of a server that refuses an upload: what it said before
-// it closed reaches the client.
-func TestTCPReadsTheLastWords(t *testing.T) {
+// TestTCPDeliversAnswerBeforeReset: the answer of a server that refuses an upload, sent before
+// it closed, reaches the client.
+func TestTCPDeliversAnswerBeforeReset(t *testing.T) {
 	c := newClient(t, nil)
 	port := serveTCP(t, func(conn *net.TCPConn) {
 		io.WriteString(conn, "413 too large")

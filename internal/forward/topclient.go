@@ -2,7 +2,8 @@ package forward
 
 import "net/netip"
 
-// TopClient returns the node with the most flows open now, by its address, and how many.
+// TopClient returns the node with the most open flows, by one of its addresses, and their
+// number.
 func (f *Forwarder) TopClient() (client netip.Addr, flows int) {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// traffic counts one direction of a flow. Packets are datagrams; for TCP, reads.
+// traffic counts one direction of a flow. For TCP, packets are reads.
 type traffic struct{ bytes, packets atomic.Int64 }
 
 func (t *traffic) count(bytes, packets int) {
@@ -15,34 +15,34 @@ func (t *traffic) count(bytes, packets int) {
 	t.packets.Add(int64(packets))
 }
 
-// The reasons for which flows end: a closed set, for it is a metric's label.
+// The reasons why flows end. The set is closed because it is a metric's label.
 const (
-	ended   = "ended"   // both sides were done; for DNS, all was answered
-	idled   = "idle"    // nothing moved for too long
-	failed  = "failed"  // one side was reset, or went away
-	cut     = "cut"     // by the router, when it stopped
-	revoked = "revoked" // by the router, when a change forbade it
+	ended   = "ended"   // both sides closed; for DNS, every query was answered
+	idled   = "idle"    // no data for too long
+	failed  = "failed"  // one side was reset or disappeared
+	cut     = "cut"     // by the router, in a drain
+	revoked = "revoked" // by the router, because it is no longer allowed
 )
 
-// Flow is what is known of a flow, live or finished.
+// Flow describes a flow, open or finished.
 type Flow struct {
 	Protocol string
-	// Client is the peer; Address is where it sent to, Target what that means
-	// with 4via6 undone.
+	// Client sent to Address; Target is the same, except for 4via6, where it is the IPv4
+	// address.
 	Client, Address, Target netip.AddrPort
 	Opened                  time.Time
-	// Duration is up to now, or the end.
+	// Duration is the time until now, or until the end.
 	Duration time.Duration
-	// Dial is how long the target took to accept; TCP only.
+	// Dial is the time that the target took to accept; TCP only.
 	Dial time.Duration
-	// Bytes of payload, and datagrams (TCP: reads), in each direction.
+	// Payload bytes and datagrams (TCP: reads) in each direction.
 	ToVPCBytes, ToTailnetBytes     int64
 	ToVPCPackets, ToTailnetPackets int64
-	// End is why the flow ended; "" while it lives.
+	// End is the reason why the flow ended; "" while it is open.
 	End string
 }
 
-// record is the part of a flow that both protocols have.
+// record is the part of a flow that is common to TCP and UDP.
 type record struct {
 	key      flowKey
 	target   netip.AddrPort
@@ -64,16 +64,16 @@ func (r *record) flow(protocol, end string) Flow {
 	}
 }
 
-// finished accounts for a flow that is over.
-func (f *Forwarder) finished(protocol string, r *record, why string) {
+// finished counts and reports a flow that ended.
+func (f *Forwarder) finished(protocol string, r *record, reason string) {
 	f.metrics.active[protocol].Dec()
-	f.metrics.closed[protocol][why].Inc()
+	f.metrics.closed[protocol][reason].Inc()
 	if f.cfg.Finished != nil {
-		f.cfg.Finished(r.flow(protocol, why))
+		f.cfg.Finished(r.flow(protocol, reason))
 	}
 }
 
-// Flows lists up to n live flows, those that moved the most bytes first.
+// Flows returns up to n open flows, those that moved the most bytes first.
 func (f *Forwarder) Flows(n int) []Flow {
 	var all []Flow
 	each(&f.udp.mu, f.udp.flows, func(_ flowKey, fl *udpFlow) { all = append(all, fl.flow("udp", "")) })

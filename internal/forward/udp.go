@@ -11,51 +11,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A flow of DNS is over when each query has its answer. A forwarding resolver may take
-// longer than a client's first timeout, and clients listen on while they ask again: 30 s
-// is tailscaled's patience. Other flows follow RFC 4787 section 4.3: they live for two
-// minutes at least.
+// A DNS flow ends when each query has its answer. A forwarding resolver may take longer than a
+// client's first timeout, and clients keep listening while they retry: 30 s is also
+// tailscaled's timeout. Other flows live for at least two minutes, as RFC 4787 section 4.3
+// requires.
 const (
 	dnsPort        = 53
 	dnsIdleTimeout = 30 * time.Second
 	udpIdleTimeout = 2 * time.Minute
 )
 
-// A client that was answered soon asks again, and to open a socket costs more than to
-// ask. So the flows that were answered last rest for a moment before they end: a few,
-// whatever the rate, and none where others need the place. Until then the client may go
-// on, or ask from another port, as resolvers do; see [udpTable.adopt].
+// A client that got an answer soon sends another query, and opening a socket costs more than a
+// query. So up to maxIdleDNS answered flows stay open for idleDNSWait, at any rate of queries,
+// unless their room is needed. Meanwhile the client may continue the flow, or send from another
+// port, as resolvers do; see [udpTable.reuseSocket].
 const (
 	maxIdleDNS  = 128
 	idleDNSWait = time.Second
 )
 
-// A flow with more datagrams than this may be one of many: the kernel is asked to hand
-// over runs of them. Most flows have one answer, for which that would be a call too many.
+// groAfter is the number of received datagrams from which a flow asks the kernel for runs of
+// them (GRO). Most flows get a single answer, which would not repay the system call.
 const groAfter = 4
 
-// receiveBudget is how many receives a flow may make before others get a turn.
+// receiveBudget is the number of receives that a flow may make before other flows get a turn.
 const receiveBudget = 32
 
-// udpTable holds the flows of UDP: a connected socket each, so that only the
-// target can answer into it, and no buffer while nothing moves.
+// udpTable holds the flows of UDP: each is a connected socket, so that only the target can
+// answer into it, and has no buffer while no bytes move.
 type udpTable struct {
 	f     *Forwarder
 	ports sourcePorts
 
 	mu       sync.Mutex
 	flows    map[flowKey]*udpFlow
-	idle     [maxIdleDNS]idleDNS // a ring
-	nextIdle int                 // where the next goes
+	idle     [maxIdleDNS]idleDNS // a ring buffer
+	nextIdle int                 // index of the next entry
 }
 
-// resting is a flow of DNS without an open query, as long as it had as many.
+// idleDNS is an answered DNS flow. The entry is stale once flow.queries != queries.
 type idleDNS struct {
 	flow    *udpFlow
 	queries int
 }
 
-// flowKey is a flow as its client sees it: 4via6 not undone.
+// flowKey identifies a flow as its client sees it: dst may be a 4via6 address.
 type flowKey struct{ client, dst netip.AddrPort }
 
 type udpFlow struct {
@@ -64,26 +64,26 @@ type udpFlow struct {
 	table     *udpTable
 	dns       bool
 	connected time.Time
-	gro       bool // the kernel hands over runs of datagrams
+	gro       bool // the kernel returns runs of datagrams
 
-	// strict is the target as dialed if the flow has its client's source port, and older
-	// is another flow that has it. They are set before the flow is in the table, and then
-	// guarded by sourcePorts.mu.
+	// boundTarget is the dialed target if the socket is bound to the client's source port,
+	// else invalid; older is the next flow in the list of flows with that port. Both are
+	// set before the flow is in the table, and then guarded by sourcePorts.mu.
 	boundTarget netip.AddrPort
 	older       *udpFlow
 
-	mu      sync.Mutex // held while fd is in use: closed, its number may be another's
+	mu      sync.Mutex // locked while fd is in use: once closed, its number may be reused
 	fd      int        // -1 once closed
-	pending []uint16   // queries without an answer, for DNS, by their IDs
-	queries int        // queries ever
-	reused  bool       // the socket was another flow's before
+	pending []uint16   // for DNS: IDs of the unanswered queries
+	queries int        // for DNS: all queries so far
+	reused  bool       // fd came from another flow; late answers to its queries may arrive
 }
 
-// mostOpen bounds what is remembered of queries. A flow that has more under way is one of a
-// resolver for many, and ends by its idle timeout.
+// maxPendingQueries bounds udpFlow.pending. A flow with more belongs to a resolver of many
+// clients, and ends by its idle timeout.
 const maxPendingQueries = 64
 
-// queryID is what an answer repeats of its query (RFC 1035 section 4.1.1).
+// queryID returns the ID that an answer repeats from its query (RFC 1035 section 4.1.1).
 func queryID(datagram []byte) uint16 {
 	if len(datagram) < 2 {
 		return 0
@@ -91,19 +91,20 @@ func queryID(datagram []byte) uint16 {
 	return binary.BigEndian.Uint16(datagram)
 }
 
-// udpRun gathers datagrams of one flow and size, to be sent by one call.
+// udpRun gathers datagrams of one flow and size, to send them with one call.
 type udpRun struct {
 	flow     *udpFlow
 	payloads [][]byte
 	bytes    int
-	relayed  bool // by another router: opens no flow
+	relayed  bool // by a peer router: such datagrams open no flow
 }
 
-// maxRunBytes is what a run may come to: an IPv4 packet's length is 16 bit.
+// maxRunBytes bounds a run's payload: an IPv4 packet's length has 16 bits.
 const maxRunBytes = 65000
 
-// deliver takes a datagram from a peer, unless it is of a flow elsewhere; it may stay in
-// the run until the next call or [udpTable.flush].
+// deliver takes a datagram from a peer. It returns false if the delivery accepts only open
+// flows and there is none. The datagram may stay in the run until the next call or
+// [udpTable.flush].
 func (t *udpTable) deliver(d *delivery) (took bool) {
 	p, run := &d.packet, &d.udp
 	if !p.checksumOK() {
@@ -136,7 +137,7 @@ func (t *udpTable) deliver(d *delivery) (took bool) {
 
 func (t *udpTable) flush(run *udpRun) {
 	if fl := run.flow; fl != nil && !fl.send(run.payloads) {
-		// It ended since it was found: the client's datagrams open another.
+		// The flow ended after it was looked up: the client's datagrams open another.
 		var next *udpFlow
 		if !run.relayed {
 			next = t.open(fl.key, nil)
@@ -155,16 +156,16 @@ func (t *udpTable) find(key flowKey) *udpFlow {
 	return t.flows[key]
 }
 
-// open makes the flow that p is the first datagram of, or tells its sender why not;
-// nil is a datagram that is no longer at hand.
+// open opens the flow of datagram p, or answers p with the reason why it cannot, and returns
+// nil. p is nil if the datagram is no longer available.
 func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	f := t.f
 	target := netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port())
-	refuse := func(why icmpError) {
+	refuse := func(reason icmpError) {
 		if p != nil {
-			f.refuse(p, why)
+			f.refuse(p, reason)
 		} else {
-			f.sendUDPError(key, why, 0)
+			f.sendUDPError(key, reason, 0)
 		}
 	}
 	to := f.routes.lookup(key.dst.Addr())
@@ -202,9 +203,9 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	fl.activity.fromClient()
 	t.mu.Lock()
 	before := t.flows[key]
-	// Datagrams of one flow may come on several goroutines at once, as when a peer router
-	// returns them: the first to get here is the flow. One of another peer that has the
-	// same address for a moment is replaced.
+	// Datagrams of one flow may arrive on several goroutines at once, as when a peer router
+	// returns them: the flow that is in the table first stays. One of another peer that had
+	// the same address a moment ago is replaced.
 	if before != nil && before.peer == node && time.Since(before.opened) < time.Second {
 		t.mu.Unlock()
 		fl.abandon()
@@ -215,10 +216,11 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	if before != nil {
 		t.close(before, ended)
 	}
-	f.sched.done(&fl.task) // from now on it may run
+	f.sched.done(&fl.task) // events may run it from now on
 	f.metrics.opened["udp"].Inc()
 	f.metrics.active["udp"].Inc()
-	// A change of the deny list or the rules since the check above did not find the flow.
+	// The check above may predate a change of the deny list or the rules whose Recheck did
+	// not see the flow in the table.
 	if f.check(protoUDP, key) != allowed {
 		t.close(fl, revoked)
 		return nil
@@ -226,7 +228,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	return fl
 }
 
-// abandon gives back what a flow has that did not get into the table.
+// abandon releases the resources of a flow that did not get into the table.
 func (fl *udpFlow) abandon() {
 	fl.mu.Lock()
 	fd := fl.fd
@@ -238,9 +240,9 @@ func (fl *udpFlow) abandon() {
 	fl.table.f.release(fl.peer)
 }
 
-// connect opens the flow's socket: from the client's own port where that is free, but for
-// DNS, where a port of the kernel's choice is as random as the client's was, or more (RFC
-// 5452 section 9.2).
+// connect opens the flow's socket: from the client's own port if that is free; for DNS from a
+// port of the kernel's choice, which is at least as random as the client's (RFC 5452 section
+// 9.2).
 func (fl *udpFlow) connect() error {
 	f, t := fl.table.f, fl.table
 	to, err := f.resolve("udp", fl.target)
@@ -276,7 +278,7 @@ func (fl *udpFlow) connect() error {
 	return nil
 }
 
-// send sends a run to the target. It reports false if the flow has ended.
+// send sends a run to the target. It returns false if the flow has ended.
 func (fl *udpFlow) send(payloads [][]byte) bool {
 	fl.activity.fromClient()
 	fl.mu.Lock()
@@ -294,7 +296,7 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 	}
 	err := fl.transmit(payloads)
 	if len(payloads) > 1 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EMSGSIZE)) {
-		// A device without segmentation, or a smaller path: one by one.
+		// The device does not segment, or the path MTU is smaller: send them singly.
 		for i := range payloads {
 			one := payloads[i : i+1]
 			fl.sent(one, fl.transmit(one))
@@ -305,8 +307,8 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 	return true
 }
 
-// transmit makes one call of the kernel, or two if the first returns the error of an
-// earlier datagram: the client learns of that, and the target may have come up.
+// transmit sends a run. If the call returns the error of an earlier datagram, it reports that
+// to the client and repeats the call: the target may be up again.
 func (fl *udpFlow) transmit(payloads [][]byte) error {
 	err := sendRun(fl.fd, payloads)
 	if errors.Is(err, unix.ECONNREFUSED) {
@@ -316,11 +318,11 @@ func (fl *udpFlow) transmit(payloads [][]byte) error {
 	return err
 }
 
-// sent counts what transmit sent or did not, and answers the client where it is due. The
+// sent counts the run as sent or dropped, and sends the client an ICMP error if one is due. The
 // kernel takes all datagrams of a call or none.
 func (fl *udpFlow) sent(payloads [][]byte, err error) {
 	f := fl.table.f
-	var why dropReason
+	var reason dropReason
 	switch {
 	case err == nil:
 		bytes := 0
@@ -332,23 +334,24 @@ func (fl *udpFlow) sent(payloads [][]byte, err error) {
 		fl.route.toVPC.Add(float64(bytes))
 		return
 	case errors.Is(err, unix.EMSGSIZE):
-		why = dropTooBig
+		reason = dropTooBig
 		f.sendUDPError(fl.key, packetTooBig, mtuOf(fl.fd, fl.target.Addr()))
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
-		why = dropUnreachable
+		reason = dropUnreachable
 		f.sendUDPError(fl.key, hostUnreachable, 0)
 	case errors.Is(err, unix.ECONNREFUSED):
-		why = dropUnreachable
+		reason = dropUnreachable
 		f.sendUDPError(fl.key, portUnreachable, 0)
 	case wouldBlock(err):
-		why = dropSocketBuffer
+		reason = dropSocketBuffer
 	default:
-		why = dropSendFailed
+		reason = dropSendFailed
 	}
-	f.drops.add(why, len(payloads))
+	f.drops.add(reason, len(payloads))
 }
 
-// receive brings answers to the client until there is none. It is the task's step.
+// receive passes datagrams from the target to the client until the socket is empty. It is the
+// task's step.
 func (fl *udpFlow) receive() {
 	f := fl.table.f
 	buf := f.buffers.Get().(*[]byte)
@@ -401,15 +404,15 @@ func (fl *udpFlow) receive() {
 		fl.route.toTailnet.Add(float64(n))
 		if answered {
 			fl.keepIdle()
-			return // nothing is asked; what may yet come is read with the next answer
+			return // nothing is pending; later datagrams are read with the next answer
 		}
 	}
-	f.sched.ready(&fl.task) // more may be there: behind the others
+	f.sched.ready(&fl.task) // there may be more: queue behind the other tasks
 }
 
-// answers takes note of what the target sent, and reports whether it is for this flow's
-// client, and whether it is the last answer that was open. An heir's socket may bring what
-// another port of the client asked for.
+// matchAnswer removes the query that a datagram from the target answers. It reports whether the
+// datagram is for this flow's client, and whether it was the last pending answer. A reused
+// socket may receive answers to queries that another port of the client sent.
 func (fl *udpFlow) matchAnswer(datagram []byte) (wanted, last bool) {
 	if !fl.dns {
 		return true, false
@@ -426,7 +429,8 @@ func (fl *udpFlow) matchAnswer(datagram []byte) (wanted, last bool) {
 	return true, len(fl.pending) == 0
 }
 
-// rest leaves a flow of DNS that was answered open for a while.
+// keepIdle keeps an answered DNS flow open as an idle one, evicting the oldest of them if there
+// are too many.
 func (fl *udpFlow) keepIdle() {
 	t := fl.table
 	fl.mu.Lock()
@@ -440,8 +444,8 @@ func (fl *udpFlow) keepIdle() {
 	t.evict(oldest)
 }
 
-// take takes the socket away from a flow that rests, so that no query can slip in before
-// its end; -1 if it was asked again, or has ended.
+// takeSocket takes the socket out of an idle flow, so that no query can use it before the flow
+// ends. It returns -1 if the flow has a new query or has ended.
 func (r idleDNS) takeSocket() (fd int) {
 	fl := r.flow
 	if fl == nil {
@@ -456,21 +460,21 @@ func (r idleDNS) takeSocket() (fd int) {
 	return fd
 }
 
-// endRest ends a flow that rests, unless it was asked again.
+// evict ends an idle DNS flow, unless it has a new query, and reports whether it did.
 func (t *udpTable) evict(r idleDNS) bool {
 	fd := r.takeSocket()
 	t.finish(r.flow, fd, ended)
 	return fd >= 0
 }
 
-// adopt ends a flow between the same two hosts that rests, and gives its socket to fl. A
-// socket so serves for dnsRest at most: a port that stays could be found out, and answers
-// be forged (RFC 5452 section 9.2).
+// reuseSocket gives fl the socket of an idle DNS flow between the same two hosts, and ends that
+// flow. A socket is reused only within idleDNSWait of its opening: a port in use for longer
+// could be discovered, and answers to it forged (RFC 5452 section 9.2).
 func (t *udpTable) reuseSocket(fl *udpFlow) bool {
 	fd, old := -1, (*udpFlow)(nil)
 	t.mu.Lock()
 	for i := range t.idle {
-		r := &t.idle[(t.nextIdle+maxIdleDNS-1-i)%maxIdleDNS] // the last first
+		r := &t.idle[(t.nextIdle+maxIdleDNS-1-i)%maxIdleDNS] // newest first
 		if old = r.flow; old == nil || old.key.dst != fl.key.dst || old.key.client.Addr() != fl.key.client.Addr() ||
 			fl.opened.Sub(old.connected) >= idleDNSWait {
 			continue
@@ -491,8 +495,8 @@ func (t *udpTable) reuseSocket(fl *udpFlow) bool {
 	return true
 }
 
-// endRests ends the flows that rest since before a time, and reports whether there
-// were any.
+// evictIdleDNS ends the DNS flows that have been idle since before a time; it reports whether
+// there were any.
 func (t *udpTable) evictIdleDNS(since time.Time) (found bool) {
 	t.mu.Lock()
 	all := t.idle
@@ -505,27 +509,28 @@ func (t *udpTable) evictIdleDNS(since time.Time) (found bool) {
 	return found
 }
 
-// close ends a flow; the second time does nothing.
-func (t *udpTable) close(fl *udpFlow, why string) {
+// close ends a flow. Closing it again has no effect.
+func (t *udpTable) close(fl *udpFlow, reason string) {
 	fl.mu.Lock()
 	fd := fl.fd
 	fl.fd = -1
 	fl.mu.Unlock()
-	t.finish(fl, fd, why)
+	t.finish(fl, fd, reason)
 }
 
-// finish ends a flow whose socket the caller took; with none another did.
-func (t *udpTable) finish(fl *udpFlow, fd int, why string) {
+// finish closes a socket that the caller took out of the flow, and ends the flow. With fd < 0
+// another goroutine took the socket, and finish does nothing.
+func (t *udpTable) finish(fl *udpFlow, fd int, reason string) {
 	if fd < 0 {
 		return
 	}
 	t.f.poll.forget(fd)
 	unix.Close(fd)
-	t.remove(fl, why)
+	t.remove(fl, reason)
 }
 
-// remove accounts for a flow that has no socket any more.
-func (t *udpTable) remove(fl *udpFlow, why string) {
+// remove removes a flow that has no socket any more from the table, and counts it as ended.
+func (t *udpTable) remove(fl *udpFlow, reason string) {
 	t.mu.Lock()
 	if t.flows[fl.key] == fl {
 		delete(t.flows, fl.key)
@@ -533,10 +538,10 @@ func (t *udpTable) remove(fl *udpFlow, why string) {
 	t.mu.Unlock()
 	t.ports.release(fl)
 	t.f.release(fl.peer)
-	t.f.finished("udp", &fl.record, why)
+	t.f.finished("udp", &fl.record, reason)
 }
 
-// idleTimeout is after how much silence a flow ends.
+// idleTimeout returns the time without data after which the flow ends.
 func (fl *udpFlow) idleTimeout() time.Duration {
 	if fl.dns {
 		return dnsIdleTimeout
@@ -558,7 +563,7 @@ func (t *udpTable) sweep(now time.Time) {
 	}
 }
 
-// closeAll ends every flow and counts them.
+// closeAll cuts every flow and returns their number.
 func (t *udpTable) closeAll() int {
 	t.evictIdleDNS(time.Now())
 	var all []*udpFlow

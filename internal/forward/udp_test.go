@@ -20,7 +20,7 @@ func TestUDPEchoOfAllSizes(t *testing.T) {
 	port := serveUDPEcho(t)
 	for _, target := range targets(port) {
 		conn := c.dialUDP(target)
-		// Around the MTU, and far beyond it: fragments both ways.
+		// Around the MTU, and far above it: fragments in both directions.
 		for _, size := range []int{0, 1, 500, 1212, 1231, 1232, 1233, 1251, 1252, 1253, 5000, 30000} {
 			sent := bytes.Repeat([]byte{byte(size)}, size)
 			if _, err := conn.Write(sent); err != nil {
@@ -56,7 +56,7 @@ func TestUDPAnswersOnlyFromTarget(t *testing.T) {
 	stranger.Write([]byte("from a stranger"))
 	server.WriteTo([]byte("pong"), from)
 	if n, err = conn.Read(buf); err != nil || string(buf[:n]) != "pong" {
-		t.Errorf("client read %q, %v; want the target's answer alone", buf[:n], err)
+		t.Errorf("client read %q, %v; want only the target's answer", buf[:n], err)
 	}
 }
 
@@ -72,8 +72,8 @@ func TestUDPPortUnreachable(t *testing.T) {
 	}
 }
 
-// TestUDPRunsKeepEveryDatagram delivers vectors with runs of one size, changes of
-// size, and several flows, and expects each datagram once and in order.
+// TestUDPRunsKeepEveryDatagram delivers batches with runs of one size, changes of size, and
+// several flows, and expects each datagram once and in order.
 func TestUDPRunsKeepEveryDatagram(t *testing.T) {
 	c := newClient(t, nil)
 	v4, _, port := listenUDP(t)
@@ -119,7 +119,7 @@ func TestDNSFlowsEndWithTheirAnswers(t *testing.T) {
 	})
 	conn := c.dialUDP(targets(dnsPort)[0])
 	buf := make([]byte, 512)
-	// Two queries are under way; the flow lives until both have their answer.
+	// Two queries are pending; the flow stays until both have their answer.
 	conn.Write([]byte("1 query"))
 	conn.Write([]byte("2 query"))
 	for i := range 2 {
@@ -148,18 +148,19 @@ func TestDNSFlowsEndWithTheirAnswers(t *testing.T) {
 		}
 		return from
 	}
-	// A socket that asks on has the same flow, and after a pause another.
+	// A client socket that sends another query soon keeps its flow, and later gets a new
+	// one.
 	first := ask(conn)
 	if again := ask(conn); again.String() != first.String() {
-		t.Errorf("asked from %v, then from %v", first, again)
+		t.Errorf("queries from %v, then from %v", first, again)
 	}
 	c.noFlows()
 	ask(conn)
 	c.noFlows()
 }
 
-// TestDNSAnswersAreAwaited: a resolver that forwards may take its time. An answered flow
-// does not stay, though.
+// TestDNSAnswersAreAwaited: a forwarding resolver may answer late, and its answer still
+// arrives; after it, the flow ends soon.
 func TestDNSAnswersAreAwaited(t *testing.T) {
 	v4, _, port := listenUDP(t)
 	c := newClient(t, func(cfg *Config) {
@@ -178,7 +179,7 @@ func TestDNSAnswersAreAwaited(t *testing.T) {
 	v4.WriteTo(buf[:n], from)
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := conn.Read(buf); err != nil {
-		t.Fatalf("an answer after 29 s is lost: %v", err)
+		t.Fatalf("an answer after 29 s was lost: %v", err)
 	}
 	waitFor(t, "the end of the answered flow", func() bool { _, udp := c.f.Active(); return udp == 0 })
 
@@ -190,8 +191,8 @@ func TestDNSAnswersAreAwaited(t *testing.T) {
 	c.noFlows()
 }
 
-// TestDNSFromNewPorts: what a client asks next goes out by the socket of what was
-// answered, from whichever port it asks; nobody else's does, and not for long.
+// TestDNSFromNewPorts: a client's next query, from any port, uses the socket of its answered
+// flow. Other clients' queries do not, and the socket is not used for long.
 func TestDNSFromNewPorts(t *testing.T) {
 	v4, _, port := listenUDP(t)
 	c := newClient(t, func(cfg *Config) {
@@ -216,7 +217,7 @@ func TestDNSFromNewPorts(t *testing.T) {
 		return func() {
 			t.Helper()
 			defer conn.Close()
-			// Servers may say it twice; nobody else is to hear the second.
+			// A server may answer twice; no other flow must get the second answer.
 			for range 2 {
 				v4.WriteTo([]byte(query), from)
 			}
@@ -234,17 +235,17 @@ func TestDNSFromNewPorts(t *testing.T) {
 
 	first := asked(client4, target)
 	if again := asked(client4, target); again != first {
-		t.Errorf("a client asked from %s, then from %s", first, again)
+		t.Errorf("a client's queries came from %s, then from %s", first, again)
 	}
 	if got := asked(neighbour, target); got == first {
-		t.Errorf("another client asked from %s, too", got)
+		t.Errorf("another client's query came from %s, too", got)
 	}
 	if got := asked(client4, other); got == first {
-		t.Errorf("another server was asked from %s, too", got)
+		t.Errorf("a query to another server came from %s, too", got)
 	}
 	answer, open := ask(client4, target)
 	if got := asked(client4, target); got == open {
-		t.Errorf("%s was used while a query was open", got)
+		t.Errorf("%s was reused while a query was pending", got)
 	}
 	answer()
 
@@ -253,7 +254,7 @@ func TestDNSFromNewPorts(t *testing.T) {
 		seen[asked(client4, target)] = true
 	}
 	if n := len(seen); n < 2 || n > 6 {
-		t.Errorf("asked for %v from %d ports, want a new one each %v", idleDNSWait*3/2, n, idleDNSWait)
+		t.Errorf("queries for %v came from %d ports, want a new one every %v", idleDNSWait*3/2, n, idleDNSWait)
 	}
 	c.noFlows()
 	if opened, closed := testutil.ToFloat64(c.f.metrics.opened["udp"]), testutil.ToFloat64(c.f.metrics.closed["udp"][ended]); opened != closed {
@@ -261,9 +262,9 @@ func TestDNSFromNewPorts(t *testing.T) {
 	}
 }
 
-// TestDNSFlowsThatRestAreFew: sockets used once leave no pile, and nobody is refused
-// for flows that only rest.
-func TestDNSFlowsThatRestAreFew(t *testing.T) {
+// TestIdleDNSFlowsAreBounded: sockets that were used once do not accumulate, and no flow is
+// refused because of idle ones.
+func TestIdleDNSFlowsAreBounded(t *testing.T) {
 	v4, _, port := listenUDP(t)
 	c := newClient(t, func(cfg *Config) {
 		cfg.MaxFlows, cfg.MaxFlowsPerPeer = maxIdleDNS, maxIdleDNS
@@ -282,7 +283,8 @@ func TestDNSFlowsThatRestAreFew(t *testing.T) {
 		}
 	}()
 	for i := range 3 * maxIdleDNS {
-		// Of many hosts: a flow to the same would take over the socket.
+		// From many clients: a second flow between the same hosts would reuse the
+		// socket.
 		conn := c.dialUDP(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 250), byte(1 + i%250)}), dnsPort))
 		conn.Write([]byte("query"))
 		if _, err := conn.Read(make([]byte, 512)); err != nil {
@@ -341,7 +343,7 @@ func TestUDPManyFlowsLeaveNothing(t *testing.T) {
 	c.noFlows()
 }
 
-func TestUDPLimitIsToldToTheClient(t *testing.T) {
+func TestUDPLimitIsReportedToTheClient(t *testing.T) {
 	c := newClient(t, func(cfg *Config) { cfg.MaxFlows = 1 })
 	port := serveUDPEcho(t)
 	first := c.dialUDP(targets(port)[0])
@@ -353,7 +355,7 @@ func TestUDPLimitIsToldToTheClient(t *testing.T) {
 	second.Write([]byte("x"))
 	c.awaitPortUnreachable(second, targets(port)[0])
 	if _, udp := c.f.Active(); udp != 1 {
-		t.Errorf("%d flows, want the first alone", udp)
+		t.Errorf("%d flows, want only the first", udp)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestBareRouter(t *testing.T) {
 	w.approve(t, r)
 	for _, warning := range []string{
 		`"msg":"no LocalAPI socket: the tailscale command cannot reach this router"`,
-		`"msg":"ping through the router will not work: no ICMP socket"`,
+		`"msg":"cannot forward ping: no ICMP socket"`,
 	} {
 		if !strings.Contains(r.logs(), warning) {
 			t.Errorf("the log lacks %s", warning)
