@@ -1,6 +1,6 @@
-// Package eventlog stands between a logger and its output: it holds back lines
-// that say the same again, remembers the last ones for the status page, and never
-// waits for the output.
+// Package eventlog is the router's event log: a layer between a logger and its output that
+// suppresses repeated lines, keeps the last events for the status page, and never waits for the
+// output.
 package eventlog
 
 import (
@@ -15,19 +15,19 @@ import (
 	"time"
 )
 
-// Quiet is how long after a line another one for the same cause is held back.
-// The last one held back is written when the time is over, with how many there
-// were, so that the log always ends with how things are.
-const Quiet = time.Minute
+// repeatEvery is how long lines with the cause of an earlier line are suppressed. Then the last
+// of them is written, with the number of suppressed lines, so that the log always ends with the
+// current state.
+const repeatEvery = time.Minute
 
-// kept is how many lines are remembered as events.
-const kept = 50
+// maxEvents is the number of events that are kept.
+const maxEvents = 50
 
-// mostCauses bounds what is remembered for Quiet. Beyond, lines are written
-// without asking: a loop cannot make thousands of causes a minute.
-const mostCauses = 4096
+// maxCauses bounds the causes of the last repeatEvery that are known. With more, which a loop
+// cannot produce, lines are written without suppression.
+const maxCauses = 4096
 
-// Event is a remembered line.
+// Event is a log line at level info or above.
 type Event struct {
 	Time    time.Time
 	Level   slog.Level
@@ -35,54 +35,54 @@ type Event struct {
 	Detail  []string // name=value
 }
 
-// Log is shared by all handlers made from one [New].
+// Log is the event log. It is shared by all handlers made from it.
 type Log struct {
 	next  slog.Handler
 	plain slog.Handler
-	queue *Queue // nil: next writes at once
+	queue *Queue // nil if next writes directly
 
-	mu     sync.Mutex
-	events []Event // a ring once it is full
-	first  int     // the oldest, then
-	causes map[string]*cause
+	mu     sync.Mutex        // guards the fields below; not locked while a handler runs
+	events []Event           // a ring buffer once it has maxEvents
+	first  int               // index of the oldest event
+	causes map[string]*cause // of lines written less than repeatEvery ago
 }
 
-// cause is what was written less than Quiet ago.
+// cause counts the lines suppressed since one with the same cause was written.
 type cause struct {
-	held int         // lines since
-	last slog.Record // of these
-	next slog.Handler
+	suppressed int         // number of lines
+	last       slog.Record // the newest of them
+	next       slog.Handler
 }
 
-// New makes a journal that writes to next, and waits for it.
+// New returns an event log that writes to next and waits for it.
 func New(next slog.Handler) *Log {
 	return &Log{next: next, plain: next, causes: map[string]*cause{}}
 }
 
-// Open makes a journal that writes to out by way of a [Queue]; format makes the
-// handlers. Debug lines and those of [Journal.Plain] have low priority in the queue.
+// Open returns an event log that writes to out through a [Queue]; format creates the handlers.
+// Debug lines and those of [Log.Plain] have low priority in the queue.
 func Open(out io.Writer, format func(io.Writer) slog.Handler) *Log {
-	j := &Log{causes: map[string]*cause{}}
-	j.queue = NewQueue(out, func(n uint64) {
-		slog.New(j.Handler()).Warn("log lines dropped: the output does not keep up", "lines", n, "total", j.queue.Dropped())
+	l := &Log{causes: map[string]*cause{}}
+	l.queue = NewQueue(out, func(n uint64) {
+		slog.New(l.Handler()).Warn("log lines dropped: the output does not keep up", "lines", n, "total", l.queue.Dropped())
 	})
-	j.plain = format(j.queue.Low())
-	j.next = byLevel{high: format(j.queue), low: j.plain}
-	return j
+	l.plain = format(l.queue.Low())
+	l.next = byLevel{high: format(l.queue), low: l.plain}
+	return l
 }
 
-// Dropped returns how many lines were lost because the output was too slow.
-func (j *Log) Dropped() uint64 {
-	if j.queue == nil {
+// Dropped returns the number of lines that were lost because the output was too slow.
+func (l *Log) Dropped() uint64 {
+	if l.queue == nil {
 		return 0
 	}
-	return j.queue.Dropped()
+	return l.queue.Dropped()
 }
 
-// Flush waits until all lines are written, or for at most patience.
-func (j *Log) Flush(patience time.Duration) {
-	if j.queue != nil {
-		j.queue.Flush(patience)
+// Flush waits until all lines are written, but no longer than timeout.
+func (l *Log) Flush(timeout time.Duration) {
+	if l.queue != nil {
+		l.queue.Flush(timeout)
 	}
 }
 
@@ -106,29 +106,29 @@ func (b byLevel) WithGroup(name string) slog.Handler {
 	return byLevel{b.high.WithGroup(name), b.low.WithGroup(name)}
 }
 
-// Handler is the handler for what the router says of itself.
-func (j *Log) Handler() slog.Handler { return handler{j: j, next: j.next} }
+// Handler returns the handler for the router's own log.
+func (l *Log) Handler() slog.Handler { return handler{log: l, next: l.next} }
 
-// Plain writes to the same output every line, and remembers none: for records
-// of which each is a fact of its own. Handle returns [ErrDropped] for a record that
-// the output is too slow to take.
-func (j *Log) Plain() slog.Handler { return j.plain }
+// Plain returns a handler that neither suppresses repeated lines nor keeps events; it is for
+// flow records. Its Handle returns [ErrDropped] for a record that the output is too slow to
+// take.
+func (l *Log) Plain() slog.Handler { return l.plain }
 
-// Events are the last lines at level info or above, the newest first.
-func (j *Log) Events() []Event {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	out := append(slices.Clone(j.events[j.first:]), j.events[:j.first]...)
+// Events returns the last events, the newest first.
+func (l *Log) Events() []Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := append(slices.Clone(l.events[l.first:]), l.events[:l.first]...)
 	slices.Reverse(out)
 	return out
 }
 
 type handler struct {
-	j      *Log
+	log    *Log
 	next   slog.Handler
-	prefix string   // of names, by groups
+	prefix string   // of attribute names, from groups
 	attrs  []string // name=value
-	same   []string // those that tell causes apart
+	cause  []string // the attributes that distinguish causes
 }
 
 func (h handler) Enabled(ctx context.Context, l slog.Level) bool { return h.next.Enabled(ctx, l) }
@@ -137,23 +137,23 @@ func (h handler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < slog.LevelInfo {
 		return h.next.Handle(ctx, r)
 	}
-	detail, same := slices.Clone(h.attrs), slices.Clone(h.same)
+	detail, same := slices.Clone(h.attrs), slices.Clone(h.cause)
 	r.Attrs(func(a slog.Attr) bool {
 		describe(&detail, &same, h.prefix, a)
 		return true
 	})
-	if h.j.hold(h.next, r, r.Level.String()+" "+r.Message+" "+strings.Join(same, " ")) {
+	if h.log.suppress(h.next, r, r.Level.String()+" "+r.Message+" "+strings.Join(same, " ")) {
 		return nil
 	}
-	h.j.remember(Event{Time: r.Time, Level: r.Level, Message: r.Message, Detail: detail})
+	h.log.record(Event{Time: r.Time, Level: r.Level, Message: r.Message, Detail: detail})
 	return h.next.Handle(ctx, r)
 }
 
 func (h handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	h.next = h.next.WithAttrs(attrs)
-	h.attrs, h.same = slices.Clone(h.attrs), slices.Clone(h.same)
+	h.attrs, h.cause = slices.Clone(h.attrs), slices.Clone(h.cause)
 	for _, a := range attrs {
-		describe(&h.attrs, &h.same, h.prefix, a)
+		describe(&h.attrs, &h.cause, h.prefix, a)
 	}
 	return h
 }
@@ -164,59 +164,61 @@ func (h handler) WithGroup(name string) slog.Handler {
 	return h
 }
 
-// hold reports whether a line for this cause was written lately.
-func (j *Log) hold(next slog.Handler, r slog.Record, name string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if c := j.causes[name]; c != nil {
-		c.held++
+// suppress reports whether a line with this cause was written less than repeatEvery ago. It
+// counts and keeps r in that case.
+func (l *Log) suppress(next slog.Handler, r slog.Record, key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.causes[key]; c != nil {
+		c.suppressed++
 		c.last, c.next = r.Clone(), next
 		return true
 	}
-	if len(j.causes) < mostCauses {
-		j.causes[name] = &cause{}
-		time.AfterFunc(Quiet, func() { j.release(name) })
+	if len(l.causes) < maxCauses {
+		l.causes[key] = &cause{}
+		time.AfterFunc(repeatEvery, func() { l.summarise(key) })
 	}
 	return false
 }
 
-// release writes what was held back, which starts a new time of quiet.
-func (j *Log) release(name string) {
-	j.mu.Lock()
-	c := j.causes[name]
-	if c.held == 0 {
-		delete(j.causes, name)
-		j.mu.Unlock()
+// summarise writes the last suppressed line, with their number, and suppresses further ones for
+// another repeatEvery.
+func (l *Log) summarise(key string) {
+	l.mu.Lock()
+	c := l.causes[key]
+	if c.suppressed == 0 {
+		delete(l.causes, key)
+		l.mu.Unlock()
 		return
 	}
-	j.causes[name] = &cause{}
-	time.AfterFunc(Quiet, func() { j.release(name) })
-	j.mu.Unlock()
+	l.causes[key] = &cause{}
+	time.AfterFunc(repeatEvery, func() { l.summarise(key) })
+	l.mu.Unlock()
 
 	r := c.last.Clone()
-	r.AddAttrs(slog.Int("repeated", c.held))
+	r.AddAttrs(slog.Int("repeated", c.suppressed))
 	var detail []string
 	r.Attrs(func(a slog.Attr) bool {
 		describe(&detail, new([]string), "", a)
 		return true
 	})
-	j.remember(Event{Time: r.Time, Level: r.Level, Message: r.Message, Detail: detail})
+	l.record(Event{Time: r.Time, Level: r.Level, Message: r.Message, Detail: detail})
 	c.next.Handle(context.Background(), r)
 }
 
-func (j *Log) remember(e Event) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.events) < kept {
-		j.events = append(j.events, e)
+func (l *Log) record(e Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.events) < maxEvents {
+		l.events = append(l.events, e)
 		return
 	}
-	j.events[j.first] = e
-	j.first = (j.first + 1) % kept
+	l.events[l.first] = e
+	l.first = (l.first + 1) % maxEvents
 }
 
-// describe appends an attribute to all, and to same unless it is a measurement:
-// a number or a time is not what a line is about.
+// describe appends an attribute to all, and to same unless it is a number or a duration, which
+// varies between lines with the same cause.
 func describe(all, same *[]string, prefix string, a slog.Attr) {
 	v := a.Value.Resolve()
 	if v.Kind() == slog.KindGroup {
@@ -241,6 +243,5 @@ func describe(all, same *[]string, prefix string, a slog.Attr) {
 	}
 }
 
-// varying is what makes two errors of one cause differ: the IDs of requests, and
-// ports.
+// varying matches the parts in which errors with the same cause differ: request IDs and ports.
 var varying = regexp.MustCompile(`\b(?:[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Za-z]{16,})\b|:[0-9]{4,5}\b`)

@@ -7,47 +7,44 @@ import (
 	"time"
 )
 
-// What may wait for a slow output. A line of the router takes 100 to 500 bytes,
-// so that a minute of a busy log fits in.
+// Bounds of the queue. A line of the router has 100 to 500 bytes, so that a minute of a busy
+// log fits.
 const (
 	queueBytes = 1 << 20
 	queueLines = 8192
-	// lowShare is the part of both that lines of low priority may fill: a flood
-	// of them must not push out what an operator has to read.
+	// lowShare divides both bounds for lines of low priority: a flood of them must not
+	// displace the lines that an operator has to read.
 	lowShare = 2
 )
 
-// reportEvery bounds how often lost lines are reported.
+// reportEvery is the shortest interval between reports of dropped lines.
 const reportEvery = 10 * time.Second
 
 // ErrDropped is returned for a line that the output is too slow to take.
 var ErrDropped = errors.New("log line dropped: the output does not keep up")
 
-// Queue decouples logging from an output that may block: a pipe that nothing
-// reads, a terminal that was stopped, a slow disk. Write copies and returns; one
-// goroutine writes. What does not fit in is dropped and counted.
-//
-// Invariant: mu is never held during a write to the output.
+// Queue decouples logging from an output that may block: a pipe without a reader, a stopped
+// terminal, a slow disk. Write copies the line and returns; one goroutine writes to the output.
+// Lines that do not fit are dropped and counted.
 type Queue struct {
 	out io.Writer
-	// report is called, without locks, once lines are written again after n were
-	// dropped.
+	// report is called with the number of dropped lines once lines are written again. No
+	// lock is held.
 	report func(n uint64)
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the fields below; never locked during a write to out
 	lines    [][]byte
 	bytes    int
-	writing  bool // a line was taken out and is not written yet
+	writing  bool // a line was taken from lines and is not written yet
 	closed   bool
 	dropped  uint64
 	reported uint64
-	idle     chan struct{} // closed while nothing waits; replaced by a Write
+	idle     chan struct{} // closed while there are no lines; Write replaces it
 	work     chan struct{} // holds one token while there may be lines
 }
 
-// NewQueue returns a queue before out, and starts its goroutine. report is called
-// at most once in 10 s. [Queue.Close] ends the goroutine, unless a write to out
-// never returns.
+// NewQueue returns a queue in front of out, and starts its goroutine. report is called at most
+// once every 10 s. [Queue.Close] ends the goroutine, unless a write to out never returns.
 func NewQueue(out io.Writer, report func(dropped uint64)) *Queue {
 	q := &Queue{out: out, report: report, idle: make(chan struct{}), work: make(chan struct{}, 1)}
 	close(q.idle)
@@ -86,33 +83,33 @@ func (q *Queue) add(line []byte, share int) (int, error) {
 	return len(line), nil
 }
 
-// Dropped returns how many lines were dropped so far.
+// Dropped returns the number of lines dropped so far.
 func (q *Queue) Dropped() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.dropped
 }
 
-// Flush waits until all lines are written, or for at most patience; it reports
-// whether they are.
-func (q *Queue) Flush(patience time.Duration) bool {
+// Flush waits until all lines are written, but no longer than timeout; it reports whether they
+// are.
+func (q *Queue) Flush(timeout time.Duration) bool {
 	q.mu.Lock()
 	idle := q.idle
 	q.mu.Unlock()
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
 	select {
 	case <-idle:
 		return true
-	case <-timeout.C:
+	case <-timer.C:
 		return false
 	}
 }
 
-// run writes until the queue is closed.
+// run writes lines until the queue is closed.
 func (q *Queue) run() {
 	var lastReport time.Time
-	var due <-chan time.Time // set while a report has to wait
+	var due <-chan time.Time // set while a report is delayed
 	for {
 		select {
 		case _, open := <-q.work:
@@ -149,7 +146,7 @@ func (q *Queue) take() ([]byte, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.lines) == 0 {
-		q.lines = nil // lets go of what a burst made large
+		q.lines = nil // frees the memory of a burst
 		return nil, false
 	}
 	line := q.lines[0]
@@ -172,22 +169,22 @@ func (q *Queue) wrote(err error) {
 	}
 }
 
-// lost returns how many lines were dropped since the last report; take makes this
-// the next report.
-func (q *Queue) lost(take bool) uint64 {
+// lost returns the number of lines dropped since the last report. With reported set, it counts
+// them as reported.
+func (q *Queue) lost(reported bool) uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := q.dropped - q.reported
-	if take {
+	if reported {
 		q.reported = q.dropped
 	}
 	return n
 }
 
-// Close ends the queue's goroutine once all lines are written, which it awaits for at
-// most patience. Later lines are dropped.
-func (q *Queue) Close(patience time.Duration) bool {
-	done := q.Flush(patience)
+// Close waits until all lines are written, but no longer than timeout, and ends the queue's
+// goroutine. Later lines are dropped.
+func (q *Queue) Close(timeout time.Duration) bool {
+	done := q.Flush(timeout)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.closed {

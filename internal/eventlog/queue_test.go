@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// valve is an output that blocks while it is shut.
+// valve is an output that blocks until it is opened.
 type valve struct {
 	buffer
 	open chan struct{}
@@ -31,44 +31,43 @@ func text(w io.Writer) slog.Handler {
 	}})
 }
 
-// TestQueueNeverBlocks fills the queue of an output that takes nothing, and lets the
-// output recover.
+// TestQueueNeverBlocks fills the queue of a blocked output, and unblocks the output.
 func TestQueueNeverBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &valve{open: make(chan struct{})}
-		j := Open(out, text)
-		plain := slog.New(j.Plain())
+		events := Open(out, text)
+		plain := slog.New(events.Plain())
 		const flood = 3 * queueLines
 		start := time.Now()
 		for i := range flood {
 			plain.Info("flow", "n", i)
 		}
-		// Lines that an operator has to read still fit in.
-		log := slog.New(j.Handler())
+		// Lines that an operator has to read still fit.
+		log := slog.New(events.Handler())
 		for i := range 100 {
 			log.Error("joining failed", "target", fmt.Sprint("t", i))
 		}
 		if time.Since(start) != 0 {
 			t.Errorf("logging waited %v", time.Since(start))
 		}
-		dropped := j.Dropped()
+		dropped := events.Dropped()
 		if dropped == 0 || dropped >= flood {
 			t.Errorf("%d of %d lines dropped", dropped, flood)
 		}
-		if err := j.Plain().Handle(t.Context(), slog.NewRecord(time.Now(), slog.LevelInfo, "flow", 0)); err != ErrDropped {
-			t.Errorf("a full queue returns %v", err)
+		if err := events.Plain().Handle(t.Context(), slog.NewRecord(time.Now(), slog.LevelInfo, "flow", 0)); err != ErrDropped {
+			t.Errorf("writing to a full queue returned %v, want ErrDropped", err)
 		}
-		j.Flush(time.Second)
+		events.Flush(time.Second)
 		if waited := time.Since(start); waited != time.Second {
-			t.Errorf("flushing an output that is blocked took %v, want 1s", waited)
+			t.Errorf("flushing a blocked output took %v, want 1s", waited)
 		}
 
 		close(out.open)
-		j.Flush(time.Hour)
+		events.Flush(time.Hour)
 		synctest.Wait()
 		got := out.String()
 		if n := strings.Count(got, "joining failed"); n != 100 {
-			t.Errorf("%d of 100 lines of high priority", n)
+			t.Errorf("%d lines of high priority, want 100", n)
 		}
 		if n := strings.Count(got, "msg=flow"); uint64(n) != flood-dropped {
 			t.Errorf("%d lines written, want %d", n, flood-dropped)
@@ -76,15 +75,15 @@ func TestQueueNeverBlocks(t *testing.T) {
 		if want := fmt.Sprintf(`level=WARN msg="log lines dropped: the output does not keep up" lines=%d total=%d`, dropped+1, dropped+1); !strings.Contains(got, want) {
 			t.Errorf("the log lacks %s", want)
 		}
-		if !j.queue.Close(time.Hour) {
-			t.Error("the queue is not empty")
+		if !events.queue.Close(time.Hour) {
+			t.Error("lines are left in the queue")
 		}
-		time.Sleep(2 * Quiet) // the journal's timers
+		time.Sleep(2 * repeatEvery) // until the event log's timers have ended
 	})
 }
 
-// TestQueueReportsLossOnceInAWhile has an output that blocks again and again.
-func TestQueueReportsLossOnceInAWhile(t *testing.T) {
+// TestQueueReportsLossAtIntervals uses an output that blocks repeatedly.
+func TestQueueReportsLossAtIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &valve{open: make(chan struct{})}
 		var reports []uint64
@@ -97,7 +96,7 @@ func TestQueueReportsLossOnceInAWhile(t *testing.T) {
 		}
 		for range 5 {
 			fill()
-			out.open <- struct{}{} // one line goes out
+			out.open <- struct{}{} // one line is written
 			synctest.Wait()
 		}
 		close(out.open)
