@@ -1,11 +1,11 @@
-// Package processors gives the Go runtime as many processors (GOMAXPROCS) as the load
-// needs, instead of as many as the machine has.
+// Package processors adjusts the Go runtime's number of processors (GOMAXPROCS) to the load; by
+// default it is the machine's.
 //
-// A packet passes through half a dozen goroutines. While a processor is idle, the
-// runtime wakes a thread for it at each of these steps, which then searches for work
-// that is nearly done: a fifth to a quarter of the CPU time of a router. On one
-// processor a step is a function call, and bulk transfers lose nothing until that
-// processor is full. Measured: docs/decisions/0010-processors.md.
+// A packet passes through half a dozen goroutines. While a processor is idle, the runtime wakes
+// a thread for it at each of these steps, and the thread then searches for work that is nearly
+// done: a fifth to a quarter of a router's CPU time. On one processor a step is a function
+// call, and bulk transfers lose nothing until that processor is saturated. Measured:
+// docs/decisions/0010-processors.md.
 package processors
 
 import (
@@ -18,80 +18,79 @@ import (
 )
 
 const (
-	// every is how often the use is read. Each time costs a system call.
-	every = 250 * time.Millisecond
-	// full is the share of the processors in use at which there is one more: beyond
-	// it, what waits for a processor waits long.
-	full = 0.95
-	// spare is the share of one processor less at which there is one less, once the
-	// use has been below it for calm.
-	spare = 0.7
-	calm  = 2 * time.Second
+	// sampleEvery is the interval at which the CPU time is read, which is a system call.
+	sampleEvery = 250 * time.Millisecond
+	// A processor is added when usage reaches growAt × n of n processors; above it,
+	// goroutines wait long for a processor.
+	growAt = 0.95
+	// A processor is released when usage stays below releaseBelow × (n−1) for releaseAfter.
+	releaseBelow = 0.7
+	releaseAfter = 2 * time.Second
 )
 
-// Scaler follows the load of this process.
+// Scaler adjusts GOMAXPROCS to the load of this process.
 type Scaler struct {
-	most atomic.Int32
-	used func() time.Duration // processor time so far
+	max     atomic.Int32
+	cpuTime func() time.Duration // CPU time of the process so far
 }
 
-// New begins with one processor. The most that there will be is what the runtime found
-// by itself: the CPUs of the machine, or the limit of the control group if that is less,
-// which Go takes for two at least.
+// New sets GOMAXPROCS to one, and returns a Scaler whose maximum is the value that it had: the
+// CPUs of the machine or the limit of the control group if that is less, but at least two.
 func New() *Scaler {
-	s := &Scaler{used: cpuTime}
-	s.most.Store(int32(runtime.GOMAXPROCS(1)))
+	s := &Scaler{cpuTime: cpuTime}
+	s.max.Store(int32(runtime.GOMAXPROCS(1)))
 	return s
 }
 
-// Limit bounds the processors to what the task may use, in vCPUs, where that is less
-// than what is there. More could only spend it sooner, and then stand still.
+// Limit bounds the processors to the task's vCPUs. More would only exhaust the CFS quota sooner
+// and be throttled.
 func (s *Scaler) Limit(vCPU float64) {
-	if n := int32(math.Ceil(vCPU)); n > 0 && n < s.most.Load() {
-		s.most.Store(n)
+	if n := int32(math.Ceil(vCPU)); n > 0 && n < s.max.Load() {
+		s.max.Store(n)
 	}
 }
 
-// Run follows the load until ctx ends.
+// Run adjusts GOMAXPROCS until ctx ends.
 func (s *Scaler) Run(ctx context.Context) {
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
-	now, quiet := runtime.GOMAXPROCS(0), time.Duration(0)
-	usedBefore, before := s.used(), time.Now()
+	n, unneeded := runtime.GOMAXPROCS(0), time.Duration(0)
+	usedBefore, before := s.cpuTime(), time.Now()
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		used, at := s.used(), time.Now()
+		used, at := s.cpuTime(), time.Now()
 		passed := at.Sub(before)
-		next, q := follow(now, int(s.most.Load()), float64(used-usedBefore)/float64(passed), quiet, passed)
-		if next != now {
+		next, u := follow(n, int(s.max.Load()), float64(used-usedBefore)/float64(passed), unneeded, passed)
+		if next != n {
 			runtime.GOMAXPROCS(next)
 		}
-		now, quiet = next, q
+		n, unneeded = next, u
 		usedBefore, before = used, at
 	}
 }
 
-// follow says how many processors there are to be, given how many there are and were in
-// use for the time that passed, and for how long one of them was to spare.
-func follow(now, most int, used float64, quiet, passed time.Duration) (next int, stillQuiet time.Duration) {
+// follow returns the number of processors to have next, given the current number n, the
+// maximum, the number in use on average over the time that passed, and how long one of them has
+// been unneeded.
+func follow(n, maximum int, used float64, unneeded, passed time.Duration) (next int, stillUnneeded time.Duration) {
 	switch {
-	case now > most:
-		return most, 0
-	case used >= full*float64(now):
-		return min(now+1, most), 0
-	case now == 1 || used >= spare*float64(now-1):
-		return now, 0
-	case quiet+passed < calm:
-		return now, quiet + passed
+	case n > maximum:
+		return maximum, 0
+	case used >= growAt*float64(n):
+		return min(n+1, maximum), 0
+	case n == 1 || used >= releaseBelow*float64(n-1):
+		return n, 0
+	case unneeded+passed < releaseAfter:
+		return n, unneeded + passed
 	}
-	return now - 1, 0
+	return n - 1, 0
 }
 
-// cpuTime is what this process has used.
+// cpuTime returns the CPU time that this process has used.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
