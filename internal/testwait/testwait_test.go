@@ -21,11 +21,11 @@ func TestUntil(t *testing.T) {
 			}
 			return nil
 		})
-		if late := time.Since(began) - 3*time.Second; late > longest {
-			t.Errorf("returned %v after the condition held, more than %v", late, longest)
+		if late := time.Since(began) - 3*time.Second; late > maxPause {
+			t.Errorf("returned %v after the condition held, more than %v", late, maxPause)
 		}
-		if most := 3*int(time.Second/longest) + 10; calls > most {
-			t.Errorf("%d checks in 3 s, more than %d", calls, most)
+		if maxCalls := 3*int(time.Second/maxPause) + 10; calls > maxCalls {
+			t.Errorf("%d checks in 3 s, more than %d", calls, maxCalls)
 		}
 	})
 }
@@ -43,8 +43,8 @@ func TestUntilInCleanup(t *testing.T) {
 	})
 }
 
-// TestLimit gives a check that never succeeds: the failure names the time, the
-// condition and the last error.
+// TestLimit waits for a check that never succeeds: the failure names the condition, the time
+// and the last error.
 func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
@@ -79,8 +79,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestLastError: an end of the context in the middle of a check does not replace
-// the reason that checks gave before.
+// TestLastError: if the context ends during a check, the error of the check before is kept.
 func TestLastError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	refused := errors.New("connection refused")
@@ -118,7 +117,7 @@ func TestReceive(t *testing.T) {
 	}
 }
 
-// failure returns the text with which f ends its test.
+// failure returns the message with which f fails its test.
 func failure(t *testing.T, f func(testing.TB)) string {
 	t.Helper()
 	r := &recorder{TB: t}
@@ -134,7 +133,7 @@ func failure(t *testing.T, f func(testing.TB)) string {
 	return r.text
 }
 
-// recorder is a test that fails without the test that it is part of.
+// recorder is a test that records its failure.
 type recorder struct {
 	testing.TB
 	text string
