@@ -1,6 +1,5 @@
-// Package probe finds out whether what is behind the router can be reached, by TCP
-// connections to a few targets, with hysteresis: one answer that fails to come does not
-// change the verdict, nor does one that comes.
+// Package probe checks whether targets behind the router are reachable, with TCP connections
+// and hysteresis: after the first result, one that differs does not change a target's state.
 package probe
 
 import (
@@ -15,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What it takes for a verdict: with a round every 5 s, a target that falls silent is
-// noticed after 10 to 15 s, as fast as control notices a router that does.
+// With a round every 5 s, a silent target is down after 10 to 15 s, as fast as control detects
+// a router that is offline.
 const (
 	interval = 5 * time.Second
 	timeout  = 3 * time.Second
@@ -24,21 +23,21 @@ const (
 	recovery = 3 // in a row, until it is up again
 )
 
-// Config says what to probe. The zero value of a field means the default that its
-// comment gives.
+// Config configures a [Prober]. The zero value of a field means the default that its comment
+// gives.
 type Config struct {
 	// Targets are host:port.
 	Targets []string
 	// Connect opens a connection to a target and closes it.
 	Connect func(ctx context.Context, target string) error
-	// Changed hears of each change of [Prober.Failing]. It may block a round. Default:
-	// nobody does.
+	// Changed is called after each change of [Prober.Failing]. The next round waits for it.
+	// Default: nothing is called.
 	Changed    func()
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
 
-// Prober probes. Create it with [New].
+// Prober probes the targets in rounds. Create it with [New].
 type Prober struct {
 	cfg     Config
 	success *prometheus.GaugeVec
@@ -51,24 +50,24 @@ type Prober struct {
 type target struct {
 	name string
 	down bool
-	run  int   // results in a row that contradict the verdict
-	err  error // of the last try that failed
-	seen bool  // there was a result
+	run  int   // consecutive results that contradict down
+	err  error // of the last failed attempt
+	seen bool  // the target was probed at least once
 }
 
-// Failure is a target that is down, and why.
+// Failure is a target that is down, with the last error.
 type Failure struct {
 	Target string
 	Err    error
 }
 
-// New creates a Prober that does not run yet. Until its first round is over nothing is
-// known to fail, see [Prober.Known].
+// New returns a Prober that does not run yet. Before its first round is done, no target fails;
+// see [Prober.RoundDone].
 func New(cfg Config) *Prober {
 	p := &Prober{
 		cfg: cfg,
 		success: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "router_probe_success", Help: "1 if the last connection to a target of ROUTER_PROBE came about.",
+			Name: "router_probe_success", Help: "1 if the last connection to a target of ROUTER_PROBE succeeded.",
 		}, []string{"target"}),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "router_probe_failures_total", Help: "Connections to a target of ROUTER_PROBE that failed.",
@@ -84,14 +83,14 @@ func New(cfg Config) *Prober {
 	return p
 }
 
-// RoundDone reports whether each target was tried.
+// RoundDone reports whether every target was probed at least once.
 func (p *Prober) RoundDone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !slices.ContainsFunc(p.targets, func(t *target) bool { return !t.seen })
 }
 
-// Failing lists the targets that are down.
+// Failing returns the targets that are down.
 func (p *Prober) Failing() []Failure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -130,7 +129,7 @@ func (p *Prober) round(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			if !p.note(t, err) {
+			if !p.record(t, err) {
 				return
 			}
 			p.mu.Lock()
@@ -149,9 +148,9 @@ func (p *Prober) round(ctx context.Context) {
 	}
 }
 
-// note takes a result and reports whether it changed the verdict. The very first result
-// is one at once: nothing is known that it could contradict.
-func (p *Prober) note(t *target, err error) (changed bool) {
+// record records a result and reports whether the target's state changed. The first result
+// decides the state at once.
+func (p *Prober) record(t *target, err error) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	need := failures
@@ -180,7 +179,7 @@ func (p *Prober) note(t *target, err error) (changed bool) {
 	return true
 }
 
-// String lists failures for people.
+// String formats failures for people.
 func String(list []Failure) string {
 	var s []string
 	for _, f := range list {

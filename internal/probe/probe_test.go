@@ -26,7 +26,7 @@ func TestHysteresis(t *testing.T) {
 				if !broken.Load() {
 					return nil
 				}
-				<-ctx.Done() // as a silent host
+				<-ctx.Done() // like a silent host
 				return errDown
 			},
 			Changed:    func() { changes.Add(1) },
@@ -34,14 +34,14 @@ func TestHysteresis(t *testing.T) {
 			Logger:     slog.New(slog.DiscardHandler),
 		})
 		if p.RoundDone() {
-			t.Error("known before the first round")
+			t.Error("RoundDone before the first round")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go p.Run(ctx)
 		synctest.Wait()
 		if !p.RoundDone() || len(p.Failing()) != 0 {
-			t.Fatalf("after a good round: known %v, failing %v", p.RoundDone(), p.Failing())
+			t.Fatalf("after a good round: RoundDone %v, Failing %v", p.RoundDone(), p.Failing())
 		}
 
 		down := func() bool { return len(p.Failing()) == 1 }
@@ -60,12 +60,12 @@ func TestHysteresis(t *testing.T) {
 			t.Errorf("failing: %v", f)
 		}
 		broken.Store(false)
-		time.Sleep(interval + timeout) // one success is no recovery, and the failure is still known
+		time.Sleep(interval + timeout) // one success is no recovery
 		if f := p.Failing(); len(f) != 1 || String(f) != "db:5432 (no answer)" {
-			t.Errorf("half recovered: %v", f)
+			t.Errorf("after one success: failing %v", f)
 		}
 		if took := until(false); took > 20*time.Second {
-			t.Errorf("it is up again after %v", took)
+			t.Errorf("the target was up again after %v", took)
 		}
 
 		// One failure among successes changes nothing.
@@ -75,7 +75,7 @@ func TestHysteresis(t *testing.T) {
 		broken.Store(false)
 		time.Sleep(time.Minute)
 		if changes.Load() != before || down() {
-			t.Errorf("one failure changed the verdict")
+			t.Errorf("one failure changed the state")
 		}
 		if got := testutil.ToFloat64(p.failed.WithLabelValues("db:5432")); got < 4 || got > 6 {
 			t.Errorf("%v failures counted", got)
