@@ -51,7 +51,7 @@ type Config struct {
 	// Changed is called by [List.Run] after the list has changed: targets of open flows
 	// may have become denied. Default: nothing is called.
 	Changed func()
-	// Registerer takes the metrics. Default: none are kept.
+	// Registerer registers the metrics. Default: they are not registered.
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
@@ -69,7 +69,7 @@ type List struct {
 	ports    []uint16
 	own      map[netip.Addr]struct{}
 	ownKnown bool // own has the host's present addresses
-	warned   bool // that it is not
+	warned   bool // the warning about unknown addresses was logged
 	peers    []netip.Addr
 }
 
@@ -80,8 +80,8 @@ type table struct {
 	complete bool
 }
 
-// New creates a List and reads the host's addresses. If that fails, the list is
-// incomplete until [List.Run] succeeds.
+// New returns a List and reads the host's addresses. If that fails, the list is incomplete
+// until [List.Run] succeeds.
 func New(cfg Config) (*List, error) {
 	if cfg.Addrs == nil {
 		cfg.Addrs = net.InterfaceAddrs
@@ -133,12 +133,12 @@ func New(cfg Config) (*List, error) {
 	return l, nil
 }
 
-// Denied reports whether target must never be reached. It looks inside 4via6,
-// IPv4-mapped and NAT64 addresses. It is asked for every packet: it neither blocks
-// nor allocates, and makes no system call.
+// Denied reports whether target must never be reached. It looks inside 4via6, IPv4-mapped and
+// NAT64 addresses. It is called for every packet: it neither blocks nor allocates, and makes no
+// system call.
 //
-// A port is denied for TCP and UDP alike. A packet without ports, such as ICMP echo, is
-// asked about with port 0 and so may reach the addresses of routers.
+// A port is denied for TCP and UDP alike. For a packet without ports, such as ICMP echo, target
+// has port 0, so that it may reach the addresses of routers.
 func (l *List) Denied(target netip.AddrPort) bool {
 	addr := inner(target.Addr())
 	if _, denied := routes.Denied(addr); denied {
@@ -158,7 +158,7 @@ func (l *List) Denied(target netip.AddrPort) bool {
 // nat64 is the prefix under which a NAT64 gateway reaches IPv4 (RFC 6052 section 2.1).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
-// inner returns the address that a packet to a ends up at.
+// inner returns the destination of a packet to a after 4via6 and NAT64.
 func inner(a netip.Addr) netip.Addr {
 	a = routes.Target(a).WithZone("")
 	if a.Is6() && nat64.Contains(a) {
@@ -168,8 +168,8 @@ func inner(a netip.Addr) netip.Addr {
 	return a
 }
 
-// Opened adds a listener of this process, as soon as it is bound. A port stays on the
-// list after the listener closes: a connection to it may still be open.
+// Opened adds a listener of this process; call it as soon as the listener is bound. A port
+// stays on the list after the listener closes: a connection to it may still be open.
 func (l *List) Opened(addr net.Addr) {
 	switch a := addr.(type) {
 	case *net.TCPAddr:
@@ -179,8 +179,7 @@ func (l *List) Opened(addr net.Addr) {
 	}
 }
 
-// OpenedPort adds a listener of this process of which only the port is known; 0 is
-// skipped.
+// OpenedPort adds the port of a listener whose address is unknown; 0 is skipped.
 func (l *List) OpenedPort(port uint16) { l.addPorts([]uint16{port}) }
 
 func (l *List) addPorts(ports []uint16) {
@@ -219,7 +218,7 @@ func (l *List) SetPeers(addrs []netip.Addr) {
 	l.buildLocked()
 }
 
-// buildLocked publishes the list as it is now.
+// buildLocked publishes the current list. The caller holds l.mu.
 func (l *List) buildLocked() {
 	t := &table{ports: l.ports, complete: l.ownKnown && len(l.peers) <= maxPeerAddrs}
 	if t.complete {
@@ -240,9 +239,8 @@ func wake(c chan struct{}) {
 	}
 }
 
-// read reads the host's addresses. If that fails, the last ones stay in force where
-// they are known to be still right: unchanged reports that no change was reported
-// since they were read.
+// read reads the host's addresses. If that fails, the previous addresses stay in force provided
+// that no change was reported since they were read (unchanged).
 func (l *List) read(unchanged bool) {
 	addrs, err := l.cfg.Addrs()
 	l.mu.Lock()

@@ -113,7 +113,7 @@ func TestDenied(t *testing.T) {
 	l.denies(t, true, own4+":9002")
 }
 
-// TestUnknownAddresses reads the host's addresses under EMFILE from the start.
+// TestUnknownAddresses fails to read the host's addresses (EMFILE) from the start.
 func TestUnknownAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{}
@@ -127,7 +127,7 @@ func TestUnknownAddresses(t *testing.T) {
 			t.Errorf("%d warnings, want 1:\n%s", n, &log)
 		}
 		if n := testutil.CollectAndCount(reg, "router_own_address_read_failures_total"); n != 1 {
-			t.Error("no failure is counted")
+			t.Error("no failure was counted")
 		}
 
 		ctx, cancel := context.WithCancel(t.Context())
@@ -143,7 +143,7 @@ func TestUnknownAddresses(t *testing.T) {
 		l.denies(t, true, own4+":9002")
 		l.denies(t, false, other+":9002")
 		if !strings.Contains(log.String(), "known again") {
-			t.Errorf("the log does not say that it is over:\n%s", &log)
+			t.Errorf("the log lacks the recovery:\n%s", &log)
 		}
 		cancel()
 		<-done
@@ -157,13 +157,13 @@ func silent(ctx context.Context, changed func()) error {
 	return nil
 }
 
-// TestKeepsTheLast loses the ability to read addresses later.
+// TestKeepsTheLast fails to read addresses after they were read once.
 func TestKeepsTheLast(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		watch func(*testing.T, chan struct{}) func(context.Context, func()) error
 		event bool // a change is reported while reads fail
-		want  bool // another host's port is denied then
+		want  bool // the port of another host is denied meanwhile
 	}{
 		{"nothing changed", watchOf, false, false},
 		{"addresses changed", watchOf, true, true},
@@ -233,14 +233,14 @@ func TestNewAddressIsKnownAtOnce(t *testing.T) {
 		l.denies(t, true, "10.0.1.9:9002")
 		time.Sleep(2 * eventPause)
 		if len(changes) == 0 {
-			t.Error("nothing told the flows of it")
+			t.Error("Changed was not called")
 		}
 		cancel()
 		<-done
 	})
 }
 
-// TestEventStorm bounds the cost of a host whose addresses change all the time.
+// TestEventStorm bounds the cost of a host whose addresses change continuously.
 func TestEventStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{}
@@ -280,7 +280,7 @@ func TestTooManyPeers(t *testing.T) {
 	l.denies(t, true, own4+":9002", many[len(many)-1].String()+":9002", other+":9002")
 	l.denies(t, false, other+":5432")
 	if !strings.Contains(log.String(), "too many addresses") {
-		t.Errorf("the log says nothing: %s", &log)
+		t.Errorf("the log lacks the error:\n%s", &log)
 	}
 	l.SetPeers(many[:10])
 	l.denies(t, false, other+":9002")
@@ -306,7 +306,7 @@ func TestDeniedDoesNotAllocate(t *testing.T) {
 			l.Denied(target)
 		}
 	}); n != 0 {
-		t.Errorf("%v allocations a call", n)
+		t.Errorf("%v allocations per call, want 0", n)
 	}
 	if h.reads != before {
 		t.Error("the check reads the host's addresses")

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch calls changed once it is subscribed to changes of the host's addresses, and
-// after each change, until ctx ends. Its one file is opened at once and kept, so that
-// changes are seen while no further file can be opened.
+// watch calls changed once it is subscribed to changes of the host's addresses, and after each
+// change, until ctx ends. It opens its only descriptor at the start, so that it keeps working
+// when no further file can be opened.
 func watch(ctx context.Context, changed func()) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -36,8 +36,8 @@ func watch(ctx context.Context, changed func()) error {
 		if err != nil && ctx.Err() != nil {
 			return nil
 		}
-		// What the messages hold does not matter: the addresses are read as a whole.
-		// ENOBUFS means that some were lost, and is one more reason to read.
+		// The content of the messages does not matter, because all addresses are read
+		// again. ENOBUFS means that messages were lost, which is a reason to read, too.
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("reading address changes: %w", err)
 		}

@@ -1,9 +1,9 @@
-// Package httpproxy decides which HTTP requests go by the proxy of the standard
-// environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
+// Package httpproxy decides which HTTP requests use the proxy of the standard environment
+// (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
 //
-// Link-local addresses never do: task metadata, the credentials of the task role
-// and of the instance are there, and another machine would see its own, or get
-// to see ours.
+// Requests to link-local addresses never do: they lead to task metadata and to the credentials
+// of the task role and the instance. A proxy on another machine would reach its own, or obtain
+// ours.
 package httpproxy
 
 import (
@@ -18,8 +18,8 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// FromEnvironment is [http.ProxyFromEnvironment] for all addresses that mean the
-// same on every machine. Its errors do not quote the environment, which may have a
+// FromEnvironment is [http.ProxyFromEnvironment], but returns no proxy for addresses that are
+// local to a machine or link. Its errors do not quote the environment, which may contain a
 // password.
 func FromEnvironment(req *http.Request) (*url.URL, error) {
 	if direct(req.URL.Hostname()) {
@@ -28,9 +28,9 @@ func FromEnvironment(req *http.Request) (*url.URL, error) {
 	proxy, err := http.ProxyFromEnvironment(req)
 	switch {
 	case err != nil && os.Getenv("REQUEST_METHOD") != "" && req.URL.Scheme == "http":
-		return nil, err // as a CGI program, which must not trust HTTP_PROXY
+		return nil, err // a CGI program must not trust HTTP_PROXY
 	case err != nil, proxy != nil && (proxy.Host == "" || strings.Contains(proxy.Path+proxy.RawQuery+proxy.Fragment, "@")):
-		// Without an error, the user would be taken for the scheme or the host.
+		// Without this error, the user name would be used as the scheme or host.
 		return nil, fmt.Errorf("%s is not the URL of a proxy: %s", variable(req.URL.Scheme), secret.ProxyFix)
 	}
 	return proxy, nil
@@ -45,8 +45,8 @@ func variable(scheme string) string {
 	return name
 }
 
-// direct reports whether a host is an address of this machine or link only:
-// what no route may lead to either.
+// direct reports whether host is an address that is local to this machine or link, to which no
+// route may lead either.
 func direct(host string) bool {
 	a, err := netip.ParseAddr(host)
 	if err != nil {
@@ -56,8 +56,7 @@ func direct(host string) bool {
 	return denied
 }
 
-// Transport returns a transport like [http.DefaultTransport] that obeys
-// [FromEnvironment].
+// Transport returns a transport like [http.DefaultTransport] that uses [FromEnvironment].
 func Transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = FromEnvironment

@@ -61,10 +61,10 @@ func TestFromEnvironment(t *testing.T) {
 	}
 }
 
-// asked is set in a process that only asks for its proxy: see ask.
+// asked is set in a process that only runs ask.
 const asked = "HTTPPROXY_TEST_ASKED"
 
-// ask prints what FromEnvironment says of the URL that asked has.
+// ask prints the result of FromEnvironment for the URL in the variable asked.
 func ask() {
 	u, err := url.Parse(os.Getenv(asked))
 	if err != nil {
@@ -74,7 +74,7 @@ func ask() {
 	fmt.Printf("%v %v", proxy, err)
 }
 
-// TestUnusableProxy: the error names the variable, and has nothing of its value.
+// TestUnusableProxy: the error names the variable and contains nothing of its value.
 func TestUnusableProxy(t *testing.T) {
 	const fix = " is not the URL of a proxy: percent-encode the special characters of its user and password (%2F for /, %3F for ?, %23 for #)"
 	for _, tc := range []struct{ target, variable, value, want string }{
