@@ -1,7 +1,7 @@
-// Package routes is arithmetic on prefixes: what the operator writes in
-// ROUTER_ROUTES ([ParseSources]), sets of prefixes ([Normalize], [Exclude],
-// [Diff]), Tailscale's 4via6 mapping ([Via], [Unvia]) and what a subnet router
-// must never advertise ([Refuse]) or carry ([Denied]).
+// Package routes computes with prefixes: it parses ROUTER_ROUTES ([ParseSources]), operates on
+// sets of prefixes ([Normalize], [Exclude], [Diff]), maps IPv4 to 4via6 and back ([Via],
+// [Unvia]), and decides which prefixes a subnet router must never advertise ([Refuse]) and
+// which addresses it must never forward to ([Denied]).
 //
-// Everything here is a pure function: nothing is looked up, stored or logged.
+// All functions are pure: they look up, store and log nothing.
 package routes

@@ -54,7 +54,7 @@ func FuzzTrim(f *testing.F) {
 		out := Trim(ps, exclude)
 		for _, a := range boundaries(ps, exclude, out) {
 			if want := contains(ps, a) && !contains(exclude, a); contains(out, a) != want {
-				t.Fatalf("%v minus %v = %v: holds %v: %t", ps, exclude, out, a, !want)
+				t.Fatalf("%v minus %v = %v: contains %v is %t", ps, exclude, out, a, !want)
 			}
 		}
 		if !slices.IsSortedFunc(out, netip.Prefix.Compare) {
@@ -70,9 +70,9 @@ func FuzzTrim(f *testing.F) {
 			t.Fatalf("%v in another order gives %v", out, again)
 		}
 		if got, want := Normalize(out), Exclude(ps, exclude); !slices.Equal(got, want) {
-			t.Fatalf("merged it is %v, want %v", got, want)
+			t.Fatalf("normalized: %v, want %v", got, want)
 		}
-		for _, p := range out { // nothing is larger than what somebody named
+		for _, p := range out { // no result is larger than a given prefix
 			if !slices.ContainsFunc(ps, func(q netip.Prefix) bool { q, _ = unmapped(q); return Covers(q, p) }) {
 				t.Fatalf("%v is in no prefix of %v", p, ps)
 			}
@@ -80,7 +80,7 @@ func FuzzTrim(f *testing.F) {
 	})
 }
 
-// FuzzDiff: after is before, minus removed, plus added.
+// FuzzDiff checks that after is before, minus removed, plus added.
 func FuzzDiff(f *testing.F) {
 	f.Add(encode(prefixes("10.0.0.0/8 fd00::/8")), encode(prefixes("10.0.0.0/8 11.0.0.0/8")))
 	f.Fuzz(func(t *testing.T, b, a []byte) {
@@ -95,7 +95,7 @@ func FuzzDiff(f *testing.F) {
 	})
 }
 
-// FuzzParseSources: whatever is accepted is written as it is read.
+// FuzzParseSources checks that an accepted source parses again from its String.
 func FuzzParseSources(f *testing.F) {
 	f.Add("vpc,subnets:a=b,pl-01234567,10.0.0.0/8, peerings,subnet")
 	f.Add("subnets:a=,b,::/0")

@@ -5,9 +5,9 @@ import (
 	"net/netip"
 )
 
-// ParsePrefix reads a CIDR. Bits set behind the length are an error that names
-// the CIDR to write: guessing between a mistyped length and a mistyped address
-// would advertise the wrong network.
+// ParsePrefix parses a CIDR. If bits after the prefix length are set, the error names the CIDR
+// to write instead: it could be the length or the address that is mistyped, and a guess might
+// advertise the wrong network.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
@@ -26,14 +26,14 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// ParsePrefixes reads a comma list of CIDRs, in the order written and each
-// once. The error joins one error per bad element.
+// ParsePrefixes parses a comma-separated list of CIDRs, and returns them in order without
+// repetitions. The error joins one error per invalid element.
 func ParsePrefixes(list string) ([]netip.Prefix, error) {
 	return parseList(list, "CIDRs such as 10.0.0.0/16", ParsePrefix)
 }
 
-// unmapped returns p masked and, where p lies in ::ffff:0:0/96, as the IPv4
-// prefix it stands for.
+// unmapped returns p masked. A prefix in ::ffff:0:0/96 becomes the IPv4 prefix that it
+// contains.
 func unmapped(p netip.Prefix) (plain netip.Prefix, mapped bool) {
 	p = p.Masked()
 	if p.Bits() < 96 || !p.Addr().Is4In6() {

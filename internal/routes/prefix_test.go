@@ -11,7 +11,7 @@ func TestParsePrefix(t *testing.T) {
 	for s, want := range map[string]string{
 		"10.0.0.0/16":          "",
 		"10.0.0.5/32":          "",
-		"0.0.0.0/0":            "", // well formed; Refuse judges
+		"0.0.0.0/0":            "", // well formed, although Refuse refuses it
 		"fd12:3456::/48":       "",
 		"10.0.1.5/16":          `"10.0.1.5/16" has host bits set: write 10.0.0.0/16`,
 		"fd12:3456::1/48":      `"fd12:3456::1/48" has host bits set: write fd12:3456::/48`,
@@ -61,9 +61,9 @@ func FuzzParsePrefix(f *testing.F) {
 		p, err := ParsePrefix(s)
 		if err != nil {
 			if p.IsValid() {
-				t.Fatalf("%q: %v beside %v", s, p, err)
+				t.Fatalf("%q: prefix %v with error %v", s, p, err)
 			}
-			// What the error says to write must be right at the first try.
+			// The prefix that the error suggests must be valid.
 			_, advice, ok := strings.Cut(err.Error(), ": write ")
 			if !ok {
 				t.Fatalf("%q: no advice in %q", s, err)
@@ -83,7 +83,7 @@ func FuzzParsePrefix(f *testing.F) {
 	})
 }
 
-// prefixes reads a list separated by blanks.
+// prefixes parses a list separated by spaces.
 func prefixes(list string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, s := range strings.Fields(list) {

@@ -8,7 +8,7 @@ import (
 // Refusal is the error of [Refuse].
 type Refusal struct {
 	Prefix netip.Prefix
-	Reason string // why; a clause to follow "never advertised: "
+	Reason string // a clause to follow "never advertised: "
 }
 
 func (r Refusal) Error() string {
@@ -18,8 +18,8 @@ func (r Refusal) Error() string {
 const defaultRoute = "a default route is for exit nodes, and this is a subnet router"
 
 var (
-	// Clients take these addresses for members of the tailnet and drop what a
-	// subnet route would send there (tailscale.com/net/tsaddr.CGNATRange).
+	// Clients treat these addresses as nodes of the tailnet, and drop packets that a subnet
+	// route would send there (tailscale.com/net/tsaddr.CGNATRange).
 	cgnat = refusal("100.64.0.0/10", "Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all")
 
 	tailnet6 = refusal("fd7a:115c:a1e0::/48", "Tailscale's own addresses")
@@ -43,13 +43,12 @@ func refusal(prefix, reason string) Refusal {
 	return Refusal{Prefix: netip.MustParsePrefix(prefix), Reason: reason}
 }
 
-// Refuse returns a [Refusal] where p must never be advertised, else nil.
+// Refuse returns a [Refusal] if p must never be advertised, else nil.
 //
-// That is so for default routes and for prefixes inside a range that no VPC
-// routes or that gives access to the task itself, also where 4via6 carries
-// them. A larger prefix that merely holds such a range passes: [Denied] stops
-// the packets. Callers check what they advertise in the end, since
-// [Normalize] can merge harmless halves into a default route.
+// It refuses default routes, and prefixes inside a range that no VPC routes or that gives
+// access to the task itself, including their 4via6 forms. A larger prefix that contains such a
+// range is allowed; [Denied] stops the packets. Callers must check the prefixes that they
+// finally advertise, because [Normalize] can merge two allowed halves into a default route.
 func Refuse(p netip.Prefix) error {
 	if !p.IsValid() {
 		return Refusal{p, "not a prefix"}
@@ -73,8 +72,8 @@ func refuse(p netip.Prefix) string {
 	return refuseEmbeddable(p)
 }
 
-// refuseVia judges a prefix inside the 4via6 range. 100.64.0.0/10 is fine
-// here: clients see a 4via6 address and not the one that they would drop.
+// refuseVia returns the reason to refuse a 4via6 prefix, or "". It allows 100.64.0.0/10,
+// because clients see the 4via6 address.
 func refuseVia(p netip.Prefix, v4 netip.Addr) string {
 	if p.Bits() < viaSiteBits {
 		return "it spans several 4via6 sites"
@@ -89,7 +88,7 @@ func refuseVia(p netip.Prefix, v4 netip.Addr) string {
 	return ""
 }
 
-// refuseEmbeddable judges by what 4via6 does not change.
+// refuseEmbeddable returns the reason to refuse p in plain form as well as inside 4via6, or "".
 func refuseEmbeddable(p netip.Prefix) string {
 	if p.Bits() == 0 {
 		return defaultRoute
@@ -102,7 +101,7 @@ func refuseEmbeddable(p netip.Prefix) string {
 	return ""
 }
 
-// Holes returns the ranges inside p that are not carried although p may be
+// Holes returns the ranges inside p to which no packet is forwarded although p may be
 // advertised, each with the reason.
 func Holes(p netip.Prefix) (holes []Refusal) {
 	if !p.IsValid() || Refuse(p) != nil {
@@ -126,10 +125,10 @@ func Holes(p netip.Prefix) (holes []Refusal) {
 	return holes
 }
 
-// Denied reports whether a packet to a must never be carried, whatever routes
-// are advertised, looking inside 4via6 and IPv4-mapped addresses. The reason is
-// one of "link-local", "ec2-metadata", "loopback", "multicast", "broadcast",
-// "unspecified" and "invalid". It runs for every flow and does not allocate.
+// Denied reports whether packets to a must never be forwarded, whatever routes are advertised.
+// It looks inside 4via6 and IPv4-mapped addresses. The reason is one of "link-local",
+// "ec2-metadata", "loopback", "multicast", "broadcast", "unspecified" and "invalid". It is
+// called for every flow and does not allocate.
 func Denied(a netip.Addr) (reason string, denied bool) {
 	a = Target(a)
 	switch {

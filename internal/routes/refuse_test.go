@@ -14,9 +14,9 @@ func TestRefuse(t *testing.T) {
 		"172.16.0.0/12":            "",
 		"fd12:3456::/48":           "",
 		"2600:1f18::/56":           "",
-		"0.0.0.0/1":                "", // Normalize may make a default route of two of them; judged then
-		"168.0.0.0/6":              "", // holds link-local; Denied stops those packets
-		"96.0.0.0/3":               "", // holds 100.64.0.0/10
+		"0.0.0.0/1":                "", // Normalize may merge two of them into a default route, which is then refused
+		"168.0.0.0/6":              "", // contains link-local; Denied stops those packets
+		"96.0.0.0/3":               "", // contains 100.64.0.0/10
 		"fd00::/8":                 "",
 		"fc00::/7":                 "",
 		"100.128.0.0/16":           "",
@@ -48,7 +48,7 @@ func TestRefuse(t *testing.T) {
 		"fd7a:115c:a1e0:b1a::/95":              "it spans several 4via6 sites",
 		"fd7a:115c:a1e0:b1a:0:7::/96":          "4via6 for 0.0.0.0/0: " + defaultRoute,
 		"fd7a:115c:a1e0:b1a:0:7:a00:0/104":     "",
-		"fd7a:115c:a1e0:b1a:0:7:6440:0/106":    "", // 100.64.0.0/10: what 4via6 is for
+		"fd7a:115c:a1e0:b1a:0:7:6440:0/106":    "", // 100.64.0.0/10, which only 4via6 can reach
 		"fd7a:115c:a1e0:b1a:0:7:a9fe:0/112":    "4via6 for 169.254.0.0/16: link-local, where ECS and EC2 serve credentials and metadata",
 		"fd7a:115c:a1e0:b1a:0:7:a9fe:aa02/128": "4via6 for 169.254.170.2/32: link-local, where ECS and EC2 serve credentials and metadata",
 		"fd7a:115c:a1e0:b1a:0:7:7f00:0/104":    "4via6 for 127.0.0.0/8: loopback",
@@ -71,7 +71,7 @@ func TestRefuse(t *testing.T) {
 		}
 	}
 	if err := Refuse(netip.Prefix{}); err == nil {
-		t.Error("an invalid prefix passes")
+		t.Error("Refuse accepts an invalid prefix")
 	}
 	if got, want := Refuse(netip.MustParsePrefix("127.1.0.0/16")).Error(), "127.1.0.0/16 is never advertised: loopback"; got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -100,15 +100,15 @@ func TestDenied(t *testing.T) {
 			t.Errorf("Denied(%s) = %q, %t; want %q", a, reason, denied, want)
 		}
 		if n := testing.AllocsPerRun(10, func() { Denied(addr) }); n != 0 {
-			t.Errorf("Denied(%s) allocates %v times", a, n)
+			t.Errorf("Denied(%s): %v allocations, want 0", a, n)
 		}
 	}
 	if reason, denied := Denied(netip.Addr{}); reason != "invalid" || !denied {
-		t.Errorf("Denied of nothing = %q, %t", reason, denied)
+		t.Errorf("Denied of the zero Addr = %q, %t", reason, denied)
 	}
 }
 
-// What the data path drops is never advertised as a route of its own.
+// An address that the data path denies is never advertised as a single route.
 func TestDeniedIsRefused(t *testing.T) {
 	for a, want := range destinations {
 		addr := netip.MustParseAddr(a).WithZone("")

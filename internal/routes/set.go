@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// Normalize returns the fewest prefixes that hold exactly the addresses of ps:
-// masked, none inside another, neighbours merged where the sum is one prefix.
-// IPv4 comes first, then the order of addresses, so equal sets give equal
-// results. IPv4-mapped prefixes become IPv4; invalid ones are left out.
+// Normalize returns the fewest prefixes that contain exactly the addresses of ps: masked, none
+// inside another, adjacent ones merged if their union is a prefix. They are sorted, IPv4 first,
+// so that equal sets give equal results. IPv4-mapped prefixes become IPv4; invalid ones are
+// omitted.
 func Normalize(ps []netip.Prefix) []netip.Prefix {
 	list := sorted(ps)
 	out := list[:0]
@@ -28,15 +28,15 @@ func Normalize(ps []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// Exclude returns ps without the addresses of exclude, normalized: a prefix
-// that holds an excluded one is split around it.
+// Exclude returns ps without the addresses of exclude, normalized: a prefix that contains an
+// excluded one is split around it.
 func Exclude(ps, exclude []netip.Prefix) []netip.Prefix {
 	return trim(Normalize(ps), exclude)
 }
 
-// Outermost returns the prefixes of ps that lie in no other, each once and in
-// the order of [Normalize]. Neighbours stay apart, as whoever approves routes
-// by name knows them.
+// Outermost returns the prefixes of ps that are inside no other, without repetitions and in the
+// order of [Normalize]. It does not merge adjacent prefixes, because routes are approved by
+// their exact prefixes.
 func Outermost(ps []netip.Prefix) []netip.Prefix {
 	list := sorted(ps)
 	out := list[:0]
@@ -48,8 +48,8 @@ func Outermost(ps []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// Trim is [Exclude] for prefixes that keep their names: only what is inside
-// another goes, only what holds an excluded address is split.
+// Trim is [Exclude] without merging: it removes only prefixes that are inside others or
+// excluded, and splits only those that contain an excluded address.
 func Trim(ps, exclude []netip.Prefix) []netip.Prefix {
 	return trim(Outermost(ps), exclude)
 }
@@ -63,8 +63,8 @@ func trim(ps, exclude []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// Intersect returns the addresses of p that are also in one of ps, neighbours
-// apart. Of two prefixes that share an address, one holds the other.
+// Intersect returns the addresses of p that are also in one of ps, without merging adjacent
+// prefixes. Of two prefixes that share an address, one contains the other.
 func Intersect(p netip.Prefix, ps []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, q := range Outermost(ps) {
@@ -78,7 +78,7 @@ func Intersect(p netip.Prefix, ps []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// sorted returns a copy of ps, masked, without invalid prefixes, a prefix before
+// sorted returns a copy of ps, masked and without invalid prefixes. A prefix precedes
 // everything inside it.
 func sorted(ps []netip.Prefix) []netip.Prefix {
 	out := make([]netip.Prefix, 0, len(ps))
@@ -92,8 +92,8 @@ func sorted(ps []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// appendWithout appends p minus exclude to out. A half is only cut where an
-// exclusion reaches into it, so the pieces are already as few as can be.
+// appendWithout appends p minus exclude to out. It splits a half only if an exclusion lies
+// inside it, so that the pieces are as few as possible.
 func appendWithout(out []netip.Prefix, p netip.Prefix, exclude []netip.Prefix) []netip.Prefix {
 	var inside []netip.Prefix
 	for _, e := range exclude {
@@ -111,14 +111,13 @@ func appendWithout(out []netip.Prefix, p netip.Prefix, exclude []netip.Prefix) [
 	return appendWithout(appendWithout(out, low, inside), high, inside)
 }
 
-// Diff compares two sets prefix by prefix, not address by address: control
-// approves prefixes, so a /16 in place of two /17 is one added and two removed.
-// The results are sorted.
+// Diff compares two sets by prefix, not by address: control approves prefixes, so a /16 that
+// replaces two /17 is one added and two removed. The results are sorted.
 func Diff(before, after []netip.Prefix) (added, removed []netip.Prefix) {
 	return missing(before, after), missing(after, before)
 }
 
-// missing returns the prefixes of ps that are not in from, sorted, each once.
+// missing returns the prefixes of ps that are not in from, sorted and without repetitions.
 func missing(from, ps []netip.Prefix) []netip.Prefix {
 	known := make(map[netip.Prefix]bool, len(from))
 	for _, p := range from {
@@ -140,7 +139,7 @@ func Covers(outer, inner netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
-// Strings is ps as text, for logs and messages.
+// Strings returns ps as text, for logs and messages.
 func Strings(ps []netip.Prefix) []string {
 	out := make([]string, len(ps))
 	for i, p := range ps {
@@ -149,7 +148,8 @@ func Strings(ps []netip.Prefix) []string {
 	return out
 }
 
-// merge returns the prefix whose two halves are a and b, masked and in order.
+// merge returns the prefix whose two halves are a and b, which are masked and sorted. It
+// returns false if there is none.
 func merge(a, b netip.Prefix) (netip.Prefix, bool) {
 	if a.Bits() != b.Bits() || a.Bits() == 0 || a == b {
 		return netip.Prefix{}, false
@@ -158,7 +158,7 @@ func merge(a, b netip.Prefix) (netip.Prefix, bool) {
 	return parent, parent.Contains(b.Addr())
 }
 
-// halves splits p, which must be longer than one address.
+// halves splits p, which must contain more than one address.
 func halves(p netip.Prefix) (low, high netip.Prefix) {
 	bits := p.Bits()
 	raw := p.Addr().AsSlice()

@@ -34,7 +34,7 @@ func TestNormalize(t *testing.T) {
 		})
 	}
 	if got := Normalize([]netip.Prefix{{}, netip.MustParsePrefix("10.0.0.0/8")}); len(got) != 1 {
-		t.Errorf("an invalid prefix stays: %v", got)
+		t.Errorf("Normalize kept an invalid prefix: %v", got)
 	}
 }
 
@@ -83,7 +83,7 @@ func FuzzNormalize(f *testing.F) {
 		out := Normalize(in)
 		for _, a := range boundaries(in, out) {
 			if contains(in, a) != contains(out, a) {
-				t.Fatalf("%v: %v in %v: %t", a, a, out, contains(out, a))
+				t.Fatalf("%v: contains %v in %v is %t", a, a, out, contains(out, a))
 			}
 		}
 		checkMinimal(t, out)
@@ -106,7 +106,7 @@ func FuzzExclude(f *testing.F) {
 		out := Exclude(ps, exclude)
 		for _, a := range boundaries(ps, exclude, out) {
 			if want := contains(ps, a) && !contains(exclude, a); contains(out, a) != want {
-				t.Fatalf("%v minus %v = %v: holds %v: %t", ps, exclude, out, a, !want)
+				t.Fatalf("%v minus %v = %v: contains %v is %t", ps, exclude, out, a, !want)
 			}
 		}
 		checkMinimal(t, out)
@@ -146,12 +146,12 @@ func checkMinimal(t *testing.T, ps []netip.Prefix) {
 		}
 		parent := netip.PrefixFrom(p.Addr(), max(p.Bits()-1, 0)).Masked()
 		if ps[i-1].Bits() == p.Bits() && parent.Contains(ps[i-1].Addr()) {
-			t.Fatalf("%v and %v are one prefix", ps[i-1], p)
+			t.Fatalf("%v and %v are not merged", ps[i-1], p)
 		}
 	}
 }
 
-// contains compares addresses as the network does: IPv4-mapped is IPv4.
+// contains compares IPv4-mapped addresses as IPv4, as the network does.
 func contains(ps []netip.Prefix, a netip.Addr) bool {
 	for _, p := range ps {
 		p, _ := unmapped(p)
@@ -162,7 +162,7 @@ func contains(ps []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// boundaries returns first and last address of each prefix and their neighbours.
+// boundaries returns the first and last address of each prefix and the addresses next to them.
 func boundaries(sets ...[]netip.Prefix) []netip.Addr {
 	var out []netip.Addr
 	for _, ps := range sets {
@@ -183,7 +183,8 @@ func boundaries(sets ...[]netip.Prefix) []netip.Addr {
 	return out
 }
 
-// Prefixes as fuzzing bytes: the length (odd families apart), then the address.
+// encode returns prefixes as fuzzing input: a byte for the family (odd for IPv6), the length,
+// the address.
 func encode(ps []netip.Prefix) []byte {
 	var out []byte
 	for _, p := range ps {

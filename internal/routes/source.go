@@ -9,20 +9,20 @@ import (
 	"strings"
 )
 
-// Kind says where the prefixes of a [Source] come from.
+// Kind is the kind of a [Source], which determines where its prefixes come from.
 type Kind int
 
 const (
 	VPC          Kind = iota // every CIDR associated with the task's VPC
 	Subnet                   // the CIDRs of the task's own subnet
 	SubnetsByTag             // the CIDRs of the VPC's subnets that carry a tag
-	Peerings                 // what the subnet's route table reaches over peerings and transit gateways
+	Peerings                 // the destinations in the subnet's route table of peerings and transit gateways
 	PrefixList               // the entries of a managed prefix list
 	Static                   // the prefix itself
 )
 
-// String returns the word that stands for the kind in ROUTER_ROUTES or, for
-// the two kinds without a word there, "prefix-list" and "cidr".
+// String returns the kind's word in ROUTER_ROUTES or, for the two kinds without one,
+// "prefix-list" and "cidr".
 func (k Kind) String() string {
 	switch k {
 	case VPC:
@@ -50,7 +50,7 @@ type Source struct {
 	Prefix     netip.Prefix // Static; masked
 }
 
-// String returns the source as [ParseSources] reads it.
+// String returns the source in the form that [ParseSources] parses.
 func (s Source) String() string {
 	switch s.Kind {
 	case SubnetsByTag:
@@ -63,12 +63,11 @@ func (s Source) String() string {
 	return s.Kind.String()
 }
 
-// AWS gives resource identifiers 8 hexadecimal digits, since 2018 17.
+// Resource identifiers of AWS have 8 hexadecimal digits; since 2018 new ones have 17.
 var prefixListID = regexp.MustCompile(`^pl-[0-9a-f]{8,17}$`)
 
-// ParseSources reads a comma list of sources, in the order written and each
-// once. The error joins one error per bad element, each of which says what to
-// write instead.
+// ParseSources parses a comma-separated list of sources, and returns them in order without
+// repetitions. The error joins one error per invalid element, each with the correct form.
 func ParseSources(list string) ([]Source, error) {
 	return parseList(list, "vpc or 10.0.0.0/16", parseSource)
 }
@@ -105,8 +104,8 @@ func parseSource(s string) (Source, error) {
 	return Source{Kind: Static, Prefix: p}, nil
 }
 
-// parseList reads a comma list without blanks or repetitions; example is what
-// to write instead of nothing.
+// parseList parses a comma-separated list and drops repetitions; example is shown in the error
+// about an empty list.
 func parseList[T comparable](list, example string, parse func(string) (T, error)) ([]T, error) {
 	if strings.TrimSpace(list) == "" {
 		return nil, fmt.Errorf("the list is empty: write %s", example)

@@ -7,16 +7,15 @@ import (
 	"strings"
 )
 
-// MaxSite is the largest 4via6 site that may be advertised. The address has
-// room for 32 bits, but Tailscale rejects routes above this
-// (net/netutil.ValidateViaPrefix).
+// MaxSite is the largest 4via6 site that may be advertised. The address has 32 bits for it, but
+// Tailscale rejects routes with larger sites (net/netutil.ValidateViaPrefix).
 const MaxSite = 0xffff
 
-// 4via6 addresses are fd7a:115c:a1e0:b1a::/64, then the site in 32 bits, then
-// the IPv4 address (tailscale.com/net/tsaddr.MapVia).
+// A 4via6 address consists of fd7a:115c:a1e0:b1a::/64, the site in 32 bits, and the IPv4
+// address (tailscale.com/net/tsaddr.MapVia).
 const (
 	viaHigh     = 0xfd7a_115c_a1e0_0b1a // the first 64 bits
-	viaSiteBits = 96                    // the length of one site's prefix, all of IPv4
+	viaSiteBits = 96                    // the length of the prefix of one site
 )
 
 // Via returns the 4via6 prefix for the IPv4 prefix p at a site.
@@ -36,13 +35,14 @@ func Via(site uint32, p netip.Prefix) (netip.Prefix, error) {
 	return netip.PrefixFrom(netip.AddrFrom16(raw), viaSiteBits+p.Bits()), nil
 }
 
-// ViaName returns the name under which MagicDNS knows a's 4via6 address at a
-// site: "10-0-3-4-via-7". Only IPv4 addresses have one.
+// ViaName returns the MagicDNS name of a's 4via6 address at a site: "10-0-3-4-via-7". Only IPv4
+// addresses have one.
 func ViaName(site uint32, a netip.Addr) string {
 	return fmt.Sprintf("%s-via-%d", strings.ReplaceAll(a.String(), ".", "-"), site)
 }
 
-// Unvia takes a 4via6 address apart; ok is false for any other address.
+// Unvia returns the site and the IPv4 address in a 4via6 address; ok is false for any other
+// address.
 func Unvia(a netip.Addr) (site uint32, v4 netip.Addr, ok bool) {
 	if !a.Is6() {
 		return 0, netip.Addr{}, false
@@ -54,8 +54,8 @@ func Unvia(a netip.Addr) (site uint32, v4 netip.Addr, ok bool) {
 	return binary.BigEndian.Uint32(raw[8:12]), netip.AddrFrom4([4]byte(raw[12:])), true
 }
 
-// Target returns the address that a packet to a is really for: the IPv4
-// address inside a 4via6 or IPv4-mapped one, else a itself.
+// Target returns the final destination of a packet to a: the IPv4 address inside a 4via6 or
+// IPv4-mapped one, else a itself.
 func Target(a netip.Addr) netip.Addr {
 	if _, v4, ok := Unvia(a); ok {
 		return v4

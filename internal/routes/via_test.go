@@ -10,7 +10,7 @@ func TestVia(t *testing.T) {
 		site    uint32
 		v4, via string
 	}{
-		// As `tailscale debug via 7 10.1.0.0/16` prints it.
+		// As printed by `tailscale debug via 7 10.1.0.0/16`.
 		{7, "10.1.0.0/16", "fd7a:115c:a1e0:b1a:0:7:a01:0/112"},
 		{0, "10.0.0.0/8", "fd7a:115c:a1e0:b1a::a00:0/104"},
 		{0xffff, "192.168.1.1/32", "fd7a:115c:a1e0:b1a:0:ffff:c0a8:101/128"},
@@ -58,7 +58,7 @@ func TestTarget(t *testing.T) {
 		}
 	}
 	if got := Target(netip.Addr{}); got.IsValid() {
-		t.Errorf("Target of nothing = %v", got)
+		t.Errorf("Target of the zero Addr = %v", got)
 	}
 }
 
@@ -87,7 +87,7 @@ func FuzzVia(f *testing.F) {
 		}
 		gotSite, v4, ok := Unvia(via.Addr())
 		if !ok || gotSite != site || netip.PrefixFrom(v4, via.Bits()-viaSiteBits) != p {
-			t.Fatalf("Via(%d, %v) = %v, taken apart %d, %v", site, p, via, gotSite, v4)
+			t.Fatalf("Via(%d, %v) = %v, of which Unvia returns %d, %v", site, p, via, gotSite, v4)
 		}
 		if via != via.Masked() || Target(via.Addr()) != p.Addr() {
 			t.Fatalf("Via(%d, %v) = %v", site, p, via)
