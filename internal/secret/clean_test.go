@@ -10,7 +10,7 @@ import (
 
 func TestScrubFindsCredentials(t *testing.T) {
 	const guid = "3f1c2d9e-8a67-4d8f-9d4c-0a1b2c3d4e5f"
-	plain := strings.Repeat("0123456789abcdef", 3) // as Headscale's keys were before 0.27
+	plain := strings.Repeat("0123456789abcdef", 3) // the form of Headscale's keys up to 0.27
 	odd := "p/ss+word=with special&signs"
 	Remember(plain, odd, "short")
 	Keep("http://169.254.170.23/v1/creds/xyz")
@@ -20,8 +20,8 @@ func TestScrubFindsCredentials(t *testing.T) {
 		{"web token", "bad token eyJhbGciOiJFUzM4NCJ9.eyJzdWIiOiJhcm4ifQ.c2lnbmF0dXJl!", "eyJ"},
 		{"access key ID", "AKIAIOSFODNN7EXAMPLE is unknown", "IOSFODNN7"},
 		{"credentials endpoint", "Get \"http://169.254.170.2/v2/credentials/" + guid + "\": timeout", guid},
-		{"remembered", "no such key " + plain + ".", "0123456789abcdef"},
-		{"remembered, in a query", "/x?key=" + url.QueryEscape(odd) + "&y", "word"},
+		{"maxRecent", "no such key " + plain + ".", "0123456789abcdef"},
+		{"maxRecent, in a query", "/x?key=" + url.QueryEscape(odd) + "&y", "word"},
 		{"kept", "Get http://169.254.170.23/v1/creds/xyz: refused", "creds"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -33,22 +33,22 @@ func TestScrubFindsCredentials(t *testing.T) {
 		})
 	}
 	if got := Scrub("a short text"); got != "a short text" {
-		t.Errorf("a value that is too short was replaced: %q", got)
+		t.Errorf("a value that is too short was redacted: %q", got)
 	}
 }
 
 func TestRememberIsBounded(t *testing.T) {
 	value := func(i int) string { return fmt.Sprintf("remembered-value-%04d", i) }
-	for i := range 3 * remembered {
-		Remember(value(0)) // in use all the time
+	for i := range 3 * maxRecent {
+		Remember(value(0)) // used continuously
 		Remember(value(i))
 	}
-	if n := len(known.recent); n > remembered {
-		t.Errorf("%d values are remembered, want at most %d", n, remembered)
+	if n := len(registered.recent); n > maxRecent {
+		t.Errorf("%d values are kept, want at most %d", n, maxRecent)
 	}
-	for _, i := range []int{0, 3*remembered - 1} {
+	for _, i := range []int{0, 3*maxRecent - 1} {
 		if got := Scrub(value(i)); got != redacted {
-			t.Errorf("value %d is forgotten: %s", i, got)
+			t.Errorf("value %d is not redacted: %s", i, got)
 		}
 	}
 }

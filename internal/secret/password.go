@@ -8,28 +8,28 @@ import (
 	"strings"
 )
 
-// The user and password of a proxy: in a URL, as HTTP_PROXY has them, and in a
-// header of HTTP, also cut short. The engine logs both.
+// The user and password of a proxy, in a URL as in HTTP_PROXY and in an HTTP header, also
+// truncated. The engine logs both.
 var (
 	inURL    = regexp.MustCompile(`://[^\s/?#"]*@`)
 	inHeader = regexp.MustCompile(`\bBasic [A-Za-z0-9+/=]{8,}`)
-	// unusableProxy is the error of golang.org/x/net/http/httpproxy, which has the whole
-	// variable, and parts of it again as a host or a port.
+	// unusableProxy matches an error of golang.org/x/net/http/httpproxy, which quotes the
+	// whole variable, and parts of it again as a host or port.
 	unusableProxy = regexp.MustCompile(`invalid proxy address \\*".*`)
 )
 
-// ProxyFix is the operator's remedy for a proxy variable that is not a URL.
+// ProxyFix is the fix for a proxy variable that is not a URL.
 const ProxyFix = "percent-encode the special characters of its user and password (%2F for /, %3F for ?, %23 for #)"
 
-// scrubPasswords replaces passwords of URLs and of HTTP's basic authentication.
+// scrubPasswords redacts passwords in URLs and in HTTP basic authentication.
 func scrubPasswords(s string) string {
 	s = unusableProxy.ReplaceAllLiteralString(s, "invalid proxy address "+redacted+" in HTTP_PROXY or HTTPS_PROXY; "+ProxyFix)
 	s = inURL.ReplaceAllString(s, "://"+redacted+"@")
 	return inHeader.ReplaceAllString(s, "Basic "+redacted)
 }
 
-// KeepProxy has [Scrub] remove the user and password of a proxy, the value of HTTP_PROXY
-// for one, also where they have characters that end a URL's host, such as / and #.
+// KeepProxy makes [Scrub] redact the user and password in the value of a proxy variable such as
+// HTTP_PROXY, even if they contain characters that end a URL's host, such as / and #.
 func KeepProxy(value string) {
 	value = strings.TrimSpace(value)
 	end := strings.LastIndex(value, "@")
@@ -45,17 +45,17 @@ func KeepProxy(value string) {
 	_, password, _ := strings.Cut(user, ":")
 	passwords := []string{user, password}
 	if u, err := url.Parse(value); err == nil && u.User != nil {
-		users = append(users, u.User.String()) // as the engine prints it
+		users = append(users, u.User.String()) // in the engine's form
 		decoded, _ := u.User.Password()
 		passwords = append(passwords, decoded)
 	}
 	Keep(passwords...)
-	known.mu.Lock()
-	defer known.mu.Unlock()
+	registered.mu.Lock()
+	defer registered.mu.Unlock()
 	for _, u := range users {
-		if u != "" && !slices.Contains(known.users, u) {
-			known.users = append(known.users, u)
+		if u != "" && !slices.Contains(registered.users, u) {
+			registered.users = append(registered.users, u)
 		}
 	}
-	replaceKnown()
+	rebuildReplacer()
 }

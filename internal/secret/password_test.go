@@ -26,8 +26,8 @@ func TestScrubPasswords(t *testing.T) {
 	}
 }
 
-// TestKeepProxy: the errors and log lines of the HTTP library and the engine, for proxies
-// whose passwords have characters that a URL's host must not have.
+// TestKeepProxy scrubs the errors and log lines of the HTTP library and the engine about
+// proxies whose passwords contain characters that a URL's host cannot have.
 func TestKeepProxy(t *testing.T) {
 	for _, password := range []string{"S3CR3T's", "S3C@R3T", "S3C/R3T", "S3C#R3T", "S3C?R3T", `S3C"R3T`, "S3C R3T", "a/S3C", "1/S3C", "S3C%2FR3T", "S3C'@/#?R3T", "S3C-of-many-characters/R3T"} {
 		for _, value := range []string{"http://user:" + password + "@proxy:3128", "http://" + password + "@proxy:3128", "user:" + password + "@proxy:3128"} {
@@ -46,20 +46,20 @@ func TestKeepProxy(t *testing.T) {
 			for _, text := range texts {
 				for _, got := range []string{Scrub(text), Clean(text, 300), Scrub(Scrub(text))} {
 					if strings.Contains(got, "S3C") || strings.Contains(got, "R3T") || !strings.Contains(got, redacted) {
-						t.Errorf("%s\nis shown as %s", text, got)
+						t.Errorf("%s\nis scrubbed to %s", text, got)
 					}
 				}
 			}
 		}
 	}
 	for _, value := range []string{"", "@", "http://proxy:3128", "http://@proxy:3128"} {
-		before := len(known.users)
-		if KeepProxy(value); len(known.users) != before {
-			t.Errorf("%q has no user", value)
+		before := len(registered.users)
+		if KeepProxy(value); len(registered.users) != before {
+			t.Errorf("a user was kept for %q, which has none", value)
 		}
 	}
 	const quoted = `{"message":"invalid proxy address <redacted>","fix":"x"}`
 	if got := Scrub(quoted); got != quoted {
-		t.Errorf("a text that is clean changes: %s", got)
+		t.Errorf("text without credentials was changed: %s", got)
 	}
 }

@@ -1,10 +1,9 @@
-// Package secret keeps credentials out of everything that is printed.
+// Package secret keeps credentials out of all output, in two ways.
 //
-// Two walls: [String] prints as "<redacted>" in logs, errors and JSON, so a
-// credential that is passed around cannot leak by being formatted. [Scrub] removes
-// everything in the form of a credential, and each value given to [Keep] or [Remember],
-// from text that comes from elsewhere: a control server that echoes the auth key, the
-// embedded engine, an AWS error body. [NewHandler] does so for log records.
+// A [String] prints as "<redacted>" in logs, errors and JSON, so that formatting it cannot leak
+// it. [Scrub] redacts, in text from other sources, everything that has the form of a credential
+// and each value given to [Keep] or [Remember]: a control server may echo the auth key, and the
+// embedded engine and AWS errors may contain others. [NewHandler] scrubs log records.
 package secret
 
 import (
@@ -22,7 +21,7 @@ import (
 
 const redacted = "<redacted>"
 
-// String is a credential. Only [String.Reveal] gives the value away.
+// String is a credential. Only [String.Reveal] returns the value.
 type String string
 
 // Reveal returns the credential itself.
@@ -45,13 +44,12 @@ func (s String) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // MarshalText implements [encoding.TextMarshaler].
 func (s String) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// The forms of credentials.
+// credential matches the known forms of credentials.
 //
-// Every Tailscale credential (auth key, OAuth client secret, API key, webhook
-// secret) starts with "tskey-"; Headscale's keys with "hskey-". A real one goes
-// on for far more than 8 characters; our own prose ("tskey-client-…") does not.
-// The path of the credentials endpoint of ECS is all that it takes to get the
-// credentials of the task role from within the task.
+// Every Tailscale credential (auth key, OAuth client secret, API key, webhook secret) starts
+// with "tskey-", Headscale's keys with "hskey-". Real ones continue for far more than 8
+// characters; placeholders in messages ("tskey-client-…") do not. Inside the task, the path of
+// the ECS credentials endpoint is sufficient to get the task role's credentials.
 var credential = regexp.MustCompile(strings.Join([]string{
 	`[th]skey-[A-Za-z0-9_-]{8,}`,
 	`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?`, // JSON web token
@@ -59,69 +57,70 @@ var credential = regexp.MustCompile(strings.Join([]string{
 	`/v2/credentials/[^\s"'<>?&]+`,
 }, "|"))
 
-// marks are what the expression cannot do without: most text has none of them.
+// marks are substrings of which the expression needs at least one; most text has none.
 var marks = []string{"skey-", "eyJ", "AKIA", "ASIA", "/v2/credentials/"}
 
 const (
-	// shortest is the length from which a value is taken for a secret wherever it
-	// shows up: shorter ones may be words.
-	shortest = 12
-	// remembered bounds how many values are known: the auth keys, tokens and
-	// credentials that are in use, and those before.
-	remembered = 64
+	// minLength is the length from which a value is redacted anywhere; shorter ones may be
+	// words.
+	minLength = 12
+	// maxRecent bounds the values given to Remember: auth keys, tokens and credentials in
+	// use, and earlier ones.
+	maxRecent = 64
 )
 
-var known struct {
+// registered holds the values that [Scrub] redacts besides the known forms.
+var registered struct {
 	mu       sync.RWMutex
-	kept     []string // for good
-	recent   []string // the latest use last
-	users    []string // of proxies, with their passwords: of any length
+	kept     []string // by Keep, never removed
+	recent   []string // by Remember, the most recently used last
+	users    []string // of proxies, with their passwords, of any length
 	replacer *strings.Replacer
 }
 
-// Keep has [Scrub] remove these values for as long as the process lives, also as they
-// look in a URL. It is for those of the environment: there is no bound. Values of less
-// than 12 characters are ignored, here and in [Remember].
+// Keep makes [Scrub] redact these values, including their URL-escaped forms, for the lifetime
+// of the process. Use it for values from the environment: their number is not bounded. Values
+// of less than 12 characters are ignored, here and in [Remember].
 func Keep(values ...string) {
-	known.mu.Lock()
-	defer known.mu.Unlock()
+	registered.mu.Lock()
+	defer registered.mu.Unlock()
 	for _, v := range values {
-		if v = strings.TrimSpace(v); len(v) >= shortest && !slices.Contains(known.kept, v) {
-			known.kept = append(known.kept, v)
+		if v = strings.TrimSpace(v); len(v) >= minLength && !slices.Contains(registered.kept, v) {
+			registered.kept = append(registered.kept, v)
 		}
 	}
-	replaceKnown()
+	rebuildReplacer()
 }
 
-// Remember does the same for values that change. Of these the last 64 are known.
+// Remember is [Keep] for values that change. It keeps the 64 most recently used.
 func Remember(values ...string) {
-	known.mu.Lock()
-	defer known.mu.Unlock()
+	registered.mu.Lock()
+	defer registered.mu.Unlock()
 	changed := false
 	for _, v := range values {
-		if v = strings.TrimSpace(v); len(v) < shortest {
+		if v = strings.TrimSpace(v); len(v) < minLength {
 			continue
 		}
-		if i := slices.Index(known.recent, v); i >= 0 {
-			known.recent = slices.Delete(known.recent, i, i+1)
+		if i := slices.Index(registered.recent, v); i >= 0 {
+			registered.recent = slices.Delete(registered.recent, i, i+1)
 		} else {
 			changed = true
 		}
-		known.recent = append(known.recent, v)
+		registered.recent = append(registered.recent, v)
 	}
 	if changed {
-		known.recent = slices.Clone(known.recent[max(0, len(known.recent)-remembered):])
-		replaceKnown()
+		registered.recent = slices.Clone(registered.recent[max(0, len(registered.recent)-maxRecent):])
+		rebuildReplacer()
 	}
 }
 
-// replaceKnown needs mu.
-func replaceKnown() {
-	values := slices.Concat(known.kept, known.recent)
-	// Of two values at one place the longer one counts.
+// rebuildReplacer rebuilds registered.replacer. The caller holds registered.mu.
+func rebuildReplacer() {
+	values := slices.Concat(registered.kept, registered.recent)
+	// Of two values that match at one position, the longer one is redacted.
 	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) })
 	var pairs []string
-	for _, u := range known.users {
+	for _, u := range registered.users {
 		pairs = append(pairs, "://"+u+"@", "://"+redacted+"@")
 		if strings.Contains(u, ":") { // without a scheme
 			pairs = append(pairs, u+"@", redacted+"@")
@@ -132,14 +131,14 @@ func replaceKnown() {
 			pairs = append(pairs, form, redacted)
 		}
 	}
-	known.replacer = strings.NewReplacer(pairs...)
+	registered.replacer = strings.NewReplacer(pairs...)
 }
 
-// Scrub replaces the credentials in s.
+// Scrub redacts the credentials in s.
 func Scrub(s string) string {
-	known.mu.RLock()
-	replacer := known.replacer
-	known.mu.RUnlock()
+	registered.mu.RLock()
+	replacer := registered.replacer
+	registered.mu.RUnlock()
 	if replacer != nil {
 		s = replacer.Replace(s)
 	}
@@ -152,12 +151,12 @@ func Scrub(s string) string {
 	return scrubPasswords(scrubOldHeadscale(s))
 }
 
-// Clean prepares text of somebody else for people: without credentials, without control
-// and other invisible characters, in one line, and cut to at most most bytes.
-func Clean(s string, most int) string {
-	// A credential that lies across the end must not be cut before it is recognized.
-	const beyond = 4 << 10
-	s = strings.ToValidUTF8(s[:min(len(s), most+beyond)], "")
+// Clean makes text from another system fit for display: without credentials and invisible
+// characters, on one line, and truncated to maxBytes bytes.
+func Clean(s string, maxBytes int) string {
+	// A credential across the cut must be recognized before the text is truncated.
+	const lookahead = 4 << 10
+	s = strings.ToValidUTF8(s[:min(len(s), maxBytes+lookahead)], "")
 	s = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
@@ -168,27 +167,27 @@ func Clean(s string, most int) string {
 		return r
 	}, s)
 	s = Scrub(strings.Join(strings.Fields(s), " "))
-	if len(s) <= most {
+	if len(s) <= maxBytes {
 		return s
 	}
-	const more = "…"
-	return strings.ToValidUTF8(s[:max(0, most-len(more))], "") + more
+	const ellipsis = "…"
+	return strings.ToValidUTF8(s[:max(0, maxBytes-len(ellipsis))], "") + ellipsis
 }
 
-// mostLogged bounds one value in a log record, in bytes.
-const mostLogged = 8 << 10
+// maxLogged bounds a value in a log record, in bytes.
+const maxLogged = 8 << 10
 
-// logged returns s as a record shows it. Handlers quote control characters.
+// logged returns s as it appears in a log record. Handlers quote control characters.
 func logged(s string) string {
-	const beyond = 4 << 10
-	s = Scrub(s[:min(len(s), mostLogged+beyond)])
-	if len(s) <= mostLogged {
+	const lookahead = 4 << 10
+	s = Scrub(s[:min(len(s), maxLogged+lookahead)])
+	if len(s) <= maxLogged {
 		return s
 	}
-	return strings.ToValidUTF8(s[:mostLogged], "") + "…"
+	return strings.ToValidUTF8(s[:maxLogged], "") + "…"
 }
 
-// NewHandler wraps next so that messages and attributes pass through [Scrub].
+// NewHandler returns a handler that passes messages and attributes through [Scrub] before next.
 func NewHandler(next slog.Handler) slog.Handler { return handler{next} }
 
 type handler struct{ next slog.Handler }

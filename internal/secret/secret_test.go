@@ -28,7 +28,7 @@ func TestStringNeverPrints(t *testing.T) {
 		}
 	}
 	if s.Reveal() != key {
-		t.Error("Reveal does not give the value")
+		t.Error("Reveal does not return the value")
 	}
 }
 
@@ -67,7 +67,7 @@ func TestScrubKnowsHeadscale(t *testing.T) {
 func TestScrubLeavesProseAlone(t *testing.T) {
 	for _, prose := range []string{
 		"store an auth key (tskey-auth-…) or tskey-client-…", "tskey-",
-		"nodekey:dfded86e05ac64a84f43eba808580694295c4f06e59886445c8612c96d326a62", // and SHA-256
+		"nodekey:dfded86e05ac64a84f43eba808580694295c4f06e59886445c8612c96d326a62", // has the form of a SHA-256 digest, too
 		"da39a3ee5e6b4b0d3255bfef95601890afd80709",                                 // SHA-1
 	} {
 		if got := Scrub(prose); got != prose {
