@@ -1,10 +1,8 @@
-// Package credential reads what operators store or write down as a credential:
-// an auth key, an OAuth client secret with the attributes of the official
-// image, or a document that holds one of the two.
+// Package credential parses stored and configured credentials: an auth key, an OAuth client
+// secret with the attributes of the official image, or a document that contains one of the two.
 //
-// A form whose meaning is certain is accepted, however it was pasted. Anything
-// else is an error that names the form and what to store, and never contains a
-// value.
+// It accepts every unambiguous form, however it was pasted. Otherwise it returns an error that
+// names the form found and the one to store, and never contains a value.
 package credential
 
 import (
@@ -20,7 +18,7 @@ import (
 type Credential struct {
 	Key     secret.String // "" if Client is set
 	Client  *Client       // nil for an auth key
-	Expires time.Time     // expires_at of the document; zero if it has none
+	Expires time.Time     // expires_at in the document; zero if absent
 }
 
 // Client is an OAuth client.
@@ -30,31 +28,29 @@ type Client struct {
 	Attributes Attributes
 }
 
-// Format describes how to read a credential.
+// Format describes how to parse a credential.
 type Format struct {
-	// JSONKey selects a value of a document; "" means the known names.
+	// JSONKey selects a value in a document; "" selects the known names.
 	JSONKey string
-	// Foreign reports that the control server is not Tailscale's, so that keys
-	// may have any form. Tailscale's own start with "tskey-".
+	// Foreign is true if the control server is not Tailscale's: its keys may have any form.
+	// Tailscale's own start with "tskey-".
 	Foreign bool
 }
 
-// ErrMalformed is in the chain of an error about a value that was read and is
-// not a credential.
+// ErrMalformed is wrapped by an error about a value that was read but is not a credential.
 var ErrMalformed = errors.New("malformed credential")
 
-// ErrEmpty is the same for a value that is empty.
+// ErrEmpty is wrapped by an error about an empty value.
 var ErrEmpty = errors.New("empty credential")
 
-// The fixes that most errors share. A literal has one of its own.
+// The fixes of most errors. Errors about a literal have a different one.
 const (
 	storeKey  = "store an auth key (tskey-auth-…)"
 	storeJSON = `store an auth key (tskey-auth-…), or JSON such as {"auth_key": "tskey-auth-…"}`
 	writeKey  = "write an auth key (tskey-auth-…) or an OAuth client secret (tskey-client-…)"
 )
 
-// Error is about a value that was read and cannot be used. It stays until the
-// operator stores something else.
+// Error describes a value that was read and cannot be used until the operator changes it.
 type Error struct {
 	Cause, Fix string
 	is         error // ErrMalformed or ErrEmpty
@@ -62,7 +58,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Cause + "; " + e.Fix }
 
-// Is reports whether target is [ErrMalformed] or [ErrEmpty], whichever e is.
+// Is reports whether target is [ErrMalformed] or [ErrEmpty], depending on e.
 func (e *Error) Is(target error) bool { return target == e.is }
 
 func malformed(fix, cause string, args ...any) error {
@@ -71,7 +67,7 @@ func malformed(fix, cause string, args ...any) error {
 
 func empty() error { return &Error{"it is empty", storeKey, ErrEmpty} }
 
-// within adds to an error where in a document the value is.
+// within adds to an error the name of the document's key that has the value.
 func within(name string, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return &Error{fmt.Sprintf("the value of its key %q: %s", shown(name), e.Cause), e.Fix, e.is}
@@ -79,7 +75,7 @@ func within(name string, err error) error {
 	return err
 }
 
-// ofLiteral gives an error about a literal the fix of one.
+// ofLiteral returns an error about a literal with the fix for literals.
 func ofLiteral(err error) error {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {

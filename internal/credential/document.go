@@ -13,11 +13,11 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// The names under which a document may hold a credential. Case and separators
-// do not count: authKey, AUTH_KEY and auth-key are the same.
+// The names under which a document may have a credential, normalized: authKey, AUTH_KEY and
+// auth-key are the same.
 var (
 	keyNames    = []string{"authkey", "tsauthkey", "tailscaleauthkey", "preauthkey", "preauthorizationkey", "tskey", "tailscalekey", "key"}
-	firstNames  = []string{"authkey", "tsauthkey"} // of keyNames, those that errors and documents give
+	firstNames  = []string{"authkey", "tsauthkey"} // those of keyNames in the documentation and in errors
 	idNames     = []string{"clientid", "oauthclientid", "tsclientid", "tsoauthclientid", "tailscaleclientid", "tailscaleoauthclientid"}
 	secretNames = []string{"clientsecret", "oauthclientsecret", "tsclientsecret", "tsoauthclientsecret", "tailscaleclientsecret", "tailscaleoauthclientsecret"}
 	expiryNames = []string{"expiresat", "expires", "expiry", "expiration"}
@@ -25,19 +25,19 @@ var (
 
 var separators = strings.NewReplacer("_", "", "-", "", ".", "", " ", "")
 
-// normalized returns a name without case and separators.
+// normalized returns a name in lower case without separators.
 func normalized(name string) string { return strings.ToLower(separators.Replace(name)) }
 
 func isOne(name string, of []string) bool { return slices.Contains(of, normalized(name)) }
 
-// field is a name and a value of a document.
+// field is a name and value in a document.
 type field struct {
 	name, value string
 	kind        string // "" for a string, else "a number", …
 }
 
-// ParseLiteral reads a credential that stands in the configuration itself,
-// where documents are not accepted.
+// ParseLiteral parses a credential in the configuration itself, where documents are not
+// accepted.
 func ParseLiteral(value string, foreign bool) (Credential, error) {
 	text, err := decodeText(value)
 	if err != nil {
@@ -50,7 +50,7 @@ func ParseLiteral(value string, foreign bool) (Credential, error) {
 	return c, ofLiteral(err)
 }
 
-// Parse reads a credential out of a secret's payload.
+// Parse parses a credential in a secret's payload.
 func Parse(payload string, f Format) (Credential, error) {
 	text, err := decodeText(payload)
 	if err != nil {
@@ -59,9 +59,8 @@ func Parse(payload string, f Format) (Credential, error) {
 	return f.parse(text, 0)
 }
 
-// mostWrapped bounds how often text may be wrapped: JSON in a JSON string in
-// base64.
-const mostWrapped = 3
+// maxWraps bounds the nesting of encodings, such as JSON in a JSON string in base64.
+const maxWraps = 3
 
 func (f Format) parse(text string, wrapped int) (Credential, error) {
 	text = trim(text)
@@ -80,7 +79,7 @@ func (f Format) parse(text string, wrapped int) (Credential, error) {
 		}
 	case strings.HasPrefix(text, `"`):
 		var inner string
-		if json.Unmarshal([]byte(text), &inner) == nil && wrapped < mostWrapped {
+		if json.Unmarshal([]byte(text), &inner) == nil && wrapped < maxWraps {
 			return f.parse(inner, wrapped+1)
 		}
 	case json.Valid([]byte(text)): // a number, true, false or null
@@ -88,20 +87,20 @@ func (f Format) parse(text string, wrapped int) (Credential, error) {
 			return Credential{}, malformed(storeJSON, "it is %s", kind)
 		}
 	}
-	if plain := unquote(text); plain != text && wrapped < mostWrapped {
+	if plain := unquote(text); plain != text && wrapped < maxWraps {
 		return f.parse(plain, wrapped+1)
 	}
 	if fields := parseLines(text, f.JSONKey); len(fields) > 0 {
 		return f.choose(fields, false)
 	}
 	if f.JSONKey != "" {
-		return Credential{}, malformed(storeJSON+", or unset ROUTER_AUTH_SECRET_KEY", "it is not a JSON object, but its key %q is asked for", shown(f.JSONKey))
+		return Credential{}, malformed(storeJSON+", or unset ROUTER_AUTH_SECRET_KEY", "it is not a JSON object, so it cannot have the key %q", shown(f.JSONKey))
 	}
 	c, certain, err := f.parseKey(text)
-	if certain || wrapped >= mostWrapped {
+	if certain || wrapped >= maxWraps {
 		return c, err
 	}
-	// A payload that was encoded by hand before it became a binary secret.
+	// A text payload may have been encoded by hand before it was stored as a binary secret.
 	if inner, ok := decodeBase64(text); ok && (Resembles(inner) || strings.HasPrefix(inner, "{")) {
 		if decoded, inside := f.parse(inner, wrapped+1); inside == nil || err != nil {
 			return decoded, inside
@@ -110,9 +109,9 @@ func (f Format) parse(text string, wrapped int) (Credential, error) {
 	return c, err
 }
 
-// parseObject reads a JSON object, with repeated names.
+// parseObject parses a JSON object; names may be repeated.
 func parseObject(text string) (fields []field, err error) {
-	// The decoder's errors may quote a byte of the text.
+	// The decoder's errors are not shown because they may quote a byte of the text.
 	bad := malformed(storeJSON, "it starts with { but is not valid JSON")
 	dec := json.NewDecoder(strings.NewReader(text))
 	if _, err := dec.Token(); err != nil {
@@ -142,7 +141,7 @@ func parseObject(text string) (fields []field, err error) {
 	return fields, nil
 }
 
-// kindOf returns "" for a string.
+// kindOf returns the kind of a JSON value that is not a string, or "" for a string.
 func kindOf(raw json.RawMessage) string {
 	switch raw[0] {
 	case '"':
@@ -159,12 +158,11 @@ func kindOf(raw json.RawMessage) string {
 	return "a number"
 }
 
-// assignment matches a line of an environment file, a shell script, HCL, YAML
-// or JSON.
+// assignment matches a line of an environment file, a shell script, HCL, YAML or JSON.
 var assignment = regexp.MustCompile(`^(?:(?i:export|set|setx|declare -x|env)\s+|\$(?i:env):|--?)?["']?([A-Za-z_][A-Za-z0-9_.-]*)["']?\s*[=:]\s*(.*)$`)
 
-// parseLines reads lines of NAME=VALUE. It returns nothing unless every line is
-// one, or a comment, and at least one has a known name.
+// parseLines parses lines of NAME=VALUE. It returns nil unless every line is one or a comment,
+// and at least one has a known name.
 func parseLines(text, jsonKey string) (fields []field) {
 	known := false
 	for line := range strings.Lines(strings.ReplaceAll(text, "\r", "\n")) {
@@ -190,22 +188,22 @@ func parseLines(text, jsonKey string) (fields []field) {
 	return fields
 }
 
-// candidate is a credential of a document.
+// candidate is a credential found in a document.
 type candidate struct {
 	name    string
 	found   Credential
 	certain bool
 }
 
-// choose picks the one credential among fields. isJSON reports that names may
-// be shown: of lines, a name may be part of a secret.
+// choose returns the one credential among fields. isJSON is true if names may be shown; in
+// lines, a name may be part of a secret.
 func (f Format) choose(fields []field, isJSON bool) (Credential, error) {
 	var (
 		list  []candidate
 		wrong []error
 	)
 	id, idErr := clientID(fields)
-	named := false // whether any field has a name that counts
+	named := false // a field has a matching name
 	for _, field := range fields {
 		if f.JSONKey != "" && field.name != f.JSONKey || f.JSONKey == "" && !isOne(field.name, keyNames) && !isOne(field.name, secretNames) {
 			continue
@@ -225,7 +223,7 @@ func (f Format) choose(fields []field, isJSON bool) (Credential, error) {
 	case slices.ContainsFunc(list, func(c candidate) bool { return c.certain }):
 		list = slices.DeleteFunc(list, func(c candidate) bool { return !c.certain })
 	case slices.ContainsFunc(list, func(c candidate) bool { return isOne(c.name, firstNames) }):
-		// A word under another name, such as "key", may be of something else.
+		// A value under another name, such as "key", may be for something else.
 		list = slices.DeleteFunc(list, func(c candidate) bool { return !isOne(c.name, firstNames) })
 	}
 	switch {
@@ -236,7 +234,7 @@ func (f Format) choose(fields []field, isJSON bool) (Credential, error) {
 		}
 		return found, err
 	case len(wrong) > 0:
-		// An empty value beside a wrong one is not the reason.
+		// Report a wrong value rather than an empty one.
 		i := max(0, slices.IndexFunc(wrong, func(err error) bool { return !errors.Is(err, ErrEmpty) }))
 		return Credential{}, wrong[i]
 	case !named && f.JSONKey != "":
@@ -256,7 +254,7 @@ func unambiguous(list []candidate) (Credential, error) {
 					names = append(names, n)
 				}
 			}
-			return Credential{}, malformed("keep one of them, or name it in ROUTER_AUTH_SECRET_KEY", "it holds different credentials under the keys %s", strings.Join(names, ", "))
+			return Credential{}, malformed("keep one of them, or name it in ROUTER_AUTH_SECRET_KEY", "it contains different credentials under the keys %s", strings.Join(names, ", "))
 		}
 	}
 	return first.found, nil
@@ -269,8 +267,8 @@ func (c Credential) same(d Credential) bool {
 	return c.Client.Secret == d.Client.Secret && c.Client.Attributes.String() == d.Client.Attributes.String()
 }
 
-// parseField reads the value of a field. id is the OAuth client's, if the
-// document has one.
+// parseField parses the value of a field. id is the ID of the OAuth client in the document, if
+// any.
 func (f Format) parseField(v field, id string) (c Credential, certain bool, err error) {
 	if v.kind != "" && v.kind != "null" {
 		return c, false, malformed(storeJSON, "the value of its key %q is %s, not a string", shown(v.name), v.kind)
@@ -281,7 +279,7 @@ func (f Format) parseField(v field, id string) (c Credential, certain bool, err 
 	case c.Client != nil && id != "":
 		c.Client.ID = id
 	case !certain && id != "" && !errors.Is(err, ErrEmpty):
-		// An API of another vendor may have secrets of any form, but one word.
+		// Another vendor's API may have secrets of any form that is one word.
 		word := unquote(v.value)
 		if strings.ContainsFunc(word, notInKeys) || strings.HasPrefix(word, "tskey-") || strings.HasPrefix(word, "hskey-") {
 			break
@@ -294,7 +292,7 @@ func (f Format) parseField(v field, id string) (c Credential, certain bool, err 
 	return c, certain, nil
 }
 
-// clientID returns the OAuth client's ID in a document; "" is none.
+// clientID returns the ID of the OAuth client in a document, or "".
 func clientID(fields []field) (string, error) {
 	for _, v := range fields {
 		if !isOne(v.name, idNames) {
@@ -313,10 +311,9 @@ func clientID(fields []field) (string, error) {
 	return "", nil
 }
 
-// expiry returns the time at which the credential ends, if the document has it:
-// Terraform's tailscale_tailnet_key has it as expires_at. It is for a metric
-// only, so a time that cannot be read is none: it must not keep out a router
-// that has a good key.
+// expiry returns the credential's expiry, if the document has it: Terraform's
+// tailscale_tailnet_key calls it expires_at. It is only used for a metric, so that an
+// unreadable time is ignored: it must not stop a router that has a valid key.
 func expiry(fields []field) time.Time {
 	for _, v := range fields {
 		if !isOne(v.name, expiryNames) {
@@ -329,13 +326,13 @@ func expiry(fields []field) time.Time {
 	return time.Time{}
 }
 
-// names lists the keys of a document, as many as fit a line.
+// names lists the keys of a document, truncated to fit on a line.
 func names(fields []field, isJSON bool) string {
 	const most = 8
 	var list []string
 	for _, v := range fields {
 		name := fmt.Sprintf("%q", shown(v.name))
-		if len(v.name) > longestName {
+		if len(v.name) > maxName {
 			name = shown(v.name)
 		}
 		if !slices.Contains(list, name) {
@@ -354,13 +351,12 @@ func names(fields []field, isJSON bool) string {
 	return strings.Join(list, ", ")
 }
 
-const longestName = 32
+const maxName = 32
 
-// shown returns a name as errors show it: not if it may be a credential in the
-// wrong place.
+// shown returns a name for an error, redacted if it may be a misplaced credential.
 func shown(name string) string {
 	switch {
-	case len(name) > longestName:
+	case len(name) > maxName:
 		return fmt.Sprintf("one of %d bytes", len(name))
 	case Resembles(name):
 		return "<redacted>"

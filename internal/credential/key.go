@@ -9,11 +9,11 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// clientPrefix starts an OAuth client secret; the client's ID follows.
+// clientPrefix is the prefix of an OAuth client secret; the client's ID follows.
 const clientPrefix = "tskey-client-"
 
-// otherKinds are the values that start like a key, or are pasted for one, and
-// cannot register a node.
+// otherKinds are values that look like a key, or are pasted in place of one, and cannot
+// register a node.
 var otherKinds = []struct{ prefix, name string }{
 	{"tskey-api-", "an API access token (tskey-api-…)"},
 	{"tskey-scim-", "a SCIM key (tskey-scim-…)"},
@@ -33,11 +33,11 @@ var otherKinds = []struct{ prefix, name string }{
 	{"ssh-", "an SSH key"},
 }
 
-// inTailscaleKeys matches what follows the prefix in each key of Tailscale's.
+// inTailscaleKeys matches the characters of a Tailscale key.
 var inTailscaleKeys = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// parseKey reads a single value. certain reports that its form alone tells that
-// it is a credential; keys of other control servers may be any word.
+// parseKey parses a single value. certain is true if the form alone identifies a credential;
+// other control servers' keys may be any word.
 func (f Format) parseKey(s string) (c Credential, certain bool, err error) {
 	s = unquote(s)
 	if s == "" {
@@ -61,14 +61,14 @@ func (f Format) parseKey(s string) (c Credential, certain bool, err error) {
 		client, err := parseClient(word, attributes)
 		return Credential{Client: client}, err == nil, err
 	case hasAttributes:
-		return Credential{}, false, malformed(storeKey+" without them", "it is an auth key with attributes behind a question mark, which only an OAuth client secret (tskey-client-…) may have")
+		return Credential{}, false, malformed(storeKey+" without them", "it is an auth key with attributes after a question mark, which only an OAuth client secret (tskey-client-…) may have")
 	case strings.Trim(strings.TrimPrefix(strings.TrimPrefix(word, "tskey-"), "auth-"), "-") == "":
 		return Credential{}, false, malformed(storeKey, "it is only the first part of a key")
 	}
 	return Credential{Key: secret.String(word)}, true, nil
 }
 
-// parseForeign reads the key of another control server.
+// parseForeign parses a key of another control server.
 func (f Format) parseForeign(s string) (c Credential, certain bool, err error) {
 	headscale := strings.HasPrefix(s, "hskey-")
 	switch {
@@ -92,22 +92,22 @@ func parseClient(word, attributes string) (*Client, error) {
 	return &Client{ID: id, Secret: secret.String(word), Attributes: parsed}, nil
 }
 
-// notInKeys matches blanks, control characters and all that is not ASCII.
+// notInKeys matches spaces, control characters and non-ASCII characters.
 func notInKeys(r rune) bool { return r <= ' ' || r > '~' }
 
-// Values that are taken for a credential wherever they appear: the keys of
-// Tailscale and Headscale, the same in base64, JSON Web Tokens, AWS access key
-// IDs, and the hexadecimal keys of old Headscale versions.
+// Patterns of values that are treated as credentials wherever they appear: keys of Tailscale
+// and Headscale, also in base64, JSON Web Tokens, AWS access key IDs, and the hexadecimal keys
+// of old Headscale versions.
 var (
 	anywhere = regexp.MustCompile(`(?i:[th]skey-[a-z0-9_-]{8,})|(dHNrZXkt|aHNrZXkt)[A-Za-z0-9+/_-]{8,}`)
 	whole    = regexp.MustCompile(`^(eyJ[A-Za-z0-9_=-]+\.[A-Za-z0-9_=.-]+|(AKIA|ASIA)[A-Z0-9]{16}|[0-9a-f]{48}|[0-9a-f]{64})$`)
 )
 
-// Resembles reports whether a value that is not meant to be a credential looks
-// like one. Such a value must not be shown.
+// Resembles reports whether a value that should not be a credential looks like one and so must
+// not be shown.
 func Resembles(s string) bool { return anywhere.MatchString(s) || whole.MatchString(s) }
 
-// decodeBase64 returns the text in base64, if it is text.
+// decodeBase64 returns the decoded text; ok is false if s is not text in base64.
 func decodeBase64(s string) (text string, ok bool) {
 	if len(s) < len("tskey-")*4/3 {
 		return "", false
@@ -121,7 +121,7 @@ func decodeBase64(s string) (text string, ok bool) {
 	return "", false
 }
 
-// Foreign reports whether a control server is not Tailscale's own; "" is.
+// Foreign reports whether a control server is not Tailscale's. "" means Tailscale's.
 func Foreign(controlURL string) bool {
 	u, err := url.Parse(controlURL)
 	if controlURL == "" || err != nil {

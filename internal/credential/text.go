@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// decodeText returns a payload as text without a byte-order mark. Windows tools
-// write UTF-16, with and without one.
+// decodeText returns a payload as UTF-8 without a byte-order mark. Windows tools write UTF-16,
+// with and without one.
 func decodeText(payload string) (string, error) {
 	size := len(payload)
 	switch {
@@ -40,7 +40,7 @@ func decodeUTF16(s string, order binary.ByteOrder) string {
 	return string(utf16.Decode(units))
 }
 
-// trim removes blanks at both ends, invisible ones included.
+// trim removes white space and invisible characters at both ends.
 func trim(s string) string { return strings.TrimFunc(s, invisible) }
 
 func invisible(r rune) bool {
@@ -53,7 +53,7 @@ func invisible(r rune) bool {
 
 var quotes = map[rune]rune{'"': '"', '\'': '\'', '`': '`', '“': '”', '”': '”', '„': '“', '‘': '’', '’': '’', '«': '»'}
 
-// unquote removes pairs of quotes around a value, and blanks.
+// unquote removes white space and pairs of quotes around a value.
 func unquote(s string) string {
 	for {
 		s = trim(s)
