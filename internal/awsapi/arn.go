@@ -16,10 +16,10 @@ type ARN struct {
 	Service   string
 	Region    string
 	Account   string
-	Resource  string // what follows the account: "task/CLUSTER/ID", "secret:NAME"
+	Resource  string // the part after the account: "task/CLUSTER/ID", "secret:NAME"
 }
 
-// ParseARN takes an ARN apart; ok is false for anything else.
+// ParseARN parses an ARN; ok is false if s is not one.
 func ParseARN(s string) (a ARN, ok bool) {
 	parsed, err := arn.Parse(s)
 	if err != nil {
@@ -28,7 +28,7 @@ func ParseARN(s string) (a ARN, ok bool) {
 	return ARN{parsed.Partition, parsed.Service, parsed.Region, parsed.AccountID, parsed.Resource}, true
 }
 
-// String returns the ARN as AWS writes it.
+// String returns the ARN in AWS's form.
 func (a ARN) String() string {
 	return arn.ARN{Partition: a.Partition, Service: a.Service, Region: a.Region, AccountID: a.Account, Resource: a.Resource}.String()
 }
@@ -36,7 +36,7 @@ func (a ARN) String() string {
 // DefaultPartition is the partition of a region that the SDK does not know.
 const DefaultPartition = "aws"
 
-// partitionOf are the domains under which a partition has its endpoints.
+// partitionOf maps the domain of endpoints to their partition.
 var partitionOf = map[string]string{
 	"amazonaws.com.cn": "aws-cn",
 	"amazonaws.eu":     "aws-eusc",
@@ -46,7 +46,7 @@ var partitionOf = map[string]string{
 	"csp.hci.ic.gov":   "aws-iso-f",
 }
 
-// Partition returns the partition in which the SDK has a region's endpoints.
+// Partition returns the partition of a region according to the SDK's endpoints.
 func Partition(region string) string {
 	endpoint := func(fips bool) string {
 		e, err := ec2.NewDefaultEndpointResolverV2().ResolveEndpoint(context.Background(),
@@ -61,17 +61,16 @@ func Partition(region string) string {
 	if p := partitionOf[domain]; p != "" {
 		return p
 	}
-	// GovCloud has the domain of the commercial partition, but its endpoints are
-	// those of FIPS.
+	// GovCloud shares the domain of the commercial partition, but its endpoints equal its
+	// FIPS endpoints.
 	if region != "" && plain != "" && plain == endpoint(true) {
 		return "aws-us-gov"
 	}
 	return DefaultPartition
 }
 
-// SecretsManager returns the host name of the service in a region, which is also
-// what kms:ViaService calls it. Without a region it is a pattern for those of the
-// partition.
+// SecretsManager returns the host name of the service in a region, which is also its name in
+// kms:ViaService. Without a region it is a pattern that matches all regions of the partition.
 func SecretsManager(partition, region string) string {
 	e, err := secretsmanager.NewDefaultEndpointResolverV2().ResolveEndpoint(context.Background(),
 		secretsmanager.EndpointParameters{Region: &region})

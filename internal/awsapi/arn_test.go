@@ -54,10 +54,10 @@ func TestPartitions(t *testing.T) {
 	for _, p := range list.Partitions {
 		for region := range p.Regions {
 			if strings.HasSuffix(region, "-global") {
-				continue // not where a task runs
+				continue // no tasks run there
 			}
 			if got := awsapi.Partition(region); got != p.ID {
-				t.Errorf("%s is in %s, not in %s", region, p.ID, got)
+				t.Errorf("region %s of partition %s: Partition returned %s", region, p.ID, got)
 			}
 			if host := awsapi.SecretsManager(p.ID, region); host != "secretsmanager."+region+"."+p.Outputs.DNSSuffix {
 				t.Errorf("Secrets Manager of %s is %s", region, host)
@@ -69,7 +69,7 @@ func TestPartitions(t *testing.T) {
 	}
 	for _, region := range []string{"", "mars-north-1", "a b"} {
 		if got := awsapi.Partition(region); got != awsapi.DefaultPartition {
-			t.Errorf("%q is in %s", region, got)
+			t.Errorf("Partition(%q) = %s", region, got)
 		}
 	}
 }

@@ -1,10 +1,9 @@
-// Package awsapi is the router's only door to AWS: typed calls to Secrets
-// Manager, STS and EC2 whose errors tell the operator what to change.
+// Package awsapi makes all of the router's calls to AWS: Secrets Manager, STS and EC2, with
+// typed results and errors that name the fix.
 //
-// Endpoints, region and credentials come from the SDK's standard environment
-// (AWS_ENDPOINT_URL, AWS_REGION, container credentials, AWS_MAX_ATTEMPTS, ...).
-// Calls are retried with jitter by the SDK and bounded in time here. Every
-// failed call returns an [*Error].
+// Endpoints, region and credentials come from the SDK's standard environment (AWS_ENDPOINT_URL,
+// AWS_REGION, container credentials, AWS_MAX_ATTEMPTS, ...). The SDK retries calls with jitter;
+// this package bounds their time. Every failed call returns an [*Error].
 package awsapi
 
 import (
@@ -28,26 +27,28 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// Options are optional.
+// Options configure a [Client]. The zero value of a field means the default that its comment
+// gives.
 type Options struct {
-	// Region is used where the environment names none.
+	// Region is used if the environment has none.
 	Region string
-	// Logger gets the SDK's own words, at debug level. Nil drops them.
+	// Logger receives the SDK's log at debug level. Default: it is dropped.
 	Logger *slog.Logger
-	// TryTimeout bounds one HTTP exchange; 0 means 5 s. A whole call may take
-	// six times as long: by default the SDK tries three times and pauses for
-	// up to 2 s and 4 s in between.
+	// TryTimeout bounds one HTTP exchange. A call with its retries may take six times as
+	// long: by default the SDK tries three times and pauses for up to 2 s and 4 s in
+	// between. Default: 5 s.
 	TryTimeout time.Duration
-	// Tries is how often a call is tried at most; 0 leaves that to the SDK's
-	// environment, three times by default.
+	// Tries bounds the attempts of a call. Default: as the SDK's environment says, or
+	// three.
 	Tries int
-	// Date hears of the Date header of every answer, while it is fresh. Nil drops it.
+	// Date is called with the Date header of each answer as soon as it arrives. Default:
+	// nothing is called.
 	Date func(time.Time)
-	// Called hears of every call once it is over: the action as IAM spells it,
-	// and nil or an [*Error]. Each page of a long answer is a call, the SDK's
-	// further tries are not. Nil drops it.
+	// Called is called after each call with the action's IAM name and nil or an [*Error].
+	// Each page of a paginated answer is a call; the SDK's retries are not. Default:
+	// nothing is called.
 	Called func(action string, err error)
-	// Transport carries the calls. Nil is the SDK's own.
+	// Transport sends the requests. Default: the SDK's.
 	Transport http.RoundTripper
 }
 
@@ -61,7 +62,7 @@ type Client struct {
 	called      func(action string, err error)
 }
 
-// New reads the SDK's environment. It does not call AWS.
+// New returns a client configured from the SDK's environment. It does not call AWS.
 func New(ctx context.Context, o Options) (*Client, error) {
 	if o.TryTimeout == 0 {
 		o.TryTimeout = 5 * time.Second
@@ -74,8 +75,8 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	})
 	cfg, err := config.LoadDefaultConfig(ctx,
 		config.WithHTTPClient(client),
-		// The SDK gives the endpoint of the task role's credentials a client of its
-		// own, which obeys HTTP_PROXY even for a link-local address.
+		// For the credentials endpoint of the task role, the SDK creates a separate
+		// HTTP client, which obeys HTTP_PROXY even for a link-local address.
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
 		config.WithLogger(sdkLogger(o.Logger)),
 		config.WithClientLogMode(aws.LogRetries),
@@ -89,7 +90,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	if o.Date != nil {
 		cfg.APIOptions = append(cfg.APIOptions, dates(o.Date))
 	}
-	if o.Transport != nil { // not before: the SDK wants to add AWS_CA_BUNDLE to a client of its own
+	if o.Transport != nil { // not earlier, because the SDK adds AWS_CA_BUNDLE only to its own client
 		cfg.HTTPClient = &http.Client{Transport: o.Transport, Timeout: o.TryTimeout}
 	}
 	cfg.HTTPClient = ownBodies{cfg.HTTPClient}
@@ -109,16 +110,17 @@ func New(ctx context.Context, o Options) (*Client, error) {
 	}, nil
 }
 
-// Region is where the calls go, except for a secret whose ARN names another.
+// Region returns the region of calls other than those for a secret whose ARN names another
+// region.
 func (c *Client) Region() string { return c.config.Region }
 
-// call runs one SDK call within the time limit. What it returns is nil or an [*Error].
+// call runs one SDK call within the time limit. It returns nil or an [*Error].
 func (c *Client) call(ctx context.Context, req request, do func(context.Context) error) (err error) {
 	defer func() { c.called(req.op, err) }()
 	tctx, cancel := context.WithTimeout(ctx, c.callTimeout)
 	defer cancel()
-	// The SDK would also do this, but report a missing credential as a
-	// failure to sign after an odyssey through its providers.
+	// Without this, the SDK would report missing credentials as a failure to sign, and only
+	// after trying every provider.
 	credentials, err := c.config.Credentials.Retrieve(tctx)
 	if err != nil {
 		return req.credentialError(ctx, err)
@@ -130,8 +132,8 @@ func (c *Client) call(ctx context.Context, req request, do func(context.Context)
 	}
 	err = req.error(ctx, err)
 	if e := (*Error)(nil); errors.As(err, &e) && e.Kind == Credentials {
-		// They are kept until their end by this machine's clock, which may have been
-		// set back since.
+		// The SDK caches credentials until they expire by the local clock, which may
+		// have been set back.
 		if cache, ok := c.config.Credentials.(*aws.CredentialsCache); ok {
 			cache.Invalidate()
 		}

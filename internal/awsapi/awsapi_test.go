@@ -39,7 +39,8 @@ func world() awstest.World {
 	}
 }
 
-// connect starts a server and a client that tries each call at most attempts times.
+// connect starts a server, and a client that makes at most the given number of attempts per
+// call.
 func connect(t *testing.T, attempts string, o awsapi.Options) (*awstest.Server, *awsapi.Client) {
 	t.Helper()
 	server, err := awstest.NewServer("", world())
@@ -263,11 +264,11 @@ func TestNoCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.Close() // the address refuses from now on
+	ln.Close() // from now on the address refuses connections
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://"+ln.Addr().String()+"/v2/credentials/role")
 	check(`calling ec2:DescribeVpcs for VPC vpc-0aaa: no AWS credentials: no answer from http://` + ln.Addr().String() + `/: dial tcp ` + ln.Addr().String() + `: connect: connection refused` + fix)
 
-	// An endpoint that answers, and a proxy in its place.
+	// A reachable endpoint, and a proxy that must not be used.
 	var status int
 	var contentType, body string
 	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -9,9 +9,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// ownBodies sends a copy of each request's body. The SDK closes its own as soon as an answer
-// begins. The transport may not have read it to the end by then, as on a busy processor:
-// it takes that for a failure to write, and closes the connection under the answer.
+// ownBodies sends a copy of each request's body. The SDK closes the original as soon as an
+// answer begins. If the transport has not read all of it by then, as may happen on a busy
+// processor, it treats that as a write error and closes the connection before the answer is
+// complete.
 type ownBodies struct{ next aws.HTTPClient }
 
 // Do implements [aws.HTTPClient].

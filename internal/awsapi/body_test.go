@@ -8,7 +8,7 @@ import (
 	"subnetrouter/internal/awsapi"
 )
 
-// lateWriter is a transport that still reads the body of a request after its answer came.
+// lateWriter is a transport that still reads the request's body after its answer arrived.
 type lateWriter struct {
 	bodies []io.Reader
 	again  []func() (io.ReadCloser, error)
@@ -22,22 +22,22 @@ func (w *lateWriter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusBadRequest, Proto: "HTTP/1.1", Body: http.NoBody, Request: sent, Header: http.Header{}}, nil
 }
 
-// TestBodyOutlivesAnswer: an early answer must not cut off the request.
+// TestBodyOutlivesAnswer: an early answer must not truncate the request.
 func TestBodyOutlivesAnswer(t *testing.T) {
 	late := &lateWriter{}
 	_, c := connect(t, "1", awsapi.Options{Transport: late, Tries: 1})
 	if _, err := c.Secret(t.Context(), awsapi.SecretRef{ID: "x"}); err == nil {
-		t.Fatal("an empty answer is no secret")
+		t.Fatal("an empty answer was accepted as a secret")
 	}
 	if len(late.bodies) == 0 {
-		t.Fatal("nothing was sent")
+		t.Fatal("no request was sent")
 	}
 	for i, body := range late.bodies {
 		first, err := io.ReadAll(body)
 		if err != nil || len(first) == 0 {
 			t.Errorf("after the answer the body has %d bytes, %v", len(first), err)
 		}
-		// A transport whose connection ended sends the body once more.
+		// A transport sends the body again if its connection ended.
 		if late.again[i] == nil {
 			t.Fatal("the body cannot be sent again")
 		}

@@ -9,8 +9,8 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// dates tells of the Date that each answer carries, that of a refusal too.
-func dates(tell func(time.Time)) func(*middleware.Stack) error {
+// dates calls report with the Date header of each answer, including errors.
+func dates(report func(time.Time)) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("router:date", func(
 			ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler,
@@ -18,10 +18,10 @@ func dates(tell func(time.Time)) func(*middleware.Stack) error {
 			out, meta, err := next.HandleDeserialize(ctx, in)
 			if resp, ok := out.RawResponse.(*smithyhttp.Response); ok && resp != nil {
 				if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-					tell(date)
+					report(date)
 				}
 			}
 			return out, meta, err
-		}), middleware.After) // innermost: it sees every try
+		}), middleware.After) // innermost, to see every attempt
 	}
 }

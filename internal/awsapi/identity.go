@@ -12,11 +12,11 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// IdentityLife is how long an identity token is good for: the least that is
-// sure to outlive one exchange. AWS grants 60 to 3600 s.
+// IdentityLife is the lifetime of an identity token: enough for one exchange. AWS grants 60 to
+// 3600 s.
 const IdentityLife = 5 * time.Minute
 
-// IdentityToken is what AWS says of the caller to a third party.
+// IdentityToken is a signed statement by AWS about the caller's identity, for a third party.
 type IdentityToken struct {
 	JWT     secret.String
 	Expires time.Time
@@ -49,8 +49,8 @@ func (c *Client) IdentityToken(ctx context.Context, audience string) (IdentityTo
 	return IdentityToken{secret.String(*out.WebIdentityToken), aws.ToTime(out.Expiration)}, nil
 }
 
-// federationDisabled matches the code with which STS says that the account does
-// not vouch for anybody; its name is given with and without "Exception".
+// federationDisabled reports whether code is STS's error for an account in which outbound web
+// identity federation is disabled. The code occurs with and without "Exception".
 func federationDisabled(code string) bool {
 	return strings.HasPrefix(code, "OutboundWebIdentityFederationDisabled")
 }

@@ -12,9 +12,9 @@ import (
 	"subnetrouter/internal/awstest"
 )
 
-// neighbours adds what the look-ups beyond the VPC find, in answers of one
-// item each: AWS may send pages as short as it likes.
-func neighbours(w *awstest.World) {
+// addRelated adds the resources of the look-ups other than the VPC's, in pages of one item
+// each: AWS may send pages of any length.
+func addRelated(w *awstest.World) {
 	p := netip.MustParsePrefix
 	w.PageSize = 1
 	w.Subnets = []awstest.Subnet{
@@ -55,7 +55,7 @@ func TestNetworkAnswers(t *testing.T) {
 	server, c := connect(t, "1", awsapi.Options{Called: func(action string, err error) {
 		called = append(called, fmt.Sprint(action, " ", err))
 	}})
-	server.Update(neighbours)
+	server.Update(addRelated)
 	ctx, p := t.Context(), netip.MustParsePrefix
 
 	subnets, err := c.SubnetsByTag(ctx, "vpc-0aaa", "tier", "private")
@@ -63,7 +63,7 @@ func TestNetworkAnswers(t *testing.T) {
 		t.Errorf("got %v, %v", subnets, err)
 	}
 	if want := []string{"ec2:DescribeSubnets <nil>", "ec2:DescribeSubnets <nil>"}; !slices.Equal(called, want) {
-		t.Errorf("heard of %q, want %q", called, want)
+		t.Errorf("Called was called for %q, want %q", called, want)
 	}
 
 	own, err := c.RouteTable(ctx, "vpc-0aaa", "subnet-1")
@@ -91,7 +91,7 @@ func TestNetworkAnswers(t *testing.T) {
 		t.Errorf("no peerings: %v, %v, %d calls", none, err, len(server.Calls())-before)
 	}
 
-	// All pages of a prefix list, of a hundred entries each as AWS sends them.
+	// A prefix list arrives in pages of a hundred entries, as AWS sends them.
 	server.Update(func(w *awstest.World) { w.PageSize = 0 })
 	before = len(server.Calls())
 	list, err := c.PrefixList(ctx, "pl-0123abcd")
@@ -108,7 +108,7 @@ func TestNetworkAnswers(t *testing.T) {
 
 func TestNetworkErrors(t *testing.T) {
 	server, c := connect(t, "1", awsapi.Options{})
-	server.Update(neighbours)
+	server.Update(addRelated)
 	ctx := t.Context()
 	subnets := func(value string) func() error {
 		return func() error { _, err := c.SubnetsByTag(ctx, "vpc-0aaa", "tier", value); return err }
@@ -162,7 +162,7 @@ func TestNetworkErrors(t *testing.T) {
 		})
 	}
 
-	// A failure on a later page is a failure, not a shorter answer.
+	// A failure on a later page must fail the call, not truncate the result.
 	server.Update(func(w *awstest.World) { w.PageSize = 200 })
 	n := 0
 	fails := client(t, awsapi.Options{Called: func(string, error) {

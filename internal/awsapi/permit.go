@@ -14,11 +14,11 @@ import (
 // Caller describes the credentials that sign AWS calls, without the credentials themselves.
 type Caller struct {
 	Source  string    // the SDK's name of the provider: "CredentialsEndpointProvider", "EnvConfigCredentials"
-	Account string    // "" where the provider does not tell
-	Expires time.Time // zero: never
+	Account string    // "" if the provider does not report it
+	Expires time.Time // zero if they do not expire
 }
 
-// Caller gets the credentials, as each call does, and describes them.
+// Caller retrieves the credentials, as each call does, and describes them.
 func (c *Client) Caller(ctx context.Context) (Caller, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.callTimeout)
 	defer cancel()

@@ -21,8 +21,8 @@ type RouteTable struct {
 type Route struct {
 	Prefix     netip.Prefix
 	PrefixList string // "pl-..."
-	Target     string // "pcx-...", "tgw-...", "nat-...", "local"; "" for a kind not known here
-	Blackhole  bool   // the target is gone
+	Target     string // "pcx-...", "tgw-...", "nat-...", "local"; "" for an unknown kind
+	Blackhole  bool   // the target no longer exists
 }
 
 // RouteTable finds the table that a subnet is associated with, else the VPC's main one.
@@ -60,7 +60,7 @@ func (c *Client) routeTable(ctx context.Context, what string, filters ...types.F
 		for _, t := range out.RouteTables {
 			table, err := routeTableOf(t)
 			if err == nil && len(table.Routes) == 0 {
-				// Each has at least the local one.
+				// Every table has at least the local route.
 				err = fmt.Errorf("%s has no route at all", table.ID)
 			}
 			if err != nil {
@@ -97,7 +97,7 @@ func routeTableOf(t types.RouteTable) (RouteTable, error) {
 	return table, nil
 }
 
-// target is the one of a route's many target fields that is set.
+// target returns the target field of a route that is set.
 func target(r types.Route) string {
 	for _, id := range []*string{
 		r.VpcPeeringConnectionId, r.TransitGatewayId, r.GatewayId, r.NatGatewayId, r.NetworkInterfaceId,

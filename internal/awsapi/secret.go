@@ -67,7 +67,8 @@ func (c *Client) Secret(ctx context.Context, ref SecretRef) (SecretValue, error)
 	return value, nil
 }
 
-// String describes the secret for an error: `secret "router/key", version stage AWSPENDING`.
+// String describes the secret for an error, as in: secret "router/key", version stage
+// AWSPENDING.
 func (r SecretRef) String() string {
 	s := fmt.Sprintf("secret %q", r.ID)
 	if r.VersionStage != "" {

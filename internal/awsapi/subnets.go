@@ -68,7 +68,7 @@ func subnetOf(s types.Subnet) (Subnet, error) {
 	return subnet, err
 }
 
-// parsePrefixes names the resource that they are from in its error.
+// parsePrefixes parses CIDRs of a resource, which its error names.
 func parsePrefixes(of string, cidrs []string) ([]netip.Prefix, error) {
 	var ps []netip.Prefix
 	for _, s := range cidrs {

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// The endpoint is on the same host and answers in milliseconds, but it can lag
-// behind the container at the start of a task: several short tries, at most
-// 4 × 2 s + 0.1 s + 0.2 s + 0.4 s for each of its two documents.
+// The endpoint is on the same host and answers in milliseconds, but may not be ready when the
+// task starts. Hence several short attempts, at most 4 × 2 s + 0.1 s + 0.2 s + 0.4 s for each
+// of its two documents.
 const (
 	tries      = 4
 	tryTimeout = 2 * time.Second
@@ -22,14 +22,14 @@ const (
 	bodyLimit  = 1 << 20                // bytes; a task with ten containers takes about 20 KiB
 )
 
-// Client reads one task's metadata.
+// Client reads the metadata of one task.
 type Client struct {
 	uri  string
 	http *http.Client
 }
 
-// New returns a client for the endpoint at uri, the value of [Variable]. A nil
-// client is one without proxies, as the address is link-local.
+// New returns a client for the endpoint at uri, the value of [Variable]. If client is nil it
+// uses one without a proxy, as the address is link-local.
 func New(uri string, client *http.Client) *Client {
 	if client == nil {
 		client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -37,8 +37,8 @@ func New(uri string, client *http.Client) *Client {
 	return &Client{uri: strings.TrimSuffix(uri, "/"), http: client}
 }
 
-// Task reads the metadata of this container and of its task. Its errors name
-// [Variable] and say what to do.
+// Task returns the metadata of this container and its task. Its errors name [Variable] and the
+// fix.
 func (c *Client) Task(ctx context.Context) (Task, error) {
 	if c.uri == "" {
 		return Task{}, fmt.Errorf("reading task metadata: %s is not set; ECS sets it in every task, elsewhere set ROUTER_ROUTES to CIDRs", Variable)
@@ -50,7 +50,7 @@ func (c *Client) Task(ctx context.Context) (Task, error) {
 			return err
 		}
 		if len(container.Networks) == 0 {
-			return errNoNetworks // the agent may learn them late
+			return errNoNetworks // the agent may not know them yet
 		}
 		return nil
 	})
@@ -69,7 +69,7 @@ func (c *Client) Task(ctx context.Context) (Task, error) {
 	return t, nil
 }
 
-// fetch tries until accept takes the body, and returns the last try's error.
+// fetch retries until accept returns nil for the body, and returns the last error.
 func (c *Client) fetch(ctx context.Context, path string, accept func(body []byte) error) error {
 	var err error
 	pause := firstPause
@@ -115,7 +115,7 @@ func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
 	return body, err
 }
 
-// explain turns a cause into what the operator reads.
+// explain returns the error for the operator, with the fix.
 func (c *Client) explain(ctx context.Context, path string, cause error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("reading task metadata: %w", ctx.Err())

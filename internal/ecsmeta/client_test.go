@@ -16,7 +16,7 @@ import (
 	"subnetrouter/internal/ecsmeta"
 )
 
-// serve answers as the endpoint does with a document pair from testdata.
+// serve is an endpoint with a pair of documents from testdata.
 func serve(t *testing.T, shape string) string {
 	t.Helper()
 	raw, err := os.ReadFile("testdata/" + shape + ".json")
@@ -59,7 +59,7 @@ func TestTaskShapes(t *testing.T) {
 		},
 	}
 	dual := fargate
-	dual.Limits = ecsmeta.Limits{CPU: 1, MemoryMiB: 1024} // the container's limit is the smaller
+	dual.Limits = ecsmeta.Limits{CPU: 1, MemoryMiB: 1024} // the container's limit is the lower one
 	dual.Network.IPv6 = addrs("2a05:d018:7e1:a101:9c4f:31d2:6b07:5e88")
 	dual.Network.IPv6Subnet = netip.MustParsePrefix("2a05:d018:7e1:a101::/64")
 	awsvpc := ecsmeta.Task{
@@ -101,7 +101,7 @@ func TestTaskSlowStart(t *testing.T) {
 		case n == 1:
 			http.Error(w, "task not found", http.StatusNotFound)
 		case n == 2:
-			w.Write([]byte(`{"Name": "router"}`)) // networks come later
+			w.Write([]byte(`{"Name": "router"}`)) // without networks, at first
 		case n == 3:
 			w.Write([]byte(`{"Networks":[{"NetworkMode":"host","IPv4Addresses":[""]}]}`))
 		default:

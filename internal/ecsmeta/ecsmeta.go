@@ -1,10 +1,9 @@
-// Package ecsmeta asks ECS where this container runs: the task metadata
-// endpoint, version 4.
+// Package ecsmeta reads where this container runs from the ECS task metadata endpoint, version
+// 4.
 //
-// The agent offers it at the address in ECS_CONTAINER_METADATA_URI_V4: the bare
-// address answers about this container, "/task" about the task around it. The
-// two are read together into one typed [Task]. On Fargate the network part
-// names the task's subnet, never its VPC.
+// The address is in ECS_CONTAINER_METADATA_URI_V4. The address itself returns a document about
+// this container, and "/task" one about its task. This package merges both into one [Task]. On
+// Fargate the network part names the task's subnet, never its VPC.
 package ecsmeta
 
 import (
@@ -14,17 +13,17 @@ import (
 	"subnetrouter/internal/awsapi"
 )
 
-// Variable is the environment variable through which ECS gives the endpoint's address.
+// Variable is the environment variable in which ECS puts the endpoint's address.
 const Variable = "ECS_CONTAINER_METADATA_URI_V4"
 
-// Task is what ECS knows about the task and about this container's network.
-// A field that the platform does not report is zero.
+// Task is the metadata about the task and this container's network. Fields that the platform
+// does not report are zero.
 type Task struct {
 	Cluster    string // ARN or short name
 	ARN        string
 	Family     string
 	Revision   string
-	Service    string // "" for a task that no service started
+	Service    string // "" for a task that was not started by a service
 	LaunchType string // "FARGATE" or "EC2"
 	Zone       string // availability zone
 	Region     string // from the task's ARN, else from Zone
@@ -33,17 +32,17 @@ type Task struct {
 	Network    Network
 }
 
-// Limits bound this container; zero is no limit that ECS knows of.
+// Limits are the limits of this container; zero means that ECS reports none.
 type Limits struct {
 	CPU       float64 // vCPUs of the task
 	MemoryMiB int     // the smaller of the task's limit and this container's
 }
 
-// ModeVPC is the network mode in which a task has an interface of its own.
+// ModeVPC is the network mode in which a task has its own network interface.
 const ModeVPC = "awsvpc"
 
-// Network is this container's first network. Outside the awsvpc network mode
-// ECS reports little more than an address.
+// Network is this container's first network. In network modes other than awsvpc, ECS reports
+// little more than an address.
 type Network struct {
 	Mode            string // ModeVPC, "bridge", "host"
 	MAC             string // of the task's own interface; awsvpc only
@@ -66,7 +65,7 @@ func (n Network) Subnets() []netip.Prefix {
 	return ps
 }
 
-// A zone is its region and a suffix: "eu-west-1a", "us-west-2-lax-1a".
+// A zone's name is that of its region and a suffix: "eu-west-1a", "us-west-2-lax-1a".
 var regionOfZone = regexp.MustCompile(`^[a-z]+(?:-[a-z]+)+-\d+`)
 
 func region(taskARN, zone string) string {

@@ -6,8 +6,8 @@ import (
 	"net/netip"
 )
 
-// The endpoint's JSON, as far as the router reads it. AWS adds fields over
-// time and omits what it does not know.
+// The fields of the endpoint's JSON that the router reads. AWS adds fields over time and omits
+// those without a value.
 
 type wireTask struct {
 	Cluster          string
@@ -82,7 +82,8 @@ func (c wireContainer) network() (Network, error) {
 	return n, errors.Join(errs[:]...)
 }
 
-// addrs skips empty entries: in host mode the agent reports one.
+// addrs parses addresses. It skips empty entries, such as the one that the agent reports in
+// host mode.
 func addrs(field string, list []string) ([]netip.Addr, error) {
 	var as []netip.Addr
 	for _, s := range list {

@@ -1,9 +1,8 @@
-// Package tsapi is the part of Tailscale's API that a router needs: an access
-// token for an OAuth client or a federated identity, and an auth key for it.
+// Package tsapi implements the part of Tailscale's API that a router needs: an access token for
+// an OAuth client or a federated identity, and an auth key.
 //
-// A call is one HTTP exchange, without retries: whoever joins the tailnet has a
-// backoff of its own, and honours [Error.RetryAfter]. Every failed call returns
-// an [*Error], which never holds a credential.
+// A call is one HTTP exchange without retries: the login code has its own backoff and honours
+// [Error.RetryAfter]. Every failed call returns an [*Error], which never contains a credential.
 package tsapi
 
 import (
@@ -24,23 +23,23 @@ import (
 // DefaultURL is Tailscale's own API.
 const DefaultURL = "https://api.tailscale.com"
 
-// The calls, as [Config].Called and metrics name them.
+// The names of the calls, for [Config].Called and metrics.
 const (
 	CallToken         = "token"
 	CallTokenExchange = "token_exchange"
 	CallCreateKey     = "create_key"
 )
 
-// Config says where the API is. The zero value is Tailscale's own.
+// Config configures a [Client]. The zero value calls Tailscale's own API.
 type Config struct {
-	URL string // without a trailing slash; "" is [DefaultURL]
+	URL string // without a trailing slash; "" means [DefaultURL]
 	// Timeout bounds one call; 0 means 10 s.
 	Timeout time.Duration
-	// Called hears of every call once it is over; the error is nil or an
-	// [*Error]. Nil drops it.
+	// Called is called after each call; the error is nil or an [*Error]. Default: nothing
+	// is called.
 	Called func(call string, err error)
-	// Transport carries the calls; nil is one with the proxy of the standard
-	// environment.
+	// Transport sends the requests. Default: a transport that uses the proxy of the
+	// standard environment.
 	Transport http.RoundTripper
 }
 
@@ -54,7 +53,7 @@ type Client struct {
 	http   http.Client
 }
 
-// New returns a client. It calls nothing.
+// New returns a client. It makes no call.
 func New(c Config) *Client {
 	client := &Client{url: c.URL, called: c.Called, http: http.Client{Transport: c.Transport, Timeout: c.Timeout}}
 	if client.http.Transport == nil {
@@ -69,35 +68,34 @@ func New(c Config) *Client {
 	if client.http.Timeout == 0 {
 		client.http.Timeout = 10 * time.Second
 	}
-	// A redirect would take the credential somewhere else.
+	// A redirect could send the credential to another server.
 	client.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return client
 }
 
-// URL is where the calls go.
+// URL returns the URL of the API.
 func (c *Client) URL() string { return c.url }
 
-// Token lets its holder create auth keys for a while, usually an hour.
+// Token permits its holder to create auth keys for a time, usually an hour.
 type Token struct {
 	Value   secret.String
 	Expires time.Time
 }
 
-// Valid reports whether the token will do for a call made now.
+// Valid reports whether the token is good for a call made now.
 func (t Token) Valid() bool { return t.Value != "" && time.Until(t.Expires) > time.Minute }
 
-// mostTokenLife is how many seconds of a token's life are believed: Tailscale gives an
-// hour.
-const mostTokenLife = 24 * 3600
+// maxTokenLife bounds the reported lifetime of a token, in seconds; Tailscale's is an hour.
+const maxTokenLife = 24 * 3600
 
-// ClientToken gets a token for an OAuth client.
+// ClientToken returns a token for an OAuth client.
 func (c *Client) ClientToken(ctx context.Context, id string, clientSecret secret.String) (Token, error) {
 	return c.token(ctx, CallToken, "/api/v2/oauth/token", url.Values{
 		"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {clientSecret.Reveal()},
 	})
 }
 
-// IdentityToken gets a token for a federated identity, which jwt vouches for.
+// IdentityToken returns a token for a federated identity that jwt proves.
 func (c *Client) IdentityToken(ctx context.Context, id string, jwt secret.String) (Token, error) {
 	return c.token(ctx, CallTokenExchange, "/api/v2/oauth/token-exchange", url.Values{
 		"client_id": {id}, "jwt": {jwt.Reveal()},
@@ -109,21 +107,21 @@ func (c *Client) token(ctx context.Context, call, path string, form url.Values) 
 		AccessToken secret.String `json:"access_token"`
 		ExpiresIn   int           `json:"expires_in"`
 	}
-	asked := time.Now()
+	start := time.Now()
 	err := c.do(ctx, request{
 		call: call, path: path, contentType: "application/x-www-form-urlencoded", body: []byte(form.Encode()),
 		secrets: []string{form.Get("client_secret"), form.Get("jwt")},
 	}, &out, func() bool { return out.AccessToken != "" })
 	secret.Remember(out.AccessToken.Reveal())
-	life := time.Duration(min(max(out.ExpiresIn, 0), mostTokenLife)) * time.Second
-	return Token{out.AccessToken, asked.Add(life)}, err
+	life := time.Duration(min(max(out.ExpiresIn, 0), maxTokenLife)) * time.Second
+	return Token{out.AccessToken, start.Add(life)}, err
 }
 
 // KeyRequest describes an auth key for one node.
 type KeyRequest struct {
 	Tags          []string
-	Ephemeral     bool          // the node vanishes when it goes offline
-	Preauthorized bool          // the node needs no approval as a device
+	Ephemeral     bool          // control removes the node when it goes offline
+	Preauthorized bool          // the node needs no device approval
 	Expiry        time.Duration // of the key, not of the node; whole seconds
 }
 
@@ -134,7 +132,7 @@ type Key struct {
 	Expires time.Time
 }
 
-// CreateKey makes an auth key for one node.
+// CreateKey creates an auth key for one node.
 func (c *Client) CreateKey(ctx context.Context, token Token, r KeyRequest) (Key, error) {
 	type create struct {
 		Reusable      bool     `json:"reusable"`
@@ -151,7 +149,7 @@ func (c *Client) CreateKey(ctx context.Context, token Token, r KeyRequest) (Key,
 	}
 	body, err := json.Marshal(in)
 	if err != nil {
-		return Key{}, err // strings and numbers
+		return Key{}, err // cannot happen: the values are strings, numbers and booleans
 	}
 	var out struct {
 		ID      string        `json:"id"`
@@ -166,20 +164,20 @@ func (c *Client) CreateKey(ctx context.Context, token Token, r KeyRequest) (Key,
 	return Key{out.ID, out.Key, out.Expires}, err
 }
 
-// request is one call, and what an error needs to know of it.
+// request is one call, with the data for its error.
 type request struct {
 	call, path, contentType string
 	body                    []byte
 	bearer                  secret.String
 	tags                    []string
-	secrets                 []string // that must not come back in an error
+	secrets                 []string // values that must not appear in an error
 }
 
-// longest is more than any answer has.
-const longest = 1 << 20
+// maxAnswer bounds the size of an answer; none comes close.
+const maxAnswer = 1 << 20
 
-// do makes a call; what it returns is nil or an [*Error]. complete says whether
-// the answer has what was asked for.
+// do makes a call and returns nil or an [*Error]. complete reports whether the answer has the
+// expected fields.
 func (c *Client) do(ctx context.Context, r request, out any, complete func() bool) (err error) {
 	defer func() { c.called(r.call, err) }()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+r.path, bytes.NewReader(r.body))
@@ -197,23 +195,23 @@ func (c *Client) do(ctx context.Context, r request, out any, complete func() boo
 		return c.networkError(ctx, r, err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, longest))
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return c.networkError(ctx, r, err)
 	}
 	if res.StatusCode/100 != 2 {
 		return c.statusError(r, res, body)
 	}
-	if json.Unmarshal(body, out) != nil || !complete() { // whose error may quote the answer
+	if json.Unmarshal(body, out) != nil || !complete() { // the decoder's error is not shown: it may quote the answer
 		return c.fail(r, Unavailable, "the answer is truncated or not what Tailscale's API sends")
 	}
 	return nil
 }
 
-// mostSaid bounds the API's words in an error, in bytes.
+// mostSaid bounds the API's text in an error, in bytes.
 const mostSaid = 300
 
-// said is the text of an error's body: Tailscale's "message", or OAuth's words.
+// said returns the text in an error's body: Tailscale's "message", or OAuth's fields.
 func said(body []byte, secrets []string) string {
 	var in struct {
 		Message     string `json:"message"`
@@ -229,7 +227,7 @@ func said(body []byte, secrets []string) string {
 		}
 	}
 	secret.Remember(secrets...)
-	for _, s := range secrets { // short ones, too
+	for _, s := range secrets { // including short ones, which secret.Remember ignores
 		if s != "" {
 			text = strings.ReplaceAll(text, s, "<redacted>")
 		}
@@ -237,7 +235,7 @@ func said(body []byte, secrets []string) string {
 	return secret.Clean(text, mostSaid)
 }
 
-// cause strips Go's layers down to what the network said.
+// cause returns the network's error without Go's layers around it.
 func cause(err error) string {
 	var u *url.Error
 	if errors.As(err, &u) {

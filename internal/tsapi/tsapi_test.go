@@ -44,12 +44,12 @@ func TestKeyForOAuthClient(t *testing.T) {
 		t.Fatalf("key %q: %v", key.ID, err)
 	}
 	if left := time.Until(key.Expires); left < 9*time.Minute || left > 10*time.Minute {
-		t.Errorf("the key lives for %v", left)
+		t.Errorf("the key expires in %v", left)
 	}
 	if want := []string{"token <nil>", "create_key <nil>"}; !slices.Equal(called, want) {
 		t.Errorf("called %q, want %q", called, want)
 	}
-	// A token of a client that has gone since is refused.
+	// The token of a deleted client is refused.
 	net.SetAPI(t.Context(), tailnettest.API{})
 	_, err = api.CreateKey(t.Context(), token, tsapi.KeyRequest{Tags: []string{tag}, Expiry: time.Minute})
 	if e := (*tsapi.Error)(nil); !errors.As(err, &e) || e.Kind != tsapi.Refused {
@@ -57,7 +57,7 @@ func TestKeyForOAuthClient(t *testing.T) {
 	}
 }
 
-// TestFailures is what the API may answer, and what an operator reads of it.
+// TestFailures checks the operator's message for each failure of the API.
 func TestFailures(t *testing.T) {
 	client := tailnettest.NewOAuthClient(tag)
 	const (
@@ -103,7 +103,7 @@ func TestFailures(t *testing.T) {
 			}
 			net.FailAPI(test.path, tailnettest.APIFailure{})
 			if err := mint(t.Context(), api, client); err != nil {
-				t.Errorf("after it was mended: %v", err)
+				t.Errorf("after the failure was fixed: %v", err)
 			}
 		})
 	}
@@ -138,7 +138,7 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-// TestNoSecretInErrors has servers say back all that they were told.
+// TestNoSecretInErrors uses servers that echo their input.
 func TestNoSecretInErrors(t *testing.T) {
 	const clientSecret, jwt, token = "cl13nt-s3cr3t", "h34d.cl41ms.s1g", "t0k3n"
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -153,12 +153,12 @@ func TestNoSecretInErrors(t *testing.T) {
 	_, byKey := api.CreateKey(t.Context(), tsapi.Token{Value: token, Expires: time.Now().Add(time.Hour)}, tsapi.KeyRequest{Tags: []string{tag}})
 	for _, err := range []error{byClient, byIdentity, byKey} {
 		if err == nil || !strings.Contains(err.Error(), "<redacted>") {
-			t.Errorf("got %v, want something redacted", err)
+			t.Errorf("got %v, want a redacted value", err)
 			continue
 		}
 		for _, s := range []string{clientSecret, jwt, token} {
 			if strings.Contains(err.Error(), s) {
-				t.Errorf("%q in %v", s, err)
+				t.Errorf("the error contains %q: %v", s, err)
 			}
 		}
 	}
