@@ -34,7 +34,7 @@ const (
 
 	dropReasonCount
 
-	// Packets dropped by the TCP stack, which has its own counters.
+	// dropTCPStack labels the packets dropped by the TCP stack, which has its own counters.
 	dropTCPStack = "tcp_stack"
 )
 

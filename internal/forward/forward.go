@@ -34,14 +34,15 @@ type Config struct {
 	// Resolve returns the address to dial for a target; the network is "tcp" or "udp".
 	// Default: the target.
 	Resolve func(network string, target netip.AddrPort) (netip.AddrPort, error)
-	// Deny reports whether a target (for 4via6, the IPv4 address) must never be reached.
-	// It is called for every packet: it must not block or allocate. Default: none.
+	// Deny reports whether a target (for 4via6, the IPv4 address) must never be reached. It
+	// is called for every packet: it must not block or allocate. Default: no target is
+	// denied.
 	Deny func(target netip.AddrPort) bool
 	// DenyDial is Deny for the address that Resolve returned. Default: Deny.
 	DenyDial func(target netip.AddrPort) bool
-	// Allow reports whether the tailnet's current access rules let a client open a flow
-	// of an IP protocol to dst, which may be a 4via6 address. It must not block.
-	// Default: they do.
+	// Allow reports whether the tailnet's current access rules let a client open a flow of
+	// an IP protocol to dst, which may be a 4via6 address. It must not block. Default:
+	// every flow is allowed.
 	Allow func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
 	// DialTimeout bounds a TCP dial. Clients retransmit their SYN several times in that
 	// time. Default: 10 s.

@@ -21,10 +21,10 @@ const (
 	udpIdleTimeout = 2 * time.Minute
 )
 
-// A client that got an answer soon sends another query, and opening a socket costs more than a
-// query. So up to maxIdleDNS answered flows stay open for idleDNSWait, at any rate of queries,
-// unless their room is needed. Meanwhile the client may continue the flow, or send from another
-// port, as resolvers do; see [udpTable.reuseSocket].
+// A client that got an answer often sends another query soon, and opening a socket costs more
+// than a query. So up to maxIdleDNS answered flows stay open for idleDNSWait, at any rate of
+// queries, unless their room is needed. Meanwhile the client may continue the flow, or send
+// from another port, as resolvers do; see [udpTable.reuseSocket].
 const (
 	maxIdleDNS  = 128
 	idleDNSWait = time.Second
@@ -67,8 +67,8 @@ type udpFlow struct {
 	gro       bool // the kernel returns runs of datagrams
 
 	// boundTarget is the dialed target if the socket is bound to the client's source port,
-	// else invalid; older is the next flow in the list of flows with that port. Both are
-	// set before the flow is in the table, and then guarded by sourcePorts.mu.
+	// else invalid. It does not change once the flow is in the table. older is the next
+	// flow in the list of flows with that port, guarded by sourcePorts.mu.
 	boundTarget netip.AddrPort
 	older       *udpFlow
 
