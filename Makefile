@@ -41,7 +41,7 @@ LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lin
 LINT         := $(LINT_DIR)/golangci-lint
 GO_FOLDERS   := bench cmd deploy internal scripts test
 
-.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint typecheck vulncheck newest-tailscale fuzz pictures image push release module notices tools
+.PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint prose typecheck vulncheck newest-tailscale fuzz pictures image push release module notices tools
 
 build: ## the router, as shipped, in bin/router
 	scripts/build bin/router
@@ -94,6 +94,9 @@ newest-tailscale: ## raise tailscale.com to its newest release, in this work tre
 	go get tailscale.com@latest
 	go mod tidy
 	$(MAKE) notices
+
+prose: ## count "what" and dialect words in comments and documents (ARGS="-list docs")
+	@go run ./scripts/prose $(ARGS)
 
 # Outside of the checkout, so that a fresh clone finds it.
 $(LINT):
