@@ -12,14 +12,14 @@ import (
 	"strings"
 )
 
-// stockPrograms are what the official image holds.
+// stockPrograms are the programs of the official image.
 var stockPrograms = []string{"containerboot", "tailscaled", "tailscale"}
 
-// buildBinaries returns a folder with the router, as it is shipped or else the
-// one given, perhaps another to compare with, and the stock programs of the module's version. They are built in
-// the user's cache, by checkout, and copied to where a user without rights may
-// run them.
-func buildBinaries(ctx context.Context, s *scope, router, against string, say func(string, ...any)) (string, error) {
+// buildBinaries returns a folder with the router (built with the release's tags, or
+// the given binary), the router to compare with, if one is given, and the stock
+// programs at the version in go.mod. It builds them in a folder of the user's cache,
+// one per checkout, and copies them to a folder that an unprivileged user can read.
+func buildBinaries(ctx context.Context, s *scope, router, against string, logf func(string, ...any)) (string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return "", err
@@ -44,7 +44,7 @@ func buildBinaries(ctx context.Context, s *scope, router, against string, say fu
 		if err != nil {
 			return "", fmt.Errorf("building: %w", err)
 		}
-		say("building the router")
+		logf("building the router")
 		take["router"] = filepath.Join(built, "router")
 		err = goBuild(ctx, root, take["router"], "./cmd/router", "-tags", strings.Join(strings.Fields(string(tags)), ","), "-ldflags=-s -w")
 		if err != nil {
@@ -55,7 +55,7 @@ func buildBinaries(ctx context.Context, s *scope, router, against string, say fu
 		take["against"] = against
 	}
 	for _, name := range stockPrograms {
-		say("building %s", name)
+		logf("building %s", name)
 		take[name] = filepath.Join(built, name)
 		if err := goBuild(ctx, root, take[name], "tailscale.com/cmd/"+name); err != nil {
 			return "", err
@@ -83,11 +83,11 @@ func goBuild(ctx context.Context, root, out, pkg string, flags ...string) error 
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
-		return "", fmt.Errorf("asking go for the module: %w", err)
+		return "", fmt.Errorf("finding the module with go env: %w", err)
 	}
 	mod := strings.TrimSpace(string(out))
 	if mod == "" || mod == os.DevNull {
-		return "", errors.New("finding the module: not inside a checkout of it")
+		return "", errors.New("finding the module: not inside a checkout; run bench from one")
 	}
 	return filepath.Dir(mod), nil
 }

@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// limits are those of a small task; zero is none.
+// limits are those of a small task; zero means no limit.
 type limits struct {
 	cpus      float64
 	memoryMiB int
 }
 
-// parseLimits reads "0.25cpu,512MiB", of which either part may be missing.
+// parseLimits parses "0.25cpu,512MiB"; either part may be missing.
 func parseLimits(text string) (l limits, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		switch {
@@ -26,7 +26,7 @@ func parseLimits(text string) (l limits, err error) {
 		case strings.HasSuffix(part, "MiB"):
 			l.memoryMiB, err = strconv.Atoi(strings.TrimSuffix(part, "MiB"))
 		default:
-			err = errors.New("want a part like 0.25cpu or 512MiB")
+			err = errors.New("want parts like 0.25cpu and 512MiB")
 		}
 		if err != nil {
 			return l, fmt.Errorf("reading limits %q: %q: %w", text, part, err)
@@ -46,12 +46,12 @@ func (l limits) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// cgroup is where processes are put to be limited.
+// A cgroup limits the processes that are started in it.
 type cgroup struct{ dirs []string }
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// newCgroup makes a group, under cgroups of version 2 or 1, that goes with s.
+// newCgroup creates a group, under cgroups of version 2 or 1, that s removes.
 func newCgroup(s *scope, name string, l limits) (*cgroup, error) {
 	g := &cgroup{}
 	unified := false
@@ -76,7 +76,7 @@ func newCgroup(s *scope, name string, l limits) (*cgroup, error) {
 		return nil
 	}
 	if unified {
-		// A parent may have to pass its controllers on first.
+		// A child has only the controllers that its parent enables. They may be enabled already.
 		os.WriteFile(filepath.Join(cgroupRoot, "cgroup.subtree_control"), []byte("+cpu +memory"), 0o644)
 		files := map[string]string{}
 		if l.cpus > 0 {
@@ -101,8 +101,8 @@ func newCgroup(s *scope, name string, l limits) (*cgroup, error) {
 	return g, nil
 }
 
-// wrap makes cmd start inside of the group, if there is one, and with room for
-// that many open files. It comes before cmd, as `ip netns exec` hides cgroups.
+// wrap returns a command that starts cmd in the group, if g is not nil, and with that
+// limit of open files. The shell has to run before cmd: `ip netns exec` hides cgroups.
 func (g *cgroup) wrap(cmd *exec.Cmd, files uint64) *exec.Cmd {
 	script := fmt.Sprintf("ulimit -n %d; ", files)
 	if g != nil {

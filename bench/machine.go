@@ -10,18 +10,19 @@ import (
 	"time"
 )
 
-// machineFacts are the lines above the table: ratios travel, absolutes do not.
+// machineFacts returns the lines above the table. Absolute figures mean nothing without
+// them; ratios are comparable between machines.
 func machineFacts(ctx context.Context, o options) []string {
 	facts := []string{
 		"Date: " + time.Now().UTC().Format("2006-01-02 15:04 MST"),
 		fmt.Sprintf("CPU: %s, %d cores", lineAfter("/proc/cpuinfo", "model name"), runtime.NumCPU()),
 		"Memory: " + lineAfter("/proc/meminfo", "MemTotal"),
 		"Kernel: " + fileText("/proc/sys/kernel/osrelease"),
-		"Socket buffers at most: net.core.rmem_max " + fileText("/proc/sys/net/core/rmem_max") + ", wmem_max " + fileText("/proc/sys/net/core/wmem_max"),
+		"Largest socket buffers: net.core.rmem_max " + fileText("/proc/sys/net/core/rmem_max") + ", wmem_max " + fileText("/proc/sys/net/core/wmem_max"),
 		fmt.Sprintf("Go: %s; tailscale.com: %s; this module: %s", runtime.Version(),
-			said(ctx, "go", "list", "-m", "-f", "{{.Version}}", "tailscale.com"), said(ctx, "git", "describe", "--always", "--dirty")),
-		fmt.Sprintf("Open files at most: %d", o.files),
-		"Load of the machine before: " + fileText("/proc/loadavg"),
+			commandOutput(ctx, "go", "list", "-m", "-f", "{{.Version}}", "tailscale.com"), commandOutput(ctx, "git", "describe", "--always", "--dirty")),
+		fmt.Sprintf("Limit of open files: %d", o.files),
+		"Load before the run: " + fileText("/proc/loadavg"),
 	}
 	if o.limits != (limits{}) {
 		facts = append(facts, "Every router in a cgroup of "+o.limits.String())
@@ -49,7 +50,7 @@ func fileText(file string) string {
 	return strings.TrimSpace(string(b))
 }
 
-func said(ctx context.Context, name string, args ...string) string {
+func commandOutput(ctx context.Context, name string, args ...string) string {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {
 		return "unknown"

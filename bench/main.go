@@ -1,13 +1,11 @@
-// Command bench compares the router with what it replaces, the official
-// image's programs, and with plain kernel routing, on one machine and in
-// network namespaces without a way out. It needs root, iproute2 and Linux, and
-// writes a Markdown table.
+// Command bench compares the router with the programs of the official image and with
+// plain kernel routing, on one machine, in network namespaces without Internet access.
+// It needs root, iproute2 and Linux, and writes a Markdown table.
 //
-// Every measurement has a router of its own, freshly started in a fresh
-// namespace and alone: what a subject's idle neighbour or its own past
-// (memory that came back late, connections in TIME-WAIT) would add is in no
-// number. The subjects take turns within each measurement, so that a slow
-// minute of the machine hits all of them.
+// Every measurement starts its own router in a new namespace, and no other router runs
+// at the time. So no figure includes the load of another subject or the effects of
+// earlier measurements (memory returned late, connections in TIME-WAIT). The subjects
+// alternate within each measurement, so that a slow minute of the machine affects all.
 package main
 
 import (
@@ -72,22 +70,22 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	rows := f.String("rows", strings.Join(groups(), ","), "groups of rows to measure")
-	match := f.String("match", "", "a `regexp`: only measurements with such a row")
-	chosen := f.String("subjects", strings.Join(names, ","), "what to measure")
-	isQuick := f.Bool("quick", false, "one short round, for a look")
-	f.IntVar(&o.rounds, "rounds", 0, "how often to measure all (default 3, with -quick 1)")
+	match := f.String("match", "", "measure only trials with a row that matches this `regexp`")
+	chosen := f.String("subjects", strings.Join(names, ","), "subjects to measure")
+	isQuick := f.Bool("quick", false, "measure one short round")
+	f.IntVar(&o.rounds, "rounds", 0, "number of rounds (default 3, with -quick 1)")
 	cgroups := f.String("cgroup", "", "limits for every router, such as 0.25cpu,512MiB")
-	f.Uint64Var(&o.files, "files", 20000, "open files that a process may have")
-	approve := f.String("approve", string(tailnettest.WhenReachable), "when routes are approved: when-reachable or at-once")
-	hangup := f.Duration("hangup", 0, "how long servers close first (default 6s, with -quick 3s)")
+	f.Uint64Var(&o.files, "files", 20000, "limit of open files per process")
+	approve := f.String("approve", string(tailnettest.WhenReachable), "when control approves routes: when-reachable or at-once")
+	hangup := f.Duration("hangup", 0, "duration of the trial in which servers close first (default 6s, with -quick 3s)")
 	f.StringVar(&o.router, "router", "", "a router `binary` instead of this checkout's")
-	f.StringVar(&o.against, "against", "", "another router `binary` to compare with, in userspace mode: a change with what was before")
-	f.StringVar(&o.out, "o", "", "a `file` for the table, besides standard output")
+	f.StringVar(&o.against, "against", "", "another router `binary` to compare with, in userspace mode, such as one from before a change")
+	f.StringVar(&o.out, "o", "", "`file` to write the table to, besides standard output")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	if f.NArg() > 0 {
-		return o, fmt.Errorf("reading arguments: %q is no flag", f.Arg(0))
+		return o, fmt.Errorf("reading arguments: unexpected argument %q; bench has only flags", f.Arg(0))
 	}
 	o.scale = full
 	if *isQuick {
@@ -135,20 +133,20 @@ func choose(name, text string, known []string) ([]string, error) {
 	list := strings.Split(text, ",")
 	for _, word := range list {
 		if !slices.Contains(known, word) {
-			return nil, fmt.Errorf("reading %s: %q is none of %s", name, word, strings.Join(known, ", "))
+			return nil, fmt.Errorf("reading %s: %q is not one of %s", name, word, strings.Join(known, ", "))
 		}
 	}
 	return list, nil
 }
 
-// run measures and writes the table: what there is of it, too, when ctx ends.
+// run measures and writes the table. If ctx ends early, it writes the rows measured so far.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
 	}
 	facts := machineFacts(ctx, o)
 	began := time.Now()
-	say := func(format string, args ...any) {
+	logf := func(format string, args ...any) {
 		fmt.Fprintf(stderr, "%6s  %s\n", time.Since(began).Round(time.Second), fmt.Sprintf(format, args...))
 	}
 	if err := adoptOrphans(); err != nil {
@@ -156,7 +154,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	}
 	s := newScope(ctx)
 	defer s.close()
-	binaries, err := buildBinaries(ctx, s, o.router, o.against, say)
+	binaries, err := buildBinaries(ctx, s, o.router, o.against, logf)
 	if err != nil {
 		return err
 	}
@@ -165,12 +163,12 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		_, err := newCgroup(probe, "subnetrouter-bench-probe", o.limits)
 		probe.close()
 		if err != nil {
-			say("no limits, as they cannot be had here: %v", err)
-			facts = append(facts, "No cgroup could be made: "+err.Error())
+			logf("measuring without limits: %v", err)
+			facts = append(facts, "Measured without limits: "+err.Error())
 			o.limits = limits{}
 		}
 	}
-	say("building the network")
+	logf("building the network")
 	w, err := newWorld(s, o, binaries)
 	if err != nil {
 		return err
@@ -181,10 +179,10 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 			list = append(list, t)
 		}
 	}
-	r := measureAll(ctx, w, o, list, say)
+	r := measureAll(ctx, w, o, list, logf)
 	facts = append(facts, "Took "+time.Since(began).Round(time.Second).String())
 	if ctx.Err() != nil {
-		facts = append(facts, "**Interrupted: this is a part of it**")
+		facts = append(facts, "**Interrupted: incomplete**")
 	}
 	if o.out != "" {
 		file, err := os.Create(o.out)

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// measureAll runs every trial on every subject in every round. A failure is one
-// subject's, in one trial; an interrupt ends it all early.
-func measureAll(ctx context.Context, w *world, o options, list []trial, say func(string, ...any)) *report {
+// measureAll runs every trial on every subject in every round. A failure affects one
+// subject in one trial only. The report is incomplete if ctx ends early.
+func measureAll(ctx context.Context, w *world, o options, list []trial, logf func(string, ...any)) *report {
 	out := newReport(o.rounds, o.subjects, list)
 	for round := range o.rounds {
 		starts := map[string][]float64{}
 		for i, t := range list {
 			for j := range o.subjects {
-				// Who comes first changes from round to round.
+				// Each round starts with another subject.
 				s := o.subjects[(j+round)%len(o.subjects)]
 				if s.name == plain && t.noPlain {
 					continue
@@ -22,10 +22,10 @@ func measureAll(ctx context.Context, w *world, o options, list []trial, say func
 				if ctx.Err() != nil {
 					return out
 				}
-				say("round %d of %d, %d of %d: %s: %s", round+1, o.rounds, i+1, len(list), t.rows[0].name, s.name)
+				logf("round %d of %d, %d of %d: %s: %s", round+1, o.rounds, i+1, len(list), t.rows[0].name, s.name)
 				took, err := measureOne(ctx, w, s, t, out, round)
 				if err != nil && ctx.Err() == nil {
-					say("failed: %v", err)
+					logf("failed: %v", err)
 				}
 				if took > 0 && !t.withAWS {
 					starts[s.name] = append(starts[s.name], took.Seconds())
@@ -39,11 +39,12 @@ func measureAll(ctx context.Context, w *world, o options, list []trial, say func
 	return out
 }
 
-// measureOne returns how long the start took, if there was one.
+// measureOne runs one trial and returns the time from exec to the first byte, or zero
+// if the subject did not start.
 func measureOne(parent context.Context, w *world, s subject, t trial, out *report, round int) (started time.Duration, err error) {
-	// Longer than any trial that still gets somewhere.
-	const most = 3 * time.Minute
-	ctx, cancel := context.WithTimeoutCause(parent, most, fmt.Errorf("it took longer than %v", most))
+	// No trial that makes progress takes as long.
+	const timeout = 3 * time.Minute
+	ctx, cancel := context.WithTimeoutCause(parent, timeout, fmt.Errorf("it took longer than %v", timeout))
 	defer cancel()
 	noted := map[string]bool{}
 	m := &measurement{world: w, record: func(row string, value float64, err error) {
@@ -51,7 +52,7 @@ func measureOne(parent context.Context, w *world, s subject, t trial, out *repor
 		out.add(row, s.name, round, value, err)
 	}}
 	defer func() {
-		if err == nil || parent.Err() != nil { // an interrupt is nobody's failure
+		if err == nil || parent.Err() != nil { // an interrupt is not a failure of the subject
 			return
 		}
 		for _, row := range t.rows {

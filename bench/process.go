@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a program that ends with its scope.
+// process is a program that its scope kills.
 type process struct {
-	cmd   *exec.Cmd
-	said  tail
-	ended chan struct{}
+	cmd    *exec.Cmd
+	output tail
+	ended  chan struct{}
 }
 
-// startProcess starts cmd; its output, unless taken elsewhere, is kept for the
-// failure message.
+// startProcess starts cmd. It keeps the end of its output, unless cmd redirects it, for
+// the failure message.
 func startProcess(s *scope, cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, ended: make(chan struct{})}
 	if cmd.Stdout == nil {
-		cmd.Stdout = &p.said
+		cmd.Stdout = &p.output
 	}
 	if cmd.Stderr == nil {
-		cmd.Stderr = &p.said
+		cmd.Stderr = &p.output
 	}
-	// Of its own group, so that a Ctrl-C is ours to pass on.
+	// A process group of its own, so that Ctrl-C does not reach it directly.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", cmd.Path, err)
@@ -41,8 +41,8 @@ func startProcess(s *scope, cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// kill ends the process and all that it started: containerboot gives
-// tailscaled a process group of its own.
+// kill ends the process and its descendants. It cannot signal a process group:
+// containerboot puts tailscaled into another one.
 func (p *process) kill() {
 	select {
 	case <-p.ended:
@@ -59,8 +59,8 @@ func (p *process) kill() {
 	}
 }
 
-// adoptOrphans makes this process the parent of those that their own leaves
-// behind. In a container, who else would be may not care for the dead.
+// adoptOrphans makes this process the parent of orphaned descendants, so that kill can
+// reap them. In a container, PID 1 may not reap.
 func adoptOrphans() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("adopting orphans: %w", err)
@@ -68,11 +68,11 @@ func adoptOrphans() error {
 	return nil
 }
 
-// alive returns an error that says how the process ended, if it did.
+// alive returns nil while the process runs, else an error with its exit state and output.
 func (p *process) alive() error {
 	select {
 	case <-p.ended:
-		return fmt.Errorf("it ended (%v), saying: %s", p.cmd.ProcessState, p.said.last())
+		return fmt.Errorf("it ended (%v), output: %s", p.cmd.ProcessState, p.output.last())
 	default:
 		return nil
 	}
@@ -96,7 +96,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// last is the end of the output, short enough for a table's footnote.
+// last returns the last three lines of the output, on one line for a table's footnote.
 func (t *tail) last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// report collects what was measured and writes the table.
+// report collects measurements and writes the table.
 type report struct {
 	rounds   int
 	subjects []subject
@@ -49,16 +49,16 @@ func (r *report) has(row, subject string, round int) bool {
 	return v != nil && !math.IsNaN(v[round])
 }
 
-// write writes Markdown: a median for every subject, the median of the ratios
-// within each round, and how far both spread.
+// write writes Markdown: the median of every subject, the median of the ratios within
+// each round, and the spread of both.
 func (r *report) write(w io.Writer, facts []string) error {
 	var b strings.Builder
 	b.WriteString("# Benchmark\n\n")
 	for _, f := range facts {
 		fmt.Fprintf(&b, "- %s\n", f)
 	}
-	fmt.Fprintf(&b, "- %s; a value is the median, ± half of the range in percent of it; a ratio is the median of the rounds' own, with the range\n", plural(r.rounds, "round"))
-	b.WriteString("- CPU and memory are those of the router's processes (stock: both); what the kernel does by itself, as in kernel mode, is nobody's\n\n")
+	fmt.Fprintf(&b, "- %s; a value is the median of the rounds, ± half of the range in percent; a ratio is the median of the ratios within a round, with their range\n", plural(r.rounds, "round"))
+	b.WriteString("- CPU and memory are those of the router's processes (stock: both); work of the kernel outside of any process, as in kernel mode, is not included\n\n")
 
 	head := []string{"measure", "unit"}
 	for _, s := range r.subjects {
@@ -110,7 +110,8 @@ func (r *report) write(w io.Writer, facts []string) error {
 	return err
 }
 
-// measured reports whether the row was come to: an interrupt leaves some out.
+// measured reports whether any subject has a value or failure in the row. After an
+// interrupt, some rows have none.
 func (r *report) measured(row row) bool {
 	return slices.ContainsFunc(r.subjects, func(s subject) bool {
 		c := cell{row.name, s.name}
@@ -131,7 +132,7 @@ func (r *report) compared() (list []pair) {
 }
 
 func (r *report) cell(c cell) (text, note string) {
-	values := there(r.values[c])
+	values := present(r.values[c])
 	failed := r.failures[c]
 	if len(failed) > 0 {
 		why := strings.Join(slices.Compact(slices.Sorted(slices.Values(failed))), "; ")
@@ -165,24 +166,24 @@ func (r *report) ratios(row, ours, stock string) (list []float64) {
 }
 
 func (w row) verdict(ratios []float64) string {
-	if w.most == 0 {
+	if w.maxRatio == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("≤ %g", w.most)
+	text := fmt.Sprintf("≤ %g", w.maxRatio)
 	if len(ratios) == 0 {
 		return text
 	}
-	if median(ratios) <= w.most {
+	if median(ratios) <= w.maxRatio {
 		return text + " met"
 	}
 	return text + " **missed**"
 }
 
-func there(values []float64) []float64 {
+func present(values []float64) []float64 {
 	return slices.DeleteFunc(slices.Clone(values), math.IsNaN)
 }
 
-// median expects values.
+// median returns the median of values, of which there has to be one.
 func median(values []float64) float64 {
 	s := slices.Sorted(slices.Values(values))
 	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
@@ -198,7 +199,7 @@ func spreadOf(ratios []float64) string {
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 
-// number keeps three digits or all before the point.
+// number formats v with three significant digits, or as an integer from 100 on.
 func number(v float64) string {
 	switch a := math.Abs(v); {
 	case a == 0 || a >= 100:
@@ -210,19 +211,19 @@ func number(v float64) string {
 	}
 }
 
-func plural(n int, what string) string {
+func plural(n int, noun string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// oneLine keeps a note out of the table's way.
+// oneLine shortens a footnote to one line of bounded length.
 func oneLine(text string) string {
-	const most = 500
+	const maxLen = 500
 	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > most {
-		text = text[:most] + " …"
+	if len(text) > maxLen {
+		text = text[:maxLen] + " …"
 	}
 	return text
 }

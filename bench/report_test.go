@@ -10,7 +10,7 @@ import (
 func TestReport(t *testing.T) {
 	nothing := func(context.Context, *measurement) error { return nil }
 	r := newReport(3, subjects[:2], []trial{{
-		rows: []row{{name: "speed", unit: "1/s", most: 0.5}, {name: "lost"}, {name: "stuck"}, {name: "size", unit: "MiB"}},
+		rows: []row{{name: "speed", unit: "1/s", maxRatio: 0.5}, {name: "lost"}, {name: "stuck"}, {name: "size", unit: "MiB"}},
 		run:  nothing,
 	}})
 	for round, v := range []float64{100, 120, 110} {
@@ -39,7 +39,7 @@ func TestReport(t *testing.T) {
 	}
 	for _, not := range []string{"size", "[2]"} {
 		if strings.Contains(b.String(), not) {
-			t.Errorf("the report has %q, want one note and no row that was not come to:\n%s", not, &b)
+			t.Errorf("the report has %q, want one note and no row without a measurement:\n%s", not, &b)
 		}
 	}
 }
@@ -58,7 +58,7 @@ func TestParseLimits(t *testing.T) {
 			t.Errorf("parseLimits(%q) = %v, %v; want %v", text, got, err, want)
 		}
 	}
-	if _, err := parseLimits("half"); err == nil || err.Error() != `reading limits "half": "half": want a part like 0.25cpu or 512MiB` {
+	if _, err := parseLimits("half"); err == nil || err.Error() != `reading limits "half": "half": want parts like 0.25cpu and 512MiB` {
 		t.Errorf("parseLimits(half) gave %v", err)
 	}
 }

@@ -14,9 +14,10 @@ import (
 	"subnetrouter/internal/netnstest"
 )
 
-// This program runs itself inside of namespaces, where all of its threads are
-// at home and have open files of their own. Such a part says one line, its
-// [answer], and ends when its standard input does, or with whoever started it.
+// The benchmark executes itself in other namespaces, so that all threads of that process
+// belong to the namespace and its open files count separately. Such a part prints one
+// line, its [answer], and exits when its standard input is closed, which also happens
+// when its parent dies.
 const roleWord = "bench-role"
 
 type answer struct {
@@ -24,7 +25,7 @@ type answer struct {
 	Err    string
 }
 
-// playRole is main for such a part. It returns false where args ask for none.
+// playRole is the main function of a part. It returns false if args do not name one.
 func playRole(args []string) bool {
 	if len(args) != 4 || args[1] != roleWord {
 		return false
@@ -46,7 +47,7 @@ func playRole(args []string) bool {
 			a.Result, err = g.Run(context.Background())
 		}
 	default:
-		err = fmt.Errorf("no part is called %q", args[2])
+		err = fmt.Errorf("no role is called %q", args[2])
 	}
 	if err != nil {
 		a.Err = err.Error()
@@ -56,7 +57,7 @@ func playRole(args []string) bool {
 	return true
 }
 
-// part is a part of this program in another namespace.
+// part is this program, running in another namespace.
 type part struct {
 	*process
 	lifeline io.Closer
@@ -64,8 +65,8 @@ type part struct {
 	done     func()
 }
 
-// startRole starts a part and waits for its line. It lives until close, or the
-// end of the world.
+// startRole starts a part and waits for its line. The part runs until it is closed, at
+// the latest by the world's scope.
 func (w *world) startRole(h *netnstest.Host, role, argument string) (*part, error) {
 	p, err := w.beginRole(h, role, argument)
 	if err != nil {
@@ -83,7 +84,7 @@ func (w *world) beginRole(h *netnstest.Host, role, argument string) (*part, erro
 	if err != nil {
 		return nil, fmt.Errorf("starting the part %s: %w", role, err)
 	}
-	// A pipe of our own: that of exec.Cmd is closed when the process ends, read or not.
+	// Not StdoutPipe: Wait closes it when the process ends, even if it has unread data.
 	r, out, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("starting the part %s: %w", role, err)
@@ -114,11 +115,11 @@ func (p *part) wait(ctx context.Context) (load.Result, error) {
 	select {
 	case l := <-lines:
 		if l.err != nil {
-			return load.Result{}, fmt.Errorf("reading what a part found: %w; it said: %s", l.err, p.said.last())
+			return load.Result{}, fmt.Errorf("reading the result of a part: %w; its output: %s", l.err, p.output.last())
 		}
 		var a answer
 		if err := json.Unmarshal(l.text, &a); err != nil {
-			return load.Result{}, fmt.Errorf("reading what a part found: %w", err)
+			return load.Result{}, fmt.Errorf("reading the result of a part: %w", err)
 		}
 		if a.Err != "" {
 			return a.Result, errors.New(a.Err)
@@ -134,15 +135,16 @@ func (p *part) close() {
 	p.done()
 }
 
-// load runs a generator in the client and ends it.
+// load runs a generator in the client's namespace and closes its flows.
 func (w *world) load(ctx context.Context, g load.Generator) (load.Result, error) {
-	r, release, err := w.hold(ctx, g)
+	r, release, err := w.loadAndKeep(ctx, g)
 	release()
 	return r, err
 }
 
-// hold runs a generator in the client and keeps what it has open until release.
-func (w *world) hold(ctx context.Context, g load.Generator) (r load.Result, release func(), err error) {
+// loadAndKeep runs a generator in the client's namespace and keeps its flows open until
+// release is called.
+func (w *world) loadAndKeep(ctx context.Context, g load.Generator) (r load.Result, release func(), err error) {
 	text, err := load.Encode(g)
 	if err != nil {
 		return r, func() {}, err

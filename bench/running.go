@@ -12,11 +12,11 @@ import (
 	"subnetrouter/internal/netnstest"
 )
 
-// running is a subject at work.
+// running is a subject that has been started.
 type running struct {
 	subject
-	scope             *scope
-	name              string // unique, as a host name
+	scope             *scope // owns everything of this subject
+	name              string // unique; the node's host name
 	host              *netnstest.Host
 	dir               string
 	internetIP, vpcIP netip.Addr
@@ -26,8 +26,8 @@ type running struct {
 	firstByte time.Duration // from exec to the first byte through the route
 }
 
-// start runs a subject until a byte went through it to the VPC and back, over
-// the direct path.
+// start starts a subject, and waits until a byte went through it to the VPC and back and
+// until the client has a direct path to it.
 func (w *world) start(ctx context.Context, s subject, withAWS bool) (_ *running, err error) {
 	w.started++
 	n := byte(10 + w.started%240)
@@ -60,7 +60,8 @@ func (w *world) start(ctx context.Context, s subject, withAWS bool) (_ *running,
 		return nil, err
 	}
 	defer knocking.close()
-	// The client sends before there is a route, as clients do.
+	// The client starts to connect before it has a route, so that the first attempt after
+	// the route arrives comes soon.
 	if err := w.sleep(100 * time.Millisecond); err != nil {
 		return nil, err
 	}
@@ -70,7 +71,7 @@ func (w *world) start(ctx context.Context, s subject, withAWS bool) (_ *running,
 	}
 	first, err := knocking.wait(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("awaiting the first byte: %w; the router: %v, saying: %s", err, r.proc.alive(), r.proc.said.last())
+		return nil, fmt.Errorf("awaiting the first byte: %w; the router: %v, output: %s", err, r.proc.alive(), r.proc.output.last())
 	}
 	r.firstByte = first.At.Sub(began)
 	if err := w.awaitDirect(ctx, r.name); err != nil {
@@ -96,7 +97,7 @@ func knock() load.Generator {
 	}
 }
 
-// prepare makes the router's host and the command to run there.
+// prepare creates the router's host and returns the command to run there, nil for plain.
 func (w *world) prepare(r *running, withAWS bool) (cmd *exec.Cmd, err error) {
 	if r.dir, err = sharedDir(r.scope); err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func (w *world) prepare(r *running, withAWS bool) (cmd *exec.Cmd, err error) {
 	w.internet.Plug(r.host, "eth0", r.internetIP.String()+"/24")
 	w.vpcSwitch.Plug(r.host, "eth1", r.vpcIP.String()+"/24")
 	r.host.IP("route", "add", vpcCIDR.String(), "via", gatewayIP)
-	// What container runtimes give, so that ICMP needs no capability.
+	// As container runtimes set it, so that ICMP needs no capability.
 	r.host.Sysctl("net.ipv4.ping_group_range", "0 2147483647")
 	if r.subject.start == nil {
 		return nil, w.routePlainly(r)
@@ -123,14 +124,14 @@ func (w *world) prepare(r *running, withAWS bool) (cmd *exec.Cmd, err error) {
 	return group.wrap(cmd, w.files), nil
 }
 
-// stop ends a subject at once and waits for the client to forget it.
+// stop kills a subject and waits until the client has removed its route.
 func (w *world) stop(r *running) error {
 	r.scope.close()
 	if r.proc == nil {
 		return nil
 	}
-	// Not the run's context: a node is to go even after a Ctrl-C.
+	// Not the run's context: the node has to be deleted even after Ctrl-C.
 	ctx := context.WithoutCancel(r.scope.ctx)
 	w.control.DeleteNode(ctx, r.name) // unless it never joined
-	return w.poll("the client to forget the router", patience, w.routeGone)
+	return w.poll("the client to remove the route", patience, w.routeGone)
 }

@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// scope stands in for a test where netnstest wants one: it owns what it is
-// told to clean up, and what would fail the test ends the call to try.
+// scope is the testing.TB that netnstest needs, outside of a test. It runs cleanups when
+// closed, and a Fatal panics, which try recovers.
 type scope struct {
-	testing.TB // nil: netnstest calls none but the methods below
+	testing.TB // nil: netnstest calls only the methods below
 	ctx        context.Context
 
 	mu       sync.Mutex
@@ -28,18 +28,18 @@ func (s *scope) Fatal(args ...any)              { panic(failure{fmt.Errorf("%s",
 func (s *scope) Fatalf(format string, a ...any) { panic(failure{fmt.Errorf(format, a...)}) }
 func (s *scope) Skip(args ...any)               { s.Fatal(args...) }
 
-// detached is a context for commands that end with the scope and not before:
-// what a cancelled context kills has no time to be cleaned up.
+// detached returns a context for commands that the scope ends. A cancelled context would
+// kill them before their cleanups run.
 func (s *scope) detached() context.Context { return context.WithoutCancel(s.ctx) }
 
-// Cleanup keeps f for close.
+// Cleanup makes close call f.
 func (s *scope) Cleanup(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cleanups = append(s.cleanups, f)
 }
 
-// close runs the cleanups, the last one first.
+// close runs the cleanups in reverse order.
 func (s *scope) close() {
 	s.mu.Lock()
 	list := s.cleanups
@@ -50,7 +50,7 @@ func (s *scope) close() {
 	}
 }
 
-// try returns what ended f early.
+// try calls f and returns the error of a Fatal in it.
 func try(f func()) (err error) {
 	defer func() {
 		switch r := recover().(type) {

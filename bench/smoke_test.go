@@ -21,8 +21,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestSmoke measures next to nothing, but all the way: from building the
-// programs to a table with numbers in it, and with nothing left behind.
+// TestSmoke runs the whole benchmark with very little load, from building the programs
+// to the table, and checks that no process is left.
 func TestSmoke(t *testing.T) {
 	netnstest.Require(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a first build compiles for minutes

@@ -18,7 +18,7 @@ type subject struct {
 	start  func(w *world, r *running, withAWS bool) (*exec.Cmd, error)
 }
 
-// plain is kernel routing without a VPN, the limit for all others.
+// plain is kernel routing without a VPN, an upper bound for the other subjects.
 const plain = "plain"
 
 var subjects = []subject{
@@ -29,10 +29,10 @@ var subjects = []subject{
 	{plain, true, nil},
 }
 
-// againstSubject is the router given by -against.
+// againstSubject is the router of -against.
 const againstSubject = "against-userspace"
 
-// pair is compared: the first by the second.
+// pair names two subjects whose ratio is a column of the table: ours divided by stock.
 type pair struct{ name, ours, stock string }
 
 func (p pair) title() string {
@@ -48,11 +48,11 @@ var pairs = []pair{
 	{"against", "ours-userspace", againstSubject},
 }
 
-// systemPath is what a container's PATH has, for setpriv, iptables and ping.
+// systemPath is the PATH of a container; setpriv, iptables and ping are in it.
 const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// ours is the router as shipped: in userspace mode as its image's user and
-// without capabilities, as on Fargate.
+// ours returns a function that builds the router's command as shipped: in userspace mode
+// with the image's user and without capabilities, as on Fargate.
 func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) {
 	return func(w *world, r *running, withAWS bool) (*exec.Cmd, error) {
 		env := append(tailnettest.Env(),
@@ -62,11 +62,11 @@ func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) 
 			"ROUTER_MODE="+mode,
 			"ROUTER_SOCKET="+filepath.Join(r.dir, "router.sock"),
 			"ROUTER_DRAIN_TIMEOUT=1s",
-			// All load comes from one peer, which by default gets a share only.
+			// All load comes from one client, which by default may have a share only.
 			"ROUTER_MAX_FLOWS=18000", "ROUTER_MAX_FLOWS_PER_PEER=18000",
 		)
 		if withAWS || w.limits.memoryMiB > 0 {
-			// ECS tells a task its limits; its cgroup cannot be seen here.
+			// The router reads its limits from task metadata: the cgroup is not visible here.
 			metadata, err := w.startMetadata(r)
 			if err != nil {
 				return nil, err
@@ -91,13 +91,12 @@ func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) 
 	}
 }
 
-// containerCapabilities are those that Docker and ECS give a container's root
-// unless told otherwise.
+// containerCapabilities are those of root in a container of Docker and ECS by default.
 const containerCapabilities = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap"
 
-// stock is what the official image runs: containerboot, which starts tailscaled
-// and runs tailscale, with state in memory and, in userspace mode, as root with
-// a container's capabilities.
+// stock returns a function that builds the official image's command: containerboot, which
+// starts tailscaled and runs tailscale, with state in memory and, in userspace mode, as
+// root with a container's capabilities.
 func stock(userspace string) func(*world, *running, bool) (*exec.Cmd, error) {
 	return func(w *world, r *running, _ bool) (*exec.Cmd, error) {
 		env := append(tailnettest.Env(),
@@ -108,7 +107,7 @@ func stock(userspace string) func(*world, *running, bool) (*exec.Cmd, error) {
 			"TS_HOSTNAME="+r.name,
 			"TS_EXTRA_ARGS=--login-server="+w.control.ControlURL(),
 			"TS_SOCKET="+filepath.Join(r.dir, "tailscaled.sock"),
-			// In the image this is /tmp, of which there is only one here.
+			// The image uses /tmp, which all namespaces here share.
 			"TS_TAILSCALED_EXTRA_ARGS=--statedir="+r.dir,
 		)
 		args := []string{w.binary("containerboot")}
@@ -119,9 +118,9 @@ func stock(userspace string) func(*world, *running, bool) (*exec.Cmd, error) {
 	}
 }
 
-// command is a command in the host's namespace with this environment only.
+// command returns a command in the host's namespace with exactly this environment.
 func (w *world) command(h *netnstest.Host, env []string, args ...string) *exec.Cmd {
-	// Killed with all that it started by its scope, not by a context.
+	// Its scope kills it with its descendants; a context would kill only the command.
 	cmd := h.Command(w.scope.detached(), args[0], args[1:]...)
 	cmd.Env = env
 	return cmd
@@ -143,7 +142,7 @@ func (w *world) startMetadata(r *running) (m *awstest.Metadata, err error) {
 	return m, nil
 }
 
-// routePlainly makes the host a router without a VPN.
+// routePlainly turns the host into a router without a VPN.
 func (w *world) routePlainly(r *running) error {
 	r.host.Sysctl("net.ipv4.ip_forward", "1")
 	w.client.IP("route", "replace", vpcCIDR.String(), "via", r.internetIP.String())
@@ -152,7 +151,7 @@ func (w *world) routePlainly(r *running) error {
 	return nil
 }
 
-// sharedDir is a folder that a router without rights can write to.
+// sharedDir creates a folder that an unprivileged router can write to.
 func sharedDir(s *scope) (string, error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {

@@ -11,21 +11,21 @@ import (
 
 // row is a line of the table.
 type row struct {
-	name string
-	unit string
-	most float64 // what issue and README promise for userspace, ours to stock; 0: nothing
+	name     string
+	unit     string
+	maxRatio float64 // target for the ratio ours/stock in userspace mode; 0: none
 }
 
-// trial measures some rows of one subject, freshly started.
+// trial measures some rows of one subject, which is started for it.
 type trial struct {
-	group   string // by which it is chosen
+	group   string // name for -rows
 	rows    []row
-	withAWS bool // start with all look-ups, where a subject has any
-	noPlain bool // means nothing without a router process
+	withAWS bool // start with all look-ups, if the subject makes any
+	noPlain bool // meaningless without a router process
 	run     func(ctx context.Context, m *measurement) error
 }
 
-// scale is how long and how much.
+// scale holds the durations and amounts of the trials.
 type scale struct {
 	settle       time.Duration // before memory is read
 	idle         time.Duration
@@ -39,8 +39,8 @@ type scale struct {
 	flowRate     float64 // new UDP flows/s
 	bursts       []int
 	dnsRate      float64 // new sockets/s
-	udpRate      float64 // datagrams/s that every subject can follow
-	udpOverload  float64 // datagrams/s that none with a VPN can
+	udpRate      float64 // datagrams/s that every subject can forward
+	udpOverload  float64 // datagrams/s that no subject with a VPN can
 	pings        int
 	streams      []int
 	extraStarts  int
@@ -63,7 +63,7 @@ var (
 	}
 )
 
-// trials lists all that is measured, in the order of the table.
+// trials returns all trials in the order of the table.
 func trials(s scale) (list []trial) {
 	for _, more := range [][]trial{
 		startTrials(s), idleTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
@@ -74,7 +74,7 @@ func trials(s scale) (list []trial) {
 	return list
 }
 
-// groups lists what -rows chooses from.
+// groups returns the possible values of -rows.
 func groups() (list []string) {
 	for _, t := range trials(full) {
 		if !slices.Contains(list, t.group) {
@@ -97,21 +97,21 @@ func (m *measurement) set(row string, value float64) { m.record(row, value, nil)
 
 func (m *measurement) fail(row string, err error) { m.record(row, 0, err) }
 
-// setCPU records CPU time per unit, if it was anyone's.
+// setCPU records used/n in the given unit, unless there is no router process.
 func (m *measurement) setCPU(row string, used time.Duration, unit time.Duration, n float64) {
 	if !m.plain() && n > 0 {
 		m.set(row, float64(used)/float64(unit)/n)
 	}
 }
 
-// cpu is the CPU time that the router needs while f runs.
+// cpu returns the CPU time that the router uses while f runs.
 func (m *measurement) cpu(f func() error) (time.Duration, error) {
 	before := cpuOf(m.r.pids)
 	err := f()
 	return cpuOf(m.r.pids) - before, err
 }
 
-// loadCPU runs a generator and says what it cost the router.
+// loadCPU runs a generator and returns its result and the CPU time of the router.
 func (m *measurement) loadCPU(ctx context.Context, g load.Generator) (r load.Result, used time.Duration, err error) {
 	used, err = m.cpu(func() error {
 		r, err = m.load(ctx, g)
@@ -132,12 +132,12 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 
 const gib = 1 << 30
 
-// noneDone is an error where nothing at all worked.
+// noneDone returns an error if not a single operation succeeded.
 func noneDone(r load.Result) error {
 	if r.Done > 0 {
 		return nil
 	}
-	return fmt.Errorf("none of %d worked: %s", r.Failed, r.Why)
+	return fmt.Errorf("all of %d failed: %s", r.Failed, r.Why)
 }
 
 func count(n int) string {

@@ -24,15 +24,15 @@ func bulkTrial(s scale, streams int, down bool) trial {
 	if down {
 		direction, port = "down", target.SourcePort
 	}
-	what := fmt.Sprintf("TCP %s, %d streams: ", direction, streams)
+	prefix := fmt.Sprintf("TCP %s, %d streams: ", direction, streams)
 	if streams == 1 {
-		what = fmt.Sprintf("TCP %s, 1 stream: ", direction)
+		prefix = fmt.Sprintf("TCP %s, 1 stream: ", direction)
 	}
-	speed, cpu, peak, after := row{name: what + "throughput", unit: "Mbit/s"}, row{name: what + "CPU", unit: "s/GiB", most: 0.85},
-		row{name: what + "peak RSS", unit: "MiB"}, row{name: what + "RSS 2 s after", unit: "MiB"}
+	speed, cpu, peak, after := row{name: prefix + "throughput", unit: "Mbit/s"}, row{name: prefix + "CPU", unit: "s/GiB", maxRatio: 0.85},
+		row{name: prefix + "peak RSS", unit: "MiB"}, row{name: prefix + "RSS 2 s after", unit: "MiB"}
 	rows := []row{speed, cpu, peak}
 	if streams > 1 {
-		rows[2].most = 0.15
+		rows[2].maxRatio = 0.15
 		rows = append(rows, after)
 	}
 	return trial{
@@ -49,7 +49,7 @@ func bulkTrial(s scale, streams int, down bool) trial {
 				return fmt.Errorf("%d of %d streams broke: %s", r.Failed, streams, r.Why)
 			}
 			if r.Bytes == 0 {
-				return errors.New("no byte came through")
+				return errors.New("the router forwarded no byte")
 			}
 			m.set(speed.name, r.PerSecond(float64(r.Bytes)*8/1e6))
 			m.setCPU(cpu.name, used, time.Second, float64(r.Bytes)/gib)

@@ -14,18 +14,18 @@ func connectionTrials(s scale) []trial {
 		connectionTrial(s, "client closes first", 0.6, load.Connect{
 			Addresses: everyHost(target.EchoPort), Workers: s.atOnce, For: s.connect, Each: 5 * time.Second,
 		}),
-		// One host and port, the client's default range of ports: those that the
-		// server has left in TIME-WAIT are soon used again.
+		// One host and port, and the client's default range of ports: ports that the
+		// server has in TIME-WAIT are soon reused.
 		connectionTrial(s, "server closes first, one host:port", 0, load.Connect{
 			Addresses: []string{at(target.HangupPort)}, ServerCloses: true, Workers: s.atOnce, For: s.hangup, Each: 3 * time.Second,
 		}),
 	}
 }
 
-func connectionTrial(s scale, how string, mostCPU float64, g load.Connect) trial {
-	what := fmt.Sprintf("new TCP connections, %d at a time, %s: ", s.atOnce, how)
-	rate, cpu := what+"rate", what+"CPU each"
-	p50, p99, failed := what+"p50", what+"p99", what+"failed"
+func connectionTrial(s scale, how string, maxCPU float64, g load.Connect) trial {
+	prefix := fmt.Sprintf("new TCP connections, %d at a time, %s: ", s.atOnce, how)
+	rate, cpu := prefix+"rate", prefix+"CPU each"
+	p50, p99, failed := prefix+"p50", prefix+"p99", prefix+"failed"
 	group := "connect"
 	if g.ServerCloses {
 		group = "hangup"
@@ -33,7 +33,7 @@ func connectionTrial(s scale, how string, mostCPU float64, g load.Connect) trial
 	return trial{
 		group: group,
 		rows: []row{{name: rate, unit: "1/s"}, {name: p50, unit: "ms"}, {name: p99, unit: "ms"},
-			{name: failed, unit: ""}, {name: cpu, unit: "µs", most: mostCPU}},
+			{name: failed, unit: ""}, {name: cpu, unit: "µs", maxRatio: maxCPU}},
 		run: func(ctx context.Context, m *measurement) error {
 			r, used, err := m.loadCPU(ctx, g)
 			if err != nil {
@@ -54,11 +54,11 @@ func connectionTrial(s scale, how string, mostCPU float64, g load.Connect) trial
 
 func burstTrials(s scale) (list []trial) {
 	for _, n := range s.bursts {
-		what := fmt.Sprintf("burst of %s connections: ", count(n))
-		lost, p99, peak := what+"lost", what+"p99", what+"peak RSS"
+		prefix := fmt.Sprintf("burst of %s connections: ", count(n))
+		lost, p99, peak := prefix+"lost", prefix+"p99", prefix+"peak RSS"
 		list = append(list, trial{
 			group: "burst",
-			rows:  []row{{name: lost, unit: ""}, {name: p99, unit: "ms", most: 0.6}, {name: peak, unit: "MiB", most: 0.3}},
+			rows:  []row{{name: lost, unit: ""}, {name: p99, unit: "ms", maxRatio: 0.6}, {name: peak, unit: "MiB", maxRatio: 0.3}},
 			run: func(ctx context.Context, m *measurement) error {
 				if err := resetPeak(m.r.pids); err != nil {
 					return err

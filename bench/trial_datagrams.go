@@ -11,9 +11,9 @@ import (
 	"subnetrouter/bench/target"
 )
 
-// datagramTrials send at a rate that every subject can follow, for loss and
-// cost, and at one beyond that, for what is delivered then. That one is bounded,
-// as sender and router share a machine.
+// datagramTrials send at a rate that every subject can forward, to measure loss and CPU,
+// and at a rate beyond it, to measure throughput under overload. That one is bounded, as
+// sender and router share a machine.
 func datagramTrials(s scale) []trial {
 	const big, small = 1200, 64 // bytes
 	return []trial{
@@ -31,11 +31,11 @@ func datagramTrial(s scale, ask target.Ask, down bool) trial {
 	if down {
 		direction = "down"
 	}
-	what := fmt.Sprintf("UDP %s, %s B, %s/s offered: ", direction, count(ask.Size), count(int(ask.Rate)))
-	delivered, loss, cpu := what+"delivered", what+"lost", what+"CPU"
+	prefix := fmt.Sprintf("UDP %s, %s B, %s/s offered: ", direction, count(ask.Size), count(int(ask.Rate)))
+	delivered, loss, cpu := prefix+"delivered", prefix+"lost", prefix+"CPU"
 	return trial{
 		group: "udp",
-		rows:  []row{{name: delivered, unit: "1/s"}, {name: loss, unit: "%"}, {name: cpu, unit: "s/GiB", most: 0.6}},
+		rows:  []row{{name: delivered, unit: "1/s"}, {name: loss, unit: "%"}, {name: cpu, unit: "s/GiB", maxRatio: 0.6}},
 		run: func(ctx context.Context, m *measurement) error {
 			ask := ask
 			ask.Flood = rand.Uint64()
@@ -47,7 +47,7 @@ func datagramTrial(s scale, ask target.Ask, down bool) trial {
 			if err != nil {
 				return err
 			}
-			if err := m.sleep(300 * time.Millisecond); err != nil { // what is still on its way
+			if err := m.sleep(300 * time.Millisecond); err != nil { // for datagrams in flight
 				return err
 			}
 			seen, err := m.tally(ctx, ask.Flood)
@@ -59,7 +59,7 @@ func datagramTrial(s scale, ask target.Ask, down bool) trial {
 				sent, got = seen.Sent, r.Done
 			}
 			if sent == 0 || got == 0 {
-				return errors.New("no datagram came through")
+				return errors.New("the router forwarded no datagram")
 			}
 			m.set(delivered, float64(got)/ask.For.Seconds())
 			m.set(loss, 100*(1-float64(got)/float64(sent)))

@@ -24,18 +24,18 @@ func dnsTrials(s scale) []trial {
 	}
 }
 
-func dnsTrial(what string, mostCPU float64, g load.DNS) trial {
-	rate, p50, p99, lost := what+"rate", what+"p50", what+"p99", what+"lost"
-	cpu, files, peak := what+"CPU per query", what+"most open files", what+"peak RSS"
+func dnsTrial(prefix string, maxCPU float64, g load.DNS) trial {
+	rate, p50, p99, lost := prefix+"rate", prefix+"p50", prefix+"p99", prefix+"lost"
+	cpu, files, peak := prefix+"CPU per query", prefix+"most open files", prefix+"peak RSS"
 	return trial{
 		group: "dns",
 		rows: []row{{name: rate, unit: "1/s"}, {name: p50, unit: "ms"}, {name: p99, unit: "ms"}, {name: lost, unit: "%"},
-			{name: cpu, unit: "µs", most: mostCPU}, {name: files, unit: ""}, {name: peak, unit: "MiB"}},
+			{name: cpu, unit: "µs", maxRatio: maxCPU}, {name: files, unit: ""}, {name: peak, unit: "MiB"}},
 		run: func(ctx context.Context, m *measurement) error {
 			if err := resetPeak(m.r.pids); err != nil {
 				return err
 			}
-			stop := mostOpenFiles(m.r.pids)
+			stop := sampleOpenFiles(m.r.pids)
 			r, used, err := m.loadCPU(ctx, g)
 			most := stop()
 			if err != nil {

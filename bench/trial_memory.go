@@ -13,11 +13,11 @@ const idleRow = "RSS idle"
 
 func memoryTrials(s scale) []trial {
 	perTCP := "memory per idle TCP flow"
-	tcp := trial{group: "memory", noPlain: true, rows: []row{{name: idleRow, unit: "MiB", most: 0.7}}}
+	tcp := trial{group: "memory", noPlain: true, rows: []row{{name: idleRow, unit: "MiB", maxRatio: 0.7}}}
 	for _, n := range s.idleFlows {
 		tcp.rows = append(tcp.rows, row{name: "RSS with " + count(n) + " idle TCP flows", unit: "MiB"})
 	}
-	tcp.rows = append(tcp.rows, row{name: perTCP, unit: "KiB", most: 0.4})
+	tcp.rows = append(tcp.rows, row{name: perTCP, unit: "KiB", maxRatio: 0.4})
 	tcp.run = func(ctx context.Context, m *measurement) error {
 		idle, err := m.settledMemory(s)
 		if err != nil {
@@ -26,7 +26,7 @@ func memoryTrials(s scale) []trial {
 		m.setMemory(idleRow, idle)
 		open := 0
 		for i, n := range s.idleFlows {
-			// As fast as the slowest subject connects, or nearly.
+			// About the rate at which the slowest subject connects.
 			release, err := m.holdAll(ctx, "tcp", n-open, 1500)
 			defer release()
 			if err != nil {
@@ -48,7 +48,7 @@ func memoryTrials(s scale) []trial {
 	rss, perUDP, cpuUDP := "RSS with "+count(s.udpFlows)+" UDP flows", "memory per UDP flow", "CPU per new UDP flow"
 	udp := trial{
 		group: "memory", noPlain: true,
-		rows: []row{{name: rss, unit: "MiB"}, {name: perUDP, unit: "KiB", most: 0.25}, {name: cpuUDP, unit: "µs", most: 0.4}},
+		rows: []row{{name: rss, unit: "MiB"}, {name: perUDP, unit: "KiB", maxRatio: 0.25}, {name: cpuUDP, unit: "µs", maxRatio: 0.4}},
 		run: func(ctx context.Context, m *measurement) error {
 			idle, err := m.settledMemory(s)
 			if err != nil {
@@ -85,23 +85,24 @@ func (m *measurement) settledMemory(s scale) (int64, error) {
 	return mem.now, err
 }
 
-// holdAll opens flows, of which next to all must come up.
+// holdAll opens n flows and keeps them until release is called. It returns an error if
+// more than 1 % failed.
 func (m *measurement) holdAll(ctx context.Context, network string, n int, rate float64) (release func(), err error) {
 	addresses := everyHost(target.EchoPort)
 	if network == "udp" {
 		addresses = []string{at(target.EchoPort)} // the only one that answers over UDP
 	}
-	r, end, err := m.hold(ctx, load.Hold{
+	r, end, err := m.loadAndKeep(ctx, load.Hold{
 		Network: network, Addresses: addresses, Count: n, Rate: rate, Each: 10 * time.Second,
 	})
 	if err == nil && r.Failed > n/100 {
-		err = fmt.Errorf("%d flows came up, %d did not, of %d: %s", r.Done, r.Failed, n, r.Why)
+		err = fmt.Errorf("%d flows opened and %d failed, of %d: %s", r.Done, r.Failed, n, r.Why)
 	}
 	return func() {
 		end()
-		// The far end hears of it by way of the router only, and runs out of open files
-		// where routers go first.
-		const farewell = 2 * time.Second
-		m.sleep(farewell)
+		// The router has to close the flows towards the servers before it is stopped.
+		// Otherwise the servers keep them and run out of open files.
+		const closing = 2 * time.Second
+		m.sleep(closing)
 	}, err
 }

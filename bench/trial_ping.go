@@ -10,8 +10,8 @@ import (
 
 func pingTrials(s scale) []trial {
 	p50 := "ping: p50"
-	what := fmt.Sprintf("%d pings at once: ", s.echoesAtOnce)
-	lost, p99 := what+"lost", what+"p99"
+	prefix := fmt.Sprintf("%d pings at once: ", s.echoesAtOnce)
+	lost, p99 := prefix+"lost", prefix+"p99"
 	return []trial{{
 		group: "ping",
 		rows:  []row{{name: p50, unit: "ms"}, {name: lost, unit: ""}, {name: p99, unit: "ms"}},

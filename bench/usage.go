@@ -17,7 +17,7 @@ import (
 // which is 100 on every Linux that Go runs on.
 const clockTick = 10 * time.Millisecond
 
-// stat is what is used of /proc/PID/stat.
+// stat holds the fields of /proc/PID/stat that are needed.
 type stat struct {
 	pid, parent int
 	cpu         time.Duration // user and system, with children that have ended
@@ -38,7 +38,7 @@ func readStat(pid int) (stat, error) {
 	return stat{pid: pid, parent: num(1), cpu: time.Duration(ticks) * clockTick}, nil
 }
 
-// family lists a process and its descendants.
+// family returns a process and its descendants.
 func family(pid int) []int {
 	entries, _ := os.ReadDir("/proc")
 	children := map[int][]int{}
@@ -69,8 +69,8 @@ func cpuOf(pids []int) (sum time.Duration) {
 // memory is in bytes.
 type memory struct{ now, peak int64 }
 
-// memoryOf sums the resident memory of processes. The sum of peaks is the peak
-// of the sum, as only one of a router's processes ever grows.
+// memoryOf returns the resident memory of processes. The sum of their peaks is the peak
+// of their sum, because only one process of a router grows.
 func memoryOf(pids []int) (m memory, err error) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -97,7 +97,7 @@ func memoryOf(pids []int) (m memory, err error) {
 	return m, nil
 }
 
-// resetPeak makes the peak of memoryOf start from now.
+// resetPeak resets the peak that memoryOf returns to the current value.
 func resetPeak(pids []int) error {
 	for _, pid := range pids {
 		err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
@@ -117,10 +117,10 @@ func openFiles(pids []int) (n int) {
 	return n
 }
 
-// mostOpenFiles samples openFiles until stop is called, which returns the most.
-func mostOpenFiles(pids []int) (stop func() int) {
+// sampleOpenFiles samples openFiles until stop is called, which returns the maximum.
+func sampleOpenFiles(pids []int) (stop func() int) {
 	const every = 250 * time.Millisecond
-	quit, most := make(chan struct{}), make(chan int)
+	quit, result := make(chan struct{}), make(chan int)
 	go func() {
 		var seen []int
 		for {
@@ -128,10 +128,10 @@ func mostOpenFiles(pids []int) (stop func() int) {
 			select {
 			case <-time.After(every):
 			case <-quit:
-				most <- slices.Max(append(seen, openFiles(pids)))
+				result <- slices.Max(append(seen, openFiles(pids)))
 				return
 			}
 		}
 	}()
-	return func() int { close(quit); return <-most }
+	return func() int { close(quit); return <-result }
 }

@@ -18,16 +18,15 @@ import (
 	"subnetrouter/internal/tailnettest"
 )
 
-// The network, none of it with a way out:
+// The network, which has no access to the Internet:
 //
 //	hub (control, DERP, AWS) 192.168.77.2 ─┐
 //	client                   192.168.77.3 ─┤ internet
 //	router                   192.168.77.N ─┘
-//	router 10.0.1.N ── vpc ── gateway 10.0.1.1, which is every host of the VPC
+//	router 10.0.1.N ── vpc ── gateway 10.0.1.1, which has the address of every host of the VPC
 //
-// The namespace of a router is as fresh as its process, and its addresses are
-// new, so that nothing of one measurement (conntrack, TIME-WAIT, routes) meets
-// the next.
+// Every router has a new namespace and new addresses, so that state of one measurement
+// (conntrack, TIME-WAIT, routes) does not affect the next.
 const (
 	hubIP, clientIP, gatewayIP = "192.168.77.2", "192.168.77.3", "10.0.1.1"
 	metadataIP                 = "169.254.170.2"
@@ -45,16 +44,16 @@ var (
 	vpcHost      = netip.MustParseAddr("10.0.3.1") // the first of vpcHosts
 )
 
-// vpcHosts is how many addresses the VPC's servers have. A client that closes
-// first leaves its port in TIME-WAIT for a minute, for one address.
+// vpcHosts is the number of addresses of the VPC's servers. A client that closes first
+// cannot reuse its port with the same address for a minute (TIME-WAIT).
 const vpcHosts = 32
 
 const clientTUN = "tailscale0"
 
 const patience = 30 * time.Second
 
-// world is everything around the router. It lives as long as the benchmark;
-// each router lives for one measurement, alone.
+// world holds everything around the router. It exists for the whole benchmark; each
+// router exists for one measurement.
 type world struct {
 	scope    *scope
 	self     string // this program
@@ -101,7 +100,7 @@ func (w *world) build() {
 	for _, a := range hostAddrs() {
 		w.vpc.Address("lo", a.String()+"/32")
 	}
-	// A burst is to meet the router's limits, not the server's.
+	// The limit of a burst has to be the router's, not the server's.
 	w.vpc.Sysctl("net.core.somaxconn", "16384")
 	w.vpc.Sysctl("net.ipv4.tcp_max_syn_backlog", "16384")
 }
@@ -145,7 +144,7 @@ func (w *world) startHub(approve tailnettest.ApproveWhen) (err error) {
 
 func (w *world) binary(name string) string { return filepath.Join(w.binaries, name) }
 
-// startClient joins with the stock program in kernel mode.
+// startClient joins the tailnet with tailscaled in kernel mode.
 func (w *world) startClient() error {
 	dir, err := sharedDir(w.scope)
 	if err != nil {
@@ -170,9 +169,9 @@ func (w *world) startClient() error {
 	})
 }
 
-// widenClientQueue lets a burst of packets get out of the client. Its TUN device holds
-// 500 by default, and loses the rest before any router sees them: their repetitions, one
-// and three seconds later, would be all that a burst's p99 shows.
+// widenClientQueue makes room for a burst of packets in the client. The queue of its TUN
+// device holds 500 packets by default; the client would drop the others, and the
+// retransmissions one and three seconds later would decide the burst's p99.
 func (w *world) widenClientQueue() (restore func(), err error) {
 	set := func(packets int) error {
 		return try(func() { w.client.IP("link", "set", clientTUN, "txqueuelen", strconv.Itoa(packets)) })
@@ -181,7 +180,7 @@ func (w *world) widenClientQueue() (restore func(), err error) {
 	return func() { set(usual) }, set(wide)
 }
 
-// tailscale runs a command of the client's.
+// tailscale runs a command of the client's CLI.
 func (w *world) tailscale(args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(w.scope.ctx, w.binary("tailscale"), append([]string{"--socket=" + w.clientSocket}, args...)...)
 	out, err := cmd.Output()
@@ -191,15 +190,16 @@ func (w *world) tailscale(args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// poll asks for a condition until it holds; the last error says what it lacks.
-func (w *world) poll(what string, patience time.Duration, cond func() error) error {
+// poll calls cond until it returns nil. The name of the condition is for the error, which
+// wraps the last one of cond.
+func (w *world) poll(name string, patience time.Duration, cond func() error) error {
 	for deadline := time.Now().Add(patience); ; {
 		err := cond()
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("waited %v for %s: %w", patience, what, err)
+			return fmt.Errorf("waited %v for %s: %w", patience, name, err)
 		}
 		if err := w.sleep(50 * time.Millisecond); err != nil {
 			return err
@@ -207,7 +207,7 @@ func (w *world) poll(what string, patience time.Duration, cond func() error) err
 	}
 }
 
-// sleep lets time pass, in which a router settles, unless the benchmark ends.
+// sleep waits for d, or returns an error if the benchmark ends earlier.
 func (w *world) sleep(d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -217,8 +217,8 @@ func (w *world) sleep(d time.Duration) error {
 	}
 }
 
-// awaitDirect waits until the client reaches a router without the relay. It has
-// the client look for the way, which it does only as long as it has a use for it.
+// awaitDirect waits until the client has a direct path to a router. It pings, because
+// the client looks for a path only while it has traffic.
 func (w *world) awaitDirect(ctx context.Context, name string) error {
 	nodes, err := w.control.Nodes(ctx)
 	if err != nil {
@@ -232,16 +232,16 @@ func (w *world) awaitDirect(ctx context.Context, name string) error {
 	return err
 }
 
-// routeGone says whether the client has forgotten the last router.
+// routeGone returns an error while the client has the route of the last router.
 func (w *world) routeGone() error {
 	out, err := exec.Command("ip", "-n", w.clientNS, "route", "show", "table", "52").CombinedOutput()
 	if err == nil && strings.Contains(string(out), vpcCIDR.String()) {
 		return errors.New("the client still has the route")
 	}
-	return nil // the table comes with its first route
+	return nil // without a route, there is no table
 }
 
-// tally asks the VPC what it has seen of a flood.
+// tally returns the counts of a flood on the VPC's side.
 func (w *world) tally(ctx context.Context, flood uint64) (target.Tally, error) {
 	c, err := w.vpc.Dial(ctx, "tcp", target.TallyAddress)
 	if err != nil {

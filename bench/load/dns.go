@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// DNS asks for names: some workers without pause (Rate 0), each over a socket
-// that it keeps or a new one for every query; or at a rate, with new sockets or
-// with as many kept ones as there are workers, in turn.
+// DNS sends queries: with Rate 0, each worker sends the next one after an answer, over
+// one socket or (NewSocket) a new one for every query. With a Rate, queries start at
+// that rate, each with a new socket or with the workers' sockets in turn.
 type DNS struct {
 	Address   string
 	Workers   int
@@ -84,9 +84,9 @@ func (d DNS) query(ctx context.Context, c net.Conn, id uint16) error {
 			return err
 		}
 		if n < 12 {
-			return fmt.Errorf("an answer of %d bytes", n)
+			return fmt.Errorf("the answer has only %d bytes", n)
 		}
-		if binary.BigEndian.Uint16(buf[:]) == id { // else a late one
+		if binary.BigEndian.Uint16(buf[:]) == id { // otherwise a late answer
 			return nil
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"subnetrouter/bench/target"
 )
 
-// Flood sends datagrams towards the VPC; Done is how many. What arrived is in
-// the target's tally.
+// Flood sends datagrams towards the VPC; Done is their number. The target's tally has
+// the number of arrived ones.
 type Flood struct {
 	Address string
 	target.Ask
@@ -38,8 +38,8 @@ func (f Flood) Run(context.Context) (Result, error) {
 	return n.result(start), nil
 }
 
-// Receive asks the VPC for a flood; Done is how many datagrams came. How many
-// were sent is in the target's tally.
+// Receive requests a flood from the VPC; Done is the number of datagrams received. The
+// target's tally has the number of sent ones.
 type Receive struct {
 	Address string
 	target.Ask
@@ -58,7 +58,7 @@ func (r Receive) Run(context.Context) (Result, error) {
 	var seen target.Seen
 	for giveUp := time.Now().Add(asking); seen.Count == 0; {
 		if time.Now().After(giveUp) {
-			return Result{}, errors.New("asking for a flood: no datagram came")
+			return Result{}, errors.New("requesting a flood: no datagram arrived")
 		}
 		if _, err := c.Write(r.Datagram()); err != nil {
 			return Result{}, err

@@ -9,17 +9,16 @@ import (
 	"time"
 )
 
-// Hold opens flows, uses each once and leaves them open: they end with the
-// process.
+// Hold opens flows, uses each once and leaves them open until the process exits.
 type Hold struct {
 	Network   string   // "tcp" or "udp", to an echo server
-	Addresses []string // in turn: a client has 28,000 ports for each
+	Addresses []string // used in turn: a client has 28,000 ports for each
 	Count     int
 	Rate      float64 // new flows/s at most
 	Each      time.Duration
 }
 
-// held keeps the flows from the garbage collector, which would close them.
+// held references the flows, so that the garbage collector does not close them.
 var held struct {
 	sync.Mutex
 	conns []net.Conn
@@ -34,7 +33,7 @@ func (h Hold) Run(ctx context.Context) (Result, error) {
 	start := time.Now()
 	for i := range h.Count {
 		if n.failures() > h.Count/100 {
-			break // no use to go on
+			break // the caller accepts at most 1 %
 		}
 		due := start.Add(time.Duration(float64(i) / h.Rate * float64(time.Second)))
 		time.Sleep(time.Until(due))
@@ -63,7 +62,7 @@ func (h Hold) open(ctx context.Context, address string) error {
 		c.SetDeadline(time.Now().Add(h.Each))
 		return pingPong(c)
 	}
-	// A lost datagram is no lost flow.
+	// A flow is not lost because a datagram is.
 	for range 3 {
 		c.SetDeadline(time.Now().Add(h.Each / 3))
 		if err = pingPong(c); !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -1,6 +1,6 @@
-// Package load is what the benchmark does to a router: bounded in count and
-// time, from a client's side, each generator one way to use a network. It knows
-// neither routers nor namespaces.
+// Package load generates the benchmark's traffic on the client's side, bounded in count
+// and time. Each generator is one way to use a network. The package does not depend on
+// routers or namespaces.
 package load
 
 import (
@@ -13,23 +13,23 @@ import (
 	"time"
 )
 
-// Generator makes load until it is done or ctx ends. An error means that
-// nothing was measured; single failures are in the result.
+// Generator generates load until it is done or ctx ends. An error means that there is no
+// measurement; failures of single operations are in the result.
 type Generator interface {
 	Run(ctx context.Context) (Result, error)
 }
 
-// Result is what a generator saw.
+// Result is the outcome of a generator.
 type Result struct {
 	Done, Failed  int
 	Bytes         int64 // that arrived
 	Elapsed       time.Duration
 	P50, P99, Max time.Duration
-	Why           string // the first single failure
+	Why           string // the first failure of an operation
 	At            time.Time
 }
 
-// PerSecond is n in the time that the generator took.
+// PerSecond returns n divided by the time that the generator took.
 func (r Result) PerSecond(n float64) float64 { return n / r.Elapsed.Seconds() }
 
 var generators = func() map[string]reflect.Type {
@@ -45,7 +45,7 @@ type envelope struct {
 	Spec json.RawMessage
 }
 
-// Encode writes a generator as text, for another process to [Decode].
+// Encode encodes a generator as text that another process can [Decode].
 func Encode(g Generator) (string, error) {
 	spec, err := json.Marshal(g)
 	if err != nil {
@@ -55,7 +55,7 @@ func Encode(g Generator) (string, error) {
 	return string(text), err
 }
 
-// Decode reads what [Encode] has written.
+// Decode decodes text of [Encode].
 func Decode(text string) (Generator, error) {
 	var e envelope
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
@@ -72,7 +72,7 @@ func Decode(text string) (Generator, error) {
 	return v.Elem().Interface().(Generator), nil
 }
 
-// notes collects single outcomes from many goroutines.
+// notes collects the outcomes of operations. Its methods may be called concurrently.
 type notes struct {
 	mu     sync.Mutex
 	took   []time.Duration
@@ -115,7 +115,7 @@ func (n *notes) result(start time.Time) Result {
 	}
 }
 
-// workers runs n loops of one until the time is over.
+// workers calls one in n concurrent loops until the period is over.
 func workers(ctx context.Context, n int, period time.Duration, one func(worker, i int)) {
 	end := time.Now().Add(period)
 	var wg sync.WaitGroup

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// Ping sends echo requests, one every so often or all at once, and waits for
-// the answers. It needs a raw socket.
+// Ping sends echo requests, one per interval (Every) or all at once, and waits for the
+// answers. It needs a raw socket.
 type Ping struct {
 	Address string // IPv4
 	Count   int
@@ -62,8 +62,8 @@ func (p Ping) Run(context.Context) (Result, error) {
 	return r, nil
 }
 
-// answers reads until all have come or the deadline. A request carries when it
-// was sent, in nanoseconds since start.
+// answers reads until all answers have arrived or the deadline expires. A request
+// carries the time of sending, in nanoseconds since start.
 func answers(c *icmp.PacketConn, id, count int, start time.Time) (took []time.Duration) {
 	buf := make([]byte, 1500)
 	seen := make([]bool, count)

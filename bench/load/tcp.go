@@ -15,15 +15,15 @@ import (
 	"subnetrouter/bench/target"
 )
 
-// FirstByte connects to an echo server again and again until one byte has come
-// back; the result's At is when.
+// FirstByte connects to an echo server repeatedly until it receives one byte; the
+// result's At is that time.
 type FirstByte struct {
 	Address string
 	Every   time.Duration
 	Patience
 }
 
-// Patience bounds single attempts and the whole.
+// Patience bounds the duration of an attempt and of all attempts together.
 type Patience struct {
 	Each  time.Duration
 	Total time.Duration
@@ -58,7 +58,7 @@ func (f FirstByte) Run(ctx context.Context) (Result, error) {
 	}
 }
 
-// ask makes a connection, has one byte echoed and closes first.
+// ask opens a connection, has one byte echoed and closes first.
 func ask(ctx context.Context, address string, patience time.Duration) error {
 	c, err := dial(ctx, address, patience)
 	if err != nil {
@@ -87,7 +87,7 @@ func pingPong(c net.Conn) error {
 	return err
 }
 
-// await reads a byte and the end, which the server makes.
+// await opens a connection and reads one byte and EOF: the server closes first.
 func await(ctx context.Context, address string, patience time.Duration) error {
 	c, err := dial(ctx, address, patience)
 	if err != nil {
@@ -101,8 +101,8 @@ func await(ctx context.Context, address string, patience time.Duration) error {
 	return err
 }
 
-// Stream moves bytes over some connections at once, up to a sink or down from
-// a source. Bytes counts what the far end has.
+// Stream moves bytes over concurrent connections, up to a sink or down from a source.
+// Bytes counts those that the receiver has.
 type Stream struct {
 	Address string
 	Streams int
@@ -170,7 +170,7 @@ func decodeCount(c net.Conn, bytes *int64) error {
 
 func down(c net.Conn, end time.Time) (bytes int64, err error) {
 	buf := make([]byte, target.Chunk)
-	// A stream that stalls counts with what it got, in the same time as all.
+	// A stalled stream contributes its bytes so far, over the same time as the others.
 	c.SetReadDeadline(end)
 	for {
 		n, err := c.Read(buf)
@@ -184,8 +184,8 @@ func down(c net.Conn, end time.Time) (bytes int64, err error) {
 	}
 }
 
-// Connect makes connections one after the other, some at a time: to all
-// addresses in turn, each closed by the client, or (ServerCloses) by the server.
+// Connect opens connections to all addresses in turn. Each worker opens the next when
+// the last is closed, by the client or (ServerCloses) by the server.
 type Connect struct {
 	Addresses    []string
 	ServerCloses bool
@@ -209,7 +209,7 @@ func (c Connect) Run(ctx context.Context) (Result, error) {
 	return n.result(start), nil
 }
 
-// Burst makes all its connections at once.
+// Burst opens all connections at once.
 type Burst struct {
 	Address string
 	Count   int

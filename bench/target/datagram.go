@@ -13,10 +13,10 @@ func echo(c *net.UDPConn) {
 	}
 }
 
-// answerRecord is an A record for the name in the question: 10.0.3.4, 60 s.
+// answerRecord is an A record for the name in the question: 10.0.3.4, TTL 60 s.
 var answerRecord = []byte{0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 3, 4}
 
-// answerDNS takes every datagram for a query with one question and no more.
+// answerDNS treats every datagram as a query with exactly one question.
 func answerDNS(c *net.UDPConn) {
 	const headerLen = 12
 	buf := make([]byte, 1500)

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// A datagram of a flood begins with its kind, the flood's number and its own.
+// A datagram of a flood begins with its kind, the flood's number and its sequence number.
 const (
-	kindData = 1 // counts
-	kindAsk  = 2 // asks for a flood; the rest is an [Ask]
+	kindData = 1 // is counted
+	kindAsk  = 2 // requests a flood; the rest is an [Ask]
 )
 
-// HeaderLen is the least size of a flood's datagram, in bytes.
+// HeaderLen is the smallest size of a flood's datagram, in bytes.
 const HeaderLen = 1 + 8 + 8
 
 // Put writes the header of datagram seq of a flood.
@@ -34,16 +34,16 @@ type Ask struct {
 	For   time.Duration
 }
 
-// Datagram is what asks for a.
+// Datagram returns the datagram that requests a.
 func (a Ask) Datagram() []byte {
-	text, _ := json.Marshal(a) // numbers
+	text, _ := json.Marshal(a) // cannot fail: it has only numbers
 	b := make([]byte, HeaderLen, HeaderLen+len(text))
 	Put(b, a.Flood, 0)
 	b[0] = kindAsk
 	return append(b, text...)
 }
 
-// Tally is what the VPC's side of a flood has seen.
+// Tally holds the counts of a flood on the VPC's side.
 type Tally struct {
 	Sent     int // datagrams
 	Received int // datagrams, each once
@@ -115,7 +115,7 @@ func (f *floods) count(flood, seq uint64) {
 	f.seen[flood].Add(seq)
 }
 
-// send answers the first of repeated requests.
+// send starts the flood that a requests, unless an earlier request did.
 func (f *floods) send(c *net.UDPConn, to netip.AddrPort, a Ask) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -136,8 +136,8 @@ func (f *floods) send(c *net.UDPConn, to netip.AddrPort, a Ask) {
 	}()
 }
 
-// Pace calls send for a while, rate times a second on average and a
-// millisecond's worth at a time. A sender that falls behind stays behind.
+// Pace calls send for the period, rate times a second on average, in batches of a
+// millisecond. A sender that falls behind does not extend the period.
 func Pace(rate float64, period time.Duration, send func(seq uint64, b []byte), b []byte) {
 	start := time.Now()
 	for seq := uint64(0); ; time.Sleep(time.Millisecond) {
@@ -157,7 +157,7 @@ type Seen struct {
 	bits  []uint64
 }
 
-// maxSeq bounds a set's memory against a number that is none.
+// maxSeq bounds the memory of a set if a datagram is not one of a flood.
 const maxSeq = 1 << 28
 
 // Add puts seq into the set.

@@ -1,5 +1,5 @@
-// Package target is what the benchmark reaches behind a router: the servers of
-// a VPC, which count what came through.
+// Package target holds the servers of the VPC behind a router. They count the bytes and
+// datagrams that arrive.
 package target
 
 import (
@@ -17,19 +17,19 @@ import (
 
 // The services, by port. TCP ones listen on every address.
 const (
-	EchoPort   = 7    // TCP and UDP: what comes goes back
-	DNSPort    = 53   // UDP: every name is an address
-	SinkPort   = 5001 // TCP: reads to the end, answers with the count
+	EchoPort   = 7    // TCP and UDP: echoes
+	DNSPort    = 53   // UDP: answers every query with an address
+	SinkPort   = 5001 // TCP: reads to EOF, answers with the number of bytes
 	SourcePort = 5002 // TCP: sends until the client closes
 	HangupPort = 5003 // TCP: sends a byte and closes first
-	FloodPort  = 5004 // UDP: counts what comes, and sends what is asked for
-	tallyPort  = 5005 // TCP, not through the router: what FloodPort has counted
+	FloodPort  = 5004 // UDP: counts datagrams, and sends floods on request
+	tallyPort  = 5005 // TCP, not through the router: returns the counts of FloodPort
 )
 
-// Chunk is what bulk streams write at once, in bytes.
+// Chunk is the size of one write of a bulk stream, in bytes.
 const Chunk = 128 << 10
 
-// TallyAddress is where [AskTally] is answered, inside the VPC.
+// TallyAddress is the address of the server for [AskTally], inside the VPC.
 const TallyAddress = "127.0.0.1:5005"
 
 // Servers are the running servers of one address.
@@ -38,8 +38,8 @@ type Servers struct {
 	floods  floods
 }
 
-// Start runs all services; those of UDP at address only, as a socket for every
-// address may answer with another one.
+// Start starts all services. UDP services listen on address only: a socket bound to
+// every address may answer from another one.
 func Start(address string) (*Servers, error) {
 	s := &Servers{floods: floods{seen: map[uint64]*Seen{}, tally: map[uint64]*Tally{}}}
 	for port, serve := range map[int]func(net.Conn){
@@ -76,8 +76,7 @@ func (s *Servers) Close() error {
 }
 
 func (s *Servers) tcp(port int, serve func(net.Conn)) error {
-	// Deep enough a queue for the burst that is being measured (the kernel
-	// bounds it by net.core.somaxconn).
+	// Go's listen backlog is net.core.somaxconn, which newWorld raises for the burst.
 	ln, err := net.Listen("tcp", ":"+strconv.Itoa(port))
 	if err != nil {
 		return fmt.Errorf("listening for TCP: %w", err)
@@ -89,7 +88,7 @@ func (s *Servers) tcp(port int, serve func(net.Conn)) error {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if err != nil { // out of open files, say, and only for now
+			if err != nil { // such as out of open files, which is temporary
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}
@@ -113,8 +112,8 @@ func (s *Servers) udp(address string, port int, serve func(*net.UDPConn)) error 
 	return nil
 }
 
-// Deepen gives a socket queues that are not what is measured. Root may go past
-// net.core.rmem_max.
+// Deepen enlarges the buffers of a socket, so that they are not the limit that is
+// measured. As root, they may exceed net.core.rmem_max.
 func Deepen(c syscall.Conn) {
 	const size = 16 << 20
 	raw, err := c.SyscallConn()
@@ -127,8 +126,8 @@ func Deepen(c syscall.Conn) {
 	})
 }
 
-// echoStream does without io.Copy, which would splice through a pipe: two more
-// open files for each connection.
+// echoStream does not use io.Copy, which would splice through a pipe and so need two
+// more open files per connection.
 func echoStream(c net.Conn) {
 	buf := make([]byte, 512)
 	for {
@@ -142,7 +141,7 @@ func echoStream(c net.Conn) {
 	}
 }
 
-// sink answers with the number of bytes once the client has no more.
+// sink reads to EOF and answers with the number of bytes.
 func sink(c net.Conn) {
 	n, err := io.CopyBuffer(io.Discard, onlyReader{c}, make([]byte, Chunk))
 	if err == nil {
@@ -150,7 +149,7 @@ func sink(c net.Conn) {
 	}
 }
 
-// onlyReader hides what would make io.CopyBuffer leave the buffer unused.
+// onlyReader hides WriterTo, with which io.CopyBuffer would not use the buffer.
 type onlyReader struct{ io.Reader }
 
 func source(c net.Conn) {
