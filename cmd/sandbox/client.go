@@ -21,16 +21,16 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// client is a node that uses the router: a laptop, say. It lives in this
-// process, and a SOCKS5 proxy on loopback lends it to other programs.
+// client is a node that uses the router, as a laptop does. It runs in this process;
+// other programs use it through a SOCKS5 proxy on loopback.
 type client struct {
 	node  *tsnet.Server
 	local *local.Client
-	names *net.Resolver // asks the resolver of the VPC, through the tailnet
+	names *net.Resolver // queries the resolver of the VPC, through the tailnet
 	socks net.Listener
 }
 
-// joinTailnet starts a client that accepts the routes it is offered.
+// joinTailnet starts a client that accepts routes.
 func joinTailnet(ctx context.Context, control tailnettest.Control, key tailnettest.Key, dir string) (_ *client, err error) {
 	quiet := func(string, ...any) {}
 	c := &client{node: &tsnet.Server{
@@ -68,18 +68,18 @@ func joinTailnet(ctx context.Context, control tailnettest.Control, key tailnette
 	return c, nil
 }
 
-// dial opens a connection through the tailnet, and never through the operating
-// system, which is what [tsnet.Server.Dial] does where no route is known.
+// dial opens a connection through the tailnet only. [tsnet.Server.Dial] would use the
+// operating system's network if the tailnet has no route.
 func (c *client) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	target, err := c.resolve(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	through := c.node.Sys().Dialer.Get()
+	dialer := c.node.Sys().Dialer.Get()
 	if strings.HasPrefix(network, "udp") {
-		return through.NetstackDialUDP(ctx, target)
+		return dialer.NetstackDialUDP(ctx, target)
 	}
-	return through.NetstackDialTCP(ctx, target)
+	return dialer.NetstackDialTCP(ctx, target)
 }
 
 func (c *client) resolve(ctx context.Context, address string) (netip.AddrPort, error) {
@@ -97,7 +97,7 @@ func (c *client) resolve(ctx context.Context, address string) (netip.AddrPort, e
 	return netip.ParseAddrPort(net.JoinHostPort(host, port))
 }
 
-// awaitRoutes waits until a node of the tailnet serves all routes to us.
+// awaitRoutes waits until one peer is the primary router of all routes.
 func (c *client) awaitRoutes(ctx context.Context, routes []netip.Prefix) error {
 	return testwait.For(ctx, "the routes at the client", func(ctx context.Context) error {
 		st, err := c.local.Status(ctx)
@@ -112,7 +112,7 @@ func (c *client) awaitRoutes(ctx context.Context, routes []netip.Prefix) error {
 				return nil
 			}
 		}
-		return fmt.Errorf("no peer serves all of %v", routes)
+		return fmt.Errorf("no peer is the primary router of all of %v", routes)
 	})
 }
 
@@ -121,7 +121,7 @@ func (c *client) get(ctx context.Context, url string) (string, error) {
 	return get(ctx, &http.Transport{DialContext: c.dial, DisableKeepAlives: true}, url)
 }
 
-// getByProxy does what curl does with the same proxy.
+// getByProxy fetches a page as `curl -x` does, through the SOCKS5 proxy.
 func (c *client) getByProxy(ctx context.Context, page string) (string, error) {
 	proxy, err := url.Parse(c.proxyURL())
 	if err != nil {
@@ -130,7 +130,7 @@ func (c *client) getByProxy(ctx context.Context, page string) (string, error) {
 	return get(ctx, &http.Transport{Proxy: http.ProxyURL(proxy), DisableKeepAlives: true}, page)
 }
 
-// proxyURL is for `curl -x`; the h says that the proxy resolves names.
+// proxyURL returns the URL for `curl -x`. With "socks5h", the proxy resolves names.
 func (c *client) proxyURL() string { return "socks5h://" + c.socks.Addr().String() }
 
 func get(ctx context.Context, t http.RoundTripper, page string) (string, error) {
@@ -148,8 +148,8 @@ func get(ctx context.Context, t http.RoundTripper, page string) (string, error) 
 	return fmt.Sprintf("%s %q", resp.Status, line), err
 }
 
-// closeTimeout is for a stack that waits for itself: it can, with connections
-// open, and the process ends soon.
+// closeTimeout bounds the close of the node, whose network stack can deadlock with
+// connections open. The process exits soon afterwards.
 const closeTimeout = 3 * time.Second
 
 func (c *client) close() {
@@ -167,7 +167,7 @@ func (c *client) close() {
 	}
 }
 
-// listenNear listens on the address, or if it is taken on a free port beside it.
+// listenNear listens on the address or, if its port is in use, on any free port.
 func listenNear(address string) (net.Listener, error) {
 	if ln, err := net.Listen("tcp", address); err == nil {
 		return ln, nil

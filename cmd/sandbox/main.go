@@ -1,13 +1,13 @@
-// Command sandbox shows the router at work on one machine, without an account,
-// root or a network: a throwaway control server, AWS endpoints and a VPC, the
-// real router binary that finds its way by the same environment as on ECS, and
-// a client that reaches into the VPC through it.
+// Command sandbox demonstrates the router on one machine, without an AWS or Tailscale
+// account, root or a network. It starts a throwaway control server, AWS endpoints and a
+// VPC, the real router binary with the same environment as on ECS, and a client that
+// reaches the VPC through it.
 //
 //	make sandbox              # stays up until Ctrl-C
-//	make sandbox ARGS=--once  # all of it, then exits with 0 or 1
+//	make sandbox ARGS=--once  # runs every step, then exits with 0 or 1
 //
-// The one thing that is not as on ECS is the router's last hop: it is built
-// with the tag "sandbox", by which it dials the VPC in this process.
+// The only difference from ECS is the router's last hop: built with the tag "sandbox",
+// it dials the services of the VPC in this process.
 package main
 
 import (
@@ -27,9 +27,9 @@ import (
 
 func main() {
 	o := options{out: os.Stdout, colour: wantsColour(os.Stdout)}
-	flag.BoolVar(&o.once, "once", false, "show everything, stop, and exit with 0, or with 1 if a step failed")
+	flag.BoolVar(&o.once, "once", false, "run every step, stop, and exit with 0, or with 1 if a step failed")
 	flag.BoolVar(&o.verbose, "verbose", false, "show the router's log")
-	flag.DurationVar(&o.timeout, "timeout", time.Minute, "how long everything after the build may take; without --once, the start and the stop each")
+	flag.DurationVar(&o.timeout, "timeout", time.Minute, "timeout for all steps after the build; without --once, for start and stop each")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "sandbox: unexpected argument %q\n", flag.Arg(0))
@@ -42,23 +42,23 @@ func main() {
 	os.Exit(run(ctx, o))
 }
 
-// untilSignal ends when the user, or the terminal that goes away, says so.
+// untilSignal returns a context that ends at Ctrl-C, SIGTERM or the loss of the terminal.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }
 
 type options struct {
 	once, verbose, colour bool
-	timeout               time.Duration // of what follows the build
+	timeout               time.Duration // for the steps after the build
 	out                   io.Writer
-	alter                 func(*world) // tests break the world with it
+	alter                 func(*world) // if not nil, lets a test change the world before the router starts
 }
 
 // run returns the exit code: 0, or 1 if a step failed.
 func run(ctx context.Context, o options) int {
-	s := &story{options: o, show: newShow(o.out, o.colour)}
+	s := &demo{options: o, show: newShow(o.out, o.colour)}
 	defer s.cleanUp()
-	err := s.tell(ctx)
+	err := s.run(ctx)
 	if err == nil {
 		return 0
 	}

@@ -16,8 +16,8 @@ import (
 	"syscall"
 )
 
-// build makes the router's binary and returns its path. It stays in the user's
-// cache, by checkout, so that the next start need not even link.
+// build builds the router and returns the path of the binary. It keeps one binary per
+// checkout in the user's cache, so that the next start does not have to link it.
 func build(ctx context.Context, dir string) (string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
@@ -47,11 +47,11 @@ func build(ctx context.Context, dir string) (string, error) {
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
-		return "", fmt.Errorf("asking go for the module: %w", err)
+		return "", fmt.Errorf("finding the module with go env: %w", err)
 	}
 	mod := strings.TrimSpace(string(out))
 	if mod == "" || mod == os.DevNull {
-		return "", errors.New("finding the module: not inside a checkout of it; use `make sandbox`")
+		return "", errors.New("finding the module: not inside a checkout; run `make sandbox` in one")
 	}
 	return filepath.Dir(mod), nil
 }
@@ -59,17 +59,17 @@ func moduleRoot(ctx context.Context) (string, error) {
 // child is the running router.
 type child struct {
 	cmd      *exec.Cmd
-	lifeline io.Closer // closes with this process at the latest, and ends the router
+	lifeline io.Closer // the router's standard input: it exits when this is closed, at the latest with this process
 	ended    chan struct{}
 }
 
-// startRouter runs the binary with this environment and no other.
+// startRouter starts the binary with exactly this environment.
 func startRouter(binary string, env []string, dir string, log *routerLog) (*child, error) {
 	cmd := exec.Command(binary)
 	cmd.Env = env
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = log, log
-	// A Ctrl-C is for us; the router gets its SIGTERM when its time has come.
+	// Ctrl-C must not reach the router: it gets SIGTERM from terminate.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	lifeline, err := cmd.StdinPipe()
 	if err != nil {
@@ -81,12 +81,12 @@ func startRouter(binary string, env []string, dir string, log *routerLog) (*chil
 	c := &child{cmd: cmd, lifeline: lifeline, ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
-		cmd.Wait() // what came of it is in ProcessState
+		cmd.Wait() // the result is in ProcessState
 	}()
 	return c, nil
 }
 
-// terminate sends SIGTERM and waits for the end.
+// terminate sends SIGTERM, waits for the exit and returns an error if its code is not 0.
 func (c *child) terminate(ctx context.Context) error {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("sending SIGTERM to the router: %w", err)
@@ -94,7 +94,7 @@ func (c *child) terminate(ctx context.Context) error {
 	select {
 	case <-c.ended:
 	case <-ctx.Done():
-		return errors.New("awaiting the end of the router after SIGTERM")
+		return errors.New("the router did not exit in time after SIGTERM")
 	}
 	if state := c.cmd.ProcessState; state.ExitCode() != 0 {
 		return fmt.Errorf("stopping the router: %s, want exit status 0", state)
@@ -109,17 +109,17 @@ func (c *child) close() {
 	c.lifeline.Close()
 }
 
-// routerLog takes the router's output and keeps its end.
+// routerLog is an io.Writer for the router's output that keeps its end.
 type routerLog struct {
 	show func(line string) // nil: not shown
 
-	mu   sync.Mutex
-	part []byte // of a line that is still being written
-	kept []string
-	said map[string]map[string]any // the last record of each message
+	mu     sync.Mutex
+	part   []byte // incomplete last line
+	kept   []string
+	latest map[string]map[string]any // by message
 }
 
-// A router says about this much in a run; the failure shows the end of it.
+// A run logs less than keptLines; a failure prints the last shownLines.
 const (
 	keptLines  = 1000
 	shownLines = 12
@@ -146,21 +146,21 @@ func (l *routerLog) add(line string) {
 	l.kept = append(l.kept, line)
 	var record map[string]any
 	if json.Unmarshal([]byte(line), &record) == nil {
-		if l.said == nil {
-			l.said = map[string]map[string]any{}
+		if l.latest == nil {
+			l.latest = map[string]map[string]any{}
 		}
-		l.said[fmt.Sprint(record["msg"])] = record
+		l.latest[fmt.Sprint(record["msg"])] = record
 	}
 	if l.show != nil {
 		l.show(line)
 	}
 }
 
-// find returns the last record with this message.
+// find returns the latest record with this message.
 func (l *routerLog) find(msg string) (record map[string]any, found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	record, found = l.said[msg]
+	record, found = l.latest[msg]
 	return record, found
 }
 

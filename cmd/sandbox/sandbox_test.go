@@ -27,9 +27,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// play runs `sandbox --once` in a temporary folder of its own, and wants
-// nothing to be left in it.
-func play(ctx context.Context, t *testing.T, timeout time.Duration, out io.Writer, alter func(*world)) (code int) {
+// runOnce runs `sandbox --once` with a temporary folder of its own, and fails the test if
+// it leaves files there.
+func runOnce(ctx context.Context, t *testing.T, timeout time.Duration, out io.Writer, alter func(*world)) (code int) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds and runs the router")
@@ -50,13 +50,13 @@ func play(ctx context.Context, t *testing.T, timeout time.Duration, out io.Write
 
 func TestOnce(t *testing.T) {
 	o := new(output)
-	code := play(t.Context(), t, testwait.Limit(), o, nil)
+	code := runOnce(t.Context(), t, testwait.Limit(), o, nil)
 	out := o.String()
 	if code != 0 {
 		t.Fatalf("exit code %d, want 0; output:\n%s", code, out)
 	}
 	if strings.Contains(out, "\x1b") {
-		t.Error("colour where there is no terminal")
+		t.Error("the output has colour, but is not a terminal")
 	}
 	if strings.Contains(out, "tskey-") {
 		t.Error("the output shows a credential")
@@ -66,7 +66,7 @@ func TestOnce(t *testing.T) {
 		`✓ .* build +the router's binary: /`,
 		`✓ .* world +control server at http://127\.0\.0\.1:\d+, with DERP and STUN`,
 		`✓ .* client +laptop is in the tailnet as 100\.64\.0\.\d`,
-		`✓ .* router +process \d+, told no more than this:`,
+		`✓ .* router +process \d+, with only this environment:`,
 		`ROUTER_AUTH_SECRET=tailscale/auth-key`,
 		`✓ .* discovery +task metadata: FARGATE eu-west-1a vpc-\w+ subnet-\w+ sandbox-router`,
 		`ec2:DescribeNetworkInterfaces ec2:DescribeVpcs: 10\.0\.0\.0/16 10\.42\.0\.0/16 2001:db8:1234:1a00::/56\n`,
@@ -82,7 +82,7 @@ func TestOnce(t *testing.T) {
 		`✓ .* SOCKS5 +laptop → http://hello\.vpc\.internal/ → 200 OK`,
 		`✓ .* closed port +laptop → 10\.0\.3\.4:81 → refused`,
 		`✓ .* SIGTERM +drained in `,
-		`logged out: control knows it no more`,
+		`logged out: control has removed the node`,
 		`exited with 0 after `,
 	} {
 		at := regexp.MustCompile(want).FindStringIndex(rest)
@@ -93,8 +93,8 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// TestBrokenWorld ends each story once the router has given its reason: no story
-// could go on from there.
+// TestBrokenWorld cancels each run once the router reports its reason, because no further
+// step can succeed.
 func TestBrokenWorld(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -109,34 +109,34 @@ func TestBrokenWorld(t *testing.T) {
 		},
 		after: "discovery", reason: "credential_missing",
 		want: []string{
-			`✗ .* credential +given up: waiting for the credential: not in the log\n`,
-			`The router says: credential_missing: .*tailscale/auth-key`,
+			`✗ .* credential +cancelled by the test: waiting for the credential: not in the log\n`,
+			`Not ready: credential_missing: .*tailscale/auth-key`,
 			`The end of the router's log:\n.*│ \{`,
 		},
 	}, {
-		name: "VPCs must not be described",
+		name: "ec2:DescribeVpcs is denied",
 		alter: func(w *world) {
 			w.aws.Fail("ec2:DescribeVpcs", awstest.Denied("ec2:DescribeVpcs", ""))
 		},
 		after: "router", reason: "routes_unknown",
 		want: []string{
-			`✗ .* discovery +given up: waiting for the look-up of the routes: not in /status\n`,
-			`The router says: routes_unknown: .*ec2:DescribeVpcs`,
+			`✗ .* discovery +cancelled by the test: waiting for the look-up of the routes: not in /status\n`,
+			`Not ready: routes_unknown: .*ec2:DescribeVpcs`,
 			`The end of the router's log:\n.*│ \{`,
 		},
 	}} {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx, giveUp := context.WithCancelCause(t.Context())
+			ctx, cancel := context.WithCancelCause(t.Context())
 			out := new(output)
 			watched := make(chan error, 1)
 			go func() {
 				watched <- testwait.For(ctx, tt.reason, func(ctx context.Context) error { return out.reason(ctx, tt.after, tt.reason) })
-				giveUp(errors.New("given up"))
+				cancel(errors.New("cancelled by the test"))
 			}()
-			if code := play(ctx, t, testwait.Limit(), out, tt.alter); code != 1 {
+			if code := runOnce(ctx, t, testwait.Limit(), out, tt.alter); code != 1 {
 				t.Errorf("exit code %d, want 1", code)
 			}
-			giveUp(nil)
+			cancel(nil)
 			if err := <-watched; err != nil {
 				t.Error(err)
 			}
@@ -152,13 +152,13 @@ func TestBrokenWorld(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	out := new(output)
 	const want = `✗ .* client +not within 1ms: `
-	code := play(t.Context(), t, time.Millisecond, out, nil)
+	code := runOnce(t.Context(), t, time.Millisecond, out, nil)
 	if !regexp.MustCompile(want).MatchString(out.String()) || code != 1 {
 		t.Errorf("exit code %d, want 1; no %q in the output:\n%s", code, want, out)
 	}
 }
 
-// output holds the text that a story prints, and may be read meanwhile.
+// output collects the printed text. It may be read while a run writes to it.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -178,7 +178,7 @@ func (o *output) String() string {
 
 var listener = regexp.MustCompile(`ROUTER_LISTEN=(\S+)`)
 
-// reason returns nil once a step has succeeded and the router gives a reason.
+// reason returns nil once the step has succeeded and /readyz has a reason with the code.
 func (o *output) reason(ctx context.Context, step, code string) error {
 	text := o.String()
 	if !regexp.MustCompile(`✓ .* ` + step + ` `).MatchString(text) {
@@ -186,10 +186,10 @@ func (o *output) reason(ctx context.Context, step, code string) error {
 	}
 	at := listener.FindStringSubmatch(text)
 	if at == nil {
-		return errors.New("the output does not name the router's listener")
+		return errors.New("the output lacks ROUTER_LISTEN")
 	}
 	var r ops.Readiness
-	if err := ask(ctx, "http://"+at[1]+"/readyz", &r); err != nil {
+	if err := getJSON(ctx, "http://"+at[1]+"/readyz", &r); err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == code }) {

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// show prints the story, a line per step. Its methods may be called from any
-// goroutine.
+// show prints one line per step. Its methods may be called concurrently.
 type show struct {
 	start  time.Time
 	colour bool
@@ -24,15 +23,15 @@ func newShow(out io.Writer, colour bool) *show {
 	return &show{start: time.Now(), out: out, colour: colour}
 }
 
-// wantsColour is so on a terminal whose user has nothing against it; see
-// https://no-color.org.
+// wantsColour reports whether f is a terminal and its user has not disabled colour with
+// NO_COLOR (https://no-color.org) or TERM=dumb.
 func wantsColour(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 &&
 		os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
-// ANSI's codes for the colours of text.
+// ANSI codes of text colours.
 const (
 	red   = "31"
 	green = "32"
@@ -46,7 +45,7 @@ func (s *show) paint(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// stepError is what stopped the story.
+// stepError is the failure of a step, which ends the run.
 type stepError struct {
 	step string
 	err  error
@@ -55,8 +54,8 @@ type stepError struct {
 func (e *stepError) Error() string { return e.step + ": " + e.err.Error() }
 func (e *stepError) Unwrap() error { return e.err }
 
-// step does something that the user should see. The first line that it returns
-// is printed beside its name, the others below.
+// step calls do and prints the lines that it returns: the first one next to the step's
+// name, the others below.
 func (s *show) step(ctx context.Context, name string, do func(context.Context) ([]string, error)) error {
 	lines, err := do(ctx)
 	if err != nil {
@@ -69,9 +68,9 @@ func (s *show) step(ctx context.Context, name string, do func(context.Context) (
 	return nil
 }
 
-// line is one step: mark, time since the start, name, and what came of it.
+// line prints a step: its mark, the time since the start, its name and its result.
 func (s *show) line(mark, name string, lines ...string) {
-	const margin = 27 // columns before what came of it
+	const margin = 27 // columns before the result
 	text := strings.Join(lines, "\n"+strings.Repeat(" ", margin))
 	since := fmt.Sprintf("%6.2fs", time.Since(s.start).Seconds())
 	s.print("  %s %s  %-13s %s\n", mark, s.paint(dim, since), name, text)
@@ -84,17 +83,17 @@ func (s *show) print(format string, args ...any) {
 	fmt.Fprintf(s.out, format, args...)
 }
 
-// logLine shows what the router says.
+// logLine prints a line of the router's log.
 func (s *show) logLine(line string) {
 	s.print("      %s\n", s.paint(dim, "│ "+line))
 }
 
-// failure ends the story: the step, what was awaited, what the router says of
-// itself, and the end of its log.
+// failure prints the failed step with its error, the router's readiness reasons and the
+// end of its log.
 func (s *show) failure(failed *stepError, reasons, log []string) {
 	s.line(s.paint(red, "✗"), failed.step, failed.err.Error())
 	for _, r := range reasons {
-		s.print("\nThe router says: %s\n", r)
+		s.print("\nNot ready: %s\n", r)
 	}
 	if len(log) > 0 {
 		s.print("\nThe end of the router's log:\n")

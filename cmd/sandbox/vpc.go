@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// What there is inside the VPC.
+// The services inside the VPC, and an address without one.
 var (
 	web      = netip.MustParseAddrPort("10.0.3.4:80")
 	web6     = netip.MustParseAddrPort("[2001:db8:1234:1a03::4]:80")
@@ -22,8 +22,8 @@ const (
 	greeting = "hello from inside the VPC"
 )
 
-// vpc runs the services. They listen on loopback; only the router knows which
-// address of the VPC each has.
+// vpc runs the services. They listen on loopback; the router maps the addresses of the
+// VPC to them.
 type vpc struct {
 	services map[string]string // "tcp/10.0.3.4:80" to host:port on loopback
 	http     *http.Server
@@ -74,7 +74,7 @@ func (v *vpc) serveDNS() {
 	}
 }
 
-// answer knows one name, by both families.
+// answer answers a query; it has an A and an AAAA record for one name.
 func answer(query []byte) ([]byte, error) {
 	var m dnsmessage.Message
 	if err := m.Unpack(query); err != nil {
@@ -97,7 +97,7 @@ func answer(query []byte) ([]byte, error) {
 	case dnsmessage.TypeAAAA:
 		record.Body = &dnsmessage.AAAAResource{AAAA: web6.Addr().As16()}
 	default:
-		return m.Pack() // the name is there, but no such record
+		return m.Pack() // NODATA: the name has no such record
 	}
 	m.Answers = []dnsmessage.Resource{record}
 	return m.Pack()

@@ -10,7 +10,7 @@ import (
 	"subnetrouter/internal/tailnettest"
 )
 
-// The names of the world. The addresses of IPv6 are those for documentation.
+// The names in the world. IPv6 addresses are those for documentation.
 const (
 	region     = "eu-west-1"
 	vpcID      = "vpc-0a1b2c3d4e5f60718"
@@ -33,8 +33,8 @@ type world struct {
 	aws      *awstest.Server
 	metadata *awstest.Metadata
 	vpc      *vpc
-	key      tailnettest.Key // what the secret holds
-	guest    tailnettest.Key // what the client joins with
+	key      tailnettest.Key // the secret's value
+	guest    tailnettest.Key // of the client
 }
 
 func newWorld() (w *world, err error) {
@@ -65,7 +65,7 @@ func newWorld() (w *world, err error) {
 	return w, nil
 }
 
-// account is what the AWS endpoints know.
+// account returns the contents of the AWS account.
 func (w *world) account() awstest.World {
 	associations := []awstest.Association{
 		{ID: "vpc-cidr-assoc-0", Prefix: netip.MustParsePrefix("10.99.0.0/16"), State: "disassociated"},
@@ -84,7 +84,7 @@ func (w *world) account() awstest.World {
 	}
 }
 
-// task is the router's own, as Fargate describes it: without its VPC.
+// task returns the router's task metadata as on Fargate, which lacks the VPC.
 func (w *world) task() awstest.Task {
 	return awstest.Task{
 		Region: region, Family: routerName, Service: routerName, CPU: 0.25, MemoryMiB: 512,
@@ -97,8 +97,8 @@ func (w *world) task() awstest.Task {
 	}
 }
 
-// routerEnv is the router's whole environment: what ECS and a task definition
-// would give it, and what keeps it on this machine.
+// routerEnv returns the router's whole environment: the variables of ECS and of a task
+// definition, and those that keep the router on this machine.
 func (w *world) routerEnv(listen, socket string) []string {
 	return append(tailnettest.Env(),
 		"ECS_CONTAINER_METADATA_URI_V4="+w.metadata.URI(),
@@ -115,7 +115,7 @@ func (w *world) routerEnv(listen, socket string) []string {
 	)
 }
 
-// close ends what has been started.
+// close closes the parts that exist.
 func (w *world) close() error {
 	var errs []error
 	if w.vpc != nil {

@@ -1,6 +1,5 @@
-// Package sandboxed is what makes the router live in the sandbox, and what both
-// sides need to know of it. The router links it with the build tag "sandbox"
-// only.
+// Package sandboxed connects the router to the sandbox, and holds the types that both
+// share. The router links it only with the build tag "sandbox".
 package sandboxed
 
 import (
@@ -16,24 +15,24 @@ import (
 // Variable is the environment variable that carries a [VPC] to the router.
 const Variable = "SANDBOX_VPC"
 
-// VPC is a VPC in another process, whose services listen on loopback. To reach
-// it takes no rights.
+// VPC describes a VPC in another process, whose services listen on loopback. Reaching it
+// requires no privileges.
 type VPC struct {
 	CIDRs    []netip.Prefix    `json:"cidrs"`
 	Services map[string]string `json:"services"` // "tcp/10.0.3.4:80" to a loopback host:port
 }
 
-// Env is [Variable] with its value, as in an environment.
+// Env returns the assignment of [Variable] for an environment.
 func (v VPC) Env() string {
 	text, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // prefixes and strings
+		panic(err) // cannot fail: it has only prefixes and strings
 	}
 	return Variable + "=" + string(text)
 }
 
-// Resolve says where on loopback a service listens. Where there is none it is
-// refused, and outside of the VPC no host is reached.
+// Resolve returns the loopback address of a service. The error is ECONNREFUSED for an
+// address of the VPC without the service, and EHOSTUNREACH outside of the VPC.
 func (v VPC) Resolve(network string, target netip.AddrPort) (netip.AddrPort, error) {
 	if loopback, ok := v.Services[network+"/"+target.String()]; ok {
 		return netip.ParseAddrPort(loopback)
@@ -50,13 +49,14 @@ func (v VPC) Resolve(network string, target netip.AddrPort) (netip.AddrPort, err
 	}
 }
 
-// Enter puts this process into the sandbox that started it, if one did, and
-// returns what finds the VPC there. The process ends with the sandbox, whose
-// end closes lifeline, however it comes about.
+// Enter connects this process to the sandbox that started it and returns the function
+// that resolves addresses of the VPC; variable is the value of [Variable], empty if no
+// sandbox did. The process exits when lifeline is closed, which happens at the latest
+// when the sandbox's process ends.
 func Enter(variable string, lifeline io.Reader) func(network string, target netip.AddrPort) (netip.AddrPort, error) {
 	OnLoopback()
 	var v VPC
-	if variable == "" { // `router version`, say
+	if variable == "" { // such as for `router version`
 		return v.Resolve
 	}
 	if err := json.Unmarshal([]byte(variable), &v); err != nil {

@@ -16,13 +16,13 @@ func TestResolve(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	told := VPC{
+	sent := VPC{
 		CIDRs:    []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")},
 		Services: map[string]string{"tcp/10.0.3.4:80": ln.Addr().String()},
 	}
-	value, ok := strings.CutPrefix(told.Env(), "SANDBOX_VPC=")
+	value, ok := strings.CutPrefix(sent.Env(), "SANDBOX_VPC=")
 	if !ok {
-		t.Fatalf("environment %q: want SANDBOX_VPC", told.Env())
+		t.Fatalf("environment %q: want SANDBOX_VPC", sent.Env())
 	}
 	var vpc VPC // as the router reads it
 	if err := json.Unmarshal([]byte(value), &vpc); err != nil {

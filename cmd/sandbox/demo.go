@@ -16,8 +16,9 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// story is one run of the sandbox, and what it has started so far.
-type story struct {
+// demo is one run of the sandbox. It owns the processes, servers and files that the run
+// has started, until cleanUp.
+type demo struct {
 	options
 	show *show
 	log  routerLog
@@ -31,11 +32,11 @@ type story struct {
 	reasons []string // why the router was not ready when a step failed
 }
 
-// tell is the story; its error is a [*stepError] wherever a step is to blame.
-func (s *story) tell(ctx context.Context) (err error) {
+// run runs every step. If one of them fails, the error is a [*stepError].
+func (s *demo) run(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
-			s.reasons = s.askReasons() // while it can still be asked
+			s.reasons = s.readinessReasons() // before cleanUp ends the router
 		}
 	}()
 	if s.dir, err = os.MkdirTemp("", "sandbox-"); err != nil {
@@ -48,38 +49,38 @@ func (s *story) tell(ctx context.Context) (err error) {
 	if err := s.show.step(ctx, "build", s.build); err != nil {
 		return err
 	}
-	telling, cancel := s.bounded(ctx)
+	running, cancel := s.bounded(ctx)
 	defer cancel()
-	if err := s.bringUp(telling); err != nil {
+	if err := s.bringUp(running); err != nil {
 		return err
 	}
-	if err := s.exchange(telling); err != nil {
+	if err := s.exchange(running); err != nil {
 		return err
 	}
 	if s.once {
-		return s.leave(telling)
+		return s.shutDown(running)
 	}
-	s.invite()
+	s.printHints()
 	select {
 	case <-ctx.Done():
 	case <-s.router.ended:
 		return &stepError{"running", fmt.Errorf("the router ended: %s", s.router.cmd.ProcessState)}
 	}
 	s.show.print("\n\n")
-	again, stop := untilSignal(context.WithoutCancel(ctx)) // a second Ctrl-C: no more patience
+	second, stop := untilSignal(context.WithoutCancel(ctx)) // a second Ctrl-C aborts the stop
 	defer stop()
-	leaving, cancel := s.bounded(again)
+	stopping, cancel := s.bounded(second)
 	defer cancel()
-	return s.leave(leaving)
+	return s.shutDown(stopping)
 }
 
-func (s *story) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+func (s *demo) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("not within %v", s.timeout))
 }
 
-// cleanUp ends and removes all that the story has started. The router goes
-// first, since everything else is what it stands on.
-func (s *story) cleanUp() {
+// cleanUp stops and removes everything that the run has started. It stops the router
+// first, since the router uses everything else.
+func (s *demo) cleanUp() {
 	if s.router != nil {
 		s.router.close()
 	}
@@ -94,10 +95,10 @@ func (s *story) cleanUp() {
 	}
 }
 
-func (s *story) build(ctx context.Context) (_ []string, err error) {
-	const patience = 3 * time.Second // enough where all is in Go's cache
+func (s *demo) build(ctx context.Context) (_ []string, err error) {
+	const patience = 3 * time.Second // enough if Go's build cache is filled
 	notice := time.AfterFunc(patience, func() {
-		s.show.line("…", "build", "under way; the first one takes minutes, the next a second")
+		s.show.line("…", "build", "compiling; the first build takes minutes, the next ones a second")
 	})
 	defer notice.Stop()
 	if s.binary, err = build(ctx, s.dir); err != nil {
@@ -106,9 +107,9 @@ func (s *story) build(ctx context.Context) (_ []string, err error) {
 	return []string{"the router's binary: " + s.binary}, nil
 }
 
-// bringUp is all until the router is ready. Once it runs, a step also fails
-// when the router ends, rather than wait for what cannot come any more.
-func (s *story) bringUp(ctx context.Context) error {
+// bringUp runs the steps until the router is ready. Once the router runs, a step fails as
+// soon as the router exits.
+func (s *demo) bringUp(ctx context.Context) error {
 	if err := s.show.step(ctx, "world", s.startWorld); err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (s *story) bringUp(ctx context.Context) error {
 	return nil
 }
 
-func (s *story) startWorld(context.Context) ([]string, error) {
+func (s *demo) startWorld(context.Context) ([]string, error) {
 	w, err := newWorld()
 	if err != nil {
 		return nil, err
@@ -160,7 +161,7 @@ func (s *story) startWorld(context.Context) ([]string, error) {
 	}, nil
 }
 
-func (s *story) startClient(ctx context.Context) (_ []string, err error) {
+func (s *demo) startClient(ctx context.Context) (_ []string, err error) {
 	if s.client, err = joinTailnet(ctx, s.world.tailnet, s.world.guest, filepath.Join(s.dir, "client")); err != nil {
 		return nil, err
 	}
@@ -168,18 +169,18 @@ func (s *story) startClient(ctx context.Context) (_ []string, err error) {
 	return []string{"laptop is in the tailnet as " + ip.String()}, nil
 }
 
-func (s *story) startRouter(context.Context) ([]string, error) {
+func (s *demo) startRouter(context.Context) ([]string, error) {
 	ln, err := listenNear("127.0.0.1:9002")
 	if err != nil {
 		return nil, err
 	}
 	s.listen = ln.Addr().String()
-	ln.Close() // for the router to take
+	ln.Close() // the router listens on it
 	env := s.world.routerEnv(s.listen, filepath.Join(s.dir, "router.sock"))
 	if s.router, err = startRouter(s.binary, env, s.dir, &s.log); err != nil {
 		return nil, err
 	}
-	lines := []string{fmt.Sprintf("process %d, told no more than this:", s.router.cmd.Process.Pid)}
+	lines := []string{fmt.Sprintf("process %d, with only this environment:", s.router.cmd.Process.Pid)}
 	for _, e := range env {
 		if strings.HasPrefix(e, "ECS_") || strings.HasPrefix(e, "AWS_") || strings.HasPrefix(e, "ROUTER_") {
 			lines = append(lines, e)
@@ -188,7 +189,7 @@ func (s *story) startRouter(context.Context) ([]string, error) {
 	return lines, nil
 }
 
-func (s *story) discovery(ctx context.Context) ([]string, error) {
+func (s *demo) discovery(ctx context.Context) ([]string, error) {
 	st, err := s.status(ctx, "the look-up of the routes", func(st ops.Status) bool { return !st.RoutesFound.IsZero() })
 	if err != nil {
 		return nil, err
@@ -202,7 +203,8 @@ func (s *story) discovery(ctx context.Context) ([]string, error) {
 	}, nil
 }
 
-// sameRoutes wants exactly the VPC's CIDRs, advertised yet or not.
+// sameRoutes returns an error unless got has exactly the wanted prefixes, advertised yet
+// or not.
 func sameRoutes(got []ops.RouteStatus, want []netip.Prefix) error {
 	var found []string
 	for _, r := range got {
@@ -220,8 +222,8 @@ func sameRoutes(got []ops.RouteStatus, want []netip.Prefix) error {
 	return nil
 }
 
-// awsCalls are the calls of one service so far, in order, without repeats.
-func (s *story) awsCalls(service string) []string {
+// awsCalls returns the distinct calls of one service so far, in order.
+func (s *demo) awsCalls(service string) []string {
 	var calls []string
 	for _, c := range s.world.aws.Calls() {
 		if strings.HasPrefix(c, service) && !slices.Contains(calls, c) {
@@ -231,7 +233,7 @@ func (s *story) awsCalls(service string) []string {
 	return calls
 }
 
-func (s *story) credential(ctx context.Context) ([]string, error) {
+func (s *demo) credential(ctx context.Context) ([]string, error) {
 	var source any
 	err := testwait.For(ctx, "the credential", func(context.Context) error {
 		record, found := s.log.find("credential read")
@@ -244,19 +246,19 @@ func (s *story) credential(ctx context.Context) ([]string, error) {
 	return []string{fmt.Sprintf("%s: %v", join(s.awsCalls("secretsmanager:")), source)}, err
 }
 
-func (s *story) registration(ctx context.Context) ([]string, error) {
+func (s *demo) registration(ctx context.Context) ([]string, error) {
 	n, err := s.awaitRouter(ctx, "the router as an online node", func(n tailnettest.Node) bool { return n.Online })
 	if err != nil {
 		return nil, err
 	}
-	kept := "kept when it leaves"
+	kept := "kept when it logs out"
 	if n.Ephemeral {
 		kept = "ephemeral"
 	}
 	return []string{fmt.Sprintf("%s is in the tailnet as %s: %s, %s", n.Name, n.IPs[0], join(n.Tags), kept)}, nil
 }
 
-func (s *story) approval(ctx context.Context) ([]string, error) {
+func (s *demo) approval(ctx context.Context) ([]string, error) {
 	n, err := s.awaitRouter(ctx, "the router as primary for the VPC", func(n tailnettest.Node) bool {
 		return !slices.ContainsFunc(vpcCIDRs, func(p netip.Prefix) bool { return !slices.Contains(n.Primary, p) })
 	})
@@ -270,9 +272,9 @@ func (s *story) approval(ctx context.Context) ([]string, error) {
 	}, s.client.awaitRoutes(ctx, vpcCIDRs)
 }
 
-// awaitRouter waits for the router's node at control.
-func (s *story) awaitRouter(ctx context.Context, what string, good func(tailnettest.Node) bool) (n tailnettest.Node, err error) {
-	err = s.world.tailnet.Await(ctx, what, func(nodes []tailnettest.Node) bool {
+// awaitRouter waits until the router's node at control satisfies good, and returns it.
+func (s *demo) awaitRouter(ctx context.Context, name string, good func(tailnettest.Node) bool) (n tailnettest.Node, err error) {
+	err = s.world.tailnet.Await(ctx, name, func(nodes []tailnettest.Node) bool {
 		var found bool
 		n, found = tailnettest.Find(nodes, routerName)
 		return found && good(n)
@@ -280,13 +282,13 @@ func (s *story) awaitRouter(ctx context.Context, what string, good func(tailnett
 	return n, err
 }
 
-func (s *story) readiness(ctx context.Context) ([]string, error) {
+func (s *demo) readiness(ctx context.Context) ([]string, error) {
 	_, err := s.status(ctx, "readiness", func(st ops.Status) bool { return st.Ready })
-	return []string{"http://" + s.listen + "/readyz says so"}, err
+	return []string{"http://" + s.listen + "/readyz answers 200"}, err
 }
 
-// exchange uses the route as people will.
-func (s *story) exchange(ctx context.Context) error {
+// exchange sends traffic through the route, as users do.
+func (s *demo) exchange(ctx context.Context) error {
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) (string, error)
@@ -315,7 +317,7 @@ func (s *story) exchange(ctx context.Context) error {
 	return nil
 }
 
-func (s *story) fetch(ctx context.Context, get func(context.Context, string) (string, error), page string) (string, error) {
+func (s *demo) fetch(ctx context.Context, get func(context.Context, string) (string, error), page string) (string, error) {
 	answer, err := get(ctx, page)
 	if err != nil {
 		return "", fmt.Errorf("getting %s from the client: %w", page, err)
@@ -326,22 +328,22 @@ func (s *story) fetch(ctx context.Context, get func(context.Context, string) (st
 	return "laptop → " + page + " → " + answer, nil
 }
 
-func (s *story) lookUp(ctx context.Context) (string, error) {
+func (s *demo) lookUp(ctx context.Context) (string, error) {
 	found, err := s.client.names.LookupNetIP(ctx, "ip4", webName+".")
 	if err != nil {
-		return "", fmt.Errorf("asking %s from the client: %w", resolver, err)
+		return "", fmt.Errorf("querying %s from the client: %w", resolver, err)
 	}
 	if len(found) != 1 || found[0].Unmap() != web.Addr() {
-		return "", fmt.Errorf("asking %s from the client: %v, want %s", resolver, found, web.Addr())
+		return "", fmt.Errorf("querying %s from the client: %v, want %s", resolver, found, web.Addr())
 	}
 	return fmt.Sprintf("laptop → %s %s? → %s", resolver, webName, found[0]), nil
 }
 
-func (s *story) refused(ctx context.Context) (string, error) {
+func (s *demo) refused(ctx context.Context) (string, error) {
 	conn, err := s.client.dial(ctx, "tcp", nothing.String())
 	if err == nil {
 		conn.Close()
-		return "", fmt.Errorf("connecting to %s, where nothing is: want a refusal", nothing)
+		return "", fmt.Errorf("connecting to %s, where nothing listens: succeeded, want a refusal", nothing)
 	}
 	if ctx.Err() != nil || !strings.Contains(err.Error(), "refused") {
 		return "", fmt.Errorf("awaiting a refusal by %s: %w", nothing, err)
@@ -349,8 +351,8 @@ func (s *story) refused(ctx context.Context) (string, error) {
 	return fmt.Sprintf("laptop → %s → refused", nothing), nil
 }
 
-// leave stops the router as ECS does, and looks at what it left behind.
-func (s *story) leave(ctx context.Context) error {
+// shutDown stops the router as ECS does, and checks that it drained and logged out.
+func (s *demo) shutDown(ctx context.Context) error {
 	start := time.Now()
 	return s.show.step(ctx, "SIGTERM", func(ctx context.Context) ([]string, error) {
 		if err := s.router.terminate(ctx); err != nil {
@@ -359,7 +361,7 @@ func (s *story) leave(ctx context.Context) error {
 		took := time.Since(start).Round(time.Millisecond)
 		drained, found := s.log.find("drained")
 		if !found {
-			return nil, errors.New("looking for the drain in the router's log: not there")
+			return nil, errors.New("the router's log lacks the message \"drained\"")
 		}
 		err := s.world.tailnet.Await(ctx, "the router's absence at control", func(nodes []tailnettest.Node) bool {
 			_, found := tailnettest.Find(nodes, routerName)
@@ -370,16 +372,16 @@ func (s *story) leave(ctx context.Context) error {
 		}
 		return []string{
 			fmt.Sprintf("drained in %v, flows cut: %v", drained["took"], drained["flows_cut"]),
-			"logged out: control knows it no more",
+			"logged out: control has removed the node",
 			fmt.Sprintf("exited with 0 after %v", took),
 		}, nil
 	})
 }
 
-// invite says what to try.
-func (s *story) invite() {
+// printHints prints commands to try.
+func (s *demo) printHints() {
 	curl := "curl -x " + s.client.proxyURL() + " "
-	s.show.print("\nAll of it is up. To try, in another terminal:\n\n")
+	s.show.print("\nEverything is up. Try in another terminal:\n\n")
 	for _, try := range [][2]string{
 		{"page", "http://" + s.listen + "/"},
 		{"readiness", "curl http://" + s.listen + "/readyz"},
@@ -390,7 +392,7 @@ func (s *story) invite() {
 	} {
 		s.show.print("  %-14s %s\n", try[0], try[1])
 	}
-	s.show.print("\nCtrl-C stops the router, and shows how it leaves.\n")
+	s.show.print("\nCtrl-C stops the router and shows its drain.\n")
 }
 
 func join[T any](list []T) string {

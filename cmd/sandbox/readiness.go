@@ -12,15 +12,15 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// loopback has no use for a proxy that the user may have set.
+// loopback ignores HTTP_PROXY: the router's listener is on this machine.
 var loopback = &http.Client{
 	Transport: &http.Transport{DisableKeepAlives: true},
 	Timeout:   5 * time.Second,
 }
 
-// ask reads a JSON document that the router serves; the HTTP status does not
-// matter, as the body of a 503 is what one wants to read.
-func ask(ctx context.Context, url string, into any) error {
+// getJSON reads a JSON document from the router's listener. It ignores the HTTP status:
+// /readyz answers 503 with the reasons as its body.
+func getJSON(ctx context.Context, url string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -36,11 +36,11 @@ func ask(ctx context.Context, url string, into any) error {
 	return nil
 }
 
-// status waits until the router's /status is as wanted, and returns it.
-func (s *story) status(ctx context.Context, what string, good func(ops.Status) bool) (st ops.Status, err error) {
-	err = testwait.For(ctx, what, func(ctx context.Context) error {
+// status waits until the router's /status satisfies good, and returns it.
+func (s *demo) status(ctx context.Context, name string, good func(ops.Status) bool) (st ops.Status, err error) {
+	err = testwait.For(ctx, name, func(ctx context.Context) error {
 		st = ops.Status{}
-		if err := ask(ctx, "http://"+s.listen+"/status", &st); err != nil {
+		if err := getJSON(ctx, "http://"+s.listen+"/status", &st); err != nil {
 			return err
 		}
 		if !good(st) {
@@ -51,12 +51,12 @@ func (s *story) status(ctx context.Context, what string, good func(ops.Status) b
 	return st, err
 }
 
-// askReasons returns what the router says of its readiness, if it still can.
-func (s *story) askReasons() []string {
+// readinessReasons returns the reasons of /readyz, or nil if the router does not answer.
+func (s *demo) readinessReasons() []string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	var r ops.Readiness
-	if s.router == nil || ask(ctx, "http://"+s.listen+"/readyz", &r) != nil {
+	if s.router == nil || getJSON(ctx, "http://"+s.listen+"/readyz", &r) != nil {
 		return nil
 	}
 	var out []string
