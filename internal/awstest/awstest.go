@@ -1,13 +1,12 @@
-// Package awstest is AWS over HTTP, for tests and the sandbox: what the router
-// asks of Secrets Manager, EC2 and the task metadata endpoint, in the formats
-// that AWS speaks.
+// Package awstest provides AWS endpoints over HTTP for tests and the sandbox: the calls
+// to Secrets Manager, EC2, STS and the task metadata endpoint that the router makes, in
+// AWS's formats.
 //
-// [Server] answers from a declared [World] and fails on demand; [Metadata] is
-// the endpoint that ECS gives to a declared [Task]; [Moto] runs the moto_server
-// program, an independent implementation that a test compares the [Server] with.
-// None needs a *testing.T: each is started by a function that returns an error,
-// and ended by Close. Their Env methods return the environment by which the
-// router finds them.
+// [Server] answers from a declared [World] and fails on demand; [Metadata] is the task
+// metadata endpoint of a declared [Task]; [Moto] runs the moto_server program, an
+// independent implementation that a test compares the [Server] with. None needs a
+// *testing.T: a function that returns an error starts it, and Close stops it. Their Env
+// methods return the environment variables that point the router to them.
 package awstest
 
 import (
@@ -18,7 +17,7 @@ import (
 	"time"
 )
 
-// World is what an AWS account contains in one region; the others are empty.
+// World holds the contents of an AWS account in one region; other regions are empty.
 type World struct {
 	Region     string            // default "eu-west-1"
 	Account    string            // default "123456789012"
@@ -30,13 +29,13 @@ type World struct {
 	RouteTables []RouteTable
 	Peerings    []Peering
 	PrefixLists []PrefixList
-	// PageSize is the most that one answer holds of what comes in pages, if
-	// less than what the caller asks for.
+	// PageSize limits the items in a page of a paginated answer, unless the caller
+	// requests fewer; 0 is no limit.
 	PageSize int
 }
 
-// Secret is a secret with one current version, and perhaps a pending one.
-// With neither Value nor Binary it is one that nobody has stored a value in.
+// Secret is a secret with one current version, and perhaps a pending one. With neither
+// Value nor Binary it has no current version.
 type Secret struct {
 	Value   string // SecretString
 	Binary  []byte // SecretBinary, if Value is ""
@@ -72,8 +71,8 @@ type Subnet struct {
 	Tags      map[string]string
 }
 
-// RouteTable is a route table, of the VPC's subnets that have no other if it
-// is the main one, else of Subnets.
+// RouteTable is a route table. The main one applies to the VPC's subnets without another,
+// any other to Subnets.
 type RouteTable struct {
 	ID, VPCID string
 	Main      bool
@@ -81,8 +80,8 @@ type RouteTable struct {
 	Routes    []Route
 }
 
-// Route is a route to Prefix or, if not "", PrefixList. The form of Target
-// ("pcx-...", "tgw-...", "local") says what it is.
+// Route is a route to PrefixList, if not "", or else to Prefix. The form of Target
+// ("pcx-...", "tgw-...", "local") determines its kind.
 type Route struct {
 	Prefix     netip.Prefix
 	PrefixList string
@@ -97,7 +96,7 @@ type Peering struct {
 	Requester, Accepter PeeringSide
 }
 
-// PeeringSide is a VPC of a peering; without CIDRs they are not shown.
+// PeeringSide is a VPC of a peering. Without CIDRs, answers do not contain any.
 type PeeringSide struct {
 	VPCID string
 	CIDRs []netip.Prefix
@@ -131,7 +130,7 @@ type listener struct {
 	srv *http.Server
 }
 
-// listen serves h on addr; "" is a free port on loopback.
+// listen serves h on addr; "" means a free port on loopback.
 func listen(addr string, h http.Handler) (*listener, error) {
 	ln, err := net.Listen("tcp", or(addr, "127.0.0.1:0"))
 	if err != nil {
@@ -145,17 +144,17 @@ func listen(addr string, h http.Handler) (*listener, error) {
 // URL is the server's address, without a trailing slash.
 func (l *listener) URL() string { return l.url }
 
-// Close stops the server and cuts its connections.
+// Close stops the server and closes its connections.
 func (l *listener) Close() error { return l.srv.Close() }
 
-// credentials are what a test signs with. Nobody checks the signature.
+// Credentials to sign with. The servers do not verify signatures.
 const (
 	accessKeyID     = "AKIAIOSFODNN7EXAMPLE"
 	secretAccessKey = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 )
 
-// env is the SDK's environment for an endpoint; nothing of the machine's own
-// AWS configuration is left to find.
+// env returns the SDK's environment for an endpoint. It hides the machine's AWS
+// configuration.
 func env(url, region string) map[string]string {
 	return map[string]string{
 		"AWS_ENDPOINT_URL":            url,

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// The answers have the elements that AWS documents for them, in its order.
+// Answers have the elements that AWS documents, in the same order.
 
 type describeVpcs struct {
 	XMLName   xml.Name  `xml:"http://ec2.amazonaws.com/doc/2016-11-15/ DescribeVpcsResponse"`
@@ -110,7 +110,7 @@ func (s *Server) serveEC2(w http.ResponseWriter, r *http.Request, name string) {
 	}
 	body, err := xml.Marshal(answer)
 	if err != nil {
-		panic(err) // strings and booleans
+		panic(err) // cannot fail: it has only strings and booleans
 	}
 	fail.send(w, "text/xml;charset=UTF-8", append([]byte(xml.Header), body...))
 }
@@ -183,7 +183,7 @@ func (w World) eniItem(i Interface) eniItem {
 	return item
 }
 
-// numbered collects the query protocol's lists: VpcId.1, VpcId.2, ...
+// numbered returns a list of the query protocol: the values of VpcId.1, VpcId.2, ...
 func numbered(form url.Values, pattern string) (list []string) {
 	for n := 1; ; n++ {
 		v, ok := form[fmt.Sprintf(pattern, n)]
@@ -205,7 +205,7 @@ func ec2Error(w http.ResponseWriter, status int, code, message string) {
 		RequestID string   `xml:"RequestID"`
 	}{Errors: []item{{code, message}}, RequestID: requestID})
 	if err != nil {
-		panic(err) // strings
+		panic(err) // cannot fail: it has only strings
 	}
 	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
 	w.WriteHeader(status)

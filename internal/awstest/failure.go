@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// Failure is an answer that AWS gives instead of the right one. With neither
-// Status nor Cut, the right answer comes after Delay.
+// Failure replaces the regular answer to a call. With neither Status nor Cut, the regular
+// answer follows after Delay.
 type Failure struct {
 	Status  int
 	Code    string
 	Message string
 	Delay   time.Duration
-	Cut     bool // send half of the right answer, then cut the connection
-	Times   int  // how many calls fail; 0 is all of them
+	Cut     bool // send half of the regular answer, then close the connection
+	Times   int  // number of calls that fail; 0: all
 }
 
-// Denied is AWS's answer if the role's policy does not allow the action
-// ("ec2:DescribeVpcs") on the resource; EC2 appends a message that only AWS can
-// decode.
+// Denied returns AWS's answer if the role's policy does not allow the action
+// ("ec2:DescribeVpcs") on the resource. EC2 appends an encoded message, which
+// sts:DecodeAuthorizationMessage decodes.
 func Denied(action, resource string) Failure {
 	who := "User: arn:aws:sts::123456789012:assumed-role/router/6f1d0c5b is not authorized to perform: " + action
 	why := " because no identity-based policy allows the " + action + " action"
@@ -38,29 +38,29 @@ func Denied(action, resource string) Failure {
 	}
 }
 
-// KMSDenied is Secrets Manager's answer if the role may read the secret but
-// not use the key that encrypts it.
+// KMSDenied returns Secrets Manager's answer if the role may read the secret but not use
+// the key that encrypts it.
 func KMSDenied() Failure {
 	return Failure{Status: http.StatusBadRequest, Code: "AccessDeniedException", Message: "Access to KMS is not allowed"}
 }
 
-// Throttled is EC2's answer to a caller beyond its rate.
+// Throttled returns EC2's answer to a caller above its request rate.
 func Throttled() Failure {
 	return Failure{Status: http.StatusServiceUnavailable, Code: "RequestLimitExceeded", Message: "Request limit exceeded."}
 }
 
-// Down is the answer of a service that cannot serve.
+// Down returns the answer of an unavailable service.
 func Down() Failure {
 	return Failure{Status: http.StatusServiceUnavailable, Code: "ServiceUnavailable", Message: "The service is unavailable. Please try again shortly."}
 }
 
-// failures holds what is to fail, by action or path.
+// failures holds the injected failures by action or path.
 type failures struct {
 	mu sync.Mutex
 	by map[string]Failure
 }
 
-// Fail makes calls of the action fail; the zero Failure ends that.
+// Fail makes calls of the action fail, until it is called with the zero Failure.
 func (f *failures) Fail(action string, failure Failure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,7 +73,7 @@ func (f *failures) Fail(action string, failure Failure) {
 	}
 }
 
-// next returns how this call fails, and counts it.
+// next returns the failure of this call, zero for none, and counts down its Times.
 func (f *failures) next(action string) Failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,7 +88,7 @@ func (f *failures) next(action string) Failure {
 	return failure
 }
 
-// wait sleeps for the failure's delay, or until the client has gone.
+// wait waits for the failure's delay, or until the client has closed the connection.
 func (f Failure) wait(ctx context.Context) {
 	if f.Delay == 0 {
 		return
@@ -99,14 +99,14 @@ func (f Failure) wait(ctx context.Context) {
 	}
 }
 
-// send writes the right answer, or its first half where the failure says so.
+// send writes the regular answer, or its first half if Cut is set.
 func (f Failure) send(w http.ResponseWriter, contentType string, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	if f.Cut {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		w.Write(body[:len(body)/2])
 		http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler) // net/http's way to cut a connection
+		panic(http.ErrAbortHandler) // net/http closes the connection
 	}
 	w.Write(body)
 }

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// selectPage returns those items that pass all filters, and of them the page
-// that the caller asks for. values gives an item's values under a filter's
-// name; ok is false for a filter that the action does not have.
+// selectPage returns the requested page of the items that pass all filters. values
+// returns an item's values for a filter's name; ok is false if the action has no such
+// filter.
 func selectPage[T any](w World, form url.Values, items []T, values func(item T, filter string) (v []string, ok bool)) (page []T, next, code, message string) {
 	page = slices.Clone(items)
 	for i, name := range numbered(form, "Filter.%d.Name") {
@@ -27,8 +27,8 @@ func selectPage[T any](w World, form url.Values, items []T, values func(item T, 
 	}
 	from, _ := strconv.Atoi(form.Get("NextToken"))
 	size := len(page)
-	if most, err := strconv.Atoi(form.Get("MaxResults")); err == nil {
-		size = most
+	if limit, err := strconv.Atoi(form.Get("MaxResults")); err == nil {
+		size = limit
 	}
 	if w.PageSize > 0 {
 		size = min(size, w.PageSize)
@@ -40,8 +40,8 @@ func selectPage[T any](w World, form url.Values, items []T, values func(item T, 
 	return page, next, "", ""
 }
 
-// patterns makes an expression of a filter's values: * and ? are wildcards,
-// \ before one takes that away.
+// patterns compiles the values of a filter into one expression: * and ? are wildcards
+// unless \ precedes them.
 func patterns(values []string) *regexp.Regexp {
 	wildcards := strings.NewReplacer(`\\\*`, `\*`, `\\\?`, `\?`, `\*`, `.*`, `\?`, `.`)
 	var list []string

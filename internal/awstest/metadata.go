@@ -16,21 +16,21 @@ type Task struct {
 	Region      string // default "eu-west-1"
 	Zone        string // default Region + "a"
 	Family      string // default "router"
-	Service     string // "" is a task that no service started
-	VPCID       string // reported with launch type EC2 only, as ECS does
+	Service     string // "": the task does not belong to a service
+	VPCID       string // reported only with launch type EC2, as in ECS
 	CPU         float64
 	MemoryMiB   int
 	NetworkMode string // default "awsvpc"; "none" reports no networks at all
 
-	// Reported in network mode awsvpc, but for the addresses.
+	// Except for the addresses, reported only in network mode awsvpc.
 	MAC                    string
 	IPv4, IPv6             []netip.Addr
 	IPv4Subnet, IPv6Subnet netip.Prefix
 	DNS                    []netip.Addr
 }
 
-// Metadata is the task metadata endpoint, version 4, of one task. As in ECS,
-// the task role's credentials are at the same address.
+// Metadata is the task metadata endpoint, version 4, of one task. As in ECS, the same
+// address serves the task role's credentials.
 type Metadata struct {
 	*listener
 	failures // by path: "" is the container, "/task" the task, "/credentials" the role's
@@ -55,19 +55,19 @@ func NewMetadata(addr string, t Task) (*Metadata, error) {
 	return m, nil
 }
 
-// ServeHTTP answers without the network, as [Server.ServeHTTP] does.
+// ServeHTTP answers a request without a connection, as [Server.ServeHTTP] does.
 func (m *Metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.srv.Handler.ServeHTTP(w, r) }
 
-// Env is the environment that ECS gives to the container.
+// Env returns the variables that ECS sets in the container.
 func (m *Metadata) Env() map[string]string {
 	return map[string]string{"ECS_CONTAINER_METADATA_URI_V4": m.URI()}
 }
 
-// URI is the value of ECS_CONTAINER_METADATA_URI_V4.
+// URI returns the value of ECS_CONTAINER_METADATA_URI_V4.
 func (m *Metadata) URI() string { return m.url + metadataPath }
 
-// CredentialsURI is the value of AWS_CONTAINER_CREDENTIALS_FULL_URI that stands
-// for ECS's relative one, which the SDK takes only at 169.254.170.2.
+// CredentialsURI returns a value for AWS_CONTAINER_CREDENTIALS_FULL_URI. ECS sets the
+// relative URI, which the SDK resolves only against 169.254.170.2.
 func (m *Metadata) CredentialsURI() string { return m.url + "/v2/credentials/role" }
 
 // Update changes the task.
@@ -90,7 +90,7 @@ func (m *Metadata) serve(path string, document func(Task) any) http.HandlerFunc 
 		m.mu.Unlock()
 		body, err := json.Marshal(document(task))
 		if err != nil {
-			panic(err) // strings, numbers and addresses
+			panic(err) // cannot fail: it has only strings, numbers and addresses
 		}
 		fail.send(w, "application/json", body)
 	}

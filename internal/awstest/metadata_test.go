@@ -12,7 +12,7 @@ import (
 	"subnetrouter/internal/ecsmeta"
 )
 
-func TestMetadataIsWhatWasDeclared(t *testing.T) {
+func TestMetadataMatchesTask(t *testing.T) {
 	task := awstest.Task{
 		Family: "edge", Service: "edge-service", VPCID: "vpc-0abc", CPU: 0.5, MemoryMiB: 1024,
 		MAC:  "06:8f:2a:13:5c:e1",
@@ -60,8 +60,8 @@ func TestMetadataIsWhatWasDeclared(t *testing.T) {
 	check("bridge")
 }
 
-// TestRoleCredentials follows the SDK through the container credentials that
-// ECS offers: no key in the environment.
+// TestRoleCredentials: without a key in the environment, the SDK uses the container
+// credentials of ECS.
 func TestRoleCredentials(t *testing.T) {
 	server, err := awstest.NewServer("", awstest.World{Secrets: map[string]awstest.Secret{"s": {Value: "v", Created: time.UnixMilli(1795424764250)}}})
 	if err != nil {

@@ -16,24 +16,24 @@ import (
 	"time"
 )
 
-// ErrNoMoto says that the moto_server program is not on this machine.
+// ErrNoMoto is the error if the program moto_server is not installed.
 var ErrNoMoto = errors.New("moto_server is not on PATH")
 
-// Moto is a running moto_server. It starts with a default VPC and nothing else.
+// Moto is a running moto_server. Initially, it has only a default VPC.
 type Moto struct {
 	url string
 	cmd *exec.Cmd
 }
 
-// MotoOptions are optional.
+// MotoOptions configures a moto_server. The zero value is usable.
 type MotoOptions struct {
 	Addr   string   // host:port; default a free port on loopback
-	Prefix []string // put before the command: "ip", "netns", "exec", "aws"
+	Prefix []string // precedes the command: "ip", "netns", "exec", "aws"
 	Env    []string // moto's own settings: "MOTO_IAM_LOAD_MANAGED_POLICIES=true"
 }
 
-// RunMoto starts a moto_server that ends with the test. Without the program
-// the test is skipped, but fails in CI. env is as in [MotoOptions].
+// RunMoto starts a moto_server that ends with the test. If the program is missing, it
+// skips the test, or fails it in CI. env is as in [MotoOptions].
 func RunMoto(t testing.TB, env ...string) *Moto {
 	t.Helper()
 	m, err := StartMoto(t.Context(), MotoOptions{Env: env})
@@ -80,18 +80,18 @@ func StartMoto(ctx context.Context, o MotoOptions) (*Moto, error) {
 // URL is the server's address, without a trailing slash.
 func (m *Moto) URL() string { return m.url }
 
-// Env is the environment that leads the AWS SDK to this server.
+// Env returns the environment that points the AWS SDK to this server.
 func (m *Moto) Env(w World) map[string]string { return env(m.url, w.region()) }
 
 // Close ends the process.
 func (m *Moto) Close() error {
 	m.cmd.Process.Kill()
-	m.cmd.Wait() // says "killed"
+	m.cmd.Wait() // returns "signal: killed"
 	return nil
 }
 
-// motoEnv keeps what a Python program needs to start. Proxies and AWS's own
-// settings would let it reach beyond this machine.
+// motoEnv returns the variables that a Python program needs to start. Without proxies and
+// AWS settings, it cannot reach beyond this machine.
 func motoEnv(environ []string) []string {
 	keep := regexp.MustCompile(`^(PATH|HOME|LANG|LC_ALL|TMPDIR|VIRTUAL_ENV|PYTHON\w*|PYENV\w*)=`)
 	env := []string{"AWS_EC2_METADATA_DISABLED=true", "DO_NOT_TRACK=1", "NO_PROXY=*", "PYTHONUNBUFFERED=1"}
@@ -105,8 +105,9 @@ func motoEnv(environ []string) []string {
 
 var running = regexp.MustCompile(`Running on (http://\S+)`)
 
-// announced reads the log until the server names its address: with port 0 only
-// it knows. The socket is open by then. The rest of the log is dropped.
+// announced reads the log until the server prints its address, and discards the rest of
+// the log. The server accepts connections by then. With port 0, the log is the only source
+// of the port.
 func announced(ctx context.Context, log io.Reader) (string, error) {
 	type result struct {
 		url string
@@ -124,7 +125,7 @@ func announced(ctx context.Context, log io.Reader) (string, error) {
 			}
 			seen = append(seen, lines.Text())
 		}
-		found <- result{err: fmt.Errorf("it ended: %s", strings.Join(seen, "\n"))}
+		found <- result{err: fmt.Errorf("it exited: %s", strings.Join(seen, "\n"))}
 	}()
 	select {
 	case r := <-found:

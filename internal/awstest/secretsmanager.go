@@ -13,8 +13,8 @@ const amzJSON = "application/x-amz-json-1.1"
 
 type getSecretValue struct{ SecretId, VersionStage, VersionId string }
 
-// secretValue is GetSecretValue's answer; the tags are AWS's, the date is in
-// seconds since 1970, and []byte travels as base64 as AWS wants it.
+// secretValue is the answer of GetSecretValue, with AWS's field names. The date is in
+// seconds since 1970; AWS and encoding/json both encode []byte as base64.
 type secretValue struct {
 	ARN           string
 	Name          string
@@ -49,7 +49,7 @@ func (s *Server) serveSecretsManager(w http.ResponseWriter, r *http.Request, ope
 		}
 		body, err := json.Marshal(out)
 		if err != nil {
-			panic(err) // strings and numbers
+			panic(err) // cannot fail: it has only strings and numbers
 		}
 		fail.send(w, amzJSON, body)
 	}
@@ -92,7 +92,7 @@ func (w World) getSecretValue(in getSecretValue) (out secretValue, code, message
 	return out, "ResourceNotFoundException", message
 }
 
-// SecretARN is the ARN under which the [Server] keeps the secret of this name.
+// SecretARN returns the ARN of the secret with this name in a [Server].
 func (w World) SecretARN(name string) string {
 	return fmt.Sprintf("arn:aws:secretsmanager:%s:%s:secret:%s-YFMRaz", w.region(), w.account(), name)
 }
@@ -100,7 +100,7 @@ func (w World) SecretARN(name string) string {
 func (w World) findSecret(id string) (name string, s Secret, found bool) {
 	if strings.HasPrefix(id, "arn:") {
 		for name, s := range w.Secrets {
-			// AWS takes an ARN without its random end, too.
+			// AWS also accepts an ARN without its random suffix.
 			if arn := w.SecretARN(name); id == arn || id+"-YFMRaz" == arn {
 				return name, s, true
 			}
@@ -111,7 +111,7 @@ func (w World) findSecret(id string) (name string, s Secret, found bool) {
 	return id, s, found
 }
 
-// versionID follows the value, so that a rotation shows.
+// versionID derives a version ID from the value, so that a rotation changes it.
 func versionID(name string, v secretValue) string {
 	sum := sha256.Sum256(fmt.Append(nil, name, v.VersionStages, v.SecretString, v.SecretBinary))
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])

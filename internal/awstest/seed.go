@@ -11,7 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
-// Plan is what [Moto.Seed] creates: one VPC and secrets.
+// Plan describes the resources that [Moto.Seed] creates: one VPC and secrets.
 type Plan struct {
 	Region  string         // default "eu-west-1"
 	CIDRs   []netip.Prefix // the VPC's IPv4 CIDRs, at least one
@@ -20,8 +20,8 @@ type Plan struct {
 	Secrets map[string]Secret
 }
 
-// Seed creates what the plan says through the AWS SDK and returns it as a
-// [World] with the server's ids: the VPC, and an interface for each subnet.
+// Seed creates the resources of the plan through the AWS SDK and returns them as a
+// [World] with the server's IDs: the VPC, and an interface for each subnet.
 func (m *Moto) Seed(ctx context.Context, p Plan) (World, error) {
 	w := World{Region: or(p.Region, "eu-west-1"), Secrets: p.Secrets}
 	config := m.config(w.Region)
@@ -46,7 +46,7 @@ func (m *Moto) Seed(ctx context.Context, p Plan) (World, error) {
 	return w, nil
 }
 
-// DeleteVPC deletes a seeded VPC with what stands in its way.
+// DeleteVPC deletes a seeded VPC with its interfaces and subnets.
 func (m *Moto) DeleteVPC(ctx context.Context, w World, id string) error {
 	client := ec2.NewFromConfig(m.config(w.region()))
 	for _, i := range w.Interfaces {

@@ -10,16 +10,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// Neighbours is what [Moto.SeedNeighbours] puts around a seeded VPC.
-type Neighbours struct {
-	Subnets []Subnet       // with their tags; IDs are the server's
-	Peer    netip.Prefix   // another VPC, peered, and routed to from the subnet of the first interface
-	Transit []netip.Prefix // routed there, too, by a transit gateway
-	Entries []Entry        // of a prefix list, routed there by the transit gateway
+// Network describes the resources that [Moto.SeedNetwork] adds to a seeded VPC.
+type Network struct {
+	Subnets []Subnet       // with their tags; the server sets the IDs
+	Peer    netip.Prefix   // CIDR of a peered VPC, to which the subnet of the first interface has a route
+	Transit []netip.Prefix // routes of that subnet to a transit gateway
+	Entries []Entry        // of a prefix list, to which that subnet has a route by the transit gateway
 }
 
-// SeedNeighbours creates what n says and returns w with it.
-func (m *Moto) SeedNeighbours(ctx context.Context, w World, n Neighbours) (World, error) {
+// SeedNetwork creates the resources of n and returns w with them.
+func (m *Moto) SeedNetwork(ctx context.Context, w World, n Network) (World, error) {
 	s := seeder{ec2: ec2.NewFromConfig(m.config(w.region()))}
 	vpcID, subnetID := w.VPCs[0].ID, w.Interfaces[0].SubnetID
 	for _, subnet := range n.Subnets {
@@ -96,7 +96,7 @@ func (s seeder) peering(ctx context.Context, vpc VPC, peerCIDR netip.Prefix) (Pe
 
 func (s seeder) prefixList(ctx context.Context, entries []Entry) (PrefixList, error) {
 	in := &ec2.CreateManagedPrefixListInput{
-		AddressFamily: aws.String("IPv4"), MaxEntries: aws.Int32(int32(len(entries))), PrefixListName: aws.String("neighbours"),
+		AddressFamily: aws.String("IPv4"), MaxEntries: aws.Int32(int32(len(entries))), PrefixListName: aws.String("network"),
 	}
 	for _, e := range entries {
 		in.Entries = append(in.Entries, types.AddPrefixListEntry{Cidr: aws.String(e.Prefix.String()), Description: aws.String(e.Description)})
@@ -108,8 +108,8 @@ func (s seeder) prefixList(ctx context.Context, entries []Entry) (PrefixList, er
 	return PrefixList{ID: *out.PrefixList.PrefixListId, Entries: entries}, nil
 }
 
-// routeTables makes a table with routes for the subnet, and returns it with
-// the VPC's main one, which the server has made.
+// routeTables creates a table with routes for the subnet, and returns the VPC's main
+// table, which the server has created, and the new one.
 func (s seeder) routeTables(ctx context.Context, vpc VPC, subnetID string, routes []Route) ([]RouteTable, error) {
 	main, err := s.ec2.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{
 		Filters: []types.Filter{{Name: aws.String("vpc-id"), Values: []string{vpc.ID}}},
@@ -161,8 +161,8 @@ func localRoutes(t types.RouteTable) (list []Route) {
 	return list
 }
 
-// DeleteNeighbours deletes what keeps the VPC from being deleted.
-func (m *Moto) DeleteNeighbours(ctx context.Context, w World) error {
+// DeleteNetwork deletes the resources of SeedNetwork, without which the VPC can be deleted.
+func (m *Moto) DeleteNetwork(ctx context.Context, w World) error {
 	client := ec2.NewFromConfig(m.config(w.region()))
 	for _, p := range w.Peerings {
 		if _, err := client.DeleteVpcPeeringConnection(ctx, &ec2.DeleteVpcPeeringConnectionInput{VpcPeeringConnectionId: &p.ID}); err != nil {

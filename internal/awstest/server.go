@@ -18,7 +18,7 @@ type Server struct {
 	calls []string
 }
 
-// NewServer starts a server on addr ("" is a free port on loopback).
+// NewServer starts a server on addr; "" means a free port on loopback.
 func NewServer(addr string, w World) (*Server, error) {
 	s := &Server{world: w}
 	var err error
@@ -28,18 +28,18 @@ func NewServer(addr string, w World) (*Server, error) {
 	return s, nil
 }
 
-// Env is the environment that leads the AWS SDK to this server.
+// Env returns the environment that points the AWS SDK to this server.
 func (s *Server) Env() map[string]string { return env(s.url, s.snapshot().region()) }
 
-// Update changes the world: a rotated secret, a VPC that has gone. Maps and
-// slices must be replaced, not written to, where a request may be reading them.
+// Update changes the world, for instance to rotate a secret or delete a VPC. change must
+// replace maps and slices, not write to them: a request may be reading the old ones.
 func (s *Server) Update(change func(*World)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.world)
 }
 
-// Calls lists the actions that were called so far: "ec2:DescribeVpcs".
+// Calls returns the actions called so far, such as "ec2:DescribeVpcs".
 func (s *Server) Calls() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,26 +58,26 @@ func (s *Server) record(action string) {
 	s.calls = append(s.calls, action)
 }
 
-// ServeHTTP answers the protocols that the router's services speak. They share
-// one address, as with AWS_ENDPOINT_URL.
+// ServeHTTP answers calls to all services that the router uses. They share one address,
+// as with AWS_ENDPOINT_URL.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if operation, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager."); ok {
 		s.serveSecretsManager(w, r, operation)
 		return
 	}
 	if err := r.ParseForm(); err == nil && r.Form.Get("Action") != "" {
-		if r.Form.Get("Version") == "2011-06-15" { // STS's, and nobody else's
+		if r.Form.Get("Version") == "2011-06-15" { // only STS has this version
 			s.serveSTS(w, r, r.Form.Get("Action"))
 			return
 		}
 		s.serveEC2(w, r, r.Form.Get("Action"))
 		return
 	}
-	http.Error(w, "neither a Secrets Manager nor an EC2 nor an STS call", http.StatusBadRequest)
+	http.Error(w, "not a call to Secrets Manager, EC2 or STS", http.StatusBadRequest)
 }
 
-// signedFor returns the region in the request's signature; ok is false
-// without a signature of AWS's form.
+// signedFor returns the region in the request's signature; ok is false if the request has
+// no signature in AWS's format.
 func signedFor(r *http.Request) (region string, ok bool) {
 	scope, ok := strings.CutPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 Credential=")
 	part := strings.SplitN(scope, "/", 4) // key id, date, region, the rest
@@ -87,7 +87,7 @@ func signedFor(r *http.Request) (region string, ok bool) {
 	return part[2], true
 }
 
-// in is the world as it looks from a region: empty, but for its own.
+// in returns the world as seen in a region: w in its own, an empty one in any other.
 func (w World) in(region string) World {
 	if region != w.region() {
 		return World{Region: region}

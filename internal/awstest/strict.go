@@ -16,15 +16,15 @@ import (
 	"testing"
 )
 
-// Rule is one way in which AWS is stricter than moto_server: what AWS documents,
-// and how a [Strict] answers because of it.
+// Rule is one way in which AWS is stricter than moto_server: the sentence of the
+// documentation, and the answers of a [Strict] that follow from it.
 type Rule struct {
 	Name     string
 	Sentence string // from the documentation
 	Source   string // its address
 
-	// before refuses a call, or edits its form; after edits the answer to a call that
-	// succeeded. Both are optional, and see every call.
+	// before refuses a call, or edits its form; after edits the answer to a successful
+	// call. Both are optional, and get every call.
 	before func(*Strict, *call) *refusal
 	after  func(*Strict, *call)
 }
@@ -34,22 +34,22 @@ func StrictRules() []Rule {
 	return slices.Concat(ecsRules, ec2Rules, otherRules)
 }
 
-// gaps complete answers of which moto drops a part.
+// gaps complete answers that moto gives without some of their fields.
 var gaps = []func(*Strict, *call){storeService, describeRules, describeKey}
 
-// Strict is a proxy in front of a moto_server that answers as AWS documents
-// where moto is kinder.
+// Strict is a proxy in front of a moto_server that answers as AWS documents where moto is
+// less strict.
 type Strict struct {
 	*listener
 	moto   *Moto
 	region string
 
-	// mu covers what moto does not store.
+	// mu covers the fields below, which hold state that moto does not store.
 	mu           sync.Mutex
 	services     map[string]*service // by cluster and name
-	inactive     map[string]bool     // task definitions that were deregistered
+	inactive     map[string]bool     // deregistered task definitions, by ARN
 	descriptions map[string]string   // of security group rules, by ID
-	shared       bool
+	shared       bool                // VPCs belong to another account
 }
 
 // RunStrict starts a proxy that ends with the test.
@@ -67,12 +67,12 @@ func RunStrict(t testing.TB, moto *Moto) *Strict {
 // URL returns the proxy's address, without a trailing slash.
 func (s *Strict) URL() string { return s.url }
 
-// Env returns the environment that leads the AWS SDK to this proxy.
+// Env returns the environment that points the AWS SDK to this proxy.
 func (s *Strict) Env(w World) map[string]string { return env(s.url, w.region()) }
 
 // call is a request and, once moto has answered, its response.
 type call struct {
-	service string // as it is signed for: "ecs"
+	service string // from the signature: "ecs"
 	action  string // "CreateService"; for REST, method and path
 	in      fields // parameters of a JSON call
 	form    url.Values
@@ -85,7 +85,7 @@ func (c *call) is(service string, actions ...string) bool {
 	return c.service == service && slices.Contains(actions, c.action)
 }
 
-// refusal is an error that AWS answers with.
+// refusal is an error answer of AWS.
 type refusal struct{ code, message string }
 
 func refuse(code, format string, args ...any) *refusal {
@@ -121,7 +121,7 @@ func (o fields) texts(key string) (all []string) {
 	return all
 }
 
-// fill sets the fields that are missing.
+// fill sets missing fields.
 func (o fields) fill(defaults fields) {
 	for k, v := range defaults {
 		if o[k] == nil {
@@ -130,7 +130,7 @@ func (o fields) fill(defaults fields) {
 	}
 }
 
-// ServeHTTP passes a request on to moto, under the rules.
+// ServeHTTP forwards a request to moto and applies the rules to request and answer.
 func (s *Strict) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -151,7 +151,7 @@ func (s *Strict) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = []byte(c.form.Encode())
 	}
 	if c.service == "elasticfilesystem" && r.Method == http.MethodDelete && strings.HasSuffix(r.URL.Path, "/policy") {
-		return // which moto cannot delete; the file system goes with it
+		return // moto cannot delete the policy; it disappears with the file system
 	}
 	res, err := s.forward(r, body)
 	if err != nil {
@@ -197,7 +197,7 @@ func (s *Strict) edit(c *call, answer []byte) []byte {
 	return edited
 }
 
-// forward sends a request to moto as it came.
+// forward sends an unchanged request to moto.
 func (s *Strict) forward(r *http.Request, body []byte) (*http.Response, error) {
 	out, err := http.NewRequestWithContext(r.Context(), r.Method, s.moto.URL()+r.URL.RequestURI(), bytes.NewReader(body))
 	if err != nil {
@@ -208,7 +208,7 @@ func (s *Strict) forward(r *http.Request, body []byte) (*http.Response, error) {
 	return http.DefaultClient.Do(out)
 }
 
-// ask calls moto as the caller of c did, past the rules.
+// ask calls moto with the credentials of c, without the rules.
 func (s *Strict) ask(c *call, service, target string, form url.Values, in, out any) error {
 	body, kind := []byte(form.Encode()), "application/x-www-form-urlencoded"
 	if target != "" {
@@ -226,7 +226,7 @@ func (s *Strict) ask(c *call, service, target string, form url.Values, in, out a
 	req.Header.Set("X-Amz-Target", target)
 	scope := strings.SplitN(c.header.Get("Authorization"), "/", 5)
 	if len(scope) < 5 {
-		return fmt.Errorf("asking moto: the call is not signed")
+		return fmt.Errorf("calling moto: the original call is not signed")
 	}
 	req.Header.Set("Authorization", strings.Join(append(scope[:3:3], service, scope[4]), "/"))
 	res, err := http.DefaultClient.Do(req)
@@ -245,7 +245,7 @@ func (s *Strict) ask(c *call, service, target string, form url.Values, in, out a
 	return decode(answer, out)
 }
 
-// parse reads a request of any of AWS's protocols.
+// parse parses a request in any of AWS's protocols.
 func parse(r *http.Request, body []byte) *call {
 	c := &call{header: r.Header, action: r.Method + " " + r.URL.Path}
 	if scope := strings.SplitN(r.Header.Get("Authorization"), "/", 5); len(scope) == 5 {
@@ -264,7 +264,7 @@ func parse(r *http.Request, body []byte) *call {
 	return c
 }
 
-// decode keeps numbers as they are written.
+// decode decodes JSON and preserves the notation of numbers.
 func decode(b []byte, out any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()

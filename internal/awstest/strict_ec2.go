@@ -67,7 +67,7 @@ var ec2Rules = []Rule{
 		},
 	},
 	{
-		Name:     "shared VPC: the owner's tags are not seen",
+		Name:     "shared VPC: participants do not see the owner's tags",
 		Sentence: "VPC tags, and tags for the resources within the shared VPC are not shared with the participants.",
 		Source:   "https://docs.aws.amazon.com/vpc/latest/userguide/vpc-sharing.html",
 		before: func(s *Strict, c *call) *refusal {
@@ -88,7 +88,7 @@ var ec2Rules = []Rule{
 		},
 	},
 	{
-		Name:     "shared VPC: endpoints are the owner's to create",
+		Name:     "shared VPC: only the owner creates endpoints",
 		Sentence: "VPC owners are responsible for creating, managing, and deleting all VPC-level resources, among them gateway endpoints and interface endpoints.",
 		Source:   "https://docs.aws.amazon.com/vpc/latest/userguide/vpc-share-limitations.html",
 		before: func(s *Strict, c *call) *refusal {
@@ -102,7 +102,7 @@ var ec2Rules = []Rule{
 
 var tagSet = regexp.MustCompile(`(?s)<tagSet>.*?</tagSet>`)
 
-// ShareVPCs makes every VPC one that another account owns and shares.
+// ShareVPCs makes every VPC belong to another account, which shares it with this one.
 func (s *Strict) ShareVPCs() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +115,8 @@ func (s *Strict) sharing() bool {
 	return s.shared
 }
 
-// describeRules keeps the descriptions of rules that refer to a security group.
+// describeRules stores the descriptions of rules that refer to a security group, and adds
+// them to answers.
 func describeRules(s *Strict, c *call) {
 	if c.service != "ec2" {
 		return
@@ -130,7 +131,7 @@ func describeRules(s *Strict, c *call) {
 			}
 		}
 	case "ModifySecurityGroupRules":
-		delete(s.descriptions, c.form.Get("SecurityGroupRule.1.SecurityGroupRuleId")) // moto keeps it here
+		delete(s.descriptions, c.form.Get("SecurityGroupRule.1.SecurityGroupRuleId")) // moto stores it in this case
 	case "DescribeSecurityGroupRules":
 		c.text = ruleID.ReplaceAllStringFunc(c.text, func(element string) string {
 			text, ok := s.descriptions[ruleID.FindStringSubmatch(element)[1]]
@@ -217,7 +218,7 @@ func (s *Strict) usesGroup(c *call, id string) bool {
 	return false
 }
 
-// query asks moto's EC2. A question that it cannot answer finds nothing.
+// query calls EC2 in moto. If the call fails, out stays as it is.
 func (s *Strict) query(c *call, form url.Values, out any) {
 	form.Set("Version", "2016-11-15")
 	var answer string

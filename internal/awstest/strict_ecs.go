@@ -11,7 +11,7 @@ const ecsAPI = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/"
 
 var ecsRules = []Rule{
 	{
-		Name:     "task definition: lists that were left out are stored empty",
+		Name:     "task definition: omitted lists are stored as empty lists",
 		Sentence: "AWS persists linuxParameters.capabilities as {add=[], drop=[ALL]} ... ForceNew-replaced on every plan.",
 		Source:   "https://github.com/braintrustdata/terraform-aws-braintrust-data-plane/pull/335",
 		after: func(_ *Strict, c *call) {
@@ -84,7 +84,7 @@ var ecsRules = []Rule{
 		},
 	},
 	{
-		Name:     "service: one of a name in a cluster",
+		Name:     "service: names are unique in a cluster",
 		Sentence: "Service names must be unique within a cluster.",
 		Source:   ecsAPI + "API_CreateService.html",
 		before: func(s *Strict, c *call) *refusal {
@@ -102,7 +102,7 @@ var ecsRules = []Rule{
 		},
 	},
 	{
-		Name:     "service: not on a task definition that is inactive",
+		Name:     "service: not with an inactive task definition",
 		Sentence: "You can't use an INACTIVE task definition to run new tasks or create new services, and you can't update an existing service to reference an INACTIVE task definition.",
 		Source:   ecsAPI + "API_DeregisterTaskDefinition.html",
 		before: func(s *Strict, c *call) *refusal {
@@ -125,7 +125,7 @@ var ecsRules = []Rule{
 		},
 	},
 	{
-		Name:     "service: on capacity providers of its cluster",
+		Name:     "service: only capacity providers of its cluster",
 		Sentence: "Only capacity providers that are already associated with a cluster and have an ACTIVE or UPDATING status can be used in a capacity provider strategy.",
 		Source:   ecsAPI + "API_CapacityProviderStrategyItem.html",
 		before: func(s *Strict, c *call) *refusal {
@@ -148,7 +148,7 @@ var ecsRules = []Rule{
 		},
 	},
 	{
-		Name:     "service: a deployment that fails is rolled back",
+		Name:     "service: a failed deployment is rolled back",
 		Sentence: "If rollback is on, when a service deployment fails, the service is rolled back to the last deployment that completed successfully.",
 		Source:   ecsAPI + "API_DeploymentCircuitBreaker.html",
 		// See FailDeployments.
@@ -166,7 +166,7 @@ var fargateMemory = map[string][]string{
 	"16384": mib(32, 120, 8),
 }
 
-// containers returns those of a task definition that was registered or described.
+// containers returns the containers of a registered or described task definition.
 func containers(c *call) []fields {
 	if !c.is("ecs", "RegisterTaskDefinition", "DescribeTaskDefinition") {
 		return nil
@@ -174,30 +174,30 @@ func containers(c *call) []fields {
 	return c.out.object("taskDefinition").objects("containerDefinitions")
 }
 
-// service holds what moto does not keep of a service.
+// service holds the state of a service that moto does not store.
 type service struct {
 	taken     bool
 	arguments fields
-	failing   bool   // deployments of it fail
-	previous  string // task definition of the last deployment that completed
+	failing   bool   // its deployments fail
+	previous  string // task definition of the last successful deployment
 }
 
-// stored are the arguments of CreateService and UpdateService that
-// DescribeServices returns and moto drops.
+// stored lists the arguments of CreateService and UpdateService that DescribeServices
+// returns in AWS but not in moto.
 var stored = []string{
 	"availabilityZoneRebalancing", "capacityProviderStrategy", "deploymentConfiguration", "enableECSManagedTags", "enableExecuteCommand",
 	"networkConfiguration", "platformVersion", "propagateTags", "serviceRegistries",
 }
 
-// FailDeployments makes further deployments of a service fail: its circuit
-// breaker, if it has one, rolls back to the last one that completed.
+// FailDeployments makes further deployments of a service fail. Its circuit breaker, if it
+// has one, rolls back to the last successful one.
 func (s *Strict) FailDeployments(clusterARN, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.service(clusterARN + " " + name).failing = true
 }
 
-// service returns the entry of a service. The caller holds the lock.
+// service returns the entry of a service. The caller holds s.mu.
 func (s *Strict) service(key string) *service {
 	if s.services[key] == nil {
 		s.services[key] = &service{}
@@ -205,7 +205,8 @@ func (s *Strict) service(key string) *service {
 	return s.services[key]
 }
 
-// storeService keeps the arguments of services, and completes or fails their deployments.
+// storeService stores the arguments of services, adds them to answers, and completes or
+// fails their deployments.
 func storeService(s *Strict, c *call) {
 	if !c.is("ecs", "CreateService", "UpdateService", "DeleteService", "DescribeServices") {
 		return
@@ -249,7 +250,7 @@ func storeService(s *Strict, c *call) {
 	}
 }
 
-// deploy describes a service after its deployment has ended. The caller holds the lock.
+// deploy sets the fields of d to their values after the deployment. The caller holds s.mu.
 func (v *service) deploy(s *Strict, d fields) {
 	state, running := "COMPLETED", d["desiredCount"]
 	breaker := v.arguments.object("deploymentConfiguration").object("deploymentCircuitBreaker")
@@ -270,14 +271,14 @@ func (v *service) deploy(s *Strict, d fields) {
 	}
 }
 
-// serviceKey is the cluster's ARN and the service's name, given either by name
-// or by ARN.
+// serviceKey returns the key of a service in Strict.services: the cluster's ARN and the
+// service's name. in has either the name or the ARN of the service.
 func serviceKey(in fields, name string) string {
 	service := in.text(name)
 	return in.text("cluster") + " " + service[strings.LastIndex(service, "/")+1:]
 }
 
-// mib returns sizes from one number of GiB to another.
+// mib returns the sizes between two numbers of GiB, in MiB.
 func mib(from, to, step int) (all []string) {
 	for gib := from; gib <= to; gib += step {
 		all = append(all, strconv.Itoa(gib*1024))

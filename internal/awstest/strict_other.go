@@ -7,7 +7,7 @@ var otherRules = []Rule{
 		Name:     "file system: one mount target per zone",
 		Sentence: "You can create mount targets for a file system in only one VPC, and there can be only one mount target per Availability Zone.",
 		Source:   "https://docs.aws.amazon.com/efs/latest/ug/API_CreateMountTarget.html",
-		// As moto does.
+		// moto does the same.
 	},
 	{
 		Name:     "secret: its key is an ID or an alias",
@@ -51,7 +51,7 @@ var otherRules = []Rule{
 			}
 			return nil
 		},
-		// ECS registers the tasks of a service, and removes them some time after it.
+		// ECS registers the tasks of a service, and deregisters them some time after its deletion.
 		after: func(s *Strict, c *call) {
 			if !c.is("ecs", "CreateService") {
 				return
@@ -66,7 +66,7 @@ var otherRules = []Rule{
 	},
 }
 
-// describeKey says who manages the keys of AWS's aliases.
+// describeKey marks the keys of AWS's aliases as managed by AWS.
 func describeKey(_ *Strict, c *call) {
 	if c.is("kms", "DescribeKey") && strings.Contains(c.in.text("KeyId"), "alias/aws/") {
 		c.out.object("KeyMetadata")["KeyManager"] = "AWS"

@@ -17,18 +17,18 @@ import (
 	"time"
 )
 
-// GetWebIdentityToken is the action of the task's identity token.
+// GetWebIdentityToken is the action that issues the task's identity token.
 const GetWebIdentityToken = "sts:GetWebIdentityToken"
 
-// Issuer is who signs the identity tokens of a [World]'s account.
+// Issuer is the issuer of the identity tokens of a [World]'s account.
 const Issuer = "https://11111111-2222-3333-4444-555555555555.tokens.sts.global.api.aws"
 
-// RoleARN is the role that callers of the [Server] have, the subject of their
+// RoleARN returns the role of all callers of the [Server], which is the subject of their
 // identity tokens.
 func (w World) RoleARN() string { return "arn:aws:iam::" + w.account() + ":role/router" }
 
-// FederationDisabled is STS's answer in an account that has not switched on
-// outbound identity federation.
+// FederationDisabled returns STS's answer in an account without outbound identity
+// federation.
 func FederationDisabled() Failure {
 	return Failure{
 		Status: http.StatusForbidden, Code: "OutboundWebIdentityFederationDisabledException",
@@ -36,7 +36,7 @@ func FederationDisabled() Failure {
 	}
 }
 
-// Skewed is AWS's answer to a request that was signed at another time than its own.
+// Skewed returns AWS's answer to a request that was signed by a clock with another time.
 func Skewed() Failure {
 	return Failure{
 		Status: http.StatusForbidden, Code: "SignatureDoesNotMatch",
@@ -79,7 +79,7 @@ func (s *Server) serveSTS(w http.ResponseWriter, r *http.Request, name string) {
 		Expiration: now.Add(life).UTC().Format(time.RFC3339), RequestID: requestID,
 	})
 	if err != nil {
-		panic(err) // strings
+		panic(err) // cannot fail: it has only strings
 	}
 	fail.send(w, "text/xml", body)
 }
@@ -93,14 +93,14 @@ func identityRequest(form url.Values) (life time.Duration, audience, message str
 	case audience == "":
 		message = "1 validation error detected: Value at 'audience' failed to satisfy constraint: Member must not be null"
 	case form.Get("SigningAlgorithm") != "ES384":
-		message = "1 validation error detected: Value at 'signingAlgorithm' failed to satisfy constraint: this server knows ES384 only"
+		message = "1 validation error detected: Value at 'signingAlgorithm' failed to satisfy constraint: this server supports only ES384"
 	case seconds < 60 || seconds > 3600:
 		message = "1 validation error detected: Value at 'durationSeconds' failed to satisfy constraint"
 	}
 	return time.Duration(seconds) * time.Second, audience, message
 }
 
-// identityKey signs for all servers of the process.
+// identityKey is the signing key of all servers of the process.
 var identityKey = sync.OnceValue(func() *ecdsa.PrivateKey {
 	k, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
@@ -113,7 +113,7 @@ func signIdentity(subject, audience string, now time.Time, life time.Duration) s
 	part := func(v any) string {
 		b, err := json.Marshal(v)
 		if err != nil {
-			panic(err) // strings and numbers
+			panic(err) // cannot fail: it has only strings and numbers
 		}
 		return base64.RawURLEncoding.EncodeToString(b)
 	}
@@ -132,7 +132,7 @@ func signIdentity(subject, audience string, now time.Time, life time.Duration) s
 	return text + "." + base64.RawURLEncoding.EncodeToString(signature[:])
 }
 
-// Identity is what an identity token says.
+// Identity holds the claims of an identity token.
 type Identity struct {
 	Issuer   string `json:"iss"`
 	Subject  string `json:"sub"`
@@ -140,8 +140,8 @@ type Identity struct {
 	Expires  int64  `json:"exp"` // seconds since 1970
 }
 
-// VerifyIdentity reads an identity token that a [Server] of this process signed,
-// as a third party would; ok is false for any other.
+// VerifyIdentity verifies and decodes an identity token; ok is false unless a [Server] of
+// this process signed it.
 func VerifyIdentity(jwt string) (id Identity, ok bool) {
 	part := strings.Split(jwt, ".")
 	if len(part) != 3 {
@@ -169,7 +169,7 @@ func stsError(w http.ResponseWriter, status int, code, message string) {
 		RequestID string   `xml:"RequestId"`
 	}{Type: "Sender", Code: code, Message: message, RequestID: requestID})
 	if err != nil {
-		panic(err) // strings
+		panic(err) // cannot fail: it has only strings
 	}
 	w.Header().Set("Content-Type", "text/xml")
 	w.WriteHeader(status)

@@ -26,7 +26,7 @@ type variant struct {
 // Every rule of the double has a variant of the module that fails because of it.
 var variants = map[string]variant{
 	"capabilities": {
-		rule: "task definition: lists that were left out are stored empty",
+		rule: "task definition: omitted lists are stored as empty lists",
 		file: "main.tf", old: `add = var.kernel_mode ? ["NET_ADMIN", "NET_RAW"] : [], drop`, new: `drop`,
 		plan: `aws_ecs_task_definition.tailscale must be replaced`,
 	},
@@ -42,17 +42,17 @@ var variants = map[string]variant{
 		error: `ClientException: Fargate compatible task definitions support only SYS_PTRACE`,
 	},
 	"one_name_a": {
-		rule: "service: one of a name in a cluster",
+		rule: "service: names are unique in a cluster",
 		file: "main.tf", old: "resource \"aws_ecs_service\" \"tailscale\" {\n  name                   = local.name", new: "resource \"aws_ecs_service\" \"tailscale\" {\n  name = \"tailscale\"",
 		error: `InvalidParameterException: Creation of service was not idempotent`,
 	},
 	"one_name_b": {
-		rule: "service: one of a name in a cluster",
+		rule: "service: names are unique in a cluster",
 		file: "main.tf", old: "resource \"aws_ecs_service\" \"tailscale\" {\n  name                   = local.name", new: "resource \"aws_ecs_service\" \"tailscale\" {\n  name = \"tailscale\"",
 		error: `InvalidParameterException: Creation of service was not idempotent`,
 	},
 	"providers": {
-		rule:      "service: on capacity providers of its cluster",
+		rule:      "service: only capacity providers of its cluster",
 		arguments: `capacity_provider_strategy = [{ capacity_provider = "FARGATE_SPOT" }]`,
 		error:     `InvalidParameterException: The specified capacity provider 'FARGATE_SPOT' was not found`,
 	},
@@ -93,14 +93,14 @@ var variants = map[string]variant{
 func TestStrictRules(t *testing.T) {
 	t.Parallel()
 	elsewhere := map[string]string{
-		"task definition: defaults of a port":                "hashicorp/aws 5.100 fills them in too",
-		"task definition: defaults of a health check":        "hashicorp/aws 5.100 fills them in too",
-		"service: not on a task definition that is inactive": "TestRollback",
-		"service: a deployment that fails is rolled back":    "TestRollback",
-		"security group: not deleted while in use":           "TestReplacedGroup",
-		"shared VPC: the owner's tags are not seen":          "TestSharedVPC",
-		"shared VPC: endpoints are the owner's to create":    "TestSharedVPC",
-		"Cloud Map: a service with instances is not deleted": "TestReplacedGroup",
+		"task definition: defaults of a port":                  "hashicorp/aws 5.100 fills them in too",
+		"task definition: defaults of a health check":          "hashicorp/aws 5.100 fills them in too",
+		"service: not with an inactive task definition":        "TestRollback",
+		"service: a failed deployment is rolled back":          "TestRollback",
+		"security group: not deleted while in use":             "TestReplacedGroup",
+		"shared VPC: participants do not see the owner's tags": "TestSharedVPC",
+		"shared VPC: only the owner creates endpoints":         "TestSharedVPC",
+		"Cloud Map: a service with instances is not deleted":   "TestReplacedGroup",
 	}
 	for _, rule := range awstest.StrictRules() {
 		covered := elsewhere[rule.Name] != ""
