@@ -11,9 +11,9 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// engineGatherer reads the engine's text format back into metric families, so
-// that both registries share one response, one content negotiation and one
-// order. There is no second listener to scrape.
+// engineGatherer parses the engine's text format into metric families, so that both
+// registries share one response, content negotiation and order, and no second listener
+// has to be scraped.
 func engineGatherer(serve http.HandlerFunc) prometheus.GathererFunc {
 	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 	return func() ([]*dto.MetricFamily, error) {

@@ -13,13 +13,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Bounds say how many connections a listener has at most. Each holds one of the
-// descriptors that the flow limit leaves to the rest of the process: their sum has to
-// fit into forward.ReservedFiles.
+// Bounds limit the connections of a listener. Each connection uses one of the descriptors
+// that the flow limit reserves for the rest of the process: the sum of [Bounds.Most] over
+// all listeners has to fit into forward.ReservedFiles.
 type Bounds struct {
-	Remote     int // of all other hosts
-	PerAddress int // of one of them; an IPv6 host has a /80
-	Local      int // of this host, in places that no other may take
+	Remote     int // connections from all other hosts together
+	PerAddress int // connections from one other host; an IPv6 host has a /80
+	Local      int // connections from this host, reserved for it
 }
 
 // The bounds of the router's two listeners. A browser opens 6 connections, a
@@ -29,41 +29,44 @@ var (
 	DebugBounds  = Bounds{Remote: 8, PerAddress: 8, Local: 8}
 )
 
-// Most is the number of connections, the descriptors in reserve included.
+// Most returns the largest number of descriptors that a listener with these bounds uses.
 func (b Bounds) Most() int { return b.Remote + b.Local + spareFiles }
 
-// spareFiles is how many descriptors a guard holds in reserve, so that a connection of
-// this host is accepted although the process may open no more files.
+// spareFiles is the number of descriptors that a guard keeps open in reserve. It closes one
+// to accept a connection from this host when the process is out of descriptors.
 const spareFiles = 4
 
-// guard is a listener with [Bounds]. Where all places are taken, the connection that has
-// been idle for the longest gives way; if none is idle, the new one is closed.
+// guard is a listener with [Bounds]. At a bound, it closes the connection that has been
+// idle for the longest; if none is idle, it closes the new one.
 //
-// It needs to see the connections' states: connState has to be the ConnState of the
-// [http.Server] that accepts from it.
+// connState has to be the ConnState of the [http.Server] that accepts from it: that is how
+// the guard learns which connections are idle or closed.
 type guard struct {
 	net.Listener
 	bounds  Bounds
 	refused prometheus.Counter
 
+	// mu covers the fields below. local is the number of local connections, remote that of
+	// all others and the sum of byHost; together they are len(conns). The guard owns spares,
+	// net/http owns the connections.
 	mu     sync.Mutex
-	places map[net.Conn]*place
-	taken  map[netip.Addr]int // by host
+	conns  map[net.Conn]*connInfo
+	byHost map[netip.Addr]int
 	local  int
 	remote int
 	spares []*os.File
 }
 
-// place is one connection's.
-type place struct {
+// connInfo is the state of a connection.
+type connInfo struct {
 	host  netip.Addr
 	local bool
 	idle  bool
-	since time.Time // it is idle
+	since time.Time // of its last change of state
 }
 
 func newGuard(ln net.Listener, b Bounds, refused prometheus.Counter) *guard {
-	g := &guard{Listener: ln, bounds: b, refused: refused, places: map[net.Conn]*place{}, taken: map[netip.Addr]int{}}
+	g := &guard{Listener: ln, bounds: b, refused: refused, conns: map[net.Conn]*connInfo{}, byHost: map[netip.Addr]int{}}
 	g.refill()
 	return g
 }
@@ -73,19 +76,19 @@ func (g *guard) Accept() (net.Conn, error) {
 	for {
 		c, err := g.Listener.Accept()
 		scarce := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
-		if scarce && g.spend() {
+		if scarce && g.releaseSpare() {
 			c, err = g.Listener.Accept()
 		}
 		if err != nil {
 			g.refill()
-			return nil, err // net/http waits, and tries again
+			return nil, err // net/http waits and retries
 		}
 		if g.admit(c, scarce) {
 			return c, nil
 		}
 		g.refused.Inc()
 		if tcp, ok := c.(*net.TCPConn); ok {
-			tcp.SetLinger(0) // a reset leaves nothing behind
+			tcp.SetLinger(0) // reset it: no TIME-WAIT
 		}
 		c.Close()
 		g.refill()
@@ -104,7 +107,8 @@ func (g *guard) Close() error {
 	return err
 }
 
-// admit finds a place for c. While descriptors are scarce, only this host gets one.
+// admit counts c, and reports whether it is within the bounds. While descriptors are
+// scarce, it admits only connections from this host.
 func (g *guard) admit(c net.Conn, scarce bool) bool {
 	host, local := hostOf(c.RemoteAddr().String(), c.LocalAddr().String())
 	if scarce && !local {
@@ -116,25 +120,26 @@ func (g *guard) admit(c net.Conn, scarce bool) bool {
 		if local {
 			return g.local >= g.bounds.Local
 		}
-		return g.remote >= g.bounds.Remote || g.taken[host] >= g.bounds.PerAddress
+		return g.remote >= g.bounds.Remote || g.byHost[host] >= g.bounds.PerAddress
 	}
 	if full() {
-		ofHost := !local && g.taken[host] >= g.bounds.PerAddress
-		g.evict(func(p *place) bool { return p.local == local && (!ofHost || p.host == host) })
+		ofHost := !local && g.byHost[host] >= g.bounds.PerAddress
+		g.evict(func(p *connInfo) bool { return p.local == local && (!ofHost || p.host == host) })
 	}
 	if full() {
 		return false
 	}
-	g.places[c] = &place{host: host, local: local, idle: true, since: time.Now()}
+	g.conns[c] = &connInfo{host: host, local: local, idle: true, since: time.Now()}
 	g.count(host, local, 1)
 	return true
 }
 
-// evict closes the connection of those that may go which has been idle for the longest.
-func (g *guard) evict(may func(*place) bool) {
+// evict closes the connection that has been idle for the longest, among those for which
+// may returns true. The caller holds g.mu.
+func (g *guard) evict(may func(*connInfo) bool) {
 	var oldest net.Conn
-	for c, p := range g.places {
-		if p.idle && may(p) && (oldest == nil || p.since.Before(g.places[oldest].since)) {
+	for c, p := range g.conns {
+		if p.idle && may(p) && (oldest == nil || p.since.Before(g.conns[oldest].since)) {
 			oldest = c
 		}
 	}
@@ -142,13 +147,13 @@ func (g *guard) evict(may func(*place) bool) {
 		return
 	}
 	g.refused.Inc()
-	g.leave(oldest)
+	g.remove(oldest)
 	oldest.Close()
 }
 
-func (g *guard) leave(c net.Conn) {
-	if p := g.places[c]; p != nil {
-		delete(g.places, c)
+func (g *guard) remove(c net.Conn) {
+	if p := g.conns[c]; p != nil {
+		delete(g.conns, c)
 		g.count(p.host, p.local, -1)
 	}
 }
@@ -159,17 +164,17 @@ func (g *guard) count(host netip.Addr, local bool, n int) {
 		return
 	}
 	g.remote += n
-	if g.taken[host] += n; g.taken[host] == 0 {
-		delete(g.taken, host)
+	if g.byHost[host] += n; g.byHost[host] == 0 {
+		delete(g.byHost, host)
 	}
 }
 
 // connState is for [http.Server.ConnState].
 func (g *guard) connState(c net.Conn, s http.ConnState) {
 	g.mu.Lock()
-	switch p := g.places[c]; {
+	switch p := g.conns[c]; {
 	case s == http.StateClosed || s == http.StateHijacked:
-		g.leave(c)
+		g.remove(c)
 	case p != nil:
 		p.idle = s != http.StateActive
 		p.since = time.Now()
@@ -180,8 +185,8 @@ func (g *guard) connState(c net.Conn, s http.ConnState) {
 	}
 }
 
-// spend gives one of the spare descriptors up, if there is one.
-func (g *guard) spend() bool {
+// releaseSpare closes a spare descriptor, and reports whether there was one.
+func (g *guard) releaseSpare() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := len(g.spares)
@@ -193,7 +198,7 @@ func (g *guard) spend() bool {
 	return true
 }
 
-// refill takes spare descriptors back as far as there are any.
+// refill opens spare descriptors up to spareFiles, unless the process is out of them.
 func (g *guard) refill() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -206,12 +211,13 @@ func (g *guard) refill() {
 	}
 }
 
-// hostBits is the length of an IPv6 prefix that is one host's: EC2 delegates a /80 to a
-// network interface at most, and a subnet, which has a /64, holds many hosts.
+// hostBits is the length of the IPv6 prefix that counts as one host. EC2 delegates at most
+// a /80 to a network interface; a subnet is a /64 with many hosts.
 const hostBits = 80
 
-// hostOf returns for whom a connection is counted, and whether it is of this host: over
-// loopback, or from the address that it came to, which the kernel takes from no other.
+// hostOf returns the host that a connection counts for, and whether it is this host: over
+// loopback, or from the address that it connected to. The kernel drops packets from other
+// hosts with such a source.
 func hostOf(remoteAddr, localAddr string) (host netip.Addr, local bool) {
 	from, err := netip.ParseAddrPort(remoteAddr)
 	if err != nil {

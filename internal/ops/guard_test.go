@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// hosts is a listener whose connections come from the hosts that the test dials from.
+// hosts is a listener whose connections come from addresses that the test chooses.
 type hosts struct {
 	conns chan net.Conn // nil: Accept fails
 	done  chan struct{}
@@ -57,7 +57,7 @@ func (h *hosts) Addr() net.Addr { return &net.TCPAddr{} }
 
 const listening = "10.0.1.5:9002"
 
-// dial connects from a host, and returns both ends.
+// dial connects from a host and returns both ends.
 func (h *hosts) dial(t *testing.T, from string) (client net.Conn, server *conn) {
 	t.Helper()
 	a, b := net.Pipe()
@@ -67,7 +67,7 @@ func (h *hosts) dial(t *testing.T, from string) (client net.Conn, server *conn) 
 	return a, server
 }
 
-// ask sends a request and returns the status line's code; "" if the connection was closed.
+// ask sends a request and returns the code of the status line, "" if the connection is closed.
 func ask(c net.Conn) string {
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
@@ -93,8 +93,8 @@ func serveHosts(t *testing.T, b Bounds, handler http.Handler) (*hosts, *guard) {
 
 var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 
-// TestIdleConnectionsGiveWay: a new connection from elsewhere gets in beside idle ones,
-// and this host always.
+// TestIdleConnectionsGiveWay: a new connection from another host replaces an idle one, and
+// one from this host is always accepted.
 func TestIdleConnectionsGiveWay(t *testing.T) {
 	h, g := serveHosts(t, Bounds{Remote: 8, PerAddress: 4, Local: 2}, ok)
 	var hoard []*conn
@@ -137,8 +137,8 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 	}
 }
 
-// TestIPv6HostsOfOneSubnet: the hosts of a subnet, which is a /64, are counted one by one,
-// and all addresses of the /80 that one of them may have as one.
+// TestIPv6HostsOfOneSubnet: the hosts of a subnet, a /64, count separately, and all
+// addresses of a host's /80 together.
 func TestIPv6HostsOfOneSubnet(t *testing.T) {
 	block, reached := make(chan struct{}), make(chan struct{}, 10)
 	h, _ := serveHosts(t, Bounds{Remote: 8, PerAddress: 2, Local: 1}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -167,7 +167,7 @@ func TestIPv6HostsOfOneSubnet(t *testing.T) {
 	}
 }
 
-// TestActiveConnectionsStay: a new connection never ends a request.
+// TestActiveConnectionsStay: a new connection never interrupts a request.
 func TestActiveConnectionsStay(t *testing.T) {
 	block, reached := make(chan struct{}), make(chan struct{}, 10)
 	h, _ := serveHosts(t, Bounds{Remote: 2, PerAddress: 2, Local: 1}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -184,18 +184,18 @@ func TestActiveConnectionsStay(t *testing.T) {
 	refused, server := h.dial(t, "10.0.9.10")
 	<-server.closed
 	if code := ask(refused); code != "" {
-		t.Errorf("a connection too many is answered %s", code)
+		t.Errorf("a connection above the bound is answered %s", code)
 	}
 	close(block)
 	for range 2 {
 		if code := <-codes; code != "200" {
-			t.Errorf("a request under way is answered %q", code)
+			t.Errorf("a request in progress is answered %q", code)
 		}
 	}
 }
 
-// TestScarceDescriptors: while the process may open no more files, only this host is
-// answered.
+// TestScarceDescriptors: while the process is out of descriptors, only requests from this
+// host are answered.
 func TestScarceDescriptors(t *testing.T) {
 	for _, tc := range []struct{ from, code string }{{"127.0.0.1", "200"}, {"10.0.1.5", "200"}, {"10.0.9.9", ""}} {
 		h, g := serveHosts(t, Bounds{Remote: 2, PerAddress: 2, Local: 1}, ok)
@@ -213,8 +213,8 @@ func TestScarceDescriptors(t *testing.T) {
 	}
 }
 
-// TestSharedAnswers: what other hosts ask costs one rendering at a time, and a tenth of
-// the time.
+// TestSharedAnswers: requests from other hosts cost one rendering at a time, and a tenth
+// of the time.
 func TestSharedAnswers(t *testing.T) {
 	var made atomic.Int32
 	s := shared[int]{make: func() int {
@@ -227,14 +227,14 @@ func TestSharedAnswers(t *testing.T) {
 	}
 	all.Wait()
 	if n := made.Load(); n != 1 {
-		t.Errorf("50 who ask at once cost %d renderings", n)
+		t.Errorf("50 concurrent requests cost %d renderings", n)
 	}
 	if got := s.get(true); got != 2 {
 		t.Errorf("a fresh one is number %d, want 2", got)
 	}
 }
 
-// TestRequestBodies: no request may bring one.
+// TestRequestBodies: no request may have a body.
 func TestRequestBodies(t *testing.T) {
 	s, err := Listen(Config{
 		Listen: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(), Live: func() error { return nil },

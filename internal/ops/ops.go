@@ -1,6 +1,6 @@
-// Package ops is what an operator and a scheduler see of the router over HTTP:
-// metrics, liveness, readiness, status. It knows neither AWS nor Tailscale;
-// what it shows comes through the functions of [Config].
+// Package ops serves the router's HTTP endpoints for operators and schedulers: metrics,
+// liveness, readiness and status. It depends on neither AWS nor Tailscale; its data comes
+// from the functions of [Config].
 package ops
 
 import (
@@ -22,13 +22,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Reason is one thing that stands between the router and readiness.
+// Reason is a readiness reason or a warning: a condition that makes the router not ready,
+// or that will.
 type Reason struct {
 	// Code is one of a small closed set, for machines.
 	Code string `json:"code"`
-	// Message says what is the matter, with values.
+	// Message describes the condition, with values.
 	Message string `json:"message"`
-	// Fix says what to do, where there is something to do.
+	// Fix is the remedy, if there is one.
 	Fix string `json:"fix,omitempty"`
 }
 
@@ -36,7 +37,7 @@ type Reason struct {
 type Readiness struct {
 	Ready   bool     `json:"ready"`
 	Reasons []Reason `json:"reasons"`
-	// Warnings are what will be a reason one day.
+	// Warnings are conditions that will become reasons unless something changes.
 	Warnings []Reason `json:"warnings,omitempty"`
 }
 
@@ -52,19 +53,19 @@ type Config struct {
 	// Engine serves the engine's own metrics in the Prometheus text format;
 	// they appear in /metrics unchanged. It may be nil.
 	Engine http.HandlerFunc
-	// Live is nil while a restart would not help.
+	// Live returns an error if restarting the process would help.
 	Live func() error
-	// NotReady gives the reasons; none means ready.
+	// NotReady returns the readiness reasons; without any, the router is ready.
 	NotReady func() []Reason
-	// Warnings gives what will be a reason one day, unless somebody does
-	// something. It may be nil.
+	// Warnings returns the conditions that will become reasons unless something
+	// changes. It may be nil.
 	Warnings func() []Reason
-	// Relays is what /derpmap shows, in JSON: the relays that control told of;
-	// nil before it did. The func may be nil.
+	// Relays returns the body of /derpmap: the DERP map from control as JSON, nil
+	// before it has arrived. The func may be nil.
 	Relays func() []byte
-	// Status is what /status shows.
+	// Status returns the body of /status.
 	Status func() Status
-	// Private leaves the page out, and answers /status to this host only.
+	// Private disables the page, and restricts /status to this host.
 	Private bool
 	Logger  *slog.Logger
 }
@@ -76,11 +77,10 @@ type Server struct {
 	http *http.Server
 
 	statuses  shared[Status]
-	onceReady atomic.Bool // as far as anybody asked
+	onceReady atomic.Bool // a request to /healthz/started has found the router ready
 }
 
-// A client has this long for a request, and for reading its answer. A profile takes
-// 30 s unless asked for longer.
+// Timeouts and limits of a request. A CPU profile takes 30 s by default.
 const (
 	headerTimeout  = 5 * time.Second
 	readTimeout    = 10 * time.Second
@@ -88,10 +88,10 @@ const (
 	idleTimeout    = 2 * time.Minute
 	profileTimeout = 5 * time.Minute
 	maxHeader      = 16 << 10
-	maxSymbols     = 1 << 20 // the only requests with a body: `go tool pprof` names functions by it
+	maxSymbols     = 1 << 20 // body of a symbol look-up by `go tool pprof`; no other request may have a body
 )
 
-// Listen binds the address; [Server.Serve] answers.
+// Listen binds the address; [Server.Serve] accepts connections.
 func Listen(cfg Config) (*Server, error) {
 	ln, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
@@ -114,11 +114,11 @@ func ServeProfiles(ctx context.Context, ln net.Listener, handler http.Handler, r
 	return nil
 }
 
-// refusals counts the connections that a listener closed for its bounds.
+// refusals returns the counter of connections that a listener closes because of its bounds.
 func refusals(reg prometheus.Registerer, listener string) prometheus.Counter {
 	c := prometheus.NewCounter(prometheus.CounterOpts{
 		Name:        "router_http_connections_refused_total",
-		Help:        "Connections to the router's HTTP listeners that were closed because all places were taken.",
+		Help:        "Connections to the router's HTTP listeners that were closed because the listener had too many.",
 		ConstLabels: prometheus.Labels{"listener": listener},
 	})
 	if reg != nil {
@@ -141,10 +141,10 @@ func guarded(ln net.Listener, b Bounds, refused prometheus.Counter, h http.Handl
 	}, g
 }
 
-// Addr is where the server listens.
+// Addr returns the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
-// Serve answers until ctx ends; then it lets requests under way finish.
+// Serve answers requests until ctx ends, then waits up to a second for those in progress.
 func (s *Server) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -172,14 +172,14 @@ func (s *Server) handler() http.Handler {
 			ErrorLog:      slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelWarn),
 		})
 	}
-	here, elsewhere := metrics(true), metrics(false)
+	fresh, cached := metrics(true), metrics(false)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		if fromHere(r) {
-			here.ServeHTTP(w, r)
+			fresh.ServeHTTP(w, r)
 			return
 		}
-		elsewhere.ServeHTTP(w, r)
+		cached.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /healthz/started", s.started)
@@ -198,9 +198,9 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"live": true})
 }
 
-// started is liveness after the first readiness. A deployment may wait for it
-// and nobody is restarted because the tailnet fails later. Readiness is looked
-// at when somebody asks.
+// started reports readiness until the router has been ready once, and liveness from then
+// on. A deployment can wait for it, but ECS does not restart the task if the tailnet fails
+// later. It evaluates readiness only on requests.
 func (s *Server) started(w http.ResponseWriter, r *http.Request) {
 	if !s.onceReady.Load() {
 		if len(s.cfg.NotReady()) > 0 {
@@ -227,19 +227,19 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, code, out)
 }
 
-// derpMap is for `router doctor` beside this router.
+// derpMap answers `router doctor`, which runs next to this router.
 func (s *Server) derpMap(w http.ResponseWriter, _ *http.Request) {
-	var relays []byte
+	var derpMap []byte
 	if s.cfg.Relays != nil {
-		relays = s.cfg.Relays()
+		derpMap = s.cfg.Relays()
 	}
-	if relays == nil {
-		http.Error(w, "control has told of no relays yet", http.StatusServiceUnavailable)
+	if derpMap == nil {
+		http.Error(w, "no DERP map from control yet", http.StatusServiceUnavailable)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	io.WriteString(w, secret.Scrub(string(relays)))
+	io.WriteString(w, secret.Scrub(string(derpMap)))
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
@@ -251,5 +251,5 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	enc.Encode(v)
-	io.WriteString(w, secret.Scrub(text.String())) // the last wall: v should hold no secret
+	io.WriteString(w, secret.Scrub(text.String())) // last resort: v should not contain a secret
 }

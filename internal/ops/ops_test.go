@@ -95,8 +95,8 @@ func TestHealthz(t *testing.T) {
 	}
 }
 
-// TestStarted: readiness counts once, so that a deployment can wait for it and a
-// failure of the tailnet later restarts nobody.
+// TestStarted: readiness counts once, so that a deployment can wait for it, and a later
+// failure of the tailnet does not restart the task.
 func TestStarted(t *testing.T) {
 	f := &fake{reasons: []Reason{{Code: "starting"}}}
 	url := serve(t, f)
@@ -127,7 +127,7 @@ func TestMetricsJoinBothRegistries(t *testing.T) {
 			t.Errorf("/metrics lacks %q in\n%s", want, body)
 		}
 	}
-	// The engine's trouble must not hide the router's own series.
+	// An error of the engine must not hide the router's own series.
 	f.engine = "this is { not metrics"
 	if code, _, body := get(t, url+"/metrics"); code != http.StatusOK || !strings.Contains(body, "router_ready 0\n") {
 		t.Errorf("with a broken engine: HTTP %d\n%s", code, body)
@@ -143,7 +143,7 @@ func TestStatusAndPage(t *testing.T) {
 	}
 	code, contentType, body := get(t, url+"/")
 	if code != http.StatusOK || !strings.HasPrefix(contentType, "text/html") || strings.Contains(body, "http://") || strings.Contains(body, "https://") {
-		t.Errorf("the page: HTTP %d %s; it must load nothing from elsewhere", code, contentType)
+		t.Errorf("the page: HTTP %d %s; it must not load anything from another host", code, contentType)
 	}
 	if code, _, _ := get(t, url+"/no-such-page"); code != http.StatusNotFound {
 		t.Errorf("an unknown path: HTTP %d", code)

@@ -12,22 +12,22 @@ import (
 	"strings"
 )
 
-// page.html draws /status in the browser. It is static, because a template
-// engine would make the linker keep every exported method of the AWS SDK
-// (reflection by method name), which costs more than the whole page is worth.
+// page.html renders /status in the browser. It is static: a template engine calls methods
+// by name (reflection), so the linker would have to keep every exported method of the AWS
+// SDK, which is tens of megabytes.
 //
 //go:embed page.html
 var pageHTML []byte
 
-// pagePolicy lets the browser run the page's own script and nothing else, load
-// nothing from elsewhere, and take no text for HTML (trusted types).
+// pagePolicy allows only the page's own script and style, forbids loading anything from
+// other hosts and interpreting text as HTML (trusted types).
 var pagePolicy = strings.Join([]string{
 	"default-src 'none'", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
 	"script-src " + hashOf("script"), "style-src " + hashOf("style"),
 	"require-trusted-types-for 'script'", "trusted-types 'none'",
 }, "; ")
 
-// hashOf names the text of the page's one element of that name, as a policy does.
+// hashOf returns the policy's hash of the page's only element with this name.
 func hashOf(element string) string {
 	_, rest, _ := bytes.Cut(pageHTML, []byte("<"+element+">"))
 	text, _, _ := bytes.Cut(rest, []byte("</"+element+">"))
@@ -37,7 +37,7 @@ func hashOf(element string) string {
 
 func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
 	if s.cfg.Private {
-		http.Error(w, "no page: ROUTER_STATUS_PAGE is off", http.StatusNotFound)
+		http.Error(w, "the status page is disabled (ROUTER_STATUS_PAGE=off)", http.StatusNotFound)
 		return
 	}
 	h := w.Header()
@@ -51,14 +51,14 @@ func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Private && !fromHere(r) {
-		http.Error(w, "ROUTER_STATUS_PAGE is off: only this host may ask, as `router status` does", http.StatusForbidden)
+		http.Error(w, "only this host may read /status (ROUTER_STATUS_PAGE=off); run `router status` in the task", http.StatusForbidden)
 		return
 	}
 	writeJSON(w, http.StatusOK, s.statuses.get(fromHere(r)))
 }
 
-// fromHere reports whether the request came from this host: over loopback, or from
-// an address of its own, which the kernel takes from no other.
+// fromHere reports whether the request came from this host: over loopback, or from one of
+// its own addresses. The kernel drops packets from other hosts with such a source.
 func fromHere(r *http.Request) bool {
 	var to string
 	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {

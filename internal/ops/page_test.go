@@ -18,13 +18,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// hostile is a text that no place of the page may take for anything but text.
+// hostile is a text that the page must show unchanged wherever it appears.
 func hostile(n int) string {
 	return fmt.Sprintf(`<img src=x onerror="window.broken=%d"><script>window.broken=%d</script>"'&amp;%d`, n, n, n)
 }
 
-// everything is a status with text in each field that has any; text is called
-// once for each.
+// everything returns a status with text in each field of that type; it calls text once for
+// each field.
 func everything(text func() string) Status {
 	now := time.Now()
 	return Status{
@@ -52,7 +52,7 @@ func everything(text func() string) Status {
 	}
 }
 
-// serveStatus serves what status gives; edit may change the configuration.
+// serveStatus serves the result of status; edit may change the configuration.
 func serveStatus(t *testing.T, listen string, status func() Status, edit func(*Config)) *Server {
 	t.Helper()
 	cfg := Config{
@@ -78,8 +78,8 @@ func serveStatus(t *testing.T, listen string, status func() Status, edit func(*C
 	return s
 }
 
-// TestPageTakesTextForText gives the page a status that is hostile in every
-// field: names of hosts and of peers are not the operator's.
+// TestPageTakesTextForText shows a status with a hostile text in every field: others
+// choose the names of hosts and peers.
 func TestPageTakesTextForText(t *testing.T) {
 	var texts []string
 	status := everything(func() string {
@@ -103,12 +103,12 @@ func TestPageTakesTextForText(t *testing.T) {
 	}
 	broken := browsertest.Evaluate[bool](p, "window.broken !== undefined || document.querySelector('img, script:not(:last-of-type)') !== null || document.scripts.length !== 1")
 	if broken {
-		t.Error("a name was taken for HTML")
+		t.Error("a name was interpreted as HTML")
 	}
 	if troubles := p.Troubles(); len(troubles) > 0 {
 		t.Errorf("the browser reports %q", troubles)
 	}
-	// The policy holds even against the page's own script.
+	// The policy also restricts the page's own script.
 	if got := browsertest.Evaluate[string](p, `try { document.body.innerHTML = "<b>x</b>"; "taken" } catch (e) { e.name }`); got != "TypeError" {
 		t.Errorf("setting innerHTML: %s, want TypeError", got)
 	}
@@ -130,7 +130,7 @@ func TestPageRefreshesItself(t *testing.T) {
 	})
 	p := browsertest.Open(t, server, browsertest.Options{Width: 360, Height: 740, Dark: true})
 	p.Await("not ready", func(text string) bool { return strings.Contains(text, "not ready") })
-	// On a phone nothing is wider than the screen, and by night the page is dark.
+	// On a phone nothing is wider than the screen, and dark mode makes the page dark.
 	if wide := browsertest.Evaluate[int](p, "document.documentElement.scrollWidth"); wide > 360 {
 		t.Errorf("the page is %d pixels wide on a screen of 360", wide)
 	}
@@ -143,7 +143,7 @@ func TestPageRefreshesItself(t *testing.T) {
 	p.Await("that nobody answers", func(text string) bool { return strings.Contains(text, "not answering") })
 }
 
-// httpServer is a server that ends before the test does.
+// httpServer starts a server that ends before the test does.
 func httpServer(ctx context.Context, t *testing.T, status func() Status) (url string) {
 	t.Helper()
 	s, err := Listen(Config{
@@ -157,8 +157,8 @@ func httpServer(ctx context.Context, t *testing.T, status func() Status) (url st
 	return "http://" + s.Addr().String() + "/"
 }
 
-// TestPrivateStatus: with ROUTER_STATUS_PAGE=off nobody but this host learns of
-// peers and flows, whatever address it listens on.
+// TestPrivateStatus: with ROUTER_STATUS_PAGE=off, only this host can read peers and flows,
+// regardless of the address that the router listens on.
 func TestPrivateStatus(t *testing.T) {
 	private := func(c *Config) { c.Private = true }
 	status := func() Status { return everything(func() string { return "text" }) }
@@ -174,10 +174,10 @@ func TestPrivateStatus(t *testing.T) {
 			t.Errorf("the page of %s: HTTP %d %s", host, code, body)
 		}
 		if code, _, _ := get(t, url+"/readyz"); code != http.StatusOK {
-			t.Errorf("/readyz of %s: HTTP %d; it stays", host, code)
+			t.Errorf("/readyz of %s: HTTP %d, want it unaffected", host, code)
 		}
 	}
-	// test/e2e asks from another host; here only how a caller's address is read.
+	// test/e2e sends requests from another host; this tests only how the address is parsed.
 	for from, want := range map[string]bool{
 		"127.0.0.1:1": true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, "198.51.100.6:1": false, "[2001:db8::1]:1": false, "": false,
 	} {
@@ -189,7 +189,7 @@ func TestPrivateStatus(t *testing.T) {
 	}
 }
 
-// ownAddresses are those of the test's machine that are not loopback; there may be none.
+// ownAddresses returns the machine's addresses except loopback; there may be none.
 func ownAddresses(t *testing.T) (out []string) {
 	t.Helper()
 	list, err := net.InterfaceAddrs()
@@ -204,8 +204,8 @@ func ownAddresses(t *testing.T) (out []string) {
 	return out
 }
 
-// TestPageIsAllowedItsOwnScript only: the policy names the script and the style
-// by their hashes.
+// TestPageIsAllowedItsOwnScript: the policy allows only the page's script and style, by
+// their hashes.
 func TestPageIsAllowedItsOwnScript(t *testing.T) {
 	s := serveStatus(t, "127.0.0.1:0", func() Status { return Status{} }, nil)
 	resp, err := http.Get("http://" + s.Addr().String() + "/")
@@ -219,6 +219,6 @@ func TestPageIsAllowedItsOwnScript(t *testing.T) {
 		t.Errorf("policy %s", policy)
 	}
 	if len(body) > 20<<10 {
-		t.Errorf("the page has %d bytes; it is to stay small", len(body))
+		t.Errorf("the page has %d bytes; it must stay small", len(body))
 	}
 }

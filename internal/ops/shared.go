@@ -8,15 +8,15 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// How long an answer is shared: costShare times as long as it took to make, so that
-// those who ask from other hosts cost a tenth of a processor at most.
+// An answer is reused for costShare times the time that it took to compute, within minReuse
+// and maxReuse, so that requests from other hosts use about a tenth of a processor at most.
 const (
-	costShare   = 10
-	sharedLeast = 100 * time.Millisecond
-	sharedMost  = 5 * time.Second
+	costShare = 10
+	minReuse  = 100 * time.Millisecond
+	maxReuse  = 5 * time.Second
 )
 
-// shared makes a value for all who ask at about the same time. One is made at a time.
+// shared computes a value for all requests within a short time, never two at once.
 type shared[T any] struct {
 	make func() T
 
@@ -25,7 +25,7 @@ type shared[T any] struct {
 	until time.Time
 }
 
-// get returns a value that may have been made for another, or, if fresh, one made now.
+// get returns a value that may have been computed for another request or, if fresh, a new one.
 func (s *shared[T]) get(fresh bool) T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,7 +35,7 @@ func (s *shared[T]) get(fresh bool) T {
 	}
 	s.value = s.make()
 	took := time.Since(start)
-	s.until = time.Now().Add(min(max(took*costShare, sharedLeast), sharedMost))
+	s.until = time.Now().Add(min(max(took*costShare, minReuse), maxReuse))
 	return s.value
 }
 
@@ -44,7 +44,7 @@ type gathered struct {
 	err      error
 }
 
-// gatherer gathers from another one by way of shared.
+// gatherer returns the metric families of a shared gatherer.
 type gatherer struct {
 	from  *shared[gathered]
 	fresh bool

@@ -5,33 +5,34 @@ import (
 	"time"
 )
 
-// Status is the body of /status, and what `router status` prints. Fields are
-// added, never renamed.
+// Status is the body of /status and the input of `router status`. Fields may be added, but
+// not renamed.
 type Status struct {
 	Version  Version       `json:"version"`
 	Started  time.Time     `json:"started"`
 	Ready    bool          `json:"ready"`
 	Reasons  []Reason      `json:"reasons"`
-	Warnings []Reason      `json:"warnings,omitempty"` // what will be a reason one day
+	Warnings []Reason      `json:"warnings,omitempty"` // conditions that will become reasons
 	Draining bool          `json:"draining"`
 	Mode     Mode          `json:"mode"`
 	Place    Place         `json:"place"`
 	Node     Node          `json:"node"`
 	Routes   []RouteStatus `json:"routes"`
-	// RoutesFound is when the routes were last looked up with success.
+	// RoutesFound is the time of the last successful look-up of the routes.
 	RoutesFound time.Time `json:"routes_found,omitzero"`
-	// RoutesError is why the last look-up failed; the routes are those found before.
+	// RoutesError is the error of the newest look-up, if it failed. Routes are then those
+	// of the last successful one.
 	RoutesError string `json:"routes_error,omitempty"`
-	// Notes are what to know about routes that are advertised all the same.
+	// Notes are caveats about advertised routes.
 	Notes []string `json:"notes,omitempty"`
-	// DNS is nil where nothing tells the VPC's resolver.
+	// DNS is nil if the VPC's resolver is not known.
 	DNS   *DNS  `json:"dns,omitempty"`
 	Flows Flows `json:"flows"`
 	Peers Peers `json:"peers"`
-	// Events are the last transitions, the newest first.
+	// Events are the last lines of the event log, the newest first.
 	Events []Event `json:"events"`
 	Limits Limits  `json:"limits"`
-	// OtherRoutes are what other nodes of the tailnet serve.
+	// OtherRoutes are routes that other nodes of the tailnet serve.
 	OtherRoutes []OtherRoute `json:"other_routes,omitempty"`
 }
 
@@ -41,38 +42,37 @@ type OtherRoute struct {
 	Prefix string `json:"prefix"`
 }
 
-// Peers are the members of the tailnet that may use this router.
+// Peers describes the nodes of the tailnet that may use this router.
 type Peers struct {
-	// Total counts those in the netmap, the others those by the path of packets
-	// to them: to the peer itself, through another node, through a DERP server,
-	// none lately.
+	// Total is the number of peers in the netmap. The others count them by the path of
+	// packets: direct, through a peer relay, through a DERP server, no packets lately.
 	Total  int `json:"total"`
 	Direct int `json:"direct"`
 	Relay  int `json:"relay"`
 	DERP   int `json:"derp"`
 	Idle   int `json:"idle"`
-	// List has some that this router exchanged packets with, active ones first,
-	// then by bytes.
+	// List has some of the peers that exchanged packets with this router: active ones
+	// first, then by bytes.
 	List []Peer `json:"list"`
 }
 
-// Peer is one of them.
+// Peer is a peer that exchanged packets with this router.
 type Peer struct {
 	Name string   `json:"name"`
 	User string   `json:"user,omitempty"`
 	Tags []string `json:"tags,omitempty"`
 	IP   string   `json:"ip"`
 	Path string   `json:"path"` // direct, relay, derp or idle
-	// Via is where packets to the peer go: an address, or the DERP region's code.
+	// Via is the next hop of packets to the peer: an address, or a DERP region's code.
 	Via string `json:"via,omitempty"`
-	// LatencySeconds is the last round trip measured; 0 is none yet.
+	// LatencySeconds is the last measured round trip; 0 means none yet.
 	LatencySeconds float64   `json:"latency_seconds,omitempty"`
 	ToPeerBytes    int64     `json:"to_peer_bytes"`
 	FromPeerBytes  int64     `json:"from_peer_bytes"`
 	Handshake      time.Time `json:"last_handshake,omitzero"`
 }
 
-// Event is a line of the log at level info or above, the flow log's aside.
+// Event is a line of the log at level info or above, except for the flow log.
 type Event struct {
 	Time    time.Time `json:"time"`
 	Level   string    `json:"level"` // INFO, WARN or ERROR
@@ -81,46 +81,46 @@ type Event struct {
 	Detail []string `json:"detail,omitempty"`
 }
 
-// Limits are what bounds the router, and how much of it is taken.
+// Limits holds the router's limits and their use.
 type Limits struct {
 	Flows Use `json:"flows"`
-	// FlowsPerPeer is of the one peer with the most flows.
+	// FlowsPerPeer is the use of the peer with the most flows.
 	FlowsPerPeer Use `json:"flows_per_peer"`
-	// MemoryBytes is what the process holds, of what the task has.
+	// MemoryBytes is the memory of the process, and the limit of the task.
 	MemoryBytes Use `json:"memory_bytes"`
 	OpenFiles   Use `json:"open_files"`
 }
 
-// Use is how much of a limit is taken; a limit of 0 is none, or unknown.
+// Use is the use of a limit; a Limit of 0 means none, or not known.
 type Use struct {
 	Used  int64 `json:"used"`
 	Limit int64 `json:"limit"`
 }
 
-// DNS is what a tailnet's admin needs so that the VPC's private names resolve.
+// DNS holds the settings that a tailnet's admin needs to resolve the VPC's private names.
 type DNS struct {
 	Resolver   string `json:"resolver"`        // in the VPC
-	Source     string `json:"source"`          // how it is known
-	Nameserver string `json:"nameserver"`      // what clients ask: the resolver, or its 4via6 address
-	Route      string `json:"route,omitempty"` // the advertised route that leads there; "" is none
-	SplitDNS   string `json:"split_dns"`       // what to set, in words
-	Terraform  string `json:"terraform"`       // the same as a resource
+	Source     string `json:"source"`          // of the address
+	Nameserver string `json:"nameserver"`      // for clients: the resolver, or its 4via6 address
+	Route      string `json:"route,omitempty"` // the advertised route that contains the nameserver; "": none
+	SplitDNS   string `json:"split_dns"`       // the setting, in words
+	Terraform  string `json:"terraform"`       // the setting, as a Terraform resource
 }
 
-// Version says what runs.
+// Version holds the versions of the binary.
 type Version struct {
 	Router    string `json:"router"`
 	Commit    string `json:"commit"`
 	Tailscale string `json:"tailscale"`
 }
 
-// Mode says how packets are forwarded, and why so.
+// Mode is the forwarding mode, and the reason for it.
 type Mode struct {
 	Name string `json:"name"`
 	Why  string `json:"why"`
 }
 
-// Place is where the router runs, as task metadata and EC2 tell it.
+// Place is the location of the task, as task metadata and EC2 report it.
 type Place struct {
 	Cluster    string `json:"cluster,omitempty"`
 	Family     string `json:"family,omitempty"`
@@ -132,7 +132,7 @@ type Place struct {
 	Subnet     string `json:"subnet,omitempty"`
 }
 
-// String is the place in one line; "" outside ECS.
+// String returns the place on one line, "" outside of ECS.
 func (p Place) String() string {
 	var parts []string
 	for _, s := range []string{p.LaunchType, p.Zone, p.VPC, p.Subnet, p.Family} {
@@ -152,7 +152,7 @@ type Node struct {
 	Health    map[string]string `json:"health,omitempty"`
 }
 
-// RouteStatus is one route and how far it got.
+// RouteStatus is a route with its state: advertised, approved, primary, or refused.
 type RouteStatus struct {
 	Prefix     string `json:"prefix"`
 	Source     string `json:"source,omitempty"`
@@ -162,18 +162,18 @@ type RouteStatus struct {
 	Refused    string `json:"refused,omitempty"`
 }
 
-// Flows is what is open now.
+// Flows describes the open flows.
 type Flows struct {
 	TCP          int `json:"tcp"`
 	UDP          int `json:"udp"`
 	Limit        int `json:"limit"`
 	LimitPerPeer int `json:"limit_per_peer"`
-	// Live lists some, those that moved the most bytes first; none in kernel
-	// mode, where the kernel has them.
+	// Live lists some flows, those with the most bytes first; in kernel mode none, as the
+	// kernel has them.
 	Live []Flow `json:"live"`
 }
 
-// Flow is one connection, or what stands for it in UDP.
+// Flow is an open TCP connection or UDP association.
 type Flow struct {
 	Protocol       string    `json:"protocol"`
 	Client         string    `json:"client"`
