@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// wallClock lists where the product may take the time of a [time.Time] apart, or compare
-// one that came from elsewhere with now: the difference has no monotonic reading, and a step
-// of the clock changes it. All else measures by Sub, Since and timers.
+// wallClock lists the files of the product that may strip the monotonic reading of a
+// [time.Time], or compare a time from another source with now, and why. A step of the
+// clock changes such a difference. Other files measure by Sub, Since and timers.
 var wallClock = map[string]string{
 	"internal/router/credential.go": "times in metrics and the log",
 	"internal/router/login.go":      "ends of the node key and of stored credentials: dates that others set",
@@ -54,7 +54,7 @@ func TestNoWallClock(t *testing.T) {
 				}
 				used[filepath.ToSlash(name)] = true
 				if wallClock[filepath.ToSlash(name)] == "" {
-					t.Errorf("%v reads the wall clock: measure by Sub, Since or a timer, or say here why not", files.Position(call.Pos()))
+					t.Errorf("%v reads the wall clock: measure by Sub, Since or a timer, or add it to wallClock with the reason", files.Position(call.Pos()))
 				}
 				return true
 			})
@@ -66,7 +66,7 @@ func TestNoWallClock(t *testing.T) {
 	}
 	for name := range wallClock {
 		if !used[name] {
-			t.Errorf("%s no longer reads the wall clock: take it off the list", name)
+			t.Errorf("%s no longer reads the wall clock: remove it from wallClock", name)
 		}
 	}
 }

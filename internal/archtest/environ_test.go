@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Who reads the environment besides commands, and why it may.
+// mayReadEnviron lists the packages besides commands that may read the environment, and why.
 var mayReadEnviron = map[string]string{
 	"internal/awstest":     "a test helper: CI=true makes a skip a failure, and moto_server inherits PATH",
 	"internal/browsertest": "a test helper: CI=true makes a skip a failure",
@@ -24,8 +24,8 @@ var mayReadEnviron = map[string]string{
 
 var environReaders = []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}
 
-// TestEnvironment: all settings are read once, in one place, so that the manual
-// is complete and a test needs no environment.
+// TestEnvironment: settings are read once, in one place, so that the documentation is
+// complete and tests need no environment.
 func TestEnvironment(t *testing.T) {
 	used := map[string]bool{}
 	for _, p := range packages(t) {
@@ -43,7 +43,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	for name := range mayReadEnviron {
 		if !used[name] {
-			t.Errorf("%s no longer reads the environment: take it off the list", name)
+			t.Errorf("%s no longer reads the environment: remove it from mayReadEnviron", name)
 		}
 	}
 }

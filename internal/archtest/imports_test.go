@@ -1,5 +1,5 @@
-// Package archtest holds the rules of the architecture as tests: who may import
-// whom, who may read the environment, and what the binary links.
+// Package archtest holds the rules of the architecture as tests: which packages may import
+// which, may read the environment or open listeners, and which ones the binary links.
 package archtest
 
 import (
@@ -21,41 +21,41 @@ const (
 	module = "subnetrouter/"
 )
 
-// rule forbids an import to all of the module's packages but a few.
+// rule allows an import only to some of the module's packages.
 type rule struct {
-	what    string // what is forbidden, in words
+	name    string // of the import, for messages
 	forbids func(imp string) bool
-	allowed []string // patterns of path.Match, for packages that may
-	tests   bool     // whether all _test files may too
+	allowed []string // packages, as patterns of path.Match
+	tests   bool     // also allow it to all _test files
 	reason  string
 }
 
 var rules = []rule{
 	{
-		what: "the AWS SDK", forbids: below("github.com/aws"), tests: true,
+		name: "the AWS SDK", forbids: below("github.com/aws"), tests: true,
 		allowed: []string{"internal/awsapi", "internal/awstest"},
-		reason:  "its types and its errors stay behind typed clients, which say which permission is missing",
+		reason:  "its types and errors stay behind typed clients, whose errors name the missing permission",
 	},
 	{
-		what: "tailscale.com", forbids: below("tailscale.com"), tests: true,
+		name: "tailscale.com", forbids: below("tailscale.com"), tests: true,
 		allowed: []string{"internal/tailnet", "internal/tailnettest", "internal/tailnettest/*", "cmd/sandbox", "cmd/sandbox/*", "test/image/world"},
-		reason:  "its API promises nothing: a new version is a change of one package and its test helper",
+		reason:  "its API is not stable: a new version must change only one package and its test helper",
 	},
 	{
-		what: "a test helper", forbids: testHelper,
+		name: "a test helper", forbids: testHelper,
 		allowed: []string{"internal/*test", "internal/testwait", "internal/*test/*", "internal/*test/*/*", "cmd/sandbox", "bench", "test/*", "test/*/*"}, tests: true,
-		reason: "what ships holds nothing that only pretends",
+		reason: "the product must not contain test doubles",
 	},
 	{
-		what: "a part of a command", forbids: below("subnetrouter/cmd"),
+		name: "a part of a command", forbids: below("subnetrouter/cmd"),
 		allowed: []string{"cmd/*", "cmd/*/*"},
-		reason:  "a command is the end of the line; what two need is a package of its own",
+		reason:  "nothing builds on a command; code that two commands need gets a package of its own",
 	},
 }
 
-// only lists packages that may import nothing but the standard library and what
-// is named.
-var only = map[string][]string{
+// pure lists the packages that may import only the standard library and the listed
+// packages.
+var pure = map[string][]string{
 	"internal/routes":     {},
 	"internal/secret":     {},
 	"internal/eventlog":   {},
@@ -85,21 +85,21 @@ func TestImports(t *testing.T) {
 			}
 			for _, imp := range imports {
 				if r.forbids(imp) {
-					t.Errorf("%s imports %s; %s is for %s: %s", p.name(), imp, r.what, strings.Join(r.allowed, ", "), r.reason)
+					t.Errorf("%s imports %s; %s is for %s: %s", p.name(), imp, r.name, strings.Join(r.allowed, ", "), r.reason)
 				}
 			}
 		}
-		if more, listed := only[p.name()]; listed {
+		if more, listed := pure[p.name()]; listed {
 			for _, imp := range p.Imports {
 				if !standard(imp) && !slices.Contains(more, imp) {
-					t.Errorf("%s imports %s; it is to stay with the standard library and %v, for it is pure", p.name(), imp, more)
+					t.Errorf("%s imports %s; it may import only the standard library and %v", p.name(), imp, more)
 				}
 			}
 		}
 	}
 }
 
-// TestRulesBite keeps a rule from guarding a name that nothing has.
+// TestRulesBite fails if a rule names packages that do not exist or are not imported.
 func TestRulesBite(t *testing.T) {
 	list := packages(t)
 	for _, r := range rules {
@@ -110,12 +110,12 @@ func TestRulesBite(t *testing.T) {
 			}
 		}
 		if users == 0 {
-			t.Errorf("no package imports %s: the rule or its pattern is out of date", r.what)
+			t.Errorf("no package imports %s: the rule or its pattern is out of date", r.name)
 		}
 	}
-	for name := range only {
+	for name := range pure {
 		if !slices.ContainsFunc(list, func(p pkg) bool { return p.name() == name }) {
-			t.Errorf("there is no package %s", name)
+			t.Errorf("package %s in pure does not exist", name)
 		}
 	}
 }
@@ -127,26 +127,26 @@ func (r rule) mayImport(pkg string) bool {
 	})
 }
 
-// standard tells by the dot that all other modules' first element has, but for
-// our own.
+// standard reports whether imp is in the standard library: the first element of any other
+// module except ours has a dot.
 func standard(imp string) bool {
 	first, _, _ := strings.Cut(imp, "/")
 	return !strings.Contains(first, ".") && first+"/" != module
 }
 
-// pkg is one package as `go list` knows it.
+// pkg is a package in the output of `go list`.
 type pkg struct {
 	ImportPath, Dir                    string
 	GoFiles                            []string
 	Imports, TestImports, XTestImports []string
 }
 
-// name is the package's folder below the module's root.
+// name returns the package's folder, relative to the module's root.
 func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module) }
 
 var listPackages = sync.OnceValues(func() ([]pkg, error) { return golist("./...") })
 
-// packages lists the module's own.
+// packages returns the packages of the module.
 func packages(t *testing.T) []pkg {
 	t.Helper()
 	list, err := listPackages()
@@ -176,5 +176,5 @@ func golist(args ...string) ([]pkg, error) {
 	return list, nil
 }
 
-// plainEnv is how `make build` builds, whatever builds this test.
+// plainEnv returns the environment of `make build`, independent of this test's build.
 func plainEnv() []string { return append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64") }

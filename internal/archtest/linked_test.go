@@ -9,18 +9,18 @@ import (
 	"testing"
 )
 
-// What the binary must not link, with the tags of build/tags, and why.
+// notLinked lists packages that the binary must not link with the tags of build/tags, and why.
 var notLinked = map[string]string{
 	"text/template": "it calls methods by name, so the linker has to keep every exported method of every type: tens of megabytes",
 	"html/template": "it links text/template",
 	"plugin":        "the linker then keeps everything",
-	"tailscale.com/tstest/integration/testcontrol": "what ships holds nothing that only tests need",
-	"subnetrouter/cmd/sandbox/sandboxed":           "it swaps the VPC for one in a process; only the sandbox builds with it",
+	"tailscale.com/tstest/integration/testcontrol": "the product must not contain code for tests",
+	"subnetrouter/cmd/sandbox/sandboxed":           "it replaces the VPC by a simulated one; only the sandbox builds with it",
 }
 
-// What it must link though no code of ours calls it, and why.
+// linked lists packages that the binary must link although our code does not call them, and why.
 var linked = map[string]string{
-	"tailscale.com/feature/c2n": "control probes the routers of a route over it before it elects one",
+	"tailscale.com/feature/c2n": "control probes the routers of a route through it before it chooses one",
 }
 
 func TestLinked(t *testing.T) {
@@ -49,7 +49,7 @@ func TestLinked(t *testing.T) {
 	}
 }
 
-// TestNotices: the image names all whose code it holds.
+// TestNotices: THIRD_PARTY_NOTICES covers every module that the binary links.
 func TestNotices(t *testing.T) {
 	check := exec.Command("go", "run", "./scripts/notices", "-check", "-tags", tags(t), "./cmd/router", "THIRD_PARTY_NOTICES")
 	check.Dir = root
@@ -59,7 +59,7 @@ func TestNotices(t *testing.T) {
 	}
 }
 
-// TestVersions: the image is built with the Go that go.mod asks for.
+// TestVersions: the Dockerfile builds with the Go version of go.mod.
 func TestVersions(t *testing.T) {
 	line := func(file, prefix string) string {
 		text, err := os.ReadFile(filepath.Join(root, file))
@@ -76,11 +76,11 @@ func TestVersions(t *testing.T) {
 	}
 	want, image := line("go.mod", "go "), line("Dockerfile", "ARG GO_IMAGE=golang:")
 	if want != image && !strings.HasPrefix(want, image+".") {
-		t.Errorf("go.mod asks for Go %s, and the Dockerfile builds with %s", want, image)
+		t.Errorf("go.mod requires Go %s, but the Dockerfile builds with %s", want, image)
 	}
 }
 
-// tags are the build tags of what is shipped.
+// tags returns the build tags of the shipped binary.
 func tags(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "build/tags"))

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Files of what ships that bind a socket, and what keeps the tailnet from reaching it
+// binds lists the files of the product that bind a socket, and why clients cannot reach it
 // through the router.
 var binds = map[string]string{
 	"internal/router/profiles.go":      "passes its address to denylist.List.Opened",
@@ -23,8 +23,8 @@ var binds = map[string]string{
 
 var bind = regexp.MustCompile(`\b(Listen(Packet|TCP|UDP|IP|Unix\w*|MulticastUDP|AndServe\w*|Config)?|ServeTLS|Bind)[({]`)
 
-// TestListenersAreDenied finds each file of ours that opens a listener: the author of a new one
-// decides how it gets on the deny list.
+// TestListenersAreDenied finds each of our files that opens a listener, so that the author
+// of a new one adds it to the deny list.
 func TestListenersAreDenied(t *testing.T) {
 	deps, err := golist("-deps", "-tags", tags(t), "./cmd/router")
 	if err != nil {
@@ -50,12 +50,12 @@ func TestListenersAreDenied(t *testing.T) {
 	}
 	for _, file := range slices.Sorted(maps.Keys(found)) {
 		if binds[file] == "" {
-			t.Errorf("%s opens a listener: add it to the deny list with denylist.List.Opened, then name the file here", file)
+			t.Errorf("%s opens a listener: add it to the deny list with denylist.List.Opened, then add the file to binds", file)
 		}
 	}
 	for file := range binds {
 		if !found[file] {
-			t.Errorf("%s opens no listener: take it off this list", file)
+			t.Errorf("%s opens no listener: remove it from binds", file)
 		}
 	}
 }

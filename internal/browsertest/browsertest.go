@@ -1,5 +1,5 @@
-// Package browsertest drives a real browser, Debian's chromium, in tests: what a
-// person sees on a page, and pictures of it. It is a test helper.
+// Package browsertest drives a real browser, Debian's chromium, in tests. It reads the
+// visible text of a page and takes pictures of it.
 package browsertest
 
 import (
@@ -30,14 +30,14 @@ type Page struct {
 	troubles []string
 }
 
-// Options are what of a screen matters to a page. The zero value is a laptop by day.
+// Options describe the screen. The zero value is a laptop with a light colour scheme.
 type Options struct {
 	Width, Height int64 // in CSS pixels; default 1100 by 900
 	Dark          bool
 }
 
-// Open starts a browser that ends with the test, and loads url. Without chromium
-// the test is skipped; with CI=true it fails.
+// Open starts a browser that ends with the test, and loads url. If chromium is missing,
+// it skips the test, or fails it if CI=true.
 func Open(t testing.TB, url string, o Options) *Page {
 	t.Helper()
 	program, err := exec.LookPath("chromium")
@@ -54,15 +54,15 @@ func Open(t testing.TB, url string, o Options) *Page {
 	profile := t.TempDir()
 	flags := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(program),
-		chromedp.NoSandbox, // as root there is none; the page is our own
+		chromedp.NoSandbox, // chromium has none as root; the page is trusted
 		chromedp.UserDataDir(profile),
 		chromedp.ModifyCmdFunc(p.own),
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.WSURLReadTimeout(testwait.Limit()),
 	)
-	// Not the test's context: that ends before the clean-up, and chromedp would then
-	// kill the first process alone.
+	// Not the test's context: it ends before the clean-up, and chromedp would then kill
+	// only the first process.
 	allocator, endAllocator := chromedp.NewExecAllocator(context.Background(), flags...)
 	ctx, endBrowser := chromedp.NewContext(allocator)
 	p.ctx = ctx
@@ -98,17 +98,17 @@ func (p *Page) listen(event any) {
 	}
 }
 
-// Troubles are the errors and warnings that the browser has reported: of scripts,
-// of the page's policy, of the network.
+// Troubles returns the errors and warnings that the browser has reported about scripts,
+// the page's content security policy and the network.
 func (p *Page) Troubles() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.troubles...)
 }
 
-func (p *Page) do(what string, actions ...chromedp.Action) {
+func (p *Page) do(action string, actions ...chromedp.Action) {
 	p.t.Helper()
-	// The first Run starts the browser, whose life is that of the context given.
+	// The first Run starts the browser, which lives as long as that Run's context.
 	if chromedp.FromContext(p.ctx).Browser == nil {
 		if err := p.start(); err != nil {
 			p.t.Fatalf("starting chromium: %v", err)
@@ -117,12 +117,13 @@ func (p *Page) do(what string, actions ...chromedp.Action) {
 	ctx, cancel := context.WithTimeout(p.ctx, testwait.Limit())
 	defer cancel()
 	if err := chromedp.Run(ctx, actions...); err != nil {
-		p.t.Fatalf("%s: %v", what, err)
+		p.t.Fatalf("%s: %v", action, err)
 	}
 }
 
-// start starts the browser from a thread that stays: the kernel kills it with the thread
-// that started it (Pdeathsig), and threads that were in a network namespace do not stay.
+// start starts the browser from a thread that lives until p.ctx ends: with Pdeathsig, the
+// kernel kills it when the thread that started it exits, as threads do that have been in
+// a network namespace.
 func (p *Page) start() error {
 	started := make(chan error)
 	go func() {
@@ -134,24 +135,25 @@ func (p *Page) start() error {
 	return <-started
 }
 
-// Evaluate returns what a script gives, by way of JSON.
+// Evaluate returns the result of a script, decoded from JSON.
 func Evaluate[T any](p *Page, script string) (result T) {
 	p.t.Helper()
 	p.do("evaluating "+script, chromedp.Evaluate(script, &result))
 	return result
 }
 
-// Text is what a person reads on the page.
+// Text returns the visible text of the page.
 func (p *Page) Text() string {
 	p.t.Helper()
 	return Evaluate[string](p, "document.body.innerText")
 }
 
-// Await waits until a person reads what cond wants.
-func (p *Page) Await(what string, cond func(text string) bool) string {
+// Await waits until cond accepts the visible text, and returns it. The name of the
+// condition is for the failure message.
+func (p *Page) Await(name string, cond func(text string) bool) string {
 	p.t.Helper()
 	var text string
-	testwait.Until(p.t, "the page to show "+what, func() error {
+	testwait.Until(p.t, "the page to show "+name, func() error {
 		if text = p.Text(); cond(text) {
 			return nil
 		}
@@ -160,7 +162,7 @@ func (p *Page) Await(what string, cond func(text string) bool) string {
 	return text
 }
 
-// Picture is the whole page as a PNG.
+// Picture returns the whole page as a PNG.
 func (p *Page) Picture() (png []byte) {
 	p.t.Helper()
 	p.do("taking a picture", chromedp.FullScreenshot(&png, 100))

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestEnd: when the clean-up of a test is over, no process uses its profile.
+// TestEnd: after the clean-up of a test, no process uses its profile.
 func TestEnd(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "<script>localStorage.setItem('a', 'b'); document.write('stored')</script>")
@@ -18,7 +18,7 @@ func TestEnd(t *testing.T) {
 	defer server.Close()
 	var profile string
 	t.Run("browser", func(t *testing.T) {
-		// In order: this clean-up runs after the browser's, and before the profile's.
+		// Clean-ups run in reverse order: this one after the browser's and before the profile's.
 		profile = filepath.Dir(t.TempDir())
 		t.Cleanup(func() {
 			if using := users(profile); len(using) > 0 {
@@ -33,7 +33,7 @@ func TestEnd(t *testing.T) {
 	})
 }
 
-// users lists the processes that are given a folder below dir.
+// users returns the processes with an argument below dir.
 func users(dir string) (list []string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {

@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// fewColors encodes a PNG anew with its 256 most frequent colors, which halves a
-// page's size and more: it has few, and their blends at the edges of letters.
+// fewColors re-encodes a PNG with its 256 most frequent colors, which more than halves the
+// size of a page: it has few colors, and their blends at the edges of letters.
 func fewColors(full []byte) ([]byte, error) {
 	img, err := png.Decode(bytes.NewReader(full))
 	if err != nil {

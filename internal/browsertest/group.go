@@ -12,16 +12,16 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// own makes the browser the first of a process group, and has the kernel kill it when
+// own makes the browser the leader of a process group, and makes the kernel kill it when
 // the test process ends.
 func (p *Page) own(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p.browser = cmd
 }
 
-// kill ends all processes of the browser, and waits for their end. A browser is a dozen
-// processes; those that remain when the first has ended write to the profile for a
-// while, and a folder that is written to cannot be removed.
+// kill kills all processes of the browser and waits for their end. A browser has a dozen
+// processes; after the first has ended, the others still write to the profile for a while,
+// and the folder cannot be removed until they stop.
 func (p *Page) kill() {
 	if p.browser == nil || p.browser.Process == nil {
 		return // it did not start
@@ -36,8 +36,8 @@ func (p *Page) kill() {
 	})
 }
 
-// members lists the processes of a group that run. A zombie does not: it keeps its
-// number until the first process of the machine, or of the container, asks for it.
+// members returns the running processes of a group. A zombie does not run: it keeps its
+// PID until PID 1 reaps it.
 func members(group int) (pids []string) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, file := range stats {
