@@ -1,7 +1,7 @@
-# The version of go.mod; its newest patch.
+# The Go version of go.mod, in its newest patch release.
 ARG GO_IMAGE=golang:1.26
 
-# Compilers run on the machine's own platform and cross-build.
+# The compiler runs on the machine's platform and cross-compiles.
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
 ARG GOPROXY
 ENV GOMODCACHE=/cache/mod GOCACHE=/cache/build
@@ -21,7 +21,7 @@ RUN --mount=type=cache,target=/cache/mod \
     GOOS=$TARGETOS GOARCH=$TARGETARCH scripts/build /image/router \
  && scripts/sbom /image/router /image/licenses/sbom.cdx.json
 
-# All that the image holds besides, with the owners and modes it has there.
+# The image's other files, with their owners and modes.
 COPY LICENSE THIRD_PARTY_NOTICES /image/licenses/
 RUN cd /image && ln -s router tailscale \
  && mkdir -p etc/ssl/certs var/run/tailscale && mkdir -m 1777 tmp \
@@ -31,7 +31,7 @@ RUN cd /image && ln -s router tailscale \
 
 FROM scratch
 COPY --from=build /image /
-# A number, so that Kubernetes and ECS can tell that it is not root.
+# Numeric, so that Kubernetes and ECS can verify that it is not root.
 USER 65532:65532
 EXPOSE 9002/tcp 41641/udp
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/router", "healthcheck"]

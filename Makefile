@@ -1,9 +1,8 @@
-# All that CI calls, and what a person needs.
+# Every command that CI runs, and those for developers.
 
-# One way to build everything: without the C library and without local paths, so
-# that the binary, the stock programs of the tests and the linter share one
-# build cache. A new machine compiles the engine's module graph for each further
-# way (two cores: some two minutes).
+# All builds use the same flags, without cgo and without local paths, so that the binary,
+# tailscaled in the tests and the linter share one build cache. Any other set of flags
+# compiles the engine's module graph again (about two minutes on two cores).
 export CGO_ENABLED := 0
 export GOFLAGS     := $(GOFLAGS) -trimpath
 
@@ -11,27 +10,27 @@ export VERSION  ?= $(shell scripts/version)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 # Recipes read variables that a user sets from the environment, so that the shell never runs
-# a part of a value. All are quoted but lists of words: ARGS and TAGS.
+# a part of a value. All are quoted except for the lists of words ARGS and TAGS.
 export REPOSITORY TAGS FUZZTIME FOLDER ARGS JOBS N
 
 # The parts of `make test`: the arguments of one `go test` each.
-# Own packages and commands under the race detector, and only there: that is one of
-# those further ways to build.
+# Packages and commands under the race detector. Only this part uses it, since it needs
+# another set of build flags.
 unit      := -timeout=20m -race ./internal/... ./cmd/... ./scripts/... ./deploy/...
-# Every supported way to build the router.
+# Every supported build of the router.
 binary    := -timeout=20m -count=1 ./test/binary/...
-# Real processes, networks and containers, every time.
+# Real processes, networks and containers, never from the test cache.
 e2e       := -timeout=20m -count=1 ./test/e2e/...
 image     := -timeout=20m -count=1 ./test/image/...
-# The module, with terraform and moto_server; see test/terraform for what it needs.
+# The module, with terraform and moto_server; test/terraform lists the requirements.
 terraform := -timeout=25m -count=1 ./test/terraform/...
 TALLY     := go run ./scripts/tally
 
-# Two parts at a time: e2e, image and terraform mostly wait, so that the compilers and
-# the unit tests of the others fill the gaps. The longest come first.
+# Two parts at a time: e2e, image and terraform mostly wait, and the compilers and unit
+# tests of the others use the processors meanwhile. The longest parts start first.
 JOBS ?= 2
 
-# What `make flakes` repeats, and how often.
+# Parts that `make flakes` repeats, and the number of repetitions.
 SUITES ?= unit e2e image terraform
 N      ?= 10
 
@@ -43,51 +42,51 @@ GO_FOLDERS   := bench cmd deploy internal scripts test
 
 .PHONY: help build sandbox bench test test-unit test-binary test-e2e test-image test-terraform soak flakes lint prose typecheck vulncheck newest-tailscale fuzz pictures image push release module notices tools
 
-build: ## the router, as shipped, in bin/router
+build: ## build the router, as shipped, in bin/router
 	scripts/build bin/router
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' Makefile
 
-sandbox: ## a throwaway tailnet, VPC and AWS on this machine, with the router in it (ARGS="--once")
+sandbox: ## run the router in a throwaway tailnet, VPC and AWS on this machine (ARGS="--once")
 	@go run ./cmd/sandbox $$ARGS
 
-bench: ## measure the router beside tailscaled, as root (ARGS="…")
+bench: ## compare the router with tailscaled, as root (ARGS="…")
 	@go run ./bench $$ARGS
 
-test: lint build ## everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)
+test: lint build ## run everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)
 	@$(TALLY) -jobs "$$JOBS" $(terraform) + $(image) + $(e2e) + $(unit) + $(binary)
 
-test-unit: ## packages and commands under the race detector
+test-unit: ## test packages and commands under the race detector
 	@$(TALLY) $(unit)
 
-test-binary: ## every supported way to build the router, and its size
+test-binary: ## test every supported build of the router, and its size
 	@$(TALLY) $(binary)
 
-test-e2e: ## real processes in network namespaces (root)
+test-e2e: ## test real processes in network namespaces (root)
 	@$(TALLY) $(e2e)
 
-test-image: ## the image in containers (Docker)
+test-image: ## test the image in containers (Docker)
 	@$(TALLY) $(image)
 
-test-terraform: ## the Terraform module against moto_server
+test-terraform: ## test the Terraform module against moto_server
 	@$(TALLY) $(terraform)
 
-soak: ## long simulations and tests of endurance (SOAK=10m each, CHAOS_SEED=… replays one)
+soak: ## run long simulations and endurance tests (SOAK=10m each, CHAOS_SEED=… replays one)
 	@SOAK="$${SOAK:-10m}" $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e
 
 flakes: ## run each of SUITES="unit e2e image terraform" N=10 times, two at once, and count failures
 	@$(TALLY) -jobs 2 -times "$$N" $(wordlist 2,999,$(foreach suite,$(SUITES),+ -count=1 $($(suite))))
 
-lint: typecheck $(LINT) ## formatting, linters and types
+lint: typecheck $(LINT) ## check formatting, linters and types
 	@test -z "$$(gofmt -l $(GO_FOLDERS))" || { gofmt -d $(GO_FOLDERS); exit 1; }
 	'$(LINT)' run ./...
 	cd scripts/publish && '$(LINT)' run ./...
 
-typecheck: ## the router for macOS and FreeBSD, without compiling it
+typecheck: ## type-check the router for macOS and FreeBSD, without compiling it
 	@go run ./scripts/typecheck -os darwin,freebsd ./cmd/router
 
-vulncheck: ## known vulnerabilities in code that the router calls (asks vuln.go.dev)
+vulncheck: ## list known vulnerabilities in code that the router calls (asks vuln.go.dev)
 	@go run golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION) -tags "$$(tr '\n' ' ' <build/tags)" ./cmd/router
 
 newest-tailscale: ## raise tailscale.com to its newest release, in this work tree
@@ -98,30 +97,30 @@ newest-tailscale: ## raise tailscale.com to its newest release, in this work tre
 prose: ## count "what" and dialect words in comments and documents (ARGS="-list docs")
 	@go run ./scripts/prose $(ARGS)
 
-# Outside of the checkout, so that a fresh clone finds it.
+# Outside of the checkout, so that all clones share it.
 $(LINT):
 	GOBIN='$(LINT_DIR)' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
-fuzz: ## each fuzz target for FUZZTIME=10s
+fuzz: ## run each fuzz target for FUZZTIME=10s
 	scripts/fuzz "$${FUZZTIME:-10s}"
 
-pictures: ## the pictures of the documentation, taken by the tests
+pictures: ## take the screenshots of the documentation
 	PICTURES="$$PWD/docs/img" go test -count=1 -run 'TestPage$$|TestDashboard$$' ./test/e2e
 
-image: ## the image, as subnetrouter:VERSION
+image: ## build the image subnetrouter:VERSION
 	scripts/image "subnetrouter:$$VERSION"
 
 push: ## push the image: REPOSITORY=registry/name [TAGS="1.2.3 latest"]
 	@scripts/push "$${REPOSITORY:?make push REPOSITORY=registry/name}" $$TAGS
 
-release: ## release what is checked out: VERSION=1.2.3 REPOSITORY=registry/name, or DRY_RUN=1
+release: ## release the checked-out commit: VERSION=1.2.3 REPOSITORY=registry/name, or DRY_RUN=1
 	@scripts/release "$$VERSION" "$$REPOSITORY"
 
-module: ## the Terraform module as a repository of its own: FOLDER=dist/…
+module: ## export the Terraform module as a repository: FOLDER=dist/…
 	scripts/module "$${FOLDER:-dist/terraform-aws-tailscale-subnet-router}"
 
-notices: ## THIRD_PARTY_NOTICES, after a change of go.mod
+notices: ## regenerate THIRD_PARTY_NOTICES, after a change of go.mod
 	go run ./scripts/notices -tags "$$(tr '\n' ' ' <build/tags)" ./cmd/router THIRD_PARTY_NOTICES
 
-tools: ## install the programs that the tests run (Debian, as root)
+tools: ## install the programs that the tests need (Debian, as root)
 	scripts/tools

@@ -1,11 +1,11 @@
-// Command notices writes the licence texts of all that the binary links:
-// Go's standard library, and each module from which a package comes in.
+// Command notices writes the licence texts of all code that the binary links: Go's
+// standard library, and each module with a linked package.
 //
 //	notices [-check] [-tags a,b] package file
 //
-// It follows the build, not go.mod: what the build tags leave out is not there.
-// Texts that several modules share are written once. With -check it writes
-// nothing, and fails if the file is not what it would have written.
+// It follows the build, not go.mod: packages that build tags exclude are not included. It
+// writes texts that several modules share once. With -check it writes nothing, and fails
+// if the file differs from the text that it would write.
 package main
 
 import (
@@ -57,23 +57,23 @@ func run(pkg, tags, file string, check bool) error {
 		return err
 	}
 	if !bytes.Equal(have, text) {
-		return fmt.Errorf("%s does not match what %s links: run `make notices`", file, pkg)
+		return fmt.Errorf("%s does not match the modules that %s links: run `make notices`", file, pkg)
 	}
 	return nil
 }
 
-// module is one that the binary links packages of.
+// module is a module with packages that the binary links.
 type module struct {
-	name    string // as `go version -m` has it
+	name    string // as in `go version -m`
 	dir     string // its root
 	folders map[string]bool
 	texts   []string
 }
 
-// The platforms that images are built for; what they link may differ.
+// The platforms of the image. They may link different packages.
 var platforms = []string{"linux/amd64", "linux/arm64"}
 
-// linked lists the modules, sorted by name, the standard library first.
+// linked returns the linked modules, sorted by name, the standard library first.
 func linked(pkg, tags string) ([]*module, error) {
 	byName := map[string]*module{}
 	for _, platform := range platforms {
@@ -102,7 +102,7 @@ func link(into map[string]*module, pkg, tags, platform string) error {
 	list.Stderr = os.Stderr
 	out, err := list.Output()
 	if err != nil {
-		return fmt.Errorf("listing what %s links: %w", pkg, err)
+		return fmt.Errorf("listing the packages that %s links: %w", pkg, err)
 	}
 	for dec := json.NewDecoder(bytes.NewReader(out)); dec.More(); {
 		var p struct {
@@ -113,7 +113,7 @@ func link(into map[string]*module, pkg, tags, platform string) error {
 			}
 		}
 		if err := dec.Decode(&p); err != nil {
-			return fmt.Errorf("reading what %s links: %w", pkg, err)
+			return fmt.Errorf("reading the packages that %s links: %w", pkg, err)
 		}
 		if p.Module == nil || p.Module.Main {
 			continue
@@ -130,8 +130,8 @@ func link(into map[string]*module, pkg, tags, platform string) error {
 
 var legal = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents|copyright)([-.].*)?$`)
 
-// read collects the licence files from the folders of the linked packages up to
-// the module's root: a module may carry code of others below it.
+// read reads the licence files in the folders of the linked packages, up to the module's
+// root: a module may contain code of others with its own licence.
 func (m *module) read() error {
 	folders := map[string]bool{}
 	for dir := range m.folders {
@@ -174,7 +174,7 @@ func isLegal(e fs.DirEntry) bool {
 	return e.Type().IsRegular() && legal.MatchString(e.Name()) && path.Ext(e.Name()) != ".go"
 }
 
-// tidy makes texts equal that differ in blanks at the ends of lines only.
+// tidy removes blanks at the ends of lines, so that texts that differ only in them are equal.
 func tidy(text []byte) string {
 	lines := strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n")
 	for i, l := range lines {
@@ -185,7 +185,7 @@ func tidy(text []byte) string {
 
 const rule = "================================================================================"
 
-// render puts each text below the names of all modules that carry it.
+// render writes each text below the names of all modules that contain it.
 func render(modules []*module) []byte {
 	var order []string
 	names := map[string][]string{}

@@ -1,12 +1,12 @@
-// Command publish makes one multi-platform image of several that were saved by
-// Docker, and pushes it, writes it to a folder, or both:
+// Command publish combines images saved by Docker into one multi-platform image, and
+// pushes it, writes it to a folder, or both:
 //
 //	publish [-epoch T] [-layout DIR] [-repository NAME -tags A,B] saved.tar …
 //
-// Files and configurations are given the time T, so that the digest does not
-// depend on the time of day. It prints the digest.
+// It sets the time of files and configurations to T, so that the digest does not depend
+// on the build time, and prints the digest.
 //
-// It is a module of its own: what it requires is not the router's.
+// It is a separate module, so that the router's go.mod does not have its requirements.
 package main
 
 import (
@@ -36,8 +36,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// patience bounds a push.
-const patience = 15 * time.Minute
+// timeout bounds a push.
+const timeout = 15 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string) error {
 	flags.Parse(args)
 	if flags.NArg() == 0 || *repository != "" && *tags == "" || *dir == "" && *repository == "" {
 		flags.Usage()
-		return errors.New("name saved images, and a folder, or a repository and its tags")
+		return errors.New("missing arguments: pass saved images, and -layout, or -repository with -tags")
 	}
 
 	index, err := assemble(flags.Args(), time.Unix(*epoch, 0).UTC())
@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	if *repository != "" {
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		if err := push(ctx, *repository, strings.Split(*tags, ","), index); err != nil {
 			return err
@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// assemble reads the saved images into an index, sorted by platform.
+// assemble returns an index of the saved images, sorted by platform.
 func assemble(files []string, created time.Time) (v1.ImageIndex, error) {
 	var images []mutate.IndexAddendum
 	for _, file := range files {
@@ -103,7 +103,7 @@ func assemble(files []string, created time.Time) (v1.ImageIndex, error) {
 	})
 	for i := range images[1:] {
 		if images[i].Platform.Equals(*images[i+1].Platform) {
-			return nil, fmt.Errorf("two of the images are for %s", images[i].Platform)
+			return nil, fmt.Errorf("two images are for %s; pass one per platform", images[i].Platform)
 		}
 	}
 	return mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), images...), nil
@@ -123,7 +123,7 @@ func read(file string, created time.Time) (v1.Image, error) {
 
 func write(dir string, index v1.ImageIndex, tags string) error {
 	if _, err := os.Stat(dir); err == nil {
-		return fmt.Errorf("%s is there already", dir)
+		return fmt.Errorf("%s already exists; remove it", dir)
 	}
 	path, err := layout.Write(dir, empty.Index)
 	if err == nil {
@@ -136,14 +136,14 @@ func write(dir string, index v1.ImageIndex, tags string) error {
 	return nil
 }
 
-// push uploads the images and the index once, and gives it each tag.
+// push uploads the images and the index once, and sets each tag.
 func push(ctx context.Context, repository string, tags []string, index v1.ImageIndex) error {
 	repo, err := name.NewRepository(repository, name.WithDefaultRegistry(""))
 	if err != nil {
 		return fmt.Errorf("reading the repository's name (registry/name): %w", err)
 	}
 	if repo.RegistryStr() == "" {
-		return fmt.Errorf("%q names no registry: say docker.io/%s if that is meant", repository, repository)
+		return fmt.Errorf("%q has no registry; for Docker Hub, write docker.io/%s", repository, repository)
 	}
 	pusher, err := remote.NewPusher(remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
 		remote.WithUserAgent("subnetrouter-publish"))
@@ -160,8 +160,8 @@ func push(ctx context.Context, repository string, tags []string, index v1.ImageI
 
 var ecr = regexp.MustCompile(`^\d+\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\.`)
 
-// hint tells how to log in, if that is what is missing, or how to make the
-// repository: ECR does not by itself.
+// hint returns the command that fixes err: a login, or the creation of an ECR repository,
+// which a push does not create.
 func hint(registry string, err error) string {
 	var refused *transport.Error
 	if !errors.As(err, &refused) {
@@ -173,7 +173,7 @@ func hint(registry string, err error) string {
 	}
 	switch {
 	case refused.StatusCode == http.StatusNotFound && region != "":
-		return "\nECR makes no repositories by itself: aws ecr create-repository --region " + region + " --repository-name NAME"
+		return "\nThe repository does not exist in ECR. Create it: aws ecr create-repository --region " + region + " --repository-name NAME"
 	case refused.StatusCode != http.StatusUnauthorized && refused.StatusCode != http.StatusForbidden:
 		return ""
 	case region != "":

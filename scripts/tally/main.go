@@ -2,12 +2,12 @@
 //
 //	tally -jobs 2 -race ./internal/... + ./cmd/... + -count=1 ./test/...
 //
-// Each run between plus signs is one `go test -json`, made even if an earlier
-// one failed. A package takes one line; the output of a test shows only if it
+// Each run between plus signs is one `go test -json`. All runs take place, even if an
+// earlier one fails. A package takes one line; the output of a test is printed only if it
 // fails. Skipped tests follow with their reasons, then one line of counts.
 //
-// -jobs is how many runs there are at a time; a run begins in the order given.
-// -times repeats each run, and adds a table of the tests that failed and how often.
+// -jobs is the number of concurrent runs, which start in the order given. -times repeats
+// each run, and adds a table of the failed tests with their number of failures.
 package main
 
 import (
@@ -43,12 +43,12 @@ func main() {
 	}
 }
 
-// options are tally's own; all other arguments are those of `go test`.
+// options are the flags of tally itself; all other arguments are those of `go test`.
 type options struct {
 	jobs, times int
 }
 
-// parse takes tally's options off the front, and cuts the rest at each plus sign.
+// parse parses tally's options at the front, and splits the rest at each plus sign.
 func parse(args []string) (o options, runs [][]string, err error) {
 	o = options{jobs: 1, times: 1}
 	for len(args) > 1 {
@@ -57,18 +57,18 @@ func parse(args []string) (o options, runs [][]string, err error) {
 			break
 		}
 		if *into, err = strconv.Atoi(args[1]); err != nil || *into < 1 {
-			return o, nil, fmt.Errorf("%s %s: want a number from 1 on", args[0], args[1])
+			return o, nil, fmt.Errorf("%s %s: want a number of 1 or more", args[0], args[1])
 		}
 		args = args[2:]
 	}
 	runs = split(args)
 	if slices.ContainsFunc(runs, func(r []string) bool { return len(r) == 0 }) {
-		return o, nil, errors.New("a run without arguments: tally [-jobs N] [-times N] ARGUMENTS OF go test [+ …]")
+		return o, nil, errors.New("a run has no arguments; usage: tally [-jobs N] [-times N] ARGUMENTS OF go test [+ …]")
 	}
 	return o, runs, nil
 }
 
-// split cuts the arguments at each plus sign.
+// split splits the arguments at each plus sign.
 func split(args []string) (runs [][]string) {
 	for {
 		i := slices.Index(args, "+")
@@ -80,8 +80,8 @@ func split(args []string) (runs [][]string) {
 	}
 }
 
-// all makes the runs, some at a time. Repetitions of one run are neighbours, so that two
-// at a time are two of the same.
+// all executes the runs, o.jobs at a time. Repetitions of a run follow each other, so that
+// two of them run concurrently.
 func (t *tally) all(o options, runs [][]string, run func(*tally, []string) bool) (ok bool) {
 	ok = true
 	free := make(chan struct{}, o.jobs)
@@ -103,16 +103,16 @@ func (t *tally) all(o options, runs [][]string, run func(*tally, []string) bool)
 }
 
 type tally struct {
-	mu                      sync.Mutex // covers all fields, and writes to out
+	mu                      sync.Mutex // covers all fields below, and writes to out
 	out                     io.Writer
 	passed, failed, skipped int
-	skips                   map[string]bool // each once, however many runs skip it
+	skips                   map[string]bool // a set: each once, regardless of the number of runs
 	results                 map[test]*result
 }
 
 type test struct{ pkg, name string } // name is "" for the package itself
 
-// result is how often a test ran and failed.
+// result counts the runs and failures of a test.
 type result struct{ runs, failures int }
 
 func newTally(out io.Writer) *tally {
@@ -123,7 +123,7 @@ func newTally(out io.Writer) *tally {
 type event struct {
 	Action     string
 	Package    string
-	ImportPath string // of the events of a build
+	ImportPath string // set in the events of a build
 	Test       string
 	Elapsed    float64 // seconds
 	Output     string
@@ -135,7 +135,7 @@ func (t *tally) run(args []string) (ok bool) {
 	t.print(name + "\n")
 	command := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	if slices.Contains(args, "-race") {
-		command.Env = append(os.Environ(), "CGO_ENABLED=1") // the race detector is C
+		command.Env = append(os.Environ(), "CGO_ENABLED=1") // the race detector needs cgo
 	}
 	command.Stderr = os.Stderr
 	events, err := command.StdoutPipe()
@@ -155,7 +155,7 @@ func (t *tally) run(args []string) (ok bool) {
 		}
 		r.add(e)
 	}
-	complaint, _ := io.ReadAll(io.MultiReader(dec.Buffered(), events)) // the rest, which is not JSON
+	complaint, _ := io.ReadAll(io.MultiReader(dec.Buffered(), events)) // the rest is not JSON
 	ok = command.Wait() == nil
 	t.print(fmt.Sprintf("%s      %-40s %6.1fs\n", complaint, name, time.Since(began).Seconds()))
 	return ok
@@ -167,7 +167,7 @@ func (t *tally) print(text string) {
 	fmt.Fprint(t.out, text)
 }
 
-// run is one `go test`. Its tests may run at the same time as the same tests of another.
+// run is one `go test`. Another run of the same tests may be active at the same time.
 type run struct {
 	*tally
 	failures map[string]int      // tests, by package
@@ -181,7 +181,7 @@ func (t *tally) newRun() *run {
 func (r *run) add(e event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A test's log goes with its parent's: a failed parent shows all.
+	// A test's log is part of its parent's: a failed parent prints all.
 	top, _, _ := strings.Cut(e.Test, "/")
 	id := e.Package + " " + top
 	switch e.Action {
@@ -189,7 +189,7 @@ func (r *run) add(e event) {
 		fmt.Fprint(r.out, e.Output)
 	case "output":
 		if strings.HasPrefix(e.Output, "=== ") {
-			return // the start of a test, or its turn
+			return // run, pause or cont
 		}
 		r.log[id] = append(r.log[id], e.Output)
 	case "pass", "fail", "skip":
@@ -234,13 +234,13 @@ func (r *run) count(e event) {
 	}
 }
 
-// reason finds what a skipped test said before its closing line.
+// reason returns the message of a skipped test.
 func reason(log []string, test string) string {
 	end := slices.IndexFunc(log, func(l string) bool { return strings.Contains(l, "--- SKIP: "+test+" ") })
 	if end < 0 {
 		return "no reason given"
 	}
-	// The testing package puts it above the closing line, or below.
+	// The testing package prints it above the closing line, or below.
 	for _, l := range []string{at(log, end-1), at(log, end+1)} {
 		if _, text, ok := strings.Cut(strings.TrimSpace(l), ".go:"); ok {
 			_, text, _ = strings.Cut(text, ": ")
@@ -262,7 +262,7 @@ func (r *run) endPackage(e event) {
 	case "pass":
 		fmt.Fprintf(r.out, "ok    %-40s %6.1fs\n", e.Package, e.Elapsed)
 	case "fail":
-		if r.failures[e.Package] == 0 { // it did not build, or did not get to its tests
+		if r.failures[e.Package] == 0 { // it did not build, or failed before its tests
 			r.failed++
 			r.count(e)
 		}
@@ -270,7 +270,7 @@ func (r *run) endPackage(e event) {
 	}
 }
 
-// table lists the tests that failed, and how often.
+// table prints the failed tests with their number of failures.
 func (t *tally) table() {
 	byName := func(a, b test) int { return cmp.Or(cmp.Compare(a.pkg, b.pkg), cmp.Compare(a.name, b.name)) }
 	fmt.Fprintf(t.out, "\n%4s %8s  %s\n", "runs", "failures", "test")

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// events is what `go test -json` says of one package with a test that passes,
-// one that is skipped, one whose subtest fails; and of one that does not build.
+// events is the output of `go test -json` for one package with a test that passes, one
+// that is skipped and one with a failing subtest; and for one that does not build.
 const events = `
 {"Action":"run","Package":"p","Test":"TestGood"}
 {"Action":"output","Package":"p","Test":"TestGood","Output":"    good_test.go:9: chatter\n"}
@@ -51,7 +51,7 @@ skipped:
 	}
 }
 
-// read adds all events, as a run that is made twice at a time does.
+// read adds all events to two concurrent runs.
 func (r *run) read(t *testing.T, events string) {
 	for dec := json.NewDecoder(strings.NewReader(events)); dec.More(); {
 		var e event
@@ -63,7 +63,7 @@ func (r *run) read(t *testing.T, events string) {
 	}
 }
 
-// TestFlakes repeats two runs, of which one fails each second time.
+// TestFlakes repeats two runs; one of them fails every second time.
 func TestFlakes(t *testing.T) {
 	var out strings.Builder
 	sum := newTally(&out)
@@ -113,10 +113,10 @@ func TestParse(t *testing.T) {
 		{args: "-race ./a + ./b", o: options{1, 1}, runs: [][]string{{"-race", "./a"}, {"./b"}}},
 		{args: "-jobs 2 -times 10 ./a", o: options{2, 10}, runs: [][]string{{"./a"}}},
 		{args: "-run -jobs ./a", o: options{1, 1}, runs: [][]string{{"-run", "-jobs", "./a"}}},
-		{args: "-jobs no ./a", err: "-jobs no: want a number from 1 on"},
-		{args: "-times 0 ./a", err: "-times 0: want a number from 1 on"},
-		{args: "./a +", err: "a run without arguments"},
-		{args: "", err: "a run without arguments"},
+		{args: "-jobs no ./a", err: "-jobs no: want a number of 1 or more"},
+		{args: "-times 0 ./a", err: "-times 0: want a number of 1 or more"},
+		{args: "./a +", err: "a run has no arguments"},
+		{args: "", err: "a run has no arguments"},
 	} {
 		o, runs, err := parse(strings.Fields(c.args))
 		if c.err != "" {

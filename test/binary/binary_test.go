@@ -1,6 +1,6 @@
-// Package binary builds the router in every way that is supported, and holds it to
-// its budget. Each way compiles the engine's module graph; internal/archtest, which
-// runs under the race detector, reads the graph only.
+// Package binary tests every supported build of the router, and its size. Each build
+// compiles the engine's module graph; internal/archtest, which runs under the race
+// detector, only reads the graph.
 package binary
 
 import (
@@ -43,7 +43,7 @@ func TestBinary(t *testing.T) {
 			}
 			t.Logf("%d bytes", info.Size())
 			if c.most > 0 && info.Size() > c.most {
-				t.Errorf("the binary has %d bytes, more than %d; `go tool nm -size -sort size` on an unstripped one tells why", info.Size(), c.most)
+				t.Errorf("the binary has %d bytes, more than %d; find the cause with `go tool nm -size -sort size` on an unstripped binary", info.Size(), c.most)
 			}
 		})
 	}

@@ -13,8 +13,7 @@ import (
 	"testing"
 )
 
-// TestReproducible builds the image's binary once more, on this machine and in
-// another folder than the image's.
+// TestReproducible builds the image's binary again, on this machine and in another folder.
 func TestReproducible(t *testing.T) {
 	requireRouterImage(t)
 	shipped := copyOut(t, "/router")
@@ -28,7 +27,7 @@ func TestReproducible(t *testing.T) {
 	again := filepath.Join(t.TempDir(), "router")
 	build := exec.Command(filepath.Join(root, "scripts/build"), again)
 	build.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch(t, routerImage),
-		"GOTOOLCHAIN="+info.GoVersion, // the builder image's may be another than this machine's
+		"GOTOOLCHAIN="+info.GoVersion, // the builder image may have another version than this machine
 		"VERSION="+label("org.opencontainers.image.version"), "REVISION="+label("org.opencontainers.image.revision"))
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building again: %v\n%s", err, out)
@@ -36,12 +35,11 @@ func TestReproducible(t *testing.T) {
 	a, b := sum(t, shipped), sum(t, again)
 	t.Logf("sha256 %x, by %s", a, info.GoVersion)
 	if a != b {
-		t.Errorf("the image's binary has sha256 %x, one built here %x", a, b)
+		t.Errorf("the image's binary has sha256 %x, the one built here %x", a, b)
 	}
 }
 
-// TestSBOM compares the parts list in the image with what the binary says of
-// itself.
+// TestSBOM compares the SBOM in the image with the build information of the binary.
 func TestSBOM(t *testing.T) {
 	requireRouterImage(t)
 	info, err := buildinfo.ReadFile(copyOut(t, "/router"))
@@ -67,7 +65,7 @@ func TestSBOM(t *testing.T) {
 	}
 	version := docker(t, "image", "inspect", "--format", `{{index .Config.Labels "org.opencontainers.image.version"}}`, routerImage)
 	if c := bom.Metadata.Component; bom.BOMFormat != "CycloneDX" || c.Name != "subnetrouter" || c.Version != version {
-		t.Errorf("the %q list is of %s %s, want CycloneDX of subnetrouter %s", bom.BOMFormat, c.Name, c.Version, version)
+		t.Errorf("the %q SBOM describes %s %s, want CycloneDX of subnetrouter %s", bom.BOMFormat, c.Name, c.Version, version)
 	}
 	want := []string{"std " + info.GoVersion}
 	for _, m := range info.Deps {
@@ -86,7 +84,7 @@ func TestSBOM(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("the list names\n%q\nand the binary\n%q", got, want)
+		t.Errorf("the SBOM lists\n%q\nbut the binary has\n%q", got, want)
 	}
 }
 

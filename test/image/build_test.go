@@ -48,7 +48,7 @@ func requireWorldImage(t *testing.T) {
 	}
 }
 
-// importWorld makes an image of one static binary and a folder for its state.
+// importWorld creates an image of one static binary and a folder for its state.
 func importWorld() error {
 	dir, err := os.MkdirTemp("", "world")
 	if err != nil {
@@ -64,7 +64,7 @@ func importWorld() error {
 	return importImage(worldImage, "/world", map[string]string{"world": binary})
 }
 
-// importImage makes an image of files, by their path in it, and /tmp.
+// importImage creates an image of files, keyed by their path in it, and /tmp.
 func importImage(name, entrypoint string, files map[string]string) error {
 	load := exec.Command(dockerClient, "import", "--change", fmt.Sprintf("ENTRYPOINT [%q]", entrypoint), "-", name)
 	in, err := load.StdinPipe()

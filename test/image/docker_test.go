@@ -1,6 +1,6 @@
-// Package image tests the image as ECS would run it: built by the project's own
-// script, without a writable root, without capabilities, not as root, on Docker
-// networks that have no way out. What surrounds it is package world.
+// Package image tests the image as ECS runs it: built by the project's script, with a
+// read-only root file system, without capabilities, as an unprivileged user, on Docker
+// networks without Internet access. Package world provides its surroundings.
 package image
 
 import (
@@ -23,7 +23,7 @@ import (
 
 const root = "../.."
 
-// dockerClient is the client that can build, and otherwise as good as any.
+// dockerClient is the Docker client that can build with BuildKit.
 var dockerClient = filepath.Join(root, "scripts/docker")
 
 func requireDocker(t *testing.T) {
@@ -34,7 +34,7 @@ func requireDocker(t *testing.T) {
 	}
 }
 
-// skipOrFail skips on a user's machine; CI has everything.
+// skipOrFail skips the test, or fails it in CI, which has every program.
 func skipOrFail(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -43,7 +43,7 @@ func skipOrFail(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// docker returns what the command printed, without the last newline.
+// docker returns the output of the command, without the last newline.
 func docker(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := tryDocker(args...)
@@ -64,7 +64,7 @@ func tryDocker(args ...string) (string, error) {
 	return strings.TrimSuffix(string(out), "\n"), err
 }
 
-// container is one that goes away with the test.
+// container is a container that the test's clean-up removes.
 type container struct {
 	t  *testing.T
 	id string
@@ -87,16 +87,16 @@ func start(t *testing.T, networks []string, args ...string) container {
 	return c
 }
 
-// logs is all that the container has printed.
+// logs returns the container's output.
 func (c container) logs() string {
 	out, _ := exec.Command(dockerClient, "logs", c.id).CombinedOutput()
 	return string(out)
 }
 
-// announced waits for the JSON line that a part of the world prints once it is up.
+// announced waits for the JSON line that a part of the world prints once it has started.
 func (c container) announced(v any) {
 	c.t.Helper()
-	testwait.Until(c.t, "the container to be up", func() error {
+	testwait.Until(c.t, "the container to start", func() error {
 		out, err := tryDocker("logs", c.id)
 		if err != nil {
 			return err
@@ -114,7 +114,7 @@ func (c container) exec(argv ...string) (string, error) {
 	return tryDocker(append([]string{"exec", c.id}, argv...)...)
 }
 
-// inspect evaluates a Go template over what Docker knows of the container.
+// inspect evaluates a Go template with Docker's description of the container.
 func (c container) inspect(template string) string {
 	c.t.Helper()
 	return docker(c.t, "inspect", "--format", template, c.id)
@@ -125,8 +125,8 @@ func (c container) ip(network string) string {
 	return c.inspect(fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", network))
 }
 
-// httpClient sends from within the container, so that the test needs no route
-// to it (an engine in a virtual machine gives none).
+// httpClient returns a client that sends from within the container: if the engine runs in
+// a virtual machine, the test has no route to containers.
 func (c container) httpClient() *http.Client {
 	dial := func(_ context.Context, _, address string) (net.Conn, error) {
 		cmd := exec.Command(dockerClient, "exec", "--interactive", c.id, "/world", "dial", address)
@@ -138,7 +138,7 @@ func (c container) httpClient() *http.Client {
 	}
 }
 
-// network creates a network without a way out, and returns its name.
+// network creates a network without Internet access and returns its name.
 func network(t *testing.T, role string) string {
 	t.Helper()
 	name := fmt.Sprintf("subnetrouter-%s-%d", role, os.Getpid())

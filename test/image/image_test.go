@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// maxImage is the size budget of the image, in bytes. The three programs of the
-// official image have 72 MB.
+// maxImage is the size budget of the image, in bytes. The three programs of the official
+// image take 72 MB.
 const maxImage = 30_000_000
 
 func TestConfiguration(t *testing.T) {
@@ -62,12 +62,12 @@ func TestConfiguration(t *testing.T) {
 		}
 	}
 
-	// What the labels say is what the binary says.
+	// The labels match the output of router version.
 	version := docker(t, "run", "--rm", "--network", "none", routerImage, "version")
 	want := fmt.Sprintf("router %s\ncommit %s\ntailscale %s", c.Labels["org.opencontainers.image.version"],
 		c.Labels["org.opencontainers.image.revision"], c.Labels["com.tailscale.version"])
 	if version != want {
-		t.Errorf("router version says\n%s\nand the labels\n%s", version, want)
+		t.Errorf("router version prints\n%s\nbut the labels are\n%s", version, want)
 	}
 }
 
@@ -91,8 +91,8 @@ func TestContents(t *testing.T) {
 	}
 }
 
-// list names the container's files and its folders that are empty, without
-// those that Docker adds to every container.
+// list returns the container's files and empty folders, without those that Docker adds to
+// every container.
 func list(t *testing.T, id string) []string {
 	t.Helper()
 	export := exec.Command(dockerClient, "export", id)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// processConn is a connection through the input and output of a process.
+// processConn is a net.Conn over the standard input and output of a process.
 type processConn struct {
 	io.WriteCloser
 	out io.Reader
@@ -31,7 +31,7 @@ func (c processConn) Read(b []byte) (int, error) { return c.out.Read(b) }
 func (c processConn) Close() error {
 	c.WriteCloser.Close()
 	c.cmd.Process.Kill()
-	c.cmd.Wait() // says "killed"
+	c.cmd.Wait() // returns "signal: killed"
 	return nil
 }
 

@@ -19,8 +19,8 @@ var (
 	needed          = regexp.MustCompile(`(?m)/\S+`)
 )
 
-// discover finds routers as a Prometheus in ECS does, by the labels that the
-// module gives to containers; here the engine tells of them.
+// discover finds routers as a Prometheus in ECS does, by the labels that the module sets on
+// containers, but asks the Docker engine for them.
 const discover = `
 global: {scrape_interval: 1s, scrape_timeout: 1s}
 scrape_configs:
@@ -39,10 +39,10 @@ scrape_configs:
       - {source_labels: [__meta_docker_container_label_ECS_PROMETHEUS_JOB_NAME], target_label: job}
 `
 
-// prometheus is a real one in a container.
+// prometheus is a Prometheus server in a container.
 type prometheus struct{ url string }
 
-// startPrometheus lets one look for containers with the label that have an
+// startPrometheus starts a Prometheus that discovers containers with the label and an
 // address on the cloud network.
 func (w *world) startPrometheus(t *testing.T, label string) prometheus {
 	t.Helper()
@@ -56,7 +56,7 @@ func (w *world) startPrometheus(t *testing.T, label string) prometheus {
 		t.Fatal(err)
 	}
 	files := map[string]string{"prometheus": program, "prometheus.yml": config}
-	libraries, _ := exec.Command("ldd", program).Output() // nothing, and an error, of a static one
+	libraries, _ := exec.Command("ldd", program).Output() // empty, with an error, for a static binary
 	for _, lib := range needed.FindAllString(string(libraries), -1) {
 		files[lib[1:]] = lib
 	}
@@ -68,7 +68,7 @@ func (w *world) startPrometheus(t *testing.T, label string) prometheus {
 	return prometheus{"http://" + c.ip(w.cloudNet) + ":9090"}
 }
 
-// value is the one sample that the query gives.
+// value returns the only sample of the query's result.
 func (p prometheus) value(via *http.Client, query string) (float64, error) {
 	code, body, err := get(via, p.url+"/api/v1/query?query="+url.QueryEscape(query))
 	if err != nil {
@@ -81,7 +81,7 @@ func (p prometheus) value(via *http.Client, query string) (float64, error) {
 		return 0, fmt.Errorf("HTTP %d: %s", code, body)
 	}
 	if len(answer.Data.Result) != 1 {
-		return 0, fmt.Errorf("%s gives %d results: %s", query, len(answer.Data.Result), body)
+		return 0, fmt.Errorf("%s has %d results, want 1: %s", query, len(answer.Data.Result), body)
 	}
 	text, ok := answer.Data.Result[0].Value[1].(string)
 	if !ok {

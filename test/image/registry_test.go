@@ -14,8 +14,8 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// startRegistry runs Debian's docker-registry on loopback, from where engines
-// pull without TLS, and returns its address.
+// startRegistry runs Debian's docker-registry on loopback, from which engines pull without
+// TLS, and returns its address.
 func startRegistry(t *testing.T) string {
 	t.Helper()
 	program, err := exec.LookPath("docker-registry")
@@ -43,7 +43,7 @@ func startRegistry(t *testing.T) string {
 	}
 	t.Cleanup(func() {
 		registry.Process.Kill()
-		registry.Wait() // says "killed"
+		registry.Wait() // returns "signal: killed"
 		if t.Failed() {
 			t.Logf("the registry's log:\n%s", log.String())
 		}
@@ -58,13 +58,13 @@ func startRegistry(t *testing.T) string {
 	return address
 }
 
-// pushed is an image in a registry.
+// pushed is an image that was pushed to a registry.
 type pushed struct {
 	name      string           // registry/repository@digest
 	transfers map[string]int64 // by platform, bytes
 }
 
-// push runs what `make push` does.
+// push runs scripts/push, as `make push` does.
 func push(t *testing.T, registry string) pushed {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(root, "scripts/push"), registry+"/subnetrouter", "test", "latest")
@@ -104,7 +104,7 @@ func push(t *testing.T, registry string) pushed {
 	}
 	for _, tag := range []string{"test", "latest"} {
 		if _, got := get(tag); got != digest {
-			t.Errorf("the tag %s is of %s, and make push says %s", tag, got, digest)
+			t.Errorf("the tag %s has the digest %s, but make push printed %s", tag, got, digest)
 		}
 	}
 	index, _ := get(digest)

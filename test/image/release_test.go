@@ -17,9 +17,9 @@ import (
 	"testing"
 )
 
-// TestRelease is `make release` without its end, for one platform. It needs nothing
-// that earlier builds have fetched already; but BuildKit may have dropped that from its
-// cache, so the module proxy is left in reach.
+// TestRelease runs `make release` for one platform as a dry run. It fetches nothing that
+// earlier builds have fetched, but BuildKit may have dropped that from its cache, so the
+// module proxy stays reachable.
 func TestRelease(t *testing.T) {
 	requireRouterImage(t)
 	dir := t.TempDir()
@@ -62,24 +62,24 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// TestReleaseRefuses: all that is missing is said together, before anything is
-// built.
+// TestReleaseRefuses: a release that lacks several things reports all of them together,
+// before it builds anything.
 func TestReleaseRefuses(t *testing.T) {
 	release := exec.Command(filepath.Join(root, "scripts/release"), "1.2")
 	release.Env = append(os.Environ(), "DRY_RUN=")
 	out, err := release.CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 2 {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("scripts/release exited with %v, want code 2", err)
 	}
-	for _, problem := range []string{"no version like 1.2.3", "nowhere to push to", "no section '## 1.2'", "v1.2 is no tag"} {
+	for _, problem := range []string{"not a version like 1.2.3", "no repository to push to", "no section '## 1.2'", "v1.2 is not a tag"} {
 		if !strings.Contains(string(out), problem) {
-			t.Errorf("it does not say %q:\n%s", problem, out)
+			t.Errorf("the output lacks %q:\n%s", problem, out)
 		}
 	}
 }
 
-// TestJobs: the jobs of CI together make every part of `make test`, and nothing else.
+// TestJobs: the jobs of CI together run every part of `make test`, and nothing else.
 func TestJobs(t *testing.T) {
 	workflow := string(read(t, filepath.Join(root, ".github/workflows/ci.yml")))
 	var jobs []string
@@ -101,12 +101,12 @@ func TestJobs(t *testing.T) {
 	}
 	all, some := plan("test"), plan(jobs...)
 	if len(all) < 9 || !maps.Equal(all, some) {
-		t.Errorf("make test runs %v, and the jobs %v", all, some)
+		t.Errorf("make test runs %v, but the jobs run %v", all, some)
 	}
 }
 
-// TestPush: the tags of a build are no tags of an image, and a value is no command. The
-// shell of this test prints the arguments of scripts/push instead of running it.
+// TestPush: build tags are not used as image tags, and values are not run as commands. The
+// test's shell prints the arguments of scripts/push instead of running it.
 func TestPush(t *testing.T) {
 	bin := t.TempDir()
 	if err := os.WriteFile(filepath.Join(bin, "sh"), []byte("#!/bin/sh\nprintf() { command printf '%s|' \"$@\"; }\neval \"printf ${2#scripts/push}\"\n"), 0o755); err != nil {
@@ -125,7 +125,7 @@ func TestPush(t *testing.T) {
 	}
 }
 
-// layoutDigest is the digest of the one image in an OCI layout.
+// layoutDigest returns the digest of the only image in an OCI layout.
 func layoutDigest(t *testing.T, archive string) string {
 	t.Helper()
 	for r := tar.NewReader(bytes.NewReader(read(t, archive))); ; {

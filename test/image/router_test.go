@@ -13,19 +13,18 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// name is the node's, after the family of the task.
+// name is the name of the node, which is the family of the task.
 const name = "vpc-router"
 
-// TestRouter is one life of a task with a tmpfs for the LocalAPI socket. Ping
-// needs no capability: Docker (since 20.10) opens net.ipv4.ping_group_range to
-// all groups.
+// TestRouter runs a task from start to stop, with a tmpfs for the LocalAPI socket. Ping
+// needs no capability: Docker (since 20.10) opens net.ipv4.ping_group_range to all groups.
 func TestRouter(t *testing.T) {
 	w := newWorld(t)
 	r := w.router(t, "--tmpfs", "/var/run/tailscale:mode=0755,uid=65532,gid=65532")
 	ran := t.Run("is not ready until its route is approved", func(t *testing.T) { w.approve(t, r) }) &&
 		t.Run("forwards", func(t *testing.T) { w.forwards(t) })
 	if !ran {
-		return // the rest would only say the same
+		return // the rest would fail for the same reason
 	}
 	t.Run("answers its own commands", func(t *testing.T) { answersCommands(t, w, r) })
 	t.Run("metrics", func(t *testing.T) { checkMetrics(t, w, r) })
@@ -33,9 +32,8 @@ func TestRouter(t *testing.T) {
 	t.Run("keeps its secret", func(t *testing.T) { keepsSecret(t, r) })
 }
 
-// TestBareRouter takes away what a task may do without: a writable folder, ICMP
-// sockets, the user of the image. Only ping and the tailscale command are lost,
-// and the log says so.
+// TestBareRouter runs a task without a writable folder, ICMP sockets and the image's user.
+// Only ping and the tailscale command do not work, and the log warns about both.
 func TestBareRouter(t *testing.T) {
 	w := newWorld(t)
 	r := w.router(t, "--user", "1000:1000", "--sysctl", "net.ipv4.ping_group_range=1 0")
@@ -59,10 +57,11 @@ func TestBareRouter(t *testing.T) {
 	w.stop(t, r)
 }
 
-// approve waits for the router to say what it lacks, and gives it that.
+// approve waits until /readyz reports the unapproved route, approves it, and waits until the
+// router is ready.
 func (w *world) approve(t *testing.T, r container) {
 	lacks := fmt.Sprintf("the tailnet has not approved %v", w.vpc)
-	testwait.Until(t, "the router to lack approval", func() error {
+	testwait.Until(t, "the router to report the unapproved route", func() error {
 		code, body, err := w.ask(r, "/readyz")
 		if err == nil && (code != http.StatusServiceUnavailable || !strings.Contains(body, lacks)) {
 			err = fmt.Errorf("HTTP %d: %s", code, body)
@@ -83,7 +82,8 @@ func (w *world) approve(t *testing.T, r container) {
 
 func (w *world) http(t *testing.T) string { return net.JoinHostPort(w.service.ip(w.vpcNet), "8080") }
 
-// forwards checks that the client reaches the service, which sees the router.
+// forwards checks that the client reaches the service, and that the service sees the
+// router's address.
 func (w *world) forwards(t *testing.T) {
 	service, router := w.service.ip(w.vpcNet), w.routerInVPC(t)
 	for _, c := range []struct{ how, to, want string }{
@@ -100,7 +100,7 @@ func (w *world) forwards(t *testing.T) {
 	}
 }
 
-// routerInVPC is the router's address as the VPC sees it.
+// routerInVPC returns the router's address in the VPC network.
 func (w *world) routerInVPC(t *testing.T) string {
 	t.Helper()
 	list := docker(t, "network", "inspect", "--format", "{{range .Containers}}{{.IPv4Address}}\n{{end}}", w.vpcNet)
@@ -135,14 +135,14 @@ func answersCommands(t *testing.T, w *world, r container) {
 		return nil
 	})
 	if r.inspect("{{.State.Running}}") != "true" {
-		t.Error("the router has ended")
+		t.Error("the router has exited")
 	}
 	if _, err := r.exec("/bin/sh", "-c", "true"); err == nil {
-		t.Error("there is a shell")
+		t.Error("the image has a shell")
 	}
 }
 
-// leaveTime bounds docker stop; its own patience is set well above.
+// leaveTime bounds the duration of docker stop, whose own timeout is much longer.
 const leaveTime = 15 * time.Second
 
 func (w *world) stop(t *testing.T, r container) {
@@ -154,7 +154,7 @@ func (w *world) stop(t *testing.T, r container) {
 		t.Errorf("docker stop took %v, more than %v", took, leaveTime)
 	}
 	if code := r.inspect("{{.State.ExitCode}} {{.State.OOMKilled}}"); code != "0 false" {
-		t.Errorf("exit code and out of memory: %s", code)
+		t.Errorf("exit code and OOM flag: %s", code)
 	}
 	nodes, err := w.admin.Nodes(t.Context())
 	if err != nil {
@@ -166,14 +166,14 @@ func (w *world) stop(t *testing.T, r container) {
 }
 
 func keepsSecret(t *testing.T, r container) {
-	for what, text := range map[string]string{
+	for place, text := range map[string]string{
 		"log":     r.logs(),
 		"inspect": docker(t, "inspect", r.id),
 		"history": docker(t, "history", "--no-trunc", routerImage),
 	} {
-		// A part is enough to give it away.
+		// Part of the key is enough to leak it.
 		if strings.Contains(text, authKey[len("tskey-auth-"):len(authKey)-6]) {
-			t.Errorf("the auth key is in the container's %s", what)
+			t.Errorf("the auth key is in the container's %s", place)
 		}
 	}
 }

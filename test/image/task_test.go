@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// taskDefinition is what ECS reads of one, as far as it concerns an engine. Log
-// driver and volumes are the platform's.
+// taskDefinition holds the fields of a task definition that ECS passes to the engine. The
+// platform handles the log driver and volumes.
 type taskDefinition struct {
 	CPU, Memory          string
 	ContainerDefinitions []struct {
@@ -46,7 +46,7 @@ type taskDefinition struct {
 	}
 }
 
-// readTaskDefinition reads what the Terraform module makes.
+// readTaskDefinition reads the task definition of the Terraform module.
 func readTaskDefinition(t *testing.T) (d taskDefinition) {
 	t.Helper()
 	b, err := os.ReadFile("testdata/taskdefinition.json")
@@ -62,9 +62,9 @@ func readTaskDefinition(t *testing.T) (d taskDefinition) {
 	return d
 }
 
-// run starts the task's container as ECS does, on the networks. The environment
-// env wins over the task's. The engine's API is asked, because the client has no
-// words for a health check without a shell.
+// run starts the task's container on the networks, as ECS does. env overrides the task's
+// environment. It uses the engine's API, because the client has no flag for a health check
+// without a shell.
 func (d taskDefinition) run(t *testing.T, image string, networks []string, env, labels map[string]string) container {
 	t.Helper()
 	def := d.ContainerDefinitions[0]
@@ -98,15 +98,15 @@ func (d taskDefinition) run(t *testing.T, image string, networks []string, env, 
 	for _, s := range def.SystemControls {
 		sysctls[s.Namespace] = s.Value
 	}
-	var most syscall.Rlimit // that this machine allows, if less than Fargate
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &most); err != nil {
+	var allowed syscall.Rlimit // on this machine, which may allow less than Fargate
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &allowed); err != nil {
 		t.Fatal(err)
 	}
 	var ulimits []object
 	for _, u := range def.Ulimits {
-		if u.Name == "nofile" && uint64(u.HardLimit) > most.Max {
-			t.Logf("this machine gives %d open files, not %d", most.Max, u.HardLimit)
-			u.SoftLimit, u.HardLimit = min(u.SoftLimit, int(most.Max)), int(most.Max)
+		if u.Name == "nofile" && uint64(u.HardLimit) > allowed.Max {
+			t.Logf("this machine allows %d open files, not %d", allowed.Max, u.HardLimit)
+			u.SoftLimit, u.HardLimit = min(u.SoftLimit, int(allowed.Max)), int(allowed.Max)
 		}
 		ulimits = append(ulimits, object{"Name": u.Name, "Soft": u.SoftLimit, "Hard": u.HardLimit})
 	}
@@ -142,7 +142,7 @@ func (d taskDefinition) run(t *testing.T, image string, networks []string, env, 
 	return c
 }
 
-// create asks the engine for a container and returns its id.
+// create creates a container and returns its ID.
 func create(t *testing.T, config any) string {
 	t.Helper()
 	path := engineSocket(t)
@@ -169,8 +169,8 @@ func create(t *testing.T, config any) string {
 	return made.ID
 }
 
-// engineSocket is where the engine listens. Without one on this machine there
-// is nothing to find containers by.
+// engineSocket returns the path of the engine's socket. It skips the test if the engine is
+// on another machine, since Prometheus then cannot discover containers.
 func engineSocket(t *testing.T) string {
 	t.Helper()
 	endpoint := os.Getenv("DOCKER_HOST")
@@ -179,7 +179,7 @@ func engineSocket(t *testing.T) string {
 	}
 	path, ok := strings.CutPrefix(endpoint, "unix://")
 	if !ok {
-		skipOrFail(t, fmt.Sprintf("the engine is at %s and not on this machine", endpoint))
+		skipOrFail(t, fmt.Sprintf("the engine at %s is not on this machine", endpoint))
 	}
 	return path
 }

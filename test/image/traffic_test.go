@@ -19,10 +19,9 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// TestPushToTraffic is what a user does, from `make push` to the next
-// deployment: two tasks with the settings of the Terraform module run what was
-// pulled by its digest, one is stopped while a client works, and a Prometheus
-// that found both by itself tells.
+// TestPushToTraffic follows a user from `make push` to the next deployment: two tasks with
+// the settings of the Terraform module run the image pulled by its digest, one task is
+// stopped while a client sends, and a Prometheus that discovered both reports the metrics.
 func TestPushToTraffic(t *testing.T) {
 	requireDocker(t)
 	task := readTaskDefinition(t)
@@ -88,8 +87,8 @@ func TestPushToTraffic(t *testing.T) {
 	}
 }
 
-// newTasks is a world of two tasks and of moto in the place of AWS. moto runs on
-// this machine, at the address that it has on the cloud network.
+// newTasks creates a world of two tasks with moto as AWS. moto runs on this machine, at its
+// address on the cloud network.
 func newTasks(t *testing.T) *world {
 	t.Helper()
 	w := newNetworks(t)
@@ -162,11 +161,11 @@ func (p prometheus) expect(via *http.Client, query string, want float64) error {
 	return err
 }
 
-// longestGap bounds the time without an answer while a task is replaced.
+// longestGap bounds the time without an answer during the replacement of a task.
 const longestGap = 5 * time.Second
 
-// replace stops the task that carries the traffic, as ECS does, while the client
-// opens one connection after the other.
+// replace stops the task that forwards the traffic, as ECS does, while the client opens
+// connections in sequence.
 func (w *world) replace(t *testing.T, first, second container) {
 	t.Helper()
 	client := w.client.httpClient()
@@ -177,7 +176,7 @@ func (w *world) replace(t *testing.T, first, second container) {
 	docker(t, "stop", first.id) // in the stop timeout of the task
 	t.Logf("stopped in %v", since(begin))
 	if code := first.inspect("{{.State.ExitCode}} {{.State.OOMKilled}}"); code != "0 false" {
-		t.Errorf("exit code and out of memory: %s", code)
+		t.Errorf("exit code and OOM flag: %s", code)
 	}
 	w.asks(t, "tcp", w.http(t))
 	seen, err := w.watch(client, http.MethodDelete, "")
@@ -187,7 +186,7 @@ func (w *world) replace(t *testing.T, first, second container) {
 	t.Logf("connections while a task was replaced: %v answered, %d failed %q; longest gap %d ms",
 		seen.Answers, len(seen.Failures), seen.Failures, seen.GapMS)
 	if gap := time.Duration(seen.GapMS) * time.Millisecond; gap > longestGap {
-		t.Errorf("the client had no answer for %v", gap)
+		t.Errorf("the client received no answer for %v", gap)
 	}
 	last := "hello from the VPC to " + second.ip(w.vpcNet)
 	if !slices.Contains(slices.Collect(maps.Keys(seen.Answers)), last) {

@@ -22,13 +22,13 @@ import (
 // patience bounds one request through the tailnet.
 const patience = 10 * time.Second
 
-// client is a member of the tailnet that accepts routes. On loopback it serves
+// client runs a node of the tailnet that accepts routes. On loopback it serves
 //
 //	GET /tcp?to=10.77.0.2:8080   the answer of an HTTP server behind a route
 //	GET /udp?to=10.77.0.2:7      the reply to one datagram
-//	GET /ping?to=10.77.0.2       how long an ICMP echo took
-//	POST /watch?to=10.77.0.2:8080  connects again and again from now on
-//	DELETE /watch                ends that, and tells what came of it as JSON
+//	GET /ping?to=10.77.0.2       the round-trip time of an ICMP echo
+//	POST /watch?to=10.77.0.2:8080  starts to connect repeatedly
+//	DELETE /watch                stops that and returns the results as JSON
 func client(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	control := flags.String("control", "", "`URL` of the control server")

@@ -19,9 +19,8 @@ const (
 	vpcID  = "vpc-0a1b2c3d4e5f60718"
 )
 
-// cloud runs Tailscale's and AWS's side until ctx ends. It announces the
-// environment in which ECS would start the router, and the metadata of each of
-// its tasks.
+// cloud runs the control server and AWS until ctx ends. It announces the environment that
+// ECS sets for the router, and the metadata variables of each task.
 func cloud(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cloud", flag.ExitOnError)
 	var vpc netip.Prefix

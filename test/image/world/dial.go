@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// dial lets a test on the other side of `docker exec` reach what only this
-// container can, whether or not its own machine has a route to it.
+// dial connects the test, through `docker exec`, with an address that perhaps only this
+// container can reach.
 func dial(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: world dial host:port")

@@ -1,10 +1,10 @@
-// Command world is all that surrounds the router in the image test, in one
-// static binary for containers made from scratch:
+// Command world runs the router's surroundings in the image test. It is one static binary
+// for containers without other files:
 //
-//	world cloud    control server with relay, AWS endpoints, task metadata
-//	world service  what is in the VPC: HTTP and UDP
-//	world client   a member of the tailnet, and the way to send through it
-//	world dial     connects its input and output with an address
+//	world cloud    control server with DERP server, AWS endpoints, task metadata
+//	world service  servers in the VPC: HTTP and UDP
+//	world client   node of the tailnet, which sends on request
+//	world dial     connects its standard input and output with an address
 package main
 
 import (
@@ -29,7 +29,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("which part?")
+		return fmt.Errorf("usage: world cloud|service|client|dial")
 	}
 	part, args := args[0], args[1:]
 	switch part {
@@ -42,13 +42,13 @@ func run(ctx context.Context, args []string) error {
 	case "dial":
 		return dial(ctx, args)
 	}
-	return fmt.Errorf("there is no part %q", part)
+	return fmt.Errorf("unknown part %q; usage: world cloud|service|client|dial", part)
 }
 
-// announce prints what the test waits for, as one line of JSON.
+// announce prints v as one line of JSON, for which the test waits.
 func announce(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
 
-// ownAddr is the container's IPv4 address on its only network.
+// ownAddr returns the container's IPv4 address on its only network.
 func ownAddr() (netip.Addr, error) {
 	list, err := net.InterfaceAddrs()
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"net/http"
 )
 
-// service answers HTTP on port 8080 and echoes UDP on port 7, both saying who
-// asked.
+// service serves HTTP on port 8080 and UDP on port 7. Both answers contain the address of
+// the caller.
 func service(ctx context.Context) error {
 	udp, err := net.ListenPacket("udp", ":7")
 	if err != nil {

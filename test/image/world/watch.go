@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	watchPause    = 20 * time.Millisecond // between two connections
-	watchPatience = time.Second           // for one; a lost SYN is sent again after that
+	watchPause   = 20 * time.Millisecond // between connections
+	watchTimeout = time.Second           // of a connection; a lost SYN is retransmitted after that
 )
 
-// watch opens one connection after the other.
+// watch opens connections in sequence.
 type watch struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	result watchResult
 }
 
-// watchResult is what came of it.
+// watchResult holds the outcomes of the connections.
 type watchResult struct {
-	Answers  map[string]int `json:"answers"` // by what the service said
+	Answers  map[string]int `json:"answers"` // by text of the answer
 	Failures []string       `json:"failures"`
 	// GapMS is the longest time between two answers.
 	GapMS int64 `json:"gap_ms"`
@@ -34,7 +34,7 @@ func (w *watch) start(ctx context.Context, node *tsnet.Server, to string) {
 	w.done.Go(func() {
 		last := time.Now()
 		for ctx.Err() == nil {
-			one, cancel := context.WithTimeout(ctx, watchPatience)
+			one, cancel := context.WithTimeout(ctx, watchTimeout)
 			answer, err := get(one, node, to)
 			cancel()
 			switch {
