@@ -12,15 +12,15 @@ import (
 	"subnetrouter/internal/awstest"
 )
 
-// account is an AWS account with what the published call finds in its own: a
-// moto_server behind a proxy that is as strict as AWS.
+// account is an AWS account, a moto_server behind a proxy that is as strict as AWS. It has
+// the resources that the published call expects.
 type account struct {
 	*awstest.Strict
 	workspace
-	world map[string]string // ids, by the outputs of testdata/world
+	world map[string]string // IDs, by output of testdata/world
 }
 
-// The tag of the published call, and a later one.
+// The image tag of the published call, and a newer one.
 const (
 	publishedTag = "sha-a0063fef6ccfa4dc689642d60637a124c60b1be3"
 	nextTag      = "sha-1111111111111111111111111111111111111111"
@@ -31,7 +31,7 @@ const ecsTarget = "AmazonEC2ContainerServiceV20141113."
 func newAccount(t *testing.T) account {
 	t.Helper()
 	moto := awstest.RunMoto(t,
-		"MOTO_IAM_LOAD_MANAGED_POLICIES=true", // which Hardfin's module attaches
+		"MOTO_IAM_LOAD_MANAGED_POLICIES=true", // Hardfin's module attaches one of them
 	)
 	strict := awstest.RunStrict(t, moto)
 	a := account{Strict: strict, workspace: newWorkspace(t, strict.Env(awstest.World{}))}
@@ -44,7 +44,7 @@ func newAccount(t *testing.T) account {
 	return a
 }
 
-// pushImage puts an image into the repository.
+// pushImage pushes an image to the repository.
 func (a account) pushImage(tag string, number int) {
 	a.t.Helper()
 	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",`+
@@ -52,7 +52,7 @@ func (a account) pushImage(tag string, number int) {
 	a.json("ecr", "AmazonEC2ContainerRegistry_V20150921.PutImage", map[string]any{"repositoryName": "tailscale", "imageTag": tag, "imageManifest": manifest, "imageDigest": fmt.Sprintf("sha256:%064d", number)}, nil)
 }
 
-// json calls an AWS API that speaks JSON.
+// json calls an AWS API with the JSON protocol.
 func (a account) json(service, target string, in, out any) {
 	a.t.Helper()
 	body, err := json.Marshal(in)
@@ -68,7 +68,7 @@ func (a account) json(service, target string, in, out any) {
 	}
 }
 
-// query calls an AWS API that speaks forms and XML.
+// query calls an AWS API with the query protocol and returns the XML.
 func (a account) query(service, version, action string, parameters ...string) string {
 	a.t.Helper()
 	form := url.Values{"Action": {action}, "Version": {version}}
@@ -78,7 +78,7 @@ func (a account) query(service, version, action string, parameters ...string) st
 	return string(a.call(service, http.MethodPost, "/", form.Encode(), map[string]string{"Content-Type": "application/x-www-form-urlencoded"}))
 }
 
-// call signs with what nobody checks; moto only reads the service.
+// call sends a request with a fake signature. moto reads only the service from it.
 func (a account) call(service, method, path, body string, header map[string]string) []byte {
 	a.t.Helper()
 	req, err := http.NewRequestWithContext(a.t.Context(), method, a.URL()+path, strings.NewReader(body))

@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "write the README's tables")
 
-// TestREADME: its tables are what variables.tf and outputs.tf say.
+// TestREADME: the tables of the README match variables.tf, outputs.tf and versions.tf.
 func TestREADME(t *testing.T) {
 	const file, begin, end = "../../deploy/terraform/README.md", "<!-- BEGIN_TF_DOCS -->\n", "<!-- END_TF_DOCS -->"
 	b, err := os.ReadFile(file)
@@ -21,7 +21,7 @@ func TestREADME(t *testing.T) {
 	head, rest, ok := strings.Cut(string(b), begin)
 	_, tail, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("%s lacks the marks of its tables", file)
+		t.Fatalf("%s lacks the markers of its tables", file)
 	}
 	want := head + begin + tables(t) + end + tail
 	if *update {
@@ -29,7 +29,7 @@ func TestREADME(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if string(b) != want {
-		t.Error("the tables of deploy/terraform/README.md are old: go test ./test/terraform -run TestREADME -update")
+		t.Error("the tables of deploy/terraform/README.md are out of date: run go test ./test/terraform -run TestREADME -update")
 	}
 }
 
@@ -43,7 +43,7 @@ func tables(t *testing.T) string {
 	} {
 		m := regexp.MustCompile(r.pattern).FindStringSubmatch(versions)
 		if m == nil {
-			t.Fatalf("versions.tf does not state %s", r.name)
+			t.Fatalf("versions.tf does not require %s", r.name)
 		}
 		fmt.Fprintf(&out, "| %s | %s |\n", r.name, strings.ReplaceAll(m[1], "<", "&lt;"))
 	}
@@ -64,18 +64,18 @@ func tables(t *testing.T) string {
 	return out.String()
 }
 
-// describe is a block's description. All have one, in full sentences.
+// describe returns the description of a block, which has to be full sentences.
 func describe(t *testing.T, b block) string {
 	t.Helper()
 	text := argument(b.body, "description")
 	text = strings.ReplaceAll(strings.Trim(text, `"`), `\"`, `"`)
 	if !strings.HasSuffix(text, ".") {
-		t.Errorf("%s: the description %q is no sentence", b.name, text)
+		t.Errorf("%s: the description %q is not a sentence", b.name, text)
 	}
 	return strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(text)
 }
 
-// argument is the text of an argument of a block, on one line.
+// argument returns the text of an argument of a block, on one line.
 func argument(body, name string) string {
 	m := regexp.MustCompile(`(?ms)^  ` + name + ` +=(.*?)$(?:\n  (?:  .*?|[}\])]+)$)*`).FindString(body)
 	_, value, _ := strings.Cut(m, "=")

@@ -16,17 +16,16 @@ import (
 	"subnetrouter/internal/awstest"
 )
 
-// called is what testdata/calls tells of one configuration.
+// called holds the outputs of one configuration in testdata/calls.
 type called struct {
 	Environment  map[string]string
 	AutoApprover string `json:"autoapprovers_json"`
 	Nameservers  []netip.Addr
 }
 
-// TestDrift holds what the module writes to what the binary reads: the
-// environment of several configurations must be one that the real `router plan`
-// understands, the policy of the task role what it asks for, and the hints for
-// the tailnet what it advertises.
+// TestDrift compares the module with the binary for several configurations: the real
+// `router plan` has to accept the environment, the policy of the task role has to match the
+// policy that it prints, and the hints for the tailnet the routes that it advertises.
 func TestDrift(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
@@ -44,14 +43,14 @@ func TestDrift(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(calls) < 6 {
-		t.Fatalf("the plan knows %d configurations", len(calls))
+		t.Fatalf("the plan has %d configurations", len(calls))
 	}
 	t.Run("complete example", a.planComplete)
 	metadata := a.metadata()
 	for _, name := range slices.Sorted(maps.Keys(calls)) {
 		c := calls[name]
 		t.Run(name, func(t *testing.T) {
-			t.Run("plan", func(t *testing.T) { a.holdPlan(t, c, metadata) })
+			t.Run("plan", func(t *testing.T) { a.checkPlan(t, c, metadata) })
 			t.Run("iam", func(t *testing.T) {
 				var kms []string
 				switch name {
@@ -63,15 +62,15 @@ func TestDrift(t *testing.T) {
 				want := runRouter(t, c.Environment, map[string]string{"AWS_REGION": "eu-west-1"}, append([]string{"plan", "--iam"}, kms...)...)
 				got := p.value(t, "module."+name+".aws_iam_role_policy.router", "policy")
 				if got, want := statements(t, []byte(got)), statements(t, want); !reflect.DeepEqual(got, want) {
-					t.Errorf("the task role's policy is\n%v\nand the binary wants\n%v", got, want)
+					t.Errorf("the task role's policy is\n%v\nbut the binary needs\n%v", got, want)
 				}
 			})
 		})
 	}
 }
 
-// planComplete: what the example creates itself is unknown to its plan, and must
-// not decide how many of anything there are.
+// planComplete plans an example that creates its surroundings itself. Their attributes are
+// unknown during the plan, so the number of resources must not depend on them.
 func (a account) planComplete(t *testing.T) {
 	const dir = "module/examples/complete"
 	a.t = t
@@ -80,7 +79,7 @@ func (a account) planComplete(t *testing.T) {
 	a.init(dir)
 	created := map[string]int{}
 	for _, c := range a.plan(dir).ResourceChanges {
-		if c.does("create") {
+		if c.has("create") {
 			created[c.Type]++
 		} else if c.Mode == "managed" {
 			t.Errorf("%s: %v", c.Address, c.Change.Actions)
@@ -91,7 +90,7 @@ func (a account) planComplete(t *testing.T) {
 	}
 }
 
-// metadata is that of a task in the account's VPC.
+// metadata returns the metadata of a task in the account's VPC.
 func (a account) metadata() *awstest.Metadata {
 	a.t.Helper()
 	m, err := awstest.NewMetadata("", awstest.Task{
@@ -105,8 +104,8 @@ func (a account) metadata() *awstest.Metadata {
 	return m
 }
 
-// holdPlan runs `router plan` as a task of that environment would.
-func (a account) holdPlan(t *testing.T, c called, metadata *awstest.Metadata) {
+// checkPlan compares the configuration with the output of `router plan` in its environment.
+func (a account) checkPlan(t *testing.T, c called, metadata *awstest.Metadata) {
 	t.Helper()
 	env := a.Env(awstest.World{})
 	maps.Copy(env, metadata.Env())
@@ -133,11 +132,11 @@ func (a account) holdPlan(t *testing.T, c called, metadata *awstest.Metadata) {
 	if err := json.Unmarshal([]byte(c.AutoApprover), &hint); err != nil {
 		t.Fatal(err)
 	}
-	// Of a prefix list the module knows only the name, and the test, the entry.
+	// The module knows only the ID of a prefix list; the test knows its entry.
 	hint.AutoApprovers.Routes[netip.MustParsePrefix("192.168.7.0/24")] = nil
 	for _, advertised := range plan.Advertise {
 		if !covered(advertised, hint.AutoApprovers.Routes) {
-			t.Errorf("%v is advertised, and not approved by %s", advertised, c.AutoApprover)
+			t.Errorf("%v is advertised, but %s does not approve it", advertised, c.AutoApprover)
 		}
 	}
 	tags := strings.Split(c.Environment["ROUTER_TAGS"], ",")
@@ -145,16 +144,16 @@ func (a account) holdPlan(t *testing.T, c called, metadata *awstest.Metadata) {
 		t.Errorf("the grants among routers are %v", g)
 	}
 	if slices.Contains(strings.Split(c.Environment["ROUTER_ROUTES"], ","), "vpc") && plan.DNS == nil {
-		t.Errorf("router plan knows no resolver: %s", out)
+		t.Errorf("router plan does not print a resolver: %s", out)
 	}
 	for _, n := range c.Nameservers {
 		if plan.DNS != nil && !bytes.Contains(out, []byte(n.String())) {
-			t.Errorf("split_dns says %v, and router plan %s", n, out)
+			t.Errorf("split_dns is %v, but router plan prints %s", n, out)
 		}
 	}
 }
 
-// covered says whether a policy file with these approvers approves p.
+// covered reports whether a policy file with these approvers approves p.
 func covered(p netip.Prefix, approvers map[netip.Prefix][]string) bool {
 	for a := range approvers {
 		if a.Bits() <= p.Bits() && a.Contains(p.Addr()) {
@@ -164,8 +163,8 @@ func covered(p netip.Prefix, approvers map[netip.Prefix][]string) bool {
 	return false
 }
 
-// runRouter runs the binary with the environment of a task definition, and what
-// ECS adds.
+// runRouter runs the binary with the environment of a task definition and the variables
+// that ECS adds.
 func runRouter(t *testing.T, task, ecs map[string]string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Getenv(routerVar), args...)
@@ -184,7 +183,7 @@ func runRouter(t *testing.T, task, ecs map[string]string, args ...string) []byte
 	return out
 }
 
-// statements reads a policy's by their Sid.
+// statements returns the statements of a policy by Sid.
 func statements(t *testing.T, policy []byte) map[string]any {
 	t.Helper()
 	var p struct{ Statement []map[string]any }
@@ -198,7 +197,7 @@ func statements(t *testing.T, policy []byte) map[string]any {
 	return all
 }
 
-// value is a planned attribute.
+// value returns a planned attribute.
 func (p plan) value(t *testing.T, address, attribute string) string {
 	t.Helper()
 	var find func(m module) (string, bool)
@@ -217,7 +216,7 @@ func (p plan) value(t *testing.T, address, attribute string) string {
 	}
 	s, ok := find(p.PlannedValues.RootModule)
 	if !ok {
-		t.Fatalf("the plan does not know %s of %s", attribute, address)
+		t.Fatalf("the plan has no value for %s of %s", attribute, address)
 	}
 	return s
 }

@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// callFrom writes the published call of Hardfin's module, unchanged but for its
-// source.
+// callFrom writes the published call of Hardfin's module, with another source.
 func (a account) callFrom(dir, source string) {
 	a.t.Helper()
 	b, err := os.ReadFile("testdata/call/main.tf")
@@ -22,9 +21,9 @@ func (a account) callFrom(dir, source string) {
 	a.init(dir)
 }
 
-// TestPublishedCall: the example is the published call, and every variable of
-// Hardfin's module is there with its type and default. Its required ones may be
-// left out here, as there is another way to say the same.
+// TestPublishedCall: the example is the published call, and the module has every variable
+// of Hardfin's module with its type and default. Variables that are required there are
+// optional here, since other variables can replace them.
 func TestPublishedCall(t *testing.T) {
 	call := func(file string) string {
 		b, err := os.ReadFile(file)
@@ -38,7 +37,7 @@ func TestPublishedCall(t *testing.T) {
 		return string(m[1])
 	}
 	if got, want := call("../../deploy/terraform/examples/hardfin/main.tf"), call("testdata/call/main.tf"); got != want {
-		t.Errorf("the example's call is\n%s\nand not\n%s", got, want)
+		t.Errorf("the example's call is\n%s\nwant\n%s", got, want)
 	}
 	ours := map[string]string{}
 	for _, v := range blocks(t, "variable") {
@@ -56,8 +55,8 @@ func TestPublishedCall(t *testing.T) {
 	}
 }
 
-// TestMigration: state of a module of Hardfin's shape, and then only the source
-// changes.
+// TestMigration changes only the source of a call whose state is of a module like
+// Hardfin's.
 func TestMigration(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
@@ -66,11 +65,11 @@ func TestMigration(t *testing.T) {
 	a.apply("call")
 	fileSystem := a.fileSystem()
 	a.callFrom("call", "../module")
-	a.holdMigration("module.sandbox.module.subnet_router.", fileSystem)
+	a.checkMigration("module.sandbox.module.subnet_router.", fileSystem)
 }
 
-// TestSubmoduleMigration: the same of a call of Hardfin's submodule, whose node
-// goes on with its file system.
+// TestSubmoduleMigration does the same with a call of Hardfin's submodule, whose node keeps
+// its file system.
 func TestSubmoduleMigration(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
@@ -114,17 +113,17 @@ output "tailscale_ecs_task_role_name" {
   efs_root_directory = "/"
   efs_owner_id       = 0
 `)
-	a.holdMigration("module.sandbox.", fileSystem)
+	a.checkMigration("module.sandbox.", fileSystem)
 	if b := a.call("elasticfilesystem", "GET", "/2015-02-01/mount-targets?FileSystemId="+fileSystem, "", nil); strings.Count(string(b), `"MountTargetId"`) != 2 {
 		t.Errorf("the mount targets are gone: %s", b)
 	}
 	volumes := a.taskDefinition("sandbox-tailscale").Volumes
 	if len(volumes) != 1 || volumes[0].EFSVolumeConfiguration.FileSystemID != fileSystem {
-		t.Errorf("the task has the volumes %+v, and not the file system %s", volumes, fileSystem)
+		t.Errorf("the task has the volumes %+v, want the file system %s", volumes, fileSystem)
 	}
 }
 
-// fileSystem returns the ID of the account's one file system.
+// fileSystem returns the ID of the account's only file system.
 func (a account) fileSystem() string {
 	a.t.Helper()
 	var out struct {
@@ -132,14 +131,14 @@ func (a account) fileSystem() string {
 	}
 	b := a.call("elasticfilesystem", "GET", "/2015-02-01/file-systems", "", nil)
 	if err := json.Unmarshal(b, &out); err != nil || len(out.FileSystems) != 1 {
-		a.t.Fatalf("the account has not one file system (%v): %s", err, b)
+		a.t.Fatalf("the account does not have exactly one file system (%v): %s", err, b)
 	}
 	return out.FileSystems[0].FileSystemID
 }
 
-// holdMigration plans and applies a change of the source, of a call whose
-// resources were at the address old.
-func (a account) holdMigration(old, fileSystem string) {
+// checkMigration plans and applies a change of the source of a call whose resources were at
+// the address old.
+func (a account) checkMigration(old, fileSystem string) {
 	a.t.Helper()
 	const now = "module.sandbox."
 	kept := map[string]bool{
@@ -150,12 +149,12 @@ func (a account) holdMigration(old, fileSystem string) {
 	for _, c := range a.plan("call").ResourceChanges {
 		name := strings.TrimPrefix(c.Address, now)
 		switch _, keep := kept[name]; {
-		case keep && (c.PreviousAddress == old+name || old == now) && !c.does("create") && !c.does("delete"):
+		case keep && (c.PreviousAddress == old+name || old == now) && !c.has("create") && !c.has("delete"):
 			kept[name] = true
 		case keep:
 			a.t.Errorf("%s, before at %q: %v", c.Address, c.PreviousAddress, c.Change.Actions)
-		case strings.HasPrefix(c.Type, "aws_efs_") && !c.does("create"):
-			if c.does("delete") || !c.does("forget") {
+		case strings.HasPrefix(c.Type, "aws_efs_") && !c.has("create"):
+			if c.has("delete") || !c.has("forget") {
 				a.t.Errorf("%s: %v", c.Address, c.Change.Actions)
 			}
 			forgotten = append(forgotten, c.Type)
@@ -168,7 +167,7 @@ func (a account) holdMigration(old, fileSystem string) {
 	}
 	slices.Sort(forgotten)
 	if got := slices.Compact(slices.Clone(forgotten)); len(got) != 3 {
-		a.t.Errorf("the plan forgets %v, and not file system, access point and mount targets", forgotten)
+		a.t.Errorf("the plan forgets %v, want file system, access point and mount targets", forgotten)
 	}
 
 	a.apply("call")
@@ -177,7 +176,7 @@ func (a account) holdMigration(old, fileSystem string) {
 		a.t.Errorf("the services are %q", got)
 	}
 	if after := a.fileSystem(); after != fileSystem {
-		a.t.Errorf("the file system is %s, before %s", after, fileSystem)
+		a.t.Errorf("the file system is %s, want %s as before", after, fileSystem)
 	}
 	if name := a.outputs("call")["tailscale_ecs_task_role_name"]; name != "ecs-task-sandbox-tailscale" {
 		a.t.Errorf("tailscale_ecs_task_role_name = %q", name)

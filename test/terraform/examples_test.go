@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestExamples applies every example, but for the resources that it expects in
-// the account; a plan after that is empty.
+// TestExamples applies every example in an account with the resources that it expects. The
+// next plan is empty.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
@@ -52,7 +52,8 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// addProvider changes the cluster beside the module, which must not be touched.
+// addProvider adds a capacity provider to the cluster, which is not a resource of the
+// module: a plan must not change it.
 func (a account) addProvider(dir string) {
 	a.t.Helper()
 	a.edit(dir+"/main.tf", `capacity_providers = ["FARGATE", "FARGATE_SPOT"]`, `capacity_providers = ["FARGATE", "FARGATE_SPOT"]
@@ -60,14 +61,14 @@ func (a account) addProvider(dir string) {
     capacity_provider = "FARGATE"
   }`)
 	for _, c := range a.plan(dir).ResourceChanges {
-		if c.Mode == "managed" && strings.HasPrefix(c.Address, "module.") && !c.does("no-op") || c.Mode == "data" && strings.HasPrefix(c.Address, "module.") {
-			a.t.Errorf("a change of the cluster touches %s: %v", c.Address, c.Change.Actions)
+		if c.Mode == "managed" && strings.HasPrefix(c.Address, "module.") && !c.has("no-op") || c.Mode == "data" && strings.HasPrefix(c.Address, "module.") {
+			a.t.Errorf("after a change of the cluster, the plan changes %s: %v", c.Address, c.Change.Actions)
 		}
 	}
 }
 
-// TestCreatedTogether: what the module is given may be created in the same apply,
-// with endpoints and a file system.
+// TestCreatedTogether: one apply may create both the module's inputs and the module, with
+// endpoints and a file system.
 func TestCreatedTogether(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// taskDefinition is what ECS stores, as far as the tests look.
+// taskDefinition holds the stored fields of a task definition that the tests check.
 type taskDefinition struct {
 	CPU, Memory, Status  string
 	RequiresAttributes   []any
@@ -22,7 +22,7 @@ type taskDefinition struct {
 	}
 }
 
-// container is the one that there is.
+// container returns the only container.
 func (d taskDefinition) container(t *testing.T) map[string]any {
 	t.Helper()
 	if len(d.ContainerDefinitions) != 1 {
@@ -48,31 +48,31 @@ func (a account) taskDefinition(family string) taskDefinition {
 	return out.TaskDefinition
 }
 
-// TestLifecycle: the published call and one with all that the module can create
-// come, stay as they are, change and go.
+// TestLifecycle creates, plans again, changes and destroys the published call and one with
+// everything that the module can create.
 func TestLifecycle(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
 	a.callFrom("call", "../module")
-	a.writeEverything("call", "../module")
+	a.writeFullCall("call", "../module")
 	a.init("call")
-	before := a.everything()
+	before := a.countResources()
 	a.apply("call")
 	a.noChange("call")
-	// The order of subnets is no difference; that of a look-up is any.
+	// The order of subnets must not matter, as look-ups return them in any order.
 	inA := max(a.world["subnet_a"], a.world["subnet_a2"])
 	a.edit("call/everything.tf", `"`+inA+`", "`+a.world["subnet_b"]+`"`, `"`+a.world["subnet_b"]+`", "`+inA+`"`)
 	a.noChange("call")
-	if now := a.everything(); now["services"] != 2 || now["DescribeVpcEndpoints"] < 6 || now["file-systems"] != 1 || now["DescribeAlarms"] != 2 {
-		t.Errorf("after apply there is %v", now)
+	if now := a.countResources(); now["services"] != 2 || now["DescribeVpcEndpoints"] < 6 || now["file-systems"] != 1 || now["DescribeAlarms"] != 2 {
+		t.Errorf("after apply the account has %v", now)
 	}
 
 	d := a.taskDefinition("sandbox-tailscale")
-	a.holdPlan(t, called{Environment: d.environment(t), AutoApprover: a.output("call", "autoapprovers_json"), Nameservers: nil}, a.metadata())
-	holdImageTest(t, d)
+	a.checkPlan(t, called{Environment: d.environment(t), AutoApprover: a.output("call", "autoapprovers_json"), Nameservers: nil}, a.metadata())
+	checkImageTest(t, d)
 	first, _ := d.container(t)["image"].(string)
 	if !strings.HasSuffix(first, "/tailscale@sha256:"+strings.Repeat("0", 63)+"1") {
-		t.Errorf("the image is %s, and not the digest of the tag", first)
+		t.Errorf("the image is %s, want the digest of the tag", first)
 	}
 
 	a.pushImage(nextTag, 2)
@@ -84,7 +84,7 @@ func TestLifecycle(t *testing.T) {
 	a.write("call/main.tf", strings.Replace(string(text), publishedTag, nextTag, 1))
 	for _, c := range a.plan("call").ResourceChanges {
 		named := strings.HasPrefix(c.Address, "module.sandbox.aws_ecs_")
-		if c.Mode == "managed" && named == c.does("no-op") {
+		if c.Mode == "managed" && named == c.has("no-op") {
 			t.Errorf("a new image tag: %s: %v", c.Address, c.Change.Actions)
 		}
 	}
@@ -94,20 +94,20 @@ func TestLifecycle(t *testing.T) {
 	}
 
 	a.run("call", "destroy", "-auto-approve")
-	before[taskDefinitions] += 2 // revisions of the published call, which stay
-	if left := a.everything(); !reflect.DeepEqual(left, before) {
-		t.Errorf("after destroy there is\n%v\nand there was\n%v", left, before)
+	before[taskDefinitions] += 2 // revisions of the published call, which remain
+	if left := a.countResources(); !reflect.DeepEqual(left, before) {
+		t.Errorf("after destroy the account has\n%v\nwant as before\n%v", left, before)
 	}
 }
 
-// writeEverything adds the call with all that the module can create.
-func (a account) writeEverything(dir, source string) {
+// writeFullCall writes a call that creates everything that the module can create.
+func (a account) writeFullCall(dir, source string) {
 	a.t.Helper()
-	// Of the two subnets of zone a, the one with the greater ID comes first: the
-	// order of the list counts, not that of the random IDs.
+	// Of the two subnets of zone a, the one with the greater ID comes first: the order of
+	// the list matters, not that of the random IDs.
 	first, second := max(a.world["subnet_a"], a.world["subnet_a2"]), min(a.world["subnet_a"], a.world["subnet_a2"])
 	keep, subnets := "", []string{first, a.world["subnet_b"]}
-	if source == "../module" { // which testdata/before does not know
+	if source == "../module" { // testdata/before has no such variables
 		keep = "  keep_task_definitions              = false\n"
 		subnets = append(subnets, second)
 	}
@@ -150,8 +150,8 @@ output "autoapprovers_json" {
 
 func (a account) output(dir, name string) string { return a.outputs(dir)[name] }
 
-// everything is how many things the account holds, by kind.
-func (a account) everything() map[string]int {
+// countResources returns the number of resources in the account, by kind.
+func (a account) countResources() map[string]int {
 	a.t.Helper()
 	count := map[string]int{}
 	list := func(service, target, field string, in any) {
@@ -175,7 +175,7 @@ func (a account) everything() map[string]int {
 	} {
 		count[q.action] = strings.Count(a.query(q.service, q.version, q.action), q.item)
 	}
-	// Deleted services and endpoints stay listed for a while, by their state.
+	// Deleted services and endpoints remain listed for a while, with a state.
 	var services struct{ Services []struct{ Status string } }
 	a.json("ecs", ecsTarget+"DescribeServices", map[string]any{"cluster": "sandbox-spot", "services": []string{"sandbox-tailscale", "everything"}}, &services)
 	for _, s := range services.Services {
@@ -183,16 +183,16 @@ func (a account) everything() map[string]int {
 			count["services"]++
 		}
 	}
-	// Mount targets are listed by file system, which cannot go while there are any.
+	// Mount targets are listed by file system, which cannot be deleted while it has any.
 	for _, kind := range []string{"file-systems", "access-points"} {
 		count[kind] = strings.Count(string(a.call("elasticfilesystem", "GET", "/2015-02-01/"+kind, "", nil)), `"OwnerId"`)
 	}
 	return count
 }
 
-// holdImageTest: what test/image runs containers with is what the module makes,
-// but for what the account names.
-func holdImageTest(t *testing.T, made taskDefinition) {
+// checkImageTest compares the task definition of test/image with the module's, except for
+// values that depend on the account.
+func checkImageTest(t *testing.T, made taskDefinition) {
 	t.Helper()
 	b, err := os.ReadFile("../image/testdata/taskdefinition.json")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package terraform holds the Terraform module to what its users do with it:
-// the real program and the real provider, against moto_server, in a network
-// namespace without a way out.
+// Package terraform tests the Terraform module as its users call it: with the real program
+// and the real provider, against moto_server, in a network namespace without Internet
+// access.
 package terraform
 
 import (
@@ -15,9 +15,9 @@ import (
 	"subnetrouter/internal/netnstest"
 )
 
-// What the part of TestMain that still has a network hands to the tests.
+// Variables that pass results from the part of TestMain that has a network to the tests.
 const (
-	routerVar = "TEST_TERRAFORM_ROUTER" // the binary, as it ships
+	routerVar = "TEST_TERRAFORM_ROUTER" // the binary, as shipped
 	mirrorVar = "TEST_TERRAFORM_MIRROR" // a folder with the provider
 )
 
@@ -45,9 +45,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// findMirror returns a folder that holds the provider as a file system mirror
-// does: one of the machine's, or the cache of these tests, into which it is
-// downloaded once.
+// findMirror returns a folder with the provider in the layout of a file system mirror: a
+// mirror of the machine, or the cache of these tests, into which it downloads the provider
+// once.
 func findMirror() (string, error) {
 	const provider = "registry.terraform.io/hashicorp/aws"
 	home, _ := os.UserHomeDir()
@@ -69,7 +69,7 @@ func findMirror() (string, error) {
 	if err := os.MkdirAll(filepath.Dir(cache), 0o755); err != nil {
 		return "", err
 	}
-	// Complete or not at all: other test processes look for it too.
+	// Rename a complete folder: other test processes look for it too.
 	fresh, err := os.MkdirTemp(filepath.Dir(cache), "terraform-providers-")
 	if err != nil {
 		return "", err
@@ -77,7 +77,7 @@ func findMirror() (string, error) {
 	defer os.RemoveAll(fresh)
 	out, err := exec.Command("terraform", "-chdir=testdata/mirror", "providers", "mirror", fresh).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("no mirror of terraform's providers on this machine, and downloading one: %w\n%s", err, out)
+		return "", fmt.Errorf("this machine has no mirror of Terraform providers; downloading one: %w\n%s", err, out)
 	}
 	if err := os.Rename(fresh, cache); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
@@ -85,7 +85,7 @@ func findMirror() (string, error) {
 	return cache, nil
 }
 
-// skipOrFail skips on a user's machine; CI has everything.
+// skipOrFail skips the test, or fails it in CI, which has every program.
 func skipOrFail(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestFormat: `terraform fmt` has nothing to say.
+// TestFormat: `terraform fmt` changes nothing.
 func TestFormat(t *testing.T) {
 	w := newWorkspace(t, nil)
 	w.copy("testdata", "testdata")
@@ -20,7 +20,7 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// TestValidate: the module and each example, as they are.
+// TestValidate validates the module and each example.
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t, map[string]string{"AWS_REGION": "eu-west-1"})
@@ -42,7 +42,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestModuleTree: what scripts/module writes is a module on its own, and so are
+// TestModuleTree: scripts/module writes a module that works outside of the checkout, with
 // its examples.
 func TestModuleTree(t *testing.T) {
 	t.Parallel()
@@ -62,7 +62,7 @@ func TestModuleTree(t *testing.T) {
 		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllSubmatch(b, -1) {
 			if strings.HasSuffix(file, ".md") {
 				if _, err := os.Stat(filepath.Join(tree, string(m[1]))); err != nil {
-					t.Errorf("%s links to %s, which is not in the module", file, m[1])
+					t.Errorf("%s links to %s, which is outside of the module", file, m[1])
 				}
 			}
 		}
@@ -87,8 +87,8 @@ func TestMocked(t *testing.T) {
 	}
 }
 
-// TestEveryConditionIsTested: terraform test cannot tell which conditions no run
-// breaks, so they are counted.
+// TestEveryConditionIsTested compares the number of conditions with the number of runs that
+// violate one, since terraform test does not report conditions without a test.
 func TestEveryConditionIsTested(t *testing.T) {
 	tests := readAll(t, "tests/*.tftest.hcl")
 	expected := func(name string) int {
@@ -96,7 +96,7 @@ func TestEveryConditionIsTested(t *testing.T) {
 	}
 	for _, v := range blocks(t, "variable") {
 		if want, got := strings.Count(v.body, "\n  validation {"), expected("var."+v.name); got < want {
-			t.Errorf("variable %s has %d validations, and %d runs break one", v.name, want, got)
+			t.Errorf("variable %s has %d validations, but %d runs violate one", v.name, want, got)
 		}
 	}
 	conditions := regexp.MustCompile(`\n    (pre|post)condition \{`)
@@ -110,21 +110,21 @@ func TestEveryConditionIsTested(t *testing.T) {
 			want := len(conditions.FindAllString(r.body, -1))
 			seen += want
 			if got := expected(name); got < want {
-				t.Errorf("%s has %d conditions, and %d runs break one", name, want, got)
+				t.Errorf("%s has %d conditions, but %d runs violate one", name, want, got)
 			}
 		}
 	}
 	if want := len(conditions.FindAllString(readAll(t, "*.tf"), -1)); seen != want || want < 15 {
-		t.Errorf("there are %d conditions, and %d were looked at", want, seen)
+		t.Errorf("the module has %d conditions, but the test found %d", want, seen)
 	}
 }
 
-// TestAlarmCountsWhatIsLogged: the log filter of the alarm looks for a line that
-// test/e2e sees the router write.
+// TestAlarmCountsWhatIsLogged: the alarm's log filter matches a line for which test/e2e
+// waits in the log of the real router.
 func TestAlarmCountsWhatIsLogged(t *testing.T) {
 	m := regexp.MustCompile(`\$\.msg = \\"([^"\\]+)\\"`).FindStringSubmatch(readAll(t, "alarms.tf"))
 	if m == nil {
-		t.Fatal("alarms.tf filters no message")
+		t.Fatal("alarms.tf has no filter for a message")
 	}
 	b, err := os.ReadFile("../e2e/start_test.go")
 	if err != nil {
@@ -135,10 +135,10 @@ func TestAlarmCountsWhatIsLogged(t *testing.T) {
 	}
 }
 
-// block is a block of the module at the outermost level.
+// block is a top-level block of the module.
 type block struct{ name, body string }
 
-// blocks reads the module's blocks of a kind, in order. It relies on fmt's layout.
+// blocks returns the module's blocks of a kind, in order. It relies on the layout of fmt.
 func blocks(t *testing.T, kind string) (all []block) {
 	t.Helper()
 	header := regexp.MustCompile(`(?ms)^` + kind + ` "([^"\n]+)"(?: "([^"\n]+)")? \{$(.*?)^\}$`)

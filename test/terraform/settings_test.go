@@ -18,13 +18,13 @@ import (
 	"subnetrouter/internal/config"
 )
 
-// settings are arguments of the module that end up in the router's environment.
+// settings are arguments of the module that determine the router's environment.
 type settings map[string]any
 
 var seed = os.Getenv("SETTINGS_SEED")
 
-// TestSettings: a plan refuses what `router plan` refuses, and nothing else. The
-// values are generated; SETTINGS_SEED replays a run.
+// TestSettings: a plan rejects exactly the settings that `router plan` rejects. The test
+// generates them; SETTINGS_SEED replays a run.
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	n, err := strconv.ParseUint(seed, 10, 64)
@@ -33,7 +33,7 @@ func TestSettings(t *testing.T) {
 	}
 	t.Logf("SETTINGS_SEED=%d", n)
 	g := generator{rand.New(rand.NewPCG(n, 0))}
-	cases := slices.Clone(knownSettings)
+	cases := slices.Clone(fixedSettings)
 	for len(cases) < 100 {
 		cases = append(cases, g.settings())
 	}
@@ -70,7 +70,7 @@ func TestSettings(t *testing.T) {
 	write(left)
 	w.init("root")
 	refused := map[int]string{}
-	// Variables are checked first; conditions between settings only without errors there.
+	// Terraform checks conditions between settings only if all variables are valid.
 	var p plan
 	for range 4 {
 		write(left)
@@ -83,7 +83,7 @@ func TestSettings(t *testing.T) {
 		for _, e := range errs {
 			m := regexp.MustCompile(`module "c(\d+)"|case (\d+):`).FindStringSubmatch(e)
 			if m == nil {
-				t.Fatalf("an error without a module: %s", e)
+				t.Fatalf("an error outside of a module: %s", e)
 			}
 			i, err := strconv.Atoi(m[1] + m[2])
 			if err != nil {
@@ -97,7 +97,7 @@ func TestSettings(t *testing.T) {
 		t.Fatal("the plan still has errors")
 	}
 	if len(refused) < 20 || len(left) < 20 {
-		t.Errorf("of %d cases a plan refuses %d", len(cases), len(refused))
+		t.Errorf("of %d cases, a plan rejects %d", len(cases), len(refused))
 	}
 	for i, c := range cases {
 		env := c.environment()
@@ -114,7 +114,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestEnvironmentNames: the module knows every ROUTER_ variable of the binary, and no other.
+// TestEnvironmentNames: the module accepts exactly the binary's ROUTER_ variables.
 func TestEnvironmentNames(t *testing.T) {
 	names := func(text string) []string {
 		all := regexp.MustCompile(`\bROUTER_[A-Z0-9_]+`).FindAllString(text, -1)
@@ -127,12 +127,12 @@ func TestEnvironmentNames(t *testing.T) {
 		}
 		body := strings.ReplaceAll(strings.ReplaceAll(v.body, `starts with ROUTER_`, ""), `"ROUTER_"`, "")
 		if got, want := names(body), names(config.Usage()); !slices.Equal(got, want) {
-			t.Errorf("the variable environment knows\n%q\nand the router\n%q", got, want)
+			t.Errorf("the variable environment accepts\n%q\nbut the router has\n%q", got, want)
 		}
 	}
 }
 
-// routerAccepts reports whether the binary starts with an environment.
+// routerAccepts reports whether the binary accepts an environment, and returns its output.
 func routerAccepts(t *testing.T, env map[string]string) (text string, ok bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Getenv(routerVar), "plan", "--iam")
@@ -148,7 +148,8 @@ func routerAccepts(t *testing.T, env map[string]string) (text string, ok bool) {
 	return string(out), true
 }
 
-// environment returns the module's environment for arguments that a plan refuses.
+// environment returns the environment that the module would write for arguments that a plan
+// rejects.
 func (c settings) environment() map[string]string {
 	env := map[string]string{}
 	list := func(k string) string {
@@ -180,7 +181,7 @@ func (c settings) environment() map[string]string {
 	return env
 }
 
-// hcl writes a value as an expression: JSON is one, but for templates.
+// hcl returns a value as an expression. JSON is valid HCL, except for template sequences.
 func hcl(t *testing.T, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
@@ -200,8 +201,8 @@ func environmentOf(name, value string) settings {
 	return settings{"auth_secret_arn": credential, "environment": map[string]string{name: value}}
 }
 
-// knownSettings are cases that every run has.
-var knownSettings = []settings{
+// fixedSettings returns the cases of every run.
+var fixedSettings = []settings{
 	routesOf("vpc"), routesOf("10.0.0.1/16"), routesOf("0.0.0.0/0"), routesOf("::/0"), routesOf("100.64.0.0/10"), routesOf("100.100.0.0/16"),
 	routesOf("0.0.0.0/1", "128.0.0.0/1"), routesOf("0.0.0.0/1", "128.0.0.0/2"), routesOf("0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/2", "10.0.0.0/8"),
 	routesOf("::/1", "8000::/1"), routesOf("169.254.169.254/32"), routesOf("169.0.0.0/8"), routesOf("fd00:ec2::254/128"), routesOf("fe80::/64"),
@@ -225,7 +226,7 @@ type generator struct{ *rand.Rand }
 
 func pick[T any](g generator, of ...T) T { return of[g.IntN(len(of))] }
 
-// settings generates arguments, of which one kind is unusual.
+// settings generates arguments, one kind of which is unusual.
 func (g generator) settings() settings {
 	c := settings{"auth_secret_arn": credential}
 	switch g.IntN(11) {
@@ -269,7 +270,7 @@ func (g generator) settings() settings {
 func (g generator) cidr() string {
 	base := pick(g, "10.0.0.0", "192.168.4.0", "172.16.0.0", "100.64.0.0", "169.254.0.0", "127.0.0.0", "0.0.0.0", "224.0.0.0", "fd12:3456::", "fd7a:115c:a1e0:b1a::", "fd00:ec2::", "fe80::", "ff00::", "2001:db8::", "::")
 	a := netip.MustParseAddr(base)
-	if g.IntN(3) == 0 { // bits of the end
+	if g.IntN(3) == 0 { // set host bits
 		raw := a.AsSlice()
 		raw[len(raw)-1-g.IntN(3)] = byte(g.IntN(256))
 		a, _ = netip.AddrFromSlice(raw)
@@ -281,7 +282,7 @@ func (g generator) cidr() string {
 	return p.String()
 }
 
-// duration draws one of up to three parts, or something like it.
+// duration generates a duration of up to three parts, or an invalid one.
 func (g generator) duration() string {
 	if g.IntN(5) == 0 {
 		return pick(g, "60", "1m 30s", "-1m", "+1m", "1d", "m", "1.m", ".5m", ".m", "1..5m", "0", "file", " 1m ", "1M", "1h0.5")

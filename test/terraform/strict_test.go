@@ -12,18 +12,19 @@ import (
 	"subnetrouter/internal/awstest"
 )
 
-// variant is the module with a fault, and what the double of AWS makes of it.
+// variant is the module with a fault, and the expected answer of the AWS double.
 type variant struct {
 	rule      string // of awstest.StrictRules
 	file      string // of the module
 	old, new  string // edit of that file
 	arguments string // of the call, besides the common ones
-	error     string // of an apply; "" is a plan that is not empty after it
-	plan      string // in that plan
-	policy    string // not in the task role's policy
+	error     string // of an apply; "": it succeeds, but the next plan is not empty
+	plan      string // contained in that plan
+	policy    string // not contained in the task role's policy
 }
 
-// Every rule of the double has a variant of the module that fails because of it.
+// variants has a variant of the module for every rule of the double, which fails because of
+// it.
 var variants = map[string]variant{
 	"capabilities": {
 		rule: "task definition: omitted lists are stored as empty lists",
@@ -88,11 +89,11 @@ var variants = map[string]variant{
 	},
 }
 
-// TestStrictRules: the double of AWS refuses, or shows in the next plan, each
-// variant. The rules that take more than an apply have tests of their own.
+// TestStrictRules: the AWS double rejects each variant, or the next plan is not empty. Rules
+// that need more than an apply have their own tests.
 func TestStrictRules(t *testing.T) {
 	t.Parallel()
-	elsewhere := map[string]string{
+	otherTests := map[string]string{
 		"task definition: defaults of a port":                  "hashicorp/aws 5.100 fills them in too",
 		"task definition: defaults of a health check":          "hashicorp/aws 5.100 fills them in too",
 		"service: not with an inactive task definition":        "TestRollback",
@@ -103,7 +104,7 @@ func TestStrictRules(t *testing.T) {
 		"Cloud Map: a service with instances is not deleted":   "TestReplacedGroup",
 	}
 	for _, rule := range awstest.StrictRules() {
-		covered := elsewhere[rule.Name] != ""
+		covered := otherTests[rule.Name] != ""
 		for _, v := range variants {
 			covered = covered || v.rule == rule.Name
 		}
@@ -117,26 +118,26 @@ func TestStrictRules(t *testing.T) {
 	a.init("call")
 	applied, err := a.try("call", "apply", "-auto-approve")
 	if err == nil {
-		t.Fatal("the variants were applied")
+		t.Fatal("the apply of the variants succeeded")
 	}
 	planned, _ := a.try("call", "plan")
 	for name, v := range variants {
 		switch {
 		case v.plan != "":
 			if !regexp.MustCompile(`module\.` + name + `\.` + v.plan).MatchString(planned) {
-				t.Errorf("%s: after an apply the plan does not have %q", name, v.plan)
+				t.Errorf("%s: after an apply, the plan does not contain %q", name, v.plan)
 			}
 		case v.policy != "":
 			if text := a.rolePolicy("ecs-task-"+name, "router"); strings.Contains(text, v.policy) {
-				t.Errorf("%s: the policy has %s: %s", name, v.policy, text)
+				t.Errorf("%s: the policy contains %s: %s", name, v.policy, text)
 			}
 		case strings.HasPrefix(name, "one_name_"):
 		case !strings.Contains(applied, v.error) || !strings.Contains(applied, "with module."+name+"."):
-			t.Errorf("%s: an apply did not fail with %q", name, v.error)
+			t.Errorf("%s: the apply did not fail with %q", name, v.error)
 		}
 	}
 	if got := strings.Count(applied, variants["one_name_a"].error); got != 1 {
-		t.Errorf("two services of one name: %d were refused", got)
+		t.Errorf("two services with one name: %d were rejected", got)
 	}
 	if t.Failed() {
 		t.Logf("apply:\n%s\nplan:\n%s", applied, planned)
@@ -152,7 +153,7 @@ func (a account) rolePolicy(role, name string) string {
 	return html.UnescapeString(text)
 }
 
-// writeVariants writes a root that calls each variant, of a copy of the module.
+// writeVariants writes a root module that calls a copy of the module for each variant.
 func (a account) writeVariants(dir string, variants map[string]variant) {
 	a.t.Helper()
 	main := "locals {\n"
@@ -179,7 +180,7 @@ resource "aws_subnet" "plain" {
 				a.t.Fatal(err)
 			}
 			if strings.Count(string(b), v.old) != 1 {
-				a.t.Fatalf("%s: %s does not have %q once", name, v.file, v.old)
+				a.t.Fatalf("%s: %s does not contain %q exactly once", name, v.file, v.old)
 			}
 			a.write(filepath.Join(name, v.file), strings.Replace(string(b), v.old, v.new, 1))
 		}
@@ -198,7 +199,7 @@ resource "aws_subnet" "plain" {
 	a.write(dir+"/main.tf", main)
 }
 
-// edit replaces what there is once in a file of the workspace.
+// edit replaces the only occurrence of old in a file of the workspace.
 func (w workspace) edit(name, old, replacement string) {
 	w.t.Helper()
 	b, err := os.ReadFile(filepath.Join(w.dir, name))
@@ -206,18 +207,18 @@ func (w workspace) edit(name, old, replacement string) {
 		w.t.Fatal(err)
 	}
 	if n := strings.Count(string(b), old); n != 1 {
-		w.t.Fatalf("%s has %q %d times", name, old, n)
+		w.t.Fatalf("%s contains %q %d times, want once", name, old, n)
 	}
 	w.write(name, strings.Replace(string(b), old, replacement, 1))
 }
 
-// TestRollback: an apply fails whose deployment ECS has rolled back, and leaves
-// the revision before to roll back to.
+// TestRollback: an apply fails if ECS rolls the deployment back, and keeps the previous
+// revision, to which ECS rolls back.
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
 	a.callFrom("call", "../module")
-	// The module without what makes it notice, and one that deregisters revisions.
+	// One copy lacks the condition that detects a rollback, another deregisters revisions.
 	a.copy("blind", "../../deploy/terraform")
 	a.edit("blind/main.tf", `condition     = !var.wait_for_steady_state || self.task_definition == aws_ecs_task_definition.tailscale.arn`, `condition     = self.name != ""`)
 	a.copy("forgetful", "../../deploy/terraform")
@@ -255,13 +256,13 @@ module "SOURCE" {
 	const image = "-var=image=registry.example.com/subnetrouter:2"
 	out, err := a.try("call", "apply", "-auto-approve", image)
 	if err == nil || strings.Count(out, "ECS rolled it back") != 1 || !strings.Contains(out, "task-definition/sandbox-tailscale:1") {
-		t.Errorf("a deployment that was rolled back: %v\n%s", err, out)
+		t.Errorf("the apply of a deployment that was rolled back: %v\n%s", err, out)
 	}
 	if !strings.Contains(out, "module.blind.aws_ecs_service.tailscale: Modifications complete") {
-		t.Error("without the condition the provider reports the deployment as a success no longer")
+		t.Error("without the condition, the provider no longer reports the deployment as successful")
 	}
 	if !strings.Contains(out, "with module.forgetful.aws_ecs_service.tailscale") {
-		t.Error("a service whose revision before is inactive was rolled back")
+		t.Error("a service with an inactive previous revision was rolled back")
 	}
 	for family, want := range map[string]string{"sandbox-tailscale:1": "ACTIVE", "forgetful:1": "INACTIVE"} {
 		if got := a.taskDefinition(family).Status; got != want {
@@ -270,9 +271,9 @@ module "SOURCE" {
 	}
 }
 
-// TestReplacedGroup: what a replacement of the groups, and a destroy, run into if
-// the module does not prepare for them. TestTwoVPCsInACluster does the same with
-// the module as it is.
+// TestReplacedGroup shows the errors of a replacement of the groups, and of a destroy, in
+// copies without the module's precautions. TestTwoVPCsInACluster does the same with the
+// module itself.
 func TestReplacedGroup(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
@@ -323,15 +324,15 @@ module "router" {
 	a.init("call")
 	a.apply("call")
 	if out, err := a.try("call", "apply", "-auto-approve", "-var=name=second"); err == nil || !strings.Contains(out, "DependencyViolation") {
-		t.Errorf("replacing a security group that tasks are in: %v\n%s", err, out)
+		t.Errorf("replacing a security group that tasks use: %v\n%s", err, out)
 	}
 	if out, err := a.try("call", "destroy", "-auto-approve", "-var=name=second"); err == nil || !strings.Contains(out, "contains registered instances") {
-		t.Errorf("destroying with the records of tasks: %v\n%s", err, out)
+		t.Errorf("destroying while Cloud Map has instances: %v\n%s", err, out)
 	}
 }
 
-// TestSharedVPC: in a VPC of another account, names and tags find nothing, and
-// the errors explain it; IDs work.
+// TestSharedVPC: in a VPC of another account, look-ups by name or tag find nothing, and the
+// errors explain why; IDs work.
 func TestSharedVPC(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)

@@ -15,8 +15,8 @@ import (
 	"subnetrouter/internal/netnstest"
 )
 
-// workspace is a folder with a copy of the module, for configurations that call
-// it, and what terraform needs to run offline.
+// workspace is a folder for configurations, with a copy of the module that they call and
+// the settings that let terraform run offline.
 type workspace struct {
 	t   *testing.T
 	dir string
@@ -61,7 +61,7 @@ func (w workspace) write(name, text string) {
 	}
 }
 
-// copy copies a folder of the checkout, but not what terraform leaves in one.
+// copy copies a folder of the checkout, without files that terraform writes.
 func (w workspace) copy(name, from string) {
 	w.t.Helper()
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
@@ -92,7 +92,8 @@ func (w workspace) copy(name, from string) {
 	}
 }
 
-// provider is for a root that talks to moto, where the environment has the rest.
+// provider is the provider block of a root module that uses moto; the environment has the
+// other settings.
 const provider = `provider "aws" {
   region                      = "eu-west-1"
   skip_credentials_validation = true
@@ -130,7 +131,7 @@ func (w workspace) apply(dir string) {
 	w.run(dir, "apply", "-auto-approve")
 }
 
-// noChange holds a plan to be empty.
+// noChange fails the test unless the plan is empty.
 func (w workspace) noChange(dir string) {
 	w.t.Helper()
 	if out, err := w.try(dir, "plan", "-detailed-exitcode"); err != nil {
@@ -138,7 +139,7 @@ func (w workspace) noChange(dir string) {
 	}
 }
 
-// plan is what `terraform show -json` tells of one, as far as tests ask.
+// plan holds the fields of `terraform show -json` that the tests use.
 type plan struct {
 	ResourceChanges []change `json:"resource_changes"`
 	PlannedValues   struct {
@@ -154,8 +155,8 @@ type change struct {
 	Change          struct{ Actions []string }
 }
 
-// does says whether the change has that action: "create", "update", "delete", "forget".
-func (c change) does(action string) bool { return slices.Contains(c.Change.Actions, action) }
+// has reports whether the change has the action: "create", "update", "delete", "forget".
+func (c change) has(action string) bool { return slices.Contains(c.Change.Actions, action) }
 
 type module struct {
 	Resources []struct {
@@ -168,7 +169,7 @@ type module struct {
 func (w workspace) plan(dir string, options ...string) (p plan) {
 	w.t.Helper()
 	w.run(dir, append([]string{"plan", "-out=plan"}, options...)...)
-	// Without its standard error, which has warnings.
+	// Without standard error, which has warnings.
 	cmd := exec.CommandContext(w.t.Context(), "terraform", "show", "-json", "plan")
 	cmd.Dir, cmd.Env = filepath.Join(w.dir, dir), w.env
 	out, err := cmd.Output()
@@ -181,7 +182,7 @@ func (w workspace) plan(dir string, options ...string) (p plan) {
 	return p
 }
 
-// outputs reads a root's outputs of strings.
+// outputs returns the string outputs of a root module.
 func (w workspace) outputs(dir string) map[string]string {
 	w.t.Helper()
 	var all map[string]struct{ Value any }

@@ -7,22 +7,22 @@ import (
 	"testing"
 )
 
-// TestUpgrade: state of testdata/before, the module as it was at commit 21d0de2,
-// and then only the source changes. Nothing is replaced but the task definition:
-// names, groups and the service stay. The subnets of one of the calls are not in
-// the order of their zones, and it names the mount targets as UPGRADING.md says.
+// TestUpgrade changes only the source of calls whose state is of testdata/before, the module
+// at commit 21d0de2. The plan replaces only the task definition: names, groups and the
+// service stay. The subnets of one call are not in the order of their zones; it names the
+// mount targets as UPGRADING.md explains.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
 	a.copy("before", "testdata/before")
 	a.callFrom("call", "../before")
-	a.writeEverything("call", "../before")
+	a.writeFullCall("call", "../before")
 	a.writeUnordered("call", "../before", "")
 	a.init("call")
 	a.apply("call")
 
 	a.callFrom("call", "../module")
-	a.writeEverything("call", "../module")
+	a.writeFullCall("call", "../module")
 	a.writeUnordered("call", "../module", "")
 	a.init("call")
 	if got, want := a.replacedMountTargets("call"), []string{`module.unordered.aws_efs_mount_target.state["a"]`, `module.unordered.aws_efs_mount_target.state["b"]`}; !slices.Equal(got, want) {
@@ -31,8 +31,8 @@ func TestUpgrade(t *testing.T) {
 	a.writeUnordered("call", "../module", fmt.Sprintf("efs_mount_target_subnet_ids = { a = %q, b = %q }", a.world["subnet_b"], a.world["subnet_a"]))
 	for _, c := range a.plan("call").ResourceChanges {
 		added := slices.Contains([]string{"terraform_data", "aws_efs_file_system_policy"}, c.Type) && slices.Equal(c.Change.Actions, []string{"create"})
-		replaced := c.Type == "aws_ecs_task_definition" && c.does("create") && c.does("delete")
-		if c.Mode == "managed" && !added && !replaced && (c.does("create") || c.does("delete")) {
+		replaced := c.Type == "aws_ecs_task_definition" && c.has("create") && c.has("delete")
+		if c.Mode == "managed" && !added && !replaced && (c.has("create") || c.has("delete")) {
 			t.Errorf("%s: %v", c.Address, c.Change.Actions)
 		}
 	}
@@ -63,11 +63,11 @@ module "unordered" {
 `, source, a.world["vpc_id"], a.world["subnet_b"], a.world["subnet_a"], a.world["cluster_arn"], a.world["secret_arn"], arguments))
 }
 
-// replacedMountTargets lists the addresses of those that a plan replaces, sorted.
+// replacedMountTargets returns the addresses of mount targets that a plan replaces, sorted.
 func (a account) replacedMountTargets(dir string) (addresses []string) {
 	a.t.Helper()
 	for _, c := range a.plan(dir).ResourceChanges {
-		if c.Type == "aws_efs_mount_target" && c.does("delete") {
+		if c.Type == "aws_efs_mount_target" && c.has("delete") {
 			addresses = append(addresses, c.Address)
 		}
 	}
@@ -75,7 +75,7 @@ func (a account) replacedMountTargets(dir string) (addresses []string) {
 	return addresses
 }
 
-// services lists the names of a cluster's services.
+// services returns the names of a cluster's services.
 func (a account) services(cluster string) (names []string) {
 	a.t.Helper()
 	var out struct{ ServiceArns []string }
@@ -87,8 +87,8 @@ func (a account) services(cluster string) (names []string) {
 	return names
 }
 
-// TestTwoVPCsInACluster: two calls that leave the name to the module, and the
-// VPCs' Name tags are not valid names.
+// TestTwoVPCsInACluster has two calls without a name, in VPCs whose Name tags are not valid
+// names.
 func TestTwoVPCsInACluster(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
@@ -101,22 +101,22 @@ func TestTwoVPCsInACluster(t *testing.T) {
 		t.Errorf("the services are %q, want %q", got, want)
 	}
 
-	// Somebody renames a VPC.
+	// The VPC gets another Name tag.
 	a.run("call", "apply", "-auto-approve", "-var=first_name=Network", "-target=aws_vpc.this")
 	for _, c := range a.plan("call", "-var=first_name=Network").ResourceChanges {
-		if c.Mode == "managed" && !c.does("no-op") {
+		if c.Mode == "managed" && !c.has("no-op") {
 			t.Errorf("after a new Name tag, %s: %v", c.Address, c.Change.Actions)
 		}
 	}
 
-	// A service moves to another VPC: its security group is replaced while its
-	// tasks are in the old one.
+	// A service moves to another VPC: its security group is replaced while its tasks use the
+	// old one.
 	move := []string{"-var=first_name=Network", "-var=first_vpc=second"}
 	if out, err := a.try("call", append([]string{"apply", "-auto-approve"}, move...)...); err != nil {
 		t.Errorf("moving to another VPC: %v\n%s", err, out)
 	}
 	for _, c := range a.plan("call", move...).ResourceChanges {
-		if c.Mode == "managed" && !c.does("no-op") {
+		if c.Mode == "managed" && !c.has("no-op") {
 			t.Errorf("after the move, %s: %v", c.Address, c.Change.Actions)
 		}
 	}
