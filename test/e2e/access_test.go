@@ -14,11 +14,11 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// followed bounds how long a change of the access rules may take to count.
+// followed bounds the time until a change of the access rules takes effect.
 const followed = 10 * time.Second
 
-// rulesAllow replaces the tailnet's access rules: everyone may reach the routers, and of
-// the VPC one destination; nil is all.
+// rulesAllow replaces the tailnet's access rules: every node may reach the routers, and dst
+// in the VPC. Without dst, everything is allowed.
 func (w *world) rulesAllow(control *tailnettest.Tailnet, failover time.Duration, dst ...string) {
 	w.t.Helper()
 	p := tailnettest.Policy{Failover: failover, AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges, otherTag: approvedRanges}}
@@ -31,18 +31,18 @@ func (w *world) rulesAllow(control *tailnettest.Tailnet, failover time.Duration,
 }
 
 // awaitReach waits until a new connection succeeds or fails as wanted.
-func (w *world) awaitReach(what, address string, want bool, limit time.Duration) {
+func (w *world) awaitReach(name, address string, want bool, limit time.Duration) {
 	w.t.Helper()
 	for start := time.Now(); w.reachesTCP(address) != want; {
 		if time.Since(start) > limit {
-			w.t.Fatalf("%s: not within %v", what, limit)
+			w.t.Fatalf("%s: not within %v", name, limit)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 }
 
-// TestAccessRulesFollowControl takes a rule away in each state of a router: new
-// connections fail, those that are open end, and a rule that is given counts.
+// TestAccessRulesFollowControl removes a rule in each state of a router: new connections
+// fail and open ones end. A new rule takes effect, too.
 func TestAccessRulesFollowControl(t *testing.T) {
 	other := func(w *world) secret.String {
 		return w.createKey(tailnettest.Key{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{otherTag}})
@@ -66,7 +66,7 @@ func TestAccessRulesFollowControl(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, old, _ := twoRouters(t, time.Second, c.env, c.key)
-			control, ours := w.ours()
+			control, ours := w.testControl()
 			if !ours {
 				t.Skip("only tailnettest's control server lets a test change the access rules")
 			}
@@ -74,7 +74,7 @@ func TestAccessRulesFollowControl(t *testing.T) {
 			defer stream.stop()
 			c.enter(t, w, control, old)
 			if !w.reachesTCP(net.JoinHostPort(dbHost, "80")) {
-				t.Fatal("the target is not reached before the rule is taken away")
+				t.Fatal("the target is not reachable before the rule is removed")
 			}
 			w.rulesAllow(control, time.Second, secondHost)
 			taken := time.Now()
@@ -84,7 +84,7 @@ func TestAccessRulesFollowControl(t *testing.T) {
 			case <-stream.done:
 				t.Logf("an open connection ended within %v of the change: %v", time.Since(taken).Round(time.Millisecond), stream.err)
 			case <-time.After(time.Until(taken.Add(followed))):
-				t.Errorf("a connection that was open goes on %v after its rule was taken away", followed)
+				t.Errorf("a connection is still open %v after its rule was removed", followed)
 			}
 			w.rulesAllow(control, time.Second)
 			w.awaitReach("a rule that was given back", net.JoinHostPort(dbHost, "80"), true, followed)
@@ -92,12 +92,12 @@ func TestAccessRulesFollowControl(t *testing.T) {
 	}
 }
 
-// TestAccessRulesWhileHeldBack is the same for a router that leaves its routes to
-// another for long, because its probes fail. What clients send all the same is what
-// control makes this one send: a route that the router does not offer.
+// TestAccessRulesWhileHeldBack does the same for a router that holds its routes back for
+// long, because its probes fail. Control makes the client use this router all the same, for
+// a route that it does not advertise.
 func TestAccessRulesWhileHeldBack(t *testing.T) {
 	w, old, _ := twoRouters(t, time.Second, map[string]string{"ROUTER_PROBE": net.JoinHostPort(secondHost, "80")}, sameKey)
-	control, ours := w.ours()
+	control, ours := w.testControl()
 	if !ours {
 		t.Skip("only tailnettest's control server lets a test change the access rules")
 	}
@@ -111,7 +111,7 @@ func TestAccessRulesWhileHeldBack(t *testing.T) {
 		out, _ := w.client.Command(t.Context(), "curl", "-sS", "--max-time", "2", "http://"+dbHost+"/").Output()
 		return strings.Contains(string(out), "to "+routerVPC)
 	}
-	testwait.Until(t, "the router that holds its routes back to forward", func() error {
+	testwait.Until(t, "the router that holds its routes back to forward packets", func() error {
 		if !throughOld() {
 			return errors.New("no answer through it")
 		}
@@ -125,7 +125,7 @@ func TestAccessRulesWhileHeldBack(t *testing.T) {
 	select {
 	case <-stream.done:
 	case <-time.After(time.Until(taken.Add(followed))):
-		t.Errorf("a connection that was open goes on %v after its rule was taken away", followed)
+		t.Errorf("a connection is still open %v after its rule was removed", followed)
 	}
 	w.rulesAllow(control, time.Second, dbHost)
 	w.awaitReach("a rule that was given", net.JoinHostPort(dbHost, "80"), true, followed)

@@ -15,9 +15,9 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// TestChaos takes away at random what the router depends on, for 15 s or as long as SOAK
-// sets (make soak): traffic that does not need it never stops, and at the end everything
-// is as at the start. CHAOS_SEED replays a sequence.
+// TestChaos blocks random dependencies of the router, for 15 s or as long as SOAK sets (make
+// soak): traffic that does not need them never stops, and at the end the router uses as many
+// resources as at the start. CHAOS_SEED replays a sequence.
 func TestChaos(t *testing.T) {
 	length, _ := soakTime(t, 15*time.Second)
 	if _, err := exec.LookPath("iptables"); err != nil {
@@ -34,14 +34,14 @@ func TestChaos(t *testing.T) {
 	warm := w.startLoad(20, testwait.Limit()) // pools fill
 	warm.window(5 * time.Second)
 	warm.stop()
-	const settle = time.Second // in which the router frees what ended flows held
+	const settle = time.Second // the router frees the resources of ended flows meanwhile
 	time.Sleep(settle)
 	before := r.held()
 
 	dice := newDice(t)
 	rounds, done := 0, 0
 	for end := time.Now().Add(length); time.Now().Before(end); rounds++ {
-		// What flows do not need: control, AWS, relays.
+		// Flows do not need control, AWS and DERP servers.
 		l := w.startLoad(20, testwait.Limit())
 		for range 3 {
 			for _, f := range faults[:3] {
@@ -55,7 +55,7 @@ func TestChaos(t *testing.T) {
 			t.Errorf("round %d with %s: %d flows ended; connections: %v; requests: %v; the machine: %v", rounds, describeFaults(faults), n, &l.connections, &l.requests, &l.direct)
 		}
 		done += l.connections.done
-		// What they do need: when the VPC is back, so are they.
+		// They need the VPC: once it is reachable, they continue.
 		vpc := faults[3]
 		vpc.set(t, true)
 		time.Sleep(time.Duration(500+dice.IntN(2000)) * time.Millisecond)
@@ -63,7 +63,7 @@ func TestChaos(t *testing.T) {
 		back := time.Now()
 		for w.fetch(t.Context(), dbHost) != nil {
 			if time.Since(back) > 10*time.Second {
-				t.Fatalf("round %d: nothing gets through %v after the VPC is back", rounds, time.Since(back))
+				t.Fatalf("round %d: no connection succeeds %v after the VPC is back", rounds, time.Since(back))
 			}
 		}
 	}
@@ -76,7 +76,7 @@ func TestChaos(t *testing.T) {
 		return ok && n.Online && len(n.Primary) == len(w.advertised)
 	})
 	var after held
-	testwait.Until(t, "the router to hold as much as before", func() error {
+	testwait.Until(t, "the router to use as many resources as before", func() error {
 		after = r.held()
 		if after.goroutines > before.goroutines+20 || after.files > before.files+20 {
 			return fmt.Errorf("before %+v, now %+v", before, after)
@@ -89,8 +89,7 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// newDice returns random numbers that follow from CHAOS_SEED, or from a seed that the log
-// of a failure names. The draws depend on nothing else.
+// newDice returns random numbers that depend only on CHAOS_SEED, or on a seed that it logs.
 func newDice(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed := rand.Uint64()
@@ -104,19 +103,19 @@ func newDice(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// fault is something that can be taken away from the router.
+// fault is a dependency of the router that the test can block.
 type fault struct {
 	w     *world
 	name  string
-	rules [][]string // what drops its packets
+	rules [][]string // of iptables, which drop its packets
 	on    bool
 }
 
-// faults are control, AWS, relays, and last the VPC.
+// faults returns control, AWS, DERP servers and, as the last, the VPC.
 func (w *world) faults() []*fault {
-	control, ok := w.ours()
+	control, ok := w.testControl()
 	if !ok {
-		w.t.Skip("the ports of the relay are known of tailnettest's own server only")
+		w.t.Skip("only tailnettest's control server reports the ports of its DERP server")
 	}
 	port := func(raw string) string {
 		u := must(url.Parse(raw))
@@ -137,7 +136,7 @@ func (w *world) faults() []*fault {
 	return []*fault{
 		{w: w, name: "control", rules: out([]string{"-p", "tcp", "--dport", port(control.ControlURL())})},
 		{w: w, name: "aws", rules: out([]string{"-p", "tcp", "--dport", port(w.moto.URL())})},
-		{w: w, name: "relays", rules: out(relays...)},
+		{w: w, name: "derp", rules: out(relays...)},
 		{w: w, name: "vpc", rules: [][]string{{"OUTPUT", "-o", "eth1"}, {"INPUT", "-i", "eth1"}}},
 	}
 }

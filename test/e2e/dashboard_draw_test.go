@@ -13,8 +13,8 @@ import (
 	"subnetrouter/internal/browsertest"
 )
 
-// drawDashboard draws the queries of the dashboard as SVG and takes a picture. It is
-// no Grafana, but shows the same numbers in the same places.
+// drawDashboard draws the results of the dashboard's queries as SVG and takes a picture. It
+// shows the same numbers in the same places as Grafana.
 func drawDashboard(t *testing.T, p *prometheus, panels []dashboardPanel, d time.Duration, file string) {
 	var b strings.Builder
 	b.WriteString(`<!doctype html><meta charset="utf-8"><style>

@@ -24,8 +24,8 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// TestDashboard asks a real Prometheus, which scrapes two real routers under load,
-// each query of the dashboard.
+// TestDashboard sends each query of the dashboard to a real Prometheus that scrapes two real
+// routers under load.
 func TestDashboard(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	w.serveEchoTCP(net.JoinHostPort(dbHost, "5432"))
@@ -54,7 +54,7 @@ func TestDashboard(t *testing.T) {
 			case got.values == 0 && !mayBeEmpty:
 				t.Errorf("%s: %s: no data", panel.Title, target.Expr)
 			case got.values > 0 && mayBeEmpty:
-				t.Errorf("%s: %s has data, which it is said to lack: %s", panel.Title, target.Expr, why)
+				t.Errorf("%s: %s has data; emptyPanels expects none: %s", panel.Title, target.Expr, why)
 			}
 		}
 	}
@@ -65,29 +65,29 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("no panel %q", name)
 		}
 	}
-	// One dashboard for one router or for many: the variables choose.
+	// The variables select one router or several.
 	for name, want := range map[string]int{"cluster": 1, "router": 2} {
 		m := labelValues.FindStringSubmatch(variables[name])
 		if m == nil {
-			t.Fatalf("$%s asks %q", name, variables[name])
+			t.Fatalf("$%s has the query %q", name, variables[name])
 		}
 		if got := p.query(t, dashboardTarget{Expr: "group by (" + m[2] + ") (" + m[1] + ")"}.query()); got.values != want {
 			t.Errorf("$%s has %d values, want %d: %+v", name, got.values, want, got)
 		}
 	}
 	if all, one := p.query(t, `router_ready{cluster=~".*",instance=~".*"}`), p.query(t, `router_ready{cluster=~"e2e",instance=~"192.168.77.31:9002"}`); all.values != 2 || one.values != 1 {
-		t.Errorf("all routers are %d, one is %d", all.values, one.values)
+		t.Errorf("all routers have %d values, one has %d", all.values, one.values)
 	}
 	if dir := os.Getenv(picturesVar); dir != "" {
 		drawDashboard(t, p, panels, load, filepath.Join(dir, "dashboard.png"))
 	}
 }
 
-// emptyPanels are the queries, by panel and target, that a healthy router has no
-// data for, and why.
+// emptyPanels lists the queries, by panel and target, without data for a healthy router,
+// and why.
 var emptyPanels = map[string]string{
-	"Denied and dropped packets C":     "no access rule of the test's tailnet refuses anything",
-	"Logins that failed A":             "none did",
+	"Denied and dropped packets C":     "the tailnet's access rules allow everything",
+	"Logins that failed A":             "no login failed",
 	"Credential and node key end in A": "the secret has no expires_at",
 	"Credential and node key end in B": "the key of a node with tags does not expire",
 }
@@ -101,12 +101,12 @@ type dashboardPanel struct {
 	Targets     []dashboardTarget
 }
 
-// query is the expression as Grafana would send it.
+// query returns the expression as Grafana sends it.
 func (d dashboardTarget) query() string {
 	return strings.NewReplacer("$cluster", "e2e", "$router", ".*", "$__rate_interval", "10s").Replace(d.Expr)
 }
 
-// labelValues is how Grafana asks for what a variable may be.
+// labelValues matches Grafana's query for the values of a variable.
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
 func readDashboard(t *testing.T) (panels []dashboardPanel, variables map[string]string) {
@@ -131,7 +131,7 @@ func readDashboard(t *testing.T) (panels []dashboardPanel, variables map[string]
 	return d.Panels, variables
 }
 
-// alongside is a host for another router in the same VPC.
+// alongside returns a copy of the world with a host for another router in the same VPC.
 func (w *world) alongside(internetIP, vpcIP string) *world {
 	o := *w
 	o.routerHost = w.newRouterHost("router2", internetIP, vpcIP)
@@ -141,7 +141,7 @@ func (w *world) alongside(internetIP, vpcIP string) *world {
 	return &o
 }
 
-// load has the client use the VPC in every way, for that long.
+// load makes the client send every kind of traffic to the VPC for d.
 func (w *world) load(c *client, d time.Duration) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), d)
 	defer cancel()
@@ -158,14 +158,14 @@ func (w *world) load(c *client, d time.Duration) {
 			}
 		})
 	}
-	every(500*time.Millisecond, func(i int) { // in waves, so that the picture has some
+	every(500*time.Millisecond, func(i int) { // in waves, so that the picture shows a change
 		bytes := int(2e6 * (1 + math.Sin(float64(i)/10)))
 		c.sh("curl", "-fsS", "-o", "/dev/null", "--max-time", "10", fmt.Sprintf("http://%s/?bytes=%d", dbHost, bytes+1000))
 		c.sh("curl", "-fsS", "-o", "/dev/null", "--max-time", "10", fmt.Sprintf("http://%s/?bytes=%d", secondHost, bytes/3+1000))
 	})
 	every(300*time.Millisecond, func(int) { echoUDP(ctx, w, net.JoinHostPort(dbHost, "7"), 1000) })
 	every(time.Second, func(int) {
-		if conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(dbHost, "81")); err == nil { // nobody listens
+		if conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(dbHost, "81")); err == nil { // nothing listens there
 			conn.Close()
 		}
 		c.sh("ping", "-n", "-c", "1", "-W", "1", dbHost)
@@ -176,7 +176,7 @@ func (w *world) load(c *client, d time.Duration) {
 	}
 }
 
-// prometheus is a running server.
+// prometheus is a running Prometheus server.
 type prometheus struct{ url string }
 
 func (w *world) startPrometheus(targets ...string) *prometheus {
@@ -207,7 +207,7 @@ func (w *world) startPrometheus(targets ...string) *prometheus {
 
 type answer struct {
 	series []series
-	values int // that are numbers
+	values int // number of numeric values
 	err    string
 }
 

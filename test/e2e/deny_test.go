@@ -11,13 +11,13 @@ import (
 	"subnetrouter/internal/tailnettest"
 )
 
-// via is the 4via6 prefix of site 7, up to the IPv4 address.
+// via is the text of site 7's 4via6 prefix, without the IPv4 address.
 const via = "fd7a:115c:a1e0:b1a:0:7:"
 
-// TestDenyList gives the router 4via6 routes that hold both the VPC and the
-// task's credentials, and has control hand it link-local ones that it never
-// asked for, so that the client sends what must not be forwarded. What is
-// denied is there: the router itself reaches it.
+// TestDenyList gives the router 4via6 routes that contain both the VPC and the task's
+// credentials endpoint. Control also gives it link-local routes that it does not advertise,
+// so that the client sends packets that must not be forwarded. The denied targets exist: the
+// router itself reaches them.
 func TestDenyList(t *testing.T) {
 	for _, mode := range []string{"userspace", "kernel"} {
 		t.Run(mode, func(t *testing.T) {
@@ -26,9 +26,9 @@ func TestDenyList(t *testing.T) {
 			w := newWorld(t, worldOptions{policy: tailnettest.Policy{
 				AutoApprovers: map[string][]netip.Prefix{tag: append(both, netip.MustParsePrefix("10.0.0.0/8"))},
 			}})
-			control, ours := w.ours()
+			control, ours := w.testControl()
 			if !ours {
-				t.Skip("only tailnettest's control server hands out routes that no node asked for")
+				t.Skip("only tailnettest's control server gives nodes routes that they do not advertise")
 			}
 			r := w.startRouter(routerOptions{root: mode == "kernel", env: map[string]string{
 				"ROUTER_ROUTES": "10.0.0.0/16," + vpc + "," + linkLocal,
@@ -68,7 +68,7 @@ func TestDenyList(t *testing.T) {
 				}
 			}
 
-			// Nor may the tailnet read the router's own listener by any of its addresses.
+			// The tailnet must not reach the router's own listener by any of its addresses.
 			nodes, _ := w.control.Nodes(t.Context())
 			n, _ := tailnettest.Find(nodes, "edge-router")
 			own := []string{routerVPC, via + "a00:105"}
@@ -81,7 +81,7 @@ func TestDenyList(t *testing.T) {
 				}
 			}
 			if _, body := r.get("/metrics"); strings.Contains(body, "router_denied_packets_total 0\n") {
-				t.Error("nothing was counted as denied")
+				t.Error("router_denied_packets_total did not increase")
 			}
 		})
 	}
@@ -98,8 +98,8 @@ func (w *world) reachesTCP(address string) bool {
 	return true
 }
 
-// reachesUDP reports whether a datagram from the client to target gets to a
-// listener at local in the router's namespace.
+// reachesUDP reports whether a datagram from the client to target arrives at a listener at
+// local in the router's namespace.
 func (w *world) reachesUDP(r *router, local, target string) bool {
 	ln, err := r.host.ListenPacket("udp", net.JoinHostPort(local, "5353"))
 	if err != nil {

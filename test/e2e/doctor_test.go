@@ -8,7 +8,7 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// TestDoctor asks the doctor where a router is to run, and then beside it.
+// TestDoctor runs the doctor before a router starts on the host, and then next to it.
 func TestDoctor(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	r := w.startRouter(routerOptions{})
@@ -44,7 +44,7 @@ func TestDoctor(t *testing.T) {
 	beside := ask(r.env)
 	for _, name := range []string{"place/router", "place/task metadata", "credential/secret", "control/reach", "relays/UDP", "routes/found", "routes/approval"} {
 		if beside[name] != "pass" {
-			t.Errorf("beside the router, %s is %q", name, beside[name])
+			t.Errorf("next to the router, %s is %q", name, beside[name])
 		}
 	}
 	if code := r.stop(); code != 0 {

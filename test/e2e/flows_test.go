@@ -14,8 +14,8 @@ import (
 	"subnetrouter/internal/ops"
 )
 
-// TestFlows follows flows from their opening to their line in the flow log, and
-// meets the limit.
+// TestFlows follows flows from their opening to their line in the flow log, and reaches the
+// limit.
 func TestFlows(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	r := w.startRouter(routerOptions{env: map[string]string{"ROUTER_FLOW_LOG": "on", "ROUTER_MAX_FLOWS": "100", "ROUTER_MAX_FLOWS_PER_PEER": "6"}})
@@ -45,12 +45,12 @@ func TestFlows(t *testing.T) {
 		}
 	})
 	t.Run("live flows and the limit", func(t *testing.T) {
-		// Two UDP flows to the closed port, one of them from the client's IPv6 address,
-		// and three to the echo are open: one is left to the client.
+		// Open are two UDP flows to the closed port, one of them from the client's IPv6
+		// address, and three to the echo server: the client may open one more.
 		conn := must(w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, "80")))
 		defer conn.Close()
 		if _, err := w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, "80")); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("a flow past the limit: %v, want refused", err)
+			t.Errorf("a flow beyond the limit: %v, want refused", err)
 		}
 		var s ops.Status
 		_, body := r.get("/status")
@@ -60,7 +60,7 @@ func TestFlows(t *testing.T) {
 		if s.Flows.TCP != 1 || s.Flows.UDP != 5 || s.Flows.LimitPerPeer != 6 || !slices.ContainsFunc(s.Flows.Live, func(f ops.Flow) bool {
 			return f.Protocol == "tcp" && f.Node == "laptop" && f.Target == dbHost+":80"
 		}) {
-			t.Errorf("/status says %+v", s.Flows)
+			t.Errorf("/status has the flows %+v", s.Flows)
 		}
 		io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
 		if answer, err := io.ReadAll(conn); err != nil || !strings.Contains(string(answer), "hello from") {
@@ -79,7 +79,7 @@ func TestFlows(t *testing.T) {
 			}
 		}
 		if strings.Contains(body, `router_route_bytes_total{direction="to_tailnet",route="10.0.0.0/16"} 0`) {
-			t.Error("no byte is counted for the VPC's route")
+			t.Error("the VPC's route has no bytes")
 		}
 	})
 	t.Run("flow log", func(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// newRouterHost is a place for one more router.
+// newRouterHost creates a host for another router.
 func (w *world) newRouterHost(name, internetIP, vpcIP string) *netnstest.Host {
 	h := w.net.Host(name)
 	b := w.router6.As16()
@@ -30,7 +30,7 @@ func (w *world) newRouterHost(name, internetIP, vpcIP string) *netnstest.Host {
 	return h
 }
 
-// awaitPrimary waits until control has picked the node for its routes.
+// awaitPrimary waits until the node is the primary router of its routes.
 func (w *world) awaitPrimary(name string) {
 	w.t.Helper()
 	w.await(name+" to be primary", func(nodes []tailnettest.Node) bool {
@@ -39,9 +39,9 @@ func (w *world) awaitPrimary(name string) {
 	})
 }
 
-// twoRouters is the middle of a rolling deploy: the old task serves, the new one is ready.
-// E2E_OLD_ROUTER and E2E_NEXT_ROUTER name other binaries for them, for an upgrade or a
-// rollback between two versions.
+// twoRouters starts the state in the middle of a rolling deploy: the old task is primary and
+// the new one is ready. E2E_OLD_ROUTER and E2E_NEXT_ROUTER name other binaries for them, to
+// test an upgrade or a rollback between two versions.
 func twoRouters(t *testing.T, grace time.Duration, env map[string]string, secondKey func(*world) secret.String) (w *world, old, next *router) {
 	t.Helper()
 	w = newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: grace}})
@@ -70,11 +70,11 @@ func sameKey(w *world) secret.String { return w.routerKey }
 
 const (
 	manyFlows = 200
-	// noticed is how soon a client must learn that its flow is gone.
+	// noticed bounds the time until a client learns that its flow has ended.
 	noticed = time.Second
 )
 
-// TestRollingDeploy stops the old task of a deploy as ECS does, under load.
+// TestRollingDeploy stops the old task under load, as ECS does in a deploy.
 func TestRollingDeploy(t *testing.T) {
 	w, old, next := twoRouters(t, time.Second, nil, sameKey)
 	l := w.startLoad(manyFlows, 5*time.Second)
@@ -86,7 +86,7 @@ func TestRollingDeploy(t *testing.T) {
 	if n, _ := l.cut(); n > 0 {
 		t.Errorf("%d of %d flows were cut while the router drained", n, manyFlows)
 	}
-	// Half of the flows end by themselves within the drain; the others must be cut.
+	// The clients end half of the flows during the drain; the router must cut the others.
 	for _, s := range l.streams[:manyFlows/2] {
 		s.conn.Close()
 	}
@@ -97,7 +97,7 @@ func TestRollingDeploy(t *testing.T) {
 		t.Logf("the last flow learned of its end %v after its last answer", slowest.Round(time.Millisecond))
 	}
 	if code := old.wait(); code != 0 {
-		t.Errorf("the old router ended with %d", code)
+		t.Errorf("the old router exited with code %d", code)
 	}
 	l.window(time.Second)
 	l.stop()
@@ -113,8 +113,8 @@ func TestRollingDeploy(t *testing.T) {
 	next.hasLogged(`"msg":"another router drains`, `"msg":"the other router has drained"`)
 }
 
-// TestDeployWithoutHelp stops a router whose successor does not know it for one of its
-// own: another tag. Flows must end, at a good moment and so that clients see it.
+// TestDeployWithoutHelp stops a router whose successor has another tag, and so is not a peer
+// router. Flows must end between two requests, with a reset.
 func TestDeployWithoutHelp(t *testing.T) {
 	notOnHeadscale(t, "a standby with another tag cannot see that its routes are approved")
 	w, old, _ := twoRouters(t, time.Second, nil, func(w *world) secret.String {
@@ -125,27 +125,27 @@ func TestDeployWithoutHelp(t *testing.T) {
 	defer paused.Close()
 	asked := make(chan error, 1)
 	go func() { asked <- askOn(paused, "/?think=1s") }()
-	testwait.Until(t, "the request to be under way", func() error {
-		if w.thinking.Load() == 0 {
+	testwait.Until(t, "the request to be in progress", func() error {
+		if w.inProgress.Load() == 0 {
 			return errors.New("it has not reached its server")
 		}
 		return nil
 	})
 	old.cmd.Process.Signal(syscall.SIGTERM)
 	if err := <-asked; err != nil {
-		t.Errorf("a request that was under way: %v", err)
+		t.Errorf("a request in progress: %v", err)
 	}
 	paused.SetReadDeadline(time.Now().Add(noticed))
 	if _, err := paused.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the flow that was cut says %v, want a reset", err)
+		t.Errorf("the flow that was cut returned %v, want a reset", err)
 	}
 	if code := old.wait(); code != 0 {
-		t.Errorf("the old router ended with %d", code)
+		t.Errorf("the old router exited with code %d", code)
 	}
 	old.hasLogged(`"helpers":0`, `"quiet":true`, `"msg":"flows cut","tcp":1`)
 }
 
-// askOn makes a request that keeps the connection.
+// askOn sends a request over conn and keeps it open.
 func askOn(conn net.Conn, path string) error {
 	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		return err
@@ -159,7 +159,7 @@ func askOn(conn net.Conn, path string) error {
 	return err
 }
 
-// TestDeployWithoutHelpUnderLoad is the same where no moment is a good one.
+// TestDeployWithoutHelpUnderLoad does the same with flows that are never between requests.
 func TestDeployWithoutHelpUnderLoad(t *testing.T) {
 	notOnHeadscale(t, "a standby with another tag cannot see that its routes are approved")
 	w, old, _ := twoRouters(t, time.Second, map[string]string{"ROUTER_DRAIN_TIMEOUT": "6s"}, func(w *world) secret.String {
@@ -175,7 +175,7 @@ func TestDeployWithoutHelpUnderLoad(t *testing.T) {
 		t.Logf("the last flow learned of its end %v after its last answer", slowest.Round(time.Millisecond))
 	}
 	if code := old.wait(); code != 0 {
-		t.Errorf("the old router ended with %d", code)
+		t.Errorf("the old router exited with code %d", code)
 	}
 	l.window(time.Second)
 	l.stop()
@@ -187,13 +187,13 @@ func TestDeployWithoutHelpUnderLoad(t *testing.T) {
 	old.hasLogged(`"helpers":0`, `"quiet":false`)
 }
 
-// TestUDPAcrossDeploy keeps a flow of UDP, whose target knows it by its port.
+// TestUDPAcrossDeploy keeps a UDP flow, which its target identifies by the port.
 func TestUDPAcrossDeploy(t *testing.T) {
 	w, old, _ := twoRouters(t, time.Second, nil, sameKey)
 	session := w.serveSession(net.JoinHostPort(dbHost, "1009"))
 	conn := must(w.client.Dial(t.Context(), "udp", net.JoinHostPort(dbHost, "1009")))
 	defer conn.Close()
-	held := must(w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, echoPort))) // keeps the drain going
+	held := must(w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, echoPort))) // keeps the drain from ending
 	defer held.Close()
 	ask := func() error {
 		var err error
@@ -225,11 +225,11 @@ func TestUDPAcrossDeploy(t *testing.T) {
 	}
 	held.Close()
 	if code := old.wait(); code != 0 {
-		t.Errorf("the old router ended with %d", code)
+		t.Errorf("the old router exited with code %d", code)
 	}
 }
 
-// TestCrash kills the primary: control notices, and gives the routes to the other.
+// TestCrash kills the primary: control notices, and gives the routes to the other router.
 func TestCrash(t *testing.T) {
 	notOnHeadscale(t, "it waits 10 s before it takes a node for offline")
 	graces := []time.Duration{time.Second, 5 * time.Second}
@@ -253,9 +253,9 @@ func TestCrash(t *testing.T) {
 			if gap := l.stalled(most); gap > 0 {
 				t.Errorf("no connection succeeded for %v, want at most %v", gap, most)
 			}
-			// A client's retransmissions double their pauses. The new router resets the
+			// The pauses between a client's retransmissions double. The new router resets the
 			// first after the election, which may come more than twice the grace later. A
-			// client whose question was acknowledged before the crash has nothing to
+			// client whose request was acknowledged before the crash has nothing to
 			// retransmit: it learns by its keepalive, which Go sends after 15 s.
 			const keepalive = 15 * time.Second
 			if most := max(3*grace+5*time.Second, keepalive+time.Second) + l.slack(); slowest > most {
@@ -265,7 +265,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestLostNetwork cuts the primary off from all but the VPC: only silence tells.
+// TestLostNetwork cuts the primary off from everything except the VPC: control can notice it
+// only by the missing answers.
 func TestLostNetwork(t *testing.T) {
 	notOnHeadscale(t, "it waits 10 s before it takes a node for offline")
 	w, _, _ := twoRouters(t, time.Second, nil, sameKey)
@@ -278,7 +279,7 @@ func TestLostNetwork(t *testing.T) {
 	l.cutShort()
 	_, slowest := l.cut()
 	t.Logf("connections: %v; flows learned of it %v after their last answer at most", &l.connections, slowest.Round(time.Millisecond))
-	// tailnettest's control server asks after 5 s of silence, waits 5 s for an answer,
+	// tailnettest's control server probes after 5 s of silence, waits 5 s for an answer,
 	// and then grants the grace.
 	const most = 15 * time.Second
 	if gap := l.stalled(most); gap > 0 {
@@ -286,7 +287,7 @@ func TestLostNetwork(t *testing.T) {
 	}
 }
 
-// TestAloneAtTheEnd stops the only router: nobody to wait for.
+// TestAloneAtTheEnd stops the only router: there is no peer router to wait for.
 func TestAloneAtTheEnd(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	r := w.startRouter(routerOptions{key: w.routerKey, env: map[string]string{"ROUTER_DRAIN_TIMEOUT": "30s"}})
@@ -300,8 +301,8 @@ func TestAloneAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestSelfWithdrawal breaks one router's way into the VPC, then the target for all.
-func TestSelfWithdrawal(t *testing.T) {
+// TestHoldBack breaks one router's link to the VPC, then the probe's target for all routers.
+func TestHoldBack(t *testing.T) {
 	w, old, next := twoRouters(t, time.Second, map[string]string{"ROUTER_PROBE": net.JoinHostPort(dbHost, "80")}, sameKey)
 	w.routerHost.IP("link", "set", "eth1", "down")
 	began := time.Now()
@@ -309,18 +310,18 @@ func TestSelfWithdrawal(t *testing.T) {
 	t.Logf("the routes moved %v after the link was cut", time.Since(began).Round(time.Second))
 	got := old.awaitReadyz("the old router's probe to fail", func(_ int, b ops.Readiness) bool { return len(b.Reasons) > 0 })
 	if got.Reasons[0].Code != "probe_failed" || !strings.Contains(got.Reasons[0].Message, "left to another router") {
-		t.Errorf("/readyz says %+v", got)
+		t.Errorf("/readyz returns %+v", got)
 	}
 	if code, body := old.get("/healthz"); code != 200 {
-		t.Errorf("/healthz says %d %s: a restart would not help", code, body)
+		t.Errorf("/healthz returns %d %s, want 200: a restart would not help", code, body)
 	}
 
-	// Now the target is down for all: the router that has the routes keeps them.
+	// Now the target is down for all routers: the primary keeps its routes.
 	w.vpc.IP("link", "set", "eth0", "down")
 	next.awaitReadyz("the next router's probe to fail", func(_ int, b ops.Readiness) bool { return len(b.Reasons) > 0 })
 	const failures = `router_probe_failures_total{target="` + dbHost + `:80"}`
 	before := next.metric(failures)
-	// A probe takes longer than the pause in which a router looks for a better one.
+	// A probe takes longer than the interval in which a router decides about holding back.
 	testwait.Until(t, "one more probe", func() error {
 		if n := next.metric(failures); n <= before {
 			return fmt.Errorf("%v have failed", n)
@@ -329,10 +330,10 @@ func TestSelfWithdrawal(t *testing.T) {
 	})
 	w.awaitPrimary("next")
 	if strings.Contains(next.out.String(), "routes withdrawn") {
-		t.Error("the next router gave its routes away while the target is down for all")
+		t.Error("the next router held its routes back while the target is down for all routers")
 	}
 
-	// All is well again.
+	// Everything works again.
 	w.vpc.IP("link", "set", "eth0", "up")
 	w.routerHost.IP("link", "set", "eth1", "up")
 	for _, a := range w.advertised {

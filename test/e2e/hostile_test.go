@@ -25,7 +25,7 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// The wire format of the hand-over, written down once more: what an attacker would write.
+// The wire format of the hand-over, implemented independently, as an attacker would.
 const (
 	handoverPort  = 9003
 	msgState      = 1
@@ -41,14 +41,14 @@ const (
 	forgery       = "FORGED-BY-THE-HOSTILE-ROUTER"
 )
 
-// hostile is a real tailnet node with the routers' tag, and a program on it that speaks
-// their protocol.
+// hostile is a real tailnet node with the routers' tag, with a program that implements their
+// protocol.
 type hostile struct {
 	t      *testing.T
 	w      *world
 	addr   netip.Addr
 	conn   net.PacketConn
-	client netip.Addr   // whose flows it is after
+	client netip.Addr   // whose flows it attacks
 	to     []netip.Addr // the routers
 
 	mu       sync.Mutex
@@ -56,7 +56,7 @@ type hostile struct {
 	sent     atomic.Int64
 }
 
-// startHostile joins the node, with a route of its own unless route is "".
+// startHostile joins the node to the tailnet, with a route unless it is "".
 func (w *world) startHostile(route string) *hostile {
 	t := w.t
 	t.Helper()
@@ -99,7 +99,7 @@ func (w *world) addressOf(name string) netip.Addr {
 	w.t.Helper()
 	n, ok := tailnettest.Find(must(w.control.Nodes(w.t.Context())), name)
 	if !ok {
-		w.t.Fatalf("control knows no node %s", name)
+		w.t.Fatalf("control has no node %s", name)
 	}
 	return n.IPs[0]
 }
@@ -136,7 +136,7 @@ func claimOf(draining, gone bool, routes ...string) []byte {
 	return append([]byte{msgState}, b...)
 }
 
-// udpPacket and tcpPacket are what a client would send; all checksums are right.
+// udpPacket and tcpPacket return packets as clients send them, with valid checksums.
 func udpPacket(src, dst netip.AddrPort, payload string) []byte {
 	b := make([]byte, 28+len(payload))
 	putIPv4(b, src.Addr(), dst.Addr(), 17)
@@ -144,7 +144,7 @@ func udpPacket(src, dst netip.AddrPort, payload string) []byte {
 	wire.BigEndian.PutUint16(b[22:], dst.Port())
 	wire.BigEndian.PutUint16(b[24:], uint16(8+len(payload)))
 	copy(b[28:], payload)
-	return b // UDP over IPv4 may go without a checksum
+	return b // UDP over IPv4 does not need a checksum
 }
 
 func tcpPacket(src, dst netip.AddrPort, seq, ack uint32, flags byte, payload string) []byte {
@@ -186,7 +186,7 @@ func internetChecksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// canaries are listeners that no packet of the hostile node may reach.
+// canaries are listeners that packets of the hostile node must not reach.
 type canaries struct {
 	mu      sync.Mutex
 	reached []string
@@ -227,10 +227,10 @@ func (c *canaries) watch(t *testing.T, listen func(network, address string) (net
 	}()
 }
 
-// session is a client's long conversation with a server of the VPC, each part of which
-// carries a secret, and every byte of which is checked at both ends.
+// session is a client's long connection with a server of the VPC. Every message contains a
+// secret, and both ends check every byte.
 type session struct {
-	port   uint16 // the client's
+	port   uint16 // of the client
 	rounds atomic.Int64
 	failed atomic.Pointer[string]
 	done   chan struct{}
@@ -298,12 +298,12 @@ func (w *world) startSession() *session {
 	return s
 }
 
-// hostileMoves is how many moves the generator draws.
+// hostileMoves is the number of moves that the generator draws.
 const hostileMoves = 2000
 
-// TestHostileRouter drains a router beside a node of its own tag that claims, replays,
-// floods, relays and returns packets that it has no business with, and dies in the middle:
-// nothing that it does reaches a denied address, another client's data or another router's
+// TestHostileRouter drains a router while a hostile node with the same tag makes false
+// claims, replays and floods messages, relays and returns packets of others, and exits in
+// the middle. It never reaches a denied address, another client's data or another router's
 // routes. HOSTILE_SEED replays a run.
 func TestHostileRouter(t *testing.T) {
 	for name, route := range map[string]string{"no route": "", "a small route": hostileRoute} {
@@ -347,7 +347,7 @@ func testHostileRouter(t *testing.T, route string) {
 		case 2:
 			return tcpPacket(from, dst, dice.Uint32(), dice.Uint32(), 0x18, forgery)
 		}
-		return tcpPacket(from, db, dice.Uint32(), dice.Uint32(), 4, "") // RST of the session
+		return tcpPacket(from, db, dice.Uint32(), dice.Uint32(), 4, "") // RST for the session
 	}
 	numbered := func(kind byte, body []byte) []byte {
 		return wire.BigEndian.AppendUint64(append([]byte{kind}, body...), dice.Uint64N(1<<20))
@@ -370,7 +370,7 @@ func testHostileRouter(t *testing.T, route string) {
 		case 6:
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			if len(h.received) > 0 { // back where it came from, as another kind
+			if len(h.received) > 0 { // back to its sender, as another kind
 				m := bytes.Clone(h.received[dice.IntN(len(h.received))])
 				m[0] = byte(1 + dice.IntN(lastKind))
 				return m
@@ -397,7 +397,7 @@ func testHostileRouter(t *testing.T, route string) {
 		}
 	}
 
-	// Before, while both routers are well; then as helper of the drain that it is not.
+	// First while both routers are healthy, then as a false helper of a drain.
 	play(hostileMoves / 4)
 	h.sendAll(claimOf(false, false, "10.0.0.0/16"))
 	old.cmd.Process.Signal(syscall.SIGTERM)
@@ -406,13 +406,13 @@ func testHostileRouter(t *testing.T, route string) {
 	old.awaitLog(`"msg":"routes handed over"`)
 	w.awaitPrimary("next")
 	play(hostileMoves / 4)
-	// As a router that drains itself, and ends without a word.
+	// Then as a draining router that exits without a message.
 	h.sendAll(claimOf(true, false, "10.0.0.0/16"))
 	play(hostileMoves / 4)
 	before := s.rounds.Load()
 	time.Sleep(2 * time.Second)
 	if s.rounds.Load() == before {
-		t.Error("the client's session stands still")
+		t.Error("the client's session makes no progress")
 	}
 	if err := echoUDP(t.Context(), w, net.JoinHostPort(dbHost, "7"), 500); err != nil {
 		t.Errorf("a new flow of UDP during the drain: %v", err)
@@ -446,6 +446,6 @@ func testHostileRouter(t *testing.T, route string) {
 	}
 	t.Logf("%d messages sent, %d received, %d of them with packets; %d rounds of the session", h.sent.Load(), len(h.received), packets, s.rounds.Load())
 	if _, body := next.get("/metrics"); !strings.Contains(body, `router_handover_refused_total{reason="no_route"}`) {
-		t.Error("refusals are not counted")
+		t.Error("refused messages are not counted")
 	}
 }

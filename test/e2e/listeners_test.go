@@ -20,12 +20,12 @@ import (
 
 const profilesPort = "6060"
 
-// listeningRouters is two routers of one VPC whose listeners are open to the VPC, and a
-// client that reaches the VPC by way of the first. Neither router may be reached so.
+// listeningRouters starts two routers of one VPC, whose listeners are open to the VPC, and a
+// client that reaches the VPC through the first. It must not reach a listener of either.
 func listeningRouters(t *testing.T, mode string) (w *world, first, second *router, c *client) {
 	t.Helper()
 	w = newWorld(t, worldOptions{policy: tailnettest.Policy{
-		Failover:      testwait.Limit(), // the routes stay with the first
+		Failover:      testwait.Limit(), // the first stays primary
 		AutoApprovers: map[string][]netip.Prefix{tag: append(approvedRanges, netip.MustParsePrefix(via+"a00:0/104"))},
 	}})
 	start := func(o routerOptions) *router {
@@ -45,29 +45,29 @@ func listeningRouters(t *testing.T, mode string) (w *world, first, second *route
 	c.awaitRoute(via + "a00:0/112")
 	second = start(routerOptions{env: map[string]string{"ROUTER_HOSTNAME": "second"}, host: w.newRouterHost("second", "192.168.77.31", "10.0.1.6")})
 	second.awaitReady()
-	// The first learns of the second's addresses from control.
+	// The first learns the addresses of the second from control.
 	for deadline := time.Now().Add(5 * time.Second); w.reachesTCP(net.JoinHostPort("10.0.1.6", "9002")); {
 		if time.Now().After(deadline) {
 			t.Errorf("the listener of a peer router was reached %v after it was ready", 5*time.Second)
 			break
 		}
 	}
-	// What listens on the same ports elsewhere in the VPC is none of the routers' business.
+	// The same ports of other hosts in the VPC stay reachable.
 	for _, port := range []string{"9002", profilesPort} {
 		w.serveEchoTCP(net.JoinHostPort(dbHost, port))
 	}
 	return w, first, second, c
 }
 
-// addressesOf are those of a router in the VPC, as a client may write them.
+// addressesOf returns the addresses of a router in the VPC, in every form that a client can use.
 func (w *world) addressesOf(last byte) []string {
 	b := w.router6.As16()
 	b[15] = last
 	return []string{fmt.Sprintf("10.0.1.%d", last), netip.AddrFrom16(b).String(), fmt.Sprintf("%sa00:1%02x", via, last)}
 }
 
-// TestListenersOfRouters reads the status and the profiles of both routers by way of one
-// of them, and whatever else they listen on.
+// TestListenersOfRouters tries to reach the status and debug listeners of both routers, and
+// every other socket that they have bound, through one of them.
 func TestListenersOfRouters(t *testing.T) {
 	for _, mode := range []string{"userspace", "kernel"} {
 		t.Run(mode, func(t *testing.T) {
@@ -89,8 +89,8 @@ func TestListenersOfRouters(t *testing.T) {
 					t.Errorf("port %s of another host is not reached", port)
 				}
 			}
-			// Whatever else the process has bound: counted as denied, so that it need not
-			// answer to be found.
+			// All other bound sockets. The counter of denied packets shows the result even for
+			// a socket that would not answer.
 			for _, s := range first.bound() {
 				for _, host := range append(w.addressesOf(5), w.addressesOf(6)...) {
 					before := first.deniedPackets()
@@ -131,14 +131,14 @@ type socket struct {
 	port    int
 }
 
-// bound lists the sockets of the process that take packets from anyone, but for those on
-// loopback: listeners of TCP, and UDP without a peer.
+// bound returns the sockets of the process that accept packets from any host, except on
+// loopback: TCP listeners, and UDP sockets without a peer.
 func (r *router) bound() (list []socket) {
 	r.t.Helper()
 	own := map[string]bool{}
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", r.cmd.Process.Pid))
 	if err != nil || len(links) == 0 {
-		r.t.Fatalf("the router has no files: %v", err)
+		r.t.Fatalf("reading the router's descriptors: %v", err)
 	}
 	for _, link := range links {
 		if to, err := os.Readlink(link); err == nil {
@@ -174,23 +174,23 @@ func (r *router) bound() (list []socket) {
 		}
 	}
 	if !seen[socket{"tcp", 9002}] || !seen[socket{"udp", 41641}] {
-		r.t.Fatalf("the router has bound %v, and its known listener is not among them", list)
+		r.t.Fatalf("the router has bound %v, want its HTTP listener among them", list)
 	}
 	return list
 }
 
-// TestUnreadableAddresses takes the router's files away, so that it cannot read the
-// addresses of its host. In kernel mode, where a client's connection costs it no file.
+// TestUnreadableAddresses lowers the router's limit of open files, so that it cannot read
+// the addresses of its host. In kernel mode, a client's connection needs no descriptor.
 func TestUnreadableAddresses(t *testing.T) {
 	w, first, _, _ := listeningRouters(t, "kernel")
 	// A change of the host's interfaces makes the engine open its sockets again, which it
-	// could not do without files. IPv6 looks for duplicates of new addresses for a second.
+	// could not do without descriptors. IPv6 duplicate address detection takes a second.
 	time.Sleep(3 * time.Second)
 	limit := exec.Command("prlimit", "--pid", strconv.Itoa(first.cmd.Process.Pid), "--nofile=1:")
 	if out, err := limit.CombinedOutput(); err != nil {
 		t.Fatalf("prlimit: %v: %s", err, out)
 	}
-	// Longer than the interval between two reads.
+	// Longer than the interval between reads.
 	for deadline := time.Now().Add(12 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) {
 		for _, host := range []string{routerVPC, "10.0.1.6"} {
 			if w.reachesTCP(net.JoinHostPort(host, "9002")) {
@@ -203,7 +203,7 @@ func TestUnreadableAddresses(t *testing.T) {
 	}
 }
 
-// TestNewAddress gives a router's host one more address.
+// TestNewAddress adds an address to a router's host.
 func TestNewAddress(t *testing.T) {
 	for _, mode := range []string{"userspace", "kernel"} {
 		t.Run(mode, func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestNewAddress(t *testing.T) {
 			}
 			const later = "10.0.1.77"
 			w.routerHost.Address("eth1", later+"/24")
-			// The kernel reports the address, and two reports are read 50 ms apart: on a
+			// The router reads the kernel's reports of new addresses every 50 ms: on a
 			// busy machine a connection can be faster.
 			const known = time.Second
 			before, added := first.deniedPackets(), time.Now()

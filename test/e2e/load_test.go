@@ -15,26 +15,26 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// load is what clients do while routers come and go.
+// load is the traffic of clients during a test.
 type load struct {
 	w     *world
-	quit  context.CancelFunc // starts nothing more
-	abort context.CancelFunc // ends requests under way
+	quit  context.CancelFunc // stops the start of further requests
+	abort context.CancelFunc // ends requests in progress
 	wg    sync.WaitGroup
 
 	connections, requests tally
-	direct                tally // connections past the router
+	direct                tally // connections that bypass the router
 	streams               []*longFlow
 }
 
-// tally counts what one kind of client saw.
+// tally counts the outcomes of one kind of request.
 type tally struct {
 	mu      sync.Mutex
 	done    int
 	hung    int // without an answer when the load was aborted
 	failed  []error
 	last    time.Time     // of a success
-	gap     time.Duration // longest between two
+	gap     time.Duration // longest time between two successes
 	slowest time.Duration
 }
 
@@ -91,9 +91,9 @@ const (
 	echoPort     = "1007"
 )
 
-// startLoad opens a connection every 20 ms, starts a request that takes up to a second
-// every 200 ms, and holds flows on which a word goes forth and back every 200 ms. A limit
-// is how long a client waits for any answer.
+// startLoad opens a connection every 20 ms, starts a request that takes up to a second every
+// 200 ms, and keeps flows open that echo a word every 200 ms. limit is the clients' timeout
+// for every answer.
 func (w *world) startLoad(flows int, limit time.Duration) *load {
 	w.t.Helper()
 	ctx, abort := context.WithCancel(w.t.Context())
@@ -114,7 +114,7 @@ func (w *world) startLoad(flows int, limit time.Duration) *load {
 	return l
 }
 
-// serveMachine answers on the client's own network.
+// serveMachine serves HTTP on the client's own network.
 func (w *world) serveMachine() (address string) {
 	ln, err := w.self.Listen("tcp", net.JoinHostPort(selfIP, "0"))
 	if err != nil {
@@ -126,22 +126,22 @@ func (w *world) serveMachine() (address string) {
 	return ln.Addr().String()
 }
 
-// slack is how much a loaded machine may add to any time that clients measure. On the way
-// through the router a packet wakes four processes more than past it.
+// slack returns the time that a loaded machine may add to any duration that clients measure.
+// A packet through the router wakes four more processes than one that bypasses it.
 func (l *load) slack() time.Duration {
 	return 4 * max(0, l.direct.longestGap()-2*connectEvery)
 }
 
-// stalled returns how long no connection succeeded if that is more than most, plus the
-// machine's share; else 0.
-func (l *load) stalled(most time.Duration) time.Duration {
-	if gap := l.connections.longestGap(); gap > most+l.slack() {
+// stalled returns the longest time without a successful connection if it exceeds limit plus
+// slack, else 0.
+func (l *load) stalled(limit time.Duration) time.Duration {
+	if gap := l.connections.longestGap(); gap > limit+l.slack() {
 		return gap
 	}
 	return 0
 }
 
-// every starts f again and again, whether or not it has returned.
+// every starts f periodically, without waiting for earlier calls to return.
 func (l *load) every(ctx context.Context, pause time.Duration, f func()) {
 	l.wg.Go(func() {
 		tick := time.NewTicker(pause)
@@ -157,7 +157,7 @@ func (l *load) every(ctx context.Context, pause time.Duration, f func()) {
 	})
 }
 
-// ask makes one request over a connection of its own.
+// ask sends one request over a new connection.
 func (l *load) ask(ctx context.Context, t *tally, server, path string, limit time.Duration) {
 	began := time.Now()
 	err := func() error {
@@ -183,12 +183,12 @@ func (l *load) ask(ctx context.Context, t *tally, server, path string, limit tim
 		t.note(began, err)
 	case time.Since(began) > 2*requestTime:
 		t.mu.Lock()
-		t.hung++ // its end is the load's
+		t.hung++ // the load ended it
 		t.mu.Unlock()
 	}
 }
 
-// window keeps the load on for a while, and until a connection has succeeded in it.
+// window keeps the load running for length, and until a connection has succeeded in it.
 func (l *load) window(length time.Duration) {
 	l.w.t.Helper()
 	before := l.connections.successes()
@@ -201,7 +201,7 @@ func (l *load) window(length time.Duration) {
 	})
 }
 
-// stop starts nothing more, and waits for all that is under way: at most the limit.
+// stop stops the start of requests and waits for those in progress, at most for the limit.
 func (l *load) stop() {
 	l.quit()
 	for _, s := range l.streams {
@@ -211,19 +211,19 @@ func (l *load) stop() {
 	l.abort()
 }
 
-// cutShort ends the load where the end of the last connections is open.
+// cutShort ends the load without waiting for the last connections.
 func (l *load) cutShort() {
 	l.abort()
 	l.stop()
 }
 
-// longFlow is one that is held.
+// longFlow is a flow that the load keeps open.
 type longFlow struct {
 	conn   net.Conn
 	rounds atomic.Int64
 	last   atomic.Int64  // unix nanoseconds of the last answer
-	ended  chan struct{} // closed when it has learned of its end
-	took   time.Duration // from the last answer to that
+	ended  chan struct{} // closed when the client has learned of its end
+	took   time.Duration // from the last answer until then
 	err    error
 }
 
@@ -257,7 +257,7 @@ func (l *load) startStream(ctx context.Context, conn net.Conn, limit time.Durati
 	return s
 }
 
-// cut counts the streams that ended, and how long the last of them took to learn of it.
+// cut returns the number of ended flows, and the longest time until a client learned of it.
 func (l *load) cut() (n int, slowest time.Duration) {
 	for _, s := range l.streams {
 		select {

@@ -17,10 +17,10 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// updateVar, if set, has these tests write their golden files anew.
+// updateVar, if set, makes these tests rewrite their golden files.
 const updateVar = "UPDATE_GOLDEN"
 
-// differing is what differs from run to run and machine to machine.
+// differing matches values that differ between runs or machines.
 var differing = []struct {
 	what *regexp.Regexp
 	as   string
@@ -40,9 +40,9 @@ var differing = []struct {
 	{regexp.MustCompile(`fd7a:[0-9a-f:]+`), `TAILNET6`},
 }
 
-// golden compares what the process logged with a file, in any order: parts that run
-// side by side speak in either. [router.follows] is about the order that counts. A line that comes twice within
-// these short tests would break the rule of one a minute.
+// golden compares the log of the process with a file, in any order, since concurrent parts
+// log in any order; [router.follows] checks the order that matters. A repeated line is an
+// error: the log suppresses them for longer than these tests take.
 func (r *router) golden(name string) {
 	r.t.Helper()
 	var lines []string
@@ -75,7 +75,7 @@ func (r *router) golden(name string) {
 	slices.Sort(lines)
 	slices.Sort(wanted)
 	if !slices.Equal(lines, wanted) {
-		r.t.Errorf("the log is not that of %s (%s=1 writes it anew):\n%s", file, updateVar, got)
+		r.t.Errorf("the log differs from %s (%s=1 rewrites it):\n%s", file, updateVar, got)
 	}
 }
 
@@ -93,11 +93,11 @@ func (r *router) follows(messages ...string) {
 	}
 }
 
-// TestLogOfAStart is what an operator reads of a start and the end.
+// TestLogOfAStart checks the log of a start and a stop.
 func TestLogOfAStart(t *testing.T) {
 	w := newWorld(t, worldOptions{})
-	if _, ours := w.ours(); !ours {
-		t.Skip("the golden file is of our control server")
+	if _, ours := w.testControl(); !ours {
+		t.Skip("the golden file is for tailnettest's control server")
 	}
 	r := w.startRouter(routerOptions{})
 	r.awaitLog("router ready")
@@ -108,11 +108,11 @@ func TestLogOfAStart(t *testing.T) {
 	r.golden("start")
 }
 
-// TestLogOfAFailure denies the secret, and mends it.
+// TestLogOfAFailure denies access to the secret, then grants it.
 func TestLogOfAFailure(t *testing.T) {
 	w := newWorld(t, worldOptions{})
-	if _, ours := w.ours(); !ours {
-		t.Skip("the golden file is of our control server")
+	if _, ours := w.testControl(); !ours {
+		t.Skip("the golden file is for tailnettest's control server")
 	}
 	server, err := awstest.NewServer(selfIP+":0", w.aws)
 	if err != nil {
@@ -122,7 +122,7 @@ func TestLogOfAFailure(t *testing.T) {
 	server.Fail("secretsmanager:GetSecretValue", awstest.Denied("secretsmanager:GetSecretValue", "*"))
 	r := w.startRouter(routerOptions{env: map[string]string{"AWS_ENDPOINT_URL": server.URL(), "ROUTER_BOOT_TIMEOUT": "1s"}})
 	r.awaitLog("still not ready after the boot timeout")
-	// It tries again, and must not log that again.
+	// It retries, and must not log the failure again.
 	before := len(server.Calls())
 	testwait.Until(t, "two more attempts", func() error {
 		if n := len(server.Calls()) - before; n < 2 {
@@ -137,11 +137,12 @@ func TestLogOfAFailure(t *testing.T) {
 	r.golden("failure")
 }
 
-// TestLogOfAHandOver is of both routers of a deploy, with one flow that outlives it.
+// TestLogOfAHandOver checks the logs of both routers of a deploy, with a flow that outlives
+// it.
 func TestLogOfAHandOver(t *testing.T) {
 	w, old, next := twoRouters(t, time.Second, map[string]string{"ROUTER_DRAIN_TIMEOUT": "6s"}, sameKey)
-	if _, ours := w.ours(); !ours {
-		t.Skip("the golden files are of our control server")
+	if _, ours := w.testControl(); !ours {
+		t.Skip("the golden files are for tailnettest's control server")
 	}
 	old.awaitLog("router ready")
 	next.awaitLog("router ready")
@@ -158,8 +159,8 @@ func TestLogOfAHandOver(t *testing.T) {
 	next.golden("handover-next")
 }
 
-// TestFlowLogQueries holds the queries of docs/operations.md against a line of the real
-// flow log: each field that they ask for is there.
+// TestFlowLogQueries: a line of the real flow log has each field that the queries of
+// docs/operations.md use.
 func TestFlowLogQueries(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	r := w.startRouter(routerOptions{env: map[string]string{"ROUTER_FLOW_LOG": "on"}})
@@ -188,7 +189,7 @@ func TestFlowLogQueries(t *testing.T) {
 	}
 	for _, q := range queries {
 		if unknown := unknownFields(q[1], line); len(unknown) > 0 {
-			t.Errorf("no field %q in the flow log, asked for by\n%s", unknown, q[1])
+			t.Errorf("the flow log has no field %q, which this query uses:\n%s", unknown, q[1])
 		}
 	}
 	if got := unknownFields("filter msg = \"flow\" | stats sum(bytes_in) as bytes by nodes", line); fmt.Sprint(got) != "[bytes_in nodes]" {
@@ -196,8 +197,8 @@ func TestFlowLogQueries(t *testing.T) {
 	}
 }
 
-// unknownFields are the words of a query that are neither its language's, nor its own
-// names, nor fields of the line.
+// unknownFields returns the words of a query that are neither keywords, nor names that it
+// defines, nor fields of the line.
 func unknownFields(query string, line map[string]any) (unknown []string) {
 	query = regexp.MustCompile(`"[^"]*"`).ReplaceAllString(query, "")
 	known := strings.Fields("filter and or like stats count sum max as by sort desc asc limit")

@@ -1,10 +1,10 @@
-// Package e2e runs the real router binary in network namespaces: a control
-// server with DERP, AWS as moto_server plays it, a VPC with services, and the
-// stock Tailscale client of the same version, which knows nothing of us.
+// Package e2e runs the real router binary in network namespaces, with a control server with
+// DERP, moto_server as AWS, a VPC with services, and an unmodified Tailscale client of the
+// same version.
 //
-// HEADSCALE=/path/to/headscale (0.26 or later) puts that program in the control
-// server's place. Tests that need what it cannot do are then skipped, with the
-// reason; docs/headscale.md has the results.
+// HEADSCALE=/path/to/headscale (0.26 or later) replaces the control server by that program.
+// Tests that need features that it lacks are then skipped, with the reason; docs/headscale.md
+// has the results.
 package e2e
 
 import (
@@ -32,9 +32,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// buildBinaries builds what is tested, as it is shipped, and the stock client.
+// buildBinaries builds the router, as shipped, and tailscaled with its CLI.
 func buildBinaries(dir string) error {
-	// The tests may be told to run another binary, say with the race detector.
+	// A variable names another binary to test, such as one with the race detector.
 	if other := os.Getenv("E2E_ROUTER"); other != "" {
 		if err := os.Symlink(other, filepath.Join(dir, "router")); err != nil {
 			return err
@@ -45,7 +45,7 @@ func buildBinaries(dir string) error {
 			return fmt.Errorf("building router: %w\n%s", err, out)
 		}
 	}
-	// The image's other name for the same binary, apart from the stock one.
+	// The image's second name for the binary, in a folder without the real CLI.
 	if err := os.Mkdir(filepath.Join(dir, "image"), 0o755); err != nil {
 		return err
 	}

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// bulkMemory bounds the router's peak in a bulk transfer, about twice what was
-// measured here, and far below the 300 to 1,300 MiB of the stock program: packets
-// wait in WireGuard's buffers of 64 KiB each, so the queue towards it is short.
+// bulkMemory bounds the router's peak in a bulk transfer. It is about twice the measured
+// value, and far below the 300 to 1,300 MiB of tailscaled: queued packets occupy WireGuard's
+// buffers of 64 KiB each, so the router's queue towards it is short.
 const bulkMemory = 192 << 20
 
-// TestMemoryIsBounded moves bytes as fast as they go, in 8 connections each way.
+// TestMemoryIsBounded moves bytes at full speed over 8 connections in each direction.
 func TestMemoryIsBounded(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	c := w.startClient()
-	// What else runs on the machine can starve the router, so that packets queue up in
-	// WireGuard. A router that takes too much does so each time.
+	// Other load of the machine can starve the router, so that packets queue up in
+	// WireGuard. A router that uses too much memory does so in each attempt.
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
 		r := w.startRouter(routerOptions{env: map[string]string{"ROUTER_HOSTNAME": fmt.Sprint("edge-router-", attempt)}})
@@ -32,12 +32,12 @@ func TestMemoryIsBounded(t *testing.T) {
 			return
 		}
 		if attempt == attempts {
-			t.Fatalf("the router took %d MiB, want at most %d in one of %d attempts", peak>>20, bulkMemory>>20, attempts)
+			t.Fatalf("the router used %d MiB, want at most %d in one of %d attempts", peak>>20, bulkMemory>>20, attempts)
 		}
 	}
 }
 
-// bulk moves much each way, and returns the most memory that the router held.
+// bulk moves many bytes in each direction, and returns the router's peak memory.
 func (w *world) bulk(c *client, r *router) (peak int) {
 	t := w.t
 	t.Helper()
@@ -65,7 +65,7 @@ func (w *world) bulk(c *client, r *router) (peak int) {
 
 var highWater = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
-// peakMemory is the most that the router ever held in memory, in bytes.
+// peakMemory returns the peak of the router's resident memory, in bytes.
 func (r *router) peakMemory() int {
 	r.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))

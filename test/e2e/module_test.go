@@ -9,9 +9,9 @@ import (
 	"subnetrouter/internal/tailnettest"
 )
 
-// TestModuleEnvironment runs the router with exactly the environment of the
-// Terraform module's task definition, but for the secret's name, and asks what
-// the module's health checks ask. test/terraform holds the file to the module.
+// TestModuleEnvironment runs the router with the environment of the Terraform module's task
+// definition, except for the secret's name, and runs the module's health checks.
+// test/terraform compares the file with the module.
 func TestModuleEnvironment(t *testing.T) {
 	b, err := os.ReadFile("../image/testdata/taskdefinition.json")
 	if err != nil {

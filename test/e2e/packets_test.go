@@ -12,8 +12,8 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// TestPackets is about what a client's packets may do to each other on their way through
-// the router, and how its datagrams look to a target.
+// TestPackets tests the influence of a client's packets on each other in the router, and the
+// source of its datagrams at a target.
 func TestPackets(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	r := w.startRouter(routerOptions{})
@@ -21,7 +21,7 @@ func TestPackets(t *testing.T) {
 	r.awaitReady()
 	c.awaitRoute("10.0.0.0/16")
 
-	t.Run("a ping sweep of absent neighbours does not stall a stream", func(t *testing.T) { sweepBesideStream(t, w) })
+	t.Run("a ping sweep of absent hosts does not stall a stream", func(t *testing.T) { sweepDuringStream(t, w) })
 	t.Run("the client's source port is kept", func(t *testing.T) {
 		server := must(w.vpc.ListenPacket("udp", secondHost+":5080"))
 		defer server.Close()
@@ -46,9 +46,9 @@ func TestPackets(t *testing.T) {
 	})
 }
 
-// sweepBesideStream pings all 249 absent neighbours of the router, and watches a TCP
-// connection meanwhile. The kernel waits 3 s for a neighbour.
-func sweepBesideStream(t *testing.T, w *world) {
+// sweepDuringStream pings all 249 absent hosts of the router's subnet, and watches a TCP
+// connection meanwhile. The kernel's ARP queries of one host take 3 s.
+func sweepDuringStream(t *testing.T, w *world) {
 	ln := must(w.vpc.Listen("tcp", dbHost+":9007"))
 	defer ln.Close()
 	go func() {
@@ -84,12 +84,13 @@ func sweepBesideStream(t *testing.T, w *world) {
 	}
 	t.Logf("longest round trip %v before, %v during the sweep", before, during)
 	if during > before+time.Second {
-		t.Errorf("the stream stood still for %v, want at most its pause before: %v", during, before)
+		t.Errorf("the stream stalled for %v, want at most its longest pause before: %v", during, before)
 	}
 }
 
-// sweep pings each address of the router's subnet without a host, twice: more than a socket's
-// send buffer holds. It takes its time, so that no buffer on the way to the router overflows.
+// sweep pings each address of the router's subnet without a host twice, which is more than a
+// socket's send buffer holds. It is slow enough that no buffer on the way to the router
+// overflows.
 func sweep(raw net.PacketConn) error {
 	pace := time.NewTicker(time.Millisecond)
 	defer pace.Stop()

@@ -15,17 +15,16 @@ import (
 	"subnetrouter/internal/tailnettest"
 )
 
-// picturesVar names the folder that takes the documentation's pictures; see
-// `make pictures`.
+// picturesVar names the folder for the documentation's pictures; see `make pictures`.
 const picturesVar = "PICTURES"
 
-// TestPage is what a person at a browser sees of a router whose route is
-// pending, then approved and used, then of one that drains.
+// TestPage checks the page in a browser while the router's route is unapproved, while it is
+// approved and in use, and while the router drains.
 func TestPage(t *testing.T) {
 	w := newWorld(t, worldOptions{policy: tailnettest.Policy{AutoApprovers: map[string][]netip.Prefix{}}})
-	control, ours := w.ours()
+	control, ours := w.testControl()
 	if !ours {
-		t.Skip("Headscale is not asked: the page is about our router")
+		t.Skip("the page does not depend on the control server")
 	}
 	w.serveEchoTCP(net.JoinHostPort(dbHost, "5432"))
 	r := w.startRouter(routerOptions{})
@@ -47,7 +46,7 @@ func TestPage(t *testing.T) {
 			})
 		}
 	}
-	both("a pending route, and what to do", "edge-router", "not ready", "routes_unapproved", "awaits approval",
+	both("an unapproved route with its fix", "edge-router", "not ready", "routes_unapproved", "awaits approval",
 		`{"autoApprovers":{"routes":{"10.0.0.0/16":["tag:subnet-router"]`, "vpc-", "FARGATE")
 
 	if err := control.Approve(t.Context(), "edge-router", w.advertised...); err != nil {
@@ -74,7 +73,7 @@ func TestPage(t *testing.T) {
 	if _, _, err := stream.stop(); err != nil {
 		t.Error(err)
 	}
-	// A route that control does not take away keeps the drain waiting.
+	// The drain waits as long as control does not move the route.
 	if err := control.ForceRoutes(t.Context(), "edge-router", netip.MustParsePrefix("10.99.0.0/16")); err != nil {
 		t.Fatal(err)
 	}
@@ -88,14 +87,14 @@ func TestPage(t *testing.T) {
 	both("that nobody answers", "not answering")
 	for _, p := range []*browsertest.Page{laptop, phone} {
 		for _, trouble := range p.Troubles() {
-			if !strings.Contains(trouble, "ERR_CONNECTION") { // of the router that ended
+			if !strings.Contains(trouble, "ERR_CONNECTION") { // of the stopped router
 				t.Errorf("the browser reports %s", trouble)
 			}
 		}
 	}
 }
 
-// TestStatusPageOff asks from another host and from the router's own.
+// TestStatusPageOff sends requests from another host and from the router's own.
 func TestStatusPageOff(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	r := w.startRouter(routerOptions{env: map[string]string{"ROUTER_STATUS_PAGE": "off"}})
@@ -112,6 +111,6 @@ func TestStatusPageOff(t *testing.T) {
 		}
 	}
 	if out, code := r.run("router", "status"); code != 0 || !strings.Contains(out, "edge-router: ready") {
-		t.Errorf("router status beside it: exit %d: %s", code, out)
+		t.Errorf("router status on the same host: exit %d: %s", code, out)
 	}
 }

@@ -25,7 +25,7 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// process is a program of the test, ended with it by its own id.
+// process is a program that the test's clean-up ends.
 type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
@@ -38,8 +38,8 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, out: new(buffer), done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.out, p.out
-	// Of its own group, so that nothing between us and the program is left. No
-	// Pdeathsig: it follows the thread that forked, and netnstest ends threads.
+	// A process group of its own, so that wrappers of the program end too. No
+	// Pdeathsig: it fires when the forking thread exits, and netnstest ends threads.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting %s: %v", name, err)
@@ -52,10 +52,10 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-p.done
 		if strings.Contains(p.out.String(), "WARNING: DATA RACE") {
-			t.Errorf("the race detector found something in %s", name)
+			t.Errorf("the race detector reported a race in %s", name)
 		}
 		if t.Failed() {
-			t.Logf("%s said:\n%s", name, p.out.String())
+			t.Logf("output of %s:\n%s", name, p.out.String())
 		}
 	})
 	return p
@@ -68,7 +68,7 @@ func (p *process) stop() int {
 	return p.wait()
 }
 
-// buffer is a bytes.Buffer that may be read while it is written.
+// buffer is a bytes.Buffer for concurrent use.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -98,7 +98,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// router is the real binary.
+// router is a running router binary.
 type router struct {
 	*process
 	w    *world
@@ -108,10 +108,10 @@ type router struct {
 }
 
 type routerOptions struct {
-	root bool              // with all rights of the namespace's root, else with none
-	env  map[string]string // beyond what ECS and the module give
+	root bool              // run as the namespace's root with all capabilities, else unprivileged
+	env  map[string]string // in addition to that of ECS and the module
 	host *netnstest.Host
-	key  secret.String // given as such, with the routes: no AWS, no ECS
+	key  secret.String // if set, the router gets key and routes directly, without AWS and ECS
 	// program is the router's binary. Default: the one under test.
 	program string
 }
@@ -165,8 +165,8 @@ func (w *world) startRouter(o routerOptions) *router {
 	return r
 }
 
-// sharedDir is a folder that a router without rights can write to; those of
-// t.TempDir are the test's own.
+// sharedDir creates a folder that an unprivileged router can write to, unlike those of
+// t.TempDir.
 func (w *world) sharedDir() string {
 	dir, err := os.MkdirTemp("", "e2e-shared-")
 	if err != nil {
@@ -189,16 +189,16 @@ func (r *router) get(path string) (code int, body string) {
 	return resp.StatusCode, b.String()
 }
 
-// awaitReady waits for /readyz to say 200.
+// awaitReady waits until /readyz returns 200.
 func (r *router) awaitReady() {
 	r.t.Helper()
 	r.awaitReadyz("the router to be ready", func(code int, _ ops.Readiness) bool { return code == http.StatusOK })
 }
 
-func (r *router) awaitReadyz(what string, cond func(code int, body ops.Readiness) bool) ops.Readiness {
+func (r *router) awaitReadyz(name string, cond func(code int, body ops.Readiness) bool) ops.Readiness {
 	r.t.Helper()
 	var got ops.Readiness
-	testwait.Until(r.t, what, func() error {
+	testwait.Until(r.t, name, func() error {
 		code, body := r.get("/readyz")
 		got = ops.Readiness{}
 		if json.Unmarshal([]byte(body), &got) == nil && cond(code, got) {
@@ -209,17 +209,18 @@ func (r *router) awaitReadyz(what string, cond func(code int, body ops.Readiness
 	return got
 }
 
-// unlessEnded returns err for another check, and ends the wait if the process has ended.
+// unlessEnded returns err, so that a wait continues, or stops the wait if the process has
+// exited.
 func (p *process) unlessEnded(err error) error {
 	select {
 	case <-p.done:
-		return testwait.Stop(fmt.Errorf("the process ended: %w", cmp.Or(p.err, errors.New("exit code 0"))))
+		return testwait.Stop(fmt.Errorf("the process exited: %w", cmp.Or(p.err, errors.New("exit code 0"))))
 	default:
 		return err
 	}
 }
 
-// awaitReason waits until /readyz gives a reason with this code and text.
+// awaitReason waits until /readyz has a reason with this code and text.
 func (r *router) awaitReason(reason, text string) {
 	r.t.Helper()
 	r.awaitReadyz(reason+" with "+text, func(code int, body ops.Readiness) bool {
@@ -232,7 +233,7 @@ func (r *router) awaitReason(reason, text string) {
 func (r *router) awaitLog(text string) {
 	r.t.Helper()
 	testwait.Until(r.t, "the log line "+text, func() error {
-		// In this order: what the process wrote before its end is in out once it has ended.
+		// In this order: once the process has exited, out is complete.
 		err := r.unlessEnded(errors.New("not in the log"))
 		if strings.Contains(r.out.String(), text) {
 			return nil
@@ -241,8 +242,7 @@ func (r *router) awaitLog(text string) {
 	})
 }
 
-// run runs another command of the binary beside the router, in its namespace
-// and with its environment.
+// run runs another command of the binary in the router's namespace, with its environment.
 func (r *router) run(name string, args ...string) (out string, code int) {
 	r.t.Helper()
 	cmd := r.host.Command(testwait.Context(r.t), binary(name), args...)
@@ -254,7 +254,7 @@ func (r *router) run(name string, args ...string) (out string, code int) {
 	return string(b), cmd.ProcessState.ExitCode()
 }
 
-// client is the stock Tailscale client in kernel mode.
+// client is an unmodified Tailscale client in kernel mode.
 type client struct {
 	*process
 	w      *world
@@ -284,7 +284,7 @@ func (c *client) tailscale(args ...string) string {
 	return tailscale(c.t, c.socket, args...)
 }
 
-// tailscale runs the stock command line tool once tailscaled listens on its socket.
+// tailscale runs the tailscale CLI once tailscaled listens on its socket.
 func tailscale(t *testing.T, socket string, args ...string) (out string) {
 	t.Helper()
 	testwait.Until(t, "tailscaled", func() error {
@@ -301,7 +301,7 @@ func tailscale(t *testing.T, socket string, args ...string) (out string) {
 	return out
 }
 
-// sh runs an unmodified program as a user of the client machine would.
+// sh runs a program on the client's machine.
 func (c *client) sh(name string, args ...string) (out string, code int) {
 	c.t.Helper()
 	cmd := c.w.client.Command(testwait.Context(c.t), name, args...)
@@ -312,7 +312,7 @@ func (c *client) sh(name string, args ...string) (out string, code int) {
 	return string(b), cmd.ProcessState.ExitCode()
 }
 
-// awaitRoute waits until the client's kernel sends prefix to the tailnet.
+// awaitRoute waits until the client's kernel routes prefix to the tailnet.
 func (c *client) awaitRoute(prefix string) {
 	c.t.Helper()
 	testwait.Until(c.t, "the client to accept "+prefix, func() error {
@@ -323,7 +323,7 @@ func (c *client) awaitRoute(prefix string) {
 	})
 }
 
-// awaitNoRoute waits until the client's kernel no longer has the prefix.
+// awaitNoRoute waits until the client's kernel has no route for prefix.
 func (c *client) awaitNoRoute(prefix string) {
 	c.t.Helper()
 	testwait.Until(c.t, "the client to lose "+prefix, func() error {
@@ -334,7 +334,7 @@ func (c *client) awaitNoRoute(prefix string) {
 	})
 }
 
-// routes lists the routes of the client's kernel to the tailnet, of prefix's family.
+// routes returns the kernel routes of the client to the tailnet, in prefix's family.
 func (c *client) routes(prefix string) string {
 	c.t.Helper()
 	family := "-4"
@@ -352,7 +352,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// wait returns the exit code of a process that was told to stop.
+// wait waits for the process to exit and returns its exit code.
 func (p *process) wait() int {
 	p.t.Helper()
 	testwait.Receive(p.t, "the process to end", p.done)

@@ -7,14 +7,14 @@ import (
 	"subnetrouter/internal/tailnettest"
 )
 
-// TestFlowsOutliveRelogin takes the router's membership away while clients use it:
-// it joins anew by itself, and what was open goes on. In between nobody can get
-// through: control told the clients that the node is gone.
+// TestFlowsOutliveRelogin removes the router from the tailnet while clients use it: it logs
+// in again without help, and open flows continue. In between, clients cannot connect, since
+// control has removed the node from their netmaps.
 func TestFlowsOutliveRelogin(t *testing.T) {
 	notOnHeadscale(t, "a tagged node stays expired after a new login, and a removed one is not informed")
 	for name, tc := range map[string]struct {
 		take func(*world) error
-		most time.Duration // between two connections that came about
+		most time.Duration // between successful connections
 	}{
 		// Measured: 25 ms (connections are opened every 20 ms) and 230 ms.
 		"expired": {func(w *world) error { return w.control.ExpireNode(w.t.Context(), "edge") }, time.Second},

@@ -17,13 +17,13 @@ import (
 	"subnetrouter/internal/tailnettest"
 )
 
-// TestRouter is the main job: start with a secret's name, join, advertise the
-// VPC, carry traffic into it, be scraped, leave; in each mode and on each kind
-// of task, with nothing different but what ECS would make different.
+// TestRouter tests the main path: start with a secret's name, join the tailnet, advertise the
+// VPC, forward traffic into it, serve metrics, log out. It does so in each mode and on each
+// launch type; the tasks differ only as ECS makes them differ.
 func TestRouter(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		mode string // what the router should choose by itself
+		mode string // that the router should choose
 		root bool
 	}{
 		{name: "userspace on Fargate", mode: "userspace"},
@@ -43,7 +43,7 @@ func TestRouter(t *testing.T) {
 				c.awaitRoute(p.String())
 			}
 
-			t.Run("chose the mode by itself", func(t *testing.T) {
+			t.Run("chose the mode", func(t *testing.T) {
 				if want := `"msg":"forwarding mode chosen","mode":"` + tc.mode + `"`; !strings.Contains(r.out.String(), want) {
 					t.Errorf("the log lacks %s", want)
 				}
@@ -75,15 +75,15 @@ func checkRoutes(t *testing.T, w *world) {
 	nodes, _ := w.control.Nodes(t.Context())
 	n, ok := tailnettest.Find(nodes, "edge-router") // from the family Edge_Router
 	if !ok {
-		t.Fatalf("no node is called edge-router: %v", nodes)
+		t.Fatalf("control has no node edge-router: %v", nodes)
 	}
 	want := sorted(w.advertised)
 	if len(want) != 3 {
 		t.Fatalf("the VPC has %v, want two IPv4 CIDRs and an IPv6 one", want)
 	}
-	for what, got := range map[string][]netip.Prefix{"advertised": n.Advertised, "approved": n.Approved, "primary": n.Primary} {
+	for state, got := range map[string][]netip.Prefix{"advertised": n.Advertised, "approved": n.Approved, "primary": n.Primary} {
 		if !slices.Equal(sorted(got), want) {
-			t.Errorf("%s %v, want %v", what, got, want)
+			t.Errorf("%s %v, want %v", state, got, want)
 		}
 	}
 	if !n.Ephemeral || !slices.Equal(n.Tags, []string{tag}) {
@@ -95,7 +95,7 @@ func sorted(ps []netip.Prefix) []netip.Prefix {
 	return slices.SortedFunc(slices.Values(ps), func(a, b netip.Prefix) int { return a.Compare(b) })
 }
 
-// checkReach uses the programs that people use.
+// checkReach reaches the host with common programs.
 func checkReach(t *testing.T, c *client, host string) {
 	url := "http://" + net.JoinHostPort(host, "80") + "/"
 	if out, code := c.sh("curl", "-sS", "--max-time", "10", url); code != 0 || !strings.HasPrefix(out, "hello from "+host) {
@@ -116,7 +116,7 @@ func checkReach(t *testing.T, c *client, host string) {
 	}
 }
 
-// echoUDP sends a datagram from the client until it comes back.
+// echoUDP sends a datagram from the client until it receives the echo.
 func echoUDP(ctx context.Context, w *world, address string, size int) error {
 	conn, err := w.client.Dial(ctx, "udp", address)
 	if err != nil {
@@ -147,7 +147,7 @@ func checkRefusal(t *testing.T, w *world) {
 		start := time.Now()
 		_, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(host, "81"))
 		if took := time.Since(start); !errors.Is(err, syscall.ECONNREFUSED) || took > 2*time.Second {
-			t.Errorf("a closed port of %s gave %v after %v, want a refusal at once", host, err, took)
+			t.Errorf("connecting to a closed port of %s returned %v after %v, want a refusal at once", host, err, took)
 		}
 	}
 }

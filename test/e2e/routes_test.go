@@ -20,16 +20,16 @@ import (
 )
 
 const (
-	laterHost    = "10.9.0.7" // in a CIDR that the VPC gains and loses
-	resolverHost = "10.0.0.2" // where AWS has the VPC's resolver
+	laterHost    = "10.9.0.7" // in a CIDR that is added to the VPC and removed
+	resolverHost = "10.0.0.2" // address of the VPC's resolver, as in AWS
 )
 
-// longestStall bounds what a stream may notice of changed routes; a lost
-// packet costs a TCP sender a fifth of a second, a re-keyed tunnel five.
+// longestStall bounds the stall of a stream when routes change. A lost packet costs a TCP
+// sender a fifth of a second, a new WireGuard handshake five seconds.
 const longestStall = 2 * time.Second
 
-// TestRoutesFollowTheVPC has the VPC gain and lose a CIDR, and EC2 fail, while a
-// client streams through another CIDR, and asks the VPC's resolver.
+// TestRoutesFollowTheVPC adds a CIDR to the VPC and removes it, and makes EC2 fail, while a
+// client streams through another CIDR. It then queries the VPC's resolver.
 func TestRoutesFollowTheVPC(t *testing.T) {
 	for _, mode := range []string{"userspace", "kernel"} {
 		t.Run(mode, func(t *testing.T) {
@@ -69,15 +69,15 @@ func TestRoutesFollowTheVPC(t *testing.T) {
 
 			t.Run("EC2 fails", func(t *testing.T) {
 				aws.Fail("ec2:DescribeVpcs", awstest.Throttled())
-				set(had...) // nobody is told
+				set(had...) // the router cannot notice it
 				r.awaitLog("looking up routes failed; keeping what is advertised")
 				s := r.status()
 				if !strings.Contains(s.RoutesError, "RequestLimitExceeded") || !slices.ContainsFunc(s.Routes, func(r ops.RouteStatus) bool { return r.Prefix == "10.9.0.0/16" && r.Primary }) {
-					t.Errorf("status says %q, %+v", s.RoutesError, s.Routes)
+					t.Errorf("/status has %q, %+v", s.RoutesError, s.Routes)
 				}
 				if _, metrics := r.get("/metrics"); strings.Contains(metrics, `router_aws_call_failures_total{action="ec2:DescribeVpcs"} 0`) ||
 					!strings.Contains(metrics, `router_aws_call_failures_total{action="ec2:DescribeNetworkInterfaces"} 0`) {
-					t.Error("the metrics do not tell which call fails")
+					t.Error("the metrics do not name the failing call")
 				}
 				c.awaitRoute("10.9.0.0/16")
 				aws.Fail("ec2:DescribeVpcs", awstest.Failure{})
@@ -101,7 +101,7 @@ func TestRoutesFollowTheVPC(t *testing.T) {
 					t.Fatalf("router plan --json: exit %d, %v: %s", code, err, out)
 				}
 				if s := r.status(); s.DNS == nil || *s.DNS != *p.DNS || p.DNS.Route != "10.0.0.0/16" {
-					t.Errorf("plan says %+v, status %+v", p.DNS, s.DNS)
+					t.Errorf("router plan prints %+v, /status has %+v", p.DNS, s.DNS)
 				}
 				for _, how := range []string{"+notcp", "+tcp"} {
 					out, code := c.sh("dig", "@"+p.DNS.Nameserver, "db.internal.example.com", "+short", "+tries=3", "+time=5", how)
@@ -114,15 +114,15 @@ func TestRoutesFollowTheVPC(t *testing.T) {
 	}
 }
 
-// TestSameCIDRSideBySide has one client reach two VPCs with the same addresses
-// at the same time.
+// TestSameCIDRSideBySide: one client reaches two VPCs with the same addresses at the same
+// time.
 func TestSameCIDRSideBySide(t *testing.T) {
 	for _, mode := range []string{"userspace", "kernel"} {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorld(t, worldOptions{policy: tailnettest.Policy{
 				AutoApprovers: map[string][]netip.Prefix{tag: {netip.MustParsePrefix("fd7a:115c:a1e0:b1a::/64")}},
 			}})
-			other := w.beside("192.168.77.31", "10.0.1.6")
+			other := w.sameAddressVPC("192.168.77.31", "10.0.1.6")
 			sites := []struct {
 				w    *world
 				id   string
@@ -154,7 +154,7 @@ func TestSameCIDRSideBySide(t *testing.T) {
 			}
 
 			var wg sync.WaitGroup
-			for _, s := range sites { // at the same time
+			for _, s := range sites { // concurrently
 				wg.Go(func() {
 					if out, code := c.sh("curl", "-sS", "--max-time", "10", "http://["+s.host+"]/"); code != 0 || out != fmt.Sprintf("hello from %s to %s\n", dbHost, s.own) {
 						t.Errorf("TCP to site %s: exit %d: %s", s.id, code, out)
@@ -173,10 +173,10 @@ func TestSameCIDRSideBySide(t *testing.T) {
 			}
 			wg.Wait()
 
-			// Each answers for itself: without its host, site 8 has none.
+			// The sites are independent: without its host, site 8 does not answer.
 			other.vpc.IP("address", "del", dbHost+"/32", "dev", "lo")
 			if out, code := c.sh("ping", "-n", "-c", "1", "-W", "2", sites[1].host); code == 0 {
-				t.Errorf("site 8 answers for another: %s", out)
+				t.Errorf("site 8 answers without a host: %s", out)
 			}
 			if out, code := c.sh("ping", "-n", "-c", "1", "-W", "5", sites[0].host); code != 0 {
 				t.Errorf("site 7 no longer answers: %s", out)
@@ -185,9 +185,9 @@ func TestSameCIDRSideBySide(t *testing.T) {
 	}
 }
 
-// beside makes another VPC with the same addresses, and a host for a router in
-// it, in the same tailnet.
-func (w *world) beside(internetIP, vpcIP string) *world {
+// sameAddressVPC creates another VPC with the same addresses in the same tailnet, and a host for a
+// router in it.
+func (w *world) sameAddressVPC(internetIP, vpcIP string) *world {
 	o := *w
 	o.vpcSwitch, o.vpc, o.routerHost = w.net.Switch("vpcnet2"), w.net.Host("vpc2"), w.net.Host("router2")
 	o.plugRouter(o.routerHost, internetIP, vpcIP, o.router6)
@@ -196,7 +196,7 @@ func (w *world) beside(internetIP, vpcIP string) *world {
 	return &o
 }
 
-// startResolver runs dnsmasq where AWS has the VPC's resolver, with a private zone.
+// startResolver runs dnsmasq with a private zone at the address of the VPC's resolver.
 func (w *world) startResolver() {
 	if _, err := exec.LookPath("dnsmasq"); err != nil {
 		skipOrFail(w.t, "the VPC's resolver needs dnsmasq")
@@ -234,7 +234,7 @@ func (w *world) serveEchoTCP(address string) {
 	}()
 }
 
-// stream is one connection on which the client gets each word back.
+// stream is a connection with an echo server, on which the client sends one word at a time.
 type stream struct {
 	end    chan struct{}
 	done   chan struct{}
@@ -288,8 +288,8 @@ func (s *stream) stop() (rounds int, stall time.Duration, err error) {
 	return s.rounds, s.stall, s.err
 }
 
-// askUDP sends until an answer comes: the first datagrams may meet a tunnel
-// that is still being set up.
+// askUDP sends datagrams until an answer arrives: the WireGuard tunnel may not be established
+// for the first ones.
 func (w *world) askUDP(address string) (string, error) {
 	conn, err := w.client.Dial(w.t.Context(), "udp", address)
 	if err != nil {

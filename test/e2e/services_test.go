@@ -13,8 +13,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// startVPC makes the hosts of the VPC: each speaks HTTP on 80, echoes UDP on 7
-// and answers DNS on 53. One namespace holds all their addresses.
+// startVPC starts the hosts of the VPC: each serves HTTP on port 80, echoes UDP on 7 and
+// answers DNS on 53. One namespace has all their addresses.
 func (w *world) startVPC() {
 	w.vpcSwitch.Plug(w.vpc, "eth0", gatewayVPC+"/24", w.gw6.String()+"/64")
 	for _, a := range []string{dbHost + "/32", secondHost + "/32", w.host6.String() + "/128"} {
@@ -38,9 +38,9 @@ func (w *world) serveHTTP(host string) {
 			return
 		}
 		if d, err := time.ParseDuration(r.URL.Query().Get("think")); err == nil {
-			w.thinking.Add(1)
+			w.inProgress.Add(1)
 			time.Sleep(d)
-			w.thinking.Add(-1)
+			w.inProgress.Add(-1)
 		}
 		if n, err := strconv.Atoi(r.URL.Query().Get("bytes")); err == nil {
 			rw.Header().Set("Content-Length", strconv.Itoa(n))
@@ -76,7 +76,7 @@ func (w *world) serveUDP(address string, answer func([]byte) []byte) {
 	}()
 }
 
-// answerDNS knows one name, in both families.
+// answerDNS answers a query; it has an A and an AAAA record for one name.
 func answerDNS(query []byte) []byte {
 	var p dnsmessage.Parser
 	h, err := p.Start(query)
@@ -102,7 +102,7 @@ func answerDNS(query []byte) []byte {
 	return msg
 }
 
-// serveSession answers datagrams, and tells how many clients it has seen.
+// serveSession answers datagrams. clients returns the number of distinct clients.
 func (w *world) serveSession(address string) (clients func() int) {
 	c, err := w.vpc.ListenPacket("udp", address)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// skipOrFail skips on a user's machine; CI has everything.
+// skipOrFail skips the test, or fails it in CI, which has every program.
 func skipOrFail(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -14,7 +14,7 @@ func skipOrFail(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// notOnHeadscale skips a test of what Headscale does in another way.
+// notOnHeadscale skips the test if the control server is Headscale, which behaves differently.
 func notOnHeadscale(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("HEADSCALE") != "" {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// soakTime returns how long a test of endurance runs: short, or what SOAK sets.
+// soakTime returns the duration of an endurance test: SOAK, or short if it is not set.
 func soakTime(t *testing.T, short time.Duration) (length time.Duration, soak bool) {
 	t.Helper()
 	v := os.Getenv("SOAK")
@@ -27,8 +27,8 @@ func soakTime(t *testing.T, short time.Duration) (length time.Duration, soak boo
 	return length, true
 }
 
-// TestSoak opens and closes flows of all kinds for 15 s, or as long as SOAK sets (make
-// soak), and expects that what the router holds does not grow.
+// TestSoak opens and closes flows of all kinds for 15 s, or as long as SOAK sets (make soak),
+// and checks that goroutines, descriptors and memory of the router do not grow.
 func TestSoak(t *testing.T) {
 	length, _ := soakTime(t, 15*time.Second)
 	w := newWorld(t, worldOptions{})
@@ -37,10 +37,10 @@ func TestSoak(t *testing.T) {
 	r.awaitReady()
 	c.awaitRoute("10.0.0.0/16")
 
-	// UDP flows other than DNS live on for two minutes: opened any faster, they
-	// would meet the limit.
+	// UDP flows other than DNS stay open for two minutes: at a higher rate, they would reach
+	// the limit.
 	const quick, slow = 10 * time.Millisecond, 100 * time.Millisecond
-	// No deadline: a dial that meets one fails a moment before the context says so.
+	// No deadline: a dial would fail with it a moment before the context ends.
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	time.AfterFunc(length, cancel)
@@ -54,7 +54,7 @@ func TestSoak(t *testing.T) {
 		{quick, func(ctx context.Context) error { return w.fetch(ctx, w.host6.String()) }},
 		{slow, func(ctx context.Context) error { return echoUDP(ctx, w, net.JoinHostPort(dbHost, "7"), 900) }},
 		{quick, func(ctx context.Context) error { return w.query(ctx, net.JoinHostPort(secondHost, "53")) }},
-		{quick, func(ctx context.Context) error { // a closed port is as good as an open one
+		{quick, func(ctx context.Context) error { // a closed port also opens a flow
 			if conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(dbHost, "81")); err == nil {
 				conn.Close()
 			}
@@ -74,7 +74,7 @@ func TestSoak(t *testing.T) {
 			})
 		}
 	}
-	warmUp := length / 3 // in which pools fill, and the first UDP flows become idle
+	warmUp := length / 3 // pools fill meanwhile, and the first UDP flows become idle
 	time.Sleep(warmUp)
 	before := r.held()
 	workers.Wait()
@@ -83,7 +83,7 @@ func TestSoak(t *testing.T) {
 	if broken.Load() > 0 {
 		t.Errorf("%d of %d flows failed", broken.Load(), flows.Load())
 	}
-	udp := 4 * int(min(length, 2*time.Minute)/slow) // at most this many are not idle yet
+	udp := 4 * int(min(length, 2*time.Minute)/slow) // at most this many are not idle
 	if after.goroutines > before.goroutines+20 {
 		t.Errorf("goroutines grew from %d to %d", before.goroutines, after.goroutines)
 	}
@@ -95,7 +95,7 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// held is what the process says that it holds.
+// held holds the resources that the process reports.
 type held struct{ goroutines, files, memory int }
 
 func (r *router) held() held {
@@ -125,7 +125,7 @@ func (r *router) valueIn(metrics, series string) float64 {
 	return v
 }
 
-// fetch makes one request over a connection of its own.
+// fetch sends one request over a new connection.
 func (w *world) fetch(ctx context.Context, host string) error {
 	conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(host, "80"))
 	if err != nil {
@@ -140,7 +140,7 @@ func (w *world) fetch(ctx context.Context, host string) error {
 	return err
 }
 
-// query asks a resolver once, from a socket of its own.
+// query sends one query to a resolver, from a new socket.
 func (w *world) query(ctx context.Context, resolver string) error {
 	conn, err := w.client.Dial(ctx, "udp", resolver)
 	if err != nil {

@@ -11,14 +11,14 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// firstAnswerBound is far above what a handshake takes on a loaded machine and
-// below the 5 s after which a WireGuard client repeats one that it had no
-// address for: the wait that the order of arrival and announcement avoids.
+// firstAnswerBound is far above the time of a handshake on a loaded machine, and below the
+// 5 s after which a WireGuard client repeats a handshake that it could not send for lack of
+// an address. The router avoids that wait: it is reachable before it advertises a route.
 const firstAnswerBound = 3 * time.Second
 
-// TestFirstUserDoesNotWait has a client that already sends when the route goes
-// live, with a control server that approves at once and one that approves only
-// what peers can reach.
+// TestFirstUserDoesNotWait: a client that already sends when the route goes live gets an
+// answer at once, both if control approves routes immediately and if it approves them only
+// once peers can reach the router.
 func TestFirstUserDoesNotWait(t *testing.T) {
 	for _, when := range []tailnettest.ApproveWhen{tailnettest.AtOnce, tailnettest.WhenReachable} {
 		t.Run(string(when), func(t *testing.T) {
@@ -36,7 +36,7 @@ func TestFirstUserDoesNotWait(t *testing.T) {
 				n, ok := tailnettest.Find(nodes, "edge-router")
 				if ok && len(n.Primary) > 0 && live.IsZero() {
 					live = time.Now()
-					if _, ours := w.ours(); ours && (n.HomeDERP == 0 || len(n.Endpoints) == 0) {
+					if _, ours := w.testControl(); ours && (n.HomeDERP == 0 || len(n.Endpoints) == 0) {
 						t.Errorf("the route went live before peers could reach it: %v", n)
 					}
 				}
@@ -52,7 +52,7 @@ func TestFirstUserDoesNotWait(t *testing.T) {
 	}
 }
 
-// sendUntilAnswered sends a datagram every 20 ms and tells when one came back.
+// sendUntilAnswered sends a datagram every 20 ms, and the time of the first echo on answered.
 func (w *world) sendUntilAnswered(ctx context.Context, answered chan<- time.Time) {
 	buf := make([]byte, 100)
 	for ctx.Err() == nil {
@@ -74,10 +74,9 @@ func (w *world) sendUntilAnswered(ctx context.Context, answered chan<- time.Time
 	}
 }
 
-// TestWaitsOutWhatIsMissing starts a router with neither its secret nor leave
-// to ask EC2. It stays, says what is missing, and joins by itself once it is
-// there.
-func TestWaitsOutWhatIsMissing(t *testing.T) {
+// TestWaitsForSecretAndPermission starts a router without its secret and without permission
+// to call EC2. It keeps running, reports both as reasons, and joins once they exist.
+func TestWaitsForSecretAndPermission(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	server, err := awstest.NewServer(selfIP+":0", w.aws)
 	if err != nil {
@@ -98,7 +97,7 @@ func TestWaitsOutWhatIsMissing(t *testing.T) {
 		t.Errorf("healthcheck --ready: exit %d, want 1: %s", code, out)
 	}
 	r.awaitLog("still not ready after the boot timeout")
-	r.awaitLog(`"msg":"router not ready"`) // which the module's alarm counts
+	r.awaitLog(`"msg":"router not ready"`) // the module's alarm counts this line
 
 	server.Fail("ec2:DescribeVpcs", awstest.Failure{})
 	server.Update(func(aws *awstest.World) { aws.Secrets = map[string]awstest.Secret{secretName: secret} })

@@ -11,8 +11,8 @@ import (
 	"subnetrouter/internal/tailnettest"
 )
 
-// TestStockDeploy does to the stock program what TestRollingDeploy and TestCrash do to the
-// router, and tells what its clients saw: STOCK=1 go test -run StockDeploy -v ./test/e2e
+// TestStockDeploy repeats TestRollingDeploy and TestCrash with tailscaled, and logs the
+// results of its clients: STOCK=1 go test -run StockDeploy -v ./test/e2e
 func TestStockDeploy(t *testing.T) {
 	if os.Getenv("STOCK") == "" {
 		t.Skip("a measurement of another program: set STOCK=1")
@@ -48,7 +48,7 @@ func TestStockDeploy(t *testing.T) {
 	}
 }
 
-// startStock runs tailscaled as the official image does on Fargate.
+// startStock starts tailscaled as the official image does on Fargate.
 func (w *world) startStock(name string, h *netnstest.Host) *process {
 	t := w.t
 	t.Helper()

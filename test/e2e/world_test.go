@@ -15,12 +15,12 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// The network, none of it with a way out:
+// The network, which has no access to the Internet:
 //
 //	self (control, DERP, AWS) 192.168.77.10 ─┐
 //	client                    192.168.77.20 ─┤ internet
 //	router                    192.168.77.30 ─┘
-//	router 10.0.1.5 ── vpc ── gateway 10.0.1.1, which is every host of the VPC:
+//	router 10.0.1.5 ── vpc ── gateway 10.0.1.1, which has the address of every host of the VPC:
 //	       10.0.3.4 (first CIDR), 10.8.0.9 (second CIDR), one IPv6 host
 const (
 	selfIP, clientIP, routerIP = "192.168.77.10", "192.168.77.20", "192.168.77.30"
@@ -33,11 +33,11 @@ const (
 	otherTag       = "tag:other-router"
 )
 
-// approvedRanges is where a router may have its VPC, as the tailnet's owner
-// would say it: the tailnet is there before the VPC, whose IPv6 CIDR AWS picks.
+// approvedRanges holds the ranges of VPC CIDRs in the policy's autoApprovers. They are wide,
+// as the tailnet exists before the VPC, whose IPv6 CIDR AWS chooses.
 var approvedRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2000::/3")}
 
-// world is everything around the router.
+// world holds everything around the router.
 type world struct {
 	t                   *testing.T
 	net                 *netnstest.Network
@@ -45,7 +45,7 @@ type world struct {
 	self, client, vpc   *netnstest.Host
 	routerHost          *netnstest.Host
 	control             tailnettest.Control
-	routerKey           secret.String // what the secret holds
+	routerKey           secret.String // the secret's value
 	clientKey           secret.String
 	moto                *awstest.Moto
 	aws                 awstest.World
@@ -53,19 +53,19 @@ type world struct {
 	host6, router6, gw6 netip.Addr
 	routerMAC           string
 	metadata            *awstest.Metadata
-	advertised          []netip.Prefix // what a router in this VPC should find
-	thinking            *atomic.Int32  // requests that a server of the VPC thinks about
+	advertised          []netip.Prefix // routes that a router in this VPC should find
+	inProgress          *atomic.Int32  // requests that a server of the VPC has not answered yet
 }
 
 type worldOptions struct {
 	policy tailnettest.Policy
-	task   func(*awstest.Task) // changes what task metadata says
+	task   func(*awstest.Task) // changes the task metadata
 }
 
 func newWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
 	netnstest.Require(t)
-	w := &world{t: t, net: netnstest.New(t), thinking: new(atomic.Int32)}
+	w := &world{t: t, net: netnstest.New(t), inProgress: new(atomic.Int32)}
 	w.internet, w.vpcSwitch = w.net.Switch("internet"), w.net.Switch("vpcnet")
 	w.self, w.client, w.vpc, w.routerHost = w.net.Self(), w.net.Host("client"), w.net.Host("vpc"), w.net.Host("router")
 	w.internet.Plug(w.self, "eth0", selfIP+"/24")
@@ -113,7 +113,7 @@ func (w *world) startAWS() {
 	w.router6, w.gw6, w.host6 = within(1, 5), within(1, 1), within(3, 4)
 }
 
-// plugRouter connects a host as a task with an interface in the VPC.
+// plugRouter connects a host to the networks, as a task with an interface in the VPC.
 func (w *world) plugRouter(h *netnstest.Host, internetIP, vpcIP string, vpcIP6 netip.Addr) {
 	w.internet.Plug(h, "eth0", internetIP+"/24")
 	w.vpcSwitch.Plug(h, "eth1", vpcIP+"/24", vpcIP6.String()+"/64")
@@ -124,12 +124,12 @@ func (w *world) plugRouter(h *netnstest.Host, internetIP, vpcIP string, vpcIP6 n
 	}
 	h.IP("route", "add", w.cidr6.String(), "via", w.gw6.String())
 	h.Address("lo", metadataIP+"/32")
-	// What container runtimes give, so that ICMP needs no capability.
+	// As container runtimes set it, so that ICMP needs no capability.
 	h.Sysctl("net.ipv4.ping_group_range", "0 2147483647")
 }
 
-// startControl runs tailnettest's control server, or $HEADSCALE if that is set,
-// and has it make the keys.
+// startControl starts tailnettest's control server, or $HEADSCALE if it is set, and creates
+// the keys.
 func (w *world) startControl(p tailnettest.Policy) {
 	w.t.Helper()
 	if p.AutoApprovers == nil {
@@ -177,16 +177,16 @@ func (w *world) startHeadscale(program string, p tailnettest.Policy) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("headscale said:\n%s", control.Log())
+			t.Logf("output of headscale:\n%s", control.Log())
 		}
 		control.Close()
 	})
 	w.control = control
 }
 
-// ours is the control server if it is tailnettest's own, which can do more than
-// a [tailnettest.Control] has to and knows more of its nodes.
-func (w *world) ours() (control *tailnettest.Tailnet, ok bool) {
+// testControl returns the control server if it is tailnettest's, which has more methods than
+// a [tailnettest.Control].
+func (w *world) testControl() (control *tailnettest.Tailnet, ok bool) {
 	control, ok = w.control.(*tailnettest.Tailnet)
 	return control, ok
 }
@@ -220,10 +220,10 @@ func (w *world) startMetadata(change func(*awstest.Task)) {
 	t.Cleanup(func() { w.metadata.Close() })
 }
 
-// await waits for control to see what cond asks.
-func (w *world) await(what string, cond func([]tailnettest.Node) bool) {
+// await waits until cond accepts the nodes at control.
+func (w *world) await(name string, cond func([]tailnettest.Node) bool) {
 	w.t.Helper()
-	if err := w.control.Await(testwait.Context(w.t), what, cond); err != nil {
+	if err := w.control.Await(testwait.Context(w.t), name, cond); err != nil {
 		w.t.Fatal(err)
 	}
 }
