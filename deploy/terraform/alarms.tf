@@ -1,5 +1,5 @@
-# A router that is not ready says so once a minute in its log, from the boot
-# timeout on. One that is stopping does not.
+# From the boot timeout on, a router that is not ready logs it once a minute, unless it is
+# stopping.
 resource "aws_cloudwatch_log_metric_filter" "not_ready" {
   count = var.create_alarms ? 1 : 0
 
@@ -19,7 +19,7 @@ resource "aws_cloudwatch_metric_alarm" "not_ready" {
   count = var.create_alarms ? 1 : 0
 
   alarm_name          = "${local.name}-not-ready"
-  alarm_description   = "A subnet router is not ready for 5 minutes: no route leads through it. Its log says why, in the field \"reasons\"."
+  alarm_description   = "A subnet router has not been ready for 5 minutes: it serves no route. Its log has the cause in the field \"reasons\"."
   namespace           = aws_cloudwatch_log_metric_filter.not_ready[0].metric_transformation[0].namespace
   metric_name         = aws_cloudwatch_log_metric_filter.not_ready[0].metric_transformation[0].name
   statistic           = "Sum"
@@ -27,7 +27,7 @@ resource "aws_cloudwatch_metric_alarm" "not_ready" {
   evaluation_periods  = 1
   comparison_operator = "GreaterThanOrEqualToThreshold"
   threshold           = 4
-  treat_missing_data  = "notBreaching" # silence is readiness
+  treat_missing_data  = "notBreaching" # no line means ready
   alarm_actions       = var.alarm_actions
   ok_actions          = var.alarm_actions
   tags                = var.tags
@@ -37,7 +37,7 @@ resource "aws_cloudwatch_metric_alarm" "running" {
   count = var.create_alarms ? 1 : 0
 
   alarm_name          = "${local.name}-running"
-  alarm_description   = "Fewer than ${var.desired_count} subnet routers run for 5 minutes, or the cluster's Container Insights are off."
+  alarm_description   = "Fewer than ${var.desired_count} subnet routers have been running for 5 minutes, or Container Insights are disabled in the cluster."
   namespace           = "ECS/ContainerInsights"
   metric_name         = "RunningTaskCount"
   dimensions          = { ClusterName = local.cluster_name, ServiceName = aws_ecs_service.tailscale.name }

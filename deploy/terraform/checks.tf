@@ -1,6 +1,6 @@
-# What the router would refuse when it starts, so that a plan refuses it first: a
-# task with such settings ends with exit code 2, again and again. A test compares
-# this with `router plan` on generated values.
+# Conditions that the router checks when it starts, so that a plan rejects invalid settings
+# first: a task with such settings would exit with code 2 again and again. A test compares
+# them with `router plan` for generated values.
 
 locals {
   dns_label    = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -28,8 +28,8 @@ locals {
     if !contains(keys(local.cidrs), c) || try(local.cidrs[c].network != local.cidrs[c].canonical || (local.cidrs[c].family == 6 && !strcontains(local.cidrs[c].canonical, ":")), false)
   ]])
 
-  # Ranges inside which nothing is advertised: network, length, reason and, for
-  # IPv4, the network as a number, by which 4via6 embeds it.
+  # Ranges that must not be advertised: network, length, reason and, for
+  # IPv4, the network as a number, as 4via6 embeds it.
   refused_ranges = [
     { network = "169.254.0.0", bits = 16, number = 2851995648, reason = "link-local, where ECS and EC2 serve credentials and metadata" },
     { network = "127.0.0.0", bits = 8, number = 2130706432, reason = "loopback" },
@@ -51,7 +51,7 @@ locals {
     [for r in concat(local.refused_ranges, var.site_id == null ? [local.cgnat_range] : []) : "routes: ${c} is never advertised: ${r.reason}."
       if strcontains(r.network, ":") == (p.family == 6) && p.bits >= r.bits && try(cidrhost("${p.address}/${r.bits}", 0), "") == r.network
     ],
-    # Tailscale's own IPv6 addresses, but for 4via6 of one site.
+    # Tailscale's own IPv6 addresses, except for 4via6 of one site.
     p.family != 6 || p.bits < 48 || try(cidrhost("${p.address}/48", 0), "") != "fd7a:115c:a1e0::" ? [] :
     p.bits <= 96 || try(cidrhost("${p.address}/80", 0), "") != local.via_network ? ["routes: ${c} is never advertised: Tailscale's own addresses."] :
     [for r in local.refused_ranges : "routes: ${c} is never advertised: 4via6 for ${r.network}/${r.bits}, ${r.reason}."
@@ -59,8 +59,8 @@ locals {
     ],
   )])
 
-  # Harmless parts can be a default route together: those that lie in no other one
-  # then add up to the whole.
+  # Prefixes that are valid alone can form a default route together: those that are not
+  # within another one then add up to the whole address space.
   distinct_cidrs = { for p in values(local.advertised) : "${p.network}/${p.bits}" => p... }
   outermost = { for c, ps in local.distinct_cidrs : c => ps[0] if !anytrue([
     for other, qs in local.distinct_cidrs : other != c && qs[0].family == ps[0].family && qs[0].bits < ps[0].bits && try(cidrhost("${ps[0].address}/${qs[0].bits}", 0) == qs[0].network, false)
@@ -85,8 +85,8 @@ locals {
     ],
   )
 
-  # Durations as Go reads them, in nanoseconds, and the bounds that the router has.
-  # A value "file:PATH" is in the container only.
+  # Durations as Go parses them, in nanoseconds, with the router's bounds.
+  # A value "file:PATH" can be read only in the container.
   unit_nanoseconds = { h = 3600000000000, m = 60000000000, s = 1000000000, ms = 1000000, us = 1000, "µs" = 1000, "μs" = 1000, ns = 1 }
   duration_bounds = {
     ROUTER_BOOT_TIMEOUT = { least = "1s", most = "1h", seconds = [1, 3600] }

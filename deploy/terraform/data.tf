@@ -1,6 +1,6 @@
-# What is given by name is looked up, as in Hardfin's module. Whether there is a
-# look-up depends on the name alone: an ID or ARN in its place may come from a
-# resource that is yet to be created.
+# Look-ups of arguments that are names, as in Hardfin's module. Whether there is a look-up
+# depends only on the name: an ID or ARN instead may come from a resource that does not
+# exist yet.
 
 data "aws_region" "current" {}
 
@@ -15,7 +15,7 @@ data "aws_vpc" "this" {
   lifecycle {
     precondition {
       condition     = (var.vpc == null) != (var.vpc_id == null)
-      error_message = "Give either vpc, the VPC's Name tag, or vpc_id."
+      error_message = "Set either vpc, the VPC's Name tag, or vpc_id."
     }
   }
 }
@@ -34,7 +34,7 @@ data "aws_subnets" "group" {
   lifecycle {
     postcondition {
       condition     = length(self.ids) > 0
-      error_message = "The VPC has no subnet with the tag group = \"${var.subnet_group}\": correct subnet_group, or give subnet_ids. In a VPC that another account shares with this one the owner's tags cannot be seen."
+      error_message = "The VPC has no subnet with the tag group = \"${var.subnet_group}\": correct subnet_group, or set subnet_ids. In a VPC that another account shares with this one, the owner's tags are not visible."
     }
   }
 }
@@ -51,7 +51,7 @@ data "aws_secretsmanager_secret" "auth" {
   name = var.tailscale_auth_key_secret
 }
 
-# Secrets Manager returns the key as it was given: an ARN, an ID or an alias.
+# Secrets Manager returns the key in the form in which it was set: an ARN, an ID or an alias.
 # Whether it is looked up must not depend on the answer, nor on the ARN of a key
 # that the same apply may create.
 data "aws_kms_key" "auth" {
@@ -60,8 +60,8 @@ data "aws_kms_key" "auth" {
   key_id = local.secret_key_id
 }
 
-# Of several subnets in a zone, mount targets and endpoints take the first of the
-# list, so that a subnet at its end replaces no mount target.
+# Of several subnets in a zone, mount targets and endpoints use the first in the
+# list, so that a subnet added at the end does not replace a mount target.
 data "aws_subnet" "task" {
   count = local.needs_zones ? length(local.subnet_ids) : 0
 
@@ -85,11 +85,11 @@ locals {
   secret_key_id  = try(coalesce(data.aws_secretsmanager_secret.auth[0].kms_key_id), local.aws_secret_key)
   aws_secret_key = "alias/aws/secretsmanager"
 
-  region    = data.aws_region.current.id # the name: 5.x and 6.x agree on this attribute only
+  region    = data.aws_region.current.id # the name: the only attribute that 5.x and 6.x share
   partition = data.aws_partition.current.partition
 
   vpc_id     = data.aws_vpc.this.id
-  subnet_ids = var.subnet_group == null ? coalesce(var.subnet_ids, []) : sort(data.aws_subnets.group[0].ids) # EC2 gives them in any order
+  subnet_ids = var.subnet_group == null ? coalesce(var.subnet_ids, []) : sort(data.aws_subnets.group[0].ids) # EC2 returns them in any order
 
   needs_zones     = var.create_vpc_endpoints || (var.state == "efs" && var.efs_mount_target_subnet_ids == null)
   subnets_by_zone = { for zone, ids in { for s in data.aws_subnet.task : trimprefix(s.availability_zone, local.region) => s.id... } : zone => ids[0] }
@@ -97,6 +97,6 @@ locals {
   cluster_arn  = var.target_ecs_cluster == null ? var.cluster_arn : data.aws_ecs_cluster.target[0].arn
   cluster_name = var.target_ecs_cluster == null ? try(split("/", var.cluster_arn)[1], null) : var.target_ecs_cluster
 
-  # The digest, not the tag: a task that ECS replaces runs what was applied.
+  # The digest, not the tag, so that a replaced task runs the applied image.
   image = var.tailscale_docker_repository == null ? var.image : "${data.aws_ecr_repository.tailscale[0].repository_url}@${data.aws_ecr_image.tailscale[0].image_digest}"
 }

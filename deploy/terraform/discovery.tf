@@ -4,7 +4,7 @@ resource "aws_service_discovery_service" "router" {
   name = coalesce(trim(local.name, "-"), "tailscale") # a DNS label
   tags = var.tags
 
-  # ECS removes the tasks' records some time after the service is gone.
+  # ECS removes the tasks' records some time after the deletion of the service.
   force_destroy = true
 
   dns_config {
@@ -17,7 +17,7 @@ resource "aws_service_discovery_service" "router" {
     }
   }
 
-  # ECS tells it which tasks are healthy.
+  # ECS reports the health of tasks to it.
   health_check_custom_config {
     failure_threshold = 1
   }

@@ -1,9 +1,9 @@
-# Two roles. ECS itself uses the execution role, to pull the image and to write
-# logs. The router runs as the task role: it reads its credential and looks the
-# network up, and nothing else.
+# Two roles. ECS itself uses the execution role, to pull the image and write logs. The
+# router runs as the task role, which only allows reading its credential and looking up
+# the network.
 
 locals {
-  # Secrets Manager takes the ARN without ECS's suffix; the router, with it.
+  # Secrets Manager accepts the ARN only without ECS's suffix; the router, with it.
   auth_secret = var.tailscale_auth_key_secret == null ? var.auth_secret_arn : data.aws_secretsmanager_secret.auth[0].arn
   secret_arn  = try(join(":", slice(split(":", local.auth_secret), 0, 7)), null)
   # A complete ARN ends with six characters that Secrets Manager adds to the name. A
@@ -14,7 +14,7 @@ locals {
     ["${local.secret_arn}-??????"]
   )
 
-  # AWS's own key needs no permission.
+  # The AWS managed key needs no permission.
   looked_up_kms_keys = [for key in data.aws_kms_key.auth : key.arn if key.key_manager != "AWS" && !endswith(local.secret_key_id, local.aws_secret_key)]
   secret_kms_keys    = var.auth_secret_kms_key_arn == null ? local.looked_up_kms_keys : [var.auth_secret_kms_key_arn]
 
@@ -24,8 +24,8 @@ locals {
   )
   injected_parameters = [for arn in values(var.secrets) : arn if strcontains(arn, ":ssm:")]
 
-  # Which look-ups the sources of routes take; a test holds this to what
-  # `router plan --iam` prints.
+  # The look-ups that each route source needs. A test compares this with the output of
+  # `router plan --iam`.
   uses_vpc          = contains(local.routes, "vpc")
   uses_subnets      = length([for r in local.routes : r if startswith(r, "subnets:")]) > 0
   uses_peerings     = contains(local.routes, "peerings")
@@ -58,7 +58,7 @@ locals {
       Sid      = "VouchForRouter"
       Effect   = "Allow"
       Action   = ["sts:GetWebIdentityToken"]
-      Resource = ["*"] # it knows no resources; the audience says whom the token is for
+      Resource = ["*"] # the action has no resources; the condition restricts the audience
       Condition = {
         "ForAllValues:StringEquals" = { "sts:IdentityTokenAudience" = audience }
         StringEquals                = { "sts:SigningAlgorithm" = "ES384" }
@@ -72,7 +72,7 @@ locals {
       # A route table may refer to any list. Those of AWS have the account "aws".
       Resource = local.uses_peerings ? ["*"] : [for r in local.routes : "arn:${local.partition}:ec2:${local.region}:*:prefix-list/${r}" if startswith(r, "pl-")]
     }],
-    # EC2's Describe actions know no resources.
+    # EC2's Describe actions do not support resources.
     [for used in length(local.network_actions) > 0 ? ["used"] : [] : {
       Sid      = "ReadNetwork"
       Effect   = "Allow"
@@ -81,7 +81,7 @@ locals {
     }],
   )
 
-  # In an ECR repository given by URI: its region, account and name.
+  # Region, account and name of an ECR repository given by URI.
   ecr_uri = try(regex("^([0-9]{12})\\.dkr[.-]ecr(?:-fips)?\\.([a-z0-9-]+)\\.[a-z.]+/([^:@]+)", coalesce(var.image, "none")), null)
   ecr_repository_arn = (
     var.tailscale_docker_repository != null ? data.aws_ecr_repository.tailscale[0].arn :
@@ -95,7 +95,7 @@ locals {
       Effect    = "Allow"
       Action    = "sts:AssumeRole"
       Principal = { Service = "ecs-tasks.amazonaws.com" }
-      # Only for tasks of this account and region: ECS must not be a confused deputy.
+      # Only for tasks of this account and region, to prevent a confused deputy.
       Condition = {
         StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id }
         ArnLike      = { "aws:SourceArn" = "arn:${local.partition}:ecs:${local.region}:${data.aws_caller_identity.current.account_id}:*" }
@@ -131,7 +131,7 @@ resource "aws_iam_role_policy" "execution" {
         Sid      = "LogInToECR"
         Effect   = "Allow"
         Action   = ["ecr:GetAuthorizationToken"]
-        Resource = ["*"] # it knows no resources
+        Resource = ["*"] # the action has no resources
       }],
       [{
         Sid      = "WriteLogs"
@@ -179,7 +179,7 @@ resource "aws_iam_role_policy_attachment" "task" {
   policy_arn = var.task_role_policy_arns[count.index]
 }
 
-# The same as `router plan --iam` prints.
+# The same statements as `router plan --iam` prints.
 resource "aws_iam_role_policy" "router" {
   name = "router"
   role = aws_iam_role.ecs_task_tailscale.name
@@ -203,7 +203,7 @@ resource "aws_iam_role_policy" "exec" {
         "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
         "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
       ]
-      Resource = ["*"] # they know no resources
+      Resource = ["*"] # the actions have no resources
     }]
   })
 }

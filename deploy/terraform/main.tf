@@ -1,7 +1,7 @@
 locals {
-  # "<vpc>-tailscale" where AWS accepts that as a name. The characters of a Name
+  # "<vpc>-tailscale" if AWS accepts that as a name. The characters of a Name
   # tag that AWS does not accept in a role's or a family's name become dashes. A
-  # tag of which nothing distinctive would remain gives way to the VPC's ID.
+  # tag without other characters is replaced by the VPC's ID.
   vpc_name = var.vpc == null ? lookup(data.aws_vpc.this.tags, "Name", "") : var.vpc
   vpc_label = (
     can(regex("^[A-Za-z0-9_-]{1,35}$", local.vpc_name)) ? local.vpc_name :
@@ -23,11 +23,11 @@ locals {
     16384 = range(32768, 122881, 8192)
   }
 
-  # A node whose keys are on a file system must be in one task only.
+  # A node whose keys are on a file system must run in one task only.
   minimum_healthy_percent = coalesce(var.deployment_minimum_healthy_percent, local.on_efs ? 0 : 100)
   maximum_percent         = coalesce(var.deployment_maximum_percent, local.on_efs ? 100 : 200)
 
-  # ECS stops a task in a zone with two once the other zone is back. That takes
+  # ECS moves a task from a zone with two once the other zone is available. That needs
   # room for one more task than are desired.
   zone_rebalancing = coalesce(var.availability_zone_rebalancing, var.desired_count > 1 && local.maximum_percent > 100)
 
@@ -35,7 +35,7 @@ locals {
     name      = "tailscale"
     image     = local.image
     essential = true
-    user      = var.kernel_mode ? "0:0" : "65532:65532" # a container's capabilities count for root only
+    user      = var.kernel_mode ? "0:0" : "65532:65532" # only root gets a container's capabilities
 
     environment = [for k in sort(keys(local.environment)) : { name = k, value = local.environment[k] }]
 
@@ -46,7 +46,7 @@ locals {
       capabilities       = { add = var.kernel_mode ? ["NET_ADMIN", "NET_RAW"] : [], drop = ["ALL"] } # as ECS stores it
       devices            = var.kernel_mode ? [{ hostPath = "/dev/net/tun", containerPath = "/dev/net/tun", permissions = ["read", "write"] }] : null
     } : k => v if v != null }
-    # Ping without a capability, for this group; forwarding by the kernel.
+    # Ping without a capability, for this group; forwarding in the kernel.
     systemControls = concat(
       [{ namespace = "net.ipv4.ping_group_range", value = "65532 65532" }],
       var.kernel_mode ? [{ namespace = "net.ipv4.ip_forward", value = "1" }, { namespace = "net.ipv6.conf.all.forwarding", value = "1" }] : [],
@@ -69,7 +69,7 @@ locals {
     mountPoints = local.on_efs ? [{ sourceVolume = "state", containerPath = local.state_dir, readOnly = false }] : []
     volumesFrom = []
 
-    # Where Prometheus, by the CloudWatch agent or ecs_observer, finds the metrics.
+    # Labels by which the CloudWatch agent or ecs_observer discovers the metrics.
     dockerLabels = {
       ECS_PROMETHEUS_EXPORTER_PORT = tostring(local.metrics_port)
       ECS_PROMETHEUS_METRICS_PATH  = "/metrics"
@@ -82,7 +82,7 @@ locals {
         awslogs-group         = aws_cloudwatch_log_group.tailscale.name
         awslogs-region        = local.region
         awslogs-stream-prefix = "ecs"
-        mode                  = "non-blocking" # a full pipe must not hold the router up
+        mode                  = "non-blocking" # a full pipe must not block the router
         max-buffer-size       = "10m"
       }
     }
@@ -93,7 +93,7 @@ locals {
 }
 
 # The default name of the first apply stays: roles, log group and task family are
-# not replaced when somebody renames the VPC.
+# not replaced when the VPC's Name tag changes.
 resource "terraform_data" "default_name" {
   input = local.default_name
 
@@ -137,45 +137,45 @@ resource "aws_ecs_task_definition" "tailscale" {
     }
   }
 
-  # IAM does not show new roles everywhere at once: register after their policies.
+  # IAM is eventually consistent: register after the roles' policies.
   depends_on = [aws_iam_role_policy.execution, aws_iam_role_policy.router]
 
   lifecycle {
     precondition {
       condition     = var.launch_type != "FARGATE" || contains(local.fargate_memory[var.cpu], var.memory)
-      error_message = "Fargate has no task with cpu ${var.cpu} and memory ${var.memory}: for that cpu the memory must be one of ${join(", ", local.fargate_memory[var.cpu])}."
+      error_message = "Fargate does not offer a task with cpu ${var.cpu} and memory ${var.memory}: for that cpu the memory must be one of ${join(", ", local.fargate_memory[var.cpu])}."
     }
     precondition {
       condition     = !var.kernel_mode || var.launch_type == "EC2"
-      error_message = "Fargate gives no task /dev/net/tun and NET_ADMIN: set launch_type to EC2, or leave kernel_mode out."
+      error_message = "Fargate tasks cannot have /dev/net/tun and NET_ADMIN: set launch_type to EC2, or remove kernel_mode."
     }
     precondition {
       condition     = length(local.problems) == 0
-      error_message = "The router would refuse its settings:\n${join("\n", local.problems)}"
+      error_message = "The router would reject its settings:\n${join("\n", local.problems)}"
     }
     precondition {
       condition     = length([for given in [var.tailscale_auth_key_secret, var.auth_secret_arn, var.tailscale_client_id] : given if given != null]) == 1
-      error_message = "Give exactly one credential: tailscale_auth_key_secret, auth_secret_arn, or tailscale_client_id with tailscale_audience."
+      error_message = "Set exactly one credential: tailscale_auth_key_secret, auth_secret_arn, or tailscale_client_id with tailscale_audience."
     }
     precondition {
       condition     = (var.tailscale_client_id == null) == (var.tailscale_audience == null)
-      error_message = "Give tailscale_client_id and tailscale_audience together."
+      error_message = "Set tailscale_client_id and tailscale_audience together."
     }
     precondition {
       condition     = var.auth_secret_json_key == null || var.tailscale_client_id == null
-      error_message = "The auth_secret_json_key belongs to a secret: remove it, or give the secret instead of tailscale_client_id."
+      error_message = "The auth_secret_json_key belongs to a secret: remove it, or set the secret instead of tailscale_client_id."
     }
     precondition {
       condition     = (var.image == null) != (var.tailscale_docker_repository == null)
-      error_message = "Give either image or tailscale_docker_repository with tailscale_docker_tag."
+      error_message = "Set either image or tailscale_docker_repository with tailscale_docker_tag."
     }
     precondition {
       condition     = (var.tailscale_docker_repository == null) == (var.tailscale_docker_tag == null)
-      error_message = "Give tailscale_docker_repository and tailscale_docker_tag together."
+      error_message = "Set tailscale_docker_repository and tailscale_docker_tag together."
     }
     precondition {
       condition     = var.stop_timeout >= var.drain_timeout + 10
-      error_message = "ECS would kill the router while it drains: stop_timeout (${var.stop_timeout}) must be drain_timeout (${var.drain_timeout}) plus 10 or more."
+      error_message = "ECS would kill the router while it drains: stop_timeout (${var.stop_timeout}) must be at least drain_timeout (${var.drain_timeout}) plus 10."
     }
   }
 }
@@ -193,7 +193,7 @@ resource "aws_ecs_service" "tailscale" {
 
   availability_zone_rebalancing = local.zone_rebalancing ? "ENABLED" : "DISABLED"
 
-  # The new router comes first, then the old one hands over and leaves.
+  # The new router starts first, then the old one hands over and stops.
   deployment_minimum_healthy_percent = local.minimum_healthy_percent
   deployment_maximum_percent         = local.maximum_percent
 
@@ -250,7 +250,7 @@ resource "aws_ecs_service" "tailscale" {
     }
   }
 
-  # A task that starts before its roles may do anything fails.
+  # A task that starts before its roles have permissions fails.
   depends_on = [
     aws_iam_role_policy.execution,
     aws_iam_role_policy.router,
@@ -260,7 +260,7 @@ resource "aws_ecs_service" "tailscale" {
     aws_vpc_endpoint.interface,
     aws_vpc_endpoint.s3,
 
-    # A group that is replaced keeps its rules until the tasks have left it.
+    # A replaced group keeps its rules until no task uses it.
     aws_vpc_security_group_ingress_rule.wireguard,
     aws_vpc_security_group_ingress_rule.endpoints,
     aws_vpc_security_group_ingress_rule.efs,
@@ -269,47 +269,47 @@ resource "aws_ecs_service" "tailscale" {
   ]
 
   lifecycle {
-    # The waiter is content with a service that is steady on the revision before.
+    # The provider's waiter accepts a service that is steady on the previous revision.
     postcondition {
       condition     = !var.wait_for_steady_state || self.task_definition == aws_ecs_task_definition.tailscale.arn
       error_message = "The deployment failed, and ECS rolled it back: the service runs ${self.task_definition}. The events of the service and the logs of the stopped tasks contain the cause; correct it and apply again."
     }
 
-    # A service keeps the name that it was created with: another name is another
+    # A service keeps its original name: another name is another
     # service in ECS, and Terraform would stop every router before it starts one.
     ignore_changes = [name]
 
     precondition {
       condition     = (var.target_ecs_cluster == null) != (var.cluster_arn == null)
-      error_message = "Give either target_ecs_cluster or cluster_arn."
+      error_message = "Set either target_ecs_cluster or cluster_arn."
     }
     precondition {
       condition     = (var.subnet_group == null) != (var.subnet_ids == null)
-      error_message = "Give either subnet_group or subnet_ids."
+      error_message = "Set either subnet_group or subnet_ids."
     }
     precondition {
       condition     = length(local.security_group_ids) >= 1 && length(local.security_group_ids) <= 5
-      error_message = "A task has 1 to 5 security groups: give security_group_ids, or set create_security_group."
+      error_message = "A task has 1 to 5 security groups: set security_group_ids, or set create_security_group."
     }
     precondition {
       condition     = var.create_security_group || (length(var.metrics_ingress_security_group_ids) == 0 && length(var.metrics_ingress_cidrs) == 0 && var.egress_rules == null)
-      error_message = "The metrics_ingress_security_group_ids, metrics_ingress_cidrs and egress_rules are for the security group of the module: set create_security_group."
+      error_message = "The metrics_ingress_security_group_ids, metrics_ingress_cidrs and egress_rules apply to the security group of the module: set create_security_group."
     }
     precondition {
       condition     = !local.on_efs || (var.desired_count <= 1 && local.maximum_percent <= 100)
-      error_message = "With state on a file system there can be one task at a time: leave desired_count at 1 and deployment_maximum_percent at 100, or set state to ephemeral."
+      error_message = "With state on a file system, only one task can run at a time: leave desired_count at 1 and deployment_maximum_percent at 100, or set state to ephemeral."
     }
     precondition {
       condition     = !var.assign_public_ip || var.launch_type == "FARGATE"
-      error_message = "Tasks on EC2 instances cannot have a public address: leave assign_public_ip out, and use subnets with a way out."
+      error_message = "Tasks on EC2 instances cannot have a public address: remove assign_public_ip, and use subnets with a NAT gateway."
     }
     precondition {
       condition     = !local.zone_rebalancing || local.maximum_percent > 100
-      error_message = "To rebalance zones ECS starts one task more than desired_count: leave availability_zone_rebalancing out, or raise deployment_maximum_percent above 100."
+      error_message = "To rebalance zones, ECS starts one more task than desired_count: remove availability_zone_rebalancing, or raise deployment_maximum_percent above 100."
     }
     precondition {
       condition     = local.minimum_healthy_percent < 100 || local.maximum_percent > 100
-      error_message = "With both percents at 100 ECS can neither stop a task nor start one: lower deployment_minimum_healthy_percent or raise deployment_maximum_percent."
+      error_message = "With both percentages at 100, ECS can neither stop a task nor start one: lower deployment_minimum_healthy_percent or raise deployment_maximum_percent."
     }
     precondition {
       condition     = var.create_alarms || !var.alarm_rollback

@@ -1,7 +1,6 @@
-# From Hardfin's module, whose resources all lie in a module of their own. Roles
-# and log group keep their names, and the service keeps its own, so that nothing
-# of these is replaced. Its policies and their attachments are not among them:
-# the roles have policies of their own here. UPGRADING.md tells the rest.
+# From Hardfin's module, whose resources are all in a submodule. Roles, log group and
+# service keep their names, so none of them is replaced. Its policies and attachments are
+# not moved, since the roles have inline policies here. UPGRADING.md has the details.
 
 moved {
   from = module.subnet_router.aws_ecs_service.tailscale
@@ -28,9 +27,9 @@ moved {
   to   = aws_iam_role.ecs_task_execution_tailscale
 }
 
-# The file system holds the identity of the old node. It is forgotten, not
-# destroyed: state = "existing-efs" takes it up again, and whoever has no more use
-# for it deletes it by hand.
+# The file system holds the identity of the old node. Terraform forgets it instead of
+# destroying it: state = "existing-efs" uses it again. Delete it by hand if you do not need
+# it any more.
 
 removed {
   from = module.subnet_router.aws_efs_file_system.tailscale
@@ -53,8 +52,8 @@ removed {
   }
 }
 
-# The same resources of Hardfin's submodule modules/subnet_router, which are at the
-# top of the module that calls it.
+# The same resources of Hardfin's submodule modules/subnet_router, which are at the top
+# level of the calling module.
 
 removed {
   from = aws_efs_file_system.tailscale
@@ -77,7 +76,7 @@ removed {
   }
 }
 
-# Mount targets were counted in the order of subnet_ids, which is mostly that of
+# Mount targets were numbered in the order of subnet_ids, which is mostly that of
 # the zones.
 
 moved {

@@ -1,9 +1,9 @@
-# EC2 does not delete a group while a network interface or another group names it.
-# So the next group is created, and the tasks move to it, before the last one goes:
-# with its rules, or running tasks would lose their way out first. Names are
-# prefixes, because the two exist side by side. A group keeps the name that it has.
-# Rules that name the caller's groups are an exception: create_before_destroy would
-# extend to those groups, whose names may be fixed.
+# EC2 does not delete a group while a network interface or another group refers to it. So
+# the new group is created, with its rules, and the tasks move to it before the old one is
+# deleted; otherwise running tasks would lose their connectivity. Names are prefixes,
+# because both groups exist for a time. A group keeps its name. Rules that refer to the
+# caller's groups are an exception: create_before_destroy would extend to those groups,
+# whose names may be fixed.
 
 locals {
   # EC2 reserves names that start with "sg-".
@@ -26,7 +26,7 @@ resource "aws_security_group" "router" {
   }
 }
 
-# WireGuard answers nobody whose key it does not know.
+# WireGuard does not answer packets of unknown keys.
 resource "aws_vpc_security_group_ingress_rule" "wireguard" {
   for_each = var.create_security_group ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
 
@@ -69,7 +69,7 @@ resource "aws_vpc_security_group_ingress_rule" "metrics_cidr" {
   tags              = var.tags
 }
 
-# The router opens connections to the whole VPC, to the control server and to relays.
+# The router connects to the whole VPC, the control server and DERP servers.
 resource "aws_vpc_security_group_egress_rule" "all" {
   for_each = var.create_security_group && var.egress_rules == null ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
 
@@ -105,8 +105,8 @@ resource "aws_vpc_security_group_egress_rule" "given" {
 # ---------------------------------------------------------------- VPC endpoints
 
 locals {
-  # The services that a task calls. Keys must not depend on values, such as the ID
-  # of a prefix list that the same apply creates: EC2 is among them always.
+  # The services that a task calls. Keys must not depend on values, such as the ID of a
+  # prefix list that the same apply creates: EC2 is always included.
   endpoint_services = !var.create_vpc_endpoints ? [] : var.vpc_endpoint_services != null ? var.vpc_endpoint_services : concat(
     ["ecr.api", "ecr.dkr", "logs", "ec2"],
     var.tailscale_client_id == null ? ["secretsmanager"] : ["sts"],
@@ -155,7 +155,7 @@ resource "aws_vpc_endpoint" "interface" {
   lifecycle {
     precondition {
       condition     = data.aws_vpc.this.enable_dns_support && data.aws_vpc.this.enable_dns_hostnames
-      error_message = "The endpoints need private DNS: set enable_dns_support and enable_dns_hostnames of the VPC ${local.vpc_id}, or leave create_vpc_endpoints out."
+      error_message = "The endpoints need private DNS: set enable_dns_support and enable_dns_hostnames of the VPC ${local.vpc_id}, or remove create_vpc_endpoints."
     }
   }
 }
@@ -173,6 +173,6 @@ resource "aws_vpc_endpoint" "s3" {
 check "s3_endpoint" {
   assert {
     condition     = !var.create_vpc_endpoints || length(var.vpc_endpoint_route_table_ids) > 0
-    error_message = "ECR serves an image's layers from S3, for which no endpoint is created: give the subnets' route tables as vpc_endpoint_route_table_ids, unless the VPC has an S3 endpoint."
+    error_message = "ECR serves an image's layers from S3, for which no endpoint is created: set vpc_endpoint_route_table_ids to the subnets' route tables, unless the VPC has an S3 endpoint."
   }
 }

@@ -1,20 +1,20 @@
 output "tailscale_ecs_task_role_name" {
-  description = "Name of the role that the router runs as, to attach further policies to."
+  description = "Name of the task role, as which the router runs, to attach additional policies to."
   value       = aws_iam_role.ecs_task_tailscale.name
 }
 
 output "task_role_arn" {
-  description = "ARN of the role that the router runs as. It is the subject of its tokens in workload identity federation."
+  description = "ARN of the task role, as which the router runs. It is the subject of the router's tokens in workload identity federation."
   value       = aws_iam_role.ecs_task_tailscale.arn
 }
 
 output "execution_role_name" {
-  description = "Name of the role with which ECS pulls the image and writes logs."
+  description = "Name of the execution role, with which ECS pulls the image and writes logs."
   value       = aws_iam_role.ecs_task_execution_tailscale.name
 }
 
 output "execution_role_arn" {
-  description = "ARN of that role."
+  description = "ARN of the execution role."
   value       = aws_iam_role.ecs_task_execution_tailscale.arn
 }
 
@@ -24,7 +24,7 @@ output "name" {
 }
 
 output "service_name" {
-  description = "Name of the ECS service: that of the deployment when the service was created."
+  description = "Name of the ECS service: the name of the deployment when the service was created."
   value       = aws_ecs_service.tailscale.name
 }
 
@@ -54,17 +54,17 @@ output "container_name" {
 }
 
 output "image" {
-  description = "The image as the task definition names it."
+  description = "The image in the task definition."
   value       = local.image
 }
 
 output "environment" {
-  description = "Environment of the container. It holds no secret."
+  description = "Environment of the container. It contains no secret."
   value       = local.environment
 }
 
 output "hostname" {
-  description = "Name of the node in the tailnet, but for the suffix of replicas."
+  description = "Name of the node in the tailnet, without the suffix of replicas."
   value       = local.hostname
 }
 
@@ -124,7 +124,7 @@ output "vpc_endpoint_ids" {
 }
 
 output "alarm_arns" {
-  description = "ARNs of the alarms by what they watch: not_ready and running."
+  description = "ARNs of the alarms, keyed by condition: not_ready and running."
   value = merge(
     { for a in aws_cloudwatch_metric_alarm.not_ready : "not_ready" => a.arn },
     { for a in aws_cloudwatch_metric_alarm.running : "running" => a.arn },
@@ -140,8 +140,8 @@ locals {
     [for cidr in [data.aws_vpc.this.ipv6_cidr_block] : cidr if cidr != null && cidr != ""],
   )
 
-  # The same in 4via6 where there is a site: fd7a:115c:a1e0:b1a, the site, the
-  # IPv4 address. cidrsubnet writes it as everybody else does.
+  # With a site, the 4via6 addresses: fd7a:115c:a1e0:b1a, the site, the
+  # IPv4 address. cidrsubnet returns the canonical form.
   approved_cidrs = [for cidr in distinct(concat(local.vpc_cidrs, local.static_routes)) :
     var.site_id == null || strcontains(cidr, ":") ? cidr :
     cidrsubnet(format("fd7a:115c:a1e0:b1a:0:%x:%02x%02x:%02x%02x/%d", flatten([
@@ -156,7 +156,7 @@ locals {
 }
 
 output "autoapprovers_json" {
-  description = "What to merge into the tailnet's policy file: it approves the routes by itself (the VPC's CIDRs as they are now, and the static ones; what peerings and prefix lists bring is not known here), and lets routers hand flows over to each other."
+  description = "Part to merge into the tailnet's policy file. It approves the routes automatically (the VPC's current CIDRs and static ones; the module does not know those of peerings and prefix lists), and allows routers to hand over flows to each other."
   value = jsonencode({
     autoApprovers = { routes = { for cidr in local.approved_cidrs : cidr => local.tailnet_tags } }
     grants        = [{ src = local.tailnet_tags, dst = local.tailnet_tags, ip = ["udp:9003"] }]
@@ -164,7 +164,7 @@ output "autoapprovers_json" {
 }
 
 output "split_dns" {
-  description = "How clients resolve the VPC's private zones: the VPC's resolver as clients reach it, and what to write in Terraform for a zone. It must be within an advertised route, as it is by default."
+  description = "Settings with which clients resolve the VPC's private zones: the address of the VPC's resolver for clients, and the Terraform resource for a zone. The address must be within an advertised route, as it is by default."
   value = {
     nameservers = [local.resolver]
     terraform   = <<-EOT

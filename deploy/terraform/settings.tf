@@ -1,9 +1,9 @@
-# The router's settings as environment of its container. Nothing here or in
+# The router's settings as environment variables of its container. Nothing here or in
 # checks.tf refers to a resource.
 
 locals {
-  # `tailscale up` of Hardfin's module let the last flag win: so do these, where
-  # there is no variable.
+  # As with `tailscale up` in Hardfin's module, the last flag takes effect, unless there is a
+  # variable.
   flags = { for name, values in { for f in regexall("(?:^|\\s)--?(hostname|advertise-routes|advertise-tags|login-server)[= ]+[\"']?([^\\s\"']+)", var.additional_flags) : f[0] => f[1]... } : name => reverse(values)[0] }
 
   hostname = coalesce(var.hostname, lookup(local.flags, "hostname", trim(substr(replace(local.name, "/[^A-Za-z0-9-]+/", "-"), 0, 63), "-")), "tailscale")
@@ -20,7 +20,7 @@ locals {
   metrics_port = 9002
   state_dir    = "/var/lib/tailscale"
 
-  # What the binary does by default is left to it, but for what the module relies on.
+  # The binary's defaults apply, except for settings that the module relies on.
   environment = merge(var.environment, { for k, v in {
     ROUTER_AUTH_SECRET     = local.auth_secret
     ROUTER_AUTH_SECRET_KEY = var.auth_secret_json_key

@@ -1,9 +1,9 @@
-# The node's keys on EFS, where a node must keep its identity.
+# The node's keys on EFS, for a node that must keep its identity.
 
 locals {
   on_efs = var.state != "ephemeral"
 
-  # One per zone, as EFS has it.
+  # EFS allows one per zone.
   mount_target_subnet_ids = var.state != "efs" ? {} : var.efs_mount_target_subnet_ids != null ? var.efs_mount_target_subnet_ids : local.subnets_by_zone
 
   efs_file_system_id = var.state == "efs" ? one(aws_efs_file_system.state[*].id) : var.efs_file_system_id
@@ -25,7 +25,7 @@ resource "aws_efs_mount_target" "state" {
   security_groups = concat(var.security_group_ids, aws_security_group.efs[*].id)
 }
 
-# Without a policy of its own a file system lets in everyone who reaches it.
+# Without a policy, a file system allows every client that can reach it.
 resource "aws_efs_file_system_policy" "state" {
   count = var.state == "efs" && var.create_efs_policy ? 1 : 0
 
@@ -53,7 +53,7 @@ resource "aws_efs_file_system_policy" "state" {
   })
 }
 
-# The module's own group lets nothing in but WireGuard.
+# The module's own group allows only WireGuard inbound.
 resource "aws_security_group" "efs" {
   count = var.state == "efs" && var.create_security_group ? 1 : 0
 
@@ -84,7 +84,7 @@ resource "aws_vpc_security_group_ingress_rule" "efs" {
   }
 }
 
-# Everything behind it belongs to the router, whatever the file system holds besides.
+# Everything below it belongs to the router, regardless of other contents of the file system.
 resource "aws_efs_access_point" "state" {
   count = local.on_efs ? 1 : 0
 
@@ -109,7 +109,7 @@ resource "aws_efs_access_point" "state" {
   lifecycle {
     precondition {
       condition     = (var.state == "existing-efs") == (var.efs_file_system_id != null)
-      error_message = "Give efs_file_system_id with state = \"existing-efs\", and only then."
+      error_message = "Set efs_file_system_id if, and only if, state is \"existing-efs\"."
     }
   }
 }

@@ -1,7 +1,7 @@
 # ---------------------------------------------------------------- identity
 
 variable "name" {
-  description = "Name of the deployment, from which the names of all resources follow. By default it is \"<vpc>-tailscale\" with the VPC's Name tag at the first apply, in which characters that AWS refuses in names become dashes, or else with the VPC's ID. The service and the security groups keep the names that they were created with."
+  description = "Name of the deployment; the names of all resources derive from it. By default it is \"<vpc>-tailscale\" with the VPC's Name tag at the first apply (characters that AWS rejects in names become dashes), or else the VPC's ID. The service and the security groups keep the names that they were created with."
   type        = string
   default     = null
 
@@ -13,7 +13,7 @@ variable "name" {
 }
 
 variable "hostname" {
-  description = "Name of the node in the tailnet: one DNS label. By default it is the deployment's name. Replicas share it, and Tailscale tells them apart by a suffix."
+  description = "Name of the node in the tailnet: one DNS label. By default it is the deployment's name. Replicas share it; Tailscale distinguishes them by a suffix."
   type        = string
   default     = null
 
@@ -86,7 +86,7 @@ variable "security_group_ids" {
 }
 
 variable "create_security_group" {
-  description = "Whether to create a security group that lets WireGuard in on udp_port and everything out, beside those of security_group_ids."
+  description = "Whether to create a security group that allows WireGuard on udp_port inbound and everything outbound, in addition to those of security_group_ids."
   type        = bool
   default     = false
   nullable    = false
@@ -112,7 +112,7 @@ variable "metrics_ingress_cidrs" {
 }
 
 variable "egress_rules" {
-  description = "Where the security group that the module creates lets the tasks connect to, by descriptions, in place of everywhere. The router needs the targets in the VPC, the control server and relays (TCP 443, UDP 3478), AWS's endpoints (TCP 443) and, for direct connections, any UDP."
+  description = "Outbound rules of the security group that the module creates, keyed by description. By default it allows everything. The router needs the targets in the VPC, the control server and DERP servers (TCP 443, UDP 3478), AWS's endpoints (TCP 443) and, for direct connections, any UDP."
   type = map(object({
     cidr      = string
     protocol  = optional(string, "-1")
@@ -153,7 +153,7 @@ variable "tailscale_auth_key_secret" {
 }
 
 variable "auth_secret_arn" {
-  description = "ARN of that secret; ECS's suffix \":json-key:version-stage:version-id\" is understood. Give this, tailscale_auth_key_secret, or tailscale_client_id."
+  description = "ARN of that secret; ECS's suffix \":json-key:version-stage:version-id\" is accepted. Give this, tailscale_auth_key_secret, or tailscale_client_id."
   type        = string
   default     = null
 
@@ -164,13 +164,13 @@ variable "auth_secret_arn" {
 }
 
 variable "auth_secret_json_key" {
-  description = "Key of the credential in the secret's JSON, where it is none of auth_key, authkey, TS_AUTHKEY, and client_id with client_secret."
+  description = "Key of the credential in the secret's JSON, unless it is auth_key, authkey, TS_AUTHKEY, or client_id with client_secret."
   type        = string
   default     = null
 }
 
 variable "auth_secret_kms_key_arn" {
-  description = "ARN of the customer managed KMS key that encrypts the secret, for the permission to decrypt. The AWS managed key needs none; the key of a secret that is given by name is looked up, unless look_up_auth_secret_kms_key is false."
+  description = "ARN of the customer managed KMS key that encrypts the secret, for the permission to decrypt. The AWS managed key needs none; the module looks up the key of a secret given by name, unless look_up_auth_secret_kms_key is false."
   type        = string
   default     = null
 
@@ -181,14 +181,14 @@ variable "auth_secret_kms_key_arn" {
 }
 
 variable "look_up_auth_secret_kms_key" {
-  description = "Whether the KMS key of tailscale_auth_key_secret is looked up, for which Terraform needs kms:DescribeKey. If false, give a customer managed key as auth_secret_kms_key_arn."
+  description = "Whether to look up the KMS key of tailscale_auth_key_secret, which needs kms:DescribeKey. If false, give a customer managed key as auth_secret_kms_key_arn."
   type        = bool
   default     = true
   nullable    = false
 }
 
 variable "tailscale_client_id" {
-  description = "Client ID of the federated identity in Tailscale, for workload identity federation: no stored secret at all. It needs tailscale_audience."
+  description = "Client ID of the federated identity in Tailscale, for workload identity federation, without a stored secret. It needs tailscale_audience."
   type        = string
   default     = null
 
@@ -210,7 +210,7 @@ variable "tailscale_audience" {
 }
 
 variable "tailscale_tags" {
-  description = "Tags of the node in the tailnet, for keys that the router mints (OAuth, federation) and for the outputs. An auth key brings its own tags."
+  description = "Tags of the node in the tailnet, for keys that the router mints (OAuth, federation) and for the outputs. An auth key determines its own tags."
   type        = list(string)
   default     = ["tag:subnet-router"]
   nullable    = false
@@ -241,13 +241,13 @@ variable "tailscale_docker_repository" {
 }
 
 variable "tailscale_docker_tag" {
-  description = "Tag of the image in that repository. The task definition names the digest that the tag has now, so that a tag that moves changes nothing until the next apply."
+  description = "Tag of the image in that repository. The task definition contains the digest of the tag at the time of the apply, so a moved tag has no effect until the next apply."
   type        = string
   default     = null
 }
 
 variable "image" {
-  description = "The image as a full URI, of any registry that the tasks reach, best with a digest: registry/repository@sha256:…. Give this or tailscale_docker_repository."
+  description = "URI of the image in any registry that the tasks can reach, preferably with a digest: registry/repository@sha256:…. Give this or tailscale_docker_repository."
   type        = string
   default     = null
 
@@ -260,7 +260,7 @@ variable "image" {
 # ---------------------------------------------------------------- routes
 
 variable "routes" {
-  description = "What to advertise: vpc (every CIDR associated with the VPC, IPv4 and IPv6, now and later), subnet (the task's own), subnets:TAG=VALUE, peerings (what the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), and CIDRs."
+  description = "Routes to advertise: vpc (every CIDR associated with the VPC, IPv4 and IPv6, now and later), subnet (the task's own), subnets:TAG=VALUE, peerings (networks that the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), and CIDRs."
   type        = list(string)
   default     = ["vpc"]
   nullable    = false
@@ -274,7 +274,7 @@ variable "routes" {
 }
 
 variable "additional_routes" {
-  description = "CIDRs to advertise beside routes."
+  description = "CIDRs to advertise in addition to routes."
   type        = list(string)
   default     = []
   nullable    = false
@@ -286,7 +286,7 @@ variable "additional_routes" {
 }
 
 variable "exclude_routes" {
-  description = "CIDRs that are never advertised, whatever routes and additional_routes hold."
+  description = "CIDRs that are never advertised, even if routes or additional_routes contain them."
   type        = list(string)
   default     = []
   nullable    = false
@@ -298,7 +298,7 @@ variable "exclude_routes" {
 }
 
 variable "site_id" {
-  description = "Number of the site, 0 to 65535, under which IPv4 is advertised as 4via6: for VPCs whose CIDRs overlap, each with a number of its own."
+  description = "Number of the site, 0 to 65535, under which IPv4 is advertised as 4via6: for VPCs with overlapping CIDRs, each with a different number."
   type        = number
   default     = null
 
@@ -311,7 +311,7 @@ variable "site_id" {
 # ---------------------------------------------------------------- node
 
 variable "additional_flags" {
-  description = "Flags of `tailscale up`, quoted as in a shell. Those that a subnet router has a use for are understood; most have a variable of their own, which counts first."
+  description = "Flags of `tailscale up`, quoted as in a shell. Only flags that are useful for a subnet router are accepted; most have their own variable, which takes precedence."
   type        = string
   default     = ""
   nullable    = false
@@ -319,7 +319,7 @@ variable "additional_flags" {
   validation {
     # Each word is a flag, or the value of one that takes a value.
     condition     = can(regex("^\\s*((-{1,2}(accept-dns|accept-routes|reset|snat-subnet-routes|stateful-filtering)(=(1|t|T|TRUE|true|True|0|f|F|FALSE|false|False))?|-{1,2}(advertise-routes|advertise-tags|hostname|login-server|timeout)(=|\\s+)([^-\\s\"'\\\\][^\\s\"'\\\\]*|\"[^-\"\\\\][^\"\\\\]*\"|'[^-'][^']*')|-{1,2}netfilter-mode(=|\\s+)[\"']?on[\"']?)(\\s+|$))*$", var.additional_flags))
-    error_message = "The additional_flags must be flags such as --accept-routes or --timeout=30s; flags that are on or off take true or false behind =, and --netfilter-mode only on."
+    error_message = "The additional_flags must be flags such as --accept-routes or --timeout=30s; boolean flags take =true or =false, and --netfilter-mode only on."
   }
 
   validation {
@@ -327,24 +327,24 @@ variable "additional_flags" {
       "accept-dns", "accept-routes", "advertise-routes", "advertise-tags", "hostname", "login-server",
       "netfilter-mode", "reset", "snat-subnet-routes", "stateful-filtering", "timeout",
     ], f[0])])
-    error_message = "The additional_flags may only be accept-dns, accept-routes, advertise-routes, advertise-tags, hostname, login-server, netfilter-mode, reset, snat-subnet-routes, stateful-filtering and timeout: this is a subnet router, no exit node, SSH server or app connector."
+    error_message = "The additional_flags may only be accept-dns, accept-routes, advertise-routes, advertise-tags, hostname, login-server, netfilter-mode, reset, snat-subnet-routes, stateful-filtering and timeout: this is a subnet router, not an exit node, SSH server or app connector."
   }
 }
 
 variable "udp_port" {
-  description = "UDP port of WireGuard, fixed so that a security group can let it in: then clients connect directly instead of over relays."
+  description = "UDP port of WireGuard. It is fixed so that a security group can allow it, which lets clients connect directly instead of through DERP."
   type        = number
   default     = 41641
   nullable    = false
 
   validation {
     condition     = var.udp_port >= 1024 && var.udp_port <= 65535 && floor(var.udp_port) == var.udp_port
-    error_message = "The udp_port must be a whole number from 1024 to 65535: the router has no right to lower ones."
+    error_message = "The udp_port must be a whole number from 1024 to 65535: lower ports need privileges that the router does not have."
   }
 }
 
 variable "state" {
-  description = "Where the node's keys live: \"ephemeral\" (in memory: each task is a new node, which leaves the tailnet with it), \"efs\" (an encrypted file system of the module's), or \"existing-efs\" (that of efs_file_system_id). A file system keeps the node's identity and allows just one task."
+  description = "Where the node's keys are stored: \"ephemeral\" (in memory: each task is a new node, which is removed from the tailnet when the task stops), \"efs\" (an encrypted file system that the module creates), or \"existing-efs\" (efs_file_system_id). A file system keeps the node's identity and allows only one task."
   type        = string
   default     = "ephemeral"
   nullable    = false
@@ -356,7 +356,7 @@ variable "state" {
 }
 
 variable "efs_file_system_id" {
-  description = "ID of the file system for state = \"existing-efs\". It must have a mount target in each subnet's zone that the tasks may reach on port 2049."
+  description = "ID of the file system for state = \"existing-efs\". It must have a mount target in each subnet's zone, reachable from the tasks on port 2049."
   type        = string
   default     = null
 
@@ -367,7 +367,7 @@ variable "efs_file_system_id" {
 }
 
 variable "efs_root_directory" {
-  description = "Folder of the file system that holds the state. It is created, for the owner efs_owner_id, where it is not there yet."
+  description = "Folder of the file system for the state. If it does not exist, it is created with the owner efs_owner_id."
   type        = string
   default     = "/subnetrouter"
   nullable    = false
@@ -379,27 +379,27 @@ variable "efs_root_directory" {
 }
 
 variable "efs_owner_id" {
-  description = "User and group ID that the access point gives every access to the file system; 0 to read what root wrote there, as in Hardfin's module. The container's own user stays 65532."
+  description = "User and group ID that the access point uses for every access to the file system; 0 to read files of root, as in Hardfin's module. The container's own user stays 65532."
   type        = number
   default     = 65532
   nullable    = false
 }
 
 variable "efs_mount_target_subnet_ids" {
-  description = "IDs of the subnets with a mount target for state = \"efs\", one per availability zone, by keys of your own. By default they are the first of subnet_ids in each zone, by the last letter of the zone, such as a; then the subnets must exist before the plan."
+  description = "IDs of the subnets with a mount target for state = \"efs\", one per availability zone, with keys of your choice. By default they are the first of subnet_ids in each zone, keyed by the last letter of the zone, such as a; the subnets must then exist before the plan."
   type        = map(string)
   default     = null
 }
 
 variable "create_efs_policy" {
-  description = "Whether the file system of state = \"efs\" gets a policy that lets in the router's role alone, by way of the access point."
+  description = "Whether the file system of state = \"efs\" gets a policy that allows access only to the router's role, through the access point."
   type        = bool
   default     = true
   nullable    = false
 }
 
 variable "efs_kms_key_arn" {
-  description = "ARN of the KMS key that encrypts the file system of state = \"efs\". By default it is the AWS managed one."
+  description = "ARN of the KMS key that encrypts the file system of state = \"efs\". By default it is the AWS managed key."
   type        = string
   default     = null
 }
@@ -417,7 +417,7 @@ variable "probes" {
 }
 
 variable "keepalive" {
-  description = "Silence after which the ends of a TCP connection are probed, as in ROUTER_KEEPALIVE: a duration from 10s to 2h, such as 60s. By default the router's own."
+  description = "Silence after which the ends of a TCP connection are probed, as in ROUTER_KEEPALIVE: a duration from 10s to 2h, such as 60s. By default the router decides."
   type        = string
   default     = null
 
@@ -429,7 +429,7 @@ variable "keepalive" {
 }
 
 variable "flow_log" {
-  description = "Whether the router logs one line for each flow that ended, with the identity in the tailnet."
+  description = "Whether the router logs one line per ended flow, with the client's identity in the tailnet."
   type        = bool
   default     = false
   nullable    = false
@@ -448,7 +448,7 @@ variable "log_level" {
 }
 
 variable "environment" {
-  description = "Further environment of the container, such as ROUTER_MAX_FLOWS. What has a variable of its own is set there, and credentials belong into Secrets Manager."
+  description = "Additional environment variables of the container, such as ROUTER_MAX_FLOWS. Use the module's variable for a setting that has one, and store credentials in Secrets Manager."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -459,12 +459,12 @@ variable "environment" {
       "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
       "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
     ])) == 0
-    error_message = "The environment must not hold what has a variable of its own, nor ROUTER_LISTEN: the health check and the port 9002 rely on it."
+    error_message = "The environment must not contain settings that have their own variable, nor ROUTER_LISTEN: the health check relies on port 9002."
   }
 
   validation {
     condition     = length(setintersection(keys(var.environment), ["TS_AUTHKEY", "TS_AUTH_KEY", "TAILSCALE_AUTH_KEY", "TS_CLIENT_SECRET"])) == 0
-    error_message = "A credential in the environment is there for everybody who may read task definitions: store it in Secrets Manager, and name it in tailscale_auth_key_secret or auth_secret_arn."
+    error_message = "Everyone who may read task definitions can read a credential in the environment: store it in Secrets Manager, and set tailscale_auth_key_secret or auth_secret_arn."
   }
 
   validation {
@@ -474,7 +474,7 @@ variable "environment" {
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
       "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_LOG_LEVEL",
     ], name)])
-    error_message = "The environment has a name that starts with ROUTER_ and that the router does not know: see router --help."
+    error_message = "The environment has a ROUTER_ variable that does not exist: see router --help."
   }
 
   validation {
@@ -489,12 +489,12 @@ variable "environment" {
       TS_CLIENT_SECRET          = "^$"
       TS_ID_TOKEN               = "^$"
     }, name, ""), trimspace(value)))])
-    error_message = "The environment has a value that the router refuses: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_STATUS_PAGE on or off, ROUTER_LOG_FORMAT json or text."
+    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_STATUS_PAGE on or off, ROUTER_LOG_FORMAT json or text."
   }
 }
 
 variable "secrets" {
-  description = "Further environment of the container, by the ARNs of the secrets or parameters that hold the values. ECS reads them when a task starts, with the execution role; unlike the router's own credential they are not read again. A customer managed KMS key takes execution_role_statements with kms:Decrypt. With create_vpc_endpoints, vpc_endpoint_services must have ssm for parameters, and secretsmanager for secrets if the router uses federation: the default has neither then."
+  description = "Additional environment variables of the container, with the ARNs of the secrets or parameters that hold the values. ECS reads them with the execution role when a task starts; unlike the router's credential, they are not read again. A customer managed KMS key needs execution_role_statements with kms:Decrypt. With create_vpc_endpoints, vpc_endpoint_services must contain ssm for parameters, and secretsmanager for secrets if the router uses federation: the default then contains neither."
   type        = map(string)
   default     = {}
   nullable    = false
@@ -508,7 +508,7 @@ variable "secrets" {
 # ---------------------------------------------------------------- task
 
 variable "launch_type" {
-  description = "Where the tasks run: FARGATE, or EC2 for container instances of the cluster. With a capacity_provider_strategy it states which kind of providers these are."
+  description = "Where the tasks run: FARGATE, or EC2 for container instances of the cluster. With a capacity_provider_strategy it is the kind of these providers."
   type        = string
   default     = "FARGATE"
   nullable    = false
@@ -527,7 +527,7 @@ variable "kernel_mode" {
 }
 
 variable "cpu_architecture" {
-  description = "CPU architecture of the tasks: X86_64 or ARM64. The image must have it."
+  description = "CPU architecture of the tasks: X86_64 or ARM64. The image must support it."
   type        = string
   default     = "X86_64"
   nullable    = false
@@ -551,26 +551,26 @@ variable "cpu" {
 }
 
 variable "memory" {
-  description = "Memory of a task in MiB, one of the sizes that Fargate has for its cpu."
+  description = "Memory of a task in MiB, one of the sizes that Fargate offers for the cpu."
   type        = number
   default     = 512
   nullable    = false
 }
 
 variable "extra_containers" {
-  description = "Further containers of the task, as in container_definitions, such as a log router. Write the defaults that ECS stores, among them empty lists, or each plan shows a change."
+  description = "Additional containers of the task, as in container_definitions, such as a log router. Include the defaults that ECS stores, empty lists among them, or each plan shows a change."
   type        = any
   default     = []
   nullable    = false
 
   validation {
     condition     = can([for c in var.extra_containers : "${c.name} ${c.image}"]) && !contains([for c in try(tolist([for c in var.extra_containers : c.name]), []) : c], "tailscale")
-    error_message = "The extra_containers must be a list of objects with name and image, none of which is called tailscale."
+    error_message = "The extra_containers must be a list of objects with name and image, none with the name tailscale."
   }
 }
 
 variable "repository_credentials_secret_arn" {
-  description = "ARN of the Secrets Manager secret with user name and password of a private registry. ECS reads it with the execution role: a customer managed KMS key takes execution_role_statements with kms:Decrypt, and vpc_endpoint_services must have secretsmanager, which is among the default unless the router uses federation."
+  description = "ARN of the Secrets Manager secret with user name and password of a private registry. ECS reads it with the execution role: a customer managed KMS key needs execution_role_statements with kms:Decrypt, and vpc_endpoint_services must contain secretsmanager, which the default does unless the router uses federation."
   type        = string
   default     = null
 
@@ -581,7 +581,7 @@ variable "repository_credentials_secret_arn" {
 }
 
 variable "open_files" {
-  description = "Limit of open files of the container. Each flow takes one or two."
+  description = "Limit of open files of the container. Each flow uses one or two."
   type        = number
   default     = 65536
   nullable    = false
@@ -593,7 +593,7 @@ variable "open_files" {
 }
 
 variable "enable_execute_command" {
-  description = "Whether ECS Exec may run commands in the container. It gives the task role the four permissions that this takes, and the container a writable root, without which ECS Exec does not start."
+  description = "Whether ECS Exec may run commands in the container. It gives the task role the four permissions that this needs, and the container a writable root file system, without which ECS Exec does not start."
   type        = bool
   default     = false
   nullable    = false
@@ -602,7 +602,7 @@ variable "enable_execute_command" {
 # ---------------------------------------------------------------- service
 
 variable "desired_count" {
-  description = "Number of tasks. Two, in subnets of two zones, keep the routes when one is lost: Tailscale picks one for all traffic, and the other takes over."
+  description = "Number of tasks. With two, in subnets of two zones, the routes survive the loss of one: Tailscale sends all traffic to one router, and the other takes over."
   type        = number
   default     = 1
   nullable    = false
@@ -614,7 +614,7 @@ variable "desired_count" {
 }
 
 variable "capacity_provider_strategy" {
-  description = "Capacity providers of the cluster and their shares, such as FARGATE_SPOT with weight 1, in place of the launch type FARGATE. To switch a service that runs between these and a launch type takes a new one: see UPGRADING.md."
+  description = "Capacity providers of the cluster and their shares, such as FARGATE_SPOT with weight 1, instead of the launch type FARGATE. To change between these and a launch type, a running service has to be replaced: see UPGRADING.md."
   type = list(object({
     capacity_provider = string
     weight            = optional(number, 1)
@@ -647,7 +647,7 @@ variable "platform_version" {
 }
 
 variable "deployment_minimum_healthy_percent" {
-  description = "Share of the tasks that stays up in a deployment. By default 100: the new tasks come first and take the routes over. With state on a file system it is 0, as two tasks must not share a node."
+  description = "Percentage of the tasks that keep running in a deployment. By default 100: new tasks start first and take over the routes. With state on a file system it is 0, as two tasks must not share a node."
   type        = number
   default     = null
 
@@ -658,7 +658,7 @@ variable "deployment_minimum_healthy_percent" {
 }
 
 variable "deployment_maximum_percent" {
-  description = "Share of the tasks up to which a deployment may go, 200 by default. With state on a file system it is 100."
+  description = "Largest number of tasks in a deployment, in percent, 200 by default. With state on a file system it is 100."
   type        = number
   default     = null
 
@@ -669,7 +669,7 @@ variable "deployment_maximum_percent" {
 }
 
 variable "deployment_circuit_breaker" {
-  description = "Whether ECS gives a deployment up whose tasks do not become healthy, and whether it then goes back to the last that worked. What healthy means, health_check says."
+  description = "Whether ECS stops a deployment whose tasks do not become healthy, and whether it then rolls back to the last successful one. The variable health_check defines healthy."
   type = object({
     enable   = optional(bool, true)
     rollback = optional(bool, true)
@@ -684,21 +684,21 @@ variable "deployment_circuit_breaker" {
 }
 
 variable "wait_for_steady_state" {
-  description = "Whether apply waits until the tasks are healthy and the old ones are gone."
+  description = "Whether apply waits until the tasks are healthy and the old ones have stopped."
   type        = bool
   default     = true
   nullable    = false
 }
 
 variable "keep_task_definitions" {
-  description = "Whether revisions of the task definition that are no longer used stay registered, at no cost, after a destroy too. ECS can roll back only to a revision that is registered."
+  description = "Whether unused revisions of the task definition stay registered, even after a destroy. They cost nothing, and ECS can roll back only to a registered revision."
   type        = bool
   default     = true
   nullable    = false
 }
 
 variable "timeouts" {
-  description = "How long Terraform waits for the service. A deployment that fails takes until the circuit breaker has seen three tasks fail, each after its start, health_check_start_period, three failed checks and stop_timeout: some 9 minutes with health_check = \"live\", and 25 with \"started\"."
+  description = "How long Terraform waits for the service. A deployment fails only after three tasks have failed, each after its start, health_check_start_period, three failed checks and stop_timeout: about 9 minutes with health_check = \"live\", and 25 with \"started\"."
   type = object({
     create = optional(string, "40m")
     update = optional(string, "40m")
@@ -714,31 +714,31 @@ variable "timeouts" {
 }
 
 variable "force_new_deployment" {
-  description = "Whether each change of the service starts new tasks. By default it is true with a capacity_provider_strategy, because AWS takes another strategy only with a new deployment; without it hashicorp/aws 5.x replaces the service, and 6.x refuses the plan."
+  description = "Whether each change of the service starts new tasks. By default it is true with a capacity_provider_strategy, because AWS changes a strategy only with a new deployment; otherwise hashicorp/aws 5.x would replace the service, and 6.x reject the plan."
   type        = bool
   default     = null
 }
 
 variable "availability_zone_rebalancing" {
-  description = "Whether ECS moves a task when two are in one zone and another zone is back. By default it is true for two tasks and more, if deployment_maximum_percent allows one more."
+  description = "Whether ECS moves a task when two are in one zone and another zone is available again. By default it is true for two tasks and more, if deployment_maximum_percent allows one more."
   type        = bool
   default     = null
 }
 
 variable "health_check" {
-  description = "What makes a task healthy for ECS. \"live\": the engine answers; a router that waits for an approval is left alone. \"started\": it has been ready once, and the engine answers; a deployment then only goes on once the new routers carry routes, and fails otherwise."
+  description = "Condition under which ECS considers a task healthy. \"live\": the engine answers; ECS does not stop a router that waits for an approval. \"started\": the router has been ready once, and the engine answers; a deployment continues only once the new routers have routes, and fails otherwise."
   type        = string
   default     = "live"
   nullable    = false
 
   validation {
     condition     = contains(["live", "started"], var.health_check)
-    error_message = "The health_check must be live or started. Readiness itself is none: ECS would stop every router at once when the tailnet or a probed target fails."
+    error_message = "The health_check must be live or started. Readiness itself is not offered: ECS would stop all routers when the tailnet or a probed target fails."
   }
 }
 
 variable "health_check_start_period" {
-  description = "Seconds that a task has to become healthy before failures count, 0 to 300. By default 60, and 300 with health_check = \"started\"."
+  description = "Seconds after the start of a task during which failed health checks do not count, 0 to 300. By default 60, and 300 with health_check = \"started\"."
   type        = number
   default     = null
 
@@ -749,14 +749,14 @@ variable "health_check_start_period" {
 }
 
 variable "drain_timeout" {
-  description = "Seconds that a stopping router may take to hand its routes and flows over."
+  description = "Seconds that a stopping router has to hand over its routes and flows."
   type        = number
   default     = 60
   nullable    = false
 
   validation {
     condition     = var.drain_timeout >= 1 && var.drain_timeout <= 110 && floor(var.drain_timeout) == var.drain_timeout
-    error_message = "The drain_timeout must be a whole number from 1 to 110: Fargate kills a task 120 seconds after SIGTERM, and leaving takes some."
+    error_message = "The drain_timeout must be a whole number from 1 to 110: Fargate kills a task 120 seconds after SIGTERM, and the log-out takes a few."
   }
 }
 
@@ -793,14 +793,14 @@ variable "permissions_boundary_arn" {
 }
 
 variable "execution_role_policy_arns" {
-  description = "ARNs of further policies for the role with which ECS starts the task, such as AmazonECSTaskExecutionRolePolicy: GuardDuty's Runtime Monitoring pulls its sidecar with that role."
+  description = "ARNs of additional policies for the execution role, with which ECS starts the task, such as AmazonECSTaskExecutionRolePolicy: GuardDuty's Runtime Monitoring pulls its sidecar with that role."
   type        = list(string)
   default     = []
   nullable    = false
 }
 
 variable "execution_role_statements" {
-  description = "Further statements, as in a policy's JSON, for the role with which ECS starts the task."
+  description = "Additional statements, as in a policy's JSON, for the execution role, with which ECS starts the task."
   type        = any
   default     = []
   nullable    = false
@@ -812,33 +812,33 @@ variable "execution_role_statements" {
 }
 
 variable "task_role_policy_arns" {
-  description = "ARNs of further policies for the role that the router runs as."
+  description = "ARNs of additional policies for the task role, as which the router runs."
   type        = list(string)
   default     = []
   nullable    = false
 }
 
 variable "ecr_pull_through_cache" {
-  description = "Whether the image's ECR repository is one of a pull-through cache, for the permission to fetch the image from upstream the first time."
+  description = "Whether the image's ECR repository belongs to a pull-through cache. The execution role then may fetch the image from upstream."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "log_retention_days" {
-  description = "Days that CloudWatch keeps the logs, 0 for ever."
+  description = "Days that CloudWatch keeps the logs; 0 means forever."
   type        = number
   default     = 7
   nullable    = false
 
   validation {
     condition     = contains([0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653], var.log_retention_days)
-    error_message = "The log_retention_days must be 0 or one of CloudWatch's choices: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
+    error_message = "The log_retention_days must be 0 or a retention that CloudWatch offers: 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653."
   }
 }
 
 variable "log_configuration" {
-  description = "Log driver of the container and its options, in place of awslogs into the module's log group, such as awsfirelens with one of the extra_containers. The alarm on readiness reads the log group."
+  description = "Log driver of the container and its options, instead of awslogs with the module's log group, such as awsfirelens with one of the extra_containers. The alarm on readiness reads the log group."
   type = object({
     log_driver = string
     options    = optional(map(string), {})
@@ -855,28 +855,28 @@ variable "log_kms_key_arn" {
 # ---------------------------------------------------------------- around it
 
 variable "create_alarms" {
-  description = "Whether to create CloudWatch alarms on routers that are not ready and on tasks that are missing. The second reads Container Insights, which the cluster must have enabled; the first, the log, which must be JSON as it is by default."
+  description = "Whether to create CloudWatch alarms for routers that are not ready and for missing tasks. The first reads the log, which must be JSON, the default; the second reads Container Insights, which the cluster must have enabled."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "alarm_actions" {
-  description = "ARNs of what the alarms notify, such as an SNS topic."
+  description = "ARNs of the targets that the alarms notify, such as an SNS topic."
   type        = list(string)
   default     = []
   nullable    = false
 }
 
 variable "alarm_rollback" {
-  description = "Whether a deployment during which the alarm on readiness goes off is rolled back. It needs create_alarms."
+  description = "Whether ECS rolls back a deployment if the alarm on readiness goes off meanwhile. It needs create_alarms."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "service_discovery" {
-  description = "A private DNS namespace of Cloud Map, by its ID, in which the tasks are listed under the deployment's name, for example for Prometheus to find."
+  description = "ID of a private DNS namespace of Cloud Map, in which the tasks are registered under the deployment's name, for example for Prometheus."
   type = object({
     namespace_id = string
   })
@@ -884,20 +884,20 @@ variable "service_discovery" {
 }
 
 variable "create_vpc_endpoints" {
-  description = "Whether to create the VPC endpoints that the tasks need to call AWS from subnets without a way out. Tailscale's control server, or yours, must still be reachable."
+  description = "Whether to create the VPC endpoints that tasks need to call AWS from subnets without Internet access. Tailscale's control server, or yours, must still be reachable."
   type        = bool
   default     = false
   nullable    = false
 }
 
 variable "vpc_endpoint_services" {
-  description = "Services of the interface endpoints, in place of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, and ssmmessages with ECS Exec, elasticfilesystem with state on EFS. Give them where the credential is created in the same apply."
+  description = "Services of the interface endpoints, instead of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, ssmmessages with ECS Exec, and elasticfilesystem with state on EFS. Set it if the same apply creates the credential."
   type        = list(string)
   default     = null
 }
 
 variable "vpc_endpoint_route_table_ids" {
-  description = "IDs of the subnets' route tables, for the S3 gateway endpoint from which ECR serves layers. Without them there is none, which an image of ECR needs."
+  description = "IDs of the subnets' route tables, for the S3 gateway endpoint from which ECR serves layers. Without them the endpoint is not created; images in ECR need it."
   type        = list(string)
   default     = []
   nullable    = false

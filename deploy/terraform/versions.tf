@@ -1,5 +1,5 @@
 terraform {
-  # "removed" blocks (moved.tf) came with 1.7.
+  # 1.7 introduced "removed" blocks (moved.tf).
   required_version = ">= 1.7"
 
   required_providers {
