@@ -1,4 +1,4 @@
-// Package prometheus checks the alert rules with the program that will read them.
+// Package prometheus checks the alert rules with promtool.
 package prometheus
 
 import (
@@ -46,8 +46,7 @@ func read(t *testing.T, file string, into any) string {
 	return string(text)
 }
 
-// TestRules runs promtool over the rules, their cases, and the example of a
-// configuration.
+// TestRules runs promtool on the rules, their cases and the example configuration.
 func TestRules(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -67,8 +66,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestEachAlert has cases in which it does not fire, fires and resolves, a runbook
-// where its annotation says, and asks for nothing that no router tells.
+// TestEachAlert: each alert has cases in which it does not fire, fires and resolves, a section
+// at the address of its runbook, and uses only documented metrics.
 func TestEachAlert(t *testing.T) {
 	var r rules
 	read(t, "subnetrouter.rules.yml", &r)
@@ -105,7 +104,7 @@ func TestEachAlert(t *testing.T) {
 			}
 			anchor, ok := strings.CutPrefix(rule.Annotations["runbook"], "docs/operations.md#")
 			if !ok || !slices.Contains(sections, anchor) || anchor != "alert-"+strings.ToLower(rule.Alert) {
-				t.Errorf("%s: the runbook %q is no section; there are %q", rule.Alert, rule.Annotations["runbook"], sections)
+				t.Errorf("%s: the runbook %q is not a section of docs/operations.md; it has %q", rule.Alert, rule.Annotations["runbook"], sections)
 			}
 			for _, name := range metric.FindAllString(rule.Expr, -1) {
 				if !strings.Contains(documented, "| `"+name+"` |") && !slices.Contains(byHand, name) {
@@ -116,12 +115,12 @@ func TestEachAlert(t *testing.T) {
 	}
 	for _, s := range sections {
 		if name, ok := strings.CutPrefix(s, "alert-"); ok && !slices.ContainsFunc(alerts, func(a string) bool { return strings.ToLower(a) == name }) {
-			t.Errorf("docs/operations.md has a runbook for %s, which is no alert", name)
+			t.Errorf("docs/operations.md has a runbook for %s, which is not an alert", name)
 		}
 	}
 }
 
-// anchors of the headings of a Markdown text, as GitHub and others make them.
+// anchors returns the anchors of the headings of a Markdown text, as GitHub generates them.
 func anchors(text string) (out []string) {
 	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(text, -1) {
 		a := strings.ToLower(m[1])

@@ -86,10 +86,10 @@ func TestDashboard(t *testing.T) {
 // emptyPanels lists the queries, by panel and target, without data for a healthy router,
 // and why.
 var emptyPanels = map[string]string{
-	"Denied and dropped packets C":     "the tailnet's access rules allow everything",
-	"Logins that failed A":             "no login failed",
-	"Credential and node key end in A": "the secret has no expires_at",
-	"Credential and node key end in B": "the key of a node with tags does not expire",
+	"Denied and dropped packets C":        "the tailnet's access rules allow everything",
+	"Logins that failed A":                "no login failed",
+	"Credential and node key expire in A": "the secret has no expires_at",
+	"Credential and node key expire in B": "the key of a node with tags does not expire",
 }
 
 type dashboardTarget struct{ RefID, Expr, LegendFormat string }
