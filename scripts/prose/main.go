@@ -29,8 +29,8 @@ import (
 
 // The limits of the whole tree, per 1,000 words. Both kinds of file have to keep them.
 const (
-	maxWhat    = 12.0
-	maxDialect = 9.0
+	maxWhat    = 7.5
+	maxDialect = 6.5
 )
 
 var (
