@@ -7,156 +7,166 @@ import (
 	"time"
 )
 
-// This file is the side of the router that drains.
+// This file is the draining router's side of a hand-over.
 
-// BeginDrain announces that this router drains, and returns how many others claim to serve the
-// same routes and to relay packets. The claim decides only in which order routes and flows
-// end: a router takes part in a flow once control gives it the route.
-func (r *Coordinator) BeginDrain(ctx context.Context) (helpers int) {
-	routes := r.cfg.Routes()
-	r.mu.Lock()
-	r.draining = true
-	r.served, r.before = routes, r.peers.Load()
-	r.mu.Unlock()
-	if !r.cfg.CanRelay() {
+// BeginDrain announces that this router drains, and returns the number of helpers: routers
+// that claim to serve the same routes and to relay packets. The claim decides only whether
+// flows end before or after the routes are withdrawn: a router relays packets of a flow once
+// control gives it the route.
+//
+// BeginDrain is called before the routes are withdrawn, so that servedRoutes and servedPeers
+// describe the router as its clients know it.
+func (c *Coordinator) BeginDrain(ctx context.Context) (helpers int) {
+	routes := c.cfg.Routes()
+	c.mu.Lock()
+	c.draining = true
+	c.servedRoutes, c.servedPeers = routes, c.peers.Load()
+	c.mu.Unlock()
+	if !c.cfg.CanRelay() {
 		return 0
 	}
-	helpers = r.ask(ctx, func(s State) bool { return s.Relays && s.Serves(routes) })
+	helpers = c.ask(ctx, func(s State) bool { return s.Relays && s.Serves(routes) })
 	if helpers > 0 {
-		r.active.Store(true)
+		c.active.Store(true)
 	}
 	return helpers
 }
 
-// Succeeded reports whether control has given a route that this router served when its drain
-// began to another online node with a tag of its own, or there was none to give.
-func (r *Coordinator) Succeeded() bool {
-	r.mu.Lock()
-	served, before := r.served, r.before
-	r.mu.Unlock()
-	now := r.peers.Load()
-	return len(served) == 0 || slices.ContainsFunc(served, func(p netip.Prefix) bool { return now.covers(p, before) })
+// Succeeded reports whether control has given one of the routes that this router served when
+// its drain began to another online node with one of its tags, or whether it served none.
+func (c *Coordinator) Succeeded() bool {
+	c.mu.Lock()
+	served, before := c.servedRoutes, c.servedPeers
+	c.mu.Unlock()
+	now := c.peers.Load()
+	return len(served) == 0 || slices.ContainsFunc(served, func(p netip.Prefix) bool { return now.gained(p, before) })
 }
 
-// Announce repeats until ctx ends that this router drains, and then that it is gone.
-func (r *Coordinator) Announce(ctx context.Context) {
+// Announce announces the drain every announceEvery until ctx ends, and then announces its
+// end. It is called after [Coordinator.BeginDrain], and ctx ends after the last packet was
+// sent to a successor: from then on successors drop this router's packets.
+func (c *Coordinator) Announce(ctx context.Context) {
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
-	last := r.state()
+	last := c.ownState()
 	for {
 		select {
 		case <-tick.C:
-			s := r.state()
-			s.Answer = true // a new router may have come
-			r.tell(s)
+			s := c.ownState()
+			s.Answer = true // finds routers that have started since
+			c.broadcast(s)
 		case <-ctx.Done():
 			last.Gone = true
-			r.tell(last)
+			c.broadcast(last)
 			return
 		}
 	}
 }
 
-func (r *Coordinator) tell(s State) {
-	message := encode(s)
-	for _, n := range r.peers.Load().nodes {
+func (c *Coordinator) broadcast(s State) {
+	message := encodeState(s)
+	for _, n := range c.peers.Load().nodes {
 		if n.Online {
-			r.cfg.Send(n.addr(), message)
+			c.cfg.Send(n.addr(), message)
 		}
 	}
 }
 
-// Active reports whether packets to clients may have to take another way.
-func (r *Coordinator) Active() bool { return r.active.Load() }
+// Active reports whether packets to clients may have to go by way of another router.
+func (c *Coordinator) Active() bool { return c.active.Load() }
 
 var forClientPrefix = []byte{kindForClient}
 
-// Route returns how a packet from behind this router gets to its client: directly, as the
-// payload of a message to another router, or both. Until the client's own packets have
-// come by way of the router that holds the route, the client may listen to either, and
-// drops the copy of the other.
-func (r *Coordinator) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte) {
+// Route returns the ways by which a packet from behind this router is to go to its client:
+// directly, as the payload of a message to another router (via is valid), or both. A message
+// is prefix, which must not be modified, followed by the packet.
+//
+// Until the router to which control gives the route has relayed packets of the client, the
+// client may accept packets from either router; it drops the copy from the other.
+func (c *Coordinator) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte) {
 	p, _, ok := parsePacket(packet)
 	if !ok {
 		return false, netip.Addr{}, nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	holders, _ := r.peers.Load().holdersOf(p.src)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	holders, _ := c.peers.Load().holdersOf(p.src)
 	for _, n := range holders {
 		addr := n.addr()
-		if _, ok := r.moved[addr][p.dst]; ok {
-			r.out.Inc()
+		if _, ok := c.movedClients[addr][p.dst]; ok {
+			c.relayedOut.Inc()
 			return false, addr, forClientPrefix
 		}
-		if h := r.heard[addr]; !via.IsValid() && h.state.Relays && !h.state.Draining && time.Since(h.at) < silentAfter {
+		if h := c.states[addr]; !via.IsValid() && h.state.Relays && !h.state.Draining && time.Since(h.at) < silentAfter {
 			via = addr
 		}
 	}
 	return true, via, forClientPrefix
 }
 
-// mostMoved bounds the clients that are remembered for one router. The answers to a client
-// beyond it go both ways.
-const mostMoved = 4096
+// maxMovedClients bounds the moved clients of one router. Packets to a client beyond it go
+// both ways.
+const maxMovedClients = 4096
 
-// takeRelayed takes a client's packet that another router relayed.
-func (r *Coordinator) takeRelayed(from *Node, body []byte) {
+// handleRelayed delivers a client's packet that another router relayed, and answers it. body
+// is the packet and, unless an older version sent it, its number.
+func (c *Coordinator) handleRelayed(from *Node, body []byte) {
 	p, number, ok := parsePacket(body)
 	if !ok || len(number) != 0 && len(number) != numberSize {
-		r.refuse(malformed)
+		c.refuse(malformed)
 		return
 	}
-	r.mu.Lock()
-	draining, served := r.draining, r.served
-	r.mu.Unlock()
+	c.mu.Lock()
+	draining, served := c.draining, c.servedRoutes
+	c.mu.Unlock()
 	switch {
-	case !draining || !r.cfg.CanRelay():
-		r.refuse(notNow)
+	case !draining || !c.cfg.CanRelay():
+		c.refuse(notNow)
 		return
-	case !contains(served, p.dst):
-		r.refuse(noRoute)
+	case !containsAddr(served, p.dst):
+		c.refuse(noRoute)
 		return
-	case !r.peers.Load().holds(from, p.dst):
-		// Control may have told the sender and its clients before this router.
-		r.refuse(noRoute)
-		r.answer(from, kindWait, number)
+	case !c.peers.Load().holds(from, p.dst):
+		// Control may have sent its netmap to the sender and its clients first.
+		c.refuse(noRoute)
+		c.answer(from, kindWait, number)
 		return
 	}
-	switch r.cfg.Deliver(p.raw) {
+	switch c.cfg.Deliver(p.raw) {
 	case Delivered:
-		r.in.Inc()
-		r.noteMoved(from, p.src)
-		r.answer(from, kindTaken, number)
+		c.relayedIn.Inc()
+		c.markMoved(from, p.src)
+		c.answer(from, kindTaken, number)
 	case Reset:
-		r.in.Inc()
+		c.relayedIn.Inc()
 	case Unknown:
-		r.cfg.Send(from.addr(), slices.Concat([]byte{kindUnknown}, body))
+		c.cfg.Send(from.addr(), slices.Concat([]byte{kindUnknown}, body))
 	default:
-		r.refuse(denied)
+		c.refuse(denied)
 	}
 }
 
-// answer sends an answer about a numbered packet.
-func (r *Coordinator) answer(to *Node, kind byte, number []byte) {
+// answer sends an answer about a packet, if the packet has a number.
+func (c *Coordinator) answer(to *Node, kind byte, number []byte) {
 	if len(number) > 0 {
-		r.cfg.Send(to.addr(), numbered(kind, number))
+		c.cfg.Send(to.addr(), answerMessage(kind, number))
 	}
 }
 
-// noteMoved remembers that a client sends to another router, and so listens to it.
-func (r *Coordinator) noteMoved(to *Node, client netip.Addr) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	clients := r.moved[to.addr()]
+// markMoved records that a client sends to another router, and so accepts packets from it.
+// Moved clients are kept until the process ends.
+func (c *Coordinator) markMoved(to *Node, client netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clients := c.movedClients[to.addr()]
 	if clients == nil {
-		if len(r.moved) == mostNodes {
+		if len(c.movedClients) == maxNodes {
 			return
 		}
 		clients = map[netip.Addr]struct{}{}
-		r.moved[to.addr()] = clients
+		c.movedClients[to.addr()] = clients
 	}
-	if len(clients) < mostMoved {
+	if len(clients) < maxMovedClients {
 		clients[client] = struct{}{}
 	}
 }

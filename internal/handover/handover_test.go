@@ -20,7 +20,8 @@ var (
 	vpc              = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}
 )
 
-// pair is two routers and a network between them, which loses the messages that lose picks.
+// pair is two routers and a network between them, which loses the messages for which lose
+// returns true.
 type pair struct {
 	mu       sync.Mutex
 	old, new *side
@@ -28,18 +29,18 @@ type pair struct {
 	messages int
 }
 
-// side is one router around its Relay.
+// side is one router: its Coordinator, and fakes of its node and data path.
 type side struct {
 	*Coordinator
-	addr    netip.Addr
-	routes  []netip.Prefix
-	healthy atomic.Bool
-	relays  bool
+	addr     netip.Addr
+	routes   []netip.Prefix
+	healthy  atomic.Bool
+	canRelay bool
 
 	mu        sync.Mutex
-	flows     map[string]bool // packets that are of a flow here
+	flows     map[string]bool // packets that belong to a flow here
 	denied    map[string]bool // packets that the deny list or the access rules refuse
-	taken     []string        // by flows
+	taken     []string        // packets that flows took
 	unclaimed []string
 	toClient  []string
 }
@@ -50,8 +51,8 @@ func (s *side) note(list *[]string, packet []byte) {
 	*list = append(*list, string(packet))
 }
 
-// effects is how many packets reached a flow, came back or went to a client.
-func (s *side) effects() int {
+// packetsMoved counts the packets that reached a flow, came back or went to a client.
+func (s *side) packetsMoved() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.taken) + len(s.unclaimed) + len(s.toClient)
@@ -63,10 +64,10 @@ func (s *side) list(which *[]string) []string {
 	return slices.Clone(*which)
 }
 
-// hasRoutes is control's decision which of the routers has the VPC's routes.
-func (p *pair) hasRoutes(who *side) {
+// giveRoutes has control give the VPC's routes to one of the routers.
+func (p *pair) giveRoutes(to *side) {
 	routesOf := func(s *side) []netip.Prefix {
-		if s == who {
+		if s == to {
 			return vpc
 		}
 		return nil
@@ -78,8 +79,8 @@ func (p *pair) hasRoutes(who *side) {
 func newPair(t *testing.T, edit func(*pair)) *pair {
 	t.Helper()
 	p := &pair{lose: func(netip.Addr, []byte) bool { return false }}
-	p.old = &side{addr: oldAddr, routes: vpc, relays: true, flows: map[string]bool{}, denied: map[string]bool{}}
-	p.new = &side{addr: newAddr, routes: vpc, relays: true, flows: map[string]bool{}, denied: map[string]bool{}}
+	p.old = &side{addr: oldAddr, routes: vpc, canRelay: true, flows: map[string]bool{}, denied: map[string]bool{}}
+	p.new = &side{addr: newAddr, routes: vpc, canRelay: true, flows: map[string]bool{}, denied: map[string]bool{}}
 	p.old.healthy.Store(true)
 	p.new.healthy.Store(true)
 	if edit != nil {
@@ -96,7 +97,7 @@ func newPair(t *testing.T, edit func(*pair)) *pair {
 		s.Coordinator = New(Config{
 			Routes:   func() []netip.Prefix { p.mu.Lock(); defer p.mu.Unlock(); return s.routes },
 			Healthy:  s.healthy.Load,
-			CanRelay: func() bool { return s.relays },
+			CanRelay: func() bool { return s.canRelay },
 			MaxDrain: time.Minute,
 			Send: func(to netip.Addr, message []byte) {
 				p.mu.Lock()
@@ -122,7 +123,7 @@ func newPair(t *testing.T, edit func(*pair)) *pair {
 			Logger:           slog.New(slog.DiscardHandler),
 		})
 	}
-	p.hasRoutes(p.old)
+	p.giveRoutes(p.old)
 	for _, s := range []*side{p.old, p.new} {
 		running.Go(func() { s.Run(ctx) })
 	}
@@ -135,11 +136,11 @@ func (p *pair) drain(t *testing.T) {
 	if n := p.old.BeginDrain(t.Context()); n != 1 {
 		t.Fatalf("%d helpers, want 1", n)
 	}
-	time.Sleep(10 * time.Millisecond) // the new router reads what the old one said
-	p.hasRoutes(p.new)
+	time.Sleep(10 * time.Millisecond) // the new router reads the old one's state
+	p.giveRoutes(p.new)
 }
 
-// packet is a UDP datagram's IPv4 header with a word behind it.
+// packet returns the IPv4 header of a UDP datagram, followed by a word.
 func packet(src, dst netip.Addr, word string) []byte {
 	b := make([]byte, 20, 20+len(word))
 	b[0], b[9] = 0x45, protocolUDP
@@ -151,7 +152,7 @@ func packet(src, dst netip.Addr, word string) []byte {
 	return b
 }
 
-// segment is the same for TCP.
+// segment returns a packet with TCP's protocol number.
 func segment(src, dst netip.Addr, word string) []byte {
 	b := packet(src, dst, word)
 	b[9] = 6
@@ -164,26 +165,26 @@ func relayed(packet []byte, number uint64) []byte {
 
 func loseAll(netip.Addr, []byte) bool { return true }
 
-func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
+func TestFlowsContinueThroughSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		known, unknown := packet(client, target, "of a flow of old"), packet(client, target, "of none")
 		p.old.flows[string(known)] = true
 		if p.new.MayHaveFlow() || p.new.Relay(known) {
-			t.Error("taken while no router drains")
+			t.Error("a packet was relayed while no router drains")
 		}
 		p.drain(t)
 		if !p.new.MayHaveFlow() || !p.old.Active() {
 			t.Fatal("the new router does not know of the drain")
 		}
-		// Until the client's packets come by way of the new router, answers go both ways.
+		// Until the new router has relayed the client's packets, answers go both ways.
 		answer := packet(target, client, "answer")
 		direct, via, prefix := p.old.Route(answer)
 		if !direct || via != newAddr {
 			t.Errorf("direct %v, via %v, want both", direct, via)
 		}
 		if !p.new.Relay(known) || !p.new.Relay(unknown) {
-			t.Error("a packet that is of no flow here was not relayed")
+			t.Error("a packet without a flow here was not relayed")
 		}
 		if got := p.old.list(&p.old.taken); !slices.Equal(got, []string{string(known)}) {
 			t.Errorf("old took %q", got)
@@ -200,17 +201,17 @@ func TestFlowsGoOnByWayOfTheSuccessor(t *testing.T) {
 		}
 		time.Sleep(returnWithin + time.Second)
 		if got := p.new.list(&p.new.unclaimed); len(got) != 1 {
-			t.Errorf("datagrams were taken here though the old router has their flow: %q", got)
+			t.Errorf("datagrams were delivered here though the old router has their flow: %q", got)
 		}
-		if copies, clients := p.new.returned.size(); copies+clients > 0 {
-			t.Error("copies are left")
+		if packets, clients := p.new.pending.size(); packets+clients > 0 {
+			t.Errorf("%d pending packets of %d clients are left", packets, clients)
 		}
 	})
 }
 
-// TestSuccessorBeforeControl has clients and the new router learn of the move before the old
-// one does: no datagram is lost or taken at the wrong router.
-func TestSuccessorBeforeControl(t *testing.T) {
+// TestSuccessorLearnsFirst gives clients and the new router the netmap with the moved routes
+// before the old router: no datagram is lost or delivered at the wrong router.
+func TestSuccessorLearnsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		known, unknown, syn := packet(client, target, "of a flow of old"), packet(client, target, "of none"), segment(client, target, "segment")
@@ -225,10 +226,10 @@ func TestSuccessorBeforeControl(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
-		if p.old.effects()+p.new.effects() > 0 {
-			t.Errorf("old took %q, new took back %q before control moved the routes", p.old.taken, p.new.unclaimed)
+		if p.old.packetsMoved()+p.new.packetsMoved() > 0 {
+			t.Errorf("before control moved the routes: old took %q, new took back %q", p.old.taken, p.new.unclaimed)
 		}
-		p.hasRoutes(p.new)
+		p.giveRoutes(p.new)
 		time.Sleep(2 * retryEvery)
 		got := p.old.list(&p.old.taken)
 		slices.Sort(got)
@@ -242,16 +243,16 @@ func TestSuccessorBeforeControl(t *testing.T) {
 	})
 }
 
-// TestAnnouncementAfterControl has control move the routes before the new router learns of the
-// drain, as when another node's claim ends the old router's question at once.
+// TestAnnouncementAfterControl has control move the routes before the old router's
+// announcement reaches the new one, as when another node's claim answers BeginDrain at once.
 func TestAnnouncementAfterControl(t *testing.T) {
 	for _, tt := range []struct {
 		late time.Duration
 		want bool
-	}{{time.Second, true}, {lateWithin + time.Second, false}} {
+	}{{time.Second, true}, {lostRouteTTL + time.Second, false}} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPair(t, nil)
-			p.hasRoutes(p.new)
+			p.giveRoutes(p.new)
 			time.Sleep(tt.late)
 			p.old.BeginDrain(t.Context())
 			time.Sleep(10 * time.Millisecond)
@@ -262,9 +263,9 @@ func TestAnnouncementAfterControl(t *testing.T) {
 	}
 }
 
-// TestDrainerDies has a router die in the middle of its drain: a new flow of UDP is delayed
-// by a tenth of a second, not by the time after which the drain is forgotten.
-func TestDrainerDies(t *testing.T) {
+// TestDrainingRouterDies has a router die during its drain: it delays a new UDP flow by
+// answerWithin, not by silentAfter.
+func TestDrainingRouterDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		p.drain(t)
@@ -282,7 +283,7 @@ func TestDrainerDies(t *testing.T) {
 	})
 }
 
-func TestSuccessorForgets(t *testing.T) {
+func TestDrainEndsWithRouter(t *testing.T) {
 	for name, end := range map[string]func(p *pair, gone context.CancelFunc){
 		"gone":    func(_ *pair, gone context.CancelFunc) { gone() },
 		"crashed": func(p *pair, _ context.CancelFunc) { p.mu.Lock(); p.lose = loseAll; p.mu.Unlock() },
@@ -296,15 +297,15 @@ func TestSuccessorForgets(t *testing.T) {
 				done.Go(func() { p.old.Announce(announcing) })
 				time.Sleep(time.Minute)
 				if !p.new.Relay(segment(client, target, "x")) {
-					t.Error("a long drain was forgotten")
+					t.Error("a long drain counts as over")
 				}
 				end(p, gone)
 				time.Sleep(silentAfter + time.Second)
 				if p.new.Relay(segment(client, target, "x")) {
-					t.Error("packets still go to a router that is no more")
+					t.Error("a packet was relayed to a router that has ended")
 				}
 				if p.new.MayHaveFlow() {
-					t.Error("packets still cost a look")
+					t.Error("packets still cost a look-up of their flow")
 				}
 				gone()
 				done.Wait()
@@ -313,9 +314,9 @@ func TestSuccessorForgets(t *testing.T) {
 	}
 }
 
-// TestLateAnswerKeepsTheFlow loses an answer about a datagram of a flow that the draining
-// router has: a copy must not open a second one here.
-func TestLateAnswerKeepsTheFlow(t *testing.T) {
+// TestLostAnswerKeepsFlow loses the answer to a datagram of a flow of the draining router:
+// the pending packet must not open a second flow here.
+func TestLostAnswerKeepsFlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		known := append(packet(client, target, ""), 0, 1, 0, 2, 0, 8, 0, 0)
@@ -337,37 +338,37 @@ func TestLateAnswerKeepsTheFlow(t *testing.T) {
 	})
 }
 
-// TestDrainsEndByTime announces a drain for half a day: after the longest drain of the service
-// the announcements have no effect.
-func TestDrainsEndByTime(t *testing.T) {
+// TestDrainsEndAtDeadline announces a drain for half a day: after the longest drain of the
+// service, announcements have no effect.
+func TestDrainsEndAtDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		p.drain(t)
 		announcing, gone := context.WithCancel(t.Context())
 		var done sync.WaitGroup
 		done.Go(func() { p.old.Announce(announcing) })
-		time.Sleep(leastDrain - time.Second)
+		time.Sleep(minDrainLimit - time.Second)
 		if !p.new.Relay(packet(client, target, "x")) {
-			t.Error("the drain was forgotten too early")
+			t.Error("the drain ended too early")
 		}
 		time.Sleep(2 * time.Second)
 		for range 12 {
 			if p.new.MayHaveFlow() || p.new.Relay(packet(client, target, "x")) {
-				t.Fatal("packets still go to a router that has drained for too long")
+				t.Fatal("a packet was relayed to a router that has drained for too long")
 			}
 			p.new.Receive(oldAddr, append([]byte{kindForClient}, packet(target, client, "x")...))
 			time.Sleep(time.Hour)
 		}
 		if len(p.new.list(&p.new.toClient)) > 0 {
-			t.Error("a packet for a client was taken after the drain")
+			t.Error("a packet was sent to a client after the drain")
 		}
 		gone()
 		done.Wait()
 	})
 }
 
-// TestControlMovesOn has control give the routes to a third router during the drain.
-func TestControlMovesOn(t *testing.T) {
+// TestControlMovesRoutesAgain has control give the routes to a third router during the drain.
+func TestControlMovesRoutesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		p.drain(t)
@@ -379,7 +380,7 @@ func TestControlMovesOn(t *testing.T) {
 			{Name: "third", Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.3")}, Online: true, Routes: vpc},
 		})
 		if p.new.Relay(packet(client, target, "x")) {
-			t.Error("relayed though the routes are neither here nor there")
+			t.Error("relayed though a third router has the routes")
 		}
 	})
 }
@@ -387,8 +388,8 @@ func TestControlMovesOn(t *testing.T) {
 func TestHelpers(t *testing.T) {
 	for name, edit := range map[string]func(*pair){
 		"other routes":    func(p *pair) { p.new.routes = []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")} },
-		"kernel mode":     func(p *pair) { p.new.relays = false },
-		"own kernel mode": func(p *pair) { p.old.relays = false },
+		"kernel mode":     func(p *pair) { p.new.canRelay = false },
+		"own kernel mode": func(p *pair) { p.old.canRelay = false },
 		"no answer":       func(p *pair) { p.lose = loseAll },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -399,37 +400,37 @@ func TestHelpers(t *testing.T) {
 					t.Errorf("%d helpers", n)
 				}
 				if took := time.Since(start); took > answerWait {
-					t.Errorf("it took %v to find out", took)
+					t.Errorf("BeginDrain took %v, want at most %v", took, answerWait)
 				}
 			})
 		})
 	}
 }
 
-func TestOthersThatAreHealthy(t *testing.T) {
+func TestAskPeersHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		healthy := func() bool {
 			return p.old.AskPeers(t.Context(), func(s State) bool { return s.Healthy && s.Serves(vpc) })
 		}
 		if !healthy() {
-			t.Error("the other router is healthy")
+			t.Error("a healthy router does not count")
 		}
 		p.new.healthy.Store(false)
 		if healthy() {
-			t.Error("its probes fail, too")
+			t.Error("a router whose probes fail counts as healthy")
 		}
 		p.new.healthy.Store(true)
-		var first atomic.Bool // a lost datagram is sent again
+		var first atomic.Bool // the first request is lost
 		p.mu.Lock()
 		p.lose = func(netip.Addr, []byte) bool { return first.CompareAndSwap(false, true) }
 		p.mu.Unlock()
 		if !healthy() {
-			t.Error("one lost question decides")
+			t.Error("a lost request is not sent again")
 		}
 		p.new.BeginDrain(t.Context())
 		if healthy() {
-			t.Error("it drains")
+			t.Error("a draining router counts")
 		}
 	})
 }
@@ -447,15 +448,15 @@ func FuzzMessage(f *testing.F) {
 				CanRelay:         func() bool { return true },
 				Send:             func(netip.Addr, []byte) {},
 				Deliver:          func([]byte) Outcome { return Unknown },
-				DeliverUnclaimed: func([]byte) { t.Error("a packet came back that was never relayed") },
+				DeliverUnclaimed: func([]byte) { t.Error("a packet that was never relayed came back") },
 				SendToClient:     func([]byte) { t.Error("a packet went to a client without a drain") },
 				Logger:           slog.New(slog.DiscardHandler),
 			})
 			r.SetPeers(nil, []Node{{Addrs: []netip.Addr{newAddr}, Routes: vpc, Online: true}})
-			r.draining, r.served = draining, vpc
+			r.draining, r.servedRoutes = draining, vpc
 			r.Receive(newAddr, message)
 			if len(message) > 1 && message[0] == kindState {
-				r.hear(newAddr, message[1:])
+				r.handleState(newAddr, message[1:])
 			}
 		}
 	})

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// The hostile node has a tag of the routers', and at most one small route of its own.
+// The hostile node has the routers' tag, and at most one small route.
 var (
 	hostileAddr  = netip.MustParseAddr("100.64.0.66")
 	hostileRoute = netip.MustParsePrefix("10.0.5.0/24")
@@ -23,7 +23,7 @@ var (
 	strangerAddr = netip.MustParseAddr("100.64.0.77")
 )
 
-// hostileWorld is a pair of routers and a node that follows no protocol.
+// hostileWorld is a pair of routers and a node that does not follow the protocol.
 type hostileWorld struct {
 	*pair
 	withRoute bool
@@ -49,21 +49,21 @@ func newHostileWorld(t *testing.T, withRoute bool) *hostileWorld {
 	return w
 }
 
-// control gives the VPC's routes to a router, and shows both the hostile node.
-func (w *hostileWorld) control(who *side) {
+// control gives the VPC's routes to a router. The hostile node is in the netmap of both.
+func (w *hostileWorld) control(to *side) {
 	hostile := Node{Name: "hostile", Addrs: []netip.Addr{hostileAddr}, Online: true}
 	if w.withRoute {
 		hostile.Routes = []netip.Prefix{w.route}
 	}
 	node := func(s *side, name string) Node {
 		n := Node{Name: name, Addrs: []netip.Addr{s.addr}, Online: true}
-		if s == who {
+		if s == to {
 			n.Routes = vpc
 		}
 		return n
 	}
 	own := func(s *side) []netip.Prefix {
-		if s == who {
+		if s == to {
 			return vpc
 		}
 		return nil
@@ -72,7 +72,7 @@ func (w *hostileWorld) control(who *side) {
 	w.new.SetPeers(own(w.new), []Node{node(w.old, "old"), hostile})
 }
 
-func (w *hostileWorld) says(s State) []byte {
+func (w *hostileWorld) stateMessage(s State) []byte {
 	b, _ := json.Marshal(s)
 	return append([]byte{kindState}, b...)
 }
@@ -85,8 +85,8 @@ func (w *hostileWorld) sendBoth(message []byte) {
 	w.new.Receive(hostileAddr, message)
 }
 
-// leaked lists the packets of a kind that the hostile node got for destinations or from
-// sources outside its route.
+// leaked lists the packets that the hostile node received for destinations, or from sources,
+// outside its route.
 func (w *hostileWorld) leaked() (out []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,29 +102,29 @@ func (w *hostileWorld) leaked() (out []string) {
 	return out
 }
 
-// TestClaimsGiveNothing has a node without any route claim all of them while another
-// router drains, as well as relay packets of a flow that it knows.
+// TestClaimsGiveNothing has a node without a route claim all routes while a router drains,
+// and relay packets of a flow that it knows.
 func TestClaimsGiveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, false)
 		flow := packet(client, target, "injected")
 		w.old.flows[string(flow)] = true
-		w.sendBoth(w.says(claim))
+		w.sendBoth(w.stateMessage(claim))
 		time.Sleep(time.Second)
 		w.drain(t)
 		w.control(w.new)
-		w.sendBoth(w.says(claim))
+		w.sendBoth(w.stateMessage(claim))
 		time.Sleep(10 * time.Millisecond)
 		w.sendBoth(relayed(flow, 1))
-		if w.old.effects()+w.new.effects() > 0 {
+		if w.old.packetsMoved()+w.new.packetsMoved() > 0 {
 			t.Errorf("a node without a route reached a flow: %q", w.old.taken)
 		}
 		if direct, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || !direct {
 			t.Errorf("answers go directly: %v, via %v", direct, via)
 		}
-		w.sendBoth([]byte{kindRelayed, 0x45, 0}) // garbage must not move a client either
+		w.sendBoth([]byte{kindRelayed, 0x45, 0}) // malformed
 		if direct, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || !direct {
-			t.Errorf("after garbage, answers go directly: %v, via %v", direct, via)
+			t.Errorf("after a malformed message, answers go directly: %v, via %v", direct, via)
 		}
 		if got := w.leaked(); len(got) > 0 {
 			t.Errorf("the node got %q", got)
@@ -132,8 +132,8 @@ func TestClaimsGiveNothing(t *testing.T) {
 	})
 }
 
-// TestSmallRouteGivesThatRoute has a node with a route inside the VPC's act for it, and for
-// the rest.
+// TestSmallRouteGivesThatRoute has a node with a route inside the VPC's act for that route,
+// and for the rest of the VPC.
 func TestSmallRouteGivesThatRoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, true)
@@ -141,28 +141,27 @@ func TestSmallRouteGivesThatRoute(t *testing.T) {
 		w.old.flows[string(inside)], w.old.flows[string(outside)] = true, true
 		w.drain(t)
 		w.control(w.new)
-		w.sendBoth(w.says(claim))
+		w.sendBoth(w.stateMessage(claim))
 		time.Sleep(10 * time.Millisecond)
 		w.old.Receive(hostileAddr, relayed(outside, 1))
-		if w.old.effects() > 0 {
-			t.Error("a packet for a route of another router was taken")
+		if w.old.packetsMoved() > 0 {
+			t.Error("a packet for another router's route was accepted")
 		}
 		w.old.Receive(hostileAddr, relayed(inside, 2))
 		if got := w.old.list(&w.old.taken); !slices.Equal(got, []string{string(inside)}) {
 			t.Errorf("old took %q, want the packet for the node's own route", got)
 		}
-		// The client has moved to it for its route only.
+		// The client has moved to the node for that route only.
 		if direct, via, _ := w.old.Route(packet(hostileHost, client, "x")); direct || via != hostileAddr {
 			t.Errorf("answers from its route go directly: %v, via %v", direct, via)
 		}
 		if direct, via, _ := w.old.Route(packet(target, client, "x")); !direct || via != newAddr {
 			t.Errorf("answers from the rest go directly: %v, via %v", direct, via)
 		}
-		// As a router that drains it speaks for that route only, and datagrams of the
-		// rest do not go to it.
+		// If it drains, its drain covers that route only, and gets no other packets.
 		s := claim
 		s.Draining = true
-		w.new.Receive(hostileAddr, w.says(s))
+		w.new.Receive(hostileAddr, w.stateMessage(s))
 		time.Sleep(10 * time.Millisecond)
 		w.new.Receive(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
 		if len(w.new.list(&w.new.toClient)) > 0 {
@@ -175,8 +174,8 @@ func TestSmallRouteGivesThatRoute(t *testing.T) {
 	})
 }
 
-// TestWiderRouteGivesNothing has a node with a route that contains the VPC's: no client sends
-// to it while another node holds the VPC's own.
+// TestWiderRouteGivesNothing has a node with a route that contains the VPC's: clients do not
+// send to it while another node has the VPC's route.
 func TestWiderRouteGivesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, true)
@@ -186,21 +185,21 @@ func TestWiderRouteGivesNothing(t *testing.T) {
 		w.old.flows[string(flow)] = true
 		s := claim
 		s.Draining = true
-		w.sendBoth(w.says(claim))
-		w.new.Receive(hostileAddr, w.says(s))
+		w.sendBoth(w.stateMessage(claim))
+		w.new.Receive(hostileAddr, w.stateMessage(s))
 		time.Sleep(10 * time.Millisecond)
 		w.old.BeginDrain(t.Context())
 		time.Sleep(10 * time.Millisecond)
 		w.old.Receive(hostileAddr, relayed(flow, 1))
-		if _, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || w.old.effects() > 0 {
-			t.Errorf("before control moves the routes: packets go via %v, %q were taken", via, w.old.taken)
+		if _, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || w.old.packetsMoved() > 0 {
+			t.Errorf("before control moves the routes: packets go via %v, and %q were accepted", via, w.old.taken)
 		}
 		w.control(w.new)
 		if !w.new.Relay(flow) || len(w.old.list(&w.old.taken)) != 1 {
-			t.Error("the draining router no longer gets its flow")
+			t.Error("the draining router does not get packets of its flow")
 		}
 		if !w.new.Relay(first) || len(w.new.list(&w.new.unclaimed)) != 1 {
-			t.Error("a new flow is not taken here")
+			t.Error("a packet of a new flow is not delivered here")
 		}
 		w.new.Receive(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
 		if len(w.new.list(&w.new.toClient)) > 0 {
@@ -224,30 +223,30 @@ func TestEndedDrainDoesNotBeginAgain(t *testing.T) {
 		s.Draining = true
 		announce := func(d time.Duration) {
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(announceEvery) {
-				w.new.Receive(hostileAddr, w.says(s))
+				w.new.Receive(hostileAddr, w.stateMessage(s))
 			}
 		}
-		announce(leastDrain + time.Second)
+		announce(minDrainLimit + time.Second)
 		announce(time.Hour)
 		if w.new.MayHaveFlow() {
-			t.Error("a drain that was over began again")
+			t.Error("a drain began again after its deadline")
 		}
 		gone := s
 		gone.Gone = true
-		w.new.Receive(hostileAddr, w.says(gone))
+		w.new.Receive(hostileAddr, w.stateMessage(gone))
 		announce(time.Minute)
 		if w.new.MayHaveFlow() {
-			t.Error("an announced end was no end")
+			t.Error("a drain began again after its announced end")
 		}
 		time.Sleep(2 * silentAfter)
 		announce(time.Second)
 		if !w.new.MayHaveFlow() {
-			t.Error("a drain after a silence does not count")
+			t.Error("a drain after silence does not count")
 		}
 	})
 }
 
-// TestTakeover tells a route that control gave to another router from one that it had before.
+// TestTakeover moves routes to another router while a third node has a wider one.
 func TestTakeover(t *testing.T) {
 	w := newHostileWorld(t, true)
 	w.route = netip.MustParsePrefix("10.0.0.0/8")
@@ -258,13 +257,13 @@ func TestTakeover(t *testing.T) {
 	}
 	w.control(w.new)
 	if !done() {
-		t.Error("the routes moved, and it does not count")
+		t.Error("routes that moved do not count as a takeover")
 	}
 }
 
-// TestDeniedPacketsAreNotTaken relays a packet that the deny list or the access rules of
+// TestDeniedPacketsAreRefused relays a packet that the deny list or the access rules of
 // the draining router refuse.
-func TestDeniedPacketsAreNotTaken(t *testing.T) {
+func TestDeniedPacketsAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, false)
 		flow := packet(client, target, "x")
@@ -272,19 +271,19 @@ func TestDeniedPacketsAreNotTaken(t *testing.T) {
 		w.drain(t)
 		w.new.Relay(flow)
 		if got := w.old.list(&w.old.taken); len(got) > 0 {
-			t.Errorf("taken: %q", got)
+			t.Errorf("old took %q, which its rules deny", got)
 		}
 	})
 }
 
 // TestReturnsAreOwnPackets has the hostile node return packets that were never relayed to
-// it, were relayed to another router, or came back already.
+// it, were relayed to another router, or have come back before.
 func TestReturnsAreOwnPackets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, true)
 		s := claim
 		s.Draining = true
-		w.new.Receive(hostileAddr, w.says(s)) // holds its route: believed for that
+		w.new.Receive(hostileAddr, w.stateMessage(s)) // it has its route, so this counts for the route
 		w.drain(t)
 		w.control(w.new)
 		time.Sleep(10 * time.Millisecond)
@@ -297,21 +296,21 @@ func TestReturnsAreOwnPackets(t *testing.T) {
 		w.mu.Lock()
 		w.received = nil
 		w.mu.Unlock()
-		if w.new.effects()+w.old.effects() > 0 {
+		if w.new.packetsMoved()+w.old.packetsMoved() > 0 {
 			t.Fatalf("forged packets came back: %q, %q", w.new.unclaimed, w.old.unclaimed)
 		}
 
-		// One for its own route is relayed to it, and it answers with another packet.
+		// A packet for its own route is relayed to it, and it answers with another packet.
 		own := packet(client, hostileHost, "own")
 		if !w.new.Relay(own) {
 			t.Fatal("not relayed")
 		}
-		number := w.new.number.Load()
+		number := w.new.lastNumber.Load()
 		answer := append([]byte{kindUnknown}, appendNumber(slices.Clone(forged), number)...)
 		w.new.Receive(strangerAddr, answer)
 		w.new.Receive(oldAddr, answer)
-		if w.new.effects() > 0 {
-			t.Fatal("an answer of another node was taken")
+		if w.new.packetsMoved() > 0 {
+			t.Fatal("an answer of another node was accepted")
 		}
 		for range 3 {
 			w.new.Receive(hostileAddr, answer)
@@ -320,36 +319,36 @@ func TestReturnsAreOwnPackets(t *testing.T) {
 			t.Fatalf("came back: %q, want this router's own copy, once", got)
 		}
 
-		// Nor may it come back late.
+		// A late answer has no effect.
 		w.new.Relay(own)
-		number = w.new.number.Load()
+		number = w.new.lastNumber.Load()
 		time.Sleep(returnWithin)
-		before := w.new.effects()
+		before := w.new.packetsMoved()
 		w.new.Receive(hostileAddr, append([]byte{kindUnknown}, appendNumber(nil, number)...))
-		if w.new.effects() != before {
-			t.Error("an answer was taken after 2 s")
+		if w.new.packetsMoved() != before {
+			t.Errorf("an answer was accepted after %v", returnWithin)
 		}
 	})
 }
 
-// TestWaitIsBounded has a draining router answer for ever that it waits for control.
+// TestWaitIsBounded has a draining router answer kindWait again and again.
 func TestWaitIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, true)
 		s := claim
 		s.Draining = true
-		w.new.Receive(hostileAddr, w.says(s))
+		w.new.Receive(hostileAddr, w.stateMessage(s))
 		time.Sleep(10 * time.Millisecond)
 		own := packet(client, hostileHost, "own")
 		start := time.Now()
 		w.new.Relay(own)
-		number := w.new.number.Load()
+		number := w.new.lastNumber.Load()
 		for len(w.new.list(&w.new.unclaimed)) == 0 && time.Since(start) < time.Minute {
 			w.new.Receive(hostileAddr, appendNumber([]byte{kindWait}, number))
 			time.Sleep(10 * time.Millisecond)
 		}
 		if took := time.Since(start); took > returnWithin+answerWithin {
-			t.Errorf("a new flow waited %v", took)
+			t.Errorf("a new flow waited %v, want at most %v", took, returnWithin+answerWithin)
 		}
 	})
 }
@@ -361,20 +360,20 @@ func size(s *side, table func(*Coordinator) int) int {
 	return table(s.Coordinator)
 }
 
-// size returns the copies that are held, and of how many clients.
-func (p *pending) size() (copies, clients int) {
+// size returns the number of pending packets and of their clients.
+func (p *pendingTable) size() (packets, clients int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.copies), len(p.ofClient)
+	return len(p.packets), len(p.perClient)
 }
 
-// TestTablesAreBounded floods every table, and looks whether others still have a share.
+// TestTablesAreBounded floods every table, and checks that others still have a share.
 func TestTablesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, true)
 		s := claim
 		s.Draining = true
-		w.new.Receive(hostileAddr, w.says(s))
+		w.new.Receive(hostileAddr, w.stateMessage(s))
 		w.drain(t)
 		w.control(w.new)
 		time.Sleep(10 * time.Millisecond)
@@ -382,75 +381,75 @@ func TestTablesAreBounded(t *testing.T) {
 
 		// States, faster than they are read.
 		for range 10_000 {
-			w.sendBoth(w.says(s))
+			w.sendBoth(w.stateMessage(s))
 		}
-		if n := size(w.old, func(r *Coordinator) int { return len(r.inbox) }); n > 1 {
-			t.Errorf("%d states of one node wait to be read", n)
+		if n := size(w.old, func(c *Coordinator) int { return len(c.unread) }); n > 1 {
+			t.Errorf("%d unread states of one node", n)
 		}
-		// Clients that a router claims to have.
-		for i := range 3 * mostMoved {
+		// Clients whose packets a router relays.
+		for i := range 3 * maxMovedClients {
 			b := packet(addr(i), hostileHost, "x")
 			w.old.flows[string(b)] = true
 			w.old.Receive(hostileAddr, relayed(b, uint64(i)))
 		}
-		if n := size(w.old, func(r *Coordinator) int { return len(r.moved[hostileAddr]) }); n > mostMoved {
-			t.Errorf("%d clients are remembered", n)
+		if n := size(w.old, func(c *Coordinator) int { return len(c.movedClients[hostileAddr]) }); n > maxMovedClients {
+			t.Errorf("%d moved clients, want at most %d", n, maxMovedClients)
 		}
 		known := packet(client, target, "x")
 		w.old.flows[string(known)] = true
 		w.new.Relay(known)
 		if direct, via, _ := w.old.Route(packet(target, client, "x")); direct || via != newAddr {
-			t.Errorf("a client of another router has no place: directly %v, via %v", direct, via)
+			t.Errorf("a client of another router has no share: directly %v, via %v", direct, via)
 		}
 		// Datagrams of one client, to a router that does not answer.
-		p := &w.new.returned
-		held := p.size
+		p := &w.new.pending
+		pending := p.size
 		for i := range 5000 {
 			w.new.Relay(packet(client, hostileHost, fmt.Sprint(i)))
 		}
-		if n, _ := held(); n > mostPendingOfClient {
-			t.Errorf("%d copies of one client's datagrams", n)
+		if n, _ := pending(); n > maxPendingPerClient {
+			t.Errorf("%d pending packets of one client", n)
 		}
 		w.new.Relay(packet(addr(1), hostileHost, "x"))
-		if _, clients := held(); clients != 2 {
+		if _, clients := pending(); clients != 2 {
 			t.Error("another client has no share")
 		}
 		for i := range 10_000 {
 			w.new.Relay(packet(addr(i), hostileHost, "x"))
 		}
-		if n, _ := held(); n > mostPending {
-			t.Errorf("%d copies", n)
+		if n, _ := pending(); n > maxPending {
+			t.Errorf("%d pending packets", n)
 		}
 		time.Sleep(returnWithin + answerWithin)
-		if copies, clients := held(); copies+clients > 0 {
-			t.Errorf("%d copies of %d clients are left", copies, clients)
+		if packets, clients := pending(); packets+clients > 0 {
+			t.Errorf("%d pending packets of %d clients are left", packets, clients)
 		}
 		// Nodes.
 		var many []Node
-		for i := range 10 * mostNodes {
+		for i := range 10 * maxNodes {
 			many = append(many, Node{Addrs: []netip.Addr{addr(i)}, Online: true})
 		}
 		w.new.SetPeers(nil, append(many, Node{Addrs: []netip.Addr{oldAddr}, Online: true, Routes: vpc}))
-		if n := len(w.new.peers.Load().nodes); n > mostNodes {
+		if n := len(w.new.peers.Load().nodes); n > maxNodes {
 			t.Errorf("%d nodes take part", n)
 		}
 		if holders, _ := w.new.peers.Load().holdersOf(target); len(holders) != 1 {
 			t.Error("the node with the routes is not among them")
 		}
 		for i := range many {
-			w.new.Receive(addr(i), w.says(claim))
-			w.new.read()
+			w.new.Receive(addr(i), w.stateMessage(claim))
+			w.new.readStates()
 		}
-		if n := size(w.new, func(r *Coordinator) int { return len(r.heard) }); n > mostNodes {
-			t.Errorf("%d states are remembered", n)
+		if n := size(w.new, func(c *Coordinator) int { return len(c.states) }); n > maxNodes {
+			t.Errorf("%d states are kept", n)
 		}
 	})
 }
 
-// TestExitNodeHoldsNothing: a default route is not one of the VPC.
+// TestExitNodeHoldsNothing checks that a default route is not a route of the VPC.
 func TestExitNodeHoldsNothing(t *testing.T) {
 	p := newPeers(nil, []Node{{Addrs: []netip.Addr{hostileAddr}, Online: true, Routes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}})
-	if holders, _ := p.holdersOf(target); len(holders) > 0 || p.covers(vpc[0], newPeers(nil, nil)) {
+	if holders, _ := p.holdersOf(target); len(holders) > 0 || p.gained(vpc[0], newPeers(nil, nil)) {
 		t.Error("an exit node holds the VPC's routes")
 	}
 }
@@ -493,7 +492,7 @@ func BenchmarkStranger(b *testing.B) {
 var hostileSeed = flag.Uint64("hostile-seed", 0, "replay the one run of TestHostileMoves with this seed")
 
 // TestHostileMoves draws the moves of a node with a small route, and of control, from a
-// seed: nothing it sends acts for another destination, and nothing about another comes to it.
+// seed. The node neither acts for a destination outside its route nor receives its packets.
 func TestHostileMoves(t *testing.T) {
 	seeds := []uint64{*hostileSeed}
 	if *hostileSeed == 0 {
@@ -521,19 +520,19 @@ func playHostile(t *testing.T, seed uint64) {
 	for _, f := range flows {
 		w.old.flows[string(f)] = true
 	}
-	taken := map[string]int{} // packets that the routers relayed themselves
+	relayedPackets := map[string]int{} // packets of clients that the new router relayed
 	var sent [][]byte
 	message := func() []byte {
 		inner := packet(client, anyTarget(), fmt.Sprint("hostile", dice.IntN(100)))
 		if dice.IntN(2) == 0 {
 			inner = flows[dice.IntN(len(flows))]
 		}
-		number := w.new.number.Load() - uint64(dice.IntN(4))
+		number := w.new.lastNumber.Load() - uint64(dice.IntN(4))
 		switch dice.IntN(9) {
 		case 0, 1:
 			s := State{Healthy: dice.IntN(2) == 0, Relays: true, Confirms: dice.IntN(2) == 0, Answer: dice.IntN(2) == 0,
 				Draining: dice.IntN(2) == 0, Gone: dice.IntN(8) == 0, Routes: []netip.Prefix{netip.PrefixFrom(anyTarget(), 8+dice.IntN(25))}}
-			return w.says(s)
+			return w.stateMessage(s)
 		case 2:
 			return relayed(inner, number)
 		case 3:
@@ -544,7 +543,7 @@ func playHostile(t *testing.T, seed uint64) {
 			return appendNumber([]byte{kindTaken}, number)
 		case 6:
 			return appendNumber([]byte{kindWait}, number)
-		case 7: // a message that it received, as it is or as another kind
+		case 7: // a message that it received, as another kind
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if len(w.received) > 0 {
@@ -553,7 +552,7 @@ func playHostile(t *testing.T, seed uint64) {
 				return m
 			}
 		default:
-			if len(sent) > 0 { // a replay, with a flipped bit or cut short
+			if len(sent) > 0 { // a replay, truncated, perhaps with a flipped bit
 				m := bytes.Clone(sent[dice.IntN(len(sent))])
 				if len(m) > 0 && dice.IntN(2) == 0 {
 					m[dice.IntN(len(m))] ^= 1 << dice.IntN(8)
@@ -576,7 +575,7 @@ func playHostile(t *testing.T, seed uint64) {
 		case r < 80:
 			b := packet(client, anyTarget(), fmt.Sprint("client", step))
 			if w.new.Relay(b) {
-				taken[string(b)]++
+				relayedPackets[string(b)]++
 			}
 		case r < 83:
 			w.old.BeginDrain(t.Context())
@@ -594,8 +593,8 @@ func playHostile(t *testing.T, seed uint64) {
 	}
 	for _, s := range []*side{w.old, w.new} {
 		for _, b := range s.list(&s.unclaimed) {
-			if taken[b]--; taken[b] < 0 {
-				t.Errorf("a packet came back that was not relayed, or twice: %q", b)
+			if relayedPackets[b]--; relayedPackets[b] < 0 {
+				t.Errorf("a packet came back twice, or was never relayed: %q", b)
 			}
 		}
 		for _, b := range s.list(&s.taken) {

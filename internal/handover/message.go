@@ -9,36 +9,40 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// A message is one byte for its kind, and a body. A router drops kinds, and ignores
-// fields of [State], that it does not know.
+// A message is one byte for its kind, and a body. A router drops messages of an unknown
+// kind, and ignores unknown fields of a [State], so that versions can be mixed.
 const (
-	kindState     byte = 1 // a [State] as JSON
-	kindRelayed   byte = 2 // a client's packet for a flow of the draining router, and a sequence number
-	kindUnknown   byte = 3 // the answer: no such flow; the body of the kindRelayed, which ends in its number
-	kindForClient byte = 4 // the draining router's packet to a client
-	kindTaken     byte = 5 // the answer: the packet was of a flow here; its number
-	kindWait      byte = 6 // the answer: the sender does not hold the route in the netmap yet; its number
+	// From a successor to a draining router:
+	kindRelayed byte = 2 // a client's packet, and the packet's number
+	// From a draining router to a successor:
+	kindForClient byte = 4 // a packet to a client
+	// Answers of a draining router to kindRelayed:
+	kindUnknown byte = 3 // no flow here has the packet; the kindRelayed's body, which ends in its number
+	kindTaken   byte = 5 // a flow here took the packet; its number
+	kindWait    byte = 6 // this router's netmap does not give the sender the route yet; the packet's number
+	// Between any two routers:
+	kindState byte = 1 // a [State] as JSON
 )
 
-// numberSize is the size in bytes of a sequence number.
+// numberSize is the size in bytes of a relayed packet's number.
 const numberSize = 8
 
-// mostState bounds a [State] in bytes: some 500 routes.
-const mostState = 16 << 10
+// maxStateSize bounds a [State] in bytes: some 500 routes.
+const maxStateSize = 16 << 10
 
-// State is a router's description of itself. Everything in it is a claim: see [peers] for
-// the facts.
+// State is a router's description of itself. Everything in it is a claim: facts are in
+// [peers].
 type State struct {
-	// Routes are those that it may serve, whether or not it does now.
+	// Routes are the routes that the router may serve, whether or not it does now.
 	Routes []netip.Prefix `json:"routes,omitempty"`
-	// Healthy is false while its probes fail.
+	// Healthy is false while the router's probes fail.
 	Healthy bool `json:"healthy"`
-	// Relays is true if it can pass packets of flows on: userspace mode.
+	// Relays is true if the router can relay packets: in userspace mode.
 	Relays bool `json:"relays"`
-	// Draining is true from the signal to stop, Gone when the drain has ended.
+	// Draining is true from the beginning of the router's drain, Gone from its end.
 	Draining bool `json:"draining,omitempty"`
 	Gone     bool `json:"gone,omitempty"`
-	// Confirms is true if it answers each numbered datagram that is relayed to it.
+	// Confirms is true if the router answers each numbered datagram that is relayed to it.
 	Confirms bool `json:"confirms,omitempty"`
 	// Answer asks for the receiver's state.
 	Answer bool `json:"answer,omitempty"`
@@ -55,24 +59,24 @@ func within(have []netip.Prefix, p netip.Prefix) bool {
 	return slices.ContainsFunc(have, func(h netip.Prefix) bool { return routes.Covers(h, p) })
 }
 
-func contains(have []netip.Prefix, a netip.Addr) bool {
+func containsAddr(have []netip.Prefix, a netip.Addr) bool {
 	return within(have, netip.PrefixFrom(a, a.BitLen()))
 }
 
-func encode(s State) []byte {
+func encodeState(s State) []byte {
 	b, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // strings and booleans
+		panic(err) // impossible: a State holds prefixes and booleans
 	}
 	return append([]byte{kindState}, b...)
 }
 
-// numbered is a message of one kind about a packet that was relayed under a number.
-func numbered(kind byte, number []byte) []byte { return append([]byte{kind}, number...) }
+// answerMessage returns an answer of some kind about the relayed packet with a number.
+func answerMessage(kind byte, number []byte) []byte { return append([]byte{kind}, number...) }
 
 func appendNumber(b []byte, number uint64) []byte { return binary.BigEndian.AppendUint64(b, number) }
 
-// numberOf reads the sequence number at the end of an answer's body.
+// numberOf reads the number of a relayed packet at the end of an answer's body.
 func numberOf(body []byte) (number uint64, ok bool) {
 	if len(body) < numberSize {
 		return 0, false
@@ -82,7 +86,8 @@ func numberOf(body []byte) (number uint64, ok bool) {
 
 const protocolUDP = 17
 
-// ipPacket is an IP packet with the fields that decide where it goes.
+// ipPacket is an IP packet with the fields that decide its way. It aliases the bytes that it
+// was parsed from.
 type ipPacket struct {
 	raw      []byte
 	src, dst netip.Addr
@@ -90,13 +95,13 @@ type ipPacket struct {
 	header   int // size in bytes, without extension headers of IPv6
 }
 
-// flow identifies the flow of a datagram.
+// flow identifies the flow of a datagram by addresses and ports.
 type flow struct {
 	src, dst netip.Addr
 	ports    [4]byte
 }
 
-// flow returns the flow of p, or false if p is too short to have ports.
+// flow returns the flow of p. It reports false if p is too short to have ports.
 func (p ipPacket) flow() (f flow, ok bool) {
 	if len(p.raw) < p.header+4 {
 		return flow{}, false
@@ -104,8 +109,8 @@ func (p ipPacket) flow() (f flow, ok bool) {
 	return flow{p.src, p.dst, [4]byte(p.raw[p.header:])}, true
 }
 
-// parsePacket reads the IP packet at the start of b, and returns what follows it. It
-// refuses a packet that is cut short.
+// parsePacket reads the IP packet at the start of b, and returns it and the rest of b. It
+// reports false if b does not begin with a whole packet.
 func parsePacket(b []byte) (p ipPacket, rest []byte, ok bool) {
 	var total int
 	switch {

@@ -11,33 +11,35 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// Node is another node of the tailnet with a tag of this router's. All fields are from
-// this router's own netmap, so control vouches for them.
+// Node is another node of the tailnet that shares a tag with this router. All of its fields
+// come from this router's own netmap, so they are control's statements, not the node's.
 type Node struct {
 	Name  string
 	Addrs []netip.Addr // in the tailnet; messages go to the first
-	// Routes are those that control gives the node now: clients send packets for them to
-	// it, and accept packets from them from no other node.
+	// Routes are the routes that control gives the node now: clients send packets for
+	// them to this node, and accept packets from them from no other node.
 	Routes []netip.Prefix
 	Online bool
 }
 
-// addr stands for the node in tables and is where messages to it go.
+// addr returns the address that identifies the node in tables and gets its messages.
 func (n *Node) addr() netip.Addr { return n.Addrs[0] }
 
-// mostNodes bounds the nodes that take part. A tag of more nodes than that is not one of
-// routers only; those with routes come first.
-const mostNodes = 64
+// maxNodes bounds the nodes that take part in hand-overs. If more nodes have the tag, not all
+// of them are routers; nodes with routes take precedence.
+const maxNodes = 64
 
-// peers is an immutable view of the netmap: who may speak, and for which destinations.
+// peers is an immutable view of the netmap: the nodes whose messages count, and the
+// destinations for which they do.
 type peers struct {
 	nodes  []*Node
 	byAddr map[netip.Addr]*Node
-	// holders finds the nodes that hold the most specific route to a destination. A
-	// less specific one gives no right to it: clients do not send there. So it must not
-	// be less specific than one of own, the routes that control gives this router.
-	holders bart.Table[[]*Node]
-	own     bart.Lite
+	// holders maps a route to the nodes to which control gives it. Only the holders of the
+	// most specific route to a destination may act for it: clients send to no other. So a
+	// route in ownRoutes, which control gives this router, takes precedence over an equal
+	// or less specific one in holders.
+	holders   bart.Table[[]*Node]
+	ownRoutes bart.Lite
 }
 
 func newPeers(own []netip.Prefix, list []Node) *peers {
@@ -46,10 +48,10 @@ func newPeers(own []netip.Prefix, list []Node) *peers {
 	slices.SortStableFunc(list, func(a, b Node) int {
 		return -cmp.Compare(min(len(a.Routes), 1), min(len(b.Routes), 1))
 	})
-	list = list[:min(len(list), mostNodes)]
+	list = list[:min(len(list), maxNodes)]
 	p := &peers{byAddr: map[netip.Addr]*Node{}}
 	for _, r := range own {
-		p.own.Insert(r.Masked())
+		p.ownRoutes.Insert(r.Masked())
 	}
 	for i := range list {
 		n := &list[i]
@@ -68,90 +70,92 @@ func newPeers(own []netip.Prefix, list []Node) *peers {
 	return p
 }
 
-// holdersOf lists the nodes to which control gives the most specific route to a destination,
-// and the length of that route. The list is empty, and the length that of its own route, if
-// this router is the one.
+// holdersOf returns the nodes to which control gives the most specific route to a
+// destination, and the length of that route. If that is one of this router's own routes, the
+// list is empty.
 func (p *peers) holdersOf(dst netip.Addr) (list []*Node, bits int) {
 	host := netip.PrefixFrom(dst, dst.BitLen())
 	route, list, ok := p.holders.LookupPrefixLPM(host)
 	if ok {
 		bits = route.Bits()
 	}
-	if own, ok := p.own.LookupPrefixLPM(host); ok && own.Bits() >= bits {
+	if own, ok := p.ownRoutes.LookupPrefixLPM(host); ok && own.Bits() >= bits {
 		return nil, own.Bits()
 	}
 	return list, bits
 }
 
+// holds reports whether n is one of the holders of the route to dst.
 func (p *peers) holds(n *Node, dst netip.Addr) bool {
 	list, _ := p.holdersOf(dst)
 	return slices.ContainsFunc(list, func(h *Node) bool { return h.addr() == n.addr() })
 }
 
-// covers reports whether an online node holds a route, as it is or as part of a larger one,
-// that it did not hold before.
-func (p *peers) covers(route netip.Prefix, before *peers) bool {
+// gained reports whether an online node holds a route that contains or equals route, and that
+// it did not hold before.
+func (p *peers) gained(route netip.Prefix, before *peers) bool {
 	return slices.ContainsFunc(p.nodes, func(n *Node) bool {
 		var had []netip.Prefix
 		if b := before.byAddr[n.addr()]; b != nil {
 			had = b.Routes
 		}
-		return n.Online && slices.ContainsFunc(n.routes(), func(h netip.Prefix) bool {
+		return n.Online && slices.ContainsFunc(n.vpcRoutes(), func(h netip.Prefix) bool {
 			return routes.Covers(h, route) && !slices.Contains(had, h)
 		})
 	})
 }
 
-// routes are the node's without the default routes of an exit node.
-func (n *Node) routes() []netip.Prefix {
+// vpcRoutes returns the node's routes without the default routes of an exit node.
+func (n *Node) vpcRoutes() []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(n.Routes), func(r netip.Prefix) bool { return r.Bits() == 0 })
 }
 
-// lateWithin is how long after control took a route from a node the node's announcement of
-// its drain still counts for it: control may be faster than the announcement.
-const lateWithin = 10 * time.Second
+// lostRouteTTL is the time for which a drain that a node announces covers a route that control
+// has taken from the node: control may be faster than the announcement.
+const lostRouteTTL = 10 * time.Second
 
-// lost is a route that control took from a node.
-type lost struct {
+// lostRoute is a route that control took from a node, and the time of that.
+type lostRoute struct {
 	route netip.Prefix
 	at    time.Time
 }
 
 // SetPeers replaces the view of the netmap: the routes that control gives this router, and
-// the nodes that share a tag with it, the newest first. Call it on each change.
-func (r *Coordinator) SetPeers(own []netip.Prefix, list []Node) {
+// the nodes that share a tag with it, the newest first. Call it on each change. SetPeers
+// keeps list's slices, which must not change afterwards.
+func (c *Coordinator) SetPeers(own []netip.Prefix, list []Node) {
 	next := newPeers(own, list)
 	now := time.Now()
-	if len(list) > mostNodes && !r.crowded.Swap(true) {
-		r.cfg.Logger.Warn("too many nodes share a tag with this router: the oldest without routes take no part in hand-overs",
-			"nodes", len(list), "limit", mostNodes, "fix", "give the routers a tag of their own")
+	if len(list) > maxNodes && !c.loggedTooMany.Swap(true) {
+		c.cfg.Logger.Warn("too many nodes share a tag with this router; the oldest without routes take no part in hand-overs",
+			"nodes", len(list), "limit", maxNodes, "fix", "give the routers a tag that no other nodes have")
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	before := r.peers.Swap(next)
-	for addr, routes := range r.lost {
-		routes = slices.DeleteFunc(routes, func(l lost) bool { return now.Sub(l.at) > lateWithin })
-		if r.lost[addr] = routes; len(routes) == 0 {
-			delete(r.lost, addr)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.peers.Swap(next)
+	for addr, routes := range c.lostRoutes {
+		routes = slices.DeleteFunc(routes, func(l lostRoute) bool { return now.Sub(l.at) > lostRouteTTL })
+		if c.lostRoutes[addr] = routes; len(routes) == 0 {
+			delete(c.lostRoutes, addr)
 		}
 	}
 	for _, n := range before.nodes {
-		still := next.byAddr[n.addr()]
-		for _, p := range n.routes() {
-			gone := still != nil && !slices.Contains(still.Routes, p)
-			if gone && len(r.lost) < mostNodes && len(r.lost[n.addr()]) < mostRoutes {
-				r.lost[n.addr()] = append(r.lost[n.addr()], lost{p, now})
+		present := next.byAddr[n.addr()]
+		for _, p := range n.vpcRoutes() {
+			lost := present != nil && !slices.Contains(present.Routes, p)
+			if lost && len(c.lostRoutes) < maxNodes && len(c.lostRoutes[n.addr()]) < maxDrainRoutes {
+				c.lostRoutes[n.addr()] = append(c.lostRoutes[n.addr()], lostRoute{p, now})
 			}
 		}
 	}
 }
 
-// routesOf lists the routes that control gives a node, or took from it just now. The
-// caller holds r.mu.
-func (r *Coordinator) routesOf(n *Node) []netip.Prefix {
-	list := n.routes()
-	for _, l := range r.lost[n.addr()] {
-		if time.Since(l.at) <= lateWithin {
+// routesOf returns the routes that control gives a node, or took from it within lostRouteTTL.
+// The caller holds c.mu.
+func (c *Coordinator) routesOf(n *Node) []netip.Prefix {
+	list := n.vpcRoutes()
+	for _, l := range c.lostRoutes[n.addr()] {
+		if time.Since(l.at) <= lostRouteTTL {
 			list = append(list, l.route)
 		}
 	}
@@ -159,11 +163,11 @@ func (r *Coordinator) routesOf(n *Node) []netip.Prefix {
 }
 
 // Takeover returns a function that reports whether control has given each of these routes to
-// another online node with a tag of this router's since Takeover was called.
-func (r *Coordinator) Takeover(all []netip.Prefix) (done func() bool) {
-	before := r.peers.Load()
+// another online node that shares a tag with this router since the call of Takeover.
+func (c *Coordinator) Takeover(all []netip.Prefix) (done func() bool) {
+	before := c.peers.Load()
 	return func() bool {
-		now := r.peers.Load()
-		return !slices.ContainsFunc(all, func(p netip.Prefix) bool { return !now.covers(p, before) })
+		now := c.peers.Load()
+		return !slices.ContainsFunc(all, func(p netip.Prefix) bool { return !now.gained(p, before) })
 	}
 }

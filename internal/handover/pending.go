@@ -7,186 +7,196 @@ import (
 	"time"
 )
 
-// A datagram of no flow here may be the first of a new flow, or of one that the draining
-// router has. Only that router knows, so this one keeps a copy until it answers.
+// A datagram without a flow here may be the first of a new flow, or belong to a flow of the
+// draining router. Only that router knows, so this one keeps a copy of the datagram, the
+// pending packet, until the draining router has answered.
 const (
-	// answerWithin is how long an answer may take. Without one the datagram is taken
-	// here, so that a router that died delays a new flow by no more.
+	// answerWithin bounds the time of an answer. Without one the datagram is delivered
+	// here, so that a router that died delays a new flow by no more than that.
 	answerWithin = 100 * time.Millisecond
-	// retryEvery is the pause before a datagram is relayed again to a router that
-	// waits for control, which may take as long as returnWithin.
+	// retryEvery is the pause before a packet is relayed again to a router that waits for
+	// control's netmap, and returnWithin the longest such wait.
 	retryEvery   = 50 * time.Millisecond
 	returnWithin = 2 * time.Second
-	// mostPending bounds the copies, mostPendingOfClient those of one client's
-	// datagrams. Beyond, datagrams are relayed without a copy.
-	mostPending         = 1024
-	mostPendingOfClient = 128
-	// takenFor is how long a flow counts as the draining router's after its last positive
-	// answer: an answer that is lost or late must not split the flow. mostTaken bounds
-	// the flows.
-	takenFor  = silentAfter
-	mostTaken = 4096
+	// maxPending bounds the pending packets, maxPendingPerClient those of one client.
+	// Beyond these, packets are relayed without a copy.
+	maxPending          = 1024
+	maxPendingPerClient = 128
+	// takenTTL is the time for which a flow counts as the draining router's after that
+	// router's last positive answer: a lost or late answer must not split the flow. maxTaken
+	// bounds the flows.
+	takenTTL = silentAfter
+	maxTaken = 4096
 )
 
-// pending holds the copies of datagrams whose answer is due, by their numbers.
-type pending struct {
-	mu       sync.Mutex
-	copies   map[uint64]*copied
-	ofClient map[netip.Addr]int
-	taken    map[flow]time.Time // flows of a draining router, and its last positive answer
-	closed   bool
+// pendingTable holds the pending packets by number.
+//
+// A packet enters the table before it is relayed and leaves it once: by remove, on an answer
+// of its node or when its timer fires, or by close. The caller of remove owns the packet, and
+// hands it to Config.DeliverUnclaimed or drops it, so that no packet is delivered twice.
+type pendingTable struct {
+	mu        sync.Mutex // covers the fields below, and the timer of each packet
+	packets   map[uint64]*pendingPacket
+	perClient map[netip.Addr]int // pending packets of each client
+	taken     map[flow]time.Time // flows of a draining router, and its last positive answer
+	closed    bool               // no packet is added any more
 }
 
-type copied struct {
-	packet   []byte
-	client   netip.Addr
-	flow     flow
-	hasFlow  bool
-	udp      bool
-	node     netip.Addr // it was relayed to
-	sent     time.Time  // first
-	confirms bool       // the node answers each; an older one is silent if it has the flow
-	timer    *time.Timer
+// pendingPacket is a copy of a client's packet that was relayed to a draining router. Only
+// its timer changes.
+type pendingPacket struct {
+	packet    []byte
+	client    netip.Addr
+	flow      flow // valid if hasFlow
+	hasFlow   bool
+	udp       bool
+	node      netip.Addr // the draining router
+	firstSent time.Time
+	confirms  bool        // the node answers each numbered datagram; otherwise it answers only kindUnknown
+	timer     *time.Timer // runs unanswered or, after kindWait, relayAgain
 }
 
-func (p *pending) init() {
-	p.copies, p.ofClient, p.taken = map[uint64]*copied{}, map[netip.Addr]int{}, map[flow]time.Time{}
+func (t *pendingTable) init() {
+	t.packets, t.perClient, t.taken = map[uint64]*pendingPacket{}, map[netip.Addr]int{}, map[flow]time.Time{}
 }
 
-// await keeps a copy of a datagram that is about to be relayed to a node.
-func (r *Coordinator) await(number uint64, node netip.Addr, d ipPacket, confirms bool) {
-	p := &r.returned
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed || len(p.copies) >= mostPending || p.ofClient[d.src] >= mostPendingOfClient {
+// addPending keeps a copy of a packet that is about to be relayed to a node.
+func (c *Coordinator) addPending(number uint64, node netip.Addr, d ipPacket, confirms bool) {
+	t := &c.pending
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || len(t.packets) >= maxPending || t.perClient[d.src] >= maxPendingPerClient {
 		return
 	}
-	c := &copied{packet: bytes.Clone(d.raw), client: d.src, udp: d.udp, node: node, sent: time.Now(), confirms: confirms}
-	c.flow, c.hasFlow = d.flow()
-	p.copies[number] = c
-	p.ofClient[d.src]++
+	p := &pendingPacket{packet: bytes.Clone(d.raw), client: d.src, udp: d.udp, node: node, firstSent: time.Now(), confirms: confirms}
+	p.flow, p.hasFlow = d.flow()
+	t.packets[number] = p
+	t.perClient[d.src]++
 	wait := answerWithin
 	if !confirms {
 		wait = returnWithin
 	}
-	c.timer = time.AfterFunc(wait, func() { r.unanswered(number) })
+	p.timer = time.AfterFunc(wait, func() { c.unanswered(number) })
 }
 
-// remove takes a copy out, if it is there and was relayed to that node. Any node is an
-// invalid address.
-func (p *pending) remove(number uint64, node netip.Addr) *copied {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c := p.copies[number]
-	if c == nil || node.IsValid() && c.node != node {
+// remove removes and returns the packet with a number, if it was relayed to that node; an
+// invalid address stands for any node. It returns nil if there is none.
+func (t *pendingTable) remove(number uint64, node netip.Addr) *pendingPacket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.packets[number]
+	if p == nil || node.IsValid() && p.node != node {
 		return nil
 	}
-	c.timer.Stop()
-	delete(p.copies, number)
-	if p.ofClient[c.client]--; p.ofClient[c.client] == 0 {
-		delete(p.ofClient, c.client)
+	p.timer.Stop()
+	delete(t.packets, number)
+	if t.perClient[p.client]--; t.perClient[p.client] == 0 {
+		delete(t.perClient, p.client)
 	}
-	return c
+	return p
 }
 
-// unanswered ends the wait for an answer. A datagram is taken here, unless its flow was the
-// draining router's a moment ago; a segment is lost, and its sender repeats it.
-func (r *Coordinator) unanswered(number uint64) {
-	c := r.returned.remove(number, netip.Addr{})
-	if c != nil && c.confirms && c.udp && !r.returned.wasTaken(c, time.Now()) {
-		r.cfg.DeliverUnclaimed(c.packet)
-	}
-}
-
-// noteTaken remembers a positive answer.
-func (p *pending) noteTaken(c *copied, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, known := p.taken[c.flow]; c.udp && c.hasFlow && (known || len(p.taken) < mostTaken) {
-		p.taken[c.flow] = now
+// unanswered ends the wait for an answer. It delivers a datagram here, unless the draining
+// router had its flow within takenTTL, and drops a segment, which its sender retransmits.
+func (c *Coordinator) unanswered(number uint64) {
+	p := c.pending.remove(number, netip.Addr{})
+	if p != nil && p.confirms && p.udp && !c.pending.wasTaken(p, time.Now()) {
+		c.cfg.DeliverUnclaimed(p.packet)
 	}
 }
 
-func (p *pending) wasTaken(c *copied, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	at, ok := p.taken[c.flow]
-	return ok && c.hasFlow && now.Sub(at) < takenFor
+// markTaken records a positive answer.
+func (t *pendingTable) markTaken(p *pendingPacket, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.taken[p.flow]; p.udp && p.hasFlow && (known || len(t.taken) < maxTaken) {
+		t.taken[p.flow] = now
+	}
 }
 
-// forgetTaken drops the flows whose last positive answer is old.
-func (p *pending) forgetTaken(now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for f, at := range p.taken {
-		if now.Sub(at) >= takenFor {
-			delete(p.taken, f)
+// wasTaken reports whether the draining router took a packet of p's flow within takenTTL.
+func (t *pendingTable) wasTaken(p *pendingPacket, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, ok := t.taken[p.flow]
+	return ok && p.hasFlow && now.Sub(at) < takenTTL
+}
+
+// expireTaken removes the flows whose last positive answer is older than takenTTL.
+func (t *pendingTable) expireTaken(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for f, at := range t.taken {
+		if now.Sub(at) >= takenTTL {
+			delete(t.taken, f)
 		}
 	}
 }
 
-// takeAnswer takes a draining router's answer about a relayed datagram.
-func (r *Coordinator) takeAnswer(from *Node, kind byte, body []byte) {
+// handleAnswer handles a draining router's answer to a relayed packet.
+func (c *Coordinator) handleAnswer(from *Node, kind byte, body []byte) {
 	number, ok := numberOf(body)
 	if !ok {
-		r.refuse(malformed)
+		c.refuse(malformed)
 		return
 	}
 	if kind == kindWait {
-		r.retry(number, from.addr())
+		c.retry(number, from.addr())
 		return
 	}
-	c := r.returned.remove(number, from.addr())
+	p := c.pending.remove(number, from.addr())
 	switch {
-	case c == nil:
-		r.refuse(notSent)
+	case p == nil:
+		c.refuse(notSent)
 	case kind == kindTaken:
-		r.returned.noteTaken(c, time.Now())
+		c.pending.markTaken(p, time.Now())
 	default:
-		r.cfg.DeliverUnclaimed(c.packet)
+		c.cfg.DeliverUnclaimed(p.packet)
 	}
 }
 
-// retry relays a datagram once more after a pause: the draining router has yet to learn
-// from control that this one holds the route.
-func (r *Coordinator) retry(number uint64, node netip.Addr) {
-	p := &r.returned
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c := p.copies[number]
-	if c == nil || c.node != node {
-		r.refuse(notSent)
+// retry has a packet relayed again after retryEvery: the draining router's netmap does not
+// give the route to this router yet.
+func (c *Coordinator) retry(number uint64, node netip.Addr) {
+	t := &c.pending
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.packets[number]
+	if p == nil || p.node != node {
+		c.refuse(notSent)
 		return
 	}
-	if time.Since(c.sent) > returnWithin-retryEvery-answerWithin || !c.timer.Stop() {
-		return // its timer ends the wait
+	if time.Since(p.firstSent) > returnWithin-retryEvery-answerWithin || !p.timer.Stop() {
+		return // the timer that is set ends the wait
 	}
-	c.timer = time.AfterFunc(retryEvery, func() { r.relayAgain(number) })
+	p.timer = time.AfterFunc(retryEvery, func() { c.relayAgain(number) })
 }
 
-func (r *Coordinator) relayAgain(number uint64) {
-	p := &r.returned
-	p.mu.Lock()
-	c := p.copies[number]
-	if c == nil {
-		p.mu.Unlock()
+// relayAgain relays a pending packet again, if it is still pending.
+func (c *Coordinator) relayAgain(number uint64) {
+	t := &c.pending
+	t.mu.Lock()
+	p := t.packets[number]
+	if p == nil {
+		t.mu.Unlock()
 		return
 	}
-	message := appendNumber(append([]byte{kindRelayed}, c.packet...), number)
-	c.timer = time.AfterFunc(answerWithin, func() { r.unanswered(number) })
-	p.mu.Unlock()
-	r.cfg.Send(c.node, message)
+	message := appendNumber(append([]byte{kindRelayed}, p.packet...), number)
+
+	p.timer = time.AfterFunc(answerWithin, func() { c.unanswered(number) })
+	t.mu.Unlock()
+	c.cfg.Send(p.node, message)
 }
 
-// close drops all copies; none is kept from then on.
-func (p *pending) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	for _, c := range p.copies {
-		c.timer.Stop()
+// close drops all pending packets; none is added afterwards.
+func (t *pendingTable) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for _, p := range t.packets {
+		p.timer.Stop()
 	}
-	clear(p.copies)
-	clear(p.ofClient)
-	clear(p.taken)
+	clear(t.packets)
+	clear(t.perClient)
+	clear(t.taken)
 }

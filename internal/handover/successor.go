@@ -9,165 +9,174 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// This file is the side of the router that takes over from one that drains.
+// This file is the successor's side of a hand-over.
 
-// drainer is another router that drains.
-type drainer struct {
-	name         string
-	since, heard time.Time
-	until        time.Time      // when it must have ended
-	routes       []netip.Prefix // control gave it these while it drained
-	confirms     bool
+// peerDrain is a drain of another router, as updateDrain describes.
+type peerDrain struct {
+	name             string         // the router's
+	since, lastState time.Time      // its first announcement, and the router's last state of any kind
+	deadline         time.Time      // its end: at most limit after since, and in the past once it has ended
+	routes           []netip.Prefix // the routes that control gave the router during the drain or just before
+	confirms         bool           // as State.Confirms
 }
 
-// hear takes another router's state.
-func (r *Coordinator) hear(from netip.Addr, body []byte) {
+// handleState handles another router's state. Only Run calls it.
+func (c *Coordinator) handleState(from netip.Addr, body []byte) {
 	var s State
 	if json.Unmarshal(body, &s) != nil {
-		r.refuse(malformed)
+		c.refuse(malformed)
 		return
 	}
-	node := r.peers.Load().byAddr[from]
-	if node == nil { // it lost its tag meanwhile
-		r.refuse(stranger)
+	node := c.peers.Load().byAddr[from]
+	if node == nil { // it has lost its tag since it sent the state
+		c.refuse(stranger)
 		return
 	}
 	now := time.Now()
-	r.mu.Lock()
-	if _, known := r.heard[from]; known || len(r.heard) < mostNodes {
-		r.heard[from] = heard{s, now}
+	c.mu.Lock()
+	if _, known := c.states[from]; known || len(c.states) < maxNodes {
+		c.states[from] = receivedState{s, now}
 	}
-	close(r.news)
-	r.news = make(chan struct{})
-	log := r.noteDrainer(node, s, now)
-	r.mu.Unlock()
+	close(c.stateRead)
+	c.stateRead = make(chan struct{})
+	log := c.updateDrain(node, s, now)
+	c.mu.Unlock()
 	log()
 	if s.Answer {
-		r.cfg.Send(from, encode(r.state()))
+		c.cfg.Send(from, encodeState(c.ownState()))
 	}
 }
 
-// noteDrainer remembers who drains. A drain begins while control gives the node routes or
-// just after it took them, covers only those, and ends when its router announces the end,
-// after r.cfg.Longest, or by silence. One that has ended is kept until its router is silent,
-// so that it does not begin again by its next announcement. The caller holds r.mu, and
-// calls log when it no longer does.
-func (r *Coordinator) noteDrainer(n *Node, s State, now time.Time) (log func()) {
+// updateDrain updates the drain of a node by a state of that node:
+//
+//	none ─▶ draining: announced, while control gives the node routes, or within
+//	                  lostRouteTTL after it took them; the drain covers only these routes
+//	draining ─▶ ended: its end announced, or the deadline passed
+//	draining or ended ─▶ none: no state for silentAfter, see [Coordinator.expire]
+//
+// Ended is a state of its own so that a late announcement does not begin another drain.
+//
+// The caller holds c.mu, and calls log after it has released it.
+func (c *Coordinator) updateDrain(n *Node, s State, now time.Time) (log func()) {
 	addr := n.addr()
-	held := r.routesOf(n)
-	d, known := r.drainers[addr]
+	held := c.routesOf(n)
+	d, known := c.drains[addr]
 	log = func() {}
 	switch {
 	case s.Gone || !s.Draining:
-		if known && now.Before(d.until) {
+		if known && now.Before(d.deadline) {
 			took := now.Sub(d.since).Round(time.Millisecond).String()
-			log = func() { r.cfg.Logger.Info("the other router has drained", "router", n.Name, "took", took) }
-			d.until = now
+			log = func() { c.cfg.Logger.Info("peer router has drained", "router", n.Name, "took", took) }
+			d.deadline = now
 		}
 	case !s.Relays:
-	case !known && (len(held) == 0 || len(r.drainers) == mostNodes):
+	case !known && (len(held) == 0 || len(c.drains) == maxNodes):
 	case !known:
-		d = drainer{name: n.Name, since: now, until: now.Add(max(r.cfg.MaxDrain, leastDrain))}
+		d = peerDrain{name: n.Name, since: now, deadline: now.Add(max(c.cfg.MaxDrain, minDrainLimit))}
 		known = true
 		log = func() {
-			r.cfg.Logger.Info("another router drains; relaying packets of its flows", "router", n.Name, "routes", routes.Strings(held))
+			c.cfg.Logger.Info("peer router is draining; relaying packets of its flows", "router", n.Name,
+				"routes", routes.Strings(held))
 		}
 		fallthrough
 	default:
 		for _, p := range held {
-			if !slices.Contains(d.routes, p) && len(d.routes) < mostRoutes {
+			if !slices.Contains(d.routes, p) && len(d.routes) < maxDrainRoutes {
 				d.routes = append(d.routes, p)
 			}
 		}
 		d.confirms = s.Confirms
 	}
 	if known {
-		d.heard = now
-		r.drainers[addr] = d
+		d.lastState = now
+		c.drains[addr] = d
 	}
-	r.countDrains(now)
+	c.updatePeerDraining(now)
 	return log
 }
 
-// countDrains notes whether a drain is under way. The caller holds r.mu.
-func (r *Coordinator) countDrains(now time.Time) {
-	foreign := false
-	for _, d := range r.drainers {
-		foreign = foreign || now.Before(d.until)
+// updatePeerDraining sets peerDraining. The caller holds c.mu.
+func (c *Coordinator) updatePeerDraining(now time.Time) {
+	draining := false
+	for _, d := range c.drains {
+		draining = draining || now.Before(d.deadline)
 	}
-	r.foreign.Store(foreign)
+	c.peerDraining.Store(draining)
 }
 
-// mostRoutes bounds the routes that are remembered of one drain.
-const mostRoutes = 1024
+// maxDrainRoutes bounds the routes of one drain.
+const maxDrainRoutes = 1024
 
-// forget drops the states and drains of silent routers, and ends drains that are over: while
-// there is one, each packet costs a look whether it is of a flow here.
-func (r *Coordinator) forget(now time.Time) {
-	var silent []drainer
-	r.mu.Lock()
-	for addr, d := range r.drainers {
-		if now.Sub(d.heard) > silentAfter {
-			delete(r.drainers, addr)
-			if now.Before(d.until) {
+// expire removes the states and drains of silent routers, and clears peerDraining once all
+// drains are over: while it is set, each packet costs a look-up of its flow.
+func (c *Coordinator) expire(now time.Time) {
+	var silent []peerDrain
+	c.mu.Lock()
+	for addr, d := range c.drains {
+		if now.Sub(d.lastState) > silentAfter {
+			delete(c.drains, addr)
+			if now.Before(d.deadline) {
 				silent = append(silent, d)
 			}
 		}
 	}
-	for addr, h := range r.heard {
+	for addr, h := range c.states {
 		if now.Sub(h.at) > silentAfter {
-			delete(r.heard, addr)
+			delete(c.states, addr)
 		}
 	}
-	r.countDrains(now)
-	r.mu.Unlock()
-	r.returned.forgetTaken(now)
+	c.updatePeerDraining(now)
+	c.mu.Unlock()
+	c.pending.expireTaken(now)
 	for _, d := range silent {
-		r.cfg.Logger.Info("a router that drains fell silent; no longer relaying packets to it", "router", d.name,
-			"silent", now.Sub(d.heard).Round(time.Millisecond).String(), "took", now.Sub(d.since).Round(time.Millisecond).String())
+		c.cfg.Logger.Info("draining peer router fell silent; no longer relaying packets to it", "router", d.name,
+			"silent", now.Sub(d.lastState).Round(time.Millisecond).String(), "took", now.Sub(d.since).Round(time.Millisecond).String())
 	}
 }
 
-// MayHaveFlow reports whether a packet of no flow here may be of another router's.
-func (r *Coordinator) MayHaveFlow() bool { return r.foreign.Load() }
+// MayHaveFlow reports whether a packet without a flow here may belong to a flow of another
+// router: whether a drain is under way.
+func (c *Coordinator) MayHaveFlow() bool { return c.peerDraining.Load() }
 
-// Relay relays a client's packet that is of no flow here, and reports whether it did. A
-// datagram comes back to [Config.Unclaimed] unless the draining router has its flow; a
-// segment of TCP does not, as that router resets its unknown connections itself.
-func (r *Coordinator) Relay(packet []byte) bool {
+// Relay relays a client's packet without a flow here to the draining router that may have the
+// flow, and reports whether there is one. The packet is copied. A datagram comes back through
+// [Config].DeliverUnclaimed unless the draining router takes it; a TCP segment does not, since
+// the draining router resets a connection that it does not have.
+func (c *Coordinator) Relay(packet []byte) bool {
 	p, rest, ok := parsePacket(packet)
-	if !ok || len(rest) > 0 || !r.cfg.CanRelay() {
+	if !ok || len(rest) > 0 || !c.cfg.CanRelay() {
 		return false
 	}
-	to, found := r.drainerOf(p.dst)
+	to, found := c.findDrain(p.dst)
 	if !to.IsValid() {
 		return false
 	}
-	r.out.Inc()
+	c.relayedOut.Inc()
 	message := slices.Concat([]byte{kindRelayed}, packet)
-	// At the beginning the draining router may have yet to learn from control that this
-	// one holds the route: then a segment is relayed again, too.
+	// In the first seconds of a drain the draining router's netmap may not give the route to
+	// this router yet. Segments have numbers then, too, so that they can be relayed again.
 	if p.udp || time.Since(found.since) < returnWithin {
-		number := r.number.Add(1)
+		number := c.lastNumber.Add(1)
 		message = appendNumber(message, number)
-		r.await(number, to, p, found.confirms)
+		c.addPending(number, to, p, found.confirms)
 	}
-	r.cfg.Send(to, message)
+	c.cfg.Send(to, message)
 	return true
 }
 
-// drainerOf finds the draining router that may have flows to a destination: the one with
-// the most specific route to it, and of several the last to begin. A route that is less
-// specific than this router's own gives no flows, and one that control has given to a third
-// router since has none left here. An invalid address is none.
-func (r *Coordinator) drainerOf(dst netip.Addr) (addr netip.Addr, found drainer) {
+// findDrain returns the draining router that may have flows to a destination, and its drain:
+// the router with the most specific route to it, and of several the one whose drain began
+// last. It ignores a route that is less specific than this router's own, since its router had
+// no flows to dst, and one that control has given to a third router since, to which the
+// clients have moved. An invalid address means that there is none.
+func (c *Coordinator) findDrain(dst netip.Addr) (addr netip.Addr, found peerDrain) {
 	now := time.Now()
-	holders, bits := r.peers.Load().holdersOf(dst)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	most := -1
-	for a, d := range r.drainers {
-		if now.Sub(d.heard) >= silentAfter || !now.Before(d.until) {
+	holders, bits := c.peers.Load().holdersOf(dst)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	bestBits := -1
+	for a, d := range c.drains {
+		if now.Sub(d.lastState) >= silentAfter || !now.Before(d.deadline) {
 			continue
 		}
 		holds := slices.ContainsFunc(holders, func(n *Node) bool { return n.addr() == a })
@@ -176,31 +185,31 @@ func (r *Coordinator) drainerOf(dst netip.Addr) (addr netip.Addr, found drainer)
 			case !p.Contains(dst):
 			case len(holders) == 0 && bits > p.Bits(): // this router's own is more specific
 			case len(holders) > 0 && bits >= p.Bits() && !holds: // control has moved on
-			case p.Bits() > most || p.Bits() == most && d.since.After(found.since):
-				addr, found, most = a, d, p.Bits()
+			case p.Bits() > bestBits || p.Bits() == bestBits && d.since.After(found.since):
+				addr, found, bestBits = a, d, p.Bits()
 			}
 		}
 	}
 	return addr, found
 }
 
-// takeForClient takes a draining router's packet to a client.
-func (r *Coordinator) takeForClient(from *Node, packet []byte) {
+// handleForClient sends a draining router's packet on to its client.
+func (c *Coordinator) handleForClient(from *Node, packet []byte) {
 	p, rest, ok := parsePacket(packet)
 	if !ok || len(rest) > 0 {
-		r.refuse(malformed)
+		c.refuse(malformed)
 		return
 	}
-	drains, _ := r.drainerOf(p.src)
-	switch _, never := routes.Denied(routes.Target(p.src)); {
-	case !r.MayHaveFlow() || !r.cfg.CanRelay():
-		r.refuse(notNow)
-	case drains != from.addr():
-		r.refuse(noRoute)
-	case never:
-		r.refuse(denied)
+	draining, _ := c.findDrain(p.src)
+	switch _, isDenied := routes.Denied(routes.Target(p.src)); {
+	case !c.MayHaveFlow() || !c.cfg.CanRelay():
+		c.refuse(notNow)
+	case draining != from.addr():
+		c.refuse(noRoute)
+	case isDenied:
+		c.refuse(denied)
 	default:
-		r.in.Inc()
-		r.cfg.SendToClient(p.raw)
+		c.relayedIn.Inc()
+		c.cfg.SendToClient(p.raw)
 	}
 }

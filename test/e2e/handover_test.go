@@ -110,7 +110,7 @@ func TestRollingDeploy(t *testing.T) {
 		t.Errorf("no connection succeeded for %v; the machine: %v", gap, &l.direct)
 	}
 	old.hasLogged(`"msg":"draining","helpers":1`, `"msg":"flows cut","tcp":100`, `"msg":"drained"`)
-	next.hasLogged(`"msg":"another router drains`, `"msg":"the other router has drained"`)
+	next.hasLogged(`"msg":"peer router is draining`, `"msg":"peer router has drained"`)
 }
 
 // TestDeployWithoutHelp stops a router whose successor has another tag, and so is not a peer

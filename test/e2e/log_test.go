@@ -152,9 +152,9 @@ func TestLogOfAHandOver(t *testing.T) {
 	if code := old.wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	next.awaitLog("the other router has drained")
+	next.awaitLog("peer router has drained")
 	old.follows("router ready", "draining", "routes handed over", "flows cut", "drained")
-	next.follows("router ready", "another router drains", "the other router has drained")
+	next.follows("router ready", "peer router is draining", "peer router has drained")
 	old.golden("handover-old")
 	next.golden("handover-next")
 }
