@@ -108,8 +108,8 @@ func (r *Router) nodeConfig() tailnet.Config {
 		NoSNAT:            !r.cfg.SNAT,
 		StatefulFiltering: r.cfg.StatefulFiltering,
 		Credential:        r.lookUps.credentials.key,
-		Refused:           r.lookUps.boot.CredentialRefused,
-		Joining:           r.logins.done,
+		CredentialRefused: r.lookUps.boot.CredentialRefused,
+		LoginAttempted:    r.logins.done,
 		RulesChanged:      r.recheckFlows,
 		Logger:            r.log,
 	}

@@ -12,18 +12,18 @@ import (
 	"tailscale.com/ipn"
 )
 
-// reachableWait is how long an announcement waits for endpoints and a home
-// DERP. Where UDP out is blocked and no DERP answers, netcheck gives up after
-// 3 s; later than that there is nothing to wait for.
+// reachableWait bounds an announcement's wait for endpoints and a home DERP.
+// Where outbound UDP is blocked and no DERP server answers, netcheck gives up
+// after 3 s, and there will be none.
 const reachableWait = 5 * time.Second
 
-// Advertise makes prefixes the routes that this node offers, as soon as peers
-// could reach it: a route that goes live earlier costs its first user 5 s, the
-// time after which a WireGuard client repeats a handshake that it had no
-// address for.
+// Advertise makes prefixes the advertised routes as soon as peers can reach the
+// node. A route that became live earlier would cost its first user 5 s: a WireGuard
+// client repeats a handshake that had no address to go to after that time.
 //
-// After [Node.Withdraw] it does nothing: a look-up that ends while the router drains
-// must not bring the routes back. While [Node.HoldBack] holds, it takes effect later.
+// After [Node.Withdraw] it does nothing, since a look-up that ends while the router
+// drains must not bring the routes back. While routes are held back, it takes effect
+// when they no longer are.
 func (n *Node) Advertise(prefixes []netip.Prefix) {
 	n.mu.Lock()
 	if !n.withdrawn {
@@ -33,20 +33,20 @@ func (n *Node) Advertise(prefixes []netip.Prefix) {
 	n.wakeAnnouncer()
 }
 
-// HoldBack takes all routes back at control for as long as hold is true. What
-// clients send all the same is still forwarded.
+// HoldBack stops advertising all routes while hold is true. Packets that clients send
+// to them all the same are still forwarded.
 func (n *Node) HoldBack(hold bool) {
 	n.mu.Lock()
-	n.held = hold
+	n.heldBack = hold
 	n.mu.Unlock()
 	n.wakeAnnouncer()
 }
 
-// wanted is what is to be advertised now.
-func (n *Node) wanted() []netip.Prefix {
+// routesToAdvertise returns the routes that control is to be given now.
+func (n *Node) routesToAdvertise() []netip.Prefix {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.held || n.withdrawn {
+	if n.heldBack || n.withdrawn {
 		return nil
 	}
 	return slices.Clone(n.desired)
@@ -54,55 +54,63 @@ func (n *Node) wanted() []netip.Prefix {
 
 func (n *Node) wakeAnnouncer() {
 	select {
-	case n.kick <- struct{}{}:
+	case n.routesChanged <- struct{}{}:
 	default:
 	}
 }
 
-// Withdraw takes all routes back for good and waits until control no longer holds this
-// node for the primary of any, or ctx ends. The node goes on forwarding what clients
-// send, which they do until each has heard of it from control.
+// Withdraw stops advertising all routes for good, and waits until control has no primary
+// route left at this node, or ctx ends. The node still forwards packets of clients, each of
+// which sends to it until it has received control's next netmap.
 func (n *Node) Withdraw(ctx context.Context) error {
 	n.mu.Lock()
 	n.withdrawn = true
 	n.mu.Unlock()
 	n.wakeAnnouncer()
-	held := func(s *Status) bool { return len(s.Advertised) > 0 || len(s.Primary) > 0 }
-	if !n.state.await(ctx, func(s *Status) bool { return !held(s) || s.Backend != ipn.Running.String() }) {
+	serves := func(s *Status) bool { return len(s.Advertised) > 0 || len(s.Primary) > 0 }
+	if !n.state.await(ctx, func(s *Status) bool { return !serves(s) || s.Backend != ipn.Running.String() }) {
 		return fmt.Errorf("waiting for control server to move the routes: %w", context.Cause(ctx))
 	}
 	return nil
 }
 
-// withheld returns the routes of served that are withdrawn and still forwarded: all of
-// them while control moves them to another router, less those that are no longer this
-// router's to offer.
-func (n *Node) withheld(served []netip.Prefix) []netip.Prefix {
+// routesToFreeze returns the routes of served that are still to be forwarded although they
+// are no longer advertised: those that this router would advertise if they were neither
+// held back nor withdrawn.
+func (n *Node) routesToFreeze(served []netip.Prefix) []netip.Prefix {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.held && !n.withdrawn {
+	if !n.heldBack && !n.withdrawn {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(served), func(p netip.Prefix) bool { return !slices.Contains(n.desired, p) })
 }
 
+// announce has control advertise routesToAdvertise, and the engine freeze routesToFreeze,
+// until the node closes:
+//
+//	not advertised ─▶ advertised: once the node is reachable; unfrozen after the change
+//	advertised ─▶ held back or withdrawn: frozen before the change
+//	held back ─▶ advertised: as above
+//
+// So there is no moment at which the packet filter drops packets for these routes.
 func (n *Node) announce() {
-	var announced []netip.Prefix // what control was last told
-	var served []netip.Prefix    // the same, or the last before they were withdrawn
+	var announced []netip.Prefix // the routes that control was last given
+	var served []netip.Prefix    // the last of these that were not empty
 	var retries backoff
-	var retry <-chan time.Time // after a failure
+	var retry <-chan time.Time // set after a failure
 	reachable := false
 	for {
 		select {
-		case <-n.kick:
+		case <-n.routesChanged:
 		case <-retry:
 		case <-n.ctx.Done():
 			return
 		}
 		retry = nil
-		want := n.wanted()
-		if len(want) == 0 { // first, so that no packet is lost in between
-			n.engine.freeze(n.withheld(served))
+		want := n.routesToAdvertise()
+		if len(want) == 0 { // before the change, so that no packet is dropped
+			n.engine.freeze(n.routesToFreeze(served))
 		}
 		if slices.Equal(want, announced) {
 			if len(want) > 0 {
@@ -115,7 +123,7 @@ func (n *Node) announce() {
 				return
 			}
 			reachable = true
-			want = n.wanted() // it may have been withdrawn meanwhile
+			want = n.routesToAdvertise() // they may have been withdrawn meanwhile
 			if slices.Equal(want, announced) {
 				continue
 			}
@@ -140,7 +148,7 @@ func (n *Node) announce() {
 	}
 }
 
-// edit changes the backend's preferences, which fails where they cannot be stored.
+// edit changes the backend's preferences. It fails if they cannot be stored.
 func (n *Node) edit(p *ipn.MaskedPrefs) error {
 	n.mu.Lock()
 	edit := n.editPrefs
@@ -148,6 +156,7 @@ func (n *Node) edit(p *ipn.MaskedPrefs) error {
 	return edit(p)
 }
 
+// setAdvertised records an announcement of routes to control.
 func (s *Status) setAdvertised(prefixes []netip.Prefix) {
 	s.retracted = s.retracted[:0:0]
 	for _, p := range s.Advertised {
@@ -156,18 +165,18 @@ func (s *Status) setAdvertised(prefixes []netip.Prefix) {
 		}
 	}
 	s.Advertised = prefixes
-	s.announced++
-	s.asked = false
+	s.announcements++
+	s.routesAsked = false
 }
 
-// settle is what the engine may take to pass a home DERP on to its control
-// client, where the control server does not confirm it.
-const settle = 300 * time.Millisecond
+// homeDERPWait is the time that the engine may take to pass a home DERP to its control
+// client. It is waited for where control does not confirm the home DERP.
+const homeDERPWait = 300 * time.Millisecond
 
-// awaitReachable waits until the next message to control will hold this node's
+// awaitReachable waits until the next message to control will contain this node's
 // endpoints and home DERP: the control client sends host information, endpoints
-// and routes together, so knowing them here is enough. It reports false when
-// the node closes.
+// and routes together, so it is enough that the engine has them. It reports false if
+// the node closes first.
 func (n *Node) awaitReachable() bool {
 	if !n.state.await(n.ctx, func(s *Status) bool { return s.Backend == ipn.Running.String() }) {
 		return false
@@ -182,12 +191,12 @@ func (n *Node) awaitReachable() bool {
 			knownSince = time.Now()
 		}
 		echoed, _ := n.state.get()
-		if !knownSince.IsZero() && (echoed.homeDERP != 0 || time.Since(knownSince) > settle) {
+		if !knownSince.IsZero() && (echoed.homeDERP != 0 || time.Since(knownSince) > homeDERPWait) {
 			n.log.Debug("reachable", "endpoints", len(self.Addrs), "home_derp", self.Relay, "after", time.Since(start).String())
 			return true
 		}
 		if time.Since(start) > reachableWait {
-			n.log.Warn("no home DERP or no endpoint found; advertising routes all the same",
+			n.log.Warn("no home DERP server or no endpoint found; advertising routes anyway",
 				"waited", reachableWait.String(), "fix", "allow outbound UDP, and TCP 443 to the DERP servers, from the task's subnet")
 			return true
 		}

@@ -10,7 +10,6 @@ import (
 // CLI runs the stock `tailscale` command line against the LocalAPI socket.
 func CLI(args []string) error { return cli.Run(args) }
 
-// Version is the version of the embedded Tailscale. (Its own version package
-// reports an error marker unless the linker stamped it; what control is told
-// comes from there, so release builds stamp it.)
+// Version returns the version of the embedded Tailscale. Tailscale's version package
+// has it only in release builds, which the linker stamps because control is sent that one.
 func Version() string { return strings.TrimSpace(tailscaleroot.VersionDotTxt) }

@@ -3,51 +3,45 @@ package tailnet
 import (
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"subnetrouter/internal/routes"
 
-	"tailscale.com/control/controlclient"
-	"tailscale.com/ipn"
-	"tailscale.com/ipn/ipnext"
 	"tailscale.com/ipn/ipnlocal"
-	"tailscale.com/types/key"
-	"tailscale.com/types/logger"
 )
 
-// Control servers differ in how a node learns that its routes were approved or
-// moved. Tailscale's sends the node itself with the change. Headscale (0.28 and
-// later, at least) sends a new packet filter to all nodes instead, without the
-// node itself, so that a router would not learn of the approval before the next
-// change of its endpoints or home DERP, which may never come. Headscale does send
-// the node after each update that the node sends, and every control server sends
-// it in the first message of a map poll. So the node asks for itself for as long
-// as an announcement is unconfirmed: first by an update without news, which costs
-// a control server next to nothing, then by polling again.
+// Control servers inform a node of the approval or move of its routes in different
+// ways. Tailscale's sends the node's own record (a "self update") with the change.
+// Headscale (0.28 and later, at least) sends only a new packet filter, to all nodes, so
+// that a router would not see the approval before the next change of its endpoints or
+// home DERP, which may never come. But Headscale does send a self update after each
+// update of the node, and every control server sends one in the first message of a map
+// poll. So the node asks for a self update while an announcement is unconfirmed: first by
+// an update without changes, which costs a control server almost nothing, then by
+// polling again.
 //
-// Headscale does not end the poll of a node that was removed either, but answers
-// its updates with 404. So a member sends an update now and then in any case.
+// Headscale also keeps the poll of a removed node open, but answers its updates with
+// 404. So a member sends an update now and then in any case.
 const (
-	// firstAsk leaves Tailscale's control, which confirms in less than a second,
-	// alone, and lets Headscale, which takes up to 1.6 s to store an announcement,
-	// finish.
+	// firstAsk is the delay of the first question. Tailscale's control confirms an
+	// announcement in less than a second and is never asked; Headscale takes up to
+	// 1.6 s to store one.
 	firstAsk = 2 * time.Second
-	// longestAsk is the most that the interval, which doubles each time, grows to,
-	// for routes may wait for a person's approval for days; and the interval while
-	// all is confirmed.
-	longestAsk = 10 * time.Minute
-	// A netmap that leaves the announcement unconfirmed may be the sign of an
-	// approval that it leaves out, or of a failover to this node. It brings an update
-	// forward to newsDelay from now, but not to less than newsInterval after the last
-	// question. Netmaps within answerTime of one are its consequence, and no such sign.
-	newsDelay    = time.Second
-	newsInterval = 10 * time.Second
-	answerTime   = 5 * time.Second
+	// maxAskInterval bounds the interval between questions, which doubles each time:
+	// a person may take days to approve routes. It is also the interval while all
+	// routes are confirmed.
+	maxAskInterval = 10 * time.Minute
+	// A netmap that leaves an announcement unconfirmed may hint at an approval that
+	// it does not contain, or at a fail-over to this node. The next question is then
+	// asked after earlyAskDelay, but no earlier than earlyAskInterval after the last
+	// one. A netmap within askAnswerWithin of a question is its answer, and no hint.
+	earlyAskDelay    = time.Second
+	earlyAskInterval = 10 * time.Second
+	askAnswerWithin  = 5 * time.Second
 )
 
 // unconfirmed returns the routes that control has not confirmed: advertised ones
-// that are not approved, and withdrawn ones that this node is still primary for.
+// that are not approved, and retracted ones for which this node is still primary.
 func (s *Status) unconfirmed() []netip.Prefix {
 	out := s.Unapproved()
 	for _, p := range s.retracted {
@@ -58,63 +52,65 @@ func (s *Status) unconfirmed() []netip.Prefix {
 	return out
 }
 
-// asks decides when to ask. The zero value is ready.
-type asks struct {
-	announced int // of the status that due is for
-	heard     int
-	count     int           // since the announcement
-	interval  time.Duration // between due and the next one; 0 while all is confirmed
-	last      time.Time
-	due       time.Time // zero: never
-	news      bool      // due was brought forward
+// askSchedule schedules the questions to control. The zero value is ready. Only confirm's
+// goroutine uses it.
+type askSchedule struct {
+	announcements int           // Status.announcements at the last call of next
+	selfUpdates   int           // Status.selfUpdates at the last call of next
+	count         int           // questions since the announcement, early ones excluded
+	interval      time.Duration // from due to the question after it; 0 while all is confirmed
+	last          time.Time     // of the last question
+	due           time.Time     // of the next question; zero: never
+	early         bool          // due is early because of a netmap
 }
 
-// next returns when to ask, given the present status; zero is never.
-func (a *asks) next(now time.Time, s *Status) time.Time {
-	heard := s.heard != a.heard
-	a.heard = s.heard
+// next returns the time of the next question for the current status; zero means never.
+func (a *askSchedule) next(now time.Time, s *Status) time.Time {
+	updated := s.selfUpdates != a.selfUpdates
+	a.selfUpdates = s.selfUpdates
 	switch open := len(s.unconfirmed()) > 0; {
 	case !s.Running() || s.Removed || s.leaving:
-		*a = asks{heard: a.heard, last: a.last}
+		*a = askSchedule{selfUpdates: a.selfUpdates, last: a.last}
 	case !open && (a.interval != 0 || a.due.IsZero()):
-		a.interval, a.due, a.news = 0, now.Add(jitter(longestAsk)), false
+		a.interval, a.due, a.early = 0, now.Add(jitter(maxAskInterval)), false
 	case !open:
-	case a.interval == 0 || s.announced != a.announced:
-		a.count, a.interval, a.due, a.news = 0, firstAsk, now.Add(firstAsk), false
-	case heard && now.Sub(a.last) > answerTime:
-		news := now.Add(newsDelay)
-		if earliest := a.last.Add(newsInterval); earliest.After(news) {
-			news = earliest
+	case a.interval == 0 || s.announcements != a.announcements:
+		a.count, a.interval, a.due, a.early = 0, firstAsk, now.Add(firstAsk), false
+	case updated && now.Sub(a.last) > askAnswerWithin:
+		due := now.Add(earlyAskDelay)
+		if earliest := a.last.Add(earlyAskInterval); earliest.After(due) {
+			due = earliest
 		}
-		if news.Before(a.due) {
-			a.due, a.news = news, true
+		if due.Before(a.due) {
+			a.due, a.early = due, true
 		}
 	}
-	a.announced = s.announced
+	a.announcements = s.announcements
 	return a.due
 }
 
-// ask notes that the node asks now, and reports whether it is to poll again.
-func (a *asks) ask(now time.Time) (poll bool) {
+// asked records that the node asks now, and reports whether it must ask by polling again.
+func (a *askSchedule) asked(now time.Time) (poll bool) {
 	a.last = now
 	switch {
 	case a.interval == 0:
-		a.due = now.Add(jitter(longestAsk))
+		a.due = now.Add(jitter(maxAskInterval))
 		return false
-	case a.news:
-		// Polls would be news to other nodes of Headscale that wait for an approval.
-		a.news, a.due = false, now.Add(jitter(a.interval))
+	case a.early:
+		// No poll: at Headscale it would send netmaps to other nodes, whose early
+		// questions would be polls in turn.
+		a.early, a.due = false, now.Add(jitter(a.interval))
 		return false
 	}
 	a.count++
-	a.interval = min(2*a.interval, longestAsk)
+	a.interval = min(2*a.interval, maxAskInterval)
 	a.due = now.Add(jitter(a.interval))
 	return a.count > 1
 }
 
-// confirm asks control for the node itself when it is due, until the node closes.
+// confirm asks control for self updates when they are due, until the node closes.
 func (n *Node) confirm() {
-	var a asks
+	var a askSchedule
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -131,11 +127,11 @@ func (n *Node) confirm() {
 			if due.IsZero() {
 				continue
 			}
-			poll := a.ask(time.Now())
-			n.log.Debug("asking the control server for this node", "unconfirmed", routes.Strings(s.unconfirmed()), "poll", poll)
+			poll := a.asked(time.Now())
+			n.log.Debug("asking control for a self update", "unconfirmed", routes.Strings(s.unconfirmed()), "poll", poll)
 			n.state.set(func(s *Status) {
-				if !s.asked {
-					s.asked, s.askedHeard = true, s.heard
+				if !s.routesAsked {
+					s.routesAsked, s.askedAtUpdate = true, s.selfUpdates
 				}
 			})
 			n.askForSelf(poll)
@@ -145,79 +141,16 @@ func (n *Node) confirm() {
 	}
 }
 
-// askForSelf has the engine send an update without news, or begin another map poll.
+// askForSelf has the engine send an update without changes, or begin another map poll.
 func (n *Node) askForSelf(poll bool) {
 	c, ok := ipnlocal.GetExt[*controlHook](n.lb)
 	switch {
 	case !ok || !n.sys.NetMon.Get().InterfaceState().AnyInterfaceUp():
-		// Without a network the engine pauses its control client, and repoll would
-		// start it again.
+		// Without a network the engine pauses its control client. repoll would
+		// resume it.
 	case poll:
 		c.repoll()
 	default:
 		c.update(n.lb.MagicConn().DiscoPublicKey())
-	}
-}
-
-// controlHook keeps the engine's present control client at hand, which the
-// engine replaces at each registration.
-type controlHook struct {
-	mu     sync.Mutex
-	client controlclient.Client // nil: none
-}
-
-const controlHookName = "subnetrouter-control"
-
-func init() {
-	ipnext.RegisterExtension(controlHookName, func(logger.Logf, ipnext.SafeBackend) (ipnext.Extension, error) {
-		return new(controlHook), nil
-	})
-}
-
-// Name implements [ipnext.Extension].
-func (h *controlHook) Name() string { return controlHookName }
-
-// Init implements [ipnext.Extension].
-func (h *controlHook) Init(host ipnext.Host) error {
-	host.Hooks().NewControlClient.Add(func(c controlclient.Client, _ ipn.LoginProfileView) func() {
-		h.set(c)
-		return nil
-	})
-	return nil
-}
-
-// Shutdown implements [ipnext.Extension].
-func (h *controlHook) Shutdown() error {
-	h.set(nil)
-	return nil
-}
-
-func (h *controlHook) set(c controlclient.Client) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.client = c
-}
-
-func (h *controlHook) get() controlclient.Client {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.client
-}
-
-// update sets the disco key to its present value, which the control client
-// reports at once without a look at the old one.
-func (h *controlHook) update(disco key.DiscoPublic) {
-	if c := h.get(); c != nil {
-		c.SetDiscoPublicKey(disco)
-	}
-}
-
-// repoll uses that a control client which is paused ends its poll, and begins
-// another one when it goes on. Nothing is lost: it sends an update again that was
-// under way. A client that was shut down meanwhile ignores both calls.
-func (h *controlHook) repoll() {
-	if c := h.get(); c != nil {
-		c.SetPaused(true)
-		c.SetPaused(false)
 	}
 }

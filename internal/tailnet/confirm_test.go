@@ -105,7 +105,7 @@ func TestAsks(t *testing.T) {
 	}
 	advertise := func(routes []netip.Prefix) func(*Status) { return func(s *Status) { s.setAdvertised(routes) } }
 	netmap := func(approved []netip.Prefix) func(*Status) {
-		return func(s *Status) { s.Approved, s.Primary, s.heard = approved, approved, s.heard+1 }
+		return func(s *Status) { s.Approved, s.Primary, s.selfUpdates = approved, approved, s.selfUpdates+1 }
 	}
 	for _, tc := range []struct {
 		name    string
@@ -131,7 +131,7 @@ func TestAsks(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			start := time.Unix(1800000000, 0)
 			status := Status{Backend: "Running", IPs: []netip.Addr{netip.MustParseAddr("100.64.0.1")}}
-			var a asks
+			var a askSchedule
 			var got []time.Duration
 			var polls int
 			for at := time.Duration(0); at <= tc.until; at += 250 * time.Millisecond {
@@ -144,15 +144,15 @@ func TestAsks(t *testing.T) {
 				before := a.due
 				due := a.next(now, &status)
 				if !due.Equal(before) && a.interval == 0 && !due.IsZero() {
-					a.due = now.Add(longestAsk)
+					a.due = now.Add(maxAskInterval)
 					due = a.due
 				}
 				if !due.IsZero() && !due.After(now) {
 					got = append(got, at)
-					if a.ask(now) {
+					if a.asked(now) {
 						polls++
 					}
-					a.due = now.Add(cmp.Or(a.interval, longestAsk))
+					a.due = now.Add(cmp.Or(a.interval, maxAskInterval))
 				}
 			}
 			if !slices.Equal(got, tc.want) {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"tailscale.com/derp/derphttp"
-	"tailscale.com/ipn"
 	"tailscale.com/net/netcheck"
 	"tailscale.com/net/netmon"
 	"tailscale.com/net/netns"
@@ -25,29 +24,23 @@ import (
 	"tailscale.com/types/logger"
 )
 
-// DefaultControl is Tailscale's control server.
-const DefaultControl = ipn.DefaultControlURL
+// This file examines the network for the doctor command. The node does not use it.
 
-// ControlProbe is the URL of a control server (DefaultControl, if "") at which
-// every node begins: its public key, which anybody may read.
-func ControlProbe(control string) string {
-	return fmt.Sprintf("%s/key?v=%d", cmp.Or(control, DefaultControl), tailcfg.CurrentCapabilityVersion)
-}
-
-// DERPMap holds the DERP servers that a control server gives its nodes.
+// DERPMap is the DERP map of a control server: its DERP servers by region.
 type DERPMap struct {
 	m       *tailcfg.DERPMap
 	monitor *netmon.Monitor
 }
 
-// ErrRelaysUntold says that a control server lists its DERP servers for members only.
+// ErrDERPMapForMembers is the error of [FetchDERPMap] if the control server sends its DERP
+// map only to members of the tailnet.
 var ErrDERPMapForMembers = errors.New("the control server lists its DERP servers for members only")
 
-// mapLimit bounds a DERP map in bytes; Tailscale's has some 40,000.
-const mapLimit = 1 << 20
+// maxDERPMapSize bounds a DERP map in bytes; Tailscale's has some 40,000.
+const maxDERPMapSize = 1 << 20
 
-// FetchDERPMap asks a control server for its relays as anybody may: Tailscale's
-// publishes them. Where it does not, the error is [ErrRelaysUntold].
+// FetchDERPMap fetches a control server's DERP map without authentication. Tailscale's
+// control publishes it; if another does not, the error is [ErrDERPMapForMembers].
 func FetchDERPMap(ctx context.Context, control string) (*DERPMap, error) {
 	url := cmp.Or(control, DefaultControl) + "/derpmap/default"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -56,38 +49,38 @@ func FetchDERPMap(ctx context.Context, control string) (*DERPMap, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("asking control server for its relays: %w", err)
+		return nil, fmt.Errorf("fetching DERP map from control server: %w", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, mapLimit))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDERPMapSize))
 	switch {
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, ErrDERPMapForMembers
 	case err != nil:
-		return nil, fmt.Errorf("asking control server for its relays: %w", err)
+		return nil, fmt.Errorf("fetching DERP map from control server: %w", err)
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("asking control server for its relays: HTTP status %s", resp.Status)
+		return nil, fmt.Errorf("fetching DERP map from control server: HTTP status %s", resp.Status)
 	}
 	if r, err := ParseDERPMap(body); err == nil {
 		return r, nil
 	}
-	return nil, ErrDERPMapForMembers // a page for people, at any path
+	return nil, ErrDERPMapForMembers // the server answers with a web page at any path
 }
 
-// ParseDERPMap parses the result of [Node.DERPMap].
+// ParseDERPMap parses a DERP map in JSON, as [Node.DERPMap] returns it.
 func ParseDERPMap(data []byte) (*DERPMap, error) {
 	r := &DERPMap{m: new(tailcfg.DERPMap), monitor: netmon.NewStatic()}
 	if err := json.Unmarshal(data, r.m); err != nil {
-		return nil, fmt.Errorf("reading the list of relays: %w", err)
+		return nil, fmt.Errorf("parsing DERP map: %w", err)
 	}
 	if len(r.m.Regions) == 0 {
-		return nil, errors.New("reading the list of relays: it has none")
+		return nil, errors.New("parsing DERP map: it has no regions")
 	}
 	return r, nil
 }
 
-// DERPMap returns the node's DERP servers in JSON, as control gave it; nil before
-// there is one.
+// DERPMap returns the DERP map that control sent this node, in JSON, or nil before the
+// first one.
 func (n *Node) DERPMap() []byte {
 	if !n.Started() {
 		return nil
@@ -103,24 +96,24 @@ func (n *Node) DERPMap() []byte {
 	return data
 }
 
-// mark gives sockets the mark that keeps them out of the tailnet where a router of
-// the given mode would.
-func mark(mode Mode) { netns.SetEnabled(mode == ModeKernel) }
+// setSocketMark has sockets marked as a router in the given mode marks them, so that they
+// bypass the tailnet. It affects the whole process.
+func setSocketMark(mode Mode) { netns.SetEnabled(mode == ModeKernel) }
 
-// Reach is how one relay region was reached over TCP and TLS.
-type Reach struct {
-	Region  string // its code: "fra"
+// RegionProbe is the result of probing one DERP region over TCP and TLS.
+type RegionProbe struct {
+	Region  string // the region's code: "fra"
 	Host    string // the server that answered, or was tried first
 	Latency time.Duration
-	Err     error // nil: it answered as a DERP server does
+	Err     error // nil if the server answered as a DERP server does
 }
 
-// Dial reaches every region as a node does (TCP, TLS with the certificate that
-// the list asks for, HTTP; through a proxy if there is one), all at once. The
-// nearest comes first, those that failed last.
-func (r *DERPMap) Dial(ctx context.Context, mode Mode) []Reach {
-	mark(mode)
-	var list []Reach
+// Dial probes all regions at once, connecting as a node does: TCP, TLS with the
+// certificate that the DERP map specifies, HTTP; through a proxy if there is one. It
+// returns the nearest region first, and failed ones last.
+func (r *DERPMap) Dial(ctx context.Context, mode Mode) []RegionProbe {
+	setSocketMark(mode)
+	var list []RegionProbe
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, region := range r.m.Regions {
@@ -128,15 +121,15 @@ func (r *DERPMap) Dial(ctx context.Context, mode Mode) []Reach {
 			continue
 		}
 		wg.Go(func() {
-			reach := Reach{Region: cmp.Or(region.RegionCode, fmt.Sprint(region.RegionID)), Host: region.Nodes[0].HostName}
-			reach.Latency, reach.Err = dialRelay(ctx, r.monitor, region, &reach.Host)
+			probe := RegionProbe{Region: cmp.Or(region.RegionCode, fmt.Sprint(region.RegionID)), Host: region.Nodes[0].HostName}
+			probe.Latency, probe.Err = probeRegion(ctx, r.monitor, region, &probe.Host)
 			mu.Lock()
 			defer mu.Unlock()
-			list = append(list, reach)
+			list = append(list, probe)
 		})
 	}
 	wg.Wait()
-	slices.SortFunc(list, func(a, b Reach) int {
+	slices.SortFunc(list, func(a, b RegionProbe) int {
 		return cmp.Or(cmp.Compare(bit(a.Err != nil), bit(b.Err != nil)), cmp.Compare(a.Latency, b.Latency), cmp.Compare(a.Region, b.Region))
 	})
 	return list
@@ -149,8 +142,9 @@ func bit(b bool) int {
 	return 0
 }
 
-// dialRelay measures one HTTP exchange on a connection that is up.
-func dialRelay(ctx context.Context, monitor *netmon.Monitor, region *tailcfg.DERPRegion, host *string) (time.Duration, error) {
+// probeRegion connects to a region and returns the time of one HTTP exchange on the
+// connection. It sets host to the server that it connected to.
+func probeRegion(ctx context.Context, monitor *netmon.Monitor, region *tailcfg.DERPRegion, host *string) (time.Duration, error) {
 	dialer := derphttp.NewNetcheckClient(logger.Discard, monitor)
 	defer dialer.Close()
 	conn, closer, node, err := dialer.DialRegionTLS(ctx, region)
@@ -179,7 +173,7 @@ func dialRelay(ctx context.Context, monitor *netmon.Monitor, region *tailcfg.DER
 	return time.Since(start), nil
 }
 
-// innermost strips what repeats the address.
+// innermost strips the parts of an error that repeat the address.
 func innermost(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return op.Err
@@ -187,54 +181,54 @@ func innermost(err error) error {
 	return err
 }
 
-// Mapping is what the network makes of the ports of outgoing UDP.
+// Mapping classifies the address mapping (NAT) of outgoing UDP.
 type Mapping string
 
 // The kinds of mapping.
 const (
-	MappingUnknown     Mapping = "unknown"              // less than two servers answered
-	MappingNone        Mapping = "none"                 // the address seen outside is the host's own
-	MappingIndependent Mapping = "endpoint-independent" // one port, whoever is asked: peers can find it
-	MappingDependent   Mapping = "endpoint-dependent"   // another port for each peer: nobody can guess it
+	MappingUnknown     Mapping = "unknown"              // fewer than two servers answered
+	MappingNone        Mapping = "none"                 // the public address is the host's own
+	MappingIndependent Mapping = "endpoint-independent" // the same port to all servers: peers can learn it
+	MappingDependent   Mapping = "endpoint-dependent"   // a different port to each peer: peers cannot learn it
 )
 
-// UDP is what STUN told of the way out.
+// UDP is the result of probing outbound UDP with STUN.
 type UDP struct {
-	Works   bool // an answer came
-	Servers int  // how many were asked
-	Seen    int  // how many different servers answered over IPv4
+	Works   bool // a server answered
+	Servers int  // the number of servers asked
+	Seen    int  // the number of servers that answered over IPv4
 	Mapping Mapping
 	Public4 netip.AddrPort // as one server saw it
 	Public6 netip.AddrPort
-	Nearest string // the region's code
-	Latency time.Duration
+	Nearest string        // the region's code
+	Latency time.Duration // of the nearest region
 }
 
-// UDP asks the relays' STUN servers from a free port, by the engine's own
-// netcheck: at most 5 s.
+// UDP probes the STUN servers of the DERP map from a free port, with the engine's
+// netcheck, for at most 5 s.
 func (r *DERPMap) UDP(ctx context.Context, mode Mode) (UDP, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // closes the sockets
-	mark(mode)
+	setSocketMark(mode)
 	client := &netcheck.Client{NetMon: r.monitor, Logf: logger.Discard}
 	if err := client.Standalone(ctx, ":0"); err != nil {
 		return UDP{}, fmt.Errorf("opening a UDP socket: %w", err)
 	}
-	// The engine probes a few servers and stops at enough; this counts them.
-	seen := servers{asked: map[netip.AddrPort]bool{}}
+	// netcheck stops after enough answers. Count the servers that it asks.
+	asked := serverSet{asked: map[netip.AddrPort]bool{}}
 	send := client.SendPacket
 	client.SendPacket = func(packet []byte, dst netip.AddrPort) (int, error) {
 		if stun.Is(packet) {
-			seen.ask(dst)
+			asked.add(dst)
 		}
 		return send(packet, dst)
 	}
 	report, err := client.GetReport(ctx, r.m, &netcheck.GetReportOpts{OnlySTUN: true})
 	if err != nil {
-		return UDP{}, fmt.Errorf("measuring the way out: %w", err)
+		return UDP{}, fmt.Errorf("probing outbound UDP: %w", err)
 	}
 	out := UDP{
-		Works: report.UDP, Servers: seen.count(), Mapping: MappingUnknown,
+		Works: report.UDP, Servers: asked.count(), Mapping: MappingUnknown,
 		Public4: report.GlobalV4, Public6: report.GlobalV6,
 	}
 	if region := r.m.Regions[report.PreferredDERP]; region != nil {
@@ -249,14 +243,14 @@ func (r *DERPMap) UDP(ctx context.Context, mode Mode) (UDP, error) {
 			out.Mapping = MappingDependent
 		}
 	}
-	if out.Mapping != MappingDependent && r.own(report.GlobalV4.Addr()) {
+	if out.Mapping != MappingDependent && r.isLocal(report.GlobalV4.Addr()) {
 		out.Mapping = MappingNone
 	}
 	return out, nil
 }
 
-// own reports whether a is an address of this host.
-func (r *DERPMap) own(a netip.Addr) bool {
+// isLocal reports whether a is an address of this host.
+func (r *DERPMap) isLocal(a netip.Addr) bool {
 	list, err := net.InterfaceAddrs()
 	return err == nil && slices.ContainsFunc(list, func(own net.Addr) bool {
 		p, err := netip.ParsePrefix(own.String())
@@ -264,28 +258,25 @@ func (r *DERPMap) own(a netip.Addr) bool {
 	})
 }
 
-type servers struct {
+// serverSet is a set of servers that is safe for concurrent use.
+type serverSet struct {
 	mu    sync.Mutex
-	asked map[netip.AddrPort]bool
+	asked map[netip.AddrPort]bool // covered by mu
 }
 
-func (s *servers) ask(a netip.AddrPort) {
+func (s *serverSet) add(a netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked[a] = true
 }
 
-func (s *servers) count() int {
+func (s *serverSet) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.asked)
 }
 
-// ModeFor returns the mode a node of this configuration takes, and why; the error is
-// that of [New].
-func ModeFor(want Mode) (Mode, string, error) { return chooseMode(want) }
-
-// String names the regions, for a message.
+// String lists the codes of the regions.
 func (r *DERPMap) String() string {
 	var codes []string
 	for _, region := range r.m.Regions {

@@ -12,17 +12,16 @@ import (
 	"tailscale.com/net/tstun"
 )
 
-// flowDevice stands where a TUN device would: the engine writes to it what peers
-// sent to addresses behind the router, after the tailnet's access rules, and
-// reads from it what goes back, many packets at a time both ways. It is the only
-// place that knows the device interface of WireGuard, which moves between
-// versions.
+// flowDevice is the engine's TUN device in userspace mode. The engine writes to it
+// packets of peers for addresses behind the router that passed the access rules, and
+// reads packets to peers from it, in batches. It is the only type that implements
+// WireGuard's device interface, which changes between versions.
 type flowDevice struct {
 	node    *Node
 	forward Forwarder
 	mtu     int
-	events  chan tun.Event
-	once    sync.Once
+	events  chan tun.Event // no event is ever sent; closed by Close
+	once    sync.Once      // for Close
 }
 
 var _ tun.Device = (*flowDevice)(nil)
@@ -31,47 +30,49 @@ func newFlowDevice(n *Node) *flowDevice {
 	return &flowDevice{node: n, forward: n.forwarder, mtu: int(tstun.DefaultTUNMTU()), events: make(chan tun.Event)}
 }
 
+// Write implements [tun.Device]. WireGuard owns the packets.
 func (d *flowDevice) Write(packets [][]byte, offset int) (int, error) {
 	d.forward.Deliver(packets, offset)
 	return len(packets), nil
 }
 
+// Read implements [tun.Device]. The engine owns bufs, and one goroutine of it calls Read.
 func (d *flowDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	handing := d.node.handover
-	if handing == nil || !handing.Active() {
+	handover := d.node.handover
+	if handover == nil || !handover.Active() {
 		n, err := d.forward.Receive(bufs, sizes, offset)
 		if err != nil {
-			return 0, io.EOF // closed: the engine's reader ends
+			return 0, io.EOF // the Forwarder was closed: the engine's reader ends
 		}
 		return n, nil
 	}
-	// Room for a second copy of each.
+	// Half of bufs, so that there is room for a second copy of each packet.
 	n, err := d.forward.Receive(bufs[:max(1, len(bufs)/2)], sizes, offset)
 	if err != nil {
 		return 0, io.EOF
 	}
-	return d.divert(bufs, sizes, offset, n), nil
+	return d.routeToClients(bufs, sizes, offset, n), nil
 }
 
-// divert sends packets 0 to n to their clients by way of other routers where they
-// are to go so, and reports how many packets that comes to.
-func (d *flowDevice) divert(bufs [][]byte, sizes []int, offset, n int) int {
-	var straight, wrapped [][]byte
+// routeToClients replaces the first n packets in bufs by those that [Handover].Route has
+// sent to clients, directly or in datagrams to other routers, and returns their number.
+func (d *flowDevice) routeToClients(bufs [][]byte, sizes []int, offset, n int) int {
+	var unchanged, relayed [][]byte
 	for i := range n {
 		p := bufs[i][offset : offset+sizes[i]]
 		direct, via, prefix := d.node.handover.Route(p)
 		if direct {
-			straight = append(straight, bytes.Clone(p))
+			unchanged = append(unchanged, bytes.Clone(p))
 		}
 		if !via.IsValid() {
 			continue
 		}
 		if e := d.node.envelope(via, slices.Concat(prefix, p)); e != nil {
-			wrapped = append(wrapped, e)
+			relayed = append(relayed, e)
 		}
 	}
-	all := append(straight, wrapped...)
-	all = all[:min(len(all), len(bufs))] // of a vector of one, the direct copy
+	all := append(unchanged, relayed...)
+	all = all[:min(len(all), len(bufs))] // if bufs has room for one packet only, the direct copy
 	for i, p := range all {
 		sizes[i] = copy(bufs[i][offset:], p)
 	}
@@ -89,12 +90,13 @@ func (d *flowDevice) Name() (string, error)    { return "subnetrouter", nil }
 func (d *flowDevice) Events() <-chan tun.Event { return d.events }
 func (d *flowDevice) BatchSize() int           { return 128 }
 
-// IsFakeTun tells the engine that there is no device in the kernel.
+// IsFakeTun reports to the engine that the kernel has no such device.
 func (d *flowDevice) IsFakeTun() bool { return true }
 
-// pump brings back what the Forwarder answers in kernel mode, where the device is
-// the kernel's and only 4via6 goes through the Forwarder.
-func (n *Node) pump(t *tstun.Wrapper) {
+// injectReplies sends the Forwarder's packets to peers in kernel mode, where the device is
+// the kernel's and only 4via6 traffic passes through the Forwarder. It returns when the
+// Forwarder is closed.
+func (n *Node) injectReplies(t *tstun.Wrapper) {
 	const batch, size = 32, 2 << 10
 	bufs, sizes := make([][]byte, batch), make([]int, batch)
 	for i := range bufs {

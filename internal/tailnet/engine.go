@@ -25,23 +25,22 @@ import (
 	"tailscale.com/wgengine/router"
 )
 
-// tunName is the name of the device in kernel mode, as tailscaled has it.
+// tunName is the name of the device in kernel mode, as in tailscaled.
 const tunName = "tailscale0"
 
 func init() {
-	// No log of ours ever goes to Tailscale: the uploader is not linked in.
-	// This tells control so, instead of leaving it to guess.
+	// No log of this program goes to Tailscale: the uploader is not linked in. Report
+	// that to control.
 	envknob.SetNoLogsNoSupport()
-	// Tailscale cuts connections of peers that went away after some 2 h;
-	// a database's clients want to know sooner (tailscale issue 4522).
+	// Tailscale ends connections of peers that have gone after some 2 h by default,
+	// which is too late for clients of databases (tailscale issue 4522).
 	envknob.Setenv("TS_NETSTACK_KEEPALIVE_IDLE", "60s")
 	envknob.Setenv("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s")
-	// There is no NAT device in a VPC that would answer a port mapping.
+	// No NAT device in a VPC answers port mapping requests.
 	envknob.Setenv("TS_DISABLE_PORTMAPPER", "true")
 }
 
-// buildBackend puts the parts together in the order in which they need each
-// other; it is tailscaled's own order.
+// buildBackend creates the engine, its parts and the backend, in tailscaled's order.
 func (n *Node) buildBackend() error {
 	kernel := n.mode == ModeKernel
 	logf := n.engineLogf()
@@ -97,7 +96,7 @@ func (n *Node) buildBackend() error {
 	sys.Set(stateStore)
 	sys.Tun.Get().Start()
 	if kernel {
-		go n.pump(sys.Tun.Get())
+		go n.injectReplies(sys.Tun.Get())
 	}
 
 	lb, err := ipnlocal.NewLocalBackend(logf, logid.PublicID{}, sys, flags)
@@ -116,8 +115,8 @@ func (n *Node) buildBackend() error {
 	return stack.Start(lb)
 }
 
-// openKernelDevice adds the TUN device and what configures the host around it:
-// addresses, routes, source NAT. DNS is left alone.
+// openKernelDevice adds the TUN device, and the configuration of the host's addresses,
+// routes and source NAT. It leaves DNS alone.
 func (n *Node) openKernelDevice(conf *wgengine.Config) error {
 	logf := n.engineLogf()
 	dev, name, err := tstun.New(logf, tunName)
@@ -142,7 +141,7 @@ func (n *Node) openKernelDevice(conf *wgengine.Config) error {
 }
 
 // newStack creates the engine's userspace stack, for connections to and from the
-// node itself, and puts our hooks before it.
+// node itself, and installs our packet hook before it.
 func (n *Node) newStack() (*netstack.Impl, error) {
 	sys := n.sys
 	ns, err := netstack.Create(n.engineLogf(), sys.Tun.Get(), sys.Engine.Get(), sys.MagicSock.Get(),
@@ -175,8 +174,9 @@ func (n *Node) newStack() (*netstack.Impl, error) {
 	return ns, nil
 }
 
-// openState decides whether the node survives its process. An in-memory node
-// is ephemeral: two tasks of a rolling deploy never share a node key.
+// openState opens the state store, which decides whether the node outlives its process.
+// A node with in-memory state is ephemeral: two tasks of a rolling deployment never
+// share a node key.
 func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags) {
 	if n.cfg.StateDir == "" {
 		return new(mem.Store), controlclient.LoginEphemeral
@@ -185,7 +185,7 @@ func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags) {
 	s, lasts := openFileStore(path, func(err error) {
 		n.state.set(func(s *Status) { s.StateError = err })
 		if err != nil {
-			n.log.Error("the node's state cannot be stored; after a restart the router is a new node", "err", err, "fix", StateFix)
+			n.log.Error("the node's state cannot be stored; after a restart the router will be a new node", "err", err, "fix", StateFix)
 		} else {
 			n.log.Info("the node's state is stored again", "path", path)
 		}
@@ -198,4 +198,4 @@ func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags) {
 }
 
 // StateFix is the operator's remedy for [Status.StateError].
-const StateFix = "let the task's user write to the folder of ROUTER_STATE, with space left; a file that cannot be read has to be restored or deleted; or set ROUTER_STATE=mem:, with a credential"
+const StateFix = "let the task's user write to the folder of ROUTER_STATE, and free disk space if needed; restore or delete a file that cannot be read; or set ROUTER_STATE=mem: and a credential"

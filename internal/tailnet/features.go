@@ -1,7 +1,7 @@
 package tailnet
 
-// What tailscale.com links in only on demand, and a router needs. The tags in
-// build/tags leave out the rest.
+// Features that a router needs and tailscale.com links in only on import. The build
+// tags in build/tags leave out others.
 import (
 	_ "tailscale.com/feature/c2n"                   // control's HA election probes over it
 	_ "tailscale.com/feature/condregister/useproxy" // HTTPS_PROXY towards control

@@ -18,72 +18,88 @@ import (
 	"tailscale.com/wgengine/wgcfg"
 )
 
-// frozenEngine keeps withdrawn routes in the data path. The backend takes a route that
-// is no longer advertised out of its packet filter (and, in kernel mode, out of the
-// host's configuration) at once, while clients send to it until their next netmap, 20 ms
-// to 1.5 s later, and the flows of a draining router go on for longer.
+// frozenEngine is an engine that keeps the destinations of frozen routes in the packet
+// filter. When a route is no longer advertised, the backend removes it from its packet
+// filter (and, in kernel mode, from the host's configuration) at once, while clients send
+// to it until their next netmap, 20 ms to 1.5 s later, and flows of a draining router
+// continue for longer.
 //
-// Only these destinations are frozen. The access rules are control's newest at any time:
-// whatever the backend installs is put into force at once, and extended by the same
-// rules for the frozen routes.
+// Only destinations are frozen. The access rules are always control's newest: each filter
+// of the backend is installed at once, together with its rules for the frozen routes.
+//
+// frozen is empty, or the routes of the last call of freeze. The announce goroutine
+// freezes routes before the backend removes them, and unfreezes them after the backend
+// has them again. The routes of a draining router stay frozen until the process ends.
+//
+// Lock order: LocalBackend's lock, then mu, then the locks of the wrapped engine and of the
+// netmap. The backend calls SetFilter and Reconfig with its lock held. So nothing may call a
+// method of LocalBackend that takes its lock while it holds mu.
 type frozenEngine struct {
 	wgengine.Engine
 
-	// rules are control's newest for every destination, and without memory of the
-	// flows that they once allowed. nil refuses everything.
+	// rules are control's newest rules for all destinations, as a filter that keeps no
+	// state of flows. nil refuses everything.
 	rules atomic.Pointer[filter.Filter]
-	// changed wakes the goroutine that has open flows checked again.
-	changed chan struct{}
+	// rulesChanged has an element if rules have been stored since watchRules last
+	// received from it. Its capacity is 1.
+	rulesChanged chan struct{}
 
-	mu      sync.Mutex // held while the filter is built and installed
-	backend backend    // nil while the backend is being created
-	frozen  []netip.Prefix
-	latest  *filter.Filter // the backend's
-	matches []filter.Match // the rules in latest
-	known   bool           // there are rules, if only that nothing is allowed
+	// backend is nil while the backend is being created, and set once, by attach, before
+	// the backend stores rules. So it is read without mu where rules is not nil.
+	backend backend
+
+	// mu covers the fields below. It is held while a filter is built and installed, so
+	// that filters of SetFilter and freeze are installed in order.
+	mu            sync.Mutex
+	frozen        []netip.Prefix
+	backendFilter *filter.Filter // the argument of the last SetFilter
+	backendRules  []filter.Match // the rules of backendFilter
+	haveRules     bool           // backendRules is valid, and may be empty
 }
 
-// backend is the part of the LocalBackend from which a filter is built.
+// backend is the part of LocalBackend that a filter is built from. Neither method takes
+// LocalBackend's lock.
 type backend interface {
-	// NetMapWithPeers returns the netmap with the newest rules: a netmap whose rules
-	// were updated by themselves keeps the older ones everywhere else.
+	// NetMapWithPeers returns the netmap with the newest rules. Other netmaps lack
+	// updates of the rules that came without a netmap.
 	NetMapWithPeers() *netmap.NetworkMap
 	PeerForIP(netip.Addr) (wgengine.PeerForIP, bool)
 }
 
 func newFrozenEngine(e wgengine.Engine) *frozenEngine {
-	return &frozenEngine{Engine: e, changed: make(chan struct{}, 1)}
+	return &frozenEngine{Engine: e, rulesChanged: make(chan struct{}, 1)}
 }
 
+// attach sets the backend, after it has been created.
 func (e *frozenEngine) attach(b backend) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.backend = b
 }
 
-// SetFilter implements [wgengine.Engine]. The backend calls it with its lock held.
+// SetFilter implements [wgengine.Engine].
 func (e *frozenEngine) SetFilter(f *filter.Filter) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.latest = f
-	if e.matches, e.known = e.newestRules(f); e.known {
-		e.rules.Store(filter.New(e.matches, e.hasCap, everywhere, nil, nil, logger.Discard))
+	e.backendFilter = f
+	if e.backendRules, e.haveRules = e.newestRules(f); e.haveRules {
+		e.rules.Store(filter.New(e.backendRules, e.hasCap, allAddrs, nil, nil, logger.Discard))
 	} else {
 		e.rules.Store(nil)
 	}
 	e.install()
 	select {
-	case e.changed <- struct{}{}:
+	case e.rulesChanged <- struct{}{}:
 	default:
 	}
 }
 
-// Reconfig implements [wgengine.Engine].
+// Reconfig implements [wgengine.Engine]. It keeps frozen routes in the host's configuration.
 func (e *frozenEngine) Reconfig(cfg *wgcfg.Config, host *router.Config, names *dns.Config) error {
 	e.mu.Lock()
 	frozen := e.frozen
 	e.mu.Unlock()
-	if host != nil && len(frozen) > 0 && len(host.LocalAddrs) > 0 { // without addresses, the node is going down
+	if host != nil && len(frozen) > 0 && len(host.LocalAddrs) > 0 { // no addresses: the node is going down
 		extended := *host
 		extended.SubnetRoutes = slices.Clone(host.SubnetRoutes)
 		for _, p := range frozen {
@@ -96,7 +112,7 @@ func (e *frozenEngine) Reconfig(cfg *wgcfg.Config, host *router.Config, names *d
 	return e.Engine.Reconfig(cfg, host, names)
 }
 
-// freeze keeps routes among the destinations, in place of those that it kept before.
+// freeze replaces the frozen routes, and reinstalls the filter.
 func (e *frozenEngine) freeze(routes []netip.Prefix) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -107,13 +123,14 @@ func (e *frozenEngine) freeze(routes []netip.Prefix) {
 	e.install()
 }
 
-// install puts the backend's filter into force, extended by the frozen routes.
+// install installs the backend's filter, extended by the frozen routes. The caller holds
+// e.mu.
 func (e *frozenEngine) install() {
-	if e.latest == nil {
+	if e.backendFilter == nil {
 		return
 	}
-	if len(e.frozen) == 0 || !e.known {
-		e.Engine.SetFilter(e.latest)
+	if len(e.frozen) == 0 || !e.haveRules {
+		e.Engine.SetFilter(e.backendFilter)
 		return
 	}
 	var b netipx.IPSetBuilder
@@ -122,21 +139,21 @@ func (e *frozenEngine) install() {
 	}
 	routes, err := b.IPSet()
 	if err != nil {
-		e.Engine.SetFilter(e.latest)
+		e.Engine.SetFilter(e.backendFilter)
 		return
 	}
-	kept := filter.New(e.matches, e.hasCap, routes, nil, e.latest, logger.Discard)
-	// A copy: others read the backend's own filter. Both share one memory of flows.
-	extended := *e.latest
+	kept := filter.New(e.backendRules, e.hasCap, routes, nil, e.backendFilter, logger.Discard)
+	// A copy, since the backend's own filter is in use. Both share the state of flows.
+	extended := *e.backendFilter
 	extended.IngressAllowHooks = append(slices.Clip(extended.IngressAllowHooks), func(p packet.Parsed) (bool, string) {
 		return kept.RunIn(&p, 0) == filter.Accept, "withdrawn route"
 	})
 	e.Engine.SetFilter(&extended)
 }
 
-// newestRules returns the rules that the backend built f from. It reports false for a
-// filter that it did not build from rules: before the first netmap, and where the node
-// takes no connections at all.
+// newestRules returns the rules that the backend built f from. It reports false if the
+// backend did not build f from rules: before the first netmap, and with shields up. The
+// caller holds e.mu.
 func (e *frozenEngine) newestRules(f *filter.Filter) (matches []filter.Match, ok bool) {
 	if e.backend == nil || f.ShieldsUp() {
 		return nil, false
@@ -146,13 +163,13 @@ func (e *frozenEngine) newestRules(f *filter.Filter) (matches []filter.Match, ok
 		return nil, false
 	}
 	if allowsUnsigned(nm) {
-		return nil, true // as the backend: rules that Tailnet Lock forbids count for nothing
+		return nil, true // like the backend, ignore rules that Tailnet Lock forbids
 	}
 	return nm.PacketFilter, true
 }
 
-// allowsUnsigned reports whether the rules let in a node whose key Tailnet Lock has not
-// signed, which an honest control server never asks for.
+// allowsUnsigned reports whether the rules admit a node whose key is not signed under
+// Tailnet Lock, which rules of an honest control server never do.
 func allowsUnsigned(nm *netmap.NetworkMap) bool {
 	var b netipx.IPSetBuilder
 	found := false
@@ -178,7 +195,7 @@ func allowsUnsigned(nm *netmap.NetworkMap) bool {
 }
 
 // everywhere holds all addresses.
-var everywhere = func() *netipx.IPSet {
+var allAddrs = func() *netipx.IPSet {
 	var b netipx.IPSetBuilder
 	b.AddPrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
 	b.AddPrefix(netip.PrefixFrom(netip.IPv6Unspecified(), 0))

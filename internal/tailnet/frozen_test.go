@@ -150,7 +150,7 @@ func TestNoRulesWhileFrozen(t *testing.T) {
 	for name, change := range map[string]func(*fakeBackend){
 		"no netmap": func(b *fakeBackend) { b.nm = nil; b.update() },
 		"shields up": func(b *fakeBackend) {
-			b.engine.SetFilter(filter.NewShieldsUpFilter(everywhere, everywhere, nil, logger.Discard))
+			b.engine.SetFilter(filter.NewShieldsUpFilter(allAddrs, allAddrs, nil, logger.Discard))
 		},
 		"rules that Tailnet Lock forbids": func(b *fakeBackend) {
 			unsigned := &tailcfg.Node{UnsignedPeerAPIOnly: true, AllowedIPs: []netip.Prefix{netip.MustParsePrefix("100.64.0.8/32")}}

@@ -8,29 +8,29 @@ import (
 	"tailscale.com/types/ipproto"
 )
 
-// HandoverPort is the UDP port, on tailnet addresses, at which routers talk to each
-// other. The tailnet's access rules must let routers reach it among themselves, as
-// they do where all may reach all.
+// HandoverPort is the UDP port, at tailnet addresses, for messages between routers. The
+// tailnet's access rules must allow it between routers, as rules that allow everything do.
 const HandoverPort = 9003
 
-// SendHandover sends payload to another node's [HandoverPort]; like any datagram, it
-// may be lost. It blocks until the engine has taken it.
+// SendHandover sends payload to another node's [HandoverPort] in a datagram, which may be
+// lost. It copies payload, and blocks until the engine has taken the datagram.
 func (n *Node) SendHandover(to netip.Addr, payload []byte) {
 	if envelope := n.envelope(to, payload); envelope != nil && n.Started() {
 		n.sys.Tun.Get().InjectOutbound(envelope)
 	}
 }
 
-// SendToPeer sends a whole packet to a peer as if it came from behind this node.
+// SendToPeer sends a whole packet to a peer as if it came from behind this node. It copies
+// the packet, and blocks until the engine has taken it.
 func (n *Node) SendToPeer(packet []byte) {
 	if n.Started() {
 		n.sys.Tun.Get().InjectOutbound(slices.Clone(packet))
 	}
 }
 
-// envelope is the datagram that carries payload to a node, or nil while this node has
-// no address of that family. It may exceed the tailnet's MTU by its own headers: what
-// counts is the path below, between two routers, and nothing in between drops it.
+// envelope returns a datagram that carries a copy of payload to a node, or nil while this
+// node has no address of that family. The datagram may exceed the tailnet's MTU by its own
+// headers: the path between two routers carries it, and nothing drops it on the way.
 func (n *Node) envelope(to netip.Addr, payload []byte) []byte {
 	s, _ := n.state.get()
 	i := slices.IndexFunc(s.IPs, func(a netip.Addr) bool { return a.Is4() == to.Is4() })

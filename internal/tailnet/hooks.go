@@ -16,18 +16,18 @@ import (
 	"tailscale.com/wgengine/netstack/gro"
 )
 
-// refuseFlows keeps netstack to what is the node's own (peer API). By default it
-// would pass a flow to the node's tailnet address on to loopback, and show the
-// tailnet what listens there.
+// refuseFlows restricts netstack to the node's own services (peer API). By default
+// netstack forwards flows to the node's tailnet address to loopback, and so exposes the
+// listeners there to the tailnet.
 func refuseFlows(ns *netstack.Impl) {
 	ns.GetTCPHandlerForFlow = func(_, _ netip.AddrPort) (func(net.Conn), bool) { return nil, true }
 	ns.GetUDPHandlerForFlow = func(_, _ netip.AddrPort) (func(nettype.ConnPacketConn), bool) { return nil, true }
 }
 
-// dstPort is a packet's destination port, or 0 if the packet has none. A later fragment
-// has none: p then has that of the packet that it was decoded from before. It needs
-// none: the filter passes later fragments only where they cannot hold a port, and the
-// first fragment, which does, was checked.
+// dstPort returns a packet's destination port, or 0 if the packet has none. A later fragment
+// has none; p.Dst then holds the port of an earlier packet that p was decoded from. Checking
+// the first fragment is enough: it holds the port, and the filter accepts later fragments
+// only if they begin behind all ports.
 func dstPort(p *packet.Parsed) uint16 {
 	switch p.IPProto {
 	case ipproto.TCP, ipproto.UDP, ipproto.SCTP:
@@ -36,10 +36,12 @@ func dstPort(p *packet.Parsed) uint16 {
 	return 0
 }
 
-// hookPackets looks at each packet that passed the tailnet's access rules, before
-// anything else sees it: what must not be reached ends here, in both modes. What
-// is for addresses behind the router goes on to the device, [flowDevice] or the
-// kernel's; but the kernel knows nothing of 4via6.
+// hookPackets handles each packet that passed the tailnet's access rules before other hooks
+// do. It refuses packets to denied targets, in both modes, and accepts other packets to
+// addresses behind the router, which go to the device: a [flowDevice] or the kernel's. In
+// kernel mode it delivers 4via6 packets to the Forwarder, as the kernel has no 4via6.
+//
+// The hook runs on the goroutines that receive from WireGuard, which own the packets.
 func (n *Node) hookPackets(tun *tstun.Wrapper) {
 	next := tun.PostFilterPacketInboundFromWireGuard
 	userspace := n.mode == ModeUserspace

@@ -8,28 +8,28 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// JoinKind says what sort of failure a [JoinError] is.
+// JoinKind classifies a [JoinError].
 type JoinKind int
 
 const (
 	JoinOther       JoinKind = iota
 	JoinKeyRefused           // the auth key is expired, revoked, used up or unknown
-	JoinTagsRefused          // the key may not give the tags
+	JoinTagsRefused          // the auth key does not allow the tags
 	JoinThrottled            // too many registrations
-	JoinNoAnswer             // control did not answer, or answered that it cannot
-	JoinClockSkew            // this machine and control disagree about the time
+	JoinNoAnswer             // control did not answer, or only with errors
+	JoinClockSkew            // the clocks of this machine and of control differ
 )
 
-// JoinError is why control did not take the node in.
+// JoinError is the error of an attempt to register the node at control.
 type JoinError struct {
 	Kind JoinKind
-	Said string // control's words, or the network's; "" if there were none
+	Said string // the text of control or of the network; "" if there was none
 	Fix  string
 
 	retryAfter time.Duration
 }
 
-// Error tells what control said and what to do.
+// Error returns control's text and the fix.
 func (e *JoinError) Error() string {
 	s := "registering with control server: " + e.Said
 	if e.Fix != "" {
@@ -38,18 +38,18 @@ func (e *JoinError) Error() string {
 	return s
 }
 
-// RetryAfter is how long control asks to be left alone; 0 if it does not.
+// RetryAfter returns the pause that control asks for, or 0 if it asks for none.
 func (e *JoinError) RetryAfter() time.Duration { return e.retryAfter }
 
-// mostRetryAfter bounds what control can ask for, and mostSaid its words in an error, in
-// bytes.
+// mostRetryAfter bounds the pause that control can ask for, and mostSaid the bytes of its
+// text in an error.
 const (
 	mostRetryAfter = 10 * time.Minute
 	mostSaid       = 300
 )
 
-// refusedBy classifies what control said of a registration. Its words are all
-// there is: expired, revoked and deleted keys read the same at Tailscale.
+// refusedBy classifies control's refusal of a registration by its text, as there is nothing
+// else: Tailscale's text is the same for expired, revoked and deleted keys.
 func refusedBy(said string) *JoinError {
 	text := strings.ToLower(said)
 	e := &JoinError{Said: secret.Clean(said, mostSaid), Kind: JoinOther}
@@ -69,8 +69,8 @@ func refusedBy(said string) *JoinError {
 	return e
 }
 
-// noAnswer tells of a registration that control did not answer in time. last is
-// the engine's last error, "" if it had none.
+// noAnswer returns the error of a registration that control did not answer in time. last is
+// the engine's last error, or "".
 func noAnswer(url, last string) *JoinError {
 	e := &JoinError{Kind: JoinNoAnswer, Said: fmt.Sprintf("%v within %v", errNoAnswer, answerWait), Fix: "is " + url + " reachable from the task's subnet?"}
 	if last != "" {

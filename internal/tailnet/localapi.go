@@ -12,9 +12,8 @@ import (
 	"tailscale.com/types/logid"
 )
 
-// serveLocalAPI lets the stock `tailscale` command talk to the node. It is a
-// convenience: where the socket cannot be made (read-only file system), the
-// router works without.
+// serveLocalAPI serves the LocalAPI to the stock `tailscale` command. The router works
+// without it where the socket cannot be created, as on a read-only file system.
 func (n *Node) serveLocalAPI() {
 	path := n.cfg.Socket
 	if path == "" {
@@ -26,7 +25,7 @@ func (n *Node) serveLocalAPI() {
 			"fix", "mount a writable volume there or set ROUTER_SOCKET; `router status` works without it")
 		return
 	}
-	ln = &boundListener{Listener: ln, most: MostLocalAPI}
+	ln = &boundListener{Listener: ln, limit: MaxLocalAPIConns}
 	srv := ipnserver.New(n.engineLogf(), logid.PublicID{}, n.sys.Bus.Get(), n.sys.NetMon.Get())
 	srv.SetLocalBackend(n.lb)
 	n.wg.Go(func() {
@@ -37,16 +36,16 @@ func (n *Node) serveLocalAPI() {
 	context.AfterFunc(n.ctx, func() { ln.Close() })
 }
 
-// MostLocalAPI is how many connections the LocalAPI socket has at most: each takes a
-// descriptor.
-const MostLocalAPI = 32
+// MaxLocalAPIConns bounds the open connections of the LocalAPI socket, each of which needs a
+// file descriptor.
+const MaxLocalAPIConns = 32
 
-// boundListener closes the connection that was accepted first when there is one too many.
-// It returns connections as they are: the engine asks the socket who is at its other end.
+// boundListener closes its oldest connection when one more than limit is accepted. It does
+// not wrap connections: the engine needs the socket to identify the process at its other end.
 type boundListener struct {
 	net.Listener
-	most int
-	open []net.Conn // of Accept's goroutine; some may be closed
+	limit int
+	open  []net.Conn // only Accept uses it; some may be closed already
 }
 
 // Accept implements [net.Listener].
@@ -56,14 +55,14 @@ func (b *boundListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	b.open = append(slices.DeleteFunc(b.open, closed), c)
-	if len(b.open) > b.most {
+	if len(b.open) > b.limit {
 		b.open[0].Close()
 		b.open = b.open[1:]
 	}
 	return c, nil
 }
 
-// closed reports whether this side has closed a connection.
+// closed reports whether this side has closed the connection.
 func closed(c net.Conn) bool {
 	s, ok := c.(syscall.Conn)
 	if !ok {

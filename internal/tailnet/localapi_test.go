@@ -15,7 +15,7 @@ func TestLocalAPIConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &boundListener{Listener: ln, most: 3}
+	b := &boundListener{Listener: ln, limit: 3}
 	defer b.Close()
 	connect := func() (client, server net.Conn) {
 		client, err := net.Dial("unix", path)

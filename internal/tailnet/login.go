@@ -14,61 +14,68 @@ import (
 	"tailscale.com/tsconst"
 )
 
-// answerWait bounds how long control may take over a registration before it is
-// tried anew.
+// answerWait bounds the time that control may take to answer a registration, before
+// the node tries again.
 const answerWait = 30 * time.Second
 
-// keyWait is for how long a key that got no answer is tried again before
-// another one is asked for: a key may have been made for the occasion, and one
-// for every attempt of an outage would be wasted. It is half the life of such a key.
+// keyWait is the time for which a key without an answer is tried again before another
+// is fetched: the key may have been minted for this registration, and a key for each
+// attempt during an outage would be wasted. It is half the life of a minted key.
 const keyWait = 5 * time.Minute
 
 var errNoAnswer = errors.New("control server did not answer the registration")
 
-// login waits until control asks for a credential, fetches one and registers;
-// it goes on for the node's life, because control may ask again: when the node
-// key expires, and when somebody removes the node.
+// login waits until control asks for a credential, fetches one and registers, until the
+// node closes: control asks again when the node key expires or the node is removed. The
+// engine's states, with the fields of Status that login sets:
+//
+//	NoState ─▶ Starting ─▶ Running: the stored state is valid, no credential is needed
+//	NoState or Running ─▶ NeedsLogin: register; LoginError is set after each failure
+//	NeedsLogin ─▶ NeedsMachineAuth, Starting or Running: control has accepted the node;
+//	            LoginError and Removed are cleared
+//	Running with Removed: the engine polls in vain; treated as NeedsLogin
+//	any, with leaving: no registration any more
 func (n *Node) login() {
 	var pause backoff
 	for {
-		if !n.state.await(n.ctx, (*Status).mustJoin) {
+		if !n.state.await(n.ctx, (*Status).needsCredential) {
 			return
 		}
 		if s, _ := n.state.get(); s.Removed && s.LoginError == nil {
-			n.log.Warn("control server no longer knows this node; joining anew", "node", s.Name)
+			n.log.Warn("control has removed this node; joining again", "node", s.Name)
 		}
 		err := n.register()
 		if n.ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			n.cfg.Joining(err)
+			n.cfg.LoginAttempted(err)
 			n.state.set(func(s *Status) { s.LoginError = err })
 			wait := max(pause.next(), retryAfter(err))
 			n.log.Error("joining the tailnet failed", "err", err, "retry_in", wait.Round(time.Millisecond).String())
-			if !n.joinsWithin(wait) {
+			if !n.awaitJoin(wait) {
 				continue
 			}
 		}
-		n.cfg.Joining(nil)
-		pause, n.unspent = backoff{}, unspent{}
+		n.cfg.LoginAttempted(nil)
+		pause, n.pendingKey = backoff{}, unansweredKey{}
 		n.state.set(func(s *Status) { s.LoginError, s.Removed = nil, false })
 	}
 }
 
-// joinsWithin waits, and reports whether the engine has joined by itself
-// meanwhile: with a key that control has not answered it goes on trying.
-func (n *Node) joinsWithin(wait time.Duration) bool {
+// awaitJoin waits, and reports whether the engine has joined in that time: it keeps trying
+// with a key that control has not answered.
+func (n *Node) awaitJoin(wait time.Duration) bool {
 	ctx, cancel := context.WithTimeout(n.ctx, wait)
 	defer cancel()
 	before, _ := n.state.get()
 	return n.state.await(ctx, func(s *Status) bool { return joined(before, *s) })
 }
 
-// joined reports whether control has taken the node in since before. The engine
-// of a removed node is as good as running until it hears from control again.
+// joined reports whether control has accepted the node since before. The engine of a
+// removed node counts as running only after another self update.
 func joined(before, now Status) bool {
-	if before.Removed && now.heard == before.heard {
+	if before.Removed && now.selfUpdates == before.selfUpdates {
 		return false
 	}
 	switch now.Backend {
@@ -78,12 +85,12 @@ func joined(before, now Status) bool {
 	return false
 }
 
-// mustJoin reports whether only a credential helps.
-func (s *Status) mustJoin() bool {
+// needsCredential reports whether the node needs a credential to be a member.
+func (s *Status) needsCredential() bool {
 	return !s.leaving && (s.Removed || s.Backend == ipn.NeedsLogin.String())
 }
 
-// retryAfter is how long whoever failed asks to be left alone.
+// retryAfter returns the pause that err asks for, or 0.
 func retryAfter(err error) time.Duration {
 	var asks interface{ RetryAfter() time.Duration }
 	if errors.As(err, &asks) {
@@ -92,53 +99,55 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
-// unspent is a key that control has not answered yet.
-type unspent struct {
+// unansweredKey is a key that control has neither accepted nor refused.
+type unansweredKey struct {
 	key   secret.String
 	since time.Time
 }
 
-// credential gives the key of an attempt that got no answer once more, else
-// asks for one.
+// credential returns the key of the last attempt if control has not answered it within
+// keyWait, and otherwise fetches one.
 func (n *Node) credential(ctx context.Context) (secret.String, error) {
-	if n.unspent.key != "" && time.Since(n.unspent.since) < keyWait {
-		return n.unspent.key, nil
+	if n.pendingKey.key != "" && time.Since(n.pendingKey.since) < keyWait {
+		return n.pendingKey.key, nil
 	}
 	key, err := n.cfg.Credential(ctx)
 	if err != nil {
 		return "", err
 	}
-	n.unspent = unspent{key, time.Now()}
+	n.pendingKey = unansweredKey{key, time.Now()}
 	return key, nil
 }
 
-// register makes one attempt and waits for its outcome.
+// register attempts to register once, and waits for the outcome.
 func (n *Node) register() error {
 	key, err := n.credential(n.ctx)
 	if err != nil {
 		return err
 	}
-	secret.Remember(key.Reveal()) // control may echo it
+	secret.Remember(key.Reveal()) // control may repeat it in an error
 	before, _ := n.state.get()
 	n.state.set(func(s *Status) { s.refusal = "" })
 	if err := n.registrar.register(n.ctx, key); err != nil {
 		return fmt.Errorf("registering with control server: %w", err)
 	}
-	err = n.outcome(before)
+	err = n.awaitOutcome(before)
 	if e := (*JoinError)(nil); errors.As(err, &e) && e.Kind != JoinNoAnswer {
-		// The engine would try the same key again, dozens of times a minute.
+		// Otherwise the engine would repeat the same key dozens of times a minute.
 		n.registrar.stop()
 		if e.Kind != JoinThrottled {
-			n.unspent = unspent{}
+			n.pendingKey = unansweredKey{}
 		}
 		if e.Kind == JoinKeyRefused || e.Kind == JoinTagsRefused {
-			n.cfg.Refused()
+			n.cfg.CredentialRefused()
 		}
 	}
 	return err
 }
 
-func (n *Node) outcome(before Status) error {
+// awaitOutcome waits until control accepts or refuses the registration that began after
+// before.
+func (n *Node) awaitOutcome(before Status) error {
 	timeout := time.NewTimer(answerWait)
 	defer timeout.Stop()
 	for {
@@ -159,18 +168,21 @@ func (n *Node) outcome(before Status) error {
 	}
 }
 
-// registrar is what login needs of the engine.
+// registrar is login's interface to the engine.
 type registrar interface {
-	register(ctx context.Context, key secret.String) error // begins; the outcome shows in the state
-	stop()                                                 // tries no more
-	lastError() string                                     // what the engine remembers of its last try
+	// register begins a registration. Its outcome appears in Node.state.
+	register(ctx context.Context, key secret.String) error
+	// stop ends the engine's attempts.
+	stop()
+	// lastError returns the error of the engine's last attempt, or "".
+	lastError() string
 }
 
-// engineRegistrar is the real one.
+// engineRegistrar registers at the node's control server.
 type engineRegistrar struct{ n *Node }
 
 func (r engineRegistrar) register(ctx context.Context, key secret.String) error {
-	// Start replaces the control client, the only way to hand it a key.
+	// Start replaces the control client. There is no other way to give it a key.
 	if err := r.n.lb.Start(ipn.Options{AuthKey: key.Reveal()}); err != nil {
 		return err
 	}
@@ -185,45 +197,7 @@ func (r engineRegistrar) lastError() string {
 	return strings.TrimSuffix(last, ".")
 }
 
-func (n *Node) controlURL() string {
-	if n.cfg.ControlURL != "" {
-		return n.cfg.ControlURL
-	}
-	return ipn.DefaultControlURL
-}
-
-// notFound is in the error of a map request for a node that control does
-// not know. The engine takes it for an outage, and goes on for ever with the
-// last netmap that it has.
-const notFound = "initial fetch failed 404"
-
-// removedAfter is how many requests in a row have to find nothing: one may be the
-// last of a connection that was ended for another reason.
-const removedAfter = 2
-
-// overhear takes out of the engine's log what it tells nowhere else: that its
-// map requests are answered with "not found". Headscale answers so to updates only,
-// and keeps the poll of a removed node open.
-func (n *Node) overhear(format string, args []any) {
-	poll := len(args) == 1 && strings.HasSuffix(format, "Received error: %v")
-	update := len(args) == 2 && strings.Contains(format, "lite map update error")
-	if !poll && !update {
-		return
-	}
-	err, ok := args[len(args)-1].(error)
-	if !ok {
-		return
-	}
-	found := !strings.Contains(err.Error(), notFound)
-	n.state.set(func(s *Status) {
-		if s.notFound++; found {
-			s.notFound = 0
-		}
-		s.Removed = s.Removed || s.notFound >= removedAfter
-	})
-}
-
-// jitter spreads d over ±25 %, so that routers started together do not call together.
+// jitter spreads d over ±25 %, so that routers that start together do not call together.
 func jitter(d time.Duration) time.Duration {
 	return d - d/4 + rand.N(d/2)
 }

@@ -27,11 +27,11 @@ type attempts struct {
 }
 
 func (a *attempts) watch(c *Config) {
-	c.Joining = func(err error) { a.mu.Lock(); a.errs = append(a.errs, err); a.mu.Unlock() }
-	c.Refused = func() { a.mu.Lock(); a.refused++; a.mu.Unlock() }
+	c.LoginAttempted = func(err error) { a.mu.Lock(); a.errs = append(a.errs, err); a.mu.Unlock() }
+	c.CredentialRefused = func() { a.mu.Lock(); a.refused++; a.mu.Unlock() }
 }
 
-func (a *attempts) so() (errs []error, refused int) {
+func (a *attempts) recorded() (errs []error, refused int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.errs), a.refused
@@ -144,12 +144,12 @@ func TestOutageIsNoRemoval(t *testing.T) {
 	n := startNode(t, control, give(testKey), nil)
 	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
 	for _, text := range []string{"initial fetch failed 500: x", "initial fetch failed 404: node not found", "EOF", "initial fetch failed 404: node not found"} {
-		n.overhear("Received error: %v", []any{errors.New("PollNetMap: " + text)})
+		n.watchLog("Received error: %v", []any{errors.New("PollNetMap: " + text)})
 	}
 	if s, _ := n.Status(); s.Removed {
 		t.Error("an outage was taken for a removal")
 	}
-	n.overhear("Received error: %v", []any{errors.New("PollNetMap: initial fetch failed 404: node not found")})
+	n.watchLog("Received error: %v", []any{errors.New("PollNetMap: initial fetch failed 404: node not found")})
 	if s, _ := n.Status(); !s.Removed {
 		t.Error("a removal was not noticed")
 	}
@@ -171,7 +171,7 @@ func TestWordsOfRefusals(t *testing.T) {
 	var tried attempts
 	n := startNode(t, control, give(testKey), tried.watch)
 	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
-	errs, refused := tried.so()
+	errs, refused := tried.recorded()
 	want := []JoinKind{JoinKeyRefused, JoinTagsRefused, JoinOther}
 	for i, kind := range want {
 		if e := (*JoinError)(nil); i >= len(errs) || !errors.As(errs[i], &e) || e.Kind != kind || !strings.Contains(e.Error(), said[i]) {
@@ -205,7 +205,7 @@ func TestKeyIsKept(t *testing.T) {
 	if asked != 1 {
 		t.Errorf("asked %d times", asked)
 	}
-	n.unspent.since = time.Now().Add(-keyWait)
+	n.pendingKey.since = time.Now().Add(-keyWait)
 	if n.credential(t.Context()); asked != 2 {
 		t.Errorf("after keyWait asked %d times", asked)
 	}

@@ -3,7 +3,7 @@ package tailnet
 import "net/http"
 
 // ServeMetrics serves the engine's own metrics (tailscaled_…) in the
-// Prometheus text format, as the stock program does.
+// Prometheus text format, as tailscaled does.
 func (n *Node) ServeMetrics(w http.ResponseWriter, r *http.Request) {
 	if !n.Started() {
 		return

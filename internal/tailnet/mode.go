@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// Mode is how packets are forwarded.
+// Mode selects who forwards packets.
 type Mode int
 
 const (
-	// ModeAuto takes the kernel where it may, else userspace.
+	// ModeAuto selects the kernel where the process has the privileges, else userspace.
 	ModeAuto Mode = iota
-	// ModeUserspace forwards in this process; it needs no rights (Fargate).
+	// ModeUserspace forwards in this process, without privileges (Fargate).
 	ModeUserspace
 	// ModeKernel forwards through a TUN device and the host's network stack.
 	ModeKernel
@@ -27,8 +27,12 @@ func (m Mode) String() string {
 	return "auto"
 }
 
-// chooseMode settles ModeAuto, and refuses a mode that cannot work.
-func chooseMode(want Mode) (got Mode, why string, err error) {
+// ModeFor returns the mode of a node that is configured with want, and the reason; the error
+// is that of [New].
+func ModeFor(want Mode) (Mode, string, error) { return chooseMode(want) }
+
+// chooseMode resolves ModeAuto, and returns an error for a mode that cannot work.
+func chooseMode(want Mode) (got Mode, reason string, err error) {
 	if want == ModeUserspace {
 		return ModeUserspace, "asked for", nil
 	}

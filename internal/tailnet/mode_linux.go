@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// missingForKernel lists what kernel mode needs and this process lacks.
+// missingForKernel lists the requirements of kernel mode that this process does not meet.
 func missingForKernel() (missing []string) {
 	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 	if err != nil {
@@ -31,7 +31,7 @@ func unwrapPath(err error) error {
 	return err
 }
 
-// hasCapability reads the effective set of the calling thread.
+// hasCapability reports whether the calling thread's effective set has a capability.
 func hasCapability(c int) bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -41,20 +41,20 @@ func hasCapability(c int) bool {
 	return data[c/32].Effective&(1<<(c%32)) != 0
 }
 
-// enableForwarding turns on what the kernel needs to pass packets on. In a
-// container /proc/sys is often read-only and already set by the host.
+// enableForwarding enables IP forwarding in the kernel. In a container /proc/sys is often
+// read-only, and set by the host already.
 func enableForwarding(log *slog.Logger) error {
 	for _, path := range []string{"/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"} {
 		now, err := os.ReadFile(path)
 		if os.IsNotExist(err) {
-			continue // no IPv6 here
+			continue // the kernel has no IPv6
 		}
 		if err == nil && bytes.Equal(bytes.TrimSpace(now), []byte("1")) {
 			continue
 		}
 		if err := os.WriteFile(path, []byte("1\n"), 0); err != nil {
 			name := strings.ReplaceAll(strings.TrimPrefix(path, "/proc/sys/"), "/", ".")
-			log.Warn("forwarding is off in the kernel and cannot be turned on",
+			log.Warn("IP forwarding is disabled in the kernel and cannot be enabled",
 				"err", err, "fix", "set the sysctl "+name+"=1 for the task (systemControls), or ROUTER_MODE=userspace")
 		}
 	}

@@ -14,9 +14,9 @@ type PeerRoute struct {
 	Prefix netip.Prefix
 }
 
-// PeerRoutes lists up to most routes of other nodes, as the netmap has them: those
-// for which control picked a node, never all that are advertised.
-func (n *Node) PeerRoutes(most int) []PeerRoute {
+// PeerRoutes lists up to limit routes of other nodes in the netmap: those for which a
+// node is primary, not all advertised ones.
+func (n *Node) PeerRoutes(limit int) []PeerRoute {
 	if !n.Started() {
 		return nil
 	}
@@ -28,11 +28,11 @@ func (n *Node) PeerRoutes(most int) []PeerRoute {
 	for _, peer := range m.Peers {
 		own := peer.Addresses()
 		for _, p := range peer.AllowedIPs().All() {
-			if len(list) == most {
+			if len(list) == limit {
 				break
 			}
 			if !slices.Contains(own.AsSlice(), p) {
-				list = append(list, PeerRoute{Node: secret.Clean(cmp.Or(peer.ComputedName(), peer.Name()), mostName), Prefix: p})
+				list = append(list, PeerRoute{Node: secret.Clean(cmp.Or(peer.ComputedName(), peer.Name()), maxName), Prefix: p})
 			}
 		}
 	}

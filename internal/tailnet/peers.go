@@ -13,46 +13,46 @@ import (
 	"tailscale.com/types/key"
 )
 
-// Path is how packets to a peer travel.
+// Path is the kind of path that packets to a peer take.
 type Path string
 
-// The paths: a closed set, for it is a metric's label.
+// The paths. The set is closed: the path is a metric's label.
 const (
 	PathDirect Path = "direct" // UDP to the peer itself
 	PathRelay  Path = "relay"  // UDP through another node of the tailnet
 	PathDERP   Path = "derp"   // through a DERP server
-	PathIdle   Path = "idle"   // nothing was sent for 45 s, so there is none
+	PathIdle   Path = "idle"   // none, as nothing was sent for 45 s
 )
 
-// Paths lists them all.
+// Paths lists all paths.
 var Paths = []Path{PathDirect, PathRelay, PathDERP, PathIdle}
 
-// Session is what this node has with one peer.
+// Session describes this node's WireGuard session with a peer.
 type Session struct {
 	Peer
 	IP   netip.Addr // the peer's first address in the tailnet
 	Path Path
-	// Via is the address that packets to the peer go to, or the code of the
+	// Via is the address to which packets to the peer go, or the code of the
 	// DERP region; "" while idle.
 	Via string
-	// Latency is a round trip as measured last, at Measured; zero is never. See
-	// [Node.Peers].
+	// Latency is the last measured round trip, and Measured its time; zero means
+	// none. See [Node.Peers].
 	Latency  time.Duration
 	Measured time.Time
-	// Bytes of WireGuard's payload since the session's peer became active.
+	// Bytes of WireGuard's payload since the peer became active.
 	ToPeerBytes, FromPeerBytes int64
-	// Handshake is the last one; zero is never.
+	// Handshake is the time of the last handshake; zero means none.
 	Handshake time.Time
 }
 
-// Peers counts all peers of the netmap by path, and lists up to most of those
-// that this node has exchanged packets with: active ones first, then those with
-// the most bytes.
+// Peers counts all peers of the netmap by path, and lists up to limit of those
+// that this node has exchanged packets with: active ones first, then by bytes,
+// most first.
 //
-// The latency of the active ones listed is measured anew where the last
-// measurement is older than measureEvery, by one small packet each, which keeps
-// no path alive. Peers does not wait for that: the next call has the outcome.
-func (n *Node) Peers(most int) (list []Session, count map[Path]int) {
+// Peers begins to measure the latency of listed active peers whose last measurement is
+// older than measureEvery, by one small packet each, which keeps no path alive. It does
+// not wait for the results: the next call returns them.
+func (n *Node) Peers(limit int) (list []Session, count map[Path]int) {
 	count = make(map[Path]int, len(Paths))
 	for _, p := range Paths {
 		count[p] = 0
@@ -64,26 +64,26 @@ func (n *Node) Peers(most int) (list []Session, count map[Path]int) {
 		key    key.NodePublic
 		status *ipnstate.PeerStatus
 	}
-	var known []entry
-	// Of the engine, not of the backend: names of thousands of peers that are
-	// not listed need not be looked up.
+	var used []entry
+	// The engine's status, not the backend's, which looks up the names of all peers,
+	// thousands in a large tailnet.
 	b := &ipnstate.StatusBuilder{WantPeers: true}
 	n.sys.Engine.Get().UpdateStatus(b)
 	for key, p := range b.Status().Peer {
 		path := pathOf(p)
 		count[path]++
 		if path != PathIdle || p.RxBytes > 0 || p.TxBytes > 0 {
-			known = append(known, entry{key, p})
+			used = append(used, entry{key, p})
 		}
 	}
-	slices.SortFunc(known, func(a, b entry) int {
+	slices.SortFunc(used, func(a, b entry) int {
 		return cmp.Or(
 			cmp.Compare(idle(a.status), idle(b.status)),
 			cmp.Compare(b.status.RxBytes+b.status.TxBytes, a.status.RxBytes+a.status.TxBytes),
 			a.key.Compare(b.key))
 	})
-	for _, e := range known {
-		if len(list) == most {
+	for _, e := range used {
+		if len(list) == limit {
 			break
 		}
 		if s, ok := n.session(e.key, e.status); ok {
@@ -113,8 +113,8 @@ func idle(p *ipnstate.PeerStatus) int {
 	return 1
 }
 
-// session adds to the engine's words who the peer is; false if the netmap has it
-// no more.
+// session returns the session of a peer. It reports false if the netmap no longer has
+// the peer.
 func (n *Node) session(key key.NodePublic, p *ipnstate.PeerStatus) (Session, bool) {
 	node, user, ok := n.lb.WhoIsNodeKey(key)
 	if !ok || node.Addresses().Len() == 0 {
@@ -135,17 +135,17 @@ func (n *Node) session(key key.NodePublic, p *ipnstate.PeerStatus) (Session, boo
 	return s, true
 }
 
-// measureEvery bounds how often one peer is measured, whoever asks; an answer
-// that takes longer than measureWait is none.
+// measureEvery is the minimum period of measurements of one peer, for all callers together,
+// and measureWait bounds the wait for an answer.
 const (
 	measureEvery = 15 * time.Second
 	measureWait  = 5 * time.Second
 )
 
-// latencies are the round trips measured so far. The zero value is ready.
+// latencies holds the last measurement of each listed peer. The zero value is ready.
 type latencies struct {
 	mu   sync.Mutex
-	last map[netip.Addr]measurement
+	last map[netip.Addr]measurement // covered by mu
 }
 
 type measurement struct {
@@ -153,12 +153,13 @@ type measurement struct {
 	took        time.Duration // 0: no answer
 }
 
-// measure fills in what is known, and begins what is due.
+// measure sets the latency of each session to the last measurement, begins those
+// measurements that are due, and forgets peers that are not in the list.
 func (l *latencies) measure(n *Node, list []Session) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	kept := make(map[netip.Addr]measurement, len(list)) // who left the list is forgotten
+	kept := make(map[netip.Addr]measurement, len(list))
 	for i := range list {
 		s := &list[i]
 		m := l.last[s.IP]

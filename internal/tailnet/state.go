@@ -18,61 +18,64 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// Status is what is known of the node at one moment.
+// Status is a snapshot of the node's state.
 type Status struct {
-	// Backend is the engine's state in tailscale's own words: "NoState",
-	// "NeedsLogin", "NeedsMachineAuth", "Stopped", "Starting", "Running".
+	// Backend is the name of the engine's state: "NoState", "NeedsLogin",
+	// "NeedsMachineAuth", "Stopped", "Starting", "Running". See [Node.login] for
+	// their order.
 	Backend string
 	// Name is the node's name in the tailnet, IPs its addresses there.
 	Name string
 	IPs  []netip.Addr
-	// Advertised is what the node offers, Approved what the tailnet lets it
-	// serve (offered now or not), Primary what control picked it for.
+	// Advertised are the routes that the node offers, Approved those that the
+	// tailnet allows it to serve (offered now or not), and Primary those for which
+	// control has elected it.
 	Advertised, Approved, Primary []netip.Prefix
-	// KeyExpiry is when the node key ends; zero is never.
+	// KeyExpiry is the time at which the node key expires; zero means never.
 	KeyExpiry time.Time
-	// LoginError is why the last attempt to join failed; nil after a success.
+	// LoginError is the error of the last attempt to join; nil after a success.
 	LoginError error
-	// StateError is why the node's identity will not outlast the process although it
-	// should; nil if it will.
+	// StateError is the reason why the node's identity cannot be stored; nil if it
+	// can, or is not meant to be.
 	StateError error
-	// Removed says that control no longer knows the node: it joins anew.
+	// Removed is true if control has removed the node, until it has joined again.
 	Removed bool
-	// LockedOut says that the tailnet has Tailnet Lock and nobody signed this
-	// node's key, so that no peer talks to it. SignCommand is what a person
-	// who may sign has to run.
+	// LockedOut is true if the tailnet uses Tailnet Lock and this node's key is not
+	// signed, so that no peer accepts its packets. SignCommand is the command that
+	// signs it.
 	LockedOut   bool
 	SignCommand string
-	// Health holds the engine's warnings by their code.
+	// Health holds the text of each of the engine's warnings by code.
 	Health map[string]string
 
-	homeDERP int
-	refusal  string // control's last words on a registration
-	notFound int    // map polls in a row that found no such node
-	heard    int    // how often control told the node of itself
-	// announced counts changes of Advertised; retracted are the routes that were
-	// advertised before the last one and no longer are.
-	announced int
-	retracted []netip.Prefix
-	// asked is whether control was asked about the routes since then, at askedHeard.
-	asked      bool
-	askedHeard int
-	leaving    bool // for good
+	homeDERP      int    // the region that control has for the node; 0 if none
+	refusal       string // control's text on the registration under way; "" before an answer
+	notFoundCount int    // map requests in a row that control answered with 404
+	selfUpdates   int    // how many messages of control contained this node
+	// announcements counts changes of Advertised. retracted are the routes that the
+	// last change removed.
+	announcements int
+	retracted     []netip.Prefix
+	// routesAsked is true if control was asked for a self update since the last
+	// change of Advertised, the first time when selfUpdates was askedAtUpdate.
+	routesAsked   bool
+	askedAtUpdate int
+	leaving       bool // Close was called; never reset
 }
 
 // Running reports whether the node is a member of the tailnet.
 func (s Status) Running() bool { return s.Backend == ipn.Running.String() && len(s.IPs) > 0 }
 
-// answered reports whether control has sent this node since it was asked about the
-// present routes.
-func (s Status) answered() bool { return s.asked && s.heard > s.askedHeard }
+// askAnswered reports whether control has sent a self update since it was asked about the
+// current routes.
+func (s Status) askAnswered() bool { return s.routesAsked && s.selfUpdates > s.askedAtUpdate }
 
-// expiryNotice is how long after the end of the node key an engine may still run: it
-// notices after 10 s.
+// expiryNotice bounds the time for which an engine still runs after its node key has
+// expired: it notices after 10 s.
 const expiryNotice = 30 * time.Second
 
-// KeyExpired reports whether the node key has come to its end. The engine decides, by
-// the clock of control: if it runs on, the clock of this machine was set forward.
+// KeyExpired reports whether the node key has expired. The engine decides that by the
+// clock of control: if it keeps running, the clock of this machine was set forward.
 func (s Status) KeyExpired() bool {
 	if s.KeyExpiry.IsZero() {
 		return false
@@ -81,8 +84,8 @@ func (s Status) KeyExpired() bool {
 	return past >= 0 && (past < expiryNotice || !s.Running())
 }
 
-// Unapproved lists the advertised routes that the tailnet does not let this
-// node serve.
+// Unapproved returns the advertised routes that the tailnet does not allow this
+// node to serve.
 func (s Status) Unapproved() []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range s.Advertised {
@@ -93,22 +96,22 @@ func (s Status) Unapproved() []netip.Prefix {
 	return out
 }
 
-// Status returns what is known now, and a channel that is closed at the next change.
+// Status returns the current status, and a channel that is closed at the next change.
 func (n *Node) Status() (Status, <-chan struct{}) {
 	s, changed := n.state.get()
 	s.Health = maps.Clone(s.Health)
-	if !ipn.IsLoginServerSynonym(n.controlURL()) && s.Running() && s.answered() && len(s.Unapproved()) > 0 {
+	if !ipn.IsLoginServerSynonym(n.controlURL()) && s.Running() && s.askAnswered() && len(s.Unapproved()) > 0 {
 		s.Approved = slices.Concat(s.Approved, standby(s.Unapproved(), n.Tagged().Peers))
 	}
 	return s, changed
 }
 
-// standby returns those of the routes that an online peer router is primary for.
-// Headscale reports a route to the node that is primary for it and to no other, so
-// that a standby cannot see its approval: it takes a peer router, which has the
-// same tag and the same route, for its sign. Tailscale's control reports approvals,
-// so nothing is inferred there, nor before control has answered a question about the
-// routes: it may not have seen the announcement yet, nor the peer router this node.
+// standby returns the unapproved routes for which an online peer router is primary.
+// Headscale reports the approval of a route only to the node that is primary for it. A
+// standby infers it from a peer router with the same tag and the same route. Nothing is
+// inferred at Tailscale's control, which reports approvals, or before control has answered
+// a question about the routes: control may not have processed the announcement yet, nor
+// sent this node to the peer router.
 func standby(unapproved []netip.Prefix, peers []TaggedPeer) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range unapproved {
@@ -119,34 +122,38 @@ func standby(unapproved []netip.Prefix, peers []TaggedPeer) []netip.Prefix {
 	return out
 }
 
-// state guards a Status and tells waiters of changes. Slices and maps in it
-// are replaced, never changed in place.
+// state holds the node's Status and wakes those that wait for a change. Slices and maps in
+// the Status are replaced, never changed in place, so that copies may share them.
+//
+// mu is a leaf lock: the functions given to set run under it, and must not call the engine
+// or log through it, since the engine's log calls set: see [Node.watchLog].
 type state struct {
-	mu      sync.Mutex
-	now     Status
-	changed chan struct{}
+	mu      sync.Mutex // covers the fields below
+	status  Status
+	changed chan struct{} // closed, and replaced, at each change
 }
 
 func (s *state) init() {
 	s.changed = make(chan struct{})
-	s.now.Backend = ipn.NoState.String()
+	s.status.Backend = ipn.NoState.String()
 }
 
 func (s *state) get() (Status, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.now, s.changed
+	return s.status, s.changed
 }
 
+// set changes the status by f and wakes all waiters.
 func (s *state) set(f func(*Status)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f(&s.now)
+	f(&s.status)
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-// await returns true once cond holds, false if ctx ends first.
+// await waits until cond holds. It reports false if ctx ends first.
 func (s *state) await(ctx context.Context, cond func(*Status) bool) bool {
 	for {
 		now, changed := s.get()
@@ -161,7 +168,8 @@ func (s *state) await(ctx context.Context, cond func(*Status) bool) bool {
 	}
 }
 
-// watch follows the engine's notifications until the node closes.
+// watch applies the engine's notifications until the node closes. It closes watching once it
+// receives them.
 func (n *Node) watch(watching chan<- struct{}) {
 	mask := ipn.NotifyInitialState | ipn.NotifyInitialStatus | ipn.NotifyInitialHealthState
 	n.lb.WatchNotifications(n.ctx, mask, func() { close(watching) }, func(note *ipn.Notify) bool {
@@ -177,7 +185,7 @@ func (n *Node) apply(note *ipn.Notify) {
 		}
 	}
 	if note.ErrMessage != nil {
-		n.log.Debug("control server says", "message", secret.Clean(*note.ErrMessage, mostSaid))
+		n.log.Debug("message of the control server", "message", secret.Clean(*note.ErrMessage, mostSaid))
 	}
 	n.state.set(func(s *Status) {
 		if note.State != nil {
@@ -187,11 +195,11 @@ func (n *Node) apply(note *ipn.Notify) {
 			s.refusal = *note.ErrMessage
 		}
 		if note.BrowseToURL != nil {
-			s.refusal = "it asks for an interactive login, so the auth key was not accepted"
+			s.refusal = "it requires an interactive login, so it did not accept the auth key"
 		}
 		if note.SelfChange != nil {
 			applySelf(s, note.SelfChange)
-			s.heard, s.notFound = s.heard+1, 0
+			s.selfUpdates, s.notFoundCount = s.selfUpdates+1, 0
 		}
 		if note.Health != nil {
 			s.Health = warnings(note.Health)
@@ -199,12 +207,12 @@ func (n *Node) apply(note *ipn.Notify) {
 		}
 	})
 	if note.Health != nil {
-		n.tellSignCommand()
+		n.updateSignCommand()
 	}
 }
 
 func applySelf(s *Status, self *tailcfg.Node) {
-	s.Name = secret.Clean(cmp.Or(self.ComputedName, self.Name), mostName)
+	s.Name = secret.Clean(cmp.Or(self.ComputedName, self.Name), maxName)
 	s.IPs = s.IPs[:0:0]
 	for _, p := range self.Addresses {
 		s.IPs = append(s.IPs, p.Addr())
@@ -220,28 +228,28 @@ func applySelf(s *Status, self *tailcfg.Node) {
 	s.homeDERP = int(self.HomeDERP)
 }
 
-// Bounds of the engine's warnings, in number and bytes: control adds some in its own words.
+// Bounds of the engine's warnings, in number and bytes: control may add warnings.
 const (
-	mostWarnings = 50
-	mostWarning  = 1000
+	maxWarnings    = 50
+	maxWarningSize = 1000
 )
 
-// mostName bounds a name that control gives, in bytes: that of a DNS name.
-const mostName = 253
+// maxName bounds a name from control in bytes, as DNS does.
+const maxName = 253
 
 func warnings(h *health.State) map[string]string {
-	out := make(map[string]string, min(len(h.Warnings), mostWarnings))
+	out := make(map[string]string, min(len(h.Warnings), maxWarnings))
 	for _, code := range slices.Sorted(maps.Keys(h.Warnings)) {
-		if len(out) == mostWarnings {
+		if len(out) == maxWarnings {
 			break
 		}
-		out[secret.Clean(string(code), mostName)] = secret.Clean(h.Warnings[code].Text, mostWarning)
+		out[secret.Clean(string(code), maxName)] = secret.Clean(h.Warnings[code].Text, maxWarningSize)
 	}
 	return out
 }
 
-// lockedOut finds Tailnet Lock's verdict among the engine's warnings: it is told
-// in words only.
+// lockedOut reports whether a warning contains Tailnet Lock's message, which is the only
+// sign of it.
 func lockedOut(health map[string]string) bool {
 	for _, text := range health {
 		if strings.Contains(text, healthmsg.LockedOut) {
@@ -251,9 +259,9 @@ func lockedOut(health map[string]string) bool {
 	return false
 }
 
-// tellSignCommand adds the keys that a person needs to let a locked out node in.
-// The engine must not be asked with the state's lock held.
-func (n *Node) tellSignCommand() {
+// updateSignCommand updates Status.SignCommand. It calls the engine, and so must not run
+// inside state.set.
+func (n *Node) updateSignCommand() {
 	s, _ := n.state.get()
 	command := ""
 	if s.LockedOut {
@@ -268,41 +276,42 @@ func (n *Node) tellSignCommand() {
 	}
 }
 
-// Responsive returns nil as soon as the engine answers, or ctx's error. One question is
-// under way at a time, whoever asks: an engine that is stuck must not collect more.
+// Responsive waits until the engine answers a call, and returns ctx's error if ctx ends
+// first. Concurrent callers share one call, so that calls do not pile up in an engine that
+// is stuck.
 func (n *Node) Responsive(ctx context.Context) error {
 	if !n.Started() {
 		return nil
 	}
 	select {
-	case <-n.asked.ask(func() { n.lb.StatusWithoutPeers() }):
+	case <-n.responsive.do(func() { n.lb.StatusWithoutPeers() }):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// question is asked by one, and its end is awaited by all. The zero value is ready.
-type question struct {
-	mu       sync.Mutex
-	answered chan struct{} // nil while none is under way
+// sharedCall is a function call that concurrent callers share. The zero value is ready.
+type sharedCall struct {
+	mu   sync.Mutex
+	done chan struct{} // closed when the call under way ends; nil if there is none
 }
 
-// ask returns a channel that is closed once a question that was under way, or that this
-// call began, has ended.
-func (q *question) ask(f func()) <-chan struct{} {
+// do begins a call of f unless one is under way, and returns a channel that is closed when
+// the call ends.
+func (q *sharedCall) do(f func()) <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.answered == nil {
-		answered := make(chan struct{})
-		q.answered = answered
+	if q.done == nil {
+		done := make(chan struct{})
+		q.done = done
 		go func() {
 			f()
 			q.mu.Lock()
-			q.answered = nil
+			q.done = nil
 			q.mu.Unlock()
-			close(answered)
+			close(done)
 		}()
 	}
-	return q.answered
+	return q.done
 }

@@ -19,53 +19,57 @@ import (
 )
 
 const (
-	// storeAgainEvery is how often a state that could not be stored is tried again.
-	storeAgainEvery = time.Minute
-	// storeWait is how long the engine waits for its state to be stored: it holds its
-	// locks meanwhile, and a disk may take forever.
+	// retryStoreEvery is the period of attempts to store a state that could not be stored.
+	retryStoreEvery = time.Minute
+	// storeWait bounds the engine's wait for its state to be stored: the engine holds its
+	// locks meanwhile, and a disk may hang.
 	storeWait = 2 * time.Second
 )
 
-// fileStore keeps the node's state in memory and in a file, in the format of tailscaled.
-// A file that cannot be written costs the node its identity at the next start, not the
-// traffic that flows now: the node goes on with what is in memory, and the file is tried
-// again. A file that is there and cannot be read is left alone.
+// fileStore keeps the node's state in memory and in a file, in tailscaled's format. If the
+// file cannot be written, the node loses its identity at the next start, but traffic
+// continues: the node works with the state in memory, and the store retries. A file that
+// exists and cannot be read is never written.
+//
+// openFileStore's goroutine, and then run's, write the file; the engine reads and writes the
+// state.
 type fileStore struct {
 	path string
-	// report gets why the state is not stored, or nil once it is again. It is called
-	// without mu.
-	report func(error)
-	broken error // why the file must not be written: it holds something else
-	kick   chan struct{}
+	// report is called with the error when storing begins to fail, and with nil when it
+	// works again. It is called by the goroutine that writes the
+	// file, without mu.
+	report     func(error)
+	unwritable error         // the reason not to write the file: its content cannot be read
+	written    chan struct{} // has an element if version has changed since run stored it; capacity 1
 
-	mu      sync.Mutex
-	cache   map[ipn.StateKey][]byte
-	version int           // of cache
-	tried   int           // the version of the last try to store it
-	failed  error         // of that try
-	next    chan struct{} // closed at the end of the next try, or of run
-	ended   bool          // run has returned
+	mu          sync.Mutex // covers the fields below
+	cache       map[ipn.StateKey][]byte
+	version     int           // the number of changes of cache
+	attempted   int           // the version of the last attempt to store
+	lastErr     error         // the error of that attempt
+	attemptDone chan struct{} // closed, and replaced, after each attempt; closed for good by run
+	ended       bool          // run has returned
 }
 
-// openFileStore reads path, and reports whether the identity will outlast the process as
-// far as can be told now: the file holds a state, or could be written.
+// openFileStore reads path, and reports whether the identity is expected to outlast the
+// process: whether the file holds a state or could be written.
 func openFileStore(path string, report func(error)) (s *fileStore, lasts bool) {
-	s = &fileStore{path: path, report: report, kick: make(chan struct{}, 1), cache: map[ipn.StateKey][]byte{}, next: make(chan struct{})}
+	s = &fileStore{path: path, report: report, written: make(chan struct{}, 1), cache: map[ipn.StateKey][]byte{}, attemptDone: make(chan struct{})}
 	text, err := os.ReadFile(path)
 	switch {
 	case err == nil && len(bytes.TrimSpace(text)) > 0:
 		if err := json.Unmarshal(text, &s.cache); err != nil {
-			s.broken = fmt.Errorf("reading node state %s: it is not tailscaled's JSON: %w", path, err)
+			s.unwritable = fmt.Errorf("reading node state %s: not in tailscaled's JSON format: %w", path, err)
 			s.cache = nil
 		}
-		if s.cache == nil { // as if the file says null
+		if s.cache == nil { // also if the JSON is null
 			s.cache = map[ipn.StateKey][]byte{}
 		}
 	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
-		s.broken = fmt.Errorf("reading node state: %w", err)
+		s.unwritable = fmt.Errorf("reading node state: %w", err)
 	}
-	known := len(s.cache) > 0
-	return s, s.try() == nil || known
+	found := len(s.cache) > 0
+	return s, s.store() == nil || found
 }
 
 // ReadState implements [ipn.StateStore].
@@ -79,7 +83,8 @@ func (s *fileStore) ReadState(id ipn.StateKey) ([]byte, error) {
 	return value, nil
 }
 
-// WriteState implements [ipn.StateStore]. It never fails: see [fileStore].
+// WriteState implements [ipn.StateStore]. The engine calls it with its locks held. It never
+// fails: see [fileStore].
 func (s *fileStore) WriteState(id ipn.StateKey, value []byte) error {
 	s.mu.Lock()
 	old, ok := s.cache[id]
@@ -96,20 +101,20 @@ func (s *fileStore) WriteState(id ipn.StateKey, value []byte) error {
 	version := s.version
 	s.mu.Unlock()
 	select {
-	case s.kick <- struct{}{}:
+	case s.written <- struct{}{}:
 	default:
 	}
 	s.await(version)
 	return nil
 }
 
-// await waits until a try to store the version is over, or for storeWait.
+// await waits until an attempt to store the version is over, for at most storeWait.
 func (s *fileStore) await(version int) {
 	timeout := time.NewTimer(storeWait)
 	defer timeout.Stop()
 	for {
 		s.mu.Lock()
-		over, next := s.tried >= version || s.ended, s.next
+		over, next := s.attempted >= version || s.ended, s.attemptDone
 		s.mu.Unlock()
 		if over {
 			return
@@ -122,52 +127,52 @@ func (s *fileStore) await(version int) {
 	}
 }
 
-// run stores what is written until ctx ends, and tries again what could not be stored.
+// run stores changes of the state, and retries after failures, until ctx ends.
 func (s *fileStore) run(ctx context.Context) {
-	tick := time.NewTicker(storeAgainEvery)
+	tick := time.NewTicker(retryStoreEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.kick:
-			s.try()
+		case <-s.written:
+			s.store()
 		case <-tick.C:
 			s.mu.Lock()
-			again := s.failed != nil
+			again := s.lastErr != nil
 			s.mu.Unlock()
 			if again {
-				s.try()
+				s.store()
 			}
 		case <-ctx.Done():
-			s.end()
+			s.flush()
 			return
 		}
 	}
 }
 
-// end stores what was written since the last try. It is for run.
-func (s *fileStore) end() {
+// flush stores the changes since the last attempt. Only run calls it.
+func (s *fileStore) flush() {
 	for {
 		s.mu.Lock()
-		if s.tried >= s.version {
+		if s.attempted >= s.version {
 			s.ended = true
-			close(s.next)
+			close(s.attemptDone)
 			s.mu.Unlock()
 			return
 		}
 		s.mu.Unlock()
-		s.try()
+		s.store()
 	}
 }
 
-// try writes the file and returns its error. It is not called concurrently.
-func (s *fileStore) try() error {
+// store attempts to write the file. It is never called concurrently.
+func (s *fileStore) store() error {
 	s.mu.Lock()
-	version, before := s.version, s.failed
+	version, before := s.version, s.lastErr
 	text, err := json.MarshalIndent(s.cache, "", "  ")
 	s.mu.Unlock()
 	switch {
-	case s.broken != nil:
-		err = s.broken
+	case s.unwritable != nil:
+		err = s.unwritable
 	case err == nil:
 		if err = paths.MkStateDir(filepath.Dir(s.path)); err == nil {
 			err = atomicfile.WriteFile(s.path, text, 0o600)
@@ -177,9 +182,9 @@ func (s *fileStore) try() error {
 		}
 	}
 	s.mu.Lock()
-	s.tried, s.failed = version, err
-	close(s.next)
-	s.next = make(chan struct{})
+	s.attempted, s.lastErr = version, err
+	close(s.attemptDone)
+	s.attemptDone = make(chan struct{})
 	s.mu.Unlock()
 	if (before == nil) != (err == nil) {
 		s.report(err)

@@ -100,7 +100,7 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 		if err := os.Remove(blocked); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(storeAgainEvery + time.Second)
+		time.Sleep(retryStoreEvery + time.Second)
 		synctest.Wait()
 		if len(reported()) != 2 || reported()[1] != nil {
 			t.Fatalf("reported %v, want the end of the failure", reported())

@@ -14,14 +14,14 @@ import (
 	"tailscale.com/types/netmap"
 )
 
-// Tagged describes this node and the nodes that share a tag with it, as the
-// routers of one VPC do. A node without tags is a user's, and has no such peers.
+// Tagged describes this node and its tagged peers: the nodes that share a tag with it, as
+// the routers of one VPC do. A node without tags belongs to a user, and has none.
 type Tagged struct {
-	// Endpoints are this node's own addresses outside of the tailnet, and UDPPort the
-	// port of WireGuard's socket there.
+	// Endpoints are this node's addresses outside the tailnet, and UDPPort the port of
+	// WireGuard's socket at them.
 	Endpoints []netip.Addr
 	UDPPort   uint16
-	// Routes are those for which control picked this node.
+	// Routes are the routes for which this node is primary.
 	Routes []netip.Prefix
 	Peers  []TaggedPeer // the newest first
 
@@ -33,31 +33,31 @@ type Tagged struct {
 type TaggedPeer struct {
 	Name  string
 	Addrs []netip.Addr // in the tailnet, IPv4 first
-	// Routes are the prefixes behind the node for which control picked it: WireGuard
-	// sends packets for them to it, and accepts packets from them of no other node.
+	// Routes are the routes for which the node is primary: WireGuard sends packets for
+	// them to it, and accepts packets from them from no other node.
 	Routes []netip.Prefix
-	// Endpoints are the node's addresses outside of the tailnet, as it reports them.
+	// Endpoints are the node's addresses outside the tailnet, as it reports them.
 	Endpoints []netip.Addr
 	Online    bool
 }
 
 const (
-	// maxEndpoints bounds the endpoints taken of one node. A node reports one for each
-	// address of its host and a few more; a node that reports more in order to hide
-	// some exposes its own listeners only.
+	// maxEndpoints bounds the endpoints of one node. A node reports one for each
+	// address of its host and a few more. A node that reports more, to hide some,
+	// exposes only its own listeners.
 	maxEndpoints = 64
-	// taggedPause follows each look at the netmap: in a large tailnet a look costs
-	// milliseconds, and nodes change all the time. A hand-over waits for the first look
-	// after a change, which is not delayed.
+	// taggedPause is the pause after each scan of the netmap: in a large tailnet a scan
+	// takes milliseconds, and nodes change all the time. The first scan after a change,
+	// for which a hand-over may wait, is not delayed.
 	taggedPause = 50 * time.Millisecond
-	// taggedEvery bounds the age of this node's own endpoints, changes of which are not
-	// reported, and of any change that the engine announces in an unknown way.
+	// taggedEvery bounds the age of this node's own endpoints, whose changes are not
+	// reported, and of changes that the engine reports in an unknown way.
 	taggedEvery = 10 * time.Second
 )
 
-// WatchTagged calls f with the tagged peers, now and after each change, until ctx ends. Only
-// a notification that concerns this node or a node with its tags makes it look at the
-// netmap.
+// WatchTagged calls f with the tagged peers at once and after each change, until ctx ends.
+// It scans the netmap only after a notification about this node or a node with its tags. f
+// is called on the caller's goroutine.
 func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 	var known atomic.Pointer[taggedIDs]
 	known.Store(new(taggedIDs))
@@ -103,7 +103,7 @@ func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 	}
 }
 
-// Tagged describes the tagged peers as of now. It takes time in proportion to the tailnet.
+// Tagged returns the tagged peers. It takes time in proportion to the size of the tailnet.
 func (n *Node) Tagged() Tagged {
 	var out Tagged
 	if nm := n.lb.NetMapWithPeers(); nm != nil && nm.SelfNode.Valid() {
@@ -120,7 +120,7 @@ func (n *Node) Tagged() Tagged {
 	return out
 }
 
-// taggedIn lists the nodes of a netmap that share a tag with its own.
+// taggedIn returns the nodes of a netmap that share a tag with its self node.
 func taggedIn(nm *netmap.NetworkMap) Tagged {
 	out := Tagged{
 		Routes: nm.SelfNode.PrimaryRoutes().AsSlice(),
@@ -192,6 +192,6 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// UDPPort returns the port that WireGuard's socket is bound to. The engine takes
-// another than the configured one where that is in use.
+// UDPPort returns the port of WireGuard's socket. It is not the configured one if that
+// was in use.
 func (n *Node) UDPPort() uint16 { return n.sys.MagicSock.Get().LocalPort() }

@@ -1,10 +1,14 @@
-// Package tailnet is the embedded Tailscale node: start, join, advertise,
-// watch, close. It is the only importer of tailscale.com, so that a new
-// Tailscale version is a change to one package.
+// Package tailnet embeds a Tailscale node. It is the only importer of
+// tailscale.com, so that a new Tailscale version changes one package.
 //
-// The backend runs in process, put together as tailscaled does it (engine,
-// netstack, LocalBackend, LocalAPI), because tsnet forwards no subnet traffic.
-// docs/decisions/0001-embed-the-backend.md says more.
+// It assembles the engine, netstack, LocalBackend and LocalAPI as tailscaled does,
+// because tsnet forwards no subnet traffic: see
+// docs/decisions/0001-embed-the-backend.md.
+//
+// Locks, outermost first: LocalBackend's, [frozenEngine].mu, then the engine's own.
+// Node.mu, state.mu and the other mutexes of this package are leaves: nothing that
+// blocks, logs or calls the engine runs while one is held. The engine calls
+// [Node.watchLog] and [fileStore.WriteState] with its locks held.
 package tailnet
 
 import (
@@ -23,80 +27,96 @@ import (
 	"tailscale.com/tsd"
 )
 
-// Config says how to build the node. The zero value of a field means the
-// default that its comment gives.
+// Config configures a node. A comment gives the default that a field's zero value
+// stands for.
 type Config struct {
-	// ControlURL is the control server. Default: Tailscale's.
+	// ControlURL is the URL of the control server. Default: Tailscale's.
 	ControlURL string
-	// StateDir keeps the node's identity. Default: in memory, and the node
-	// is ephemeral: control forgets it when it logs out.
+	// StateDir is the directory of the node's identity. Default: the identity is
+	// in memory, and the node is ephemeral: control removes it when it logs out.
 	StateDir string
-	// Mode is how packets are forwarded. Default: [ModeAuto].
+	// Mode selects who forwards packets. Default: [ModeAuto].
 	Mode Mode
-	// UDPPort is WireGuard's port; 0 takes a free one.
+	// UDPPort is WireGuard's port. Default: a free one.
 	UDPPort uint16
 	// Socket is the path of the LocalAPI socket. Default: none.
 	Socket string
 	// AcceptRoutes, NoSNAT and StatefulFiltering are the flags of the same
 	// name of `tailscale up`. NoSNAT works in kernel mode only.
 	AcceptRoutes, NoSNAT, StatefulFiltering bool
-	// Credential returns an auth key. It is called only when control asks
-	// for one, and again after each refusal.
+	// Credential returns an auth key. It is called only when control asks for one,
+	// and again after control refused one or left one unanswered for keyWait. It may
+	// block until its context ends.
+	//
+	// The login goroutine alone calls Credential, CredentialRefused and
+	// LoginAttempted, so never two at once.
 	Credential func(context.Context) (secret.String, error)
-	// Refused hears that control did not take the key that Credential
-	// returned last. Nil drops it.
-	Refused func()
-	// Joining hears of every attempt to join once it is over, with nil or why
-	// it failed: a [*JoinError], or the error of Credential. Nil drops it.
-	Joining func(error)
+	// CredentialRefused is called when control has refused the key that Credential
+	// returned last. Default: not called.
+	CredentialRefused func()
+	// LoginAttempted is called at the end of each attempt to join, with nil or the
+	// cause of the failure: a [*JoinError], or the error of Credential. An attempt
+	// that failed may still succeed later, in which case it is called again.
+	// Default: not called.
+	LoginAttempted func(error)
 	// RulesChanged is called after control has changed the access rules, and at other
-	// times: see [Node.AllowsFlow]. Default: nothing is called.
+	// times, always from the same goroutine: see [Node.AllowsFlow]. Default: not
+	// called.
 	RulesChanged func()
-	// Logger gets the node's transitions, and the engine's chatter at debug.
+	// Logger logs the node's transitions, and the engine's log at debug level.
 	Logger *slog.Logger
 }
 
-// Forwarder is the data path, as the node needs it: whole IP packets in and out.
-// Packet i of a batch is at [offset:] of slice i.
+// Forwarder is the node's interface to the data path: whole IP packets in and out.
+// Packet i of a batch begins at offset of slice i.
+//
+// The caller owns each packet that is an argument, which is valid during the call only.
+// Denied, Prohibit and Deliver are called by the engine's goroutines that receive from
+// WireGuard, and must not block; Receive is called by one goroutine.
 type Forwarder interface {
-	// Denied reports whether target, 4via6 undone, must never be reached. It
-	// is asked for every packet, in both modes: it must not block or allocate.
+	// Denied reports whether the deny list has target, which is not a 4via6 address.
+	// It is called for every packet, in both modes, and must not allocate.
 	Denied(target netip.AddrPort) bool
-	// Prohibit answers a packet whose target is denied, if an answer is due.
+	// Prohibit answers a packet to a denied target, if it requires an answer.
 	Prohibit(packet []byte)
-	// Deliver takes packets of one peer for addresses behind the node, which
-	// are valid during the call only.
+	// Deliver delivers packets of one peer for addresses behind the node.
 	Deliver(packets [][]byte, offset int)
-	// Receive waits for packets to peers. An error is the end.
+	// Receive waits for packets to peers, and copies n of them into bufs. An error
+	// means that there will be no more packets.
 	Receive(bufs [][]byte, sizes []int, offset int) (n int, err error)
 }
 
-// Handover is what routers do for each other, as the node needs it.
+// Handover is the node's interface to the hand-over between routers.
 type Handover interface {
-	// Message takes what a node sent to [HandoverPort] of this one. It is valid during
-	// the call only.
+	// Receive handles a datagram that a node sent to this one's [HandoverPort]. It is
+	// called by the goroutines that receive from WireGuard, and must not block. The
+	// payload is valid during the call only.
 	Receive(from netip.Addr, payload []byte)
-	// Active reports whether packets to clients are to be asked about.
+	// Active reports whether packets to clients must be passed to Route.
 	Active() bool
-	// Route returns how a packet from behind this node gets to its client: directly, as
-	// payload to another node's HandoverPort, or both. In a payload prefix precedes the
-	// packet. An invalid address is no other node.
+	// Route returns the ways by which a packet from behind this node is to go to its
+	// client: directly, as the payload of a datagram to another node's HandoverPort
+	// (via is valid), or both. The payload is prefix followed by the packet. The
+	// goroutine that reads the device calls it.
 	Route(packet []byte) (direct bool, via netip.Addr, prefix []byte)
 }
 
-// Identity is who the node says it is.
+// Identity is the identity that the node asks control for.
 type Identity struct {
-	// Hostname is a DNS label; control makes it unique.
+	// Hostname is a DNS label. Control makes it unique.
 	Hostname string
 }
 
 // Node is a node of the tailnet. Its methods may be called from any goroutine. Before
 // [Node.Start] has returned it is a node without addresses, peers and access rules.
+//
+// Join starts one goroutine each for the functions watch, login, announce, watchRules and
+// confirm, which communicate through state. They end with ctx.
 type Node struct {
-	cfg  Config
-	log  *slog.Logger
-	mode Mode
-	why  string // why this mode
+	cfg        Config
+	log        *slog.Logger
+	mode       Mode
+	modeReason string // the reason for mode
 
 	// Start sets these, and closes started after it has: a method that may be called
 	// before reads them only if Started reports true.
@@ -112,33 +132,38 @@ type Node struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	state   state
-	latency latencies
-	asked   question
-	unspent unspent // login's own
+	state      state
+	latency    latencies
+	responsive sharedCall
+	pendingKey unansweredKey // only login's goroutine uses it
 
 	registrar registrar
 
-	mu        sync.Mutex
-	desired   []netip.Prefix // what Advertise was last called with
-	withdrawn bool           // for good
-	held      bool           // until told otherwise
-	kick      chan struct{}  // wakes the announcer: desired changed
-	editPrefs func(*ipn.MaskedPrefs) error
-	closed    bool
+	// routesChanged has an element if a field that routesToAdvertise reads may have
+	// changed since announce last called it. Its capacity is 1.
+	routesChanged chan struct{}
+
+	mu sync.Mutex // covers the fields below
+	// The routes to advertise are desired unless heldBack or withdrawn. HoldBack sets
+	// and resets heldBack. Withdraw sets withdrawn, for good: desired stays as it was.
+	desired   []netip.Prefix
+	heldBack  bool
+	withdrawn bool
+	editPrefs func(*ipn.MaskedPrefs) error // LocalBackend.EditPrefs; tests replace it
+	closed    bool                         // Close was called
 }
 
-// New returns a node without an engine, which [Node.Start] brings up.
+// New returns a node without an engine, which [Node.Start] starts.
 func New(cfg Config) (*Node, error) {
 	if cfg.Logger == nil || cfg.Credential == nil {
-		return nil, errors.New("building tailnet node: Logger and Credential are needed")
+		return nil, errors.New("building tailnet node: Logger and Credential must be set")
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), started: make(chan struct{})}
-	if n.cfg.Refused == nil {
-		n.cfg.Refused = func() {}
+	n := &Node{cfg: cfg, log: cfg.Logger, routesChanged: make(chan struct{}, 1), started: make(chan struct{})}
+	if n.cfg.CredentialRefused == nil {
+		n.cfg.CredentialRefused = func() {}
 	}
-	if n.cfg.Joining == nil {
-		n.cfg.Joining = func(error) {}
+	if n.cfg.LoginAttempted == nil {
+		n.cfg.LoginAttempted = func(error) {}
 	}
 	if n.cfg.RulesChanged == nil {
 		n.cfg.RulesChanged = func() {}
@@ -151,14 +176,14 @@ func New(cfg Config) (*Node, error) {
 	n.state.init()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	var err error
-	if n.mode, n.why, err = chooseMode(cfg.Mode); err != nil {
+	if n.mode, n.modeReason, err = chooseMode(cfg.Mode); err != nil {
 		return nil, err
 	}
-	n.log.Info("forwarding mode chosen", "mode", n.mode.String(), "why", n.why)
+	n.log.Info("forwarding mode chosen", "mode", n.mode.String(), "why", n.modeReason)
 	return n, nil
 }
 
-// Start brings up the engine. f takes packets for addresses behind the node; h talks to
+// Start starts the engine. f takes packets for addresses behind the node; h talks to
 // other routers, and shares flows with them while one drains (userspace mode only; nil is no
 // hand-over). Nothing is sent to control before [Node.Join]. Start may be called once.
 func (n *Node) Start(f Forwarder, h Handover) error {
@@ -182,9 +207,9 @@ func (n *Node) Started() bool {
 	}
 }
 
-// Join makes the node a member of the tailnet and keeps it one: with valid
-// state no credential is fetched; when control asks for one, it is, with
-// backoff, for as long as it takes. Join returns at once; see [Node.Status].
+// Join makes the node a member of the tailnet, and again whenever control requires it.
+// A credential is fetched only when control asks for one; failures are retried, with
+// backoff, until the node closes. Join returns at once: see [Node.Status].
 func (n *Node) Join(id Identity) error {
 	watching := make(chan struct{})
 	n.wg.Go(func() { n.watch(watching) })
@@ -210,14 +235,14 @@ func (n *Node) Join(id Identity) error {
 	return nil
 }
 
-// Mode is how the node forwards, and why.
-func (n *Node) Mode() (Mode, string) { return n.mode, n.why }
+// Mode returns the forwarding mode and the reason for it.
+func (n *Node) Mode() (Mode, string) { return n.mode, n.modeReason }
 
-// Close leaves: an ephemeral node logs out, so that control forgets it at once.
-// It is bounded by ctx, and by a few seconds where control does not answer.
-// The process should exit soon after: the userspace stack is not torn down,
-// since closing it can deadlock while connections are open (tailscale.com
-// v1.102.5, wgengine/netstack: aborts fill a queue that nobody reads any more).
+// Close ends the node. An ephemeral node logs out, so that control removes it at once.
+// Close takes until ctx ends at most, and a few seconds if control does not answer.
+// The process should exit soon after: Close leaves the userspace stack open, since
+// closing it can deadlock while connections are open (tailscale.com v1.102.5,
+// wgengine/netstack: aborts fill a queue that has no reader any more).
 func (n *Node) Close(ctx context.Context) error {
 	n.mu.Lock()
 	already := n.closed
@@ -226,7 +251,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if already || !n.Started() {
 		return nil
 	}
-	// A node that logs out needs a login, and control knows it no longer.
+	// A logout looks like a request for a credential, or like a removal.
 	n.state.set(func(s *Status) { s.leaving = true })
 	done := make(chan struct{})
 	go func() {
@@ -244,14 +269,14 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 }
 
-// backoff gives growing pauses with jitter, reset by a success.
+// backoff returns growing pauses with jitter. The zero value begins again.
 type backoff struct{ tries int }
 
 func (b *backoff) next() time.Duration {
-	const first, most = time.Second, time.Minute
-	d := most
+	const first, longest = time.Second, time.Minute
+	d := longest
 	if b.tries < 6 {
-		d = min(first<<b.tries, most)
+		d = min(first<<b.tries, longest)
 	}
 	b.tries++
 	return jitter(d)

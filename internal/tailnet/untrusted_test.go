@@ -88,7 +88,7 @@ func TestControlEchoesSecrets(t *testing.T) {
 			t.Errorf("%s takes %d bytes", what, len(got))
 		}
 	}
-	if len(refused.Said) > mostSaid || len(all) != mostWarnings || len(self.Name) > mostName || len(tagged.Tags) != mostTags {
+	if len(refused.Said) > mostSaid || len(all) != maxWarnings || len(self.Name) > maxName || len(tagged.Tags) != maxTags {
 		t.Errorf("%d bytes of a refusal, %d warnings, %d bytes of a name, %d tags", len(refused.Said), len(all), len(self.Name), len(tagged.Tags))
 	}
 }
@@ -114,17 +114,17 @@ func TestClockSetForward(t *testing.T) {
 
 // TestStuckEngine: those who ask share one question.
 func TestStuckEngine(t *testing.T) {
-	var q question
+	var q sharedCall
 	block, asked := make(chan struct{}), make(chan struct{}, 100)
-	first := q.ask(func() { asked <- struct{}{}; <-block })
+	first := q.do(func() { asked <- struct{}{}; <-block })
 	for range 50 {
-		if q.ask(func() { asked <- struct{}{} }) != first {
+		if q.do(func() { asked <- struct{}{} }) != first {
 			t.Fatal("another question is asked while one is under way")
 		}
 	}
 	close(block)
 	<-first
-	<-q.ask(func() { asked <- struct{}{} })
+	<-q.do(func() { asked <- struct{}{} })
 	if n := len(asked); n != 2 {
 		t.Errorf("%d questions were asked, want 2", n)
 	}

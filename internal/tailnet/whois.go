@@ -10,14 +10,14 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// Peer is who a tailnet address belongs to.
+// Peer identifies a peer.
 type Peer struct {
-	Node string   // its name
-	User string   // who owns it; "" if it has tags
-	Tags []string // what owns it otherwise
+	Node string   // the node's name
+	User string   // the owner; "" if the node has tags
+	Tags []string // empty if the node has an owner
 }
 
-// WhoIs names the peer with this address; zero if there is none (any more).
+// WhoIs returns the peer with an address, or the zero Peer if there is none.
 func (n *Node) WhoIs(addr netip.Addr) Peer {
 	if !n.Started() {
 		return Peer{}
@@ -29,25 +29,25 @@ func (n *Node) WhoIs(addr netip.Addr) Peer {
 	return peerOf(node, user)
 }
 
-// mostTags is how many tags of a node are shown.
-const mostTags = 20
+// maxTags bounds the tags of a node that are shown.
+const maxTags = 20
 
 func peerOf(node tailcfg.NodeView, user tailcfg.UserProfile) Peer {
-	p := Peer{Node: secret.Clean(cmp.Or(node.ComputedName(), node.Name()), mostName)}
+	p := Peer{Node: secret.Clean(cmp.Or(node.ComputedName(), node.Name()), maxName)}
 	for _, tag := range node.Tags().All() {
-		if len(p.Tags) < mostTags {
-			p.Tags = append(p.Tags, secret.Clean(tag, mostName))
+		if len(p.Tags) < maxTags {
+			p.Tags = append(p.Tags, secret.Clean(tag, maxName))
 		}
 	}
 	if len(p.Tags) == 0 {
-		p.User = secret.Clean(user.LoginName, mostName)
+		p.User = secret.Clean(user.LoginName, maxName)
 	}
 	return p
 }
 
-// NodeAddress is the first address of the peer that addr is of, or addr itself where
-// it is no node's. Unlike [Node.WhoIs] it takes no lock under which the engine waits
-// for packets: the data path may ask.
+// NodeAddress returns the first address of the peer that has addr, or addr if no peer has
+// it. Unlike [Node.WhoIs], it takes no lock under which the engine waits for packets, so the
+// data path may call it.
 func (n *Node) NodeAddress(addr netip.Addr) netip.Addr {
 	if !tsaddr.IsTailscaleIP(addr) || !n.Started() {
 		return addr

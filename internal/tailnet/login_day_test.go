@@ -53,7 +53,7 @@ func (d *day) register(context.Context, secret.String) error {
 		d.n.state.set(func(s *Status) { s.refusal = said })
 	default:
 		d.joins, d.joined = d.joins+1, time.Now()
-		d.n.state.set(func(s *Status) { s.Backend = ipn.Running.String(); s.heard++ })
+		d.n.state.set(func(s *Status) { s.Backend = ipn.Running.String(); s.selfUpdates++ })
 	}
 	return nil
 }
@@ -93,7 +93,7 @@ func TestADayOfLogins(t *testing.T) {
 		d := &day{}
 		n := &Node{log: slog.New(slog.DiscardHandler), registrar: d}
 		n.cfg = Config{
-			Credential: d.credential, Refused: func() {}, Joining: func(error) {},
+			Credential: d.credential, CredentialRefused: func() {}, LoginAttempted: func(error) {},
 		}
 		n.state.init()
 		n.ctx, n.cancel = context.WithCancel(t.Context())
@@ -153,7 +153,7 @@ func TestADayOfLogins(t *testing.T) {
 		needsLogin()
 		d.count(time.Hour)
 		d.now(func(d *day) { d.silent = false })
-		n.state.set(func(s *Status) { s.Backend = ipn.Running.String(); s.heard++ })
+		n.state.set(func(s *Status) { s.Backend = ipn.Running.String(); s.selfUpdates++ })
 		synctest.Wait()
 		if s, _ := n.state.get(); s.LoginError != nil {
 			t.Errorf("the engine joined by itself, with %v", s.LoginError)
