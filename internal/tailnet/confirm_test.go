@@ -12,8 +12,8 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// TestConfirmsRoutes runs against control servers that leave the node itself out
-// of their messages about its routes.
+// TestConfirmsRoutes runs against control servers that send no self update when routes
+// change.
 func TestConfirmsRoutes(t *testing.T) {
 	for _, own := range []tailnettest.OwnNode{tailnettest.AfterUpdates, tailnettest.InFirst} {
 		t.Run(string(own), func(t *testing.T) {
@@ -42,8 +42,8 @@ func TestConfirmsRoutes(t *testing.T) {
 	}
 }
 
-// TestStandbyIsApproved has two routers of one VPC at a control server that reports
-// routes to their primary only. The second one takes over when the first one leaves.
+// TestStandbyIsApproved runs two routers of one VPC at a control server that reports routes
+// only to their primary. The second one takes over when the first one leaves.
 func TestStandbyIsApproved(t *testing.T) {
 	control := startTailnet(t, func(c *tailnettest.Config) { c.OwnNode = tailnettest.AfterUpdates })
 	first := startNode(t, control, give(testKey), nil)
@@ -112,15 +112,15 @@ func TestAsks(t *testing.T) {
 		changes []change
 		until   time.Duration
 		want    []time.Duration // without jitter
-		updates int             // of these; the others are polls
+		updates int             // the number of these that are updates; the others are polls
 	}{
-		{"confirmed by itself", []change{{0, advertise(both)}, {s, netmap(both)}}, 25 * m, []time.Duration{10*m + s, 20*m + s}, 2},
+		{"confirmed without a question", []change{{0, advertise(both)}, {s, netmap(both)}}, 25 * m, []time.Duration{10*m + s, 20*m + s}, 2},
 		{"never confirmed", []change{{0, advertise(both)}}, 40 * m, []time.Duration{
 			2 * s, 6 * s, 14 * s, 30 * s, 62 * s, 126 * s, 254 * s, 510 * s, 1022 * s, 1622 * s, 2222 * s,
 		}, 1},
 		{"in part, then by hand", []change{{0, advertise(both)}, {s, netmap(one)}, {10 * s, netmap(both)}}, 9 * m, []time.Duration{2 * s, 6 * s}, 1},
-		{"answers are no news", []change{{0, advertise(both)}, {3 * s, netmap(nil)}, {7 * s, netmap(nil)}}, 20 * s, []time.Duration{2 * s, 6 * s, 14 * s}, 1},
-		{"news", []change{{0, advertise(both)}, {20 * m, netmap(nil)}, {20*m + 10*s, netmap(nil)}}, 22 * m, []time.Duration{
+		{"answers are no hints", []change{{0, advertise(both)}, {3 * s, netmap(nil)}, {7 * s, netmap(nil)}}, 20 * s, []time.Duration{2 * s, 6 * s, 14 * s}, 1},
+		{"hints", []change{{0, advertise(both)}, {20 * m, netmap(nil)}, {20*m + 10*s, netmap(nil)}}, 22 * m, []time.Duration{
 			2 * s, 6 * s, 14 * s, 30 * s, 62 * s, 126 * s, 254 * s, 510 * s, 1022 * s, 20*m + s, 20*m + 11*s,
 		}, 3},
 		{"another announcement", []change{{0, advertise(one)}, {10 * s, advertise(both)}}, 13 * s, []time.Duration{2 * s, 6 * s, 12 * s}, 2},

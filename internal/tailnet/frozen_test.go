@@ -29,7 +29,7 @@ import (
 	"tailscale.com/types/views"
 )
 
-// fakeEngine stands for the engine below a frozenEngine.
+// fakeEngine is the engine that a frozenEngine wraps.
 type fakeEngine struct {
 	wgengine.Engine
 	mu     sync.Mutex
@@ -74,7 +74,7 @@ func (b *fakeBackend) PeerForIP(ip netip.Addr) (wgengine.PeerForIP, bool) {
 	return wgengine.PeerForIP{}, false
 }
 
-// update is updateFilterLocked.
+// update does the work of LocalBackend.updateFilterLocked.
 func (b *fakeBackend) update() {
 	if b.nm == nil {
 		b.engine.SetFilter(filter.NewAllowNone(logger.Discard, new(netipx.IPSet)))
@@ -133,11 +133,11 @@ func TestRulesChangeWhileFrozen(t *testing.T) {
 		t.Error("a packet was accepted after the rule for it was taken away")
 	}
 	if !below.accepts("10.0.9.1", 80) {
-		t.Error("a new rule does not count")
+		t.Error("a packet was refused although a new rule allows it")
 	}
 	b.rules()
 	if below.accepts("10.0.3.4", 80) || below.accepts("10.0.9.1", 80) {
-		t.Error("a packet was accepted after the rules became none")
+		t.Error("a packet was accepted after all rules were removed")
 	}
 	b.rules("10.0.0.0/16")
 	e.freeze(nil)
@@ -178,9 +178,9 @@ func TestNoRulesWhileFrozen(t *testing.T) {
 	}
 }
 
-// TestFrozenUDPForgets has a rule for a flow of UDP, the answers of which the engine's
-// filter remembers, taken away.
-func TestFrozenUDPForgets(t *testing.T) {
+// TestRemovedRuleEndsUDP removes the rule for a UDP flow whose answers the engine's filter
+// still accepts.
+func TestRemovedRuleEndsUDP(t *testing.T) {
 	e, below, b := newFake(t)
 	n := startedNode(e)
 	answer := packet.Generate(packet.UDP4Header{
@@ -216,7 +216,7 @@ func TestAllowsFlow(t *testing.T) {
 		{"between address families", udp, "fd7a:115c:a1e0::9", "10.0.3.4:7", false},
 	} {
 		if got := n.AllowsFlow(c.protocol, netip.MustParseAddr(c.from), netip.MustParseAddrPort(c.to)); got != c.want {
-			t.Errorf("%s: allowed is %v", c.name, got)
+			t.Errorf("%s: allowed %v, want %v", c.name, got, c.want)
 		}
 	}
 	b.rules("10.0.9.0/24")
@@ -225,7 +225,7 @@ func TestAllowsFlow(t *testing.T) {
 		t.Error("a flow is allowed after its rule was taken away")
 	}
 	if a := testing.AllocsPerRun(100, func() { n.AllowsFlow(tcp, client, host) }); a > 1 {
-		t.Errorf("%v allocations a flow", a)
+		t.Errorf("%v allocations per flow, want at most 1", a)
 	}
 }
 
@@ -243,7 +243,7 @@ func TestFrozenHostConfiguration(t *testing.T) {
 	}
 	e.Reconfig(nil, &router.Config{}, nil)
 	if len(below.host.SubnetRoutes) != 0 {
-		t.Error("a node that goes down keeps routes")
+		t.Error("a node that is going down keeps routes")
 	}
 	e.freeze(nil)
 	e.Reconfig(nil, &router.Config{LocalAddrs: addrs}, nil)
@@ -252,8 +252,8 @@ func TestFrozenHostConfiguration(t *testing.T) {
 	}
 }
 
-// followed bounds how long a change of the rules may take to count.
-const followed = 10 * time.Second
+// rulesWithin bounds the time until a change of the rules takes effect.
+const rulesWithin = 10 * time.Second
 
 // TestRulesFollowControl changes the access rules in each state of a real node, with
 // failures of the engine in between.
@@ -317,8 +317,8 @@ func TestRulesFollowControl(t *testing.T) {
 				start := time.Now()
 				for n.sys.Engine.Get().GetFilter().CheckTCP(from, addr, 80) == filter.Accept != want ||
 					n.AllowsFlow(6, from, netip.AddrPortFrom(addr, 80)) != want {
-					if time.Since(start) > followed {
-						t.Fatalf("%s: not within %v", what, followed)
+					if time.Since(start) > rulesWithin {
+						t.Fatalf("%s: not within %v", what, rulesWithin)
 					}
 					time.Sleep(time.Millisecond)
 				}
@@ -332,11 +332,11 @@ func TestRulesFollowControl(t *testing.T) {
 			allow("10.0.9.0/24")
 			await("a rule that is taken away", "10.0.3.4", false)
 			await("a new rule", "10.0.9.1", true)
-			await("a rule for what is no route", "10.0.3.4", false)
+			await("an address without a rule", "10.0.3.4", false)
 			select {
 			case <-changed:
 			case <-time.After(testwait.Limit()):
-				t.Error("nothing told the flows of it")
+				t.Error("RulesChanged was not called")
 			}
 			allow("*")
 			await("a rule that is given back", "10.0.3.4", true)
@@ -344,8 +344,7 @@ func TestRulesFollowControl(t *testing.T) {
 	}
 }
 
-// failEdits lets the backend refuse new preferences from now on; tried is closed at the
-// first refusal.
+// failEdits makes the backend refuse new preferences. tried is closed at the first refusal.
 func failEdits(n *Node) (tried chan struct{}) {
 	tried = make(chan struct{})
 	var once sync.Once

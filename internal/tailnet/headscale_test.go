@@ -40,7 +40,7 @@ func TestOnHeadscale(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	// Later than what follows a start by itself: an approval must be enough.
+	// Wait for the self updates that follow a start: the approval alone must be enough.
 	time.Sleep(3 * time.Second)
 	if s, _ := n.Status(); len(s.Unapproved()) != len(testRoutes) {
 		t.Errorf("before the approval: status %+v", s)

@@ -14,7 +14,7 @@ import (
 	"tailscale.com/wgengine/filter"
 )
 
-// asking is a Forwarder that denies everything and records the questions.
+// asking is a Forwarder that denies everything and records the targets.
 type asking struct {
 	nothing
 	mu    sync.Mutex
@@ -28,9 +28,9 @@ func (a *asking) Denied(target netip.AddrPort) bool {
 	return true
 }
 
-// TestHookAsksAboutTheTarget passes packets to the hook in the order in which the engine
-// reuses its buffer: what has no port must not be asked about with an earlier packet's.
-func TestHookAsksAboutTheTarget(t *testing.T) {
+// TestHookChecksTarget passes packets to the hook in one reused [packet.Parsed], as the
+// engine does: a packet without a port must not be checked with an earlier packet's port.
+func TestHookChecksTarget(t *testing.T) {
 	f := &asking{nothing: nothing{make(chan struct{})}}
 	n := startNode(t, startTailnet(t, nil), give(testKey), nil)
 	n.forwarder = f
@@ -59,13 +59,13 @@ func TestHookAsksAboutTheTarget(t *testing.T) {
 	}
 }
 
-// TestEngineSeesPortsOfFragments holds the engine to what the hook relies on: no packet
-// passes its filter whose port can come in a later fragment.
+// TestEngineSeesPortsOfFragments checks an assumption of the hook: the engine's filter
+// refuses fragments if a later one could hold the port.
 func TestEngineSeesPortsOfFragments(t *testing.T) {
 	all := filter.NewAllowAllForTest(logger.Discard)
 	fragment4 := func(proto byte, blocks, size int, more bool) []byte {
 		raw := udp4(laptop, "10.0.3.4", 1000, 9002)[:20]
-		raw = append(raw, bytes.Repeat([]byte{0x23, 0x2a}, size/2)...) // 9002 at every place
+		raw = append(raw, bytes.Repeat([]byte{0x23, 0x2a}, size/2)...) // port 9002 at any offset
 		raw[9] = proto
 		flags := uint16(blocks)
 		if more {

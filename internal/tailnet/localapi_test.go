@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestLocalAPIConnectionsAreBounded: the oldest connection gives way, those that were
-// closed do not count.
+// TestLocalAPIConnectionsAreBounded opens one connection too many: the oldest is closed, and those that
+// were closed before do not count.
 func TestLocalAPIConnectionsAreBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)

@@ -14,32 +14,31 @@ import (
 	"tailscale.com/ipn"
 )
 
-// day is a control server and a credential in simulated time, with a real login
-// between them.
+// day fakes a control server and a credential source in simulated time for the real login.
 type day struct {
 	n *Node
 
 	mu sync.Mutex
 	events
-	fetch  error  // why there is no credential
-	said   string // how control refuses; "" is that it takes the node
-	silent bool   // control does not answer
+	fetchErr error  // the error of the credential source
+	refusal  string // control's text; "" if it accepts the node
+	silent   bool   // control does not answer
 }
 
-// events is what has happened so far.
+// events counts events since the start.
 type events struct {
-	asked      int // for a credential
-	registered int // registrations that were begun
-	stopped    int // engines that were told to try no more
+	asked      int // credentials fetched
+	registered int // registrations begun
+	stopped    int // calls of stop
 	joins      int
-	joined     time.Time // the last time
+	joined     time.Time // the time of the last join
 }
 
 func (d *day) credential(context.Context) (secret.String, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked++
-	return testKey, d.fetch
+	return testKey, d.fetchErr
 }
 
 func (d *day) register(context.Context, secret.String) error {
@@ -48,9 +47,9 @@ func (d *day) register(context.Context, secret.String) error {
 	d.registered++
 	switch {
 	case d.silent:
-	case d.said != "":
-		said := d.said
-		d.n.state.set(func(s *Status) { s.refusal = said })
+	case d.refusal != "":
+		refusal := d.refusal
+		d.n.state.set(func(s *Status) { s.refusal = refusal })
 	default:
 		d.joins, d.joined = d.joins+1, time.Now()
 		d.n.state.set(func(s *Status) { s.Backend = ipn.Running.String(); s.selfUpdates++ })
@@ -66,7 +65,7 @@ func (d *day) stop() {
 
 func (d *day) lastError() string { return "" }
 
-// now is what has happened, after change.
+// now applies change, and returns the events so far.
 func (d *day) now(change func(*day)) events {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -76,18 +75,18 @@ func (d *day) now(change func(*day)) events {
 	return d.events
 }
 
-// count returns what happened during long of simulated time.
-func (d *day) count(long time.Duration) (asked, registered int) {
+// count lets simulated time pass, and returns the credentials fetched and the registrations
+// begun during it.
+func (d *day) count(period time.Duration) (asked, registered int) {
 	before := d.now(nil)
-	time.Sleep(long)
+	time.Sleep(period)
 	synctest.Wait()
 	after := d.now(nil)
 	return after.asked - before.asked, after.registered - before.registered
 }
 
-// TestADayOfLogins goes through 24 hours of trouble: each kind of it may cost
-// so many calls and no more, and ends within 75 s of being mended, which is the
-// longest pause.
+// TestADayOfLogins simulates 24 hours of failures. Each kind may cost a limited number of
+// calls, and the node joins within 75 s of its end, which is the longest pause.
 func TestADayOfLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &day{}
@@ -112,43 +111,43 @@ func TestADayOfLogins(t *testing.T) {
 		needsLogin := func() { n.state.set(func(s *Status) { s.Backend = ipn.NeedsLogin.String() }) }
 		joinsAfter := func(what string, limit time.Duration) {
 			t.Helper()
-			mended, before := time.Now(), d.now(nil)
+			fixed, before := time.Now(), d.now(nil)
 			time.Sleep(limit + time.Millisecond)
 			synctest.Wait()
 			after := d.now(nil)
 			if after.joins != before.joins+1 {
-				t.Fatalf("%s: %d joins within %v of being mended", what, after.joins-before.joins, limit)
+				t.Fatalf("%s: %d joins within %v after the fix, want 1", what, after.joins-before.joins, limit)
 			}
-			t.Logf("%s: joined after %v", what, after.joined.Sub(mended))
+			t.Logf("%s: joined after %v", what, after.joined.Sub(fixed))
 			s, _ := n.state.get()
 			if s.LoginError != nil || s.Removed {
-				t.Errorf("%s: joined, with %v", what, s.LoginError)
+				t.Errorf("%s: joined, but LoginError is %v, Removed %v", what, s.LoginError, s.Removed)
 			}
 		}
 
-		// Nobody asks: state is valid.
+		// The state is valid: control asks for no credential.
 		n.state.set(func(s *Status) { s.Backend = ipn.Running.String() })
 		asked, registered := d.count(5 * time.Hour)
 		within("5 h with valid state", asked, registered, 0, 0)
 
-		// No credential can be had. One try a minute, a quarter less with jitter.
-		d.now(func(d *day) { d.fetch = errors.New("reading it: denied") })
+		// Fetching a credential fails: one attempt a minute, 45 s with jitter.
+		d.now(func(d *day) { d.fetchErr = errors.New("reading it: denied") })
 		needsLogin()
 		asked, registered = d.count(4 * time.Hour)
 		within("4 h without a credential", asked, registered, 4*80+6, 0)
-		d.now(func(d *day) { d.fetch = nil })
+		d.now(func(d *day) { d.fetchErr = nil })
 		joinsAfter("no credential", 75*time.Second)
 
-		// Control is away: one key for five minutes.
+		// Control does not answer: one key in five minutes.
 		d.now(func(d *day) { d.silent = true })
 		needsLogin()
 		asked, registered = d.count(4 * time.Hour)
 		within("4 h without control", asked, registered, 4*12+2, 4*50)
 		d.now(func(d *day) { d.silent = false })
-		// The wait for an answer comes on top; the real engine tries on meanwhile.
+		// answerWait comes on top of the pause. (The real engine keeps trying in that time.)
 		joinsAfter("no control", answerWait+75*time.Second)
 
-		// Control comes back between two tries, and the engine joins by itself.
+		// Control is back between two attempts, and the engine joins.
 		d.now(func(d *day) { d.silent = true })
 		needsLogin()
 		d.count(time.Hour)
@@ -156,31 +155,31 @@ func TestADayOfLogins(t *testing.T) {
 		n.state.set(func(s *Status) { s.Backend = ipn.Running.String(); s.selfUpdates++ })
 		synctest.Wait()
 		if s, _ := n.state.get(); s.LoginError != nil {
-			t.Errorf("the engine joined by itself, with %v", s.LoginError)
+			t.Errorf("the engine joined, but LoginError is %v", s.LoginError)
 		}
 		asked, registered = d.count(time.Hour)
-		within("1 h after it joined by itself", asked, registered, 0, 0)
+		within("1 h after the engine joined", asked, registered, 0, 0)
 
-		// The key is refused, for as long as it takes to rotate it.
-		d.now(func(d *day) { d.said = "invalid key: API key does not exist" })
+		// The key is refused, until it is rotated.
+		d.now(func(d *day) { d.refusal = "invalid key: API key does not exist" })
 		needsLogin()
 		asked, registered = d.count(4 * time.Hour)
 		within("4 h with a bad key", asked, registered, 4*80+6, 4*80+6)
 		if stopped := d.now(nil).stopped; stopped < registered {
-			t.Errorf("the engine goes on with a refused key: stopped %d times of %d", stopped, registered)
+			t.Errorf("the engine was stopped %d times after %d refused keys", stopped, registered)
 		}
-		d.now(func(d *day) { d.said = "" })
+		d.now(func(d *day) { d.refusal = "" })
 		joinsAfter("a bad key", 75*time.Second)
 
-		// Control asks for quiet: ten minutes each time.
-		d.now(func(d *day) { d.said = "node registration rate limited; will retry after 10m0s" })
+		// Control throttles: a pause of ten minutes each time.
+		d.now(func(d *day) { d.refusal = "node registration rate limited; will retry after 10m0s" })
 		needsLogin()
 		asked, registered = d.count(2 * time.Hour)
 		within("2 h of being throttled", asked, registered, 13, 13)
-		d.now(func(d *day) { d.said = "" })
+		d.now(func(d *day) { d.refusal = "" })
 		d.count(10 * time.Minute)
 
-		// Somebody removes the node every hour; it joins anew at once.
+		// The node is removed every hour, and joins again at once.
 		before := d.now(nil).joins
 		for range 3 {
 			n.state.set(func(s *Status) { s.Removed = true })
@@ -193,6 +192,6 @@ func TestADayOfLogins(t *testing.T) {
 			t.Errorf("only %v have passed", passed)
 		}
 		n.cancel()
-		<-done // and the bubble finds any other goroutine
+		<-done // synctest finds any other goroutine that is left
 	})
 }

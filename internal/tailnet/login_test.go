@@ -19,7 +19,7 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// attempts collects what a node tells of its attempts to join.
+// attempts records a node's attempts to join.
 type attempts struct {
 	mu      sync.Mutex
 	errs    []error
@@ -39,8 +39,9 @@ func (a *attempts) recorded() (errs []error, refused int) {
 
 func serving(s *Status) bool { return s.Running() && !s.Removed && len(s.Primary) == len(testRoutes) }
 
-// TestJoinsAnewAfterRemoval: the stock program polls for ever and says "Running".
-func TestJoinsAnewAfterRemoval(t *testing.T) {
+// TestJoinsAfterRemoval removes the node at control. tailscaled would poll forever and stay
+// in the state "Running".
+func TestJoinsAfterRemoval(t *testing.T) {
 	control := startTailnet(t, nil)
 	var asked atomic.Int32
 	var tried attempts
@@ -78,7 +79,8 @@ func TestNoticesRemovalByUpdates(t *testing.T) {
 	})
 }
 
-// TestRemovalWithoutCredential stays with what it has until there is one.
+// TestRemovalWithoutCredential removes the node while there is no credential: the node keeps
+// its last state until there is one.
 func TestRemovalWithoutCredential(t *testing.T) {
 	control := startTailnet(t, nil)
 	var locked atomic.Bool
@@ -101,8 +103,9 @@ func TestRemovalWithoutCredential(t *testing.T) {
 	awaitStatus(t, n, "the routes again", func(s *Status) bool { return serving(s) && s.LoginError == nil })
 }
 
-// TestJoinsAnewAfterExpiry keeps its address, as the node is still there.
-func TestJoinsAnewAfterExpiry(t *testing.T) {
+// TestJoinsAfterExpiry expires the node key: the node joins with a new key and keeps its
+// address.
+func TestJoinsAfterExpiry(t *testing.T) {
 	control := startTailnet(t, func(c *tailnettest.Config) { c.Keys[0].Ephemeral = false })
 	dir := t.TempDir()
 	var asked atomic.Int32
@@ -122,8 +125,7 @@ func TestJoinsAnewAfterExpiry(t *testing.T) {
 	}
 }
 
-// TestLeavesForGood: neither the log-out nor what control says after it brings a
-// node back.
+// TestLeavesForGood sets the states that follow a logout: the node does not join again.
 func TestLeavesForGood(t *testing.T) {
 	control := startTailnet(t, nil)
 	var asked atomic.Int32
@@ -138,7 +140,7 @@ func TestLeavesForGood(t *testing.T) {
 	}
 }
 
-// TestOutageIsNoRemoval has control refuse polls as a server in trouble does.
+// TestOutageIsNoRemoval has control refuse polls as an overloaded server does.
 func TestOutageIsNoRemoval(t *testing.T) {
 	control := startTailnet(t, nil)
 	n := startNode(t, control, give(testKey), nil)
@@ -156,8 +158,8 @@ func TestOutageIsNoRemoval(t *testing.T) {
 	awaitStatus(t, n, "membership again", func(s *Status) bool { return s.Running() && !s.Removed })
 }
 
-// TestWordsOfRefusals has control refuse in the ways that are told apart.
-func TestWordsOfRefusals(t *testing.T) {
+// TestRefusalsAreClassified has control refuse registrations with different texts.
+func TestRefusalsAreClassified(t *testing.T) {
 	var answers atomic.Int32
 	said := []string{"invalid key: API key does not exist", "requested tags [tag:x] are invalid or not permitted", "no more nodes"}
 	control := startTailnet(t, func(c *tailnettest.Config) {
@@ -189,11 +191,11 @@ func TestThrottledByControl(t *testing.T) {
 		t.Errorf("kind %v, after %v", e.Kind, e.RetryAfter())
 	}
 	if retryAfter(errors.Join(errors.New("x"), e)) != 42*time.Second {
-		t.Error("the wait is not found in a chain")
+		t.Error("retryAfter does not find the pause in a chain of errors")
 	}
 }
 
-// TestKeyIsKept: an outage of control spends one key in five minutes.
+// TestKeyIsKept checks that an outage of control uses up one key per keyWait.
 func TestKeyIsKept(t *testing.T) {
 	var asked int
 	n := &Node{cfg: Config{Credential: func(context.Context) (secret.String, error) { asked++; return testKey, nil }}}

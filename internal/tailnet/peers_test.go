@@ -12,7 +12,7 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// TestPeers has two nodes talk, and asks one of them about the other.
+// TestPeers exchanges packets between two nodes, and lists the peers of one.
 func TestPeers(t *testing.T) {
 	control := startTailnet(t, nil)
 	edge := startNode(t, control, give(testKey), nil)
@@ -24,7 +24,7 @@ func TestPeers(t *testing.T) {
 	awaitPeers(t, edge, "the other in the netmap, idle", func(list []Session, count map[Path]int) bool {
 		return len(list) == 0 && count[PathIdle] == 1
 	})
-	// A first try may come before the netmap does.
+	// The first attempts may precede the netmap.
 	testwait.Until(t, "a ping between the nodes", func() error {
 		try, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()

@@ -299,19 +299,19 @@ type sharedCall struct {
 
 // do begins a call of f unless one is under way, and returns a channel that is closed when
 // the call ends.
-func (q *sharedCall) do(f func()) <-chan struct{} {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.done == nil {
+func (c *sharedCall) do(f func()) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
 		done := make(chan struct{})
-		q.done = done
+		c.done = done
 		go func() {
 			f()
-			q.mu.Lock()
-			q.done = nil
-			q.mu.Unlock()
+			c.mu.Lock()
+			c.done = nil
+			c.mu.Unlock()
 			close(done)
 		}()
 	}
-	return q.done
+	return c.done
 }

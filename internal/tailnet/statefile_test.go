@@ -14,7 +14,7 @@ import (
 	"tailscale.com/ipn"
 )
 
-// openStore opens a store and keeps it stored until the test ends.
+// openStore opens a store and runs it until the test ends.
 func openStore(t *testing.T, path string) (s *fileStore, lasts bool, reported func() []error) {
 	t.Helper()
 	var mu sync.Mutex
@@ -40,7 +40,7 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "tailscaled.state")
 	s, lasts, reported := openStore(t, path)
 	if !lasts || len(reported()) != 0 {
-		t.Fatalf("a folder that can be written: lasts %v, %v", lasts, reported())
+		t.Fatalf("a writable folder: lasts %v, reported %v", lasts, reported())
 	}
 	s.WriteState("a", []byte("1"))
 	s.WriteState("b", []byte("2"))
@@ -54,9 +54,9 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	}
 }
 
-// TestStateWrittenAtTheEnd: the engine writes its state while the store is ended.
+// TestStateWrittenAtTheEnd has the engine write state while the store ends.
 func TestStateWrittenAtTheEnd(t *testing.T) {
-	for range 20 { // of two cases that are ready, select takes any
+	for range 20 { // select picks at random among ready cases
 		path := filepath.Join(t.TempDir(), "tailscaled.state")
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := openFileStore(path, func(error) {})
@@ -69,13 +69,13 @@ func TestStateWrittenAtTheEnd(t *testing.T) {
 			<-written
 		})
 		if again, _ := openFileStore(path, func(error) {}); string(again.cache["a"]) != "1" {
-			t.Fatal("what was written last is lost")
+			t.Fatal("the last write is lost")
 		}
 	}
 }
 
-// TestStateThatCannotBeWritten: the node goes on from memory, and the file follows once
-// it can be written.
+// TestStateThatCannotBeWritten blocks the file: the node works with the state in memory, and
+// the file is written once that is possible.
 func TestStateThatCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	blocked := filepath.Join(dir, "state") // a file where a folder should be
@@ -86,10 +86,10 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, lasts, reported := openStore(t, path)
 		if lasts {
-			t.Error("the state is said to last")
+			t.Error("a state that cannot be written is reported to last")
 		}
 		if err := s.WriteState("a", []byte("1")); err != nil {
-			t.Errorf("writing: %v; the engine would stop", err)
+			t.Errorf("writing failed, which would stop the engine: %v", err)
 		}
 		if a, err := s.ReadState("a"); string(a) != "1" || err != nil {
 			t.Errorf("reading: %q, %v", a, err)
@@ -107,11 +107,11 @@ func TestStateThatCannotBeWritten(t *testing.T) {
 		}
 	})
 	if again, _, _ := openStore(t, path); string(again.cache["a"]) != "1" {
-		t.Error("the file lacks what was written before it could be")
+		t.Error("the file lacks a value from before it was writable")
 	}
 }
 
-func TestStateOfSomebodyElseIsLeftAlone(t *testing.T) {
+func TestUnreadableStateIsLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tailscaled.state")
 	const theirs = "not JSON {"
 	if err := os.WriteFile(path, []byte(theirs), 0o600); err != nil {
@@ -127,7 +127,7 @@ func TestStateOfSomebodyElseIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestStateOnADiskThatHangs has no run: as if its first try never ended.
+// TestStateOnADiskThatHangs does not call run, as if its first attempt never ended.
 func TestStateOnADiskThatHangs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tailscaled.state")
 	synctest.Test(t, func(t *testing.T) {

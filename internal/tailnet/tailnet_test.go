@@ -46,7 +46,7 @@ func startTailnet(t *testing.T, edit func(*tailnettest.Config)) *tailnettest.Tai
 	return control
 }
 
-// nothing forwards nothing.
+// nothing is a Forwarder that drops all packets.
 type nothing struct{ closed chan struct{} }
 
 func (nothing) Denied(netip.AddrPort) bool { return false }
@@ -160,11 +160,11 @@ func TestTriesUntilTheCredentialIsGood(t *testing.T) {
 	answers <- func() (secret.String, error) { <-release; return testKey, nil }
 	n := startNode(t, control, func(context.Context) (secret.String, error) { return (<-answers)() }, nil)
 
-	said := func(text string) func(*Status) bool {
+	loginError := func(text string) func(*Status) bool {
 		return func(s *Status) bool { return s.LoginError != nil && strings.Contains(s.LoginError.Error(), text) }
 	}
-	awaitStatus(t, n, "the look-up's error", said("reading it: denied"))
-	awaitStatus(t, n, "control's error", said("invalid key: API key does not exist"))
+	awaitStatus(t, n, "the look-up's error", loginError("reading it: denied"))
+	awaitStatus(t, n, "control's error", loginError("invalid key: API key does not exist"))
 	close(release)
 	awaitStatus(t, n, "membership, with the error gone", func(s *Status) bool { return s.Running() && s.LoginError == nil })
 }
@@ -196,12 +196,12 @@ func TestChooseMode(t *testing.T) {
 			}
 		}
 		got, why, err := chooseMode(tc.want)
-		said := ""
+		text := ""
 		if err != nil {
-			said = err.Error()
+			text = err.Error()
 		}
-		if got != tc.got || why != tc.why || said != tc.err {
-			t.Errorf("chooseMode(%v) = %v, %q, %q; want %v, %q, %q", tc.want, got, why, said, tc.got, tc.why, tc.err)
+		if got != tc.got || why != tc.why || text != tc.err {
+			t.Errorf("chooseMode(%v) = %v, %q, %q; want %v, %q, %q", tc.want, got, why, text, tc.got, tc.why, tc.err)
 		}
 	}
 }
