@@ -12,12 +12,11 @@ import (
 
 const inside = "NETNSTEST_INSIDE"
 
-// Main is testing.M.Run in a new network namespace: the test binary runs itself
-// again there, so that even the test process has no way out, and servers of the
-// test are hosts of its network ([Network.Self]). before runs first, outside,
-// where the network still is, and returns environment for the inner run; a nil
-// before is none. Without root the tests run as they are, to say themselves
-// why they cannot.
+// Main runs the tests in a new network namespace, in another process of the test binary:
+// so the test process has no way out either, and servers of the test are hosts of its
+// network ([Network.Self]). before, unless nil, runs first in the original namespace, and
+// returns environment variables for that process. Without root, Main runs the tests in
+// this process, where [Require] skips or fails them.
 func Main(m *testing.M, before func() (env []string, err error)) int {
 	if os.Geteuid() != 0 {
 		return m.Run()
@@ -49,8 +48,8 @@ func Main(m *testing.M, before func() (env []string, err error)) int {
 	return 0
 }
 
-// runInside gives the namespace a name, by which links can be plugged in. Only
-// now is it sure that the process has no thread elsewhere yet.
+// runInside gives the namespace a name, so that links can be added to it, and runs the
+// tests. At this point no thread of the process can be in another namespace.
 func runInside(m *testing.M) int {
 	for _, args := range [][]string{
 		{"netns", "attach", selfName(), strconv.Itoa(os.Getpid())},

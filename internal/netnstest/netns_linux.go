@@ -1,6 +1,5 @@
-// Package netnstest builds small networks of namespaces on one machine: hosts
-// and switches between them, with no way out. It is a test helper; it needs
-// root and iproute2.
+// Package netnstest builds isolated networks of namespaces on one machine for tests: hosts
+// and switches that connect them. It needs root and iproute2.
 package netnstest
 
 import (
@@ -38,15 +37,15 @@ func Require(t testing.TB) {
 	t.Skip(why)
 }
 
-// Network is a set of namespaces that go away with the test.
+// Network is a set of namespaces that are removed at the end of the test.
 type Network struct {
 	t      testing.TB
 	prefix string
 	links  int
 }
 
-// New starts an empty network. Names begin with a prefix of this process, so
-// that test processes do not meet.
+// New returns an empty network. The names of its namespaces begin with a prefix of this
+// process, so that concurrent test processes do not conflict.
 func New(t testing.TB) *Network {
 	t.Helper()
 	Require(t)
@@ -56,8 +55,8 @@ func New(t testing.TB) *Network {
 // Host is one namespace. Only loopback is up in a new one.
 type Host struct {
 	t    testing.TB
-	Name string // as the test named it
-	ns   string // as the system does
+	Name string // the test's name for it
+	ns   string // the name of the namespace
 }
 
 // Host adds a namespace.
@@ -67,12 +66,12 @@ func (n *Network) Host(name string) *Host {
 	ip(n.t, "netns", "add", h.ns)
 	n.t.Cleanup(func() { exec.Command("ip", "netns", "delete", h.ns).Run() })
 	h.IP("link", "set", "lo", "up")
-	// Without this a fresh IPv6 address is useless for its first seconds.
+	// Otherwise a new IPv6 address cannot be used for its first seconds.
 	h.Sysctl("net.ipv6.conf.default.accept_dad", "0")
 	return h
 }
 
-// Self is the namespace of this process, if [Main] gave it one.
+// Self returns the namespace of this process, which [Main] created.
 func (n *Network) Self() *Host {
 	n.t.Helper()
 	if os.Getenv(inside) == "" {
@@ -81,7 +80,7 @@ func (n *Network) Self() *Host {
 	return &Host{t: n.t, Name: "self", ns: selfName()}
 }
 
-// Switch is a bridge in a namespace of its own.
+// Switch is a bridge in a separate namespace.
 type Switch struct {
 	n    *Network
 	host *Host
@@ -93,8 +92,8 @@ func (n *Network) Switch(name string) *Switch {
 	s := &Switch{n: n, host: n.Host(name)}
 	s.host.IP("link", "add", "br0", "type", "bridge")
 	s.host.IP("link", "set", "br0", "up")
-	// Where Docker runs, bridges show iptables what passes, which no network in between
-	// does: a seventh of the CPU of a router that sends small packets.
+	// Where Docker runs, bridges pass packets through iptables, unlike a real network. It
+	// takes a seventh of the CPU of a router that sends small packets.
 	for _, filter := range []string{"iptables", "ip6tables", "arptables"} {
 		err := s.host.sysctl("net.bridge.bridge-nf-call-"+filter, "0")
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -157,7 +156,7 @@ func ip(t testing.TB, args ...string) {
 	}
 }
 
-// Command is exec.CommandContext in the host.
+// Command returns a command that runs in the host.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.ns, name}, args...)...)
 }
@@ -187,7 +186,7 @@ func (h *Host) enter(f func() error) error {
 	return f()
 }
 
-// Dial is net.Dialer.DialContext in the host; address must hold an IP.
+// Dial connects from the host; address must contain an IP address.
 func (h *Host) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
 	err = h.Do(func() error {
 		var d net.Dialer
@@ -197,7 +196,7 @@ func (h *Host) Dial(ctx context.Context, network, address string) (c net.Conn, e
 	return c, err
 }
 
-// Listen is net.Listen in the host.
+// Listen listens in the host, like net.Listen.
 func (h *Host) Listen(network, address string) (ln net.Listener, err error) {
 	err = h.Do(func() error {
 		ln, err = net.Listen(network, address)
@@ -206,7 +205,7 @@ func (h *Host) Listen(network, address string) (ln net.Listener, err error) {
 	return ln, err
 }
 
-// ListenPacket is net.ListenPacket in the host.
+// ListenPacket listens in the host, like net.ListenPacket.
 func (h *Host) ListenPacket(network, address string) (c net.PacketConn, err error) {
 	err = h.Do(func() error {
 		c, err = net.ListenPacket(network, address)
