@@ -8,11 +8,11 @@ type Rule struct {
 	Port     uint16   // of Dst; 0: all
 }
 
-// nowhere is a source that no node has (RFC 5737). A map response cannot hold an empty
-// list of rules: it would read as "no news".
+// nowhere is an address that no node has (RFC 5737). A map response cannot contain an empty
+// list of rules: clients take it for "unchanged".
 const nowhere = "192.0.2.1"
 
-// packetFilter returns rules in the form in which a node gets them.
+// packetFilter returns rules in the form of a map response.
 func packetFilter(rules []Rule) []tailcfg.FilterRule {
 	out := []tailcfg.FilterRule{{SrcIPs: []string{nowhere}, DstPorts: []tailcfg.NetPortRange{{IP: nowhere, Ports: tailcfg.PortRangeAny}}}}
 	for _, r := range rules {

@@ -17,14 +17,14 @@ import (
 )
 
 // Admin drives a [Tailnet] that runs in another process, network namespace or
-// container, over HTTP. Its methods do what those of Tailnet do.
+// container, over HTTP. Its methods correspond to those of Tailnet.
 type Admin struct {
 	URL    string       // the tailnet's ControlURL
 	Client *http.Client // nil: one without proxies
 }
 
-// direct is the client of an Admin that has none. It keeps no connections, so
-// that nothing is left behind by a test.
+// direct is the default client of an Admin. It keeps no connections, so that tests leave
+// none behind.
 var direct = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // Bodies of the admin API, one JSON object each.
@@ -33,7 +33,7 @@ type (
 		Version uint64
 		Nodes   []Node
 	}
-	// keyBody carries the value in the clear, which Key itself never does.
+	// keyBody contains the value of the key in plain text, unlike the JSON of a Key.
 	keyBody struct {
 		Key
 		Value string
@@ -75,7 +75,7 @@ func (a *Admin) Nodes(ctx context.Context) ([]Node, error) {
 	return nodes, err
 }
 
-// Await implements [Control]: the server answers when something has changed.
+// Await implements [Control]. The server answers when the list of nodes has changed.
 func (a *Admin) Await(ctx context.Context, what string, cond func([]Node) bool) error {
 	return await(ctx, a.look, what, cond)
 }
@@ -146,8 +146,8 @@ func (a *Admin) post(ctx context.Context, path string, in, out any) error {
 	return json.Unmarshal(b, out)
 }
 
-// do returns the body of a good answer; that of a bad one is the error, as
-// the tailnet itself gave it.
+// do sends a request and returns the body of the response. The body of a failed one is the
+// tailnet's own error, and becomes the error.
 func (a *Admin) do(ctx context.Context, method, path string, body io.Reader) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, a.URL+path, body)
 	if err != nil {
@@ -164,7 +164,7 @@ func (a *Admin) do(ctx context.Context, method, path string, body io.Reader) ([]
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer to %s: %w", path, err)
+		return nil, fmt.Errorf("reading the response to %s: %w", path, err)
 	}
 	if res.StatusCode != http.StatusOK {
 		return nil, errors.New(strings.TrimSpace(string(b)))

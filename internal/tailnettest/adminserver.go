@@ -9,7 +9,7 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// adminHandler serves what [Admin] asks for.
+// adminHandler serves the requests of [Admin].
 func (t *Tailnet) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /test/nodes", func(w http.ResponseWriter, r *http.Request) {
@@ -54,7 +54,8 @@ func (t *Tailnet) adminHandler() http.Handler {
 	return mux
 }
 
-// serveC2N takes and gives plain HTTP messages, for they are the payload.
+// serveC2N passes the HTTP request in the body to a node, and returns the node's HTTP
+// response in the body.
 func (t *Tailnet) serveC2N(w http.ResponseWriter, r *http.Request) {
 	payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
@@ -69,7 +70,7 @@ func (t *Tailnet) serveC2N(w http.ResponseWriter, r *http.Request) {
 	res.Write(w)
 }
 
-// handle adapts f, whose errors are the fault of whoever asks.
+// handle returns a handler that calls f. Errors of f are the client's fault.
 func handle[In any](f func(context.Context, In) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in In

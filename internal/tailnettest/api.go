@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// API is who may ask Tailscale's API for auth keys. A [Tailnet] serves that API
-// under its ControlURL, as far as it is about auth keys: tokens for OAuth
-// clients and federated identities, and keys that really register nodes. What it
-// answers to what it refuses is what users report of the real one.
+// API configures the clients that may create auth keys through Tailscale's API. A
+// [Tailnet] serves the part of that API about auth keys under its ControlURL: tokens for
+// OAuth clients and federated identities, and keys that can register nodes. Its refusals
+// have the texts that users report from the real API.
 type API struct {
 	Clients    []OAuthClient
 	Identities []FederatedIdentity
@@ -26,11 +26,12 @@ type API struct {
 // OAuthClient is an OAuth client.
 type OAuthClient struct {
 	ID, Secret string
-	Tags       []string // a key has to have all of them
+	Tags       []string // the tags that its keys must have
 	NoKeys     bool     // it lacks the scope auth_keys
 }
 
-// FederatedIdentity is what an identity token has to say, and what for.
+// FederatedIdentity holds the claims that an identity token must have, and the rights that
+// it gives.
 type FederatedIdentity struct {
 	ClientID                  string
 	Issuer, Subject, Audience string // Subject may end with *
@@ -38,16 +39,16 @@ type FederatedIdentity struct {
 	NoKeys                    bool
 }
 
-// APIFailure is an answer of the API in place of the right one. With neither
-// Status nor Cut, the right answer comes after Delay.
+// APIFailure replaces the correct response of the API. With neither Status nor Cut, the
+// correct response is sent after Delay.
 type APIFailure struct {
 	Status     int
-	Message    string // in the body, as the API words it
-	Body       string // instead of a JSON body with Message
+	Message    string // the message in the body, in the API's words
+	Body       string // replaces the JSON body with Message
 	RetryAfter string // the header
 	Delay      time.Duration
-	Cut        bool // cut the connection half way through the right answer
-	Times      int  // how many calls fail; 0 is all of them
+	Cut        bool // close the connection in the middle of the correct response
+	Times      int  // the number of calls that fail; 0: all
 }
 
 // The paths of the API, as [Tailnet.FailAPI] and [Tailnet.APICalls] name them.
@@ -57,12 +58,12 @@ const (
 	APIKeys          = "/api/v2/tailnet/-/keys"
 )
 
-// Register is what [Tailnet.FailAPI] and [Tailnet.APICalls] call a node's
-// registration, which is control's own and no part of the API: of a failure,
-// Status, Message and RetryAfter count.
+// Register is the path of nodes' registrations for [Tailnet.FailAPI] and
+// [Tailnet.APICalls]. They are part of the control protocol, not of the API. Of an
+// APIFailure only Status, Message and RetryAfter apply to them.
 const Register = "/machine/register"
 
-// api is the state of the API, under the lock of the tailnet.
+// api is the state of the API. Tailnet.mu covers it.
 type api struct {
 	API
 	verify   func(jwt string) bool
@@ -77,11 +78,11 @@ type apiToken struct {
 	expires time.Time
 }
 
-// tokenLife is how long the API's access tokens live.
+// tokenLife is the lifetime of the API's access tokens.
 const tokenLife = time.Hour
 
-// SetAPI replaces the clients and identities. Tokens of those that are gone
-// are of no use any more; keys are.
+// SetAPI replaces the clients and identities. Tokens of removed ones become invalid; their
+// keys stay valid.
 func (t *Tailnet) SetAPI(_ context.Context, a API) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -89,15 +90,15 @@ func (t *Tailnet) SetAPI(_ context.Context, a API) error {
 	return nil
 }
 
-// VerifyIdentity has verify look at the signature of identity tokens; without
-// it the API trusts what they say.
+// VerifyIdentity has verify check the signature of identity tokens. By default the API
+// does not check it.
 func (t *Tailnet) VerifyIdentity(verify func(jwt string) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.api.verify = verify
 }
 
-// FailAPI makes calls of a path fail; the zero APIFailure ends that.
+// FailAPI makes calls of a path fail. The zero APIFailure makes them succeed again.
 func (t *Tailnet) FailAPI(path string, f APIFailure) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,21 +111,22 @@ func (t *Tailnet) FailAPI(path string, f APIFailure) {
 	}
 }
 
-// APICalls lists the paths that were called so far.
+// APICalls returns the paths of all calls so far.
 func (t *Tailnet) APICalls() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.api.calls)
 }
 
-// Minted is how many auth keys the API has made.
+// Minted returns the number of auth keys that the API has created.
 func (t *Tailnet) Minted() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.api.minted
 }
 
-// APIHandler serves the API without a network, as in simulated time.
+// APIHandler returns the handler of the API, for use without a network, as in simulated
+// time.
 func (t *Tailnet) APIHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+APIToken, t.serveAPI(t.clientToken))
@@ -133,7 +135,7 @@ func (t *Tailnet) APIHandler() http.Handler {
 	return mux
 }
 
-// refusal is an answer of the API other than 200.
+// refusal is a response of the API with a status other than 200.
 type refusal struct {
 	status  int
 	message string
@@ -141,12 +143,12 @@ type refusal struct {
 
 func (r refusal) Error() string { return r.message }
 
-// serveAPI counts, fails on demand, and answers with what answer gives, which
-// is called with the lock held.
+// serveAPI returns a handler that counts calls, fails as [Tailnet.FailAPI] asks for, and
+// otherwise sends the result of answer, which is called with t.mu held.
 func (t *Tailnet) serveAPI(answer func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		fail := t.nextAPI(r.URL.Path)
-		// Only behind the body the server notices that a client went away.
+		// The server notices that a client has gone only after reading the body.
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 		if err != nil {
 			return
@@ -176,7 +178,7 @@ func (t *Tailnet) serveAPI(answer func(*http.Request) (any, error)) http.Handler
 			return
 		}
 		if body, err = json.Marshal(out); err != nil {
-			panic(err) // strings and numbers
+			panic(err) // impossible: strings and numbers
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if fail.Cut {
@@ -299,7 +301,8 @@ func (t *Tailnet) createKey(r *http.Request) (any, error) {
 	return map[string]any{"id": keyID(value.Reveal()), "key": value.Reveal(), "created": time.Now().UTC(), "expires": expires.UTC()}, nil
 }
 
-// grantOfLocked is what a client or identity may do, if it is still there.
+// grantOfLocked returns the rights of a client or identity, and whether there is one with
+// that ID.
 func (t *Tailnet) grantOfLocked(client string) (tags []string, noKeys, known bool) {
 	for _, c := range t.api.Clients {
 		if c.ID == client {
@@ -321,7 +324,7 @@ func sameTags(a, b []string) bool {
 	return len(a) > 0 && slices.Equal(a, b)
 }
 
-// NewOAuthClient makes a client with a secret in Tailscale's form.
+// NewOAuthClient returns a client with a random secret in Tailscale's form.
 func NewOAuthClient(tags ...string) OAuthClient {
 	value := newKeyValue().Reveal()
 	return OAuthClient{ID: keyID(value), Secret: strings.Replace(value, "tskey-auth-", "tskey-client-", 1), Tags: tags}

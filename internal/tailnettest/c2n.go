@@ -11,9 +11,9 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// C2N sends req from control to a node ("c2n") and returns its response, whose
-// body need not be closed. Real control servers probe the nodes that serve a
-// route this way.
+// C2N sends req from control to a node ("control to node") and returns its response, whose
+// body need not be closed. Real control servers probe the nodes that serve a route this
+// way.
 func (t *Tailnet) C2N(ctx context.Context, node string, req *http.Request) (*http.Response, error) {
 	var payload bytes.Buffer
 	if err := req.Write(&payload); err != nil {
@@ -41,7 +41,7 @@ func (t *Tailnet) c2n(ctx context.Context, node string, payload []byte) (*http.R
 	answered := make(chan answer, 1)
 	token := rand.Text()
 	t.base.C2NResponses.Store(token, func(res *http.Response) {
-		// The body is part of the node's request to us and ends with it.
+		// The body is part of the node's request, and ends with it.
 		b, err := io.ReadAll(res.Body)
 		res.Body = io.NopCloser(bytes.NewReader(b))
 		answered <- answer{res, err}

@@ -11,26 +11,26 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// Control is what a test needs of a control server, and no more than a
-// third-party one can offer too. [Tailnet] is one in this process, [Admin]
-// the same one somewhere else, [Headscale] a third-party one.
+// Control is the interface of tests to a control server. A third-party control server can
+// implement it, too: [Tailnet] is a control server in this process, [Admin] drives one
+// elsewhere, and [Headscale] is a third-party one.
 //
-// A node is named by its Name, its ID or its node key.
+// Methods take a node's Name, ID or node key.
 type Control interface {
-	// ControlURL is what nodes are told to log in to.
+	// ControlURL returns the URL at which nodes log in.
 	ControlURL() string
-	// CreateKey makes an auth key. An empty Value is generated.
+	// CreateKey creates an auth key. An empty Value is generated.
 	CreateKey(ctx context.Context, k Key) (secret.String, error)
 	// Nodes lists the members, oldest first.
 	Nodes(ctx context.Context) ([]Node, error)
-	// Approve lets a node serve routes, now or once it advertises them.
+	// Approve approves routes of a node, which may advertise them now or later.
 	Approve(ctx context.Context, node string, routes ...netip.Prefix) error
 	// ExpireNode expires a node's key: it has to log in again.
 	ExpireNode(ctx context.Context, node string) error
 	// DeleteNode removes a node as an administrator does.
 	DeleteNode(ctx context.Context, node string) error
-	// Await returns nil as soon as cond holds for the list of nodes. When ctx
-	// ends first, the error says what was awaited and what the nodes were.
+	// Await waits until cond holds for the list of nodes. If ctx ends first, the
+	// error names the condition and the last list of nodes.
 	Await(ctx context.Context, what string, cond func([]Node) bool) error
 }
 
@@ -39,11 +39,11 @@ var (
 	_ Control = (*Admin)(nil)
 )
 
-// Key is an auth key and what it gives to the nodes that register with it.
+// Key is an auth key, and the properties of nodes that register with it.
 type Key struct {
 	Value         secret.String
 	Reusable      bool
-	Ephemeral     bool      // nodes vanish when they log out
+	Ephemeral     bool      // nodes are removed when they log out
 	Preauthorized bool      // nodes need no device approval
 	Tags          []string  // tags of the nodes
 	Expiry        time.Time // zero: never
@@ -52,27 +52,27 @@ type Key struct {
 
 // Node is a member of the tailnet as the control server knows it.
 type Node struct {
-	ID       string // never used again after a removal, nor are the IPs
+	ID       string // not reused after a removal, nor are the IPs
 	Name     string // unique: the second "web" is "web-1"
-	Hostname string // what the node calls itself
+	Hostname string // as the node reports it
 	Key      string // public node key
 	IPs      []netip.Addr
 	Tags     []string
 
-	Advertised []netip.Prefix // routes the node offers
-	Approved   []netip.Prefix // of these, those that it may serve; and those forced on it
-	Primary    []netip.Prefix // of these, those for which control picked it
+	Advertised []netip.Prefix
+	Approved   []netip.Prefix // advertised routes that it may serve, and routes of ForceRoutes
+	Primary    []netip.Prefix // approved routes for which control has elected it
 
 	Online     bool // its map poll is open
 	Ephemeral  bool
-	Authorized bool // false while it waits for device approval
+	Authorized bool // false until the device is approved
 	Expired    bool // its key has expired
 
 	Endpoints []netip.AddrPort
 	HomeDERP  int // region; 0 while unknown
 }
 
-// String tells what matters of n on one line, for failure messages.
+// String returns a summary of n on one line, for failure messages.
 func (n Node) String() string {
 	state := "offline"
 	if n.Online {
@@ -97,10 +97,11 @@ func Find(nodes []Node, name string) (Node, bool) {
 	return nodes[i], true
 }
 
-// look returns the nodes once their version is past after.
+// look waits until the version of the list of nodes is greater than after, and returns
+// both.
 type look func(ctx context.Context, after uint64) (nodes []Node, version uint64, err error)
 
-// await is [Control.Await] for whatever can look.
+// await implements [Control.Await].
 func await(ctx context.Context, look look, what string, cond func([]Node) bool) error {
 	var last []Node
 	var version uint64

@@ -17,19 +17,19 @@ import (
 	"tailscale.com/types/logger"
 )
 
-// DERPRegion is the number of the only DERP region. Numbers from 900 on are
-// set aside for private ones.
+// DERPRegion is the number of the only DERP region. Numbers from 900 on are reserved for
+// private regions.
 const DERPRegion = 900
 
-// relay is a DERP server and a STUN server.
-type relay struct {
+// derpServer is a DERP server and a STUN server.
+type derpServer struct {
 	derp     *derpserver.Server
 	http     *httptest.Server
 	stun     *net.UDPConn
 	stunDone chan struct{}
 }
 
-func startRelay(host netip.Addr, derpPort, stunPort int) (*relay, error) {
+func startDERP(host netip.Addr, derpPort, stunPort int) (*derpServer, error) {
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(host, uint16(derpPort))))
 	if err != nil {
 		return nil, fmt.Errorf("listening for DERP: %w", err)
@@ -39,7 +39,7 @@ func startRelay(host netip.Addr, derpPort, stunPort int) (*relay, error) {
 		ln.Close()
 		return nil, fmt.Errorf("listening for STUN: %w", err)
 	}
-	r := &relay{
+	r := &derpServer{
 		derp:     derpserver.New(key.NewNode(), logger.Discard),
 		stun:     conn,
 		stunDone: make(chan struct{}),
@@ -49,7 +49,7 @@ func startRelay(host netip.Addr, derpPort, stunPort int) (*relay, error) {
 		Config: &http.Server{
 			Handler:  derpserver.Handler(r.derp),
 			ErrorLog: log.New(io.Discard, "", 0), // "TLS handshake error" of nodes that go away
-			// DERP takes over the connection, which HTTP/2 cannot give.
+			// DERP hijacks the connection, which HTTP/2 does not allow.
 			TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		},
 	}
@@ -58,7 +58,7 @@ func startRelay(host netip.Addr, derpPort, stunPort int) (*relay, error) {
 	return r, nil
 }
 
-func (r *relay) serveSTUN() {
+func (r *derpServer) serveSTUN() {
 	defer close(r.stunDone)
 	var buf [1500]byte
 	for {
@@ -75,8 +75,8 @@ func (r *relay) serveSTUN() {
 	}
 }
 
-// derpMap tells nodes of this relay and of no other.
-func (r *relay) derpMap() *tailcfg.DERPMap {
+// derpMap returns a DERP map with only this server.
+func (r *derpServer) derpMap() *tailcfg.DERPMap {
 	derp := r.http.Listener.Addr().(*net.TCPAddr).AddrPort()
 	host := derp.Addr().Unmap().String()
 	node := &tailcfg.DERPNode{
@@ -104,7 +104,7 @@ func (r *relay) derpMap() *tailcfg.DERPMap {
 	}
 }
 
-func (r *relay) close() {
+func (r *derpServer) close() {
 	r.derp.Close()
 	r.http.CloseClientConnections()
 	r.http.Close()

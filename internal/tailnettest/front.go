@@ -16,25 +16,25 @@ import (
 
 var errClosed = errors.New("the tailnet is closed")
 
-// How long a node's connection may be silent before it is probed, and how long
-// the answer may take. Together they bound how late a cut link is noticed; real
-// control servers need 10 to 20 seconds.
+// A node's connection that was silent for probeAfter is probed, and closed if no answer
+// comes within probeWithin. So a broken link is noticed within 10 s; real control servers
+// take 10 to 20 s.
 const (
-	probeAfter = 5 * time.Second
-	probeFor   = 5 * time.Second
+	probeAfter  = 5 * time.Second
+	probeWithin = 5 * time.Second
 )
 
-// outer serves what nodes and people ask for in the clear.
-func (t *Tailnet) outer() http.Handler {
+// publicHandler serves requests of nodes and browsers outside Noise.
+func (t *Tailnet) publicHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /key", t.serveKey)
 	mux.HandleFunc("/ts2021", t.serveNoise)
 	mux.HandleFunc("GET /generate_204", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	})
-	// As Tailscale's, and no other, tells its relays to anybody.
+	// Tailscale's control publishes its DERP map at this path; others do not.
 	mux.HandleFunc("GET /derpmap/default", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, t.relay.derpMap())
+		writeJSON(w, t.derp.derpMap())
 	})
 	mux.HandleFunc("GET /auth/", t.serveAuth)
 	mux.Handle("/test/", t.adminHandler())
@@ -42,10 +42,10 @@ func (t *Tailnet) outer() http.Handler {
 	return mux
 }
 
-// inner serves what the node with this machine key asks for over Noise. All
-// else is not found: testcontrol, which may get to see only what it knows,
-// ends the process on anything else.
-func (t *Tailnet) inner(machine key.MachinePublic) http.Handler {
+// noiseHandler serves requests over Noise of the node with this machine key. It answers
+// unknown paths with 404, since testcontrol ends the process on requests that it does not
+// know.
+func (t *Tailnet) noiseHandler(machine key.MachinePublic) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /machine/register", func(w http.ResponseWriter, r *http.Request) {
 		t.serveRegister(w, r, machine)
@@ -61,7 +61,7 @@ func (t *Tailnet) inner(machine key.MachinePublic) http.Handler {
 	return mux
 }
 
-// track lets Close wait for the requests in h, and refuses those after it.
+// track returns a handler whose requests Close waits for. It refuses requests after Close.
 func (t *Tailnet) track(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.mu.Lock()
@@ -81,7 +81,7 @@ func (t *Tailnet) track(h http.Handler) http.Handler {
 
 func (t *Tailnet) serveKey(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, &tailcfg.OverTLSPublicKeyResponse{
-		LegacyPublicKey: t.noiseKey.Public(), // must not be zero, else is not used
+		LegacyPublicKey: t.noiseKey.Public(), // must not be zero, but is not used
 		PublicKey:       t.noiseKey.Public(),
 	})
 }
@@ -89,23 +89,22 @@ func (t *Tailnet) serveKey(w http.ResponseWriter, _ *http.Request) {
 func (t *Tailnet) serveNoise(w http.ResponseWriter, r *http.Request) {
 	conn, err := controlhttpserver.AcceptHTTP(r.Context(), w, r, t.noiseKey, nil)
 	if err != nil {
-		t.log.Debug("accepting a node's connection", "err", err) // answered already
+		t.log.Debug("accepting a node's connection", "err", err) // AcceptHTTP has answered
 		return
 	}
 	defer conn.Close()
 	defer context.AfterFunc(t.ctx, func() { conn.Close() })()
 
-	server := http2.Server{ReadIdleTimeout: probeAfter, PingTimeout: probeFor}
+	server := http2.Server{ReadIdleTimeout: probeAfter, PingTimeout: probeWithin}
 	server.ServeConn(conn, &http2.ServeConnOpts{
-		// Not the request's context: that of a connection that was taken over
-		// is not done when the peer goes away, but when we return.
+		// Not the request's context: that of a hijacked connection ends when this
+		// function returns, not when the peer goes away.
 		Context:    t.ctx,
-		BaseConfig: &http.Server{Handler: t.track(t.inner(conn.Peer()))},
+		BaseConfig: &http.Server{Handler: t.track(t.noiseHandler(conn.Peer()))},
 	})
 }
 
-// serveAuth stands for the page on which a person logs a node in: to open it
-// is enough.
+// serveAuth serves the page on which a person logs a node in. Opening it logs the node in.
 func (t *Tailnet) serveAuth(w http.ResponseWriter, r *http.Request) {
 	if !t.base.CompleteAuth(r.URL.Path) {
 		http.NotFound(w, r)
@@ -114,9 +113,8 @@ func (t *Tailnet) serveAuth(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "The node is logged in.")
 }
 
-// noiseContext carries the machine key of the node to testcontrol, which takes
-// it from its own connections out of the context, under a key of an unexported
-// type. The name of that type is the only thing of it that can be had.
+// noiseContext carries the machine key of the node to testcontrol, which reads it from the
+// context under a key of an unexported type. Only the type's name can be compared.
 type noiseContext struct {
 	context.Context
 	machine key.MachinePublic

@@ -17,22 +17,22 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// Headscale is somebody else's control server, as a child process with this
-// package's relay: the proof that nothing here only works with [Tailnet]. It is
-// driven by its own command line.
+// Headscale runs Headscale, a third-party control server, as a child process with this
+// package's DERP server. It shows that tests do not depend on [Tailnet]. It is driven
+// through its command line.
 //
 // Versions 0.26 (the first with nodes approve-routes) and later work; see
-// [headscaleJSON] for how their answers differ. docs/headscale.md lists the
+// [headscaleJSON] for the differences of their output. docs/headscale.md lists the
 // versions that the end-to-end tests were run against.
 //
-// Headscale tells neither endpoints nor home DERP of a node, and has no device
+// Headscale reports neither endpoints nor home DERP of nodes, and has no device
 // approval: all nodes are authorized.
 type Headscale struct {
 	program string
 	dir     string // configuration, database, socket and log
 	url     string
-	relay   *relay
-	user    headscaleID // who the keys belong to
+	derp    *derpServer
+	user    headscaleID // the owner of the keys
 
 	serve *exec.Cmd
 	ended chan struct{} // closed once serve has ended
@@ -40,27 +40,28 @@ type Headscale struct {
 
 var _ Control = (*Headscale)(nil)
 
-// HeadscaleConfig of a [Headscale].
+// HeadscaleConfig configures a [Headscale].
 type HeadscaleConfig struct {
 	Program string     // path of the headscale binary
-	Host    netip.Addr // where it and the relay listen; 127.0.0.1 by default
+	Host    netip.Addr // the address that it and the DERP server listen on; 127.0.0.1 by default
 
 	// AutoApprovers is as in [Policy]. Headscale approves at once.
 	AutoApprovers map[string][]netip.Prefix
-	// Tags are those that keys may give, beyond those of AutoApprovers.
+	// Tags are tags that keys may give, besides those of AutoApprovers.
 	Tags []string
 }
 
 const (
-	// Headscale makes its keys and database first; a loaded machine is slow.
+	// Headscale creates its keys and database first, which takes long on a loaded machine.
 	headscaleStart = 30 * time.Second
 	headscaleStop  = 10 * time.Second
-	// How often Await looks: Headscale's command line has nothing to wait with.
+	// headscalePoll is the period of Await: Headscale's command line has no command that
+	// waits.
 	headscalePoll = 100 * time.Millisecond
 	headscaleUser = "tester"
 )
 
-// StartHeadscale runs Headscale until Close. It returns once it answers.
+// StartHeadscale runs Headscale until Close. It returns when the server answers.
 func StartHeadscale(cfg HeadscaleConfig) (*Headscale, error) {
 	if !cfg.Host.IsValid() {
 		cfg.Host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -69,12 +70,12 @@ func StartHeadscale(cfg HeadscaleConfig) (*Headscale, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting headscale: %w", err)
 	}
-	relay, err := startRelay(cfg.Host, 0, 0)
+	derp, err := startDERP(cfg.Host, 0, 0)
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
-	h := &Headscale{program: cfg.Program, dir: dir, relay: relay}
+	h := &Headscale{program: cfg.Program, dir: dir, derp: derp}
 	if err := h.start(cfg); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -108,7 +109,7 @@ func (h *Headscale) start(cfg HeadscaleConfig) error {
 	return nil
 }
 
-// Close ends the server and removes what it stored.
+// Close ends the server and removes its files.
 func (h *Headscale) Close() error {
 	if h.serve != nil {
 		h.serve.Process.Signal(syscall.SIGTERM)
@@ -119,11 +120,11 @@ func (h *Headscale) Close() error {
 			<-h.ended
 		}
 	}
-	h.relay.close()
+	h.derp.close()
 	return os.RemoveAll(h.dir)
 }
 
-// Log is what the server has logged so far, for failure messages.
+// Log returns the server's log so far, for failure messages.
 func (h *Headscale) Log() string {
 	b, _ := os.ReadFile(h.path("log"))
 	return strings.TrimSpace(string(b))
@@ -132,18 +133,19 @@ func (h *Headscale) Log() string {
 // ControlURL implements [Control].
 func (h *Headscale) ControlURL() string { return h.url }
 
-// keyLifetime is that of a key without an expiry: Headscale has no "never".
+// keyLifetime is the lifetime of a key without an expiry: all of Headscale's keys expire.
 const keyLifetime = 24 * time.Hour
 
-// CreateKey implements [Control]. Values are Headscale's to choose, and what
-// makes a key useless from the start (Revoked, a past Expiry) it cannot make.
+// CreateKey implements [Control]. It returns an error for a key with a Value, which
+// Headscale chooses itself, and for one that is invalid from the start (Revoked, a past
+// Expiry).
 func (h *Headscale) CreateKey(ctx context.Context, k Key) (secret.String, error) {
 	lifetime := keyLifetime
 	if !k.Expiry.IsZero() {
 		lifetime = time.Until(k.Expiry).Truncate(time.Second)
 	}
 	if k.Value != "" || k.Revoked || lifetime <= 0 {
-		return "", errors.New("creating an auth key: headscale makes no key with a chosen value or that is no longer good")
+		return "", errors.New("creating an auth key: headscale cannot create a key with a chosen value or an invalid key")
 	}
 	args := []string{"preauthkeys", "create",
 		"--user", h.user.String(),
@@ -184,7 +186,7 @@ func (h *Headscale) Approve(ctx context.Context, node string, routes ...netip.Pr
 	if err != nil {
 		return err
 	}
-	// The command replaces what was approved before.
+	// The command replaces the approved routes.
 	var all []string
 	for _, route := range slices.Concat(n.Approved, routes) {
 		all = append(all, route.String())
@@ -207,7 +209,7 @@ func (h *Headscale) DeleteNode(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	// Not in JSON: up to 0.27 it then says "null" and succeeds when it failed.
+	// Not in JSON: with JSON, versions up to 0.27 print "null" and succeed after a failure.
 	_, err = h.run(ctx, "--force", "nodes", "delete", "--identifier", n.ID.String())
 	return err
 }
@@ -217,7 +219,7 @@ func (h *Headscale) Await(ctx context.Context, what string, cond func([]Node) bo
 	return await(ctx, h.look, what, cond)
 }
 
-// look counts its calls as versions, as Headscale has none.
+// look counts its calls as versions, since Headscale has no version of the list.
 func (h *Headscale) look(ctx context.Context, after uint64) ([]Node, uint64, error) {
 	if after > 0 {
 		select {
@@ -238,7 +240,7 @@ type headscaleNode struct {
 	NodeKey    string         `json:"node_key"`
 	IPs        []netip.Addr   `json:"ip_addresses"`
 	Tags       []string       `json:"tags"`             // from 0.28 on
-	ValidTags  []string       `json:"valid_tags"`       // before
+	ValidTags  []string       `json:"valid_tags"`       // before 0.28
 	Available  []netip.Prefix `json:"available_routes"` // advertised
 	Approved   []netip.Prefix `json:"approved_routes"`  // advertised or not
 	Primary    []netip.Prefix `json:"subnet_routes"`
@@ -290,19 +292,19 @@ func (h *Headscale) find(ctx context.Context, doing, which string) (headscaleNod
 	return list[i], nil
 }
 
-// ask runs a command and parses its JSON into out; nil: it is of no interest.
+// ask runs a command and parses its JSON output into out, unless out is nil.
 func (h *Headscale) ask(ctx context.Context, out any, args ...string) error {
 	b, err := h.run(ctx, append([]string{"--output", "json"}, args...)...)
 	if err != nil || out == nil {
 		return err
 	}
 	if err := headscaleJSON(b, out); err != nil {
-		return fmt.Errorf("parsing the answer of headscale %s: %w", strings.Join(args[:2], " "), err)
+		return fmt.Errorf("parsing the output of headscale %s: %w", strings.Join(args[:2], " "), err)
 	}
 	return nil
 }
 
-// run runs a command and returns what it prints. An error has what it says.
+// run runs a command and returns its output. An error contains the command's error output.
 func (h *Headscale) run(ctx context.Context, args ...string) ([]byte, error) {
 	b, err := h.command(ctx, args...).Output()
 	if err != nil {
@@ -315,8 +317,8 @@ func (h *Headscale) run(ctx context.Context, args ...string) ([]byte, error) {
 	return b, nil
 }
 
-// command is Headscale with our configuration and nobody's environment, whose
-// HEADSCALE_ variables would win over it.
+// command returns a command of Headscale with our configuration. It does not inherit the
+// environment, whose HEADSCALE_ variables would override the configuration.
 func (h *Headscale) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, h.program, append([]string{"--config", h.path("config.yaml")}, args...)...)
 	cmd.Env = []string{"HOME=" + h.dir}

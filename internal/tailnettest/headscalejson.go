@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// headscaleJSON decodes an answer of Headscale's command line into out, whose
+// headscaleJSON decodes the output of a Headscale command into out, whose
 // fields have snake_case names. Headscale has two encodings:
 //
 //   - up to 0.29, that of its protobuf structs: snake_case names, numeric IDs,
@@ -18,7 +18,7 @@ import (
 //   - later, that of its API: camelCase names, IDs as strings, times in RFC 3339,
 //     and empty fields as "", [] or null.
 //
-// Both are accepted field by field, as either encoding may change again.
+// Either encoding is accepted for each field, since they may change again.
 func headscaleJSON(b []byte, out any) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber() // an ID may exceed a float64
@@ -60,7 +60,7 @@ func snakeCase(name string) string {
 	return b.String()
 }
 
-// headscaleID is a number in JSON, or a string with one.
+// headscaleID is an ID, which in JSON is a number or a string with a number.
 type headscaleID uint64
 
 func (id headscaleID) String() string { return strconv.FormatUint(uint64(id), 10) }
@@ -74,8 +74,8 @@ func (id *headscaleID) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// headscaleTime is null, RFC 3339, or seconds since 1970 in an object. Years
-// before 1970 stand for no time at all and become the zero time.
+// headscaleTime is a time, which in JSON is null, a string in RFC 3339, or an object with
+// seconds since 1970. Times before 1970 mean that there is none, and become the zero time.
 type headscaleTime struct{ time.Time }
 
 func (t *headscaleTime) UnmarshalJSON(b []byte) error {

@@ -15,7 +15,7 @@ import (
 
 // writeFiles writes the configuration, the policy and the DERP map.
 func (h *Headscale) writeFiles(listen netip.AddrPort, cfg HeadscaleConfig) error {
-	derpMap, err := headscaleDERPMap(h.relay)
+	derpMap, err := headscaleDERPMap(h.derp)
 	if err != nil {
 		return err
 	}
@@ -39,13 +39,13 @@ func (h *Headscale) writeFiles(listen netip.AddrPort, cfg HeadscaleConfig) error
 
 type object = map[string]any
 
-// settings keep Headscale and its nodes from talking to the outside, and let
-// any number of them run on one machine.
+// settings returns a configuration with which Headscale and its nodes do not access the
+// outside, and any number of them can run on one machine.
 func (h *Headscale) settings(listen netip.AddrPort) object {
 	return object{
 		"server_url":  h.url,
 		"listen_addr": listen.String(),
-		// Not wanted, but 0.26 and 0.27 cannot do without the metrics.
+		// 0.26 and 0.27 do not run without metrics.
 		"metrics_listen_addr":    "127.0.0.1:0",
 		"grpc_listen_addr":       "127.0.0.1:0",
 		"unix_socket":            h.path("sock"),
@@ -63,7 +63,7 @@ func (h *Headscale) settings(listen netip.AddrPort) object {
 		"dns": object{
 			"magic_dns":   false,
 			"base_domain": "tailnet.test",
-			// On by default, and then it insists on name servers.
+			// The default is true, which requires name servers.
 			"override_local_dns": false,
 		},
 		"cli":                   object{"timeout": "30s"}, // 5 s is little on a loaded machine
@@ -73,8 +73,8 @@ func (h *Headscale) settings(listen netip.AddrPort) object {
 	}
 }
 
-// headscalePolicy lets everyone talk to everyone. A tag has to be defined to be
-// used; nobody owns one, as keys give them.
+// headscalePolicy allows all traffic. Tags have to be defined, but need no owners, since
+// keys give them.
 func headscalePolicy(cfg HeadscaleConfig) object {
 	owners := map[string][]string{}
 	for _, tag := range cfg.Tags {
@@ -94,8 +94,8 @@ func headscalePolicy(cfg HeadscaleConfig) object {
 	}
 }
 
-// derpTemplate has the lower-case names that Headscale's YAML parser gives to
-// the fields of tailcfg.DERPMap, and a region's number unquoted: it is no text.
+// derpTemplate uses the lower-case names that Headscale's YAML parser requires for the
+// fields of tailcfg.DERPMap, and unquoted region numbers, as strings are not accepted.
 var derpTemplate = template.Must(template.New("derp.yaml").Parse(`regions:
 {{- range .Regions}}
   {{.RegionID}}:
@@ -117,14 +117,14 @@ var derpTemplate = template.Must(template.New("derp.yaml").Parse(`regions:
 {{- end}}
 `))
 
-func headscaleDERPMap(r *relay) ([]byte, error) {
+func headscaleDERPMap(r *derpServer) ([]byte, error) {
 	var b bytes.Buffer
 	err := derpTemplate.Execute(&b, r.derpMap())
 	return b.Bytes(), err
 }
 
-// freePort is one that nobody listened to a moment ago: unlike ours, this
-// server has to know its own URL before it listens.
+// freePort returns a port that was free a moment ago. Headscale has to know its own URL
+// before it listens.
 func freePort(host netip.Addr) (netip.AddrPort, error) {
 	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(host, 0)))
 	if err != nil {
@@ -153,7 +153,7 @@ func (h *Headscale) startServer() error {
 	return nil
 }
 
-// awaitHealth waits until the server answers, or says why it does not.
+// awaitHealth waits until the server is healthy. Its error contains the server's log.
 func (h *Headscale) awaitHealth(ctx context.Context) error {
 	for {
 		err := h.health(ctx)

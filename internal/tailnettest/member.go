@@ -14,8 +14,8 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// member is a node and what the tailnet decided about it. What the node says of
-// itself is in testcontrol's record of the same key.
+// member is a node, with the tailnet's decisions about it. The node's own reports are in
+// testcontrol's record of the same key. Tailnet.mu covers all fields.
 type member struct {
 	id         tailcfg.NodeID
 	key        key.NodePublic
@@ -30,20 +30,20 @@ type member struct {
 	forced []netip.Prefix
 
 	poll    *poll     // nil: offline
-	updates int       // of the node that left the routes as they were, see AfterUpdates
-	offline time.Time // since when, if it was online before
+	updates int       // updates of the node that did not change its routes, see AfterUpdates
+	offline time.Time // when it went offline; zero if it never was online
 
-	// Kept up to date by update.
-	reachable  bool // has ever told endpoints and home DERP
-	advertised []netip.Prefix
-	approved   []netip.Prefix
-	primary    []netip.Prefix
+	// Set by updateLocked.
+	wasReachable bool // it has reported endpoints and home DERP
+	advertised   []netip.Prefix
+	approved     []netip.Prefix
+	primary      []netip.Prefix
 }
 
 func (n *member) expired(now time.Time) bool { return !n.expiry.IsZero() && !now.Before(n.expiry) }
 
-// eligible reports whether n may be a primary at all, its routes and its
-// connection aside.
+// eligible reports whether n may be a primary, regardless of its routes and its
+// connection.
 func (n *member) eligible(now time.Time) bool { return n.authorized && !n.expired(now) }
 
 func (t *Tailnet) byKeyLocked(k key.NodePublic) *member {
@@ -67,7 +67,8 @@ func (t *Tailnet) byIDLocked(id tailcfg.NodeID) *member {
 	return nil
 }
 
-// uniqueNameLocked gives the second node with a host name the suffix -1.
+// uniqueNameLocked returns a unique name: the second node with a host name gets the suffix
+// -1.
 func (t *Tailnet) uniqueNameLocked(hostname string) string {
 	name := hostname
 	for i := 1; slices.ContainsFunc(t.nodes, func(n *member) bool { return n.name == name }); i++ {
@@ -76,7 +77,7 @@ func (t *Tailnet) uniqueNameLocked(hostname string) string {
 	return name
 }
 
-// removeLocked makes n a node that never was, whose key is of no use.
+// removeLocked removes n, and makes its node key invalid.
 func (t *Tailnet) removeLocked(n *member) {
 	t.nodes = slices.DeleteFunc(t.nodes, func(m *member) bool { return m == n })
 	t.gone[n.key] = true
@@ -86,21 +87,21 @@ func (t *Tailnet) removeLocked(n *member) {
 	t.log.Info("node removed", "node", n.name)
 }
 
-// updateLocked draws all conclusions from what has changed, and wakes all who
-// wait for a change. It follows every change of state.
+// updateLocked recomputes approved and primary routes, and wakes all goroutines that wait
+// for a change. It must be called after every change of state.
 func (t *Tailnet) updateLocked() {
 	now := time.Now()
 	var candidates []candidate
 	for _, n := range t.nodes {
-		said := t.base.Node(n.key)
-		n.reachable = n.reachable || (len(said.Endpoints) > 0 && said.HomeDERP != 0)
+		reported := t.base.Node(n.key)
+		n.wasReachable = n.wasReachable || (len(reported.Endpoints) > 0 && reported.HomeDERP != 0)
 		n.advertised = nil
-		if said.Hostinfo.Valid() {
-			n.advertised = said.Hostinfo.RoutableIPs().AsSlice()
+		if reported.Hostinfo.Valid() {
+			n.advertised = reported.Hostinfo.RoutableIPs().AsSlice()
 		}
 		n.approved = slices.Clone(n.forced)
 		for _, route := range n.advertised {
-			if slices.Contains(n.manual, route) || t.policy.autoApproves(n.tags, n.reachable, route) {
+			if slices.Contains(n.manual, route) || t.policy.autoApproves(n.tags, n.wasReachable, route) {
 				n.approved = append(n.approved, route)
 			}
 		}
@@ -149,7 +150,7 @@ func (t *Tailnet) nodesLocked() []Node {
 	now := time.Now()
 	nodes := make([]Node, 0, len(t.nodes))
 	for _, n := range t.nodes {
-		said := t.base.Node(n.key)
+		reported := t.base.Node(n.key)
 		out := Node{
 			ID:         strconv.FormatInt(int64(n.id), 10),
 			Name:       n.name,
@@ -162,13 +163,13 @@ func (t *Tailnet) nodesLocked() []Node {
 			Ephemeral:  n.ephemeral,
 			Authorized: n.authorized,
 			Expired:    n.expired(now),
-			Endpoints:  said.Endpoints,
-			HomeDERP:   said.HomeDERP,
+			Endpoints:  reported.Endpoints,
+			HomeDERP:   reported.HomeDERP,
 		}
-		if said.Hostinfo.Valid() {
-			out.Hostname = said.Hostinfo.Hostname()
+		if reported.Hostinfo.Valid() {
+			out.Hostname = reported.Hostinfo.Hostname()
 		}
-		for _, p := range said.Addresses {
+		for _, p := range reported.Addresses {
 			out.IPs = append(out.IPs, p.Addr())
 		}
 		nodes = append(nodes, out)
@@ -206,7 +207,7 @@ func (t *Tailnet) look(ctx context.Context, after uint64) ([]Node, uint64, error
 	}
 }
 
-// CreateKey implements [Control]. A Value that is in use already is replaced.
+// CreateKey implements [Control]. It replaces a key with the same Value.
 func (t *Tailnet) CreateKey(_ context.Context, k Key) (secret.String, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -221,7 +222,7 @@ func (t *Tailnet) addKeyLocked(k Key) secret.String {
 	return k.Value
 }
 
-// RevokeKey makes an auth key worthless. Nodes that used it stay.
+// RevokeKey revokes an auth key. Nodes that have used it stay.
 func (t *Tailnet) RevokeKey(_ context.Context, value secret.String) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -233,16 +234,16 @@ func (t *Tailnet) RevokeKey(_ context.Context, value secret.String) error {
 	return nil
 }
 
-// SpendKey uses an auth key up, as a node would that is gone since.
+// SpendKey marks an auth key as used, by a node that has since been removed.
 func (t *Tailnet) SpendKey(value secret.String) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if k := t.keys[value.Reveal()]; k != nil {
-		k.usedBy = reserved
+		k.usedBy = usedByPending
 	}
 }
 
-// SetPolicy replaces the policy. Routes are approved and elected anew.
+// SetPolicy replaces the policy, and reevaluates approved and primary routes.
 func (t *Tailnet) SetPolicy(_ context.Context, p Policy) error {
 	if err := p.check(); err != nil {
 		return err
@@ -259,13 +260,13 @@ func (t *Tailnet) Approve(_ context.Context, node string, routes ...netip.Prefix
 	return t.change("approving routes", node, func(n *member) { n.manual = append(n.manual, routes...) })
 }
 
-// ForceRoutes hands a node routes that it never advertised, which a control
-// server that is wrong or hostile could do.
+// ForceRoutes gives a node routes that it never advertised, as a faulty or hostile control
+// server could.
 func (t *Tailnet) ForceRoutes(_ context.Context, node string, routes ...netip.Prefix) error {
 	return t.change("forcing routes", node, func(n *member) { n.forced = slices.Clone(routes) })
 }
 
-// ApproveDevice lets a node in that waits for it.
+// ApproveDevice approves a node that waits for device approval.
 func (t *Tailnet) ApproveDevice(_ context.Context, node string) error {
 	return t.change("approving the device", node, func(n *member) { n.authorized = true })
 }
@@ -275,13 +276,13 @@ func (t *Tailnet) ExpireNode(_ context.Context, node string) error {
 	return t.change("expiring the node key", node, func(n *member) { n.expiry = time.Now() })
 }
 
-// ExpireNodeAt lets a node's key end at that time.
+// ExpireNodeAt sets the time at which a node's key expires.
 func (t *Tailnet) ExpireNodeAt(_ context.Context, node string, at time.Time) error {
-	return t.change("setting the end of the node key", node, func(n *member) { n.expiry = at })
+	return t.change("setting the expiry of the node key", node, func(n *member) { n.expiry = at })
 }
 
-// DeleteNode implements [Control]. The node finds no answer but "node not
-// found" from then on, and goes on with the last it heard.
+// DeleteNode implements [Control]. All requests of the node are answered "node not found"
+// from then on, and the node keeps its last netmap.
 func (t *Tailnet) DeleteNode(_ context.Context, node string) error {
 	return t.change("deleting the node", node, t.removeLocked)
 }

@@ -16,9 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNothingLeaves runs real nodes in a network namespace whose only way out
-// is a wire that is listened to, and that would lead everywhere. Whatever IPv4
-// packet comes out of it, an address being asked for included, is a failure.
+// TestNothingLeaves runs real nodes in a network namespace whose default route leads to a
+// captured interface. Any IPv4 packet on it, ARP requests included, is a failure.
 func TestNothingLeaves(t *testing.T) {
 	const child = "TAILNETTEST_NAMESPACE"
 	if os.Getenv(child) == "" {
@@ -45,17 +44,17 @@ func TestNothingLeaves(t *testing.T) {
 		return
 	}
 
-	wire := leaveByWire(t)
+	wire := captureDefaultRoute(t)
 	tn := start(t, Config{Policy: approving})
 	join(t, tn, "client", clientKey)
 	router := join(t, tn, "router", routerKey)
 	router.advertise(t, vpc)
 	await1(t, tn, "router", "primary and reachable", func(n Node) bool { return primaryOf(vpc)(n) && reachable(n) })
-	if got := wire.heard(t); len(got) > 0 {
+	if got := wire.capturedPackets(t); len(got) > 0 {
 		t.Errorf("packets to the outside:\n%s", strings.Join(got, "\n"))
 	}
 
-	// And it would have been heard.
+	// Check that the capture works.
 	conn, err := net.Dial("udp", "198.51.100.1:9")
 	if err != nil {
 		t.Fatal(err)
@@ -68,8 +67,8 @@ func TestNothingLeaves(t *testing.T) {
 // A wire is a packet socket.
 type wire int
 
-// leaveByWire makes the default route of this namespace lead to a wire.
-func leaveByWire(t *testing.T) wire {
+// captureDefaultRoute makes the default route of this namespace lead to a wire.
+func captureDefaultRoute(t *testing.T) wire {
 	t.Helper()
 	for _, args := range []string{
 		"link set lo up",
@@ -100,9 +99,9 @@ func leaveByWire(t *testing.T) wire {
 	return wire(fd)
 }
 
-// heard returns what has come out so far. IPv6 is left out: the kernel itself
-// looks for neighbours and routers.
-func (w wire) heard(t *testing.T) (packets []string) {
+// capturedPackets returns the packets since the last call. It ignores IPv6, since the
+// kernel sends neighbor and router solicitations.
+func (w wire) capturedPackets(t *testing.T) (packets []string) {
 	t.Helper()
 	frame := make([]byte, 2048)
 	for {
@@ -124,8 +123,8 @@ func (w wire) heard(t *testing.T) (packets []string) {
 func (w wire) await(t *testing.T) {
 	t.Helper()
 	testwait.Until(t, "a packet on the wire", func() error {
-		if len(w.heard(t)) == 0 {
-			return errors.New("none came")
+		if len(w.capturedPackets(t)) == 0 {
+			return errors.New("no packet was captured")
 		}
 		return nil
 	})

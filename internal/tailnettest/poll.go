@@ -15,14 +15,14 @@ import (
 	"tailscale.com/util/zstdframe"
 )
 
-// keepAlive is how often a poll with no news gets a sign of life. Clients give
-// up after two minutes without any.
-const keepAlive = 50 * time.Second
+// keepAliveEvery is the period of keep-alive messages in a poll. Clients give up after two
+// minutes without any message.
+const keepAliveEvery = 50 * time.Second
 
 // poll is the open map request of a node that is online.
 type poll struct {
-	ended chan struct{}             // closed when the node is to ask again, or to go
-	pings chan *tailcfg.PingRequest // to be sent; never blocks a sender for long
+	ended chan struct{}             // closed when the poll must end
+	pings chan *tailcfg.PingRequest // requests to send to the node
 }
 
 func (n *member) endPoll() {
@@ -47,8 +47,7 @@ func (t *Tailnet) serveMap(w http.ResponseWriter, r *http.Request, machine key.M
 		return
 	}
 
-	// A streaming request must be taken as read-only; what the node has to say
-	// of itself comes in requests of its own.
+	// A streaming request is read-only. The node reports its state in other requests.
 	if req.Stream {
 		t.stream(r.Context(), w, n, &req)
 		return
@@ -65,14 +64,14 @@ func (t *Tailnet) serveMap(w http.ResponseWriter, r *http.Request, machine key.M
 	}
 	t.mu.Unlock()
 	if req.OmitPeers {
-		return // nobody reads an answer
+		return // the node does not read the response
 	}
 	if res, _ := t.mapResponse(n, &req, nil); res != nil {
 		send(w, &req, res)
 	}
 }
 
-// stream tells a node of every change until either side ends it.
+// stream sends a node a map response after every change, until either side ends the poll.
 func (t *Tailnet) stream(ctx context.Context, w http.ResponseWriter, n *member, req *tailcfg.MapRequest) {
 	p := t.openPoll(n, req.NodeKey)
 	if p == nil {
@@ -81,18 +80,18 @@ func (t *Tailnet) stream(ctx context.Context, w http.ResponseWriter, n *member, 
 	}
 	defer t.closePoll(n, p)
 
-	alive := time.NewTicker(keepAlive)
+	alive := time.NewTicker(keepAliveEvery)
 	defer alive.Stop()
 	var last []byte
 	answered := 0
-	var told map[tailcfg.NodeID]bool
+	var sent map[tailcfg.NodeID]bool
 	for {
 		t.mu.Lock()
 		changed := t.changed
 		asked := n.updates
 		t.mu.Unlock()
 		var res *tailcfg.MapResponse
-		res, told = t.mapResponse(n, req, told)
+		res, sent = t.mapResponse(n, req, sent)
 		if res == nil {
 			if t.ownNode == AfterUpdates {
 				select {
@@ -140,8 +139,8 @@ func (t *Tailnet) stream(ctx context.Context, w http.ResponseWriter, n *member, 
 	}
 }
 
-// openPoll takes n online, in place of an older poll. It returns nil if n is
-// no member any more.
+// openPoll opens a poll, which makes n online, and ends an older one. It returns nil if n is
+// no longer a member.
 func (t *Tailnet) openPoll(n *member, as key.NodePublic) *poll {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -169,10 +168,10 @@ func (t *Tailnet) closePoll(n *member, p *poll) {
 	t.updateLocked()
 }
 
-// mapResponse is all that n may know of the tailnet. It is built on
-// testcontrol's, which knows nothing of membership and routes. told are the
-// peers that the stream told of before; those it tells of now are returned.
-func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, told map[tailcfg.NodeID]bool) (*tailcfg.MapResponse, map[tailcfg.NodeID]bool) {
+// mapResponse returns a full map response for n, and the peers in it. It extends that of
+// testcontrol, which lacks membership and routes. sent are the peers in the last response
+// of the stream.
+func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, sent map[tailcfg.NodeID]bool) (*tailcfg.MapResponse, map[tailcfg.NodeID]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.byKeyLocked(req.NodeKey) != n {
@@ -183,7 +182,7 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, told map[tailc
 		return nil, nil
 	}
 	now := time.Now()
-	res.ControlTime = nil // a day in 2020; a client would correct its clock by it
+	res.ControlTime = nil // it is in 2020, and clients correct their clocks by it
 	slices.SortFunc(res.UserProfiles, func(a, b tailcfg.UserProfile) int { return cmp.Compare(a.ID, b.ID) })
 	res.Debug = &tailcfg.Debug{DisableLogTail: true}
 
@@ -196,13 +195,13 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, told map[tailc
 		own = n.primary
 	}
 	res.Node.AllowedIPs = append(slices.Clone(res.Node.Addresses), own...)
-	// Otherwise a node in trouble asks a well-known public server whether it is
-	// behind a captive portal.
+	// Otherwise a node without connectivity asks a public server whether it is behind a
+	// captive portal.
 	res.Node.CapMap = tailcfg.NodeCapMap{tailcfg.NodeAttrDisableCaptivePortalDetection: nil}
 
 	peers := res.Peers
 	res.Peers = nil
-	tell := map[tailcfg.NodeID]bool{}
+	sending := map[tailcfg.NodeID]bool{}
 	for _, p := range peers {
 		m := t.byKeyLocked(p.Key)
 		if m == nil || !m.authorized || !n.authorized {
@@ -211,19 +210,19 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, told map[tailc
 		t.decorateLocked(p, m, now)
 		p.AllowedIPs = append(slices.Clone(p.Addresses), m.primary...)
 		res.Peers = append(res.Peers, p)
-		tell[p.ID] = true
+		sending[p.ID] = true
 	}
-	// No peers at all would read as "no news".
+	// Clients take an empty list of peers for "unchanged".
 	if len(res.Peers) == 0 {
-		for id := range told {
+		for id := range sent {
 			res.PeersRemoved = append(res.PeersRemoved, id)
 		}
 		slices.Sort(res.PeersRemoved)
 	}
-	return res, tell
+	return res, sending
 }
 
-// decorateLocked writes on a node what the tailnet decided about it.
+// decorateLocked sets the fields of a node that the tailnet decides.
 func (t *Tailnet) decorateLocked(out *tailcfg.Node, n *member, now time.Time) {
 	out.Name = n.name
 	out.Tags = n.tags

@@ -16,7 +16,7 @@ import (
 	"tailscale.com/types/key"
 )
 
-// Larger requests are not from a Tailscale client.
+// maxRequest bounds a request in bytes. Tailscale clients send no larger ones.
 const maxRequest = 1 << 20
 
 func (t *Tailnet) serveRegister(w http.ResponseWriter, r *http.Request, machine key.MachinePublic) {
@@ -53,7 +53,7 @@ func (t *Tailnet) serveRegister(w http.ResponseWriter, r *http.Request, machine 
 	}
 }
 
-// register logs a node in or out. Its errors are for the node, but for errBase.
+// register logs a node in or out. Its errors are sent to the node, except errBase.
 func (t *Tailnet) register(ctx context.Context, req *tailcfg.RegisterRequest, machine key.MachinePublic) (*tailcfg.RegisterResponse, error) {
 	t.mu.Lock()
 	terms, res, err := t.termsLocked(req, machine)
@@ -71,7 +71,7 @@ func (t *Tailnet) register(ctx context.Context, req *tailcfg.RegisterRequest, ma
 		if terms == nil {
 			return res, nil // a person has to log the node in
 		}
-		// Whoever has a good key need not: log in on their behalf.
+		// A node with a valid key needs no person: log it in.
 		t.base.CompleteAuth(res.AuthURL)
 		res.AuthURL = ""
 	}
@@ -84,16 +84,16 @@ func (t *Tailnet) register(ctx context.Context, req *tailcfg.RegisterRequest, ma
 	return res, nil
 }
 
-// terms on which a node becomes or stays a member.
+// terms are the properties with which a node becomes or stays a member.
 type terms struct {
 	tags          []string
 	ephemeral     bool
 	preauthorized bool
 }
 
-// termsLocked decides on a request: either the terms, or nil when the node has
-// no key to show, or the final answer. It changes req to what testcontrol may
-// see of it.
+// termsLocked decides on a request. It returns the terms, or the final response, or neither
+// if the node is new and has no key. It removes from req the old node key, if testcontrol
+// must not see it.
 func (t *Tailnet) termsLocked(req *tailcfg.RegisterRequest, machine key.MachinePublic) (*terms, *tailcfg.RegisterResponse, error) {
 	now := time.Now()
 	mustRenew := &tailcfg.RegisterResponse{NodeKeyExpired: true}
@@ -105,8 +105,8 @@ func (t *Tailnet) termsLocked(req *tailcfg.RegisterRequest, machine key.MachineP
 		t.logoutLocked(n, now)
 		return nil, mustRenew, nil
 	}
-	// testcontrol would bring back the ID and the addresses of a node that is
-	// gone; a new key makes it a new node.
+	// testcontrol would reuse the ID and the addresses of a removed node. With a new key
+	// it is a new node.
 	if t.gone[req.NodeKey] || (n != nil && n.expired(now)) {
 		return nil, mustRenew, nil
 	}
@@ -129,7 +129,7 @@ func (t *Tailnet) termsLocked(req *tailcfg.RegisterRequest, machine key.MachineP
 			return nil, nil, err
 		}
 		if k.usedBy == 0 {
-			k.usedBy = reserved
+			k.usedBy = usedByPending
 		}
 		return &terms{tags, k.Ephemeral || req.Ephemeral, k.Preauthorized}, nil, nil
 	}
@@ -152,7 +152,7 @@ func (t *Tailnet) logoutLocked(n *member, now time.Time) {
 	t.updateLocked()
 }
 
-// admitLocked makes the node that testcontrol has just registered a member.
+// admitLocked makes a node that testcontrol has registered a member.
 func (t *Tailnet) admitLocked(req *tailcfg.RegisterRequest, machine key.MachinePublic, on *terms) *member {
 	if on == nil { // a person logged it in
 		on = &terms{tags: req.Hostinfo.RequestTags, ephemeral: req.Ephemeral}
@@ -177,31 +177,32 @@ func (t *Tailnet) admitLocked(req *tailcfg.RegisterRequest, machine key.MachineP
 		t.log.Info("node registered", "node", n.name, "tags", on.tags, "ephemeral", on.ephemeral)
 	}
 	n.tags, n.ephemeral = slices.Clone(on.tags), on.ephemeral
-	t.settleKeyLocked(req, n.id)
+	t.setKeyUserLocked(req, n.id)
 	return n
 }
 
-// settleKeyLocked notes who used a reserved key; 0 is nobody after all.
-func (t *Tailnet) settleKeyLocked(req *tailcfg.RegisterRequest, id tailcfg.NodeID) {
+// setKeyUserLocked sets the user of a key that is usedByPending; 0 makes it unused.
+func (t *Tailnet) setKeyUserLocked(req *tailcfg.RegisterRequest, id tailcfg.NodeID) {
 	if req.Auth == nil {
 		return
 	}
-	if k := t.keys[req.Auth.AuthKey]; k != nil && k.usedBy == reserved {
+	if k := t.keys[req.Auth.AuthKey]; k != nil && k.usedBy == usedByPending {
 		k.usedBy = id
 	}
 }
 
+// releaseKey makes the key of a failed registration unused.
 func (t *Tailnet) releaseKey(req *tailcfg.RegisterRequest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.settleKeyLocked(req, 0)
+	t.setKeyUserLocked(req, 0)
 }
 
-// errBase marks an answer of testcontrol that is none.
+// errBase marks failures of testcontrol.
 var errBase = errors.New("registering at testcontrol")
 
-// baseRegister lets testcontrol do its part: identity, addresses, user, and
-// waiting for a person to log the node in.
+// baseRegister registers a node at testcontrol, which assigns ID, addresses and user, and
+// waits for a person to log the node in.
 func (t *Tailnet) baseRegister(ctx context.Context, req *tailcfg.RegisterRequest, machine key.MachinePublic) (*tailcfg.RegisterResponse, error) {
 	rec, err := t.forward(ctx, "/machine/register", req, machine)
 	if err != nil {
@@ -214,7 +215,7 @@ func (t *Tailnet) baseRegister(ctx context.Context, req *tailcfg.RegisterRequest
 	return res, nil
 }
 
-// forward hands a request to testcontrol and holds back its answer.
+// forward sends a request to testcontrol and returns the response.
 func (t *Tailnet) forward(ctx context.Context, path string, body any, machine key.MachinePublic) (*httptest.ResponseRecorder, error) {
 	b, err := json.Marshal(body)
 	if err != nil {

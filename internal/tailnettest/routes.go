@@ -9,33 +9,32 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// ApproveWhen says at which moment auto-approval of routes happens. Both
-// orders exist in the wild, and they differ for the first user of a route.
+// ApproveWhen is the moment at which routes are auto-approved. Control servers differ in
+// it, and it matters to the first user of a route.
 type ApproveWhen string
 
 const (
 	// AtOnce approves a route as soon as it is advertised.
 	AtOnce ApproveWhen = "at-once"
-	// WhenReachable approves a route once the node has also told its endpoints
-	// and its home DERP, so that peers can reach what they are sent to.
+	// WhenReachable approves a route once the node has also reported its endpoints and
+	// its home DERP, so that peers can reach the node.
 	WhenReachable ApproveWhen = "when-reachable"
 )
 
-// Policy is what the tailnet's owner decides about nodes and routes.
+// Policy is the tailnet's policy for nodes and routes.
 type Policy struct {
 	// AutoApprovers maps a tag to prefixes: a node with the tag may serve the
 	// routes that it advertises within them.
 	AutoApprovers map[string][]netip.Prefix
-	// ApproveWhen defaults to AtOnce. Manual approval is not held up by it.
+	// ApproveWhen applies to automatic approval only. Default: AtOnce.
 	ApproveWhen ApproveWhen
-	// Failover is how long a primary may be without a map poll before another
+	// Failover is the time for which a primary may be without a map poll before another
 	// node is elected. A primary that withdraws or logs out is replaced at once.
 	Failover time.Duration
-	// RequireDeviceApproval keeps new nodes out until ApproveDevice, unless
+	// RequireDeviceApproval keeps new nodes unauthorized until ApproveDevice, unless
 	// their auth key is preauthorized.
 	RequireDeviceApproval bool
-	// Rules are the access rules. Nil lets all nodes reach everything, an empty list
-	// nothing.
+	// Rules are the access rules. Nil allows everything, an empty list nothing.
 	Rules []Rule
 }
 
@@ -71,12 +70,11 @@ func (c candidate) mayServe(now time.Time, grace time.Duration) bool {
 	return c.online || now.Before(c.offline.Add(grace))
 }
 
-// elect picks a primary for every route of the candidates, who come oldest
-// first: the current one as long as it may serve, else the oldest that is
-// online. When nobody is, the current one stays: clients that knock at a dead
-// door lose nothing, and it may come back.
+// elect returns a primary for every route of the candidates, which are sorted oldest
+// first: the current one while it may serve, else the oldest that is online. If none is
+// online, the current one stays, since it may come back.
 //
-// It also says when to elect again because a grace ends; zero for never.
+// again is the time of the next election, when a grace ends; zero means never.
 func elect(now time.Time, grace time.Duration, candidates []candidate, current map[netip.Prefix]tailcfg.NodeID) (next map[netip.Prefix]tailcfg.NodeID, again time.Time) {
 	serving := map[netip.Prefix][]candidate{}
 	for _, c := range candidates {

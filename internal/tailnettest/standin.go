@@ -8,9 +8,8 @@ import (
 	"tailscale.com/types/key"
 )
 
-// AddStandIns adds n members that nobody plays: they are in every netmap, with an
-// address each, and never online. They make a large tailnet of a small one, and
-// are not among [Tailnet.Nodes].
+// AddStandIns adds n members without a process, to make a small tailnet large: each has an
+// address, is in every netmap and never online. [Tailnet.Nodes] does not list them.
 func (t *Tailnet) AddStandIns(n int) (addrs []netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

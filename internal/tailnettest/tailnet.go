@@ -1,23 +1,21 @@
-// Package tailnettest is a throwaway tailnet on one machine: a control server,
-// a DERP relay and a STUN server, for tests and for trying things out.
+// Package tailnettest runs a throwaway tailnet on one machine: a control server, a DERP
+// server and a STUN server, for tests and experiments.
 //
-// Nodes are brought by the test: any Tailscale client of the same version
-// that logs in to [Tailnet.ControlURL]. The control server is Tailscale's own
-// testcontrol with what it lacks in front of it: auth keys that expire or are
-// used up, route approval, election of primary routes, ephemeral nodes,
-// removal, expiry and device approval of nodes, and Tailscale's API for auth
-// keys: see [API].
+// Tests bring the nodes: any Tailscale client of the same version that logs in to
+// [Tailnet.ControlURL]. The control server is Tailscale's testcontrol behind a front end
+// that adds auth keys that expire or are used up, route approval, election of primary
+// routes, ephemeral nodes, removal, expiry and device approval of nodes, and Tailscale's
+// API for auth keys (see [API]).
 //
-//	testcontrol  keeps what a node says of itself: host information, endpoints
-//	this package keeps what the tailnet decided: membership, tags, routes
+//	testcontrol stores a node's reports: host information, endpoints
+//	this package stores the tailnet's decisions: membership, tags, routes
 //
-// A test process drives a tailnet of its own directly, and one in another
-// network namespace or container through [Admin]; both are a [Control]. So is
-// [Headscale], versions 0.26 to 0.28, where a machine has that program; its
-// comment says what is known of it and from where.
+// A test process drives a tailnet in the same process directly, and one in another network
+// namespace or container through [Admin]; both implement [Control]. So does [Headscale],
+// on machines that have that program.
 //
-// Nothing here, and no node that is started after [Isolate] or with [Env],
-// talks to the outside.
+// Neither the servers nor nodes that are started after [Isolate] or with [Env] access the
+// outside.
 package tailnettest
 
 import (
@@ -39,73 +37,73 @@ import (
 	"tailscale.com/types/logger"
 )
 
-// Config of a [Tailnet]. The zero value is a tailnet on 127.0.0.1 at free
-// ports, without keys, that approves nothing by itself.
+// Config configures a [Tailnet]. The zero value is a tailnet on 127.0.0.1 at free
+// ports, without keys and without automatic approval.
 type Config struct {
-	Host        netip.Addr // where all servers listen; 127.0.0.1 by default
+	Host        netip.Addr // the address that all servers listen on; 127.0.0.1 by default
 	ControlPort int        // 0: a free one
 	DERPPort    int        // 0: a free one
 	STUNPort    int        // 0: a free one
 
 	Policy Policy
 	Keys   []Key
-	API    API                // who may ask for keys
+	API    API                // the clients that may create keys
 	DNS    *tailcfg.DNSConfig // sent to all nodes; nil: none, and no MagicDNS
 
 	OwnNode OwnNode
 
-	// OnRegister sees every registration first and may answer it: with an
-	// Error for a control server that refuses, say. A nil answer lets it pass.
+	// OnRegister is called first for every registration. A result that is not nil is the
+	// response: with an Error, for instance, for a control server that refuses.
 	OnRegister func(*tailcfg.RegisterRequest) *tailcfg.RegisterResponse
 
 	Logger *slog.Logger // transitions of nodes and routes; nil: none
 }
 
-// OwnNode is when a map response contains the node that it is for. Control
-// servers differ, and only the first message of a poll is sure to.
+// OwnNode selects the map responses that contain the node that they are sent to. Control
+// servers differ in that; the first message of a poll always does.
 type OwnNode string
 
 const (
-	// Always is the default, and how Tailscale's control informs a node of a
-	// change of its routes.
+	// Always includes the node in all messages, as Tailscale's control does after a
+	// change of the node's routes. It is the default.
 	Always OwnNode = "always"
-	// AfterUpdates is how Headscale does it, versions 0.28 to 0.29 at least: beside the
-	// first message of a poll, after each update of the node that leaves its routes
-	// as they were. What follows from a change of routes comes without it. Of the
-	// node's routes it has those that it is primary for, approved or not. The poll of
-	// a removed node stays open and silent.
+	// AfterUpdates behaves like Headscale, versions 0.28 to 0.29 at least: it includes
+	// the node in the first message of a poll, and after each update of the node that
+	// does not change its routes; messages after changes of routes lack it. The node's
+	// routes are those for which it is primary, approved or not. The poll of a removed
+	// node stays open and silent.
 	AfterUpdates OwnNode = "after-updates"
-	// InFirst is the least that the protocol allows for.
+	// InFirst includes the node only in the first message, the minimum of the protocol.
 	InFirst OwnNode = "in-first"
 )
 
-// Tailnet is a running control server with its relay.
+// Tailnet is a running control server with its DERP server.
 type Tailnet struct {
 	onRegister func(*tailcfg.RegisterRequest) *tailcfg.RegisterResponse
 	ownNode    OwnNode
 	log        *slog.Logger
 	url        string
 	noiseKey   key.MachinePrivate
-	relay      *relay
+	derp       *derpServer
 	base       *testcontrol.Server
 	http       *http.Server
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 
-	mu       sync.Mutex
+	mu       sync.Mutex // covers the fields below
 	closed   bool
-	handlers sync.WaitGroup // Add under mu and while not closed
+	handlers sync.WaitGroup // Add only under mu and while not closed; Wait without mu
 	policy   Policy
 	keys     map[string]*authKey
 	api      api
 	nodes    []*member                       // members, oldest first
-	standIns map[key.NodePublic]*member      // that nobody plays, beside nodes
+	standIns map[key.NodePublic]*member      // members without a process, not in nodes
 	gone     map[key.NodePublic]bool         // keys of removed nodes, and keys rotated away
-	primary  map[netip.Prefix]tailcfg.NodeID // who serves a route
-	reelect  *time.Timer                     // at the end of a primary's grace
-	version  uint64                          // of all of the above
-	changed  chan struct{}                   // closed when version goes up
+	primary  map[netip.Prefix]tailcfg.NodeID // the primary of each route
+	reelect  *time.Timer                     // fires at the end of a primary's grace
+	version  uint64                          // increases with each change of a field above
+	changed  chan struct{}                   // closed, and replaced, when version increases
 }
 
 // Start runs a tailnet until Close.
@@ -123,7 +121,7 @@ func Start(cfg Config) (*Tailnet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening for control: %w", err)
 	}
-	relay, err := startRelay(cfg.Host, cfg.DERPPort, cfg.STUNPort)
+	derp, err := startDERP(cfg.Host, cfg.DERPPort, cfg.STUNPort)
 	if err != nil {
 		ln.Close()
 		return nil, err
@@ -134,7 +132,7 @@ func Start(cfg Config) (*Tailnet, error) {
 		log:        cfg.Logger,
 		url:        "http://" + ln.Addr().String(),
 		noiseKey:   key.NewMachine(),
-		relay:      relay,
+		derp:       derp,
 		policy:     cfg.Policy,
 		keys:       map[string]*authKey{},
 		api:        api{API: cfg.API},
@@ -146,16 +144,16 @@ func Start(cfg Config) (*Tailnet, error) {
 	t.base = &testcontrol.Server{
 		Logf:            logger.Discard,
 		ExplicitBaseURL: t.url,
-		DERPMap:         relay.derpMap(),
+		DERPMap:         derp.derpMap(),
 		DNSConfig:       cfg.DNS,
-		// Everyone has to log in; the front does so for those with a good key.
+		// All nodes have to log in. The front end logs in those with a valid key.
 		RequireAuth:             true,
 		DefaultNodeCapabilities: &tailcfg.NodeCapMap{},
 	}
 	for _, k := range cfg.Keys {
 		t.addKeyLocked(k)
 	}
-	t.http = &http.Server{Handler: t.track(t.outer()), ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug)}
+	t.http = &http.Server{Handler: t.track(t.publicHandler()), ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug)}
 	go t.http.Serve(ln)
 	return t, nil
 }
@@ -176,7 +174,7 @@ func (t *Tailnet) Close() error {
 	t.stop()
 	err := t.http.Close()
 	t.handlers.Wait()
-	t.relay.close()
+	t.derp.close()
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("closing the control server: %w", err)
 	}
@@ -186,19 +184,19 @@ func (t *Tailnet) Close() error {
 // ControlURL implements [Control]. The admin API is below the same URL.
 func (t *Tailnet) ControlURL() string { return t.url }
 
-// DERPMap is what nodes are told of the relay.
-func (t *Tailnet) DERPMap() *tailcfg.DERPMap { return t.relay.derpMap() }
+// DERPMap returns the DERP map that nodes get.
+func (t *Tailnet) DERPMap() *tailcfg.DERPMap { return t.derp.derpMap() }
 
-// What keeps a node from talking to Tailscale's servers and to the gateway of
-// the machine it runs on.
+// isolation is the environment that keeps a node from accessing Tailscale's servers and the
+// gateway of its machine.
 var isolation = map[string]string{
 	"TS_NO_LOGS_NO_SUPPORT":        "true",
 	"TS_DISABLE_PORTMAPPER":        "true",
 	"TS_PANIC_IF_HIT_MAIN_CONTROL": "true",
 }
 
-// Isolate keeps the nodes of this process from talking to the outside. Call
-// it before the first one starts; TestMain is a good place.
+// Isolate keeps the nodes of this process from accessing the outside. Call it before the
+// first node starts, as in TestMain.
 func Isolate() {
 	envknob.SetNoLogsNoSupport()
 	for name, value := range isolation {
@@ -206,8 +204,8 @@ func Isolate() {
 	}
 }
 
-// Env is what a node in another process needs in its environment to not talk
-// to the outside.
+// Env returns environment variables that keep a node in another process from accessing the
+// outside.
 func Env() []string {
 	var env []string
 	for name, value := range isolation {

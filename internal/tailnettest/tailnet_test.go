@@ -78,7 +78,7 @@ type testNode struct {
 	local *local.Client
 }
 
-// newNode starts a node, without waiting for what comes of it.
+// newNode starts a node, without waiting until it runs.
 func newNode(t *testing.T, tn Control, name string, key Key) testNode {
 	t.Helper()
 	s := &tsnet.Server{
@@ -125,7 +125,7 @@ func (n testNode) advertise(t *testing.T, routes ...netip.Prefix) {
 	}
 }
 
-// awaitStatus waits until cond holds for what the node knows of the tailnet.
+// awaitStatus waits until cond holds for the node's status.
 func (n testNode) awaitStatus(t *testing.T, what string, cond func(*ipnstate.Status) bool) {
 	t.Helper()
 	ctx := testwait.Context(t)
@@ -148,7 +148,7 @@ func peers(n int) func(*ipnstate.Status) bool {
 	return func(st *ipnstate.Status) bool { return len(st.Peer) == n }
 }
 
-// serves is that peer, and no other, is whom the node sends traffic for route.
+// serves returns a condition: the node sends traffic for route to peer and no other.
 func serves(peer string, route netip.Prefix) func(*ipnstate.Status) bool {
 	return func(st *ipnstate.Status) bool {
 		var who []string
@@ -299,7 +299,7 @@ func TestTwoNodesTalk(t *testing.T) {
 	}
 }
 
-// TestApproval: the two orders in which routes and reachability become known.
+// TestApproval checks both orders of approval and reachability.
 func TestApproval(t *testing.T) {
 	for _, when := range []ApproveWhen{AtOnce, WhenReachable} {
 		t.Run(string(when), func(t *testing.T) {
@@ -307,8 +307,7 @@ func TestApproval(t *testing.T) {
 			policy.ApproveWhen = when
 			tn := start(t, Config{Policy: policy})
 
-			// What each change of state looked like is kept, so that the order
-			// can be told afterwards.
+			// Record the order of the changes.
 			var early, done bool
 			seen := make(chan error, 1)
 			ctx := testwait.Context(t)
@@ -373,7 +372,7 @@ func TestFailover(t *testing.T) {
 	await1(t, tn, "third", "approved", func(n Node) bool { return slices.Contains(n.Approved, vpc) })
 	client.awaitStatus(t, "first to serve the route", serves("first", vpc))
 
-	// A crash: the map poll goes away, and nothing else is heard.
+	// A crash: the map poll ends without a logout.
 	var offline, elected time.Time
 	watch := make(chan error, 1)
 	ctx := testwait.Context(t)
@@ -655,8 +654,8 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if err := tn.Close(); err != nil {
 		t.Errorf("closing twice: %v", err)
 	}
-	// Handlers are waited for; what the HTTP and Noise servers still unwind
-	// gets a moment.
+	// Close waits for handlers, but not for the last goroutines of the HTTP and Noise
+	// servers.
 	testwait.Until(t, "the goroutines of the tailnet to end", func() error {
 		b := make([]byte, 4<<20)
 		stacks := string(b[:runtime.Stack(b, true)])

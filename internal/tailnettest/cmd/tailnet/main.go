@@ -1,6 +1,6 @@
-// Command tailnet runs a throwaway tailnet until SIGTERM: what a test puts into
-// a network namespace or a container of its own. It prints one line of JSON as
-// soon as nodes can log in; [tailnettest.Admin] drives it from elsewhere.
+// Command tailnet runs a throwaway tailnet until SIGTERM, for tests that need one in another
+// network namespace or container. It prints one line of JSON as soon as nodes can log in;
+// [tailnettest.Admin] drives it.
 package main
 
 import (
@@ -37,7 +37,7 @@ func main() {
 
 var errUsage = errors.New("usage")
 
-// ready is what is printed once nodes can log in.
+// ready is the line that is printed once nodes can log in.
 type ready struct {
 	ControlURL string `json:"control_url"`
 	AdminURL   string `json:"admin_url"`
