@@ -58,6 +58,7 @@ var rules = []rule{
 var pure = map[string][]string{
 	"internal/routes":     {},
 	"internal/secret":     {},
+	"internal/problem":    {},
 	"internal/eventlog":   {},
 	"internal/limits":     {},
 	"internal/processors": {},
