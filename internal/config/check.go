@@ -81,8 +81,8 @@ func checkAuthKey(c *Config, given map[string]setting, r *report) {
 	if err == nil && found.Client != nil {
 		_, err = found.Client.Attributes.API(c.APIURL)
 	}
-	if e, ok := errors.AsType[*credential.Error](err); ok {
-		r.problemf("TS_AUTHKEY", s.name, e.Cause+": "+e.Fix)
+	if err != nil {
+		r.problem("TS_AUTHKEY", s.name, err)
 		return
 	}
 	if found.Client == nil {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
@@ -16,10 +17,25 @@ type Error struct{ Problems []Problem }
 // Problem is one thing to change.
 type Problem struct {
 	Name string // as the operator spelled it: ROUTER_ROUTES, --routes, TS_ROUTES
-	Text string // the value, what is wrong with it and what to write
+	Text string // the value and what is wrong with it; also what to write, if Fix is ""
+	Fix  string
 }
 
-func (p Problem) String() string { return p.Name + ": " + p.Text }
+func (p Problem) String() string {
+	if p.Fix == "" {
+		return p.Name + ": " + p.Text
+	}
+	return p.Name + ": " + p.Text + ": " + p.Fix
+}
+
+// Unwrap returns each problem as a [*problem.Problem].
+func (e *Error) Unwrap() []error {
+	list := make([]error, len(e.Problems))
+	for i, p := range e.Problems {
+		list[i] = &problem.Problem{Message: p.Name + ": " + p.Text, Fix: p.Fix}
+	}
+	return list
+}
 
 // Error prints one problem per line.
 func (e *Error) Error() string {
@@ -51,7 +67,8 @@ func (r *report) problem(variable, name string, err error) {
 		return
 	}
 	name = strings.Trim(strconv.Quote(name), `"`) // one line, whatever the environment holds
-	r.problems = append(r.problems, ranked{rank(variable), Problem{secret.Scrub(name), secret.Scrub(err.Error())}})
+	p := problem.Of(err)
+	r.problems = append(r.problems, ranked{rank(variable), Problem{secret.Scrub(name), secret.Scrub(p.Message), secret.Scrub(p.Fix)}})
 }
 
 func (r *report) problemf(variable, name, text string) { r.problem(variable, name, errors.New(text)) }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
@@ -50,40 +51,29 @@ const (
 	writeKey  = "write an auth key (tskey-auth-…) or an OAuth client secret (tskey-client-…)"
 )
 
-// Error describes a value that was read and cannot be used until the operator changes it.
-type Error struct {
-	Cause, Fix string
-	is         error // ErrMalformed or ErrEmpty
-}
-
-func (e *Error) Error() string { return e.Cause + "; " + e.Fix }
-
-// Is reports whether target is [ErrMalformed] or [ErrEmpty], depending on e.
-func (e *Error) Is(target error) bool { return target == e.is }
-
+// malformed returns a failure that stays until the operator stores something else.
 func malformed(fix, cause string, args ...any) error {
-	return &Error{fmt.Sprintf(cause, args...), fix, ErrMalformed}
+	return &problem.Problem{Code: problem.CredentialMalformed, Message: fmt.Sprintf(cause, args...), Fix: fix, Err: ErrMalformed}
 }
 
-func empty() error { return &Error{"it is empty", storeKey, ErrEmpty} }
+func empty() error {
+	return &problem.Problem{Code: problem.CredentialMissing, Message: "it is empty", Fix: storeKey, Err: ErrEmpty}
+}
 
 // within adds to an error the name of the document's key that has the value.
 func within(name string, err error) error {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return &Error{fmt.Sprintf("the value of its key %q: %s", shown(name), e.Cause), e.Fix, e.is}
-	}
-	return err
+	return problem.Wrapf(err, "the value of its key %q", shown(name))
 }
 
 // ofLiteral returns an error about a literal with the fix for literals.
 func ofLiteral(err error) error {
-	e, ok := errors.AsType[*Error](err)
-	if !ok {
-		return err
+	if err == nil {
+		return nil
 	}
-	fix := e.Fix
-	if fix == storeJSON {
-		fix = storeKey
+	p := *problem.Of(err)
+	if p.Fix == storeJSON {
+		p.Fix = storeKey
 	}
-	return &Error{e.Cause, strings.Replace(fix, storeKey, writeKey, 1), e.is}
+	p.Fix = strings.Replace(p.Fix, storeKey, writeKey, 1)
+	return &p
 }
