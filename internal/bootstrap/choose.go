@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 )
 
@@ -48,7 +49,7 @@ func (b *Bootstrap) choose(ctx context.Context, f finding) (Routes, error) {
 	}
 	slices.SortFunc(r.Advertise, netip.Prefix.Compare)
 	if len(r.Advertise) == 0 {
-		return Routes{}, fmt.Errorf("choosing routes: none is left: %s; add a source to ROUTER_ROUTES or take a prefix out of ROUTER_EXCLUDE_ROUTES", refusals(r.Refused))
+		return Routes{}, problem.New("add a source to ROUTER_ROUTES or take a prefix out of ROUTER_EXCLUDE_ROUTES", "choosing routes: none is left: %s", refusals(r.Refused))
 	}
 	return r, nil
 }

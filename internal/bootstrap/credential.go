@@ -3,11 +3,11 @@ package bootstrap
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"subnetrouter/internal/credential"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
@@ -160,7 +160,10 @@ func (stateSource) choice() Choice {
 }
 func (stateSource) look(context.Context) error { return nil }
 func (stateSource) key(context.Context) (secret.String, string, error) {
-	return "", "", fmt.Errorf("finding a credential: %w; set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE", ErrNone)
+	return "", "", &problem.Problem{
+		Code: problem.CredentialMissing, Message: "finding a credential: " + ErrNone.Error(), Err: ErrNone,
+		Fix: "set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE",
+	}
 }
 func (stateSource) refused()     {}
 func (stateSource) known() Known { return Known{} }

@@ -2,10 +2,10 @@ package bootstrap
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"subnetrouter/internal/credential"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
@@ -59,10 +59,7 @@ func (s *literalSource) key(ctx context.Context) (secret.String, string, error) 
 }
 
 func (s *literalSource) failed(err error) error {
-	if err != nil {
-		err = fmt.Errorf("using TS_AUTHKEY: %w", err)
-	}
-	return err
+	return problem.Wrapf(err, "using TS_AUTHKEY")
 }
 
 func (s *literalSource) refused() {}

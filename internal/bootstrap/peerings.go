@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 )
 
@@ -22,7 +23,7 @@ func (peeringsSource) find(ctx context.Context, b *Bootstrap) (f finding, err er
 		return f, err
 	}
 	if task.Network.MAC == "" {
-		return f, fmt.Errorf("task metadata gives no MACAddress in network mode %q, and thereby no subnet; run the task with network mode awsvpc, or set ROUTER_ROUTES to CIDRs", task.Network.Mode)
+		return f, problem.New(needsAWSVPC, "task metadata gives no MACAddress in network mode %q, and thereby no subnet", task.Network.Mode)
 	}
 	eni, err := b.networkInterface(ctx, task.Network.MAC)
 	if err != nil {

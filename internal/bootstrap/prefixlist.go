@@ -2,10 +2,10 @@ package bootstrap
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 )
 
@@ -22,7 +22,7 @@ func (s prefixListSource) find(ctx context.Context, b *Bootstrap) (f finding, er
 		return f, err
 	}
 	if len(entries) == 0 {
-		return f, errors.New("the prefix list has no entry; add one, or take the list out of ROUTER_ROUTES")
+		return f, problem.New("add one, or take the list out of ROUTER_ROUTES", "the prefix list has no entry")
 	}
 	for _, e := range entries {
 		f.add(routes.PrefixList, listed(s.id, e), e.Prefix)

@@ -2,12 +2,12 @@ package bootstrap
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 )
 
@@ -80,16 +80,16 @@ func (b *Bootstrap) find(ctx context.Context) (finding, error) {
 	for _, s := range b.config.Sources {
 		f, err := sourceOf(s).find(ctx, b)
 		if err != nil {
-			return finding{}, fmt.Errorf("looking up source %s of ROUTER_ROUTES: %w", s, err)
+			return finding{}, problem.Wrapf(err, "looking up source %s of ROUTER_ROUTES", s)
 		}
 		all.routes = append(all.routes, f.routes...)
 		all.refused = append(all.refused, f.refused...)
 	}
 	if len(all.routes) == 0 && len(all.refused) == 0 {
 		if len(b.config.Sources) == 0 {
-			return finding{}, errors.New("choosing routes: ROUTER_ROUTES names no source; set it to vpc, subnet or CIDRs")
+			return finding{}, problem.New("set it to vpc, subnet or CIDRs", "choosing routes: ROUTER_ROUTES names no source")
 		}
-		return finding{}, errors.New("choosing routes: the sources of ROUTER_ROUTES lead to none; add one, such as vpc")
+		return finding{}, problem.New("add one, such as vpc", "choosing routes: the sources of ROUTER_ROUTES lead to none")
 	}
 	return all, nil
 }

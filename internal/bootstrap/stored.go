@@ -8,6 +8,7 @@ import (
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/credential"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
@@ -76,11 +77,11 @@ func (s *secretSource) pending() awsapi.SecretRef {
 func (s *secretSource) read(ctx context.Context, ref awsapi.SecretRef) (awsapi.SecretValue, error) {
 	client, err := s.b.client(ctx)
 	if err != nil {
-		return awsapi.SecretValue{}, fmt.Errorf("reading the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+		return awsapi.SecretValue{}, problem.Wrapf(err, "reading the %v of ROUTER_AUTH_SECRET", ref)
 	}
 	value, err := client.Secret(ctx, ref)
 	if err != nil {
-		return awsapi.SecretValue{}, fmt.Errorf("reading ROUTER_AUTH_SECRET: %w", err)
+		return awsapi.SecretValue{}, problem.Wrapf(err, "reading ROUTER_AUTH_SECRET")
 	}
 	return value, nil
 }
@@ -119,7 +120,7 @@ func (s *secretSource) minterOf(ref awsapi.SecretRef, c *credential.Client) (*mi
 }
 
 func (s *secretSource) using(ref awsapi.SecretRef, err error) error {
-	return fmt.Errorf("using the %v of ROUTER_AUTH_SECRET: %w", ref, err)
+	return problem.Wrapf(err, "using the %v of ROUTER_AUTH_SECRET", ref)
 }
 
 func (s *secretSource) look(ctx context.Context) error {

@@ -2,8 +2,8 @@ package bootstrap
 
 import (
 	"context"
-	"fmt"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 )
 
@@ -18,7 +18,10 @@ func (subnetSource) find(ctx context.Context, b *Bootstrap) (f finding, err erro
 	}
 	f.add(routes.Subnet, "subnet of the task", task.Network.Subnets()...)
 	if len(f.routes) == 0 {
-		return f, fmt.Errorf("task metadata gives no subnet in network mode %q; run the task with network mode awsvpc, or set ROUTER_ROUTES to CIDRs", task.Network.Mode)
+		return f, problem.New(needsAWSVPC, "task metadata gives no subnet in network mode %q", task.Network.Mode)
 	}
 	return f, nil
 }
+
+// needsAWSVPC is the fix where a network mode other than awsvpc hides the task's subnet.
+const needsAWSVPC = "run the task with network mode awsvpc, or set ROUTER_ROUTES to CIDRs"

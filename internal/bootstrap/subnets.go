@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 )
 
@@ -28,7 +29,8 @@ func (s subnetsSource) find(ctx context.Context, b *Bootstrap) (f finding, err e
 		f.add(routes.SubnetsByTag, fmt.Sprintf("%s (%s=%s)", subnet.ID, s.tag, s.value), subnet.Prefixes...)
 	}
 	if len(f.routes) == 0 {
-		return f, fmt.Errorf("none of the %d subnets of VPC %s with tag %s=%s has a CIDR in state associated; wait until one has, or set ROUTER_ROUTES to CIDRs", len(subnets), vpcID, s.tag, s.value)
+		return f, problem.New("wait until one has, or set ROUTER_ROUTES to CIDRs",
+			"none of the %d subnets of VPC %s with tag %s=%s has a CIDR in state associated", len(subnets), vpcID, s.tag, s.value)
 	}
 	return f, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 )
 
@@ -40,7 +41,8 @@ func (b *Bootstrap) vpcID(ctx context.Context) (string, error) {
 		return task.VPCID, nil
 	}
 	if task.Network.MAC == "" {
-		return "", fmt.Errorf("task metadata gives neither VPCID nor MACAddress in network mode %q; run the task with network mode awsvpc, update the ECS agent to 1.63.1 or later, or set ROUTER_ROUTES to CIDRs", task.Network.Mode)
+		return "", problem.New("run the task with network mode awsvpc, update the ECS agent to 1.63.1 or later, or set ROUTER_ROUTES to CIDRs",
+			"task metadata gives neither VPCID nor MACAddress in network mode %q", task.Network.Mode)
 	}
 	eni, err := b.networkInterface(ctx, task.Network.MAC)
 	return eni.VPCID, err

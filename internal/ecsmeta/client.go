@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"subnetrouter/internal/problem"
 )
 
 // The endpoint is on the same host and answers in milliseconds, but may not be ready when the
@@ -41,7 +43,7 @@ func New(uri string, client *http.Client) *Client {
 // fix.
 func (c *Client) Task(ctx context.Context) (Task, error) {
 	if c.uri == "" {
-		return Task{}, fmt.Errorf("reading task metadata: %s is not set; ECS sets it in every task, elsewhere set ROUTER_ROUTES to CIDRs", Variable)
+		return Task{}, problem.New("ECS sets it in every task, elsewhere set ROUTER_ROUTES to CIDRs", "reading task metadata: %s is not set", Variable)
 	}
 	var container wireContainer
 	err := c.fetch(ctx, "", func(body []byte) error {
@@ -130,5 +132,5 @@ func (c *Client) explain(ctx context.Context, path string, cause error) error {
 	if errors.Is(cause, errNoNetworks) {
 		advice = "run the task with network mode awsvpc, or set ROUTER_ROUTES to CIDRs"
 	}
-	return fmt.Errorf("reading task metadata from %s=%s%s: %w; %s", Variable, c.uri, path, cause, advice)
+	return problem.New(advice, "reading task metadata from %s=%s%s: %w", Variable, c.uri, path, cause)
 }
