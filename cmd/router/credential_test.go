@@ -13,6 +13,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnettest"
 )
@@ -90,7 +91,7 @@ func TestEveryCredentialFailure(t *testing.T) {
 		name    string
 		by      func(*setting) // nil: an auth key in a secret
 		hurt    func(*setting)
-		code    string
+		code    problem.Code
 		message string // CONTROL and AWS stand for the servers' URLs
 	}{
 		// The secret.
@@ -168,14 +169,14 @@ func TestEveryCredentialFailure(t *testing.T) {
 			tc.hurt(s)
 			c := s.start(t)
 			why := c.awaitCode(tc.code)
-			message := strings.NewReplacer(s.Control.ControlURL(), "CONTROL", s.AWS.URL(), "AWS").Replace(why.Message)
+			message := strings.NewReplacer(s.Control.ControlURL(), "CONTROL", s.AWS.URL(), "AWS").Replace(textOf(why))
 			if !strings.Contains(message, tc.message) {
 				t.Errorf("/readyz says\n%s\nwant in it\n%s", message, tc.message)
 			}
 			if code, body := c.get("/healthz"); code != http.StatusOK {
 				t.Errorf("/healthz: HTTP %d: %s; a restart would not help", code, body)
 			}
-			if n := c.metric(`router_login_failures_total{reason="` + tc.code + `"}`); n < 1 {
+			if n := c.metric(`router_login_failures_total{reason="` + string(tc.code) + `"}`); n < 1 {
 				t.Errorf("counted %v failures of %s", n, tc.code)
 			}
 			c.expectNoSecrets()
@@ -210,8 +211,8 @@ func TestUnreachable(t *testing.T) {
 		addr := routertest.FreeAddress(t)
 		s.Env["AWS_ENDPOINT_URL_SECRETS_MANAGER"], s.Env["AWS_MAX_ATTEMPTS"] = "http://"+addr, "1"
 		c := s.start(t)
-		if why := c.awaitCode("credential_unreachable"); !strings.Contains(why.Message, "connection refused; the task's subnet needs a NAT gateway or the interface endpoint com.amazonaws.eu-west-1.secretsmanager") {
-			t.Errorf("/readyz says %s", why.Message)
+		if why := c.awaitCode("credential_unreachable"); !strings.Contains(textOf(why), "connection refused; the task's subnet needs a NAT gateway or the interface endpoint com.amazonaws.eu-west-1.secretsmanager") {
+			t.Errorf("/readyz says %s", textOf(why))
 		}
 		server, err := awstest.NewServer(addr, routertest.World())
 		if err != nil {
@@ -227,8 +228,8 @@ func TestUnreachable(t *testing.T) {
 		at := netip.MustParseAddrPort(routertest.FreeAddress(t))
 		s.Env["ROUTER_CONTROL_URL"] = "http://" + at.String()
 		c := s.start(t)
-		if why := c.awaitCode("control_unreachable"); !regexp.MustCompile(`did not answer the registration within 30s: .*connection refused; is http://.* reachable from the task's subnet\?`).MatchString(why.Message) {
-			t.Errorf("/readyz says %s", why.Message)
+		if why := c.awaitCode("control_unreachable"); !regexp.MustCompile(`did not answer the registration within 30s: .*connection refused; is http://.* reachable from the task's subnet\?`).MatchString(textOf(why)) {
+			t.Errorf("/readyz says %s", textOf(why))
 		}
 		if n := s.Control.Minted(); n != 1 {
 			t.Errorf("%d keys were made for a control server that is not there", n)
@@ -422,7 +423,7 @@ func TestWatchesTheCredential(t *testing.T) {
 	withSecret(`{"auth_key":"` + routertest.Key + `","expires_at":"` + soon.Format(time.RFC3339) + `"}`)(s)
 	c := s.start(t)
 	c.awaitReady()
-	warned := func(code string) func(ops.Readiness) bool {
+	warned := func(code problem.Code) func(ops.Readiness) bool {
 		return func(r ops.Readiness) bool {
 			return r.Ready && slices.ContainsFunc(r.Warnings, func(w ops.Reason) bool { return w.Code == code })
 		}
@@ -442,8 +443,13 @@ func TestWatchesTheCredential(t *testing.T) {
 	c.expectNoSecrets()
 }
 
+// textOf returns a reason's message and fix as the error has them.
+func textOf(r ops.Reason) string {
+	return (&problem.Problem{Message: r.Message, Fix: r.Fix}).Error()
+}
+
 // awaitCode waits until /readyz gives a reason with that code.
-func (c *child) awaitCode(code string) (why ops.Reason) {
+func (c *child) awaitCode(code problem.Code) (why ops.Reason) {
 	c.t.Helper()
 	found := func(r ops.Readiness) bool {
 		i := slices.IndexFunc(r.Reasons, func(r ops.Reason) bool { return r.Code == code })
@@ -452,7 +458,7 @@ func (c *child) awaitCode(code string) (why ops.Reason) {
 		}
 		return i >= 0
 	}
-	c.await("the reason "+code, found)
+	c.await("the reason "+string(code), found)
 	return why
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
@@ -152,7 +153,7 @@ func TestStaysUpAndSaysWhy(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		hurt    func(*setting)
-		code    string
+		code    problem.Code
 		message string
 	}{
 		{
@@ -226,7 +227,7 @@ func TestStaysUpAndSaysWhy(t *testing.T) {
 			name:    "routes are not approved",
 			hurt:    func(s *setting) { s.Control.SetPolicy(t.Context(), tailnettest.Policy{}) },
 			code:    "routes_unapproved",
-			message: `the tailnet has not approved 10.0.0.0/16, 10.8.0.0/16, 2600:1f18:1:200::/56`,
+			message: `the tailnet has not approved 10.0.0.0/16, 10.8.0.0/16, 2600:1f18:1:200::/56; approve them in the admin console, or add to the policy file: {"autoApprovers":{"routes":{"10.0.0.0/16":["tag:subnet-router"],"10.8.0.0/16":["tag:subnet-router"],"2600:1f18:1:200::/56":["tag:subnet-router"]}}}`,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -235,10 +236,10 @@ func TestStaysUpAndSaysWhy(t *testing.T) {
 			tc.hurt(s)
 			c := s.start(t)
 			var said []string
-			c.await("the reason "+tc.code, func(r ops.Readiness) bool {
+			c.await("the reason "+string(tc.code), func(r ops.Readiness) bool {
 				return slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool {
 					if why.Code == tc.code {
-						said = append(said, why.Message)
+						said = append(said, textOf(why))
 					}
 					return why.Code == tc.code
 				})

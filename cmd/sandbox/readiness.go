@@ -61,7 +61,7 @@ func (s *demo) readinessReasons() []string {
 	}
 	var out []string
 	for _, why := range r.Reasons {
-		text := why.Code + ": " + why.Message
+		text := string(why.Code) + ": " + why.Message
 		if why.Fix != "" {
 			text += "; " + why.Fix
 		}

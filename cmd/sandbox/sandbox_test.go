@@ -192,7 +192,7 @@ func (o *output) reason(ctx context.Context, step, code string) error {
 	if err := getJSON(ctx, "http://"+at[1]+"/readyz", &r); err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == code }) {
+	if !slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return string(why.Code) == code }) {
 		return fmt.Errorf("the reasons are %v", r.Reasons)
 	}
 	return nil

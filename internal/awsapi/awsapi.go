@@ -3,7 +3,7 @@
 //
 // Endpoints, region and credentials come from the SDK's standard environment (AWS_ENDPOINT_URL,
 // AWS_REGION, container credentials, AWS_MAX_ATTEMPTS, ...). The SDK retries calls with jitter;
-// this package bounds their time. Every failed call returns an [*Error].
+// this package bounds their time. Every failed call returns a [*problem.Problem].
 package awsapi
 
 import (
@@ -24,6 +24,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"subnetrouter/internal/httpproxy"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
@@ -44,7 +45,7 @@ type Options struct {
 	// Date is called with the Date header of each answer as soon as it arrives. Default:
 	// nothing is called.
 	Date func(time.Time)
-	// Called is called after each call with the action's IAM name and nil or an [*Error].
+	// Called is called after each call with the action's IAM name and nil or a [*problem.Problem].
 	// Each page of a paginated answer is a call; the SDK's retries are not. Default:
 	// nothing is called.
 	Called func(action string, err error)
@@ -98,7 +99,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		cfg.Region = o.Region
 	}
 	if cfg.Region == "" {
-		return nil, errors.New("choosing the AWS region: nothing names one; set AWS_REGION")
+		return nil, problem.New("set AWS_REGION", "choosing the AWS region: nothing names one")
 	}
 	return &Client{
 		config:      cfg,
@@ -114,7 +115,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 // region.
 func (c *Client) Region() string { return c.config.Region }
 
-// call runs one SDK call within the time limit. It returns nil or an [*Error].
+// call runs one SDK call within the time limit. It returns nil or a [*problem.Problem].
 func (c *Client) call(ctx context.Context, req request, do func(context.Context) error) (err error) {
 	defer func() { c.called(req.op, err) }()
 	tctx, cancel := context.WithTimeout(ctx, c.callTimeout)
@@ -131,7 +132,8 @@ func (c *Client) call(ctx context.Context, req request, do func(context.Context)
 		return nil
 	}
 	err = req.error(ctx, err)
-	if e := (*Error)(nil); errors.As(err, &e) && e.Kind == Credentials {
+	code, _ := errors.AsType[Code](err)
+	if credentialCodes[string(code)] && problem.CodeOf(err, "") != problem.ClockSkew {
 		// The SDK caches credentials until they expire by the local clock, which may
 		// have been set back.
 		if cache, ok := c.config.Credentials.(*aws.CredentialsCache); ok {

@@ -17,6 +17,7 @@ import (
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/problem"
 )
 
 const mac = "06:8f:2a:13:5c:e1"
@@ -117,52 +118,48 @@ func TestErrors(t *testing.T) {
 		action  string
 		failure awstest.Failure
 		call    func() error
-		kind    awsapi.Kind
+		code    problem.Code
 		want    string
 	}{
-		"secret denied": {"secretsmanager:GetSecretValue", awstest.Denied("secretsmanager:GetSecretValue", arn), secret(arn), awsapi.Denied,
+		"secret denied": {"secretsmanager:GetSecretValue", awstest.Denied("secretsmanager:GetSecretValue", arn), secret(arn), problem.CredentialDenied,
 			`calling secretsmanager:GetSecretValue for secret "` + arn + `": AccessDeniedException: ` + who + `secretsmanager:GetSecretValue on resource: ` + arn + ` because no identity-based policy allows the secretsmanager:GetSecretValue action; allow secretsmanager:GetSecretValue on ` + arn + ` in the task role's policy`},
-		"KMS denied": {"secretsmanager:GetSecretValue", awstest.KMSDenied(), secret("router/key"), awsapi.Denied,
+		"KMS denied": {"secretsmanager:GetSecretValue", awstest.KMSDenied(), secret("router/key"), problem.CredentialDenied,
 			`calling secretsmanager:GetSecretValue for secret "router/key": AccessDeniedException: Access to KMS is not allowed; allow kms:Decrypt on the secret's KMS key in the task role's policy and in the key's own policy`},
-		"secret missing": {"", awstest.Failure{}, secret("router/none"), awsapi.NotFound,
+		"secret missing": {"", awstest.Failure{}, secret("router/none"), problem.CredentialMissing,
 			`calling secretsmanager:GetSecretValue for secret "router/none": ResourceNotFoundException: Secrets Manager can't find the specified secret; create or restore the secret in eu-west-1, or correct its name, version stage or version id`},
-		"secret of another region": {"", awstest.Failure{}, secret("arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf"), awsapi.NotFound,
+		"secret of another region": {"", awstest.Failure{}, secret("arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf"), problem.CredentialMissing,
 			`calling secretsmanager:GetSecretValue for secret "arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf": ResourceNotFoundException: Secrets Manager can't find the specified secret; create or restore the secret in us-east-2, or correct its name, version stage or version id`},
-		"secret cut off": {"secretsmanager:GetSecretValue", awstest.Failure{Cut: true}, secret("router/key"), awsapi.Unavailable,
+		"secret cut off": {"secretsmanager:GetSecretValue", awstest.Failure{Cut: true}, secret("router/key"), problem.CredentialUnreachable,
 			`calling secretsmanager:GetSecretValue for secret "router/key": the answer is truncated or not what AWS sends` + strings.Replace(nat, "ec2", "secretsmanager", 1)},
-		"VPC denied": {"ec2:DescribeVpcs", awstest.Denied("ec2:DescribeVpcs", "*"), vpc("vpc-0aaa"), awsapi.Denied,
+		"VPC denied": {"ec2:DescribeVpcs", awstest.Denied("ec2:DescribeVpcs", "*"), vpc("vpc-0aaa"), problem.RoutesUnknown,
 			`calling ec2:DescribeVpcs for VPC vpc-0aaa: UnauthorizedOperation: ` + who + `ec2:DescribeVpcs because no identity-based policy allows the ec2:DescribeVpcs action; allow ec2:DescribeVpcs on "*" in the task role's policy`},
-		"VPC missing": {"", awstest.Failure{}, vpc("vpc-0ccc"), awsapi.NotFound,
+		"VPC missing": {"", awstest.Failure{}, vpc("vpc-0ccc"), problem.RoutesUnknown,
 			`calling ec2:DescribeVpcs for VPC vpc-0ccc: InvalidVpcID.NotFound: The vpc ID 'vpc-0ccc' does not exist; check that the VPC still exists and that AWS_REGION and the credentials are the task's own`},
-		"VPC without associated CIDR": {"", awstest.Failure{}, vpc("vpc-0bbb"), awsapi.Other,
+		"VPC without associated CIDR": {"", awstest.Failure{}, vpc("vpc-0bbb"), problem.RoutesUnknown,
 			`calling ec2:DescribeVpcs for VPC vpc-0bbb: the answer has no CIDR in state associated; wait until one is associated, or set ROUTER_ROUTES to CIDRs`},
-		"VPC cut off": {"ec2:DescribeVpcs", awstest.Failure{Cut: true}, vpc("vpc-0aaa"), awsapi.Unavailable,
+		"VPC cut off": {"ec2:DescribeVpcs", awstest.Failure{Cut: true}, vpc("vpc-0aaa"), problem.RoutesUnknown,
 			`calling ec2:DescribeVpcs for VPC vpc-0aaa: the answer is truncated or not what AWS sends` + nat},
-		"interface denied": {"ec2:DescribeNetworkInterfaces", awstest.Denied("ec2:DescribeNetworkInterfaces", "*"), eni(mac), awsapi.Denied,
+		"interface denied": {"ec2:DescribeNetworkInterfaces", awstest.Denied("ec2:DescribeNetworkInterfaces", "*"), eni(mac), problem.RoutesUnknown,
 			`calling ec2:DescribeNetworkInterfaces for the interface with MAC address 06:8f:2a:13:5c:e1: UnauthorizedOperation: ` + who + `ec2:DescribeNetworkInterfaces because no identity-based policy allows the ec2:DescribeNetworkInterfaces action; allow ec2:DescribeNetworkInterfaces on "*" in the task role's policy`},
-		"interface missing": {"", awstest.Failure{}, eni("0e:00"), awsapi.NotFound,
+		"interface missing": {"", awstest.Failure{}, eni("0e:00"), problem.RoutesUnknown,
 			`calling ec2:DescribeNetworkInterfaces for the interface with MAC address 0e:00: there is none in eu-west-1; check that AWS_REGION and the credentials are the task's own`},
-		"throttled": {"ec2:DescribeVpcs", awstest.Throttled(), vpc("vpc-0aaa"), awsapi.Throttled,
+		"throttled": {"ec2:DescribeVpcs", awstest.Throttled(), vpc("vpc-0aaa"), problem.RoutesUnknown,
 			`calling ec2:DescribeVpcs for VPC vpc-0aaa: RequestLimitExceeded: Request limit exceeded; other callers may be using up this account's API rate in eu-west-1`},
-		"down": {"ec2:DescribeVpcs", awstest.Down(), vpc("vpc-0aaa"), awsapi.Unavailable,
+		"down": {"ec2:DescribeVpcs", awstest.Down(), vpc("vpc-0aaa"), problem.RoutesUnknown,
 			`calling ec2:DescribeVpcs for VPC vpc-0aaa: ServiceUnavailable: The service is unavailable. Please try again shortly; AWS is failing in eu-west-1, see its health dashboard`},
-		"not accepted": {"ec2:DescribeVpcs", awstest.Failure{Status: 401, Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials"}, vpc("vpc-0aaa"), awsapi.Credentials,
+		"not accepted": {"ec2:DescribeVpcs", awstest.Failure{Status: 401, Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials"}, vpc("vpc-0aaa"), problem.RoutesUnknown,
 			`calling ec2:DescribeVpcs for VPC vpc-0aaa: AuthFailure: AWS was not able to validate the provided access credentials; give the task a task role (taskRoleArn); outside ECS set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY`},
-		"slow": {"ec2:DescribeVpcs", awstest.Failure{Delay: time.Minute}, vpc("vpc-0aaa"), awsapi.Unavailable,
+		"slow": {"ec2:DescribeVpcs", awstest.Failure{Delay: time.Minute}, vpc("vpc-0aaa"), problem.RoutesUnknown,
 			`calling ec2:DescribeVpcs for VPC vpc-0aaa: no answer in time from ` + url + `/` + nat},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server.Fail(test.action, test.failure)
 			defer server.Fail(test.action, awstest.Failure{})
 			err := test.call()
-			var e *awsapi.Error
-			if !errors.As(err, &e) {
-				t.Fatalf("got %v, want an *Error", err)
+			if code := problem.CodeOf(err, ""); err == nil || err.Error() != test.want || code != test.code {
+				t.Fatalf("got  %v: %v\nwant %v: %v", code, err, test.code, test.want)
 			}
-			if e.Error() != test.want || e.Kind != test.kind {
-				t.Errorf("got  %v: %v\nwant %v: %v", e.Kind, e, test.kind, test.want)
-			}
-			if strings.Contains(e.Error(), "tskey") {
+			if strings.Contains(err.Error(), "tskey") {
 				t.Error("the error contains the secret")
 			}
 		})
@@ -253,8 +250,7 @@ func TestNoCredentials(t *testing.T) {
 	check := func(want string) {
 		t.Helper()
 		_, err := client(t, awsapi.Options{}).VPC(t.Context(), "vpc-0aaa")
-		var e *awsapi.Error
-		if !errors.As(err, &e) || e.Kind != awsapi.Credentials || e.Error() != want {
+		if err == nil || problem.CodeOf(err, "") != problem.RoutesUnknown || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	}

@@ -14,56 +14,14 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
-// Kind says what sort of failure an [*Error] is: whether to wait or to change something.
-type Kind int
+// Code is AWS's error code, the cause of a [*problem.Problem] that AWS answered with.
+type Code string
 
-const (
-	Other       Kind = iota
-	Denied           // a policy does not allow the call
-	NotFound         // what was asked for is not there
-	Throttled        // too many calls in the account and region
-	Unavailable      // AWS did not answer, or answered that it cannot
-	Credentials      // there are none, or AWS does not accept them
-	Disabled         // the account has not switched the feature on
-	ClockSkew        // this machine and AWS disagree about the time
-)
-
-var kindNames = [...]string{"other", "denied", "not-found", "throttled", "unavailable", "credentials", "disabled", "clock-skew"}
-
-// String returns a fixed word, fit for a metric label.
-func (k Kind) String() string { return kindNames[k] }
-
-// Error is a failed AWS call. It never carries what AWS answered to a
-// successful one, hence no secret.
-type Error struct {
-	Op       string // as IAM spells it: "ec2:DescribeVpcs"
-	Resource string // what was asked for: "VPC vpc-0abc"
-	Kind     Kind
-	Code     string // AWS's error code; "" if AWS gave none
-	Cause    string
-	Fix      string // what the operator can do
-
-	err error // the caller's context's end, if that was it
-}
-
-// Error names the call, the resource, the cause and the fix.
-func (e *Error) Error() string {
-	s := fmt.Sprintf("calling %s for %s: ", e.Op, e.Resource)
-	if e.Code != "" {
-		s += e.Code + ": "
-	}
-	s += e.Cause
-	if e.Fix != "" {
-		s += "; " + e.Fix
-	}
-	return s
-}
-
-// Unwrap returns the context's error if the caller gave up, else nil.
-func (e *Error) Unwrap() error { return e.err }
+func (c Code) Error() string { return string(c) }
 
 // request is what an error needs to know about a call.
 type request struct {
@@ -75,8 +33,25 @@ type request struct {
 	missing  map[string]bool // the codes by which AWS says so
 }
 
-func (r request) fail(k Kind, code, cause, fix string) *Error {
-	return &Error{Op: r.op, Resource: r.resource, Kind: k, Code: code, Cause: cause, Fix: fix}
+// fail returns the failure of the call: the action, the resource, AWS's code ("" if it
+// gave none) and the cause. It never carries what AWS answered to a successful call,
+// hence no secret.
+func (r request) fail(code problem.Code, answered, cause, fix string) *problem.Problem {
+	p := &problem.Problem{Code: r.code(code), Message: fmt.Sprintf("calling %s for %s: ", r.op, r.resource), Fix: fix}
+	if answered != "" {
+		p.Message, p.Err = p.Message+answered+": ", Code(answered)
+	}
+	p.Message += cause
+	return p
+}
+
+// code returns the code of a failure that concerns a credential, or, as the calls of EC2
+// are part of looking routes up, theirs.
+func (r request) code(c problem.Code) problem.Code {
+	if strings.HasPrefix(r.op, "ec2:") && c != problem.ClockSkew {
+		return problem.RoutesUnknown
+	}
+	return c
 }
 
 // error classifies what the SDK returned. The order matters: what AWS said
@@ -86,45 +61,45 @@ func (r request) error(ctx context.Context, err error) error {
 		return r.apiError(err, api)
 	}
 	if ctx.Err() != nil {
-		e := r.fail(Unavailable, "", ctx.Err().Error(), "")
-		e.err = ctx.Err()
-		return e
+		p := r.fail(problem.CredentialUnreachable, "", ctx.Err().Error(), "")
+		p.Err = ctx.Err()
+		return p
 	}
 	// A deserialization error quotes the answer; keep it out.
 	if d := (*smithy.DeserializationError)(nil); errors.As(err, &d) {
-		return r.fail(Unavailable, "", "the answer is truncated or not what AWS sends", r.reach())
+		return r.fail(problem.CredentialUnreachable, "", "the answer is truncated or not what AWS sends", r.reach())
 	}
-	return r.fail(Unavailable, "", networkCause(err), r.reach())
+	return r.fail(problem.CredentialUnreachable, "", networkCause(err), r.reach())
 }
 
 func (r request) apiError(err error, api smithy.APIError) error {
 	code, cause := secret.Clean(api.ErrorCode(), mostCode), message(api)
 	switch _, throttled := retry.DefaultThrottleErrorCodes[code]; {
 	case federationDisabled(code):
-		return r.fail(Disabled, code, cause, "switch it on, once per account: aws iam enable-outbound-web-identity-federation")
+		return r.fail(problem.FederationDisabled, code, cause, "switch it on, once per account: aws iam enable-outbound-web-identity-federation")
 	case skewCodes[code], aboutTime(cause):
-		return r.fail(ClockSkew, code, cause, "set the clock of this machine, which says "+time.Now().UTC().Format(time.RFC3339)+": on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task")
+		return r.fail(problem.ClockSkew, code, cause, "set the clock of this machine, which says "+time.Now().UTC().Format(time.RFC3339)+": on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task")
 	case deniedCodes[code] && strings.Contains(cause, "KMS"), code == "DecryptionFailure":
-		return r.fail(Denied, code, cause, "allow kms:Decrypt on the secret's KMS key in the task role's policy and in the key's own policy")
+		return r.fail(problem.CredentialDenied, code, cause, "allow kms:Decrypt on the secret's KMS key in the task role's policy and in the key's own policy")
 	case deniedCodes[code]:
-		return r.fail(Denied, code, cause, r.allow)
+		return r.fail(problem.CredentialDenied, code, cause, r.allow)
 	case r.missing[code]:
-		return r.fail(NotFound, code, cause, r.find)
+		return r.fail(problem.CredentialMissing, code, cause, r.find)
 	case throttled:
-		return r.fail(Throttled, code, cause, "other callers may be using up this account's API rate in "+r.region)
+		return r.fail(problem.CredentialThrottled, code, cause, "other callers may be using up this account's API rate in "+r.region)
 	case credentialCodes[code]:
-		return r.fail(Credentials, code, cause, credentialFix)
+		return r.fail(problem.CredentialDenied, code, cause, credentialFix)
 	case httpStatus(err) >= 500:
-		return r.fail(Unavailable, code, cause, "AWS is failing in "+r.region+", see its health dashboard")
+		return r.fail(problem.CredentialUnreachable, code, cause, "AWS is failing in "+r.region+", see its health dashboard")
 	}
-	return r.fail(Other, code, cause, "")
+	return r.fail(problem.JoinFailed, code, cause, "")
 }
 
 func (r request) credentialError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return r.error(ctx, err)
 	}
-	return r.fail(Credentials, "", "no AWS credentials: "+credentialCause(err), credentialFix)
+	return r.fail(problem.CredentialDenied, "", "no AWS credentials: "+credentialCause(err), credentialFix)
 }
 
 // credentialCause is [networkCause] for the endpoint of the role's credentials,

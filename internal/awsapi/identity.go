@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
@@ -44,7 +45,7 @@ func (c *Client) IdentityToken(ctx context.Context, audience string) (IdentityTo
 		return IdentityToken{}, err
 	}
 	if aws.ToString(out.WebIdentityToken) == "" {
-		return IdentityToken{}, req.fail(Unavailable, "", "the answer holds no token", "")
+		return IdentityToken{}, req.fail(problem.CredentialUnreachable, "", "the answer holds no token", "")
 	}
 	return IdentityToken{secret.String(*out.WebIdentityToken), aws.ToTime(out.Expiration)}, nil
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"subnetrouter/internal/problem"
 )
 
 // Interface is a network interface (ENI).
@@ -42,9 +44,9 @@ func (c *Client) InterfaceByMAC(ctx context.Context, mac string) (Interface, err
 	}
 	switch n := len(out.NetworkInterfaces); {
 	case n == 0:
-		return Interface{}, req.fail(NotFound, "", "there is none in "+req.region, req.find)
+		return Interface{}, req.fail(problem.RoutesUnknown, "", "there is none in "+req.region, req.find)
 	case n > 1:
-		return Interface{}, req.fail(Other, "", fmt.Sprintf("%d have it", n), "set ROUTER_ROUTES to CIDRs")
+		return Interface{}, req.fail(problem.RoutesUnknown, "", fmt.Sprintf("%d have it", n), "set ROUTER_ROUTES to CIDRs")
 	}
 	eni := out.NetworkInterfaces[0]
 	return Interface{
@@ -69,19 +71,19 @@ func (c *Client) VPC(ctx context.Context, id string) (VPC, error) {
 		return VPC{}, err
 	}
 	if len(out.Vpcs) == 0 {
-		return VPC{}, req.fail(NotFound, "", "there is none in "+req.region, req.find)
+		return VPC{}, req.fail(problem.RoutesUnknown, "", "there is none in "+req.region, req.find)
 	}
 	vpc := VPC{ID: id}
 	vpc.Primary, _ = netip.ParsePrefix(aws.ToString(out.Vpcs[0].CidrBlock))
 	for _, a := range associated(out.Vpcs[0]) {
 		p, err := netip.ParsePrefix(a.cidr)
 		if err != nil {
-			return VPC{}, req.fail(Other, "", fmt.Sprintf("parsing %s: %v", a.id, err), "")
+			return VPC{}, req.fail(problem.RoutesUnknown, "", fmt.Sprintf("parsing %s: %v", a.id, err), "")
 		}
 		vpc.Associations = append(vpc.Associations, Association{ID: a.id, Prefix: p})
 	}
 	if len(vpc.Associations) == 0 {
-		return VPC{}, req.fail(Other, "", "the answer has no CIDR in state associated", "wait until one is associated, or set ROUTER_ROUTES to CIDRs")
+		return VPC{}, req.fail(problem.RoutesUnknown, "", "the answer has no CIDR in state associated", "wait until one is associated, or set ROUTER_ROUTES to CIDRs")
 	}
 	return vpc, nil
 }

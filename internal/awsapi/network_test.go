@@ -1,7 +1,6 @@
 package awsapi_test
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -10,6 +9,7 @@ import (
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/problem"
 )
 
 // addRelated adds the resources of the look-ups other than the VPC's, in pages of one item
@@ -128,36 +128,32 @@ func TestNetworkErrors(t *testing.T) {
 		action  string
 		failure awstest.Failure
 		call    func() error
-		kind    awsapi.Kind
+		code    problem.Code
 		want    string
 	}{
-		"subnets denied": {"ec2:DescribeSubnets", awstest.Denied("ec2:DescribeSubnets", "*"), subnets("private"), awsapi.Denied,
+		"subnets denied": {"ec2:DescribeSubnets", awstest.Denied("ec2:DescribeSubnets", "*"), subnets("private"), problem.RoutesUnknown,
 			"calling ec2:DescribeSubnets for the subnets of VPC vpc-0aaa with tag tier=private: " + denied("ec2:DescribeSubnets")},
-		"no subnets": {"", awstest.Failure{}, subnets("none"), awsapi.NotFound,
+		"no subnets": {"", awstest.Failure{}, subnets("none"), problem.RoutesUnknown,
 			"calling ec2:DescribeSubnets for the subnets of VPC vpc-0aaa with tag tier=none: there is none; correct the tag in ROUTER_ROUTES, or tag the subnets"},
-		"table throttled": {"ec2:DescribeRouteTables", awstest.Throttled(), table("vpc-0aaa"), awsapi.Throttled,
+		"table throttled": {"ec2:DescribeRouteTables", awstest.Throttled(), table("vpc-0aaa"), problem.RoutesUnknown,
 			"calling ec2:DescribeRouteTables for the route table of subnet subnet-9: RequestLimitExceeded: Request limit exceeded; other callers may be using up this account's API rate in eu-west-1"},
-		"no table": {"", awstest.Failure{}, table("vpc-0zzz"), awsapi.NotFound,
+		"no table": {"", awstest.Failure{}, table("vpc-0zzz"), problem.RoutesUnknown,
 			"calling ec2:DescribeRouteTables for the main route table of VPC vpc-0zzz: there is none in eu-west-1; check that AWS_REGION and the credentials are the task's own"},
-		"table without routes": {"", awstest.Failure{}, table("vpc-0ccc"), awsapi.Other,
+		"table without routes": {"", awstest.Failure{}, table("vpc-0ccc"), problem.RoutesUnknown,
 			"calling ec2:DescribeRouteTables for the main route table of VPC vpc-0ccc: rtb-empty has no route at all"},
-		"peerings down": {"ec2:DescribeVpcPeeringConnections", awstest.Down(), peerings, awsapi.Unavailable,
+		"peerings down": {"ec2:DescribeVpcPeeringConnections", awstest.Down(), peerings, problem.RoutesUnknown,
 			"calling ec2:DescribeVpcPeeringConnections for pcx-1, pcx-2: ServiceUnavailable: The service is unavailable. Please try again shortly; AWS is failing in eu-west-1, see its health dashboard"},
-		"list denied": {"ec2:GetManagedPrefixListEntries", awstest.Denied("ec2:GetManagedPrefixListEntries", "*"), list("pl-0123abcd"), awsapi.Denied,
+		"list denied": {"ec2:GetManagedPrefixListEntries", awstest.Denied("ec2:GetManagedPrefixListEntries", "*"), list("pl-0123abcd"), problem.RoutesUnknown,
 			"calling ec2:GetManagedPrefixListEntries for prefix list pl-0123abcd: " + denied("ec2:GetManagedPrefixListEntries")},
-		"list missing": {"", awstest.Failure{}, list("pl-99999999"), awsapi.NotFound,
+		"list missing": {"", awstest.Failure{}, list("pl-99999999"), problem.RoutesUnknown,
 			"calling ec2:GetManagedPrefixListEntries for prefix list pl-99999999: InvalidPrefixListID.NotFound: The prefix list ID 'pl-99999999' does not exist; check the ID in ROUTER_ROUTES, and that the list is of this region or shared with this account"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server.Fail(test.action, test.failure)
 			defer server.Fail(test.action, awstest.Failure{})
 			err := test.call()
-			var e *awsapi.Error
-			if !errors.As(err, &e) {
-				t.Fatalf("got %v, want an *Error", err)
-			}
-			if e.Error() != test.want || e.Kind != test.kind {
-				t.Errorf("got  %v: %v\nwant %v: %v", e.Kind, e, test.kind, test.want)
+			if code := problem.CodeOf(err, ""); err == nil || err.Error() != test.want || code != test.code {
+				t.Fatalf("got  %v: %v\nwant %v: %v", code, err, test.code, test.want)
 			}
 		})
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"subnetrouter/internal/problem"
 )
 
 // Peering is a VPC peering connection as seen from one of its VPCs.
@@ -45,7 +47,7 @@ func (c *Client) Peerings(ctx context.Context, vpcID string, ids []string) (map[
 		for _, p := range out.VpcPeeringConnections {
 			peering, err := peeringOf(p, vpcID)
 			if err != nil {
-				return nil, req.fail(Other, "", err.Error(), "")
+				return nil, req.fail(problem.RoutesUnknown, "", err.Error(), "")
 			}
 			if slices.Contains(ids, peering.ID) { // moto knows no such filter
 				found[peering.ID] = peering

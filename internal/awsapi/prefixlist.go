@@ -6,6 +6,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"subnetrouter/internal/problem"
 )
 
 // Entry is an entry of a managed prefix list.
@@ -36,7 +38,7 @@ func (c *Client) PrefixList(ctx context.Context, id string) ([]Entry, error) {
 		for _, e := range out.Entries {
 			ps, err := parsePrefixes(id, []string{aws.ToString(e.Cidr)})
 			if err != nil {
-				return nil, req.fail(Other, "", err.Error(), "")
+				return nil, req.fail(problem.RoutesUnknown, "", err.Error(), "")
 			}
 			list = append(list, Entry{Prefix: ps[0].Masked(), Description: aws.ToString(e.Description)})
 		}

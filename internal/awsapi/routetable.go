@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"subnetrouter/internal/problem"
 )
 
 // RouteTable is the route table that a subnet uses.
@@ -37,7 +39,7 @@ func (c *Client) RouteTable(ctx context.Context, vpcID, subnetID string) (RouteT
 		types.Filter{Name: aws.String("association.main"), Values: []string{"true"}})
 	if err == nil && !found {
 		req := c.describe("DescribeRouteTables", "the main route table of VPC "+vpcID, "")
-		return RouteTable{}, req.fail(NotFound, "", "there is none in "+req.region, "check that AWS_REGION and the credentials are the task's own")
+		return RouteTable{}, req.fail(problem.RoutesUnknown, "", "there is none in "+req.region, "check that AWS_REGION and the credentials are the task's own")
 	}
 	table.Main = true
 	return table, err
@@ -64,7 +66,7 @@ func (c *Client) routeTable(ctx context.Context, what string, filters ...types.F
 				err = fmt.Errorf("%s has no route at all", table.ID)
 			}
 			if err != nil {
-				return RouteTable{}, false, req.fail(Other, "", err.Error(), "")
+				return RouteTable{}, false, req.fail(problem.RoutesUnknown, "", err.Error(), "")
 			}
 			return table, true, nil
 		}

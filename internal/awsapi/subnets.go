@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"subnetrouter/internal/problem"
 )
 
 // Subnet is a subnet with its CIDRs: IPv4, then IPv6 in state "associated".
@@ -41,13 +43,13 @@ func (c *Client) SubnetsByTag(ctx context.Context, vpcID, tag, value string) ([]
 		for _, s := range out.Subnets {
 			subnet, err := subnetOf(s)
 			if err != nil {
-				return nil, req.fail(Other, "", err.Error(), "")
+				return nil, req.fail(problem.RoutesUnknown, "", err.Error(), "")
 			}
 			list = append(list, subnet)
 		}
 	}
 	if len(list) == 0 {
-		return nil, req.fail(NotFound, "", "there is none", "correct the tag in ROUTER_ROUTES, or tag the subnets")
+		return nil, req.fail(problem.RoutesUnknown, "", "there is none", "correct the tag in ROUTER_ROUTES, or tag the subnets")
 	}
 	return list, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/credential"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tsapi"
 )
@@ -48,8 +49,10 @@ func (s *federationSource) exchange(ctx context.Context) (tsapi.Token, error) {
 		return tsapi.Token{}, err
 	}
 	token, err := s.minter.api.IdentityToken(ctx, s.b.config.ClientID, identity.JWT)
-	if e := (*tsapi.Error)(nil); errors.As(err, &e) && (e.Kind == tsapi.Refused || e.Kind == tsapi.ClockSkew) {
-		return token, fmt.Errorf("%w: %s", err, vouched(identity.JWT.Reveal()))
+	if errors.Is(err, tsapi.ErrRefused) || problem.CodeOf(err, "") == problem.ClockSkew {
+		p := *problem.Of(err)
+		p.Fix, p.Err = p.Fix+": "+vouched(identity.JWT.Reveal()), err
+		return token, &p
 	}
 	return token, err
 }
@@ -82,7 +85,7 @@ func (s *federationSource) key(ctx context.Context) (secret.String, string, erro
 
 func (s *federationSource) done(err error) error {
 	if err != nil {
-		err = fmt.Errorf("using the federated identity of TS_CLIENT_ID: %w", err)
+		err = problem.Wrapf(err, "using the federated identity of TS_CLIENT_ID")
 	} else {
 		s.state.Read = time.Now()
 	}

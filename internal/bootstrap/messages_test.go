@@ -7,6 +7,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/problem"
 )
 
 // What an operator reads when start-up fails, word for word, from the real
@@ -143,7 +144,8 @@ func TestRouteMessages(t *testing.T) {
 	})
 }
 
-// expect compares an error's text, which must not hold the secret either.
+// expect compares an error's text, which must not hold the secret either, and expects its fix
+// apart from its message.
 func expect(t *testing.T, a *aws, err error, want string) {
 	t.Helper()
 	if a != nil {
@@ -155,6 +157,9 @@ func expect(t *testing.T, a *aws, err error, want string) {
 	}
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if p := problem.Of(err); err != nil && (p.Fix != "") != strings.Contains(want, "; ") {
+		t.Errorf("the fix %q is not apart from the message %q", p.Fix, p.Message)
 	}
 	if err != nil && strings.Contains(err.Error(), "S3CR3T") {
 		t.Error("the error contains the secret")

@@ -84,6 +84,5 @@ func (m *minter) key(ctx context.Context) (secret.String, error) {
 
 // refusal reports whether the API refused the client or identity itself.
 func refusal(err error) bool {
-	var e *tsapi.Error
-	return errors.As(err, &e) && e.Kind == tsapi.Refused
+	return errors.Is(err, tsapi.ErrRefused)
 }

@@ -5,6 +5,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
 
@@ -110,28 +111,15 @@ func warn(value, fix string) Result { return Result{State: Warn, Value: value, F
 func fail(value, fix string) Result { return Result{State: Fail, Value: value, Fix: fix} }
 func skip(value string) Result      { return Result{State: Skip, Value: value} }
 
-// failed takes an error of ours apart: by the project's habit it says the cause,
-// then after a semicolon what to do. reach is the fix where the time was over.
+// failed returns the failure err with its fix, or, if err has none, with reach: an answer
+// that is missing has the way to the other side as its likeliest cause.
 func failed(err error, reach string) Result {
+	p := problem.Of(err)
+	message := p.Message
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return fail("no answer in time: "+err.Error(), reach)
+		message = "no answer in time: " + message
 	}
-	if e := (*awsapi.Error)(nil); errors.As(err, &e) {
-		cause := e.Cause
-		if e.Code != "" {
-			cause = e.Code + ": " + cause
-		}
-		fix := e.Fix
-		if fix == "" {
-			fix = reach
-		}
-		return fail(cause, fix)
-	}
-	cause, fix, ok := strings.Cut(err.Error(), "; ")
-	if !ok {
-		fix = reach
-	}
-	return fail(cause, fix)
+	return fail(message, cmp.Or(p.Fix, reach))
 }
 
 // fact is something that several checks need and one of them finds out.

@@ -93,7 +93,7 @@ func (e *exam) router(ctx context.Context) Result {
 	}
 	var why, fix []string
 	for _, r := range s.Reasons {
-		why = append(why, r.Code+": "+r.Message)
+		why = append(why, string(r.Code)+": "+r.Message)
 		if r.Fix != "" {
 			fix = append(fix, r.Fix)
 		}

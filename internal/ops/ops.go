@@ -22,17 +22,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Reason is a readiness reason or a warning: a condition that makes the router not ready,
-// or that will.
-type Reason struct {
-	// Code is one of a small closed set, for machines.
-	Code string `json:"code"`
-	// Message describes the condition, with values.
-	Message string `json:"message"`
-	// Fix is the remedy, if there is one.
-	Fix string `json:"fix,omitempty"`
-}
-
 // Readiness is the body of /readyz.
 type Readiness struct {
 	Ready   bool     `json:"ready"`

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/browsertest"
+	"subnetrouter/internal/problem"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -29,7 +30,7 @@ func everything(text func() string) Status {
 	now := time.Now()
 	return Status{
 		Version: Version{Router: text(), Commit: text(), Tailscale: text()}, Started: now.Add(-time.Hour),
-		Reasons: []Reason{{Code: text(), Message: text(), Fix: text()}},
+		Reasons: []Reason{{Code: problem.Code(text()), Message: text(), Fix: text()}},
 		Mode:    Mode{Name: text(), Why: text()},
 		Place:   Place{Cluster: text(), Family: text(), TaskARN: text(), LaunchType: text(), Region: text(), Zone: text(), VPC: text(), Subnet: text()},
 		Node:    Node{State: text(), Name: text(), IPs: []string{text()}, KeyExpiry: now.Add(time.Hour), Health: map[string]string{"x": text()}},

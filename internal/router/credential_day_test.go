@@ -15,6 +15,7 @@ import (
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/eventlog"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnettest"
 
@@ -100,9 +101,9 @@ func TestADayOfLooks(t *testing.T) {
 						t.Errorf("%s: read %v ago, %v", when, time.Since(k.Read), k.Err)
 					}
 				}
-				failing := func(when, code string) {
+				failing := func(when string, code problem.Code) {
 					t.Helper()
-					if k := c.boot.CredentialKnown(); k.Err == nil || loginCode(k.Err) != code {
+					if k := c.boot.CredentialKnown(); k.Err == nil || problem.CodeOf(k.Err, problem.JoinFailed) != code {
 						t.Errorf("%s: %v, want %s", when, k.Err, code)
 					}
 				}
@@ -111,7 +112,7 @@ func TestADayOfLooks(t *testing.T) {
 				good("after six quiet hours")
 				aws.Fail(tc.action, awstest.Down())
 				pass(2 * time.Hour)
-				failing("AWS is down", codeCredentialUnreachable)
+				failing("AWS is down", problem.CredentialUnreachable)
 				aws.Fail(tc.action, awstest.Failure{})
 				pass(4 * time.Hour)
 				good("AWS is back")
@@ -132,7 +133,7 @@ func TestADayOfLooks(t *testing.T) {
 				net.FailAPI(tailnettest.APITokenExchange, tailnettest.APIFailure{Status: 503})
 				pass(3 * time.Hour)
 				if tc.tokens > 0 {
-					failing("the API is down", codeCredentialUnreachable)
+					failing("the API is down", problem.CredentialUnreachable)
 				}
 				net.FailAPI(tailnettest.APIToken, tailnettest.APIFailure{})
 				net.FailAPI(tailnettest.APITokenExchange, tailnettest.APIFailure{})

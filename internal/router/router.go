@@ -186,14 +186,14 @@ func (r *Router) watchBoot(ctx context.Context) error {
 			r.overdue.Store(true)
 			for _, why := range reasons {
 				r.log.Error("still not ready after the boot timeout; trying on",
-					"boot_timeout", r.cfg.BootTimeout.String(), "reason", why.Code, "message", why.Message, "fix", why.Fix)
+					"boot_timeout", r.cfg.BootTimeout.String(), "reason", string(why.Code), "message", why.Message, "fix", why.Fix)
 			}
 		}
 		codes := make([]string, len(reasons))
 		for i, why := range reasons {
-			codes[i] = why.Code
+			codes[i] = string(why.Code)
 		}
-		r.log.Error("router not ready", "reasons", codes, "message", reasons[0].Message)
+		r.log.Error("router not ready", "reasons", codes, "message", reasons[0].Message, "fix", reasons[0].Fix)
 	}
 }
 

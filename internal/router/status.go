@@ -25,7 +25,7 @@ func (r *Router) status() ops.Status {
 		Node:        ops.Node{State: "NoState", IPs: []string{}},
 	}
 	if routesErr != nil {
-		out.RoutesError = secret.Clean(routesErr.Error(), mostMessage)
+		out.RoutesError = secret.Clean(routesErr.Error(), ops.MaxMessage)
 	}
 	out.Notes = routes.Notes
 	if resolver := r.lookUps.dns(); resolver != nil {

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"subnetrouter/internal/problem"
+
 	"tailscale.com/control/controlclient"
 	"tailscale.com/envknob"
 	"tailscale.com/hostinfo"
@@ -183,12 +185,14 @@ func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags) {
 	}
 	path := filepath.Join(n.cfg.StateDir, "tailscaled.state")
 	s, lasts := openFileStore(path, func(err error) {
-		n.state.set(func(s *Status) { s.StateError = err })
-		if err != nil {
-			n.log.Error("the node's state cannot be stored; after a restart the router will be a new node", "err", err, "fix", StateFix)
-		} else {
+		if err == nil {
+			n.state.set(func(s *Status) { s.StateError = nil })
 			n.log.Info("the node's state is stored again", "path", path)
+			return
 		}
+		p := &problem.Problem{Code: problem.StateUnwritable, Message: err.Error(), Fix: stateFix, Err: err}
+		n.state.set(func(s *Status) { s.StateError = p })
+		n.log.Error("the node's state cannot be stored; after a restart the router will be a new node", "err", err, "fix", p.Fix)
 	})
 	n.wg.Go(func() { s.run(n.ctx) })
 	if !lasts {
@@ -197,5 +201,4 @@ func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags) {
 	return s, controlclient.LoginDefault
 }
 
-// StateFix is the operator's remedy for [Status.StateError].
-const StateFix = "let the task's user write to the folder of ROUTER_STATE, and free disk space if needed; restore or delete a file that cannot be read; or set ROUTER_STATE=mem: and a credential"
+const stateFix = "let the task's user write to the folder of ROUTER_STATE, and free disk space if needed; restore or delete a file that cannot be read; or set ROUTER_STATE=mem: and a credential"

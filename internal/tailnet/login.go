@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 
 	"tailscale.com/ipn"
@@ -92,11 +93,7 @@ func (s *Status) needsCredential() bool {
 
 // retryAfter returns the pause that err asks for, or 0.
 func retryAfter(err error) time.Duration {
-	var asks interface{ RetryAfter() time.Duration }
-	if errors.As(err, &asks) {
-		return min(asks.RetryAfter(), mostRetryAfter)
-	}
-	return 0
+	return min(problem.Of(err).RetryAfter, mostRetryAfter)
 }
 
 // unansweredKey is a key that control has neither accepted nor refused.
@@ -132,13 +129,13 @@ func (n *Node) register() error {
 		return fmt.Errorf("registering with control server: %w", err)
 	}
 	err = n.awaitOutcome(before)
-	if e := (*JoinError)(nil); errors.As(err, &e) && e.Kind != JoinNoAnswer {
+	if p, ok := errors.AsType[*problem.Problem](err); ok && p.Code != problem.ControlUnreachable {
 		// Otherwise the engine would repeat the same key dozens of times a minute.
 		n.registrar.stop()
-		if e.Kind != JoinThrottled {
+		if p.Code != problem.ControlThrottled {
 			n.pendingKey = unansweredKey{}
 		}
-		if e.Kind == JoinKeyRefused || e.Kind == JoinTagsRefused {
+		if p.Code == problem.KeyRefused || p.Code == problem.TagsRefused {
 			n.cfg.CredentialRefused()
 		}
 	}

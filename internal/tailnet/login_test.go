@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
 
@@ -174,10 +175,10 @@ func TestRefusalsAreClassified(t *testing.T) {
 	n := startNode(t, control, give(testKey), tried.watch)
 	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
 	errs, refused := tried.recorded()
-	want := []JoinKind{JoinKeyRefused, JoinTagsRefused, JoinOther}
-	for i, kind := range want {
-		if e := (*JoinError)(nil); i >= len(errs) || !errors.As(errs[i], &e) || e.Kind != kind || !strings.Contains(e.Error(), said[i]) {
-			t.Errorf("attempt %d of %v: want kind %v", i, errs, kind)
+	want := []problem.Code{problem.KeyRefused, problem.TagsRefused, problem.JoinFailed}
+	for i, code := range want {
+		if i >= len(errs) || problem.CodeOf(errs[i], "") != code || !strings.Contains(errs[i].Error(), said[i]) {
+			t.Errorf("attempt %d of %v: want code %v", i, errs, code)
 		}
 	}
 	if len(errs) == 0 || errs[len(errs)-1] != nil || refused != 2 {
@@ -187,8 +188,8 @@ func TestRefusalsAreClassified(t *testing.T) {
 
 func TestThrottledByControl(t *testing.T) {
 	e := refusedBy("node registration rate limited; will retry after 42s")
-	if e.Kind != JoinThrottled || e.RetryAfter() != 42*time.Second {
-		t.Errorf("kind %v, after %v", e.Kind, e.RetryAfter())
+	if e.Code != problem.ControlThrottled || e.RetryAfter != 42*time.Second {
+		t.Errorf("code %v, after %v", e.Code, e.RetryAfter)
 	}
 	if retryAfter(errors.Join(errors.New("x"), e)) != 42*time.Second {
 		t.Error("retryAfter does not find the pause in a chain of errors")
@@ -215,7 +216,7 @@ func TestKeyIsKept(t *testing.T) {
 
 func TestNoAnswer(t *testing.T) {
 	const late = "x509: certificate has expired or is not yet valid: current time 2020-01-01T00:00:00Z is before 2026-01-01T00:00:00Z"
-	if e := noAnswer("https://c", late); e.Kind != JoinClockSkew || !strings.Contains(e.Error(), "set the clock") {
+	if e := noAnswer("https://c", late); e.Code != problem.ClockSkew || !strings.Contains(e.Error(), "set the clock") {
 		t.Error(e)
 	}
 	e := noAnswer("https://c", "dial tcp: connection refused")

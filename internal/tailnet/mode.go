@@ -1,8 +1,9 @@
 package tailnet
 
 import (
-	"fmt"
 	"strings"
+
+	"subnetrouter/internal/problem"
 )
 
 // Mode selects who forwards packets.
@@ -43,7 +44,7 @@ func chooseMode(want Mode) (got Mode, reason string, err error) {
 	case len(missing) == 0:
 		return ModeKernel, "/dev/net/tun and CAP_NET_ADMIN are there", nil
 	case want == ModeKernel:
-		return 0, "", fmt.Errorf("choosing kernel mode: %s; give the task both, or set ROUTER_MODE=userspace",
+		return 0, "", problem.New("give the task both, or set ROUTER_MODE=userspace", "choosing kernel mode: %s",
 			strings.Join(missing, " and "))
 	}
 	return ModeUserspace, strings.Join(missing, " and "), nil

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 
 	"tailscale.com/health"
@@ -37,7 +38,7 @@ type Status struct {
 	LoginError error
 	// StateError is the reason why the node's identity cannot be stored; nil if it
 	// can, or is not meant to be.
-	StateError error
+	StateError *problem.Problem
 	// Removed is true if control has removed the node, until it has joined again.
 	Removed bool
 	// LockedOut is true if the tailnet uses Tailnet Lock and this node's key is not

@@ -55,7 +55,7 @@ type Config struct {
 	// returned last. Default: not called.
 	CredentialRefused func()
 	// LoginAttempted is called at the end of each attempt to join, with nil or the
-	// cause of the failure: a [*JoinError], or the error of Credential. An attempt
+	// cause of the failure: a [*problem.Problem], or the error of Credential. An attempt
 	// that failed may still succeed later, in which case it is called again.
 	// Default: not called.
 	LoginAttempted func(error)

@@ -9,83 +9,43 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"subnetrouter/internal/problem"
 )
 
-// Kind says what sort of failure an [*Error] is: whether to wait or to change something.
-type Kind int
+// ErrRefused is the cause of a failure if the API refuses the client or identity
+// itself: it is unknown, revoked, or its identity token is not accepted. An identity
+// that only lacks a scope has the same code without this cause.
+var ErrRefused = errors.New("client or identity refused")
 
-const (
-	Other       Kind = iota
-	Refused          // the client or identity is unknown, revoked, or not vouched for
-	Denied           // it is known, but may not do this
-	BadTags          // it may not give these tags
-	Throttled        // too many calls
-	Unavailable      // no answer, or none that makes sense
-	ClockSkew        // this machine and the API disagree about the time
-)
-
-var kindNames = [...]string{"other", "refused", "denied", "bad-tags", "throttled", "unavailable", "clock-skew"}
-
-// String returns a fixed word, fit for a metric label.
-func (k Kind) String() string { return kindNames[k] }
-
-// Error is a failed call. It holds no credential.
-type Error struct {
-	Call   string // one of the Call constants
-	URL    string // that was called
-	Kind   Kind
-	Status int // HTTP status; 0 without an answer
-	Cause  string
-	Fix    string // what the operator can do
-
-	retryAfter time.Duration
-	err        error // the caller's context's end, if that was it
+// fail returns a failed call: the URL, the cause and the fix. It holds no credential.
+func (c *Client) fail(r request, k kind, cause string) *problem.Problem {
+	p := &problem.Problem{Code: codes[k], Message: "calling " + c.url + r.path + ": " + cause, Fix: r.fix(k, c.url)}
+	if k == refused {
+		p.Err = ErrRefused
+	}
+	return p
 }
 
-// Error names the call, the cause and the fix.
-func (e *Error) Error() string {
-	s := "calling " + e.URL + ": "
-	if e.Status != 0 {
-		s += fmt.Sprintf("HTTP %d: ", e.Status)
-	}
-	s += e.Cause
-	if e.Fix != "" {
-		s += "; " + e.Fix
-	}
-	return s
-}
-
-// Unwrap returns the context's error if the caller gave up, else nil.
-func (e *Error) Unwrap() error { return e.err }
-
-// RetryAfter is how long the API asks to be left alone; 0 if it does not.
-func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
-
-func (c *Client) fail(r request, k Kind, cause string) *Error {
-	return &Error{Call: r.call, URL: c.url + r.path, Kind: k, Cause: cause, Fix: r.fix(k, c.url)}
-}
-
-func (c *Client) networkError(ctx context.Context, r request, err error) *Error {
-	e := c.fail(r, Unavailable, cause(err))
-	if ctx.Err() != nil {
-		e.err = ctx.Err()
-	}
+func (c *Client) networkError(ctx context.Context, r request, err error) *problem.Problem {
 	var certificate x509.CertificateInvalidError
 	if errors.As(err, &certificate) && certificate.Reason == x509.Expired {
-		e = c.fail(r, ClockSkew, "its certificate is not valid at this machine's time, "+time.Now().UTC().Format(time.RFC3339))
+		return c.fail(r, clockSkew, "its certificate is not valid at this machine's time, "+time.Now().UTC().Format(time.RFC3339))
 	}
-	return e
+	p := c.fail(r, unavailable, cause(err))
+	p.Err = ctx.Err()
+	return p
 }
 
-func (c *Client) statusError(r request, res *http.Response, body []byte) *Error {
+func (c *Client) statusError(r request, res *http.Response, body []byte) *problem.Problem {
 	text := said(body, r.secrets)
-	e := c.fail(r, kind(r.call, res.StatusCode, text), text)
-	e.Status = res.StatusCode
+	k := classify(r.call, res.StatusCode, text)
 	if text == "" {
-		e.Cause = http.StatusText(res.StatusCode)
+		text = http.StatusText(res.StatusCode)
 	}
-	e.retryAfter = retryAfter(res.Header)
-	return e
+	p := c.fail(r, k, fmt.Sprintf("HTTP %d: %s", res.StatusCode, text))
+	p.RetryAfter = retryAfter(res.Header)
+	return p
 }
 
 // mostRetryAfter bounds what an answer can ask for: a router must not be put to
@@ -110,27 +70,45 @@ func retryAfter(h http.Header) time.Duration {
 	return min(max(asked, 0), mostRetryAfter)
 }
 
-// kind classifies an answer. The token calls are about who asks, so that any
+// kind is a sort of failure, which has a code and a fix.
+type kind int
+
+const (
+	other       kind = iota
+	refused          // the client or identity is unknown, revoked, or its identity token is not accepted
+	denied           // it is known, but may not do this
+	badTags          // it may not give these tags
+	throttled        // too many calls
+	unavailable      // no answer, or none that makes sense
+	clockSkew        // this machine and the API disagree about the time
+)
+
+var codes = [...]problem.Code{
+	other: problem.JoinFailed, refused: problem.IdentityRefused, denied: problem.IdentityRefused, badTags: problem.TagsRefused,
+	throttled: problem.CredentialThrottled, unavailable: problem.CredentialUnreachable, clockSkew: problem.ClockSkew,
+}
+
+// classify sorts an answer. The token calls are about who asks, so that any
 // refusal is of the client; the API's words there are as few as "Unauthorized".
-func kind(call string, status int, text string) Kind {
+func classify(call string, status int, text string) kind {
 	text = strings.ToLower(text)
 	switch {
 	case status == http.StatusTooManyRequests:
-		return Throttled
+		return throttled
 	case status >= 500, status/100 == 3:
-		return Unavailable
+		return unavailable
 	case call == CallTokenExchange && says(text, "expired", "not yet valid", "used before issued", "issued in the future", "not valid yet"):
-		return ClockSkew
+		return clockSkew
 	case call == CallCreateKey && strings.Contains(text, "tag"):
-		return BadTags
+		return badTags
 	case call == CallCreateKey && status == http.StatusForbidden:
-		return Denied
+		return denied
 	case call == CallCreateKey && status != http.StatusUnauthorized:
-		return Other
+		return other
 	case status/100 == 4:
-		return Refused
+		return refused
 	}
-	return Other
+	return other
 }
 
 func says(text string, words ...string) bool {
@@ -143,23 +121,23 @@ func says(text string, words ...string) bool {
 }
 
 // fix is what the operator can do about a failure.
-func (r request) fix(k Kind, url string) string {
+func (r request) fix(k kind, url string) string {
 	federated := r.call == CallTokenExchange
 	switch k {
-	case Refused:
+	case refused:
 		if federated {
 			return "TS_CLIENT_ID must be the client ID of a federated identity in this tailnet whose issuer, subject and audience are those that AWS vouches for"
 		}
 		return "the OAuth client was revoked, or its secret is another's: create one with the scope auth_keys (write) and store its secret"
-	case Denied:
+	case denied:
 		return "give the OAuth client or federated identity the scope auth_keys (write)"
-	case BadTags:
+	case badTags:
 		return fmt.Sprintf("make the tags of the OAuth client or federated identity and ROUTER_TAGS=%s the same: the API gives a key all tags of a client or those that it owns, and tagOwners of the policy file must list each", strings.Join(r.tags, ","))
-	case Throttled:
+	case throttled:
 		return "wait: the router slows down by itself"
-	case Unavailable:
+	case unavailable:
 		return fmt.Sprintf("the task's subnet needs a way to %s (NAT gateway or proxy), and its security groups must allow port 443", url)
-	case ClockSkew:
+	case clockSkew:
 		return "set the clock of this machine: on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task"
 	}
 	return ""

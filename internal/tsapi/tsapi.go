@@ -2,7 +2,7 @@
 // an OAuth client or a federated identity, and an auth key.
 //
 // A call is one HTTP exchange without retries: the login code has its own backoff and honours
-// [Error.RetryAfter]. Every failed call returns an [*Error], which never contains a credential.
+// RetryAfter of the error. Every failed call returns a [*problem.Problem], which never contains a credential.
 package tsapi
 
 import (
@@ -35,7 +35,7 @@ type Config struct {
 	URL string // without a trailing slash; "" means [DefaultURL]
 	// Timeout bounds one call; 0 means 10 s.
 	Timeout time.Duration
-	// Called is called after each call; the error is nil or an [*Error]. Default: nothing
+	// Called is called after each call; the error is nil or a [*problem.Problem]. Default: nothing
 	// is called.
 	Called func(call string, err error)
 	// Transport sends the requests. Default: a transport that uses the proxy of the
@@ -176,13 +176,13 @@ type request struct {
 // maxAnswer bounds the size of an answer; none comes close.
 const maxAnswer = 1 << 20
 
-// do makes a call and returns nil or an [*Error]. complete reports whether the answer has the
+// do makes a call and returns nil or a [*problem.Problem]. complete reports whether the answer has the
 // expected fields.
 func (c *Client) do(ctx context.Context, r request, out any, complete func() bool) (err error) {
 	defer func() { c.called(r.call, err) }()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+r.path, bytes.NewReader(r.body))
 	if err != nil {
-		return c.fail(r, Unavailable, "the URL is malformed")
+		return c.fail(r, unavailable, "the URL is malformed")
 	}
 	req.Header.Set("Content-Type", r.contentType)
 	req.Header.Set("Accept", "application/json")
@@ -203,7 +203,7 @@ func (c *Client) do(ctx context.Context, r request, out any, complete func() boo
 		return c.statusError(r, res, body)
 	}
 	if json.Unmarshal(body, out) != nil || !complete() { // the decoder's error is not shown: it may quote the answer
-		return c.fail(r, Unavailable, "the answer is truncated or not what Tailscale's API sends")
+		return c.fail(r, unavailable, "the answer is truncated or not what Tailscale's API sends")
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/tsapi"
@@ -52,7 +53,7 @@ func TestKeyForOAuthClient(t *testing.T) {
 	// The token of a deleted client is refused.
 	net.SetAPI(t.Context(), tailnettest.API{})
 	_, err = api.CreateKey(t.Context(), token, tsapi.KeyRequest{Tags: []string{tag}, Expiry: time.Minute})
-	if e := (*tsapi.Error)(nil); !errors.As(err, &e) || e.Kind != tsapi.Refused {
+	if !errors.Is(err, tsapi.ErrRefused) {
 		t.Errorf("with a revoked client: %v", err)
 	}
 }
@@ -67,22 +68,22 @@ func TestFailures(t *testing.T) {
 	for name, test := range map[string]struct {
 		path string
 		fail tailnettest.APIFailure
-		kind tsapi.Kind
+		code problem.Code
 		want string
 	}{
-		"revoked":       {tailnettest.APIToken, tailnettest.APIFailure{Status: 401, Message: "API token invalid"}, tsapi.Refused, "HTTP 401: API token invalid" + dead},
-		"OAuth's words": {tailnettest.APIToken, tailnettest.APIFailure{Status: 400, Body: `{"error":"invalid_client","error_description":"no client SECRET"}`}, tsapi.Refused, "HTTP 400: no client <redacted>" + dead},
-		"no words":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 403, Body: "<html>"}, tsapi.Refused, "HTTP 403: Forbidden" + dead},
-		"throttled":     {tailnettest.APIToken, tailnettest.APIFailure{Status: 429, Message: "rate limited", RetryAfter: "7"}, tsapi.Throttled, "HTTP 429: rate limited; wait: the router slows down by itself"},
-		"down":          {tailnettest.APIToken, tailnettest.APIFailure{Status: 503, Body: "<html>"}, tsapi.Unavailable, "HTTP 503: Service Unavailable" + reach},
-		"redirect":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 302}, tsapi.Unavailable, "HTTP 302: Found" + reach},
-		"cut":           {tailnettest.APIToken, tailnettest.APIFailure{Cut: true}, tsapi.Unavailable, "the connection was cut" + reach},
-		"nonsense":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 200, Body: `{"access_token":`}, tsapi.Unavailable, "the answer is truncated or not what Tailscale's API sends" + reach},
-		"half":          {tailnettest.APIKeys, tailnettest.APIFailure{Status: 200, Body: `{"id":"k"}`}, tsapi.Unavailable, "the answer is truncated or not what Tailscale's API sends" + reach},
-		"slow":          {tailnettest.APIToken, tailnettest.APIFailure{Delay: time.Minute}, tsapi.Unavailable, "no answer in time" + reach},
-		"tags":          {tailnettest.APIKeys, tailnettest.APIFailure{Status: 400, Message: "requested tags [" + tag + "] are invalid or not permitted"}, tsapi.BadTags, "HTTP 400: requested tags [" + tag + "] are invalid or not permitted; make the tags of the OAuth client or federated identity and ROUTER_TAGS=" + tag + " the same: the API gives a key all tags of a client or those that it owns, and tagOwners of the policy file must list each"},
-		"scope":         {tailnettest.APIKeys, tailnettest.APIFailure{Status: 403, Message: "calling actor does not have enough permissions to perform this function"}, tsapi.Denied, "HTTP 403: calling actor does not have enough permissions to perform this function; give the OAuth client or federated identity the scope auth_keys (write)"},
-		"other":         {tailnettest.APIKeys, tailnettest.APIFailure{Status: 422, Message: "expirySeconds out of range"}, tsapi.Other, "HTTP 422: expirySeconds out of range"},
+		"revoked":       {tailnettest.APIToken, tailnettest.APIFailure{Status: 401, Message: "API token invalid"}, problem.IdentityRefused, "HTTP 401: API token invalid" + dead},
+		"OAuth's words": {tailnettest.APIToken, tailnettest.APIFailure{Status: 400, Body: `{"error":"invalid_client","error_description":"no client SECRET"}`}, problem.IdentityRefused, "HTTP 400: no client <redacted>" + dead},
+		"no words":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 403, Body: "<html>"}, problem.IdentityRefused, "HTTP 403: Forbidden" + dead},
+		"throttled":     {tailnettest.APIToken, tailnettest.APIFailure{Status: 429, Message: "rate limited", RetryAfter: "7"}, problem.CredentialThrottled, "HTTP 429: rate limited; wait: the router slows down by itself"},
+		"down":          {tailnettest.APIToken, tailnettest.APIFailure{Status: 503, Body: "<html>"}, problem.CredentialUnreachable, "HTTP 503: Service Unavailable" + reach},
+		"redirect":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 302}, problem.CredentialUnreachable, "HTTP 302: Found" + reach},
+		"cut":           {tailnettest.APIToken, tailnettest.APIFailure{Cut: true}, problem.CredentialUnreachable, "the connection was cut" + reach},
+		"nonsense":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 200, Body: `{"access_token":`}, problem.CredentialUnreachable, "the answer is truncated or not what Tailscale's API sends" + reach},
+		"half":          {tailnettest.APIKeys, tailnettest.APIFailure{Status: 200, Body: `{"id":"k"}`}, problem.CredentialUnreachable, "the answer is truncated or not what Tailscale's API sends" + reach},
+		"slow":          {tailnettest.APIToken, tailnettest.APIFailure{Delay: time.Minute}, problem.CredentialUnreachable, "no answer in time" + reach},
+		"tags":          {tailnettest.APIKeys, tailnettest.APIFailure{Status: 400, Message: "requested tags [" + tag + "] are invalid or not permitted"}, problem.TagsRefused, "HTTP 400: requested tags [" + tag + "] are invalid or not permitted; make the tags of the OAuth client or federated identity and ROUTER_TAGS=" + tag + " the same: the API gives a key all tags of a client or those that it owns, and tagOwners of the policy file must list each"},
+		"scope":         {tailnettest.APIKeys, tailnettest.APIFailure{Status: 403, Message: "calling actor does not have enough permissions to perform this function"}, problem.IdentityRefused, "HTTP 403: calling actor does not have enough permissions to perform this function; give the OAuth client or federated identity the scope auth_keys (write)"},
+		"other":         {tailnettest.APIKeys, tailnettest.APIFailure{Status: 422, Message: "expirySeconds out of range"}, problem.JoinFailed, "HTTP 422: expirySeconds out of range"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			net := start(t, client)
@@ -90,16 +91,18 @@ func TestFailures(t *testing.T) {
 			net.FailAPI(test.path, test.fail)
 			api := tsapi.New(tsapi.Config{URL: net.ControlURL(), Timeout: 500 * time.Millisecond})
 			err := mint(t.Context(), api, client)
-			var e *tsapi.Error
-			if !errors.As(err, &e) || e.Kind != test.kind {
-				t.Fatalf("got %v, want kind %v", err, test.kind)
+			if code := problem.CodeOf(err, ""); err == nil || code != test.code {
+				t.Fatalf("got %v: %v, want code %v", code, err, test.code)
+			}
+			if refused := errors.Is(err, tsapi.ErrRefused); refused != strings.HasSuffix(test.want, dead) {
+				t.Errorf("refused: %v", refused)
 			}
 			want := "calling " + net.ControlURL() + test.path + ": " + strings.ReplaceAll(test.want, "API (", net.ControlURL()+" (")
 			if err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
-			if name == "throttled" && e.RetryAfter() != 7*time.Second {
-				t.Errorf("retry after %v", e.RetryAfter())
+			if wait := problem.Of(err).RetryAfter; name == "throttled" && wait != 7*time.Second {
+				t.Errorf("retry after %v", wait)
 			}
 			net.FailAPI(test.path, tailnettest.APIFailure{})
 			if err := mint(t.Context(), api, client); err != nil {
@@ -122,18 +125,18 @@ func TestExchange(t *testing.T) {
 	for name, test := range map[string]struct {
 		status  int
 		message string
-		kind    tsapi.Kind
+		code    problem.Code
 	}{
-		"untrusted": {403, "Unauthorized", tsapi.Refused},
-		"malformed": {400, "invalid JWT format: expected 3 parts separated by '.', got 1", tsapi.Refused},
-		"too old":   {403, "token is expired", tsapi.ClockSkew},
-		"too new":   {403, "token used before issued", tsapi.ClockSkew},
+		"untrusted": {403, "Unauthorized", problem.IdentityRefused},
+		"malformed": {400, "invalid JWT format: expected 3 parts separated by '.', got 1", problem.IdentityRefused},
+		"too old":   {403, "token is expired", problem.ClockSkew},
+		"too new":   {403, "token used before issued", problem.ClockSkew},
 	} {
 		net := start(t)
 		net.FailAPI(tailnettest.APITokenExchange, tailnettest.APIFailure{Status: test.status, Message: test.message})
 		_, err := tsapi.New(tsapi.Config{URL: net.ControlURL()}).IdentityToken(t.Context(), "k1", "a.b.c")
-		if e := (*tsapi.Error)(nil); !errors.As(err, &e) || e.Kind != test.kind || !strings.Contains(err.Error(), test.message) {
-			t.Errorf("%s: got %v, want kind %v", name, err, test.kind)
+		if code := problem.CodeOf(err, ""); code != test.code || !strings.Contains(err.Error(), test.message) {
+			t.Errorf("%s: got %v: %v, want code %v", name, code, err, test.code)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"subnetrouter/internal/netnstest"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
@@ -220,12 +221,12 @@ func (p *process) unlessEnded(err error) error {
 	}
 }
 
-// awaitReason waits until /readyz has a reason with this code and text.
-func (r *router) awaitReason(reason, text string) {
+// awaitReason waits until /readyz gives a reason with this code, and text in its message or fix.
+func (r *router) awaitReason(reason problem.Code, text string) {
 	r.t.Helper()
-	r.awaitReadyz(reason+" with "+text, func(code int, body ops.Readiness) bool {
+	r.awaitReadyz(string(reason)+" with "+text, func(code int, body ops.Readiness) bool {
 		return code == http.StatusServiceUnavailable && slices.ContainsFunc(body.Reasons, func(why ops.Reason) bool {
-			return why.Code == reason && strings.Contains(why.Message, text)
+			return why.Code == reason && strings.Contains(why.Message+"; "+why.Fix, text)
 		})
 	})
 }
