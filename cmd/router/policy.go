@@ -64,7 +64,7 @@ func printPolicy(ctx context.Context, in call, cfg config.Config, kmsKey string)
 		fmt.Fprintln(in.err, secret.Scrub(err.Error()))
 		return exitFailed
 	}
-	if kmsKey == "" && !cfg.AuthSecret.IsZero() {
+	if kmsKey == "" && !cfg.Credential.Secret.IsZero() {
 		fmt.Fprintln(in.err, "router: a secret under a KMS key of your own also needs kms:Decrypt: add --kms-key=ARN")
 	}
 	for _, note := range policy.Notes {

@@ -23,11 +23,14 @@ type IdentityToken struct {
 	Expires time.Time
 }
 
+// GetWebIdentityToken is the action that [Client.IdentityToken] needs.
+var GetWebIdentityToken = Action{Name: "sts:GetWebIdentityToken"}
+
 // IdentityToken has AWS vouch for the caller, to the named audience only. The
 // regional endpoint is asked, as the global one has no such call.
 func (c *Client) IdentityToken(ctx context.Context, audience string) (IdentityToken, error) {
 	req := request{
-		op:       "sts:GetWebIdentityToken",
+		op:       GetWebIdentityToken.Name,
 		resource: fmt.Sprintf("audience %q", audience),
 		region:   c.Region(),
 		allow:    `allow sts:GetWebIdentityToken on "*" in the task role's policy`,

@@ -28,9 +28,15 @@ type Association struct {
 	Prefix netip.Prefix
 }
 
+// DescribeNetworkInterfaces is the action that [Client.InterfaceByMAC] needs.
+var DescribeNetworkInterfaces = Action{Name: "ec2:DescribeNetworkInterfaces", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
+	_, err := c.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{DryRun: aws.Bool(true)})
+	return err
+}}
+
 // InterfaceByMAC finds the interface with this MAC address.
 func (c *Client) InterfaceByMAC(ctx context.Context, mac string) (Interface, error) {
-	req := c.describe("DescribeNetworkInterfaces", "the interface with MAC address "+mac,
+	req := c.describe(DescribeNetworkInterfaces, "the interface with MAC address "+mac,
 		"check that AWS_REGION and the credentials are the task's own")
 	var out *ec2.DescribeNetworkInterfacesOutput
 	err := c.call(ctx, req, func(ctx context.Context) (err error) {
@@ -56,10 +62,16 @@ func (c *Client) InterfaceByMAC(ctx context.Context, mac string) (Interface, err
 	}, nil
 }
 
+// DescribeVPCs is the action that [Client.VPC] needs.
+var DescribeVPCs = Action{Name: "ec2:DescribeVpcs", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
+	_, err := c.DescribeVpcs(ctx, &ec2.DescribeVpcsInput{DryRun: aws.Bool(true)})
+	return err
+}}
+
 // VPC returns the VPC's associated CIDRs. None at all is an error: to take it
 // for an answer would withdraw every route.
 func (c *Client) VPC(ctx context.Context, id string) (VPC, error) {
-	req := c.describe("DescribeVpcs", "VPC "+id,
+	req := c.describe(DescribeVPCs, "VPC "+id,
 		"check that the VPC still exists and that AWS_REGION and the credentials are the task's own")
 	req.missing = map[string]bool{"InvalidVpcID.NotFound": true, "InvalidVpcID.Malformed": true}
 	var out *ec2.DescribeVpcsOutput
@@ -89,11 +101,10 @@ func (c *Client) VPC(ctx context.Context, id string) (VPC, error) {
 }
 
 // describe is a request of EC2, whose Describe actions know no resource-level permission.
-func (c *Client) describe(action, resource, find string) request {
-	op := "ec2:" + action
+func (c *Client) describe(a Action, resource, find string) request {
 	return request{
-		op: op, resource: resource, region: c.Region(), find: find,
-		allow: fmt.Sprintf(`allow %s on "*" in the task role's policy`, op),
+		op: a.Name, resource: resource, region: c.Region(), find: find,
+		allow: fmt.Sprintf(`allow %s on "*" in the task role's policy`, a.Name),
 	}
 }
 

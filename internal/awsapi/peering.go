@@ -21,13 +21,19 @@ type Peering struct {
 	CIDRs  []netip.Prefix // the other VPC's; empty where its owner does not show them
 }
 
+// DescribeVPCPeeringConnections is the action that [Client.Peerings] needs.
+var DescribeVPCPeeringConnections = Action{Name: "ec2:DescribeVpcPeeringConnections", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
+	_, err := c.DescribeVpcPeeringConnections(ctx, &ec2.DescribeVpcPeeringConnectionsInput{DryRun: aws.Bool(true)})
+	return err
+}}
+
 // Peerings describes connections of the VPC, by ID. One that cannot be seen is
 // left out. Without IDs AWS is not asked.
 func (c *Client) Peerings(ctx context.Context, vpcID string, ids []string) (map[string]Peering, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	req := c.describe("DescribeVpcPeeringConnections", strings.Join(ids, ", "), "")
+	req := c.describe(DescribeVPCPeeringConnections, strings.Join(ids, ", "), "")
 	// A filter, since asking by ID fails for all where one has gone. A VPC has
 	// at most 125 peerings, a filter takes 200 values.
 	pages := ec2.NewDescribeVpcPeeringConnectionsPaginator(c.ec2, &ec2.DescribeVpcPeeringConnectionsInput{

@@ -3,10 +3,8 @@ package awsapi
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go"
 )
@@ -33,55 +31,38 @@ func (c *Client) Caller(ctx context.Context) (Caller, error) {
 	return s, nil
 }
 
-// ErrNoDryRun says that an action cannot be tried without doing it.
+// Action is an AWS action that the router may call. Each is defined next to the
+// method of [Client] that calls it.
+type Action struct {
+	Name string // as IAM spells it: "ec2:DescribeVpcs"
+
+	// dryRun asks EC2 for a dry run; nil if AWS has none of the action.
+	dryRun func(ctx context.Context, c *ec2.Client, resource string) error
+	// onResource reports that the dry run needs a resource.
+	onResource bool
+}
+
+// HasDryRun reports whether the action can be tried on a resource; "" is none.
+func (a Action) HasDryRun(resource string) bool {
+	return a.dryRun != nil && (resource != "" || !a.onResource)
+}
+
+// ErrNoDryRun reports that an action cannot be tried without doing it.
 var ErrNoDryRun = errors.New("the action has no dry run")
 
 // Permitted asks EC2 whether it would do an action, without the answer: a dry
-// run. nil is yes. prefixList is what ec2:GetManagedPrefixListEntries would read.
-func (c *Client) Permitted(ctx context.Context, action, prefixList string) error {
-	dry := aws.Bool(true)
-	var do func(context.Context) error
-	switch action {
-	case "ec2:DescribeNetworkInterfaces":
-		do = func(ctx context.Context) error {
-			_, err := c.ec2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{DryRun: dry})
-			return err
-		}
-	case "ec2:DescribeVpcs":
-		do = func(ctx context.Context) error {
-			_, err := c.ec2.DescribeVpcs(ctx, &ec2.DescribeVpcsInput{DryRun: dry})
-			return err
-		}
-	case "ec2:DescribeSubnets":
-		do = func(ctx context.Context) error {
-			_, err := c.ec2.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{DryRun: dry})
-			return err
-		}
-	case "ec2:DescribeRouteTables":
-		do = func(ctx context.Context) error {
-			_, err := c.ec2.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{DryRun: dry})
-			return err
-		}
-	case "ec2:DescribeVpcPeeringConnections":
-		do = func(ctx context.Context) error {
-			_, err := c.ec2.DescribeVpcPeeringConnections(ctx, &ec2.DescribeVpcPeeringConnectionsInput{DryRun: dry})
-			return err
-		}
-	case "ec2:GetManagedPrefixListEntries":
-		do = func(ctx context.Context) error {
-			_, err := c.ec2.GetManagedPrefixListEntries(ctx, &ec2.GetManagedPrefixListEntriesInput{PrefixListId: &prefixList, DryRun: dry})
-			return err
-		}
-	default:
+// run. nil is yes. resource is the ID of the resource to try it on, for an
+// action that has resources.
+func (c *Client) Permitted(ctx context.Context, a Action, resource string) error {
+	if !a.HasDryRun(resource) {
 		return ErrNoDryRun
 	}
-	name := strings.TrimPrefix(action, "ec2:")
-	req := c.describe(name, "a dry run", "")
-	if prefixList != "" {
-		req.resource += " on " + prefixList
+	req := c.describe(a, "a dry run", "")
+	if resource != "" {
+		req.resource += " on " + resource
 	}
 	return c.call(ctx, req, func(ctx context.Context) error {
-		err := do(ctx)
+		err := a.dryRun(ctx, c.ec2, resource)
 		// "Request would have succeeded, but DryRun flag is set." is an error.
 		if api := smithy.APIError(nil); errors.As(err, &api) && api.ErrorCode() == "DryRunOperation" {
 			return nil

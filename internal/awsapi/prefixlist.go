@@ -16,10 +16,17 @@ type Entry struct {
 	Description string // "" for most
 }
 
+// GetManagedPrefixListEntries is the action that [Client.PrefixList] needs. A dry
+// run needs the ID of a list.
+var GetManagedPrefixListEntries = Action{Name: "ec2:GetManagedPrefixListEntries", onResource: true, dryRun: func(ctx context.Context, c *ec2.Client, list string) error {
+	_, err := c.GetManagedPrefixListEntries(ctx, &ec2.GetManagedPrefixListEntriesInput{PrefixListId: &list, DryRun: aws.Bool(true)})
+	return err
+}}
+
 // PrefixList returns the entries of a managed prefix list, the customer's or
 // one of AWS, in AWS's order. It may have none.
 func (c *Client) PrefixList(ctx context.Context, id string) ([]Entry, error) {
-	req := c.describe("GetManagedPrefixListEntries", "prefix list "+id,
+	req := c.describe(GetManagedPrefixListEntries, "prefix list "+id,
 		"check the ID in ROUTER_ROUTES, and that the list is of this region or shared with this account")
 	req.missing = map[string]bool{"InvalidPrefixListID.NotFound": true, "InvalidPrefixListId.NotFound": true, "InvalidPrefixListID.Malformed": true}
 	pages := ec2.NewGetManagedPrefixListEntriesPaginator(c.ec2, &ec2.GetManagedPrefixListEntriesInput{

@@ -27,6 +27,12 @@ type Route struct {
 	Blackhole  bool   // the target no longer exists
 }
 
+// DescribeRouteTables is the action that [Client.RouteTable] needs.
+var DescribeRouteTables = Action{Name: "ec2:DescribeRouteTables", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
+	_, err := c.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{DryRun: aws.Bool(true)})
+	return err
+}}
+
 // RouteTable finds the table that a subnet is associated with, else the VPC's main one.
 func (c *Client) RouteTable(ctx context.Context, vpcID, subnetID string) (RouteTable, error) {
 	table, found, err := c.routeTable(ctx, "the route table of subnet "+subnetID,
@@ -38,7 +44,7 @@ func (c *Client) RouteTable(ctx context.Context, vpcID, subnetID string) (RouteT
 		types.Filter{Name: aws.String("vpc-id"), Values: []string{vpcID}},
 		types.Filter{Name: aws.String("association.main"), Values: []string{"true"}})
 	if err == nil && !found {
-		req := c.describe("DescribeRouteTables", "the main route table of VPC "+vpcID, "")
+		req := c.describe(DescribeRouteTables, "the main route table of VPC "+vpcID, "")
 		return RouteTable{}, req.fail(problem.RoutesUnknown, "", "there is none in "+req.region, "check that AWS_REGION and the credentials are the task's own")
 	}
 	table.Main = true
@@ -46,7 +52,7 @@ func (c *Client) RouteTable(ctx context.Context, vpcID, subnetID string) (RouteT
 }
 
 func (c *Client) routeTable(ctx context.Context, what string, filters ...types.Filter) (table RouteTable, found bool, err error) {
-	req := c.describe("DescribeRouteTables", what, "")
+	req := c.describe(DescribeRouteTables, what, "")
 	pages := ec2.NewDescribeRouteTablesPaginator(c.ec2, &ec2.DescribeRouteTablesInput{
 		Filters: filters, MaxResults: aws.Int32(100), // the most that EC2 takes
 	})

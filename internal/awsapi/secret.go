@@ -11,13 +11,27 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// SecretRef names one version of a secret; AWSCURRENT if neither stage nor
-// version is given.
+// SecretRef names a secret in Secrets Manager, and in it the value to read. Its
+// version is AWSCURRENT if neither stage nor version is given.
 type SecretRef struct {
-	ID           string // name or ARN; an ARN's region wins over the client's
+	ID           string // name or ARN, without ECS's suffix; an ARN's region wins over the client's
+	JSONKey      string // the key of the value in a JSON payload; "" means the known names. [Client.Secret] ignores it
 	VersionStage string
 	VersionID    string
 }
+
+// IsZero reports whether r names no secret.
+func (r SecretRef) IsZero() bool { return r.ID == "" }
+
+// Region returns the region in an ARN, or "" for a name: then the secret is in
+// the task's own region.
+func (r SecretRef) Region() string {
+	arn, _ := ParseARN(r.ID)
+	return arn.Region
+}
+
+// GetSecretValue is the action that [Client.Secret] needs.
+var GetSecretValue = Action{Name: "secretsmanager:GetSecretValue"}
 
 // SecretValue is one version of a secret.
 type SecretValue struct {
@@ -29,11 +43,11 @@ type SecretValue struct {
 // Secret fetches a secret's value.
 func (c *Client) Secret(ctx context.Context, ref SecretRef) (SecretValue, error) {
 	region := c.Region()
-	if arn, ok := ParseARN(ref.ID); ok && arn.Region != "" {
-		region = arn.Region
+	if named := ref.Region(); named != "" {
+		region = named
 	}
 	req := request{
-		op:       "secretsmanager:GetSecretValue",
+		op:       GetSecretValue.Name,
 		resource: ref.String(),
 		region:   region,
 		allow:    fmt.Sprintf("allow secretsmanager:GetSecretValue on %s in the task role's policy", ref.ID),

@@ -18,11 +18,17 @@ type Subnet struct {
 	Prefixes []netip.Prefix
 }
 
+// DescribeSubnets is the action that [Client.SubnetsByTag] needs.
+var DescribeSubnets = Action{Name: "ec2:DescribeSubnets", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
+	_, err := c.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{DryRun: aws.Bool(true)})
+	return err
+}}
+
 // SubnetsByTag returns the VPC's subnets that carry a tag, in AWS's order. As
 // in all filters of EC2, * and ? in value stand for other characters. None at
 // all is an error: to take it for an answer would withdraw their routes.
 func (c *Client) SubnetsByTag(ctx context.Context, vpcID, tag, value string) ([]Subnet, error) {
-	req := c.describe("DescribeSubnets", fmt.Sprintf("the subnets of VPC %s with tag %s=%s", vpcID, tag, value), "")
+	req := c.describe(DescribeSubnets, fmt.Sprintf("the subnets of VPC %s with tag %s=%s", vpcID, tag, value), "")
 	pages := ec2.NewDescribeSubnetsPaginator(c.ec2, &ec2.DescribeSubnetsInput{
 		Filters: []types.Filter{
 			{Name: aws.String("vpc-id"), Values: []string{vpcID}},

@@ -1,7 +1,8 @@
-// Package bootstrap finds the start-up facts: where the router runs, with
-// which credential it joins, and which routes it advertises.
+// Package bootstrap puts together what a router has to find out at its start: where
+// it runs (package place), with which credential it joins (package credential), and
+// which routes it advertises (package routesource).
 //
-// Each fact is asked for when it is needed, and again as often as the caller
+// Each fact is looked up when it is needed, and again as often as the caller
 // likes; nothing runs in between. AWS is only configured for a question that
 // needs it, so a laptop with an auth key and CIDRs never touches the SDK.
 package bootstrap
@@ -11,56 +12,36 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"subnetrouter/internal/awsapi"
-	"subnetrouter/internal/ecsmeta"
-	"subnetrouter/internal/routes"
+	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/place"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/secret"
 )
 
-// Config says what to look for.
+// Config says what to look for. Credential and Routes are the operator's settings
+// as package config reads them.
 type Config struct {
+	Credential credential.Settings
+	Routes     routesource.Settings
+
 	// MetadataURI is the value of ECS_CONTAINER_METADATA_URI_V4; "" outside ECS.
 	MetadataURI string
-
-	// AuthKey is a literal auth key or OAuth client secret; if set, Secrets Manager is not asked.
-	AuthKey secret.String
-	// SecretID is the name or ARN in ROUTER_AUTH_SECRET, without ECS's suffix.
-	SecretID string
-	// SecretJSONKey selects a value of a JSON payload; "" means the known names.
-	SecretJSONKey string
-	// SecretVersionStage and SecretVersionID select a version; "" means AWSCURRENT.
-	SecretVersionStage, SecretVersionID string
-
-	// ClientID and Audience are for workload identity federation; it is used
-	// if there is neither a key nor a secret.
-	ClientID, Audience string
-	// APIURL is the API that makes auth keys; "" is Tailscale's.
-	APIURL string
-	// Tags are what keys that are made give to the node, and Ephemeral says
-	// that the node vanishes when it goes offline.
-	Tags      []string
-	Ephemeral bool
-
-	// Sources are where routes come from, the addresses of Exclude left out.
-	Sources []routes.Source
-	Exclude []netip.Prefix
-	// Site is the 4via6 site under which IPv4 routes go out; nil is none.
-	Site *uint32
-	// ControlURL is the control server; "" is [DefaultControl].
+	// ControlURL is the control server; "" is [routesource.DefaultControl].
 	ControlURL string
+	// Ephemeral reports that the node vanishes when it goes offline.
+	Ephemeral bool
 
 	// Logger gets transitions, and the AWS SDK's words at debug level; nil drops them.
 	Logger *slog.Logger
-	// Called hears of every AWS call: see [awsapi.Options].
+	// Called gets every AWS call: see [awsapi.Options].
 	Called func(action string, err error)
-	// APICalled hears of every call of Tailscale's API: see [tsapi.Config].
+	// APICalled gets every call of Tailscale's API: see tsapi.Config.
 	APICalled func(call string, err error)
 
-	// TryTimeout and Tries bound AWS calls, and Date hears what time AWS has: see
+	// TryTimeout and Tries bound AWS calls, and Date gets the time that AWS has: see
 	// [awsapi.Options].
 	TryTimeout time.Duration
 	Tries      int
@@ -70,7 +51,7 @@ type Config struct {
 	// nil is the network.
 	Transport http.RoundTripper
 	// LocalAddrs lists the addresses of this machine; nil asks the operating
-	// system. It is not asked where task metadata lists them.
+	// system. It is not called where task metadata lists them.
 	LocalAddrs func() ([]netip.Addr, error)
 	// LookupHost resolves names; nil asks the operating system.
 	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -78,96 +59,76 @@ type Config struct {
 
 // Bootstrap answers for one [Config]. It is safe for concurrent use.
 type Bootstrap struct {
-	config Config
-	log    *slog.Logger
-
-	// What cannot change while the task lives is asked once.
-	task memo[ecsmeta.Task]
-	eni  memo[awsapi.Interface]
-	aws  memo[*awsapi.Client]
-
-	credentials *credentials
-
-	primary atomic.Pointer[netip.Prefix] // the VPC's, once its CIDRs were looked up
-	control struct {
-		sync.Mutex
-		asked time.Time
-		addrs []netip.Addr
-	}
+	config     Config
+	place      *place.Finder
+	credential *credential.Provider
+	routes     *routesource.Finder
 }
 
-// New returns a Bootstrap. It asks nothing yet.
+// New returns a Bootstrap. It looks nothing up.
 func New(c Config) *Bootstrap {
-	log := c.Logger
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	b := &Bootstrap{
-		config: c, log: log,
-		task: newMemo[ecsmeta.Task](),
-		eni:  newMemo[awsapi.Interface](),
-		aws:  newMemo[*awsapi.Client](),
-	}
-	secret.Remember(c.AuthKey.Reveal())
-	b.credentials = newCredentials(b)
+	b := &Bootstrap{config: c}
+	b.place = place.New(place.Config{
+		MetadataURI: c.MetadataURI,
+		Region:      c.Credential.Secret.Region(),
+		AWS: awsapi.Options{
+			Logger: c.Logger, Called: c.Called, Transport: c.Transport,
+			TryTimeout: c.TryTimeout, Tries: c.Tries, Date: c.Date,
+		},
+		Transport:  c.Transport,
+		LocalAddrs: c.LocalAddrs,
+		Logger:     c.Logger,
+	})
+	b.credential = credential.New(credential.Config{
+		Settings:   c.Credential,
+		Place:      b.place,
+		ControlURL: c.ControlURL,
+		Ephemeral:  c.Ephemeral,
+		Transport:  c.Transport,
+		APICalled:  c.APICalled,
+	})
+	b.routes = routesource.New(routesource.Config{
+		Settings:   c.Routes,
+		Place:      b.place,
+		ControlURL: c.ControlURL,
+		Logger:     c.Logger,
+		LookupHost: c.LookupHost,
+	})
 	return b
 }
 
-// Place is where the router runs. SubnetID, and VPCID on Fargate, are "" until
-// [Bootstrap.Routes] had to ask EC2 for them.
-type Place struct {
-	ecsmeta.Task
-	SubnetID string
+// Place returns what is known of the place: see [place.Finder.Place].
+func (b *Bootstrap) Place(ctx context.Context) (place.Place, error) { return b.place.Place(ctx) }
+
+// CredentialChoice returns which credential source is used: see [credential.Provider.Choice].
+func (b *Bootstrap) CredentialChoice() credential.Choice { return b.credential.Choice() }
+
+// CredentialKnown returns what the last look found: see [credential.Provider.Known].
+func (b *Bootstrap) CredentialKnown() credential.Known { return b.credential.Known() }
+
+// Credential returns an auth key and where it is from: see [credential.Provider.Key].
+func (b *Bootstrap) Credential(ctx context.Context) (key secret.String, from string, err error) {
+	return b.credential.Key(ctx)
 }
 
-// Place reads the task metadata once. Outside ECS it is zero.
-func (b *Bootstrap) Place(ctx context.Context) (Place, error) {
-	if b.config.MetadataURI == "" {
-		return Place{}, nil
-	}
-	task, err := b.readTask(ctx)
-	if err != nil {
-		return Place{}, err
-	}
-	place := Place{Task: task}
-	if eni, known := b.eni.known(); known {
-		place.VPCID, place.SubnetID = eni.VPCID, eni.SubnetID
-	}
-	return place, nil
+// CredentialRefused reports that control refused the key: see [credential.Provider.Refused].
+func (b *Bootstrap) CredentialRefused() { b.credential.Refused() }
+
+// LookAtCredential reads the credential without using it: see [credential.Provider.Look].
+func (b *Bootstrap) LookAtCredential(ctx context.Context) error { return b.credential.Look(ctx) }
+
+// Routes looks the routes up once: see [routesource.Finder.Routes].
+func (b *Bootstrap) Routes(ctx context.Context) (routesource.Routes, error) {
+	return b.routes.Routes(ctx)
 }
 
-func (b *Bootstrap) readTask(ctx context.Context) (ecsmeta.Task, error) {
-	return b.task.get(ctx, func(ctx context.Context) (ecsmeta.Task, error) {
-		var client *http.Client
-		if b.config.Transport != nil {
-			client = &http.Client{Transport: b.config.Transport}
-		}
-		task, err := ecsmeta.New(b.config.MetadataURI, client).Task(ctx)
-		if err == nil {
-			b.log.Info("task metadata read", "launch_type", task.LaunchType, "zone", task.Zone,
-				"family", task.Family, "network_mode", task.Network.Mode, "memory_mib", task.Limits.MemoryMiB)
-		}
-		return task, err
-	})
-}
+// Follow returns a follower of the routes: see [routesource.Finder.Follow].
+func (b *Bootstrap) Follow(how routesource.Follow) *routesource.Follower { return b.routes.Follow(how) }
 
-// client configures AWS. The region comes from the SDK's environment, then
-// from the task, which ECS does not repeat in the environment on EC2, then
-// from the secret's ARN.
-func (b *Bootstrap) client(ctx context.Context) (*awsapi.Client, error) {
-	return b.aws.get(ctx, func(ctx context.Context) (*awsapi.Client, error) {
-		place, placeErr := b.Place(ctx)
-		region := place.Region
-		if arn, ok := awsapi.ParseARN(b.config.SecretID); ok && region == "" {
-			region = arn.Region
-		}
-		client, err := awsapi.New(ctx, awsapi.Options{
-			Region: region, Logger: b.log, Called: b.config.Called, Transport: b.config.Transport,
-			TryTimeout: b.config.TryTimeout, Tries: b.config.Tries, Date: b.config.Date,
-		})
-		if err != nil && placeErr != nil {
-			return nil, placeErr // it would have named the region
-		}
-		return client, err
-	})
+// Resolver returns the VPC's DNS resolver: see [routesource.Finder.Resolver].
+func (b *Bootstrap) Resolver(ctx context.Context, r routesource.Routes) (routesource.Resolver, bool) {
+	return b.routes.Resolver(ctx, r)
 }

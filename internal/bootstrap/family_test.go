@@ -14,6 +14,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/routesource"
 )
 
 const (
@@ -41,7 +42,7 @@ func recorded(t *testing.T, name string) (uri string) {
 }
 
 // explained lists the advertised prefixes, the refused ones with the reason, and notes.
-func explained(r bootstrap.Routes) string {
+func explained(r routesource.Routes) string {
 	var lines []string
 	for _, p := range r.Advertise {
 		lines = append(lines, p.String())
@@ -94,7 +95,7 @@ func TestFamilies(t *testing.T) {
 		if tc.uri != "" {
 			c.MetadataURI = tc.uri
 		}
-		c.Site = tc.site
+		c.Routes.Site = tc.site
 		c.LocalAddrs = func() (addrs []netip.Addr, err error) {
 			if tc.local == nil {
 				t.Errorf("%s: the machine is asked for its addresses", name)
@@ -134,7 +135,7 @@ func TestFamiliesOutsideECS(t *testing.T) {
 		"with ULA":  {"fd80::2", nil, 0},
 		"not known": {"", errors.New("too many open files"), 0},
 	} {
-		c := bootstrap.Config{Sources: parse("10.0.0.0/8,2001:db8:1::/48"), AuthKey: "tskey-auth-x"}
+		c := bootstrap.Config{Routes: routed("10.0.0.0/8,2001:db8:1::/48"), Credential: literal("tskey-auth-x")}
 		c.LocalAddrs = func() ([]netip.Addr, error) {
 			if tc.err != nil {
 				return nil, tc.err
@@ -147,7 +148,7 @@ func TestFamiliesOutsideECS(t *testing.T) {
 		}
 	}
 	// IPv4 alone needs no look-up.
-	c := bootstrap.Config{Sources: parse("10.0.0.0/8"), AuthKey: "tskey-auth-x", LocalAddrs: func() ([]netip.Addr, error) {
+	c := bootstrap.Config{Routes: routed("10.0.0.0/8"), Credential: literal("tskey-auth-x"), LocalAddrs: func() ([]netip.Addr, error) {
 		t.Error("the machine is asked for its addresses")
 		return nil, nil
 	}}
@@ -155,7 +156,7 @@ func TestFamiliesOutsideECS(t *testing.T) {
 		t.Error(err)
 	}
 	// Metadata that cannot be read withdraws nothing.
-	c.Sources, c.MetadataURI, c.LocalAddrs = parse("2001:db8:1::/48"), "http://127.0.0.1:1/v4", nil
+	c.Routes.Sources, c.MetadataURI, c.LocalAddrs = parse("2001:db8:1::/48"), "http://127.0.0.1:1/v4", nil
 	if got, err := bootstrap.New(c).Routes(t.Context()); err != nil || len(got.Advertise) != 1 {
 		t.Errorf("without metadata: %v, %v", got, err)
 	}

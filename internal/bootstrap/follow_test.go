@@ -17,6 +17,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/routesource"
 )
 
 // simulated is AWS inside a bubble of synctest, where there is no network: the
@@ -64,7 +65,7 @@ func (s *simulated) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // follow runs a Follower in a bubble. The servers are made outside of it.
-func follow(t *testing.T, sources string, every time.Duration, story func(t *testing.T, s *simulated, f *bootstrap.Follower)) {
+func follow(t *testing.T, sources string, every time.Duration, story func(t *testing.T, s *simulated, f *routesource.Follower)) {
 	a := start(t, fargate())
 	t.Setenv("AWS_MAX_ATTEMPTS", "3")
 	synctest.Test(t, func(t *testing.T) {
@@ -72,7 +73,7 @@ func follow(t *testing.T, sources string, every time.Duration, story func(t *tes
 		c := a.config(sources)
 		c.Transport = s
 		ctx, cancel := context.WithCancel(t.Context())
-		f := bootstrap.New(c).Follow(bootstrap.Follow{Every: every, Apply: s.apply})
+		f := bootstrap.New(c).Follow(routesource.Follow{Every: every, Apply: s.apply})
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -103,7 +104,7 @@ func pass(d time.Duration, n int) {
 
 func TestFollowWithdrawsWhatIsMissingTwice(t *testing.T) {
 	const every = 5 * time.Minute
-	follow(t, "vpc", every, func(t *testing.T, s *simulated, f *bootstrap.Follower) {
+	follow(t, "vpc", every, func(t *testing.T, s *simulated, f *routesource.Follower) {
 		// lookUp waits for exactly one more look-up.
 		lookUp := func() {
 			t.Helper()
@@ -184,7 +185,7 @@ func TestFollowWithdrawsWhatIsMissingTwice(t *testing.T) {
 // TestFollowCallsForADay counts what AWS gets to see of one router in a day.
 func TestFollowCallsForADay(t *testing.T) {
 	const every = 5 * time.Minute
-	follow(t, "vpc,peerings,pl-0123abcd", every, func(t *testing.T, s *simulated, f *bootstrap.Follower) {
+	follow(t, "vpc,peerings,pl-0123abcd", every, func(t *testing.T, s *simulated, f *routesource.Follower) {
 		s.Server.Update(surround)
 		time.Sleep(time.Hour) // the first look-ups fail until now
 		synctest.Wait()
@@ -230,7 +231,7 @@ func TestFollowCallsForADay(t *testing.T) {
 // hour: it must not add to the load, and be back soon.
 func TestFollowBacksOff(t *testing.T) {
 	const every = 5 * time.Minute
-	follow(t, "vpc", every, func(t *testing.T, s *simulated, f *bootstrap.Follower) {
+	follow(t, "vpc", every, func(t *testing.T, s *simulated, f *routesource.Follower) {
 		s.Server.Fail("ec2:DescribeVpcs", awstest.Throttled())
 		time.Sleep(every * 11 / 10)
 		synctest.Wait()
@@ -258,7 +259,7 @@ func TestFollowBacksOff(t *testing.T) {
 
 // TestFollowOnlyEverAppliesWholeAnswers goes through AWS's failures.
 func TestFollowOnlyEverAppliesWholeAnswers(t *testing.T) {
-	follow(t, "vpc", 10*time.Second, func(t *testing.T, s *simulated, f *bootstrap.Follower) {
+	follow(t, "vpc", 10*time.Second, func(t *testing.T, s *simulated, f *routesource.Follower) {
 		good := s.last()
 		for name, failure := range map[string]awstest.Failure{
 			"denied": awstest.Denied("ec2:DescribeVpcs", "*"), "throttled": awstest.Throttled(), "down": awstest.Down(),
@@ -300,7 +301,7 @@ func TestFollowLogsOfManyOnlySome(t *testing.T) {
 	c := a.config("pl-0123abcd")
 	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	ctx, cancel := context.WithCancel(t.Context())
-	bootstrap.New(c).Follow(bootstrap.Follow{Every: time.Hour, Apply: func([]netip.Prefix) { cancel() }}).Run(ctx)
+	bootstrap.New(c).Follow(routesource.Follow{Every: time.Hour, Apply: func([]netip.Prefix) { cancel() }}).Run(ctx)
 	if n := strings.Count(log.String(), "route added"); n != 50 || !strings.Contains(log.String(), `msg="routes changed" added=200 removed=0`) {
 		t.Errorf("%d lines for 200 routes: %s", n, log.String())
 	}

@@ -125,7 +125,7 @@ func TestRouteMessages(t *testing.T) {
 			}
 			c := a.config(test.sources)
 			if name == "nothing left" {
-				c.Exclude = []netip.Prefix{prefix("10.0.0.0/8")}
+				c.Routes.Exclude = []netip.Prefix{prefix("10.0.0.0/8")}
 			}
 			got, err := bootstrap.New(c).Routes(t.Context())
 			expect(t, a, err, test.want)
@@ -139,7 +139,7 @@ func TestRouteMessages(t *testing.T) {
 		expect(t, nil, err, "choosing routes: ROUTER_ROUTES names no source; set it to vpc, subnet or CIDRs")
 	})
 	t.Run("outside ECS", func(t *testing.T) {
-		_, err := bootstrap.New(bootstrap.Config{Sources: parse("vpc")}).Routes(t.Context())
+		_, err := bootstrap.New(bootstrap.Config{Routes: routed("vpc")}).Routes(t.Context())
 		expect(t, nil, err, lookUp+"reading task metadata: ECS_CONTAINER_METADATA_URI_V4 is not set; ECS sets it in every task, elsewhere set ROUTER_ROUTES to CIDRs")
 	})
 }

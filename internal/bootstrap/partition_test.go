@@ -30,7 +30,7 @@ func TestPartition(t *testing.T) {
 		{"", "name", "us-gov-east-1", "aws-us-gov", ""},
 		{"", "name", "", "aws", "the partition is taken for aws, as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION has it: set AWS_REGION"},
 	} {
-		c := bootstrap.Config{SecretID: tc.secret, Sources: parse("pl-0123abcd")}
+		c := bootstrap.Config{Credential: stored(tc.secret), Routes: routed("pl-0123abcd")}
 		if tc.taskARN != "" {
 			m, err := awstest.NewMetadata("", awstest.Task{ARN: tc.taskARN, MAC: "06:8f:2a:13:5c:e1"})
 			if err != nil {
@@ -53,7 +53,7 @@ func TestPartition(t *testing.T) {
 		}
 	}
 	// A policy without an ARN of ours needs no partition.
-	policy, err := bootstrap.New(bootstrap.Config{AuthKey: "tskey-auth-x", Sources: parse("peerings")}).Policy(t.Context(), "", "")
+	policy, err := bootstrap.New(bootstrap.Config{Credential: literal("tskey-auth-x"), Routes: routed("peerings")}).Policy(t.Context(), "", "")
 	if err != nil || len(policy.Notes) > 0 {
 		t.Errorf("%v, notes %q", err, policy.Notes)
 	}
@@ -69,7 +69,7 @@ func TestSecretThatLooksComplete(t *testing.T) {
 		prefix + "tailscale/auth-key":             prefix + "tailscale/auth-key-??????",
 		"tailscale/subnet-router":                 "arn:aws:secretsmanager:eu-west-1:*:secret:tailscale/subnet-router-??????",
 	} {
-		policy, err := bootstrap.New(bootstrap.Config{SecretID: id, Sources: parse("10.0.0.0/8")}).Policy(t.Context(), "eu-west-1", "")
+		policy, err := bootstrap.New(bootstrap.Config{Credential: stored(id), Routes: routed("10.0.0.0/8")}).Policy(t.Context(), "eu-west-1", "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,12 +8,17 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/routesource"
 )
 
-// TestActionsAreTheCalls compares the table with the wire, in every
-// configuration: what is called is allowed, and what is allowed is called.
+// TestActionsAreTheCalls compares the needs of the sources with the calls at the
+// wire, in every configuration: what is called is allowed, and what is allowed is
+// called.
 func TestActionsAreTheCalls(t *testing.T) {
-	sources := []string{"vpc", "subnet", "subnets:tier=private", "peerings", "pl-0123abcd", "10.0.0.0/8"}
+	var sources []string
+	for _, k := range routesource.Kinds() {
+		sources = append(sources, k.Example)
+	}
 	for set := 1; set < 1<<len(sources); set++ { // every combination
 		var chosen []string
 		for i, s := range sources {
@@ -27,10 +32,10 @@ func TestActionsAreTheCalls(t *testing.T) {
 				a.Server.Update(surround)
 				c := a.config(strings.Join(chosen, ","))
 				if credential == "literal" {
-					c.AuthKey, c.SecretID = "tskey-auth-x", ""
+					c.Credential.AuthKey, c.Credential.Secret.ID = "tskey-auth-x", ""
 				}
 				if credential == "federation" {
-					c.SecretID, c.ClientID, c.Audience, c.APIURL = "", "k1", "api.tailscale.com/k1", "http://127.0.0.1:1"
+					c.Credential.Secret.ID, c.Credential.ClientID, c.Credential.Audience, c.Credential.APIURL = "", "k1", "api.tailscale.com/k1", "http://127.0.0.1:1"
 				}
 				b := bootstrap.New(c)
 				if _, err := b.Routes(t.Context()); err != nil {
@@ -68,6 +73,21 @@ func TestActionsAreTheCalls(t *testing.T) {
 	}
 }
 
+// TestNeedsPlace looks up each kind of source outside ECS: those that need the
+// place fail, and only those.
+func TestNeedsPlace(t *testing.T) {
+	for _, k := range routesource.Kinds() {
+		a := start(t, fargate())
+		a.Server.Update(surround)
+		t.Setenv("AWS_REGION", "eu-west-1")
+		c := a.config(k.Example)
+		c.MetadataURI = ""
+		if _, err := bootstrap.New(c).Routes(t.Context()); (err != nil) != k.NeedsPlace {
+			t.Errorf("%s needs the place: %v; without it: %v", k.Syntax, k.NeedsPlace, err)
+		}
+	}
+}
+
 func TestPolicy(t *testing.T) {
 	a := start(t, fargate())
 	for name, test := range map[string]struct {
@@ -79,40 +99,42 @@ func TestPolicy(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:eu-west-1:123456789012:secret:router/key-??????"]},` +
 				`{"Sid":"ReadNetwork","Effect":"Allow","Action":["ec2:DescribeNetworkInterfaces","ec2:DescribeVpcs"],"Resource":["*"]}]}`},
-		"on a laptop": {func(c *bootstrap.Config) { c.MetadataURI, c.Sources = "", parse("pl-0123abcd,pl-63a5400a") }, "", "",
+		"on a laptop": {func(c *bootstrap.Config) { c.MetadataURI, c.Routes.Sources = "", parse("pl-0123abcd,pl-63a5400a") }, "", "",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:*:*:secret:router/key-??????"]},` +
 				`{"Sid":"ReadPrefixLists","Effect":"Allow","Action":["ec2:GetManagedPrefixListEntries"],"Resource":["arn:aws:ec2:*:*:prefix-list/pl-0123abcd","arn:aws:ec2:*:*:prefix-list/pl-63a5400a"]}]}`},
-		"own key": {func(c *bootstrap.Config) { c.MetadataURI, c.Sources = "", parse("10.0.0.0/8") }, "cn-north-1", "arn:aws-cn:kms:cn-north-1:123456789012:key/k",
+		"own key": {func(c *bootstrap.Config) { c.MetadataURI, c.Routes.Sources = "", parse("10.0.0.0/8") }, "cn-north-1", "arn:aws-cn:kms:cn-north-1:123456789012:key/k",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws-cn:secretsmanager:cn-north-1:*:secret:router/key-??????"]},` +
 				`{"Sid":"DecryptCredential","Effect":"Allow","Action":["kms:Decrypt"],"Resource":["arn:aws-cn:kms:cn-north-1:123456789012:key/k"],"Condition":{"StringLike":{"kms:ViaService":"secretsmanager.cn-north-1.amazonaws.com.cn"}}}]}`},
 		"whole ARN": {func(c *bootstrap.Config) {
-			c.Sources, c.SecretID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf"
+			c.Routes.Sources, c.Credential.Secret.ID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf"
 		}, "", "arn:k",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf","arn:aws:secretsmanager:us-east-2:123456789012:secret:x-AbCdEf-??????"]},` +
 				`{"Sid":"DecryptCredential","Effect":"Allow","Action":["kms:Decrypt"],"Resource":["arn:k"],"Condition":{"StringLike":{"kms:ViaService":"secretsmanager.us-east-2.amazonaws.com"}}}]}`},
 		"ARN without its end": {func(c *bootstrap.Config) {
-			c.Sources, c.SecretID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:auth-key"
+			c.Routes.Sources, c.Credential.Secret.ID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:auth-key"
 		}, "", "",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:auth-key-??????"]}]}`},
 		"ARN without its end, whose name looks complete": {func(c *bootstrap.Config) {
-			c.Sources, c.SecretID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:tailscale/subnet-router"
+			c.Routes.Sources, c.Credential.Secret.ID = parse("subnet"), "arn:aws:secretsmanager:us-east-2:123456789012:secret:tailscale/subnet-router"
 		}, "", "",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadCredential","Effect":"Allow","Action":["secretsmanager:GetSecretValue"],"Resource":["arn:aws:secretsmanager:us-east-2:123456789012:secret:tailscale/subnet-router","arn:aws:secretsmanager:us-east-2:123456789012:secret:tailscale/subnet-router-??????"]}]}`},
-		"peerings": {func(c *bootstrap.Config) { c.AuthKey, c.Sources = "tskey-auth-x", parse("peerings,pl-0123abcd") }, "us-gov-west-1", "",
+		"peerings": {func(c *bootstrap.Config) {
+			c.Credential, c.Routes.Sources = literal("tskey-auth-x"), parse("peerings,pl-0123abcd")
+		}, "us-gov-west-1", "",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadPrefixLists","Effect":"Allow","Action":["ec2:GetManagedPrefixListEntries"],"Resource":["*"]},` +
 				`{"Sid":"ReadNetwork","Effect":"Allow","Action":["ec2:DescribeNetworkInterfaces","ec2:DescribeRouteTables","ec2:DescribeVpcPeeringConnections"],"Resource":["*"]}]}`},
 		"federation": {func(c *bootstrap.Config) {
-			c.SecretID, c.ClientID, c.Audience, c.Sources = "", "k1", "api.tailscale.com/k1", parse("subnet")
+			c.Credential.Secret.ID, c.Credential.ClientID, c.Credential.Audience, c.Routes.Sources = "", "k1", "api.tailscale.com/k1", parse("subnet")
 		}, "", "",
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"VouchForRouter","Effect":"Allow","Action":["sts:GetWebIdentityToken"],"Resource":["*"],"Condition":{"ForAllValues:StringEquals":{"sts:IdentityTokenAudience":"api.tailscale.com/k1"},"NumericLessThanEquals":{"sts:DurationSeconds":"300"},"StringEquals":{"sts:SigningAlgorithm":"ES384"}}}]}`},
-		"nothing": {func(c *bootstrap.Config) { c.AuthKey, c.Sources = "tskey-auth-x", parse("subnet") }, "", "",
+		"nothing": {func(c *bootstrap.Config) { c.Credential, c.Routes.Sources = literal("tskey-auth-x"), parse("subnet") }, "", "",
 			`{"Version":"2012-10-17","Statement":[]}`},
 	} {
 		c := a.config("vpc")

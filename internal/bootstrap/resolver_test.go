@@ -23,7 +23,7 @@ func TestResolver(t *testing.T) {
 		"of one's own":        {[]string{"192.0.2.53"}, "vpc", nil, "192.0.2.53 task metadata 192.0.2.53 invalid Prefix"},
 		"not advertised":      {[]string{"10.20.0.2"}, "subnet", nil, "10.20.0.2 task metadata 10.20.0.2 invalid Prefix"},
 		"nothing tells":       {nil, "subnet", nil, ""},
-		"by site": {nil, "vpc", func(c *bootstrap.Config) { c.Site = &site },
+		"by site": {nil, "vpc", func(c *bootstrap.Config) { c.Routes.Site = &site },
 			"10.20.0.2 " + rule + " fd7a:115c:a1e0:b1a:0:7:a14:2 fd7a:115c:a1e0:b1a:0:7:a14:0/112"},
 		"outside ECS": {nil, "10.0.0.0/8", func(c *bootstrap.Config) { c.MetadataURI = "" }, ""},
 	} {

@@ -11,6 +11,7 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/routes"
 )
 
@@ -65,7 +66,7 @@ func surround(w *awstest.World) {
 }
 
 // told is what was chosen, as a person reads it.
-func told(r bootstrap.Routes) string {
+func told(r routesource.Routes) string {
 	var b strings.Builder
 	for _, p := range r.Advertise {
 		fmt.Fprintf(&b, "%s: %s\n", p, r.SourceOf(p))
@@ -126,7 +127,7 @@ not ::/0: transit gateway tgw-1 (rtb-own): a default route is for exit nodes, an
 52.95.110.0/24: prefix list pl-63a5400a
 `},
 		"combined": {fargate(), "vpc,subnets:tier=private,pl-63a5400a,10.20.0.0/15", func(c *bootstrap.Config) {
-			c.Exclude = []netip.Prefix{prefix("10.31.128.0/17"), prefix("52.0.0.0/8"), prefix("2a05:d018::/32")}
+			c.Routes.Exclude = []netip.Prefix{prefix("10.31.128.0/17"), prefix("52.0.0.0/8"), prefix("2a05:d018::/32")}
 		}, `
 10.20.0.0/15: vpc vpc-0aaa (vpc-cidr-assoc-1), subnet-0bbb (tier=private), subnet-0ccc (tier=private), ROUTER_ROUTES
 10.31.0.0/17: vpc vpc-0aaa (vpc-cidr-assoc-2)
@@ -136,7 +137,7 @@ not 2a05:d018:7e1:a102::/64: subnet-0bbb (tier=private): excluded by ROUTER_EXCL
 not 52.95.110.0/24: prefix list pl-63a5400a: excluded by ROUTER_EXCLUDE_ROUTES
 `},
 		"by site, Tailscale's range too": {fargate(), "vpc,168.0.0.0/7", func(c *bootstrap.Config) {
-			c.Site, c.Exclude = &site, []netip.Prefix{prefix("10.20.128.0/17")}
+			c.Routes.Site, c.Routes.Exclude = &site, []netip.Prefix{prefix("10.20.128.0/17")}
 		}, `
 2a05:d018:7e1:a100::/56: vpc vpc-0aaa (vpc-cidr-assoc-4)
 fd7a:115c:a1e0:b1a:0:7:a14:0/113: vpc vpc-0aaa (vpc-cidr-assoc-1)
@@ -158,7 +159,7 @@ not 192.200.0.0/16: ROUTER_ROUTES: it holds 192.200.0.103, on the router's own p
 `},
 		"control's public address excluded": {fargate(), "192.200.0.0/24", func(c *bootstrap.Config) {
 			c.LookupHost = host("192.200.0.103")
-			c.Exclude = []netip.Prefix{prefix("192.200.0.0/25")}
+			c.Routes.Exclude = []netip.Prefix{prefix("192.200.0.0/25")}
 		}, `
 192.200.0.128/25: ROUTER_ROUTES
 `},
@@ -176,7 +177,7 @@ note: 10.20.0.0/16 holds 10.20.9.9 of the control server: clients need a way to 
 `},
 		"control in a public CIDR of the VPC": {fargate(), "vpc", func(c *bootstrap.Config) {
 			c.ControlURL = "http://[2a05:d018:7e1:a100::9]:8080"
-			c.Exclude = []netip.Prefix{prefix("0.0.0.0/0")}
+			c.Routes.Exclude = []netip.Prefix{prefix("0.0.0.0/0")}
 		}, `
 2a05:d018:7e1:a100::/56: vpc vpc-0aaa (vpc-cidr-assoc-4)
 not 10.20.0.0/16: vpc vpc-0aaa (vpc-cidr-assoc-1): excluded by ROUTER_EXCLUDE_ROUTES

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
-	"subnetrouter/internal/credential"
+	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/credential/payload"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/routes"
 )
 
@@ -35,12 +36,10 @@ func check(c *Config, given map[string]setting, r *report) {
 // out and closing take a few seconds after the drain.
 const longestDrain = 110 * time.Second
 
-// credentials are the settings that give one, of which exactly one may be set.
-var credentials = []string{"ROUTER_AUTH_SECRET", "TS_AUTHKEY", "TS_CLIENT_ID"}
-
+// checkCredential requires one credential source, and no more than one.
 func checkCredential(c *Config, given map[string]setting, r *report) {
 	var set, spelled []string
-	for _, name := range credentials {
+	for _, name := range credential.Variables() {
 		if s, ok := given[name]; ok {
 			set, spelled = append(set, name), append(spelled, s.name)
 		}
@@ -50,10 +49,10 @@ func checkCredential(c *Config, given map[string]setting, r *report) {
 	case len(set) > 1:
 		r.problemf(set[0], spelled[0], "set together with "+strings.Join(spelled[1:], " and ")+": keep one of them")
 	case len(set) == 0 && !audience && c.StateDir == "" && !r.bad("ROUTER_STATE"):
-		r.problemf("ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET", "there is no credential to join the tailnet with: set it to the name or ARN of a secret in Secrets Manager, or TS_AUTHKEY to an auth key")
+		r.problemf("ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET", "there is no credential to join the tailnet with: "+credential.Advice())
 	}
 
-	if id, ok := given["TS_CLIENT_ID"]; ok && c.Audience == "" && !r.bad("TS_CLIENT_ID") && !r.bad("TS_AUDIENCE") {
+	if id, ok := given["TS_CLIENT_ID"]; ok && c.Credential.Audience == "" && !r.bad("TS_CLIENT_ID") && !r.bad("TS_AUDIENCE") {
 		r.problemf("TS_CLIENT_ID", id.name, "set without TS_AUDIENCE: set both")
 	}
 	if audience, ok := given["TS_AUDIENCE"]; ok && given["TS_CLIENT_ID"].name == "" && !r.bad("TS_AUDIENCE") {
@@ -65,8 +64,8 @@ func checkCredential(c *Config, given map[string]setting, r *report) {
 	case !ok:
 	case given["ROUTER_AUTH_SECRET"].name == "":
 		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, "set without ROUTER_AUTH_SECRET: set that too, or remove this")
-	case c.AuthSecret.JSONKey != "":
-		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, fmt.Sprintf("%s names a JSON key too (%s): keep one of them", given["ROUTER_AUTH_SECRET"].name, quote(c.AuthSecret.JSONKey)))
+	case c.Credential.Secret.JSONKey != "":
+		r.problemf("ROUTER_AUTH_SECRET_KEY", key.name, fmt.Sprintf("%s names a JSON key too (%s): keep one of them", given["ROUTER_AUTH_SECRET"].name, quote(c.Credential.Secret.JSONKey)))
 	}
 }
 
@@ -77,9 +76,9 @@ func checkAuthKey(c *Config, given map[string]setting, r *report) {
 	if !ok || r.bad("TS_AUTHKEY") || r.bad("ROUTER_CONTROL_URL") || r.bad("ROUTER_API_URL") {
 		return
 	}
-	found, err := credential.ParseLiteral(c.AuthKey.Reveal(), credential.Foreign(c.ControlURL))
+	found, err := payload.ParseLiteral(c.Credential.AuthKey.Reveal(), payload.Foreign(c.ControlURL))
 	if err == nil && found.Client != nil {
-		_, err = found.Client.Attributes.API(c.APIURL)
+		_, err = found.Client.Attributes.API(c.Credential.APIURL)
 	}
 	if err != nil {
 		r.problem("TS_AUTHKEY", s.name, err)
@@ -103,13 +102,14 @@ func checkRoutes(c *Config, given map[string]setting, r *report) {
 		static []netip.Prefix
 		errs   []error
 	)
-	for _, source := range c.Routes {
-		if source.Kind != routes.Static {
+	for _, s := range c.Routes.Sources {
+		source, ok := s.(routesource.CIDR)
+		if !ok {
 			continue
 		}
 		p := source.Prefix
-		if c.SiteID != nil && p.Addr().Is4() {
-			p, _ = routes.Via(*c.SiteID, p)
+		if site := c.Routes.Site; site != nil && p.Addr().Is4() {
+			p, _ = routes.Via(*site, p)
 		}
 		static = append(static, source.Prefix)
 		if err := routes.Refuse(p); err != nil {
@@ -128,18 +128,14 @@ func checkRoutes(c *Config, given map[string]setting, r *report) {
 	}
 }
 
-// fromMetadata are the sources that start from the task's place in the VPC.
-var fromMetadata = []routes.Kind{routes.VPC, routes.Subnet, routes.SubnetsByTag, routes.Peerings}
-
+// checkMetadata refuses sources that need task metadata where there is none.
 func checkMetadata(c *Config, given map[string]setting, r *report) {
 	if c.MetadataURI != "" || r.bad(metadataURI) || r.bad("ROUTER_ROUTES") {
 		return
 	}
 	var sources []string
-	for _, s := range c.Routes {
-		if slices.Contains(fromMetadata, s.Kind) {
-			sources = append(sources, fmt.Sprintf("%q", s))
-		}
+	for _, s := range c.Routes.NeedPlace() {
+		sources = append(sources, fmt.Sprintf("%q", s))
 	}
 	if len(sources) == 0 {
 		return

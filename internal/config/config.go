@@ -6,27 +6,18 @@ import (
 	"net/netip"
 	"time"
 
-	"subnetrouter/internal/routes"
-	"subnetrouter/internal/secret"
+	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/routesource"
 )
 
 // Config is the whole configuration of the router, validated. [Load] makes it.
 type Config struct {
-	AuthSecret    SecretRef     // zero: none
-	AuthSecretKey string        // "" = one of the well-known keys
-	AuthKey       secret.String // a literal auth key or OAuth client secret
-	ClientID      string        // workload identity federation, with Audience
-	Audience      string
-	Tags          []string // for the auth keys that the router mints, each "tag:…"
+	Credential credential.Settings
+	Routes     routesource.Settings
+	Refresh    time.Duration // between two look-ups of routes and credential
 
 	Hostname   string // "" = from the task's family
 	ControlURL string // "" = Tailscale's; no trailing slash
-	APIURL     string // "" = Tailscale's; no trailing slash
-
-	Routes        []routes.Source
-	ExcludeRoutes []netip.Prefix
-	SiteID        *uint32       // nil = no 4via6; 0 is a site
-	Refresh       time.Duration // between two look-ups of routes and credential
 
 	StateDir string // "" = in memory: an ephemeral node
 	Mode     Mode
@@ -54,6 +45,9 @@ type Config struct {
 	StatefulFiltering bool
 
 	MetadataURI string // task metadata v4; "" = not on ECS
+
+	// authSecretKey is ROUTER_AUTH_SECRET_KEY, until [Load] moves it to Credential.
+	authSecretKey string
 
 	// Warnings are for the log: what works but should be written otherwise.
 	Warnings []string

@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"subnetrouter/internal/routes"
+	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/routesource"
 )
 
 // enough is what a router on ECS is given at least.
@@ -34,9 +36,8 @@ func load(t *testing.T, args []string, more ...string) Config {
 
 func TestDefaults(t *testing.T) {
 	want := Config{
-		AuthSecret:   SecretRef{ID: "tailscale/auth-key"},
-		Tags:         []string{"tag:subnet-router"},
-		Routes:       []routes.Source{{Kind: routes.VPC}},
+		Credential:   credential.Settings{Secret: awsapi.SecretRef{ID: "tailscale/auth-key"}, Tags: []string{"tag:subnet-router"}},
+		Routes:       routesource.Settings{Sources: []routesource.Source{routesource.VPC{}}},
 		Refresh:      5 * time.Minute,
 		Mode:         ModeAuto,
 		UDPPort:      41641,
@@ -76,18 +77,18 @@ var values = []struct {
 	field    func(Config) any
 	inputs   map[string]any // value: field
 }{
-	{"ROUTER_AUTH_SECRET", func(c Config) any { return c.AuthSecret }, map[string]any{"other": SecretRef{ID: "other"}}},
-	{"ROUTER_AUTH_SECRET_KEY", func(c Config) any { return c.AuthSecretKey }, map[string]any{"my key": "my key"}},
-	{"ROUTER_TAGS", func(c Config) any { return strings.Join(c.Tags, "+") }, map[string]any{"tag:a, tag:b-2,tag:a": "tag:a+tag:b-2"}},
+	{"ROUTER_AUTH_SECRET", func(c Config) any { return c.Credential.Secret }, map[string]any{"other": awsapi.SecretRef{ID: "other"}}},
+	{"ROUTER_AUTH_SECRET_KEY", func(c Config) any { return c.Credential.Secret.JSONKey }, map[string]any{"my key": "my key"}},
+	{"ROUTER_TAGS", func(c Config) any { return strings.Join(c.Credential.Tags, "+") }, map[string]any{"tag:a, tag:b-2,tag:a": "tag:a+tag:b-2"}},
 	{"ROUTER_HOSTNAME", func(c Config) any { return c.Hostname }, map[string]any{"gw": "gw", strings.Repeat("a", 63): strings.Repeat("a", 63), "A-1": "A-1"}},
 	{"ROUTER_CONTROL_URL", func(c Config) any { return c.ControlURL }, map[string]any{"https://hs.example.com/": "https://hs.example.com", "http://10.0.0.1:8080/x": "http://10.0.0.1:8080/x"}},
-	{"ROUTER_API_URL", func(c Config) any { return c.APIURL }, map[string]any{"http://127.0.0.1:1": "http://127.0.0.1:1"}},
-	{"ROUTER_ROUTES", func(c Config) any { return c.Routes }, map[string]any{
-		"subnets:a=b,peerings,pl-01234567": []routes.Source{{Kind: routes.SubnetsByTag, Tag: "a", Value: "b"}, {Kind: routes.Peerings}, {Kind: routes.PrefixList, ID: "pl-01234567"}},
-		"subnet, 10.0.0.0/16":              []routes.Source{{Kind: routes.Subnet}, {Kind: routes.Static, Prefix: netip.MustParsePrefix("10.0.0.0/16")}},
+	{"ROUTER_API_URL", func(c Config) any { return c.Credential.APIURL }, map[string]any{"http://127.0.0.1:1": "http://127.0.0.1:1"}},
+	{"ROUTER_ROUTES", func(c Config) any { return c.Routes.Sources }, map[string]any{
+		"subnets:a=b,peerings,pl-01234567": []routesource.Source{routesource.Subnets{Tag: "a", Value: "b"}, routesource.Peerings{}, routesource.PrefixList{ID: "pl-01234567"}},
+		"subnet, 10.0.0.0/16":              []routesource.Source{routesource.Subnet{}, routesource.CIDR{Prefix: netip.MustParsePrefix("10.0.0.0/16")}},
 	}},
-	{"ROUTER_EXCLUDE_ROUTES", func(c Config) any { return c.ExcludeRoutes }, map[string]any{"10.0.1.0/24": []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}},
-	{"ROUTER_SITE_ID", func(c Config) any { return *c.SiteID }, map[string]any{"0": uint32(0), "65535": uint32(65535)}},
+	{"ROUTER_EXCLUDE_ROUTES", func(c Config) any { return c.Routes.Exclude }, map[string]any{"10.0.1.0/24": []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}},
+	{"ROUTER_SITE_ID", func(c Config) any { return *c.Routes.Site }, map[string]any{"0": uint32(0), "65535": uint32(65535)}},
 	{"ROUTER_REFRESH", func(c Config) any { return c.Refresh }, map[string]any{"1s": time.Second, "24h": 24 * time.Hour}},
 	{"ROUTER_STATE", func(c Config) any { return c.StateDir }, map[string]any{"/var/lib/tailscale/": "/var/lib/tailscale", "mem:": ""}},
 	{"ROUTER_UDP_PORT", func(c Config) any { return c.UDPPort }, map[string]any{"0": uint16(0), "65535": uint16(65535)}},
@@ -165,7 +166,7 @@ func TestFederation(t *testing.T) {
 		{[]string{"--client-id", "k1", "--audience=api.tailscale.com/k1"}, []string{"ROUTER_AUTH_SECRET= "}},
 	} {
 		c := load(t, in.args, in.env...)
-		if c.ClientID != "k1" || c.Audience != "api.tailscale.com/k1" || !c.AuthSecret.IsZero() {
+		if c.Credential.ClientID != "k1" || c.Credential.Audience != "api.tailscale.com/k1" || !c.Credential.Secret.IsZero() {
 			t.Errorf("%v: got %+v", in, c)
 		}
 	}
@@ -174,8 +175,8 @@ func TestFederation(t *testing.T) {
 func TestAuthKey(t *testing.T) {
 	for _, name := range []string{"TS_AUTHKEY", "TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"} {
 		c, err := Load(nil, []string{name + "=tskey-auth-k1-x", "ROUTER_ROUTES=10.0.0.0/16"}, nil)
-		if err != nil || c.AuthKey.Reveal() != "tskey-auth-k1-x" {
-			t.Errorf("%s: %v, %v", name, c.AuthKey, err)
+		if err != nil || c.Credential.AuthKey.Reveal() != "tskey-auth-k1-x" {
+			t.Errorf("%s: %v, %v", name, c.Credential.AuthKey, err)
 		}
 	}
 	if _, err := Load(nil, []string{"ROUTER_STATE=/s", "ROUTER_ROUTES=10.0.0.0/16"}, nil); err != nil {
@@ -271,8 +272,8 @@ func TestFileValues(t *testing.T) {
 		t.Errorf("flag: got %q", got)
 	}
 	c, err := Load(nil, []string{"TS_AUTHKEY=file:" + key, "ROUTER_ROUTES=10.0.0.0/16"}, nil)
-	if err != nil || c.AuthKey.Reveal() != "tskey-auth-k1-x" {
-		t.Errorf("got %v, %v", c.AuthKey, err)
+	if err != nil || c.Credential.AuthKey.Reveal() != "tskey-auth-k1-x" {
+		t.Errorf("got %v, %v", c.Credential.AuthKey, err)
 	}
 
 	missing, empty, long := filepath.Join(dir, "missing"), write("empty", " \n"), write("long", strings.Repeat("x", longestFile+1))

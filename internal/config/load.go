@@ -6,7 +6,7 @@ import (
 	"reflect"
 	"strings"
 
-	"subnetrouter/internal/credential"
+	"subnetrouter/internal/bootstrap/credential/payload"
 )
 
 // Load reads the configuration from arguments (without the program's and the
@@ -37,6 +37,9 @@ func Load(args, environ []string, own *flag.FlagSet) (Config, error) {
 		}
 	}
 	check(&c, given, r)
+	if c.authSecretKey != "" { // the check lets no JSON key in the ARN through with it
+		c.Credential.Secret.JSONKey, c.authSecretKey = c.authSecretKey, ""
+	}
 	if err := r.err(); err != nil {
 		return Config{}, err
 	}
@@ -64,7 +67,7 @@ func LoadListen(args, environ []string, own *flag.FlagSet) (string, error) {
 // apply sets v in c, to its default where the operator gave nothing.
 func (in input) apply(v variable, c *Config, r *report) (s setting, found bool) {
 	s, losers, found, err := in.lookup(v)
-	if err == nil && found && v.name != extraArgs && !v.credential && credential.Resembles(s.value) {
+	if err == nil && found && v.name != extraArgs && !v.credential && payload.Resembles(s.value) {
 		err = errors.New("this is a credential (not shown), which does not belong here: give it as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET")
 	}
 	if err == nil && s.value != "" {

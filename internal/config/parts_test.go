@@ -4,11 +4,13 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/awsapi"
 )
 
 func TestParseSecretRef(t *testing.T) {
 	const arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale/key-AbCdEf"
-	for s, want := range map[string]SecretRef{
+	for s, want := range map[string]awsapi.SecretRef{
 		"tailscale/auth-key":      {ID: "tailscale/auth-key"},
 		arn:                       {ID: arn},
 		arn + ":password::":       {ID: arn, JSONKey: "password"},
@@ -27,7 +29,7 @@ func TestParseSecretRef(t *testing.T) {
 			t.Errorf("%s: %q, %v", id, ref.Region(), err)
 		}
 	}
-	if !(SecretRef{}).IsZero() {
+	if !(awsapi.SecretRef{}).IsZero() {
 		t.Error("the zero reference names something")
 	}
 }

@@ -21,7 +21,7 @@ func problemsOf(args, environ []string) string {
 // flag in front, it is put into the environment.
 func TestProblems(t *testing.T) {
 	const (
-		noSource = ` is not a source of routes: write vpc, subnet, subnets:TAG=VALUE, peerings, the ID of a prefix list (pl-…) or a CIDR such as 10.0.0.0/16`
+		noSource = ` is not a route source: write vpc, subnet, subnets:TAG=VALUE, peerings, pl-… or a CIDR such as 10.0.0.0/16`
 		noSecret = `this is neither the name nor the ARN of a secret (and not shown, as it may be the secret itself): write one such as tailscale/auth-key; a :json-key suffix needs the full ARN, or ROUTER_AUTH_SECRET_KEY`
 		pasted   = `this is a credential, not the name of one: store it in Secrets Manager and write that secret's name or ARN, or give it as TS_AUTHKEY`
 	)
@@ -297,7 +297,7 @@ func TestProblemsBetweenSettings(t *testing.T) {
 	const (
 		metadata = "ECS_CONTAINER_METADATA_URI_V4=http://169.254.170.2/v4/abc"
 		static   = "ROUTER_ROUTES=10.0.0.0/16"
-		noKey    = "ROUTER_AUTH_SECRET: there is no credential to join the tailnet with: set it to the name or ARN of a secret in Secrets Manager, or TS_AUTHKEY to an auth key"
+		noKey    = "ROUTER_AUTH_SECRET: there is no credential to join the tailnet with: set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE"
 	)
 	for _, tt := range []struct {
 		args, env []string
@@ -371,7 +371,7 @@ func TestProblemsOfPairs(t *testing.T) {
 	}
 
 	c := load(t, nil, "ROUTER_SITE_ID=7", "ROUTER_PROBE=10.0.3.4:5432, db.internal:53,[fd12::1]:53", "ROUTER_FLOW_LOG=on", "ROUTER_MAX_FLOWS=9", "ROUTER_MAX_FLOWS_PER_PEER=8")
-	if *c.SiteID != 7 || strings.Join(c.Probes, " ") != "10.0.3.4:5432 db.internal:53 [fd12::1]:53" || !c.FlowLog || c.MaxFlows != 9 || c.MaxFlowsPerPeer != 8 {
+	if *c.Routes.Site != 7 || strings.Join(c.Probes, " ") != "10.0.3.4:5432 db.internal:53 [fd12::1]:53" || !c.FlowLog || c.MaxFlows != 9 || c.MaxFlowsPerPeer != 8 {
 		t.Errorf("got %+v", c)
 	}
 }

@@ -7,43 +7,22 @@ import (
 	"strings"
 
 	"subnetrouter/internal/awsapi"
-	"subnetrouter/internal/credential"
+	"subnetrouter/internal/bootstrap/credential/payload"
 )
-
-// SecretRef names a secret in Secrets Manager.
-type SecretRef struct {
-	ID string // name or ARN, as GetSecretValue takes it: without ECS's suffix
-
-	// From ECS's suffix of an ARN, ":json-key:version-stage:version-id"; each
-	// may be "".
-	JSONKey      string
-	VersionStage string
-	VersionID    string
-}
-
-// IsZero reports whether r names nothing.
-func (r SecretRef) IsZero() bool { return r.ID == "" }
-
-// Region returns the region in an ARN, or "" for a plain name: then the
-// secret is in the task's own region.
-func (r SecretRef) Region() string {
-	arn, _ := awsapi.ParseARN(r.ID)
-	return arn.Region
-}
 
 var secretName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]{1,512}$`)
 
 // parseSecretRef never shows a value that is no ARN: it may be the secret.
-func parseSecretRef(s string) (SecretRef, error) {
+func parseSecretRef(s string) (awsapi.SecretRef, error) {
 	switch {
-	case credential.Resembles(s), strings.HasPrefix(s, "tskey-"), strings.HasPrefix(s, "hskey-"), strings.HasPrefix(s, "{"):
-		return SecretRef{}, errors.New("this is a credential, not the name of one: store it in Secrets Manager and write that secret's name or ARN, or give it as TS_AUTHKEY")
+	case payload.Resembles(s), strings.HasPrefix(s, "tskey-"), strings.HasPrefix(s, "hskey-"), strings.HasPrefix(s, "{"):
+		return awsapi.SecretRef{}, errors.New("this is a credential, not the name of one: store it in Secrets Manager and write that secret's name or ARN, or give it as TS_AUTHKEY")
 	case strings.HasPrefix(s, "arn:"):
 		return parseSecretARN(s)
 	case !secretName.MatchString(s):
-		return SecretRef{}, errors.New("this is neither the name nor the ARN of a secret (and not shown, as it may be the secret itself): write one such as tailscale/auth-key; a :json-key suffix needs the full ARN, or ROUTER_AUTH_SECRET_KEY")
+		return awsapi.SecretRef{}, errors.New("this is neither the name nor the ARN of a secret (and not shown, as it may be the secret itself): write one such as tailscale/auth-key; a :json-key suffix needs the full ARN, or ROUTER_AUTH_SECRET_KEY")
 	}
-	return SecretRef{ID: s}, nil
+	return awsapi.SecretRef{ID: s}, nil
 }
 
 // An ARN's name has the secret's, and six characters that Secrets Manager adds.
@@ -55,20 +34,20 @@ var (
 
 // parseSecretARN reads the ARN of a secret, with the suffix that ECS has for
 // environment variables: secret:NAME[:JSON-KEY[:VERSION-STAGE[:VERSION-ID]]].
-func parseSecretARN(s string) (SecretRef, error) {
+func parseSecretARN(s string) (awsapi.SecretRef, error) {
 	arn, ok := awsapi.ParseARN(s)
 	kind, rest, _ := strings.Cut(arn.Resource, ":")
 	name, suffix, _ := strings.Cut(rest, ":")
 	if !ok || arn.Service != "secretsmanager" || kind != "secret" || arn.Region == "" ||
 		!partition.MatchString(arn.Partition) || !account.MatchString(arn.Account) || !nameInARN.MatchString(name) {
-		return SecretRef{}, fmt.Errorf("%s is not the ARN of a Secrets Manager secret: write one such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf", quote(s))
+		return awsapi.SecretRef{}, fmt.Errorf("%s is not the ARN of a Secrets Manager secret: write one such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf", quote(s))
 	}
 	parts := strings.Split(suffix, ":")
 	if len(parts) > 3 {
-		return SecretRef{}, fmt.Errorf("%s has too many parts: after the secret's name, write at most :json-key:version-stage:version-id", quote(s))
+		return awsapi.SecretRef{}, fmt.Errorf("%s has too many parts: after the secret's name, write at most :json-key:version-stage:version-id", quote(s))
 	}
 	arn.Resource = "secret:" + name
-	ref := SecretRef{ID: arn.String()}
+	ref := awsapi.SecretRef{ID: arn.String()}
 	for i, to := range []*string{&ref.JSONKey, &ref.VersionStage, &ref.VersionID} {
 		if i < len(parts) {
 			*to = parts[i]

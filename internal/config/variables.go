@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/awsapi"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/secret"
 )
@@ -65,14 +67,14 @@ var variables = []variable{
 		name: "ROUTER_AUTH_SECRET", flag: "auth-secret", credential: true,
 		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. The secret is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret. A client secret may have attributes, as in ?ephemeral=false&preauthorized=true.",
 		details: "Case and separators of the JSON names do not matter. Lines such as `TS_AUTHKEY=…` are read too, and so are values in quotes, with a byte-order mark or in base64. Two different credentials in one secret are an error.",
-		set:     into(func(c *Config) *SecretRef { return &c.AuthSecret }, parseSecretRef),
+		set:     into(func(c *Config) *awsapi.SecretRef { return &c.Credential.Secret }, parseSecretRef),
 	},
 	{
 		group: credentialGroup, accepts: "a key of a JSON object", sample: "password",
 		name: "ROUTER_AUTH_SECRET_KEY", flag: "auth-secret-key",
 		meaning: "Key of the credential in the secret's JSON, if it is none of the above.",
 		details: "It excludes a JSON key in the ARN's suffix.",
-		set:     into(func(c *Config) *string { return &c.AuthSecretKey }, parseText),
+		set:     into(func(c *Config) *string { return &c.authSecretKey }, parseText),
 	},
 	{
 		group: credentialGroup, accepts: "an auth key or OAuth client secret", sample: "tskey-auth-…",
@@ -80,26 +82,26 @@ var variables = []variable{
 		name: "TS_AUTHKEY", aliases: []string{"TS_AUTH_KEY", "TAILSCALE_AUTH_KEY"}, credential: true,
 		meaning: "A literal auth key or OAuth client secret, for tests and laptops. It has no flag, since arguments are visible to every process.",
 		details: "Keys for Tailscale's control server start with `tskey-`; with another server in `ROUTER_CONTROL_URL` they may have any form. An OAuth client secret, literal or stored, may have the attributes of the official image: `tskey-client-…?ephemeral=false&preauthorized=true`. Without them nodes are preauthorized, and ephemeral if `ROUTER_STATE` is `mem:`. `baseURL=https://…` names the API that receives the secret; it must not contradict `ROUTER_API_URL`.",
-		set:     into(func(c *Config) *secret.String { return &c.AuthKey }, parseAuthKey),
+		set:     into(func(c *Config) *secret.String { return &c.Credential.AuthKey }, parseAuthKey),
 	},
 	{
 		group: credentialGroup, accepts: "a client ID", sample: "kEXAMPLE",
 		name: "TS_CLIENT_ID", flag: "client-id",
 		meaning: "Workload identity federation instead of a stored credential: the client ID of the federated identity; AWS vouches for the task's role.",
 		details: "Nothing is stored: AWS issues a token for the task's role, and the federated identity with that client ID trusts it. See [operations.md](operations.md#workload-identity-federation-nothing-stored-at-all).",
-		set:     into(func(c *Config) *string { return &c.ClientID }, parseWord),
+		set:     into(func(c *Config) *string { return &c.Credential.ClientID }, parseWord),
 	},
 	{
 		group: credentialGroup, accepts: "an audience", sample: "api.tailscale.com/kEXAMPLE",
 		name: "TS_AUDIENCE", flag: "audience",
 		meaning: "The audience that the federated identity expects, by default api.tailscale.com/CLIENT-ID at Tailscale; set with TS_CLIENT_ID.",
-		set:     into(func(c *Config) *string { return &c.Audience }, parseWord),
+		set:     into(func(c *Config) *string { return &c.Credential.Audience }, parseWord),
 	},
 	{
 		group: credentialGroup, accepts: "a comma list of tags", sample: "tag:subnet-router,tag:prod",
 		name: "ROUTER_TAGS", flag: "tags", fallback: "tag:subnet-router",
 		meaning: "Comma list of tags for auth keys that the router mints.",
-		set:     into(func(c *Config) *[]string { return &c.Tags }, parseTags),
+		set:     into(func(c *Config) *[]string { return &c.Credential.Tags }, parseTags),
 	},
 	{
 		group: nodeGroup, accepts: "a DNS label", sample: "vpc-prod",
@@ -120,26 +122,26 @@ var variables = []variable{
 		name: "ROUTER_API_URL", flag: "api-url",
 		shown:   "Tailscale's",
 		meaning: "API that mints auth keys from an OAuth client secret or a federated identity.",
-		set:     into(func(c *Config) *string { return &c.APIURL }, parseURL),
+		set:     into(func(c *Config) *string { return &c.Credential.APIURL }, parseURL),
 	},
 	{
 		group: routesGroup, accepts: "a comma list of sources and CIDRs", sample: "vpc,peerings,10.9.0.0/16",
 		name: "ROUTER_ROUTES", flag: "routes", aliases: []string{"TS_ROUTES", "TAILSCALE_ADVERTISE_ROUTES"},
 		fallback: "vpc", example: "vpc, subnet or CIDRs such as 10.0.0.0/16",
-		meaning: "Comma list of what to advertise: vpc (every CIDR associated with the VPC), subnet (the task's own), subnets:TAG=VALUE (the VPC's subnets with that tag, in which * and ? are wildcards), peerings (what the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), a CIDR.",
-		set:     into(func(c *Config) *[]routes.Source { return &c.Routes }, routes.ParseSources),
+		meaning: "Comma list of route sources: " + routesource.Help() + ".",
+		set:     into(func(c *Config) *[]routesource.Source { return &c.Routes.Sources }, routesource.Parse),
 	},
 	{
 		group: routesGroup, accepts: "a comma list of CIDRs", sample: "10.0.8.0/24",
 		name: "ROUTER_EXCLUDE_ROUTES", flag: "exclude-routes",
 		meaning: "Comma list of CIDRs that are never advertised.",
-		set:     into(func(c *Config) *[]netip.Prefix { return &c.ExcludeRoutes }, routes.ParsePrefixes),
+		set:     into(func(c *Config) *[]netip.Prefix { return &c.Routes.Exclude }, routes.ParsePrefixes),
 	},
 	{
 		group: routesGroup, accepts: "0 to 65535", sample: "7",
 		name: "ROUTER_SITE_ID", flag: "site-id",
 		meaning: "Advertise IPv4 as 4via6 under this site, for VPCs that overlap; clients then reach 10.0.3.4 as 10-0-3-4-via-7.",
-		set:     into(func(c *Config) **uint32 { return &c.SiteID }, parseSite),
+		set:     into(func(c *Config) **uint32 { return &c.Routes.Site }, parseSite),
 	},
 	{
 		group: routesGroup, accepts: "1s to 24h", sample: "10m",

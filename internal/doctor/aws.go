@@ -41,20 +41,20 @@ func (e *exam) awsChecks() []Check {
 const awsReach = "the task's subnet needs a way to AWS (NAT gateway, public address or interface endpoint), and its security groups must let TCP 443 out"
 
 func (e *exam) awsCredentials(ctx context.Context) Result {
-	boot, err := e.boot.get(ctx)
+	boot, err := e.boot.Get(ctx)
 	if err != nil {
 		return failed(err, awsReach)
 	}
-	signer, region, err := boot.Signer(ctx)
+	caller, region, err := boot.Caller(ctx)
 	if err != nil {
 		return failed(err, "give the task a task role (taskRoleArn)")
 	}
-	value := fmt.Sprintf("from %s, region %s", sourceName(signer.Source), region)
-	if signer.Account != "" {
-		value += ", account " + signer.Account
+	value := fmt.Sprintf("from %s, region %s", sourceName(caller.Source), region)
+	if caller.Account != "" {
+		value += ", account " + caller.Account
 	}
-	if !signer.Expires.IsZero() {
-		value += ", renewed before " + signer.Expires.UTC().Format(time.RFC3339)
+	if !caller.Expires.IsZero() {
+		value += ", renewed before " + caller.Expires.UTC().Format(time.RFC3339)
 	}
 	return pass(value)
 }
@@ -73,12 +73,12 @@ func sourceName(s string) string {
 }
 
 func (e *exam) permitted(ctx context.Context, action string) Result {
-	place, placeErr := e.place.get(ctx)
+	place, placeErr := e.place.Get(ctx)
 	vpcKnown := placeErr == nil && place.VPCID != ""
 	if vpcKnown && !contains(bootstrap.Actions(e.Bootstrap, true), action) {
 		return skip("not needed: task metadata gives the VPC")
 	}
-	boot, err := e.boot.get(ctx)
+	boot, err := e.boot.Get(ctx)
 	if err != nil {
 		return failed(err, awsReach)
 	}

@@ -12,13 +12,14 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/httpproxy"
 	"subnetrouter/internal/tailnet"
 )
 
 func (e *exam) controlURL() string {
 	if e.Config.ControlURL == "" {
-		return tailnet.DefaultControl
+		return routesource.DefaultControl
 	}
 	return e.Config.ControlURL
 }
@@ -42,7 +43,7 @@ func (e *exam) resolveControl(ctx context.Context) (resolution, error) {
 }
 
 func (e *exam) controlName(ctx context.Context) Result {
-	r, err := e.resolved.get(ctx)
+	r, err := e.resolved.Get(ctx)
 	if err != nil {
 		return fail(netCause(err), "the VPC needs DNS (enableDnsSupport), or its DHCP options a resolver that knows public names; else correct ROUTER_CONTROL_URL")
 	}
@@ -95,7 +96,7 @@ func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
 
 func (e *exam) controlReach(ctx context.Context) Result {
 	const out = "let TCP 443 out to the control server (security group, network ACL, route to a NAT or internet gateway)"
-	a, err := e.answer.get(ctx)
+	a, err := e.answer.Get(ctx)
 	if err != nil {
 		fix := out
 		var unknown x509.UnknownAuthorityError
@@ -129,10 +130,10 @@ const (
 
 func (e *exam) clock(ctx context.Context) Result {
 	skew, from := time.Duration(0), ""
-	if a, err := e.answer.get(ctx); err == nil && a.dated {
+	if a, err := e.answer.Get(ctx); err == nil && a.dated {
 		skew, from = a.skew, "the control server"
 	} else {
-		e.routes.get(ctx) // and with it, an answer of AWS
+		e.routes.Get(ctx) // and with it, an answer of AWS
 		aws, heard := e.awsSkew()
 		if !heard {
 			return skip("nobody told the time: neither control nor AWS answered")

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"subnetrouter/internal/memo"
 	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
 )
@@ -122,36 +123,14 @@ func failed(err error, reach string) Result {
 	return fail(message, cmp.Or(p.Fix, reach))
 }
 
-// fact is something that several checks need and one of them finds out.
-type fact[T any] struct {
-	once sync.Once
-	find func(context.Context) (T, error)
-	done chan struct{}
-	v    T
-	err  error
-}
-
-func newFact[T any](find func(context.Context) (T, error)) *fact[T] {
-	return &fact[T]{find: find, done: make(chan struct{})}
-}
-
-// get waits for the fact no longer than ctx lasts.
-func (f *fact[T]) get(ctx context.Context) (T, error) {
-	f.once.Do(func() {
-		go func() {
-			defer close(f.done)
-			ctx, cancel := context.WithTimeout(ctx, factPatience)
-			defer cancel()
-			f.v, f.err = f.find(ctx)
-		}()
+// newFact returns a fact that several checks need, and that the first of them
+// looks up.
+func newFact[T any](find func(context.Context) (T, error)) *memo.Memo[T] {
+	return memo.Once(func(ctx context.Context) (T, error) {
+		ctx, cancel := context.WithTimeout(ctx, factPatience)
+		defer cancel()
+		return find(ctx)
 	})
-	select {
-	case <-f.done:
-		return f.v, f.err
-	case <-ctx.Done():
-		var zero T
-		return zero, ctx.Err()
-	}
 }
 
 func list(n int, one, many string) string {

@@ -18,11 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/ops"
-	"subnetrouter/internal/routes"
 	"subnetrouter/internal/tailnettest"
 
 	"tailscale.com/net/stun"
@@ -83,7 +85,9 @@ func newWorld(t *testing.T) *world {
 	w.startResolver()
 	w.subject = Subject{
 		Config: config.Config{
-			Routes: []routes.Source{{Kind: routes.VPC}}, Tags: []string{"tag:subnet-router"},
+			Routes:     routesource.Settings{Sources: []routesource.Source{routesource.VPC{}}},
+			Credential: credential.Settings{Tags: []string{"tag:subnet-router"}},
+
 			Mode: config.ModeUserspace, UDPPort: 41641, Listen: "127.0.0.1:1",
 		},
 		Status:    func(context.Context) (ops.Status, error) { return ops.Status{}, errors.New("connection refused") },
@@ -98,7 +102,9 @@ func newWorld(t *testing.T) *world {
 			return d.DialContext(ctx, network, w.resolver.LocalAddr().String())
 		},
 	}
-	w.subject.Bootstrap = bootstrap.Config{MetadataURI: w.metadata.URI(), SecretID: secretName}
+	w.subject.Bootstrap = bootstrap.Config{
+		MetadataURI: w.metadata.URI(), Credential: credential.Settings{Secret: awsapi.SecretRef{ID: secretName}},
+	}
 	return w
 }
 
@@ -171,7 +177,7 @@ func (w *world) examine() Report {
 	w.t.Helper()
 	w.subject.Config.ControlURL = w.front.URL
 	w.subject.Bootstrap.ControlURL = w.front.URL
-	w.subject.Bootstrap.Sources = w.subject.Config.Routes
+	w.subject.Bootstrap.Routes = w.subject.Config.Routes
 	start := time.Now()
 	report := Run(w.t.Context(), Checks(w.subject))
 	if took := time.Since(start); took > 20*time.Second {
@@ -318,8 +324,8 @@ func TestBroken(t *testing.T) {
 		{
 			name: "federation is off in the account",
 			hurt: func(w *world) {
-				w.subject.Bootstrap.SecretID = ""
-				w.subject.Bootstrap.ClientID, w.subject.Bootstrap.Audience = "client", "api.tailscale.com/client"
+				w.subject.Bootstrap.Credential.Secret.ID = ""
+				w.subject.Bootstrap.Credential.ClientID, w.subject.Bootstrap.Credential.Audience = "client", "api.tailscale.com/client"
 				w.aws.Fail(awstest.GetWebIdentityToken, awstest.FederationDisabled())
 			},
 			lines: []expect{{"credential/secret", Fail, "OutboundWebIdentityFederationDisabled", "aws iam enable-outbound-web-identity-federation"}},
@@ -524,8 +530,8 @@ func TestCredentials(t *testing.T) {
 		return withSecret(`{"auth_key":"` + authKey + `","expires_at":"` + time.Now().Add(in).UTC().Format(time.RFC3339) + `"}`)
 	}
 	federated := func(w *world) {
-		w.subject.Bootstrap.SecretID = ""
-		w.subject.Bootstrap.ClientID, w.subject.Bootstrap.Audience = "kFedCNTRL", audience
+		w.subject.Bootstrap.Credential.Secret.ID = ""
+		w.subject.Bootstrap.Credential.ClientID, w.subject.Bootstrap.Credential.Audience = "kFedCNTRL", audience
 	}
 	const day = 24 * time.Hour
 	for _, tc := range []struct {
@@ -546,8 +552,8 @@ func TestCredentials(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.subject.Bootstrap.APIURL = w.control.ControlURL()
-			w.subject.Bootstrap.Tags = []string{tag}
+			w.subject.Bootstrap.Credential.APIURL = w.control.ControlURL()
+			w.subject.Bootstrap.Credential.Tags = []string{tag}
 			w.control.SetAPI(t.Context(), tailnettest.API{
 				Clients: []tailnettest.OAuthClient{{ID: "kDoctorCNTRL", Secret: client, Tags: []string{tag}}},
 				Identities: []tailnettest.FederatedIdentity{{

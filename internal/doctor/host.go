@@ -42,7 +42,7 @@ const (
 )
 
 func (e *exam) memory(ctx context.Context) Result {
-	place, _ := e.place.get(ctx)
+	place, _ := e.place.Get(ctx)
 	limit, source := e.Memory(place.Limits.MemoryMiB)
 	cpus := fmt.Sprintf("%d CPUs seen", runtime.NumCPU())
 	if place.Limits.CPU > 0 {

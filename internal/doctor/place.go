@@ -30,7 +30,7 @@ func (e *exam) metadata(ctx context.Context) Result {
 	if e.Bootstrap.MetadataURI == "" {
 		return skip(ecsmeta.Variable + " is not set: not a task of ECS")
 	}
-	place, err := e.place.get(ctx)
+	place, err := e.place.Get(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fail(fmt.Sprintf("no answer in time from %s=%s", ecsmeta.Variable, e.Bootstrap.MetadataURI),
 			"nothing in the task may block 169.254.170.2; ECS sets this variable in every task, elsewhere unset it and set ROUTER_ROUTES to CIDRs")
@@ -45,12 +45,12 @@ func word(s string) string { return cmp.Or(s, "unknown") }
 
 // network tells VPC and subnet, which on Fargate only EC2 knows.
 func (e *exam) network(ctx context.Context) Result {
-	place, err := e.place.get(ctx)
+	place, err := e.place.Get(ctx)
 	if err != nil || e.Bootstrap.MetadataURI == "" {
 		return skip(errNoTask.Error())
 	}
-	e.routes.get(ctx) // it asks EC2, where it needs to
-	boot, err := e.boot.get(ctx)
+	e.routes.Get(ctx) // it asks EC2, where it needs to
+	boot, err := e.boot.Get(ctx)
 	if err == nil {
 		if again, err := boot.Place(ctx); err == nil {
 			place = again
@@ -80,7 +80,7 @@ func (e *exam) network(ctx context.Context) Result {
 
 // router tells of the one that runs beside, if any.
 func (e *exam) router(ctx context.Context) Result {
-	s, err := e.status.get(ctx)
+	s, err := e.status.Get(ctx)
 	if err != nil {
 		return skip("none answers at " + e.Config.LocalURL("/") + ": what only a running router knows is left out")
 	}

@@ -13,7 +13,7 @@ import (
 // findRelays takes the running router's list, which is the tailnet's own; else
 // what the control server publishes.
 func (e *exam) findRelays(ctx context.Context) (*tailnet.DERPMap, error) {
-	if _, err := e.status.get(ctx); err == nil {
+	if _, err := e.status.Get(ctx); err == nil {
 		if data, err := e.RelayList(ctx); err == nil {
 			if r, err := tailnet.ParseDERPMap(data); err == nil {
 				return r, nil
@@ -26,7 +26,7 @@ func (e *exam) findRelays(ctx context.Context) (*tailnet.DERPMap, error) {
 }
 
 func (e *exam) relayList(ctx context.Context) Result {
-	r, err := e.relays.get(ctx)
+	r, err := e.relays.Get(ctx)
 	switch {
 	case errors.Is(err, tailnet.ErrDERPMapForMembers):
 		return skip(err.Error() + "; run doctor beside a running router")
@@ -39,7 +39,7 @@ func (e *exam) relayList(ctx context.Context) Result {
 const noRelays = "no list of relays"
 
 func (e *exam) relayReach(ctx context.Context) Result {
-	relays, err := e.relays.get(ctx)
+	relays, err := e.relays.Get(ctx)
 	if err != nil {
 		return skip(noRelays)
 	}
@@ -72,7 +72,7 @@ func (e *exam) relayReach(ctx context.Context) Result {
 }
 
 func (e *exam) udpReach(ctx context.Context) Result {
-	u, err := e.udp.get(ctx)
+	u, err := e.udp.Get(ctx)
 	switch {
 	case e.noRelays(ctx):
 		return skip(noRelays)
@@ -100,13 +100,13 @@ func (e *exam) udpReach(ctx context.Context) Result {
 }
 
 func (e *exam) noRelays(ctx context.Context) bool {
-	_, err := e.relays.get(ctx)
+	_, err := e.relays.Get(ctx)
 	return err != nil
 }
 
 // nat tells whether peers can find a way in: whether a direct path can be.
 func (e *exam) nat(ctx context.Context) Result {
-	u, err := e.udp.get(ctx)
+	u, err := e.udp.Get(ctx)
 	switch {
 	case e.noRelays(ctx):
 		return skip(noRelays)

@@ -9,34 +9,28 @@ import (
 	"strings"
 	"time"
 
-	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/ops"
-	"subnetrouter/internal/routes"
 )
 
-func (e *exam) findRoutes(ctx context.Context) (bootstrap.Routes, error) {
-	if _, err := e.place.get(ctx); err != nil && e.Bootstrap.MetadataURI != "" && e.fromMetadata() {
-		return bootstrap.Routes{}, errNoTask
+func (e *exam) findRoutes(ctx context.Context) (routesource.Routes, error) {
+	if _, err := e.place.Get(ctx); err != nil && e.Bootstrap.MetadataURI != "" && e.fromMetadata() {
+		return routesource.Routes{}, errNoTask
 	}
-	boot, err := e.boot.get(ctx)
+	boot, err := e.boot.Get(ctx)
 	if err != nil {
-		return bootstrap.Routes{}, err
+		return routesource.Routes{}, err
 	}
 	return boot.Routes(ctx)
 }
 
-// fromMetadata reports whether any source starts from the task's place.
+// fromMetadata reports whether any source needs the task's place.
 func (e *exam) fromMetadata() bool {
-	for _, s := range e.Config.Routes {
-		if s.Kind != routes.Static && s.Kind != routes.PrefixList {
-			return true
-		}
-	}
-	return false
+	return len(e.Config.Routes.NeedPlace()) > 0
 }
 
 func (e *exam) routesFound(ctx context.Context) Result {
-	r, err := e.routes.get(ctx)
+	r, err := e.routes.Get(ctx)
 	if errors.Is(err, errNoTask) {
 		return skip(err.Error())
 	}
@@ -63,7 +57,7 @@ var cgnat = netip.MustParsePrefix("100.64.0.0/10")
 // what the sources gave, with the tailnet's own addresses, and with what other
 // nodes advertise, as far as a running router knows.
 func (e *exam) overlaps(ctx context.Context) Result {
-	r, err := e.routes.get(ctx)
+	r, err := e.routes.Get(ctx)
 	if err != nil {
 		return skip("no routes found")
 	}
@@ -108,7 +102,7 @@ func (e *exam) overlaps(ctx context.Context) Result {
 
 // others are routes of other nodes, if a router runs here that tells.
 func (e *exam) others(ctx context.Context) (list []ops.OtherRoute, told bool) {
-	s, err := e.status.get(ctx)
+	s, err := e.status.Get(ctx)
 	if err != nil || s.Node.State != "Running" {
 		return nil, false
 	}
@@ -126,9 +120,9 @@ func unique(list []string) (out []string) {
 
 // approval is the tailnet's: only a running router has asked for it.
 func (e *exam) approval(ctx context.Context) Result {
-	s, err := e.status.get(ctx)
+	s, err := e.status.Get(ctx)
 	if err != nil {
-		if r, err := e.routes.get(ctx); err == nil {
+		if r, err := e.routes.Get(ctx); err == nil {
 			res := skip("unknown until a router runs")
 			res.Fix = "to have them approved without a person, the policy file needs " + e.Approve(r.Advertise)
 			return res
@@ -175,11 +169,11 @@ func join(ps []netip.Prefix) string {
 
 // resolver asks the VPC's resolver a question that it can always answer somehow.
 func (e *exam) resolver(ctx context.Context) Result {
-	r, err := e.routes.get(ctx)
+	r, err := e.routes.Get(ctx)
 	if err != nil {
 		return skip("no routes found")
 	}
-	boot, err := e.boot.get(ctx)
+	boot, err := e.boot.Get(ctx)
 	if err != nil {
 		return skip(err.Error())
 	}

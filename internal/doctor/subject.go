@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/place"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/memo"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnet"
 )
@@ -40,14 +43,14 @@ type Subject struct {
 type exam struct {
 	Subject
 	mode     tailnet.Mode
-	place    *fact[bootstrap.Place]
-	boot     *fact[*bootstrap.Bootstrap]
-	routes   *fact[bootstrap.Routes]
-	status   *fact[ops.Status]
-	resolved *fact[resolution]
-	answer   *fact[controlAnswer]
-	relays   *fact[*tailnet.DERPMap]
-	udp      *fact[tailnet.UDP]
+	place    *memo.Memo[place.Place]
+	boot     *memo.Memo[*bootstrap.Bootstrap]
+	routes   *memo.Memo[routesource.Routes]
+	status   *memo.Memo[ops.Status]
+	resolved *memo.Memo[resolution]
+	answer   *memo.Memo[controlAnswer]
+	relays   *memo.Memo[*tailnet.DERPMap]
+	udp      *memo.Memo[tailnet.UDP]
 
 	mu   sync.Mutex
 	skew *time.Duration // of AWS's clock ahead of ours, as the last answer told
@@ -75,13 +78,13 @@ func Checks(s Subject) []Check {
 	// One try, and a short one: who waits is a person.
 	e.Bootstrap.Tries, e.Bootstrap.TryTimeout, e.Bootstrap.Date = 1, 4*time.Second, e.heardAWS
 	first := bootstrap.New(e.Bootstrap)
-	e.place = newFact(func(ctx context.Context) (bootstrap.Place, error) {
+	e.place = newFact(func(ctx context.Context) (place.Place, error) {
 		ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 		defer cancel()
 		return first.Place(ctx)
 	})
 	e.boot = newFact(func(ctx context.Context) (*bootstrap.Bootstrap, error) {
-		if _, err := e.place.get(ctx); err == nil {
+		if _, err := e.place.Get(ctx); err == nil {
 			return first, nil
 		}
 		without := e.Bootstrap // so that nobody else waits for it
@@ -98,7 +101,7 @@ func Checks(s Subject) []Check {
 	e.answer = newFact(e.askControl)
 	e.relays = newFact(e.findRelays)
 	e.udp = newFact(func(ctx context.Context) (tailnet.UDP, error) {
-		relays, err := e.relays.get(ctx)
+		relays, err := e.relays.Get(ctx)
 		if err != nil {
 			return tailnet.UDP{}, err
 		}

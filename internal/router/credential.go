@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/credential"
 	"subnetrouter/internal/secret"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,13 +89,13 @@ func (c *credentials) keep(ctx context.Context, every time.Duration) error {
 
 // register adds what is known of the credential to the metrics.
 func (c *credentials) register(reg prometheus.Registerer) {
-	known := func(name, help string, at func(bootstrap.Known) time.Time) prometheus.Collector {
+	known := func(name, help string, at func(credential.Known) time.Time) prometheus.Collector {
 		return gauge(name, help, func() float64 { return timestamp(at(c.boot.CredentialKnown())) })
 	}
 	reg.MustRegister(
-		known("router_credential_fetch_timestamp_seconds", "When the credential was last read with success; 0 is never.", func(k bootstrap.Known) time.Time { return k.Read }),
-		known("router_credential_created_timestamp_seconds", "When what was read was stored; 0 is unknown.", func(k bootstrap.Known) time.Time { return k.Created }),
-		known("router_credential_expiry_timestamp_seconds", "When the stored credential ends, as far as its expires_at tells; 0 is unknown or never.", func(k bootstrap.Known) time.Time { return k.Expires }),
+		known("router_credential_fetch_timestamp_seconds", "When the credential was last read with success; 0 is never.", func(k credential.Known) time.Time { return k.Read }),
+		known("router_credential_created_timestamp_seconds", "When what was read was stored; 0 is unknown.", func(k credential.Known) time.Time { return k.Created }),
+		known("router_credential_expiry_timestamp_seconds", "When the stored credential ends, as far as its expires_at tells; 0 is unknown or never.", func(k credential.Known) time.Time { return k.Expires }),
 		credentialInfo{c.boot},
 	)
 }

@@ -12,8 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/credential"
 	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routertest"
@@ -79,11 +81,13 @@ func TestADayOfLooks(t *testing.T) {
 				// The journal holds back what repeats, as in the real router.
 				log := slog.New(eventlog.New(slog.NewTextHandler(&out, nil)).Plain())
 				cfg := bootstrap.Config{
-					SecretID: routertest.Secret, Tags: []string{routertest.Tag}, Ephemeral: true, Logger: log,
-					APIURL: "http://api.invalid", Transport: wire{aws, net.APIHandler()},
+					Credential: credential.Settings{
+						Secret: awsapi.SecretRef{ID: routertest.Secret}, Tags: []string{routertest.Tag}, APIURL: "http://api.invalid",
+					},
+					Ephemeral: true, Logger: log, Transport: wire{aws, net.APIHandler()},
 				}
 				if tc.value == "" {
-					cfg.SecretID, cfg.ClientID, cfg.Audience = "", routertest.Identity, routertest.Audience
+					cfg.Credential.Secret, cfg.Credential.ClientID, cfg.Credential.Audience = awsapi.SecretRef{}, routertest.Identity, routertest.Audience
 				}
 				c := &credentials{boot: bootstrap.New(cfg), log: log, steps: newStepMetrics(prometheus.NewRegistry()), ahead: make(chan struct{})}
 				close(c.ahead)

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/place"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/tsapi"
 
@@ -27,30 +28,20 @@ type lookUps struct {
 	ephemeral   bool // the node has no state
 
 	mu       sync.Mutex
-	place    bootstrap.Place
-	follower *bootstrap.Follower // nil until the engine is up
-	resolver *bootstrap.Resolver // nil where nothing tells the VPC's
+	place    place.Place
+	follower *routesource.Follower // nil until the engine is up
+	resolver *routesource.Resolver // nil where nothing tells the VPC's
 }
 
 // LookUpConfig returns what package bootstrap needs of a configuration.
 func LookUpConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 	return bootstrap.Config{
-		MetadataURI:        cfg.MetadataURI,
-		SecretID:           cfg.AuthSecret.ID,
-		SecretJSONKey:      cmp.Or(cfg.AuthSecret.JSONKey, cfg.AuthSecretKey), // the configuration has one of them at most
-		SecretVersionStage: cfg.AuthSecret.VersionStage,
-		SecretVersionID:    cfg.AuthSecret.VersionID,
-		AuthKey:            cfg.AuthKey,
-		ClientID:           cfg.ClientID,
-		Audience:           cfg.Audience,
-		APIURL:             cfg.APIURL,
-		Tags:               cfg.Tags,
-		Ephemeral:          cfg.StateDir == "",
-		Sources:            cfg.Routes,
-		Exclude:            cfg.ExcludeRoutes,
-		Site:               cfg.SiteID,
-		ControlURL:         cfg.ControlURL,
-		Logger:             log,
+		Credential:  cfg.Credential,
+		Routes:      cfg.Routes,
+		MetadataURI: cfg.MetadataURI,
+		ControlURL:  cfg.ControlURL,
+		Ephemeral:   cfg.StateDir == "",
+		Logger:      log,
 	}
 }
 
@@ -92,7 +83,7 @@ func (s *lookUps) lookUpPlace(ctx context.Context) {
 
 // awaitPlace waits for the metadata for as long as a task may take to get its
 // network.
-func (s *lookUps) awaitPlace(ctx context.Context) (bootstrap.Place, error) {
+func (s *lookUps) awaitPlace(ctx context.Context) (place.Place, error) {
 	const patience, pause = 20 * time.Second, time.Second
 	deadline := time.Now().Add(patience)
 	for {
@@ -135,13 +126,13 @@ func hostnameFrom(family string) string {
 // followRoutes looks the routes up until ctx ends; apply gets them, good
 // answers only.
 func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, apply func([]netip.Prefix)) {
-	f := s.boot.Follow(bootstrap.Follow{
+	f := s.boot.Follow(routesource.Follow{
 		Every: every,
 		Apply: apply,
 		Around: func(look func() error) error {
 			return s.steps.time("routes", look)
 		},
-		Found: func(r bootstrap.Routes) { s.foundRoutes(ctx, r) },
+		Found: func(r routesource.Routes) { s.foundRoutes(ctx, r) },
 	})
 	s.mu.Lock()
 	s.follower = f
@@ -151,7 +142,7 @@ func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, apply f
 
 // foundRoutes learns what a look-up told beside the routes: on Fargate VPC and
 // subnet, and the VPC's resolver.
-func (s *lookUps) foundRoutes(ctx context.Context, r bootstrap.Routes) {
+func (s *lookUps) foundRoutes(ctx context.Context, r routesource.Routes) {
 	place, err := s.boot.Place(ctx)
 	resolver, ok := s.boot.Resolver(ctx, r)
 	s.mu.Lock()
@@ -165,18 +156,18 @@ func (s *lookUps) foundRoutes(ctx context.Context, r bootstrap.Routes) {
 }
 
 // known is what the look-ups found so far.
-func (s *lookUps) known() (place bootstrap.Place, routes bootstrap.Routes, found time.Time, routesErr error) {
+func (s *lookUps) known() (place place.Place, routes routesource.Routes, found time.Time, routesErr error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.follower == nil {
-		return s.place, bootstrap.Routes{}, time.Time{}, nil
+		return s.place, routesource.Routes{}, time.Time{}, nil
 	}
 	now := s.follower.Now()
 	return s.place, now.Routes, now.Found, now.Err
 }
 
 // dns is the VPC's resolver, as far as anything tells it.
-func (s *lookUps) dns() *bootstrap.Resolver {
+func (s *lookUps) dns() *routesource.Resolver {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.resolver

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/routes"
@@ -61,7 +62,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 		Routes:     describeRoutes(found, tailnet.Status{}),
 		Notes:      found.Notes,
 		Warnings:   cfg.Warnings,
-		Site:       planSite(cfg.SiteID, found),
+		Site:       planSite(cfg.Routes.Site, found),
 	}
 	if resolver, ok := boot.Resolver(ctx, found); ok {
 		p.DNS = describeDNS(resolver)
@@ -70,7 +71,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 }
 
 // planSite returns an example of a target that 4via6 makes reachable; nil without a site.
-func planSite(site *uint32, found bootstrap.Routes) *PlanSite {
+func planSite(site *uint32, found routesource.Routes) *PlanSite {
 	for _, r := range found.Explain {
 		if site == nil || !r.Prefix.Addr().Is4() {
 			continue

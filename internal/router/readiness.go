@@ -54,7 +54,7 @@ func (r *Router) addRouteReasons(s tailnet.Status, add func(*problem.Problem)) {
 	if missing := s.Unapproved(); len(missing) > 0 {
 		add(&problem.Problem{
 			Code: problem.RoutesUnapproved, Message: "the tailnet has not approved " + strings.Join(routes.Strings(missing), ", "),
-			Fix: "approve them in the admin console, or add to the policy file: " + AutoApprovers(missing, r.cfg.Tags),
+			Fix: "approve them in the admin console, or add to the policy file: " + AutoApprovers(missing, r.cfg.Credential.Tags),
 		})
 	}
 }

@@ -3,7 +3,7 @@ package router
 import (
 	"fmt"
 
-	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/ops"
 )
 
@@ -12,7 +12,7 @@ const exampleZone = "internal.example.com"
 
 // describeDNS says what to set in the tailnet so that its clients resolve the
 // private zones of the VPC.
-func describeDNS(r bootstrap.Resolver) *ops.DNS {
+func describeDNS(r routesource.Resolver) *ops.DNS {
 	d := &ops.DNS{
 		Resolver: r.Addr.String(), Source: r.Source, Nameserver: r.Through.String(),
 		Terraform: fmt.Sprintf(`resource "tailscale_dns_split_nameservers" "vpc" {

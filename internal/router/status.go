@@ -3,7 +3,8 @@ package router
 import (
 	"slices"
 
-	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/place"
+	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
@@ -66,7 +67,7 @@ func (r *Router) describeFlows() ops.Flows {
 	return out
 }
 
-func describePlace(p bootstrap.Place) ops.Place {
+func describePlace(p place.Place) ops.Place {
 	return ops.Place{
 		Cluster: p.Cluster, Family: p.Family, TaskARN: p.ARN, LaunchType: p.LaunchType,
 		Region: p.Region, Zone: p.Zone, VPC: p.VPCID, Subnet: p.SubnetID,
@@ -74,7 +75,7 @@ func describePlace(p bootstrap.Place) ops.Place {
 }
 
 // describeRoutes shows what was found beside what the tailnet made of it.
-func describeRoutes(found bootstrap.Routes, node tailnet.Status) []ops.RouteStatus {
+func describeRoutes(found routesource.Routes, node tailnet.Status) []ops.RouteStatus {
 	out := []ops.RouteStatus{}
 	for _, p := range found.Advertise {
 		out = append(out, ops.RouteStatus{

@@ -95,24 +95,6 @@ func FuzzDiff(f *testing.F) {
 	})
 }
 
-// FuzzParseSources checks that an accepted source parses again from its String.
-func FuzzParseSources(f *testing.F) {
-	f.Add("vpc,subnets:a=b,pl-01234567,10.0.0.0/8, peerings,subnet")
-	f.Add("subnets:a=,b,::/0")
-	f.Fuzz(func(t *testing.T, list string) {
-		sources, err := ParseSources(list)
-		if (err == nil) != (len(sources) > 0) {
-			t.Fatalf("%q: %v, %v", list, sources, err)
-		}
-		for _, s := range sources {
-			again, err := ParseSources(s.String())
-			if err != nil || len(again) != 1 || again[0] != s {
-				t.Fatalf("%q: %q is read as %v, %v", list, s, again, err)
-			}
-		}
-	})
-}
-
 // A prefix list has at most 1,000 entries.
 func BenchmarkTrim1000(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 2))

@@ -29,7 +29,7 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 // ParsePrefixes parses a comma-separated list of CIDRs, and returns them in order without
 // repetitions. The error joins one error per invalid element.
 func ParsePrefixes(list string) ([]netip.Prefix, error) {
-	return parseList(list, "CIDRs such as 10.0.0.0/16", ParsePrefix)
+	return ParseList(list, "CIDRs such as 10.0.0.0/16", ParsePrefix)
 }
 
 // unmapped returns p masked. A prefix in ::ffff:0:0/96 becomes the IPv4 prefix that it

@@ -1,0 +1,186 @@
+// Package iam turns what the sources of routes and credentials need of AWS into an
+// IAM policy for the task role.
+//
+// Each source declares its needs next to the code that makes the calls, so that
+// policy, metrics and dry runs cannot differ from it.
+package iam
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"subnetrouter/internal/awsapi"
+)
+
+// Need is an action that a source calls.
+type Need struct {
+	Action awsapi.Action
+	// UnlessVPCKnown reports that the action is called only if task metadata lacks
+	// the VPC, as on Fargate.
+	UnlessVPCKnown bool
+	// Try is the ID of the resource for a dry run; "" is none.
+	Try string
+	// Allow returns the statements that allow the action. nil is for EC2's Describe
+	// actions, which have no resource-level permission: they share one statement.
+	Allow func(Scope) []Statement
+}
+
+// Actions lists the actions of needs, each once, in their order. vpcKnown reports
+// that task metadata gives the VPC.
+func Actions(needs []Need, vpcKnown bool) (list []awsapi.Action) {
+	var names []string
+	for _, n := range needs {
+		// In the order of the first need, whether or not that one counts.
+		counts := func(other Need) bool {
+			return other.Action.Name == n.Action.Name && !(vpcKnown && other.UnlessVPCKnown)
+		}
+		if !slices.Contains(names, n.Action.Name) && slices.ContainsFunc(needs, counts) {
+			names, list = append(names, n.Action.Name), append(list, n.Action)
+		}
+	}
+	return list
+}
+
+// Policy is an IAM policy document.
+type Policy struct {
+	Version   string
+	Statement []Statement
+
+	// Notes are what to know about the policy, and not part of it.
+	Notes []string `json:"-"`
+}
+
+// Statement allows actions on resources.
+type Statement struct {
+	Sid       string
+	Effect    string
+	Action    []string
+	Resource  []string
+	Condition map[string]map[string]string `json:",omitempty"`
+}
+
+// Allow returns a statement that allows an action on resources.
+func Allow(sid, action string, resources ...string) Statement {
+	return Statement{Sid: sid, Effect: "Allow", Action: []string{action}, Resource: resources}
+}
+
+// NewPolicy returns the policy that allows the needs, in their order, and the
+// actions on every resource last.
+func NewPolicy(needs []Need, vpcKnown bool, s Scope) Policy {
+	p := Policy{Version: "2012-10-17", Statement: []Statement{}}
+	var describe []string
+	for _, action := range Actions(needs, vpcKnown) {
+		special := false
+		for _, n := range needs {
+			if n.Action.Name == action.Name && n.Allow != nil {
+				special = true
+				for _, statement := range n.Allow(s) {
+					p.add(statement)
+				}
+			}
+		}
+		if !special {
+			describe = append(describe, action.Name)
+		}
+	}
+	if len(describe) > 0 {
+		p.Statement = append(p.Statement, Statement{Sid: "ReadNetwork", Effect: "Allow", Action: describe, Resource: []string{"*"}})
+	}
+	if s.guessed && p.names("arn:"+s.Partition+":") {
+		p.Notes = append(p.Notes, "the partition is taken for "+s.Partition+", as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION has it: set AWS_REGION")
+	}
+	return p
+}
+
+// add appends a statement, or its resources to the one with the same Sid.
+func (p *Policy) add(s Statement) {
+	i := slices.IndexFunc(p.Statement, func(o Statement) bool { return o.Sid == s.Sid })
+	if i < 0 {
+		p.Statement = append(p.Statement, s)
+		return
+	}
+	all := &p.Statement[i].Resource
+	for _, r := range s.Resource {
+		if !slices.Contains(*all, r) {
+			*all = append(*all, r)
+		}
+	}
+	if slices.Contains(*all, "*") {
+		*all = []string{"*"}
+	}
+}
+
+// names reports whether a resource of the policy has the prefix.
+func (p *Policy) names(prefix string) bool {
+	return slices.ContainsFunc(p.Statement, func(s Statement) bool {
+		return slices.ContainsFunc(s.Resource, func(r string) bool { return strings.HasPrefix(r, prefix) })
+	})
+}
+
+// Scope completes ARNs. An unknown field is "", except the partition.
+type Scope struct {
+	Partition, Region, Account string
+	// KMSKey is the ARN of the customer managed key that encrypts the secret; "" is
+	// none, as the AWS managed one needs no permission.
+	KMSKey string
+
+	guessed bool // the partition
+}
+
+// NewScope takes the partition from the task's own ARN, else from the secret's
+// ARN, else the one in which the SDK has the region.
+func NewScope(region, taskARN string, ref awsapi.SecretRef) Scope {
+	s := Scope{Region: region}
+	task, inTask := awsapi.ParseARN(taskARN)
+	secret, byARN := awsapi.ParseARN(ref.ID)
+	s.Account = task.Account
+	switch {
+	case inTask:
+		s.Partition = task.Partition
+	case byARN:
+		s.Partition = secret.Partition
+	case region != "":
+		s.Partition = awsapi.Partition(region)
+	default:
+		s.Partition, s.guessed = awsapi.DefaultPartition, true
+	}
+	return s
+}
+
+// Secrets Manager adds a hyphen and six characters to the name in a secret's ARN.
+var completeSecret = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
+
+// Secret returns the resources that a secret may be. An ARN that ends as a
+// complete one may also lack its end: the name may have six letters after a hyphen.
+func (s Scope) Secret(ref awsapi.SecretRef) []string {
+	id := ref.ID
+	if _, ok := awsapi.ParseARN(id); !ok {
+		id = s.ARN("secretsmanager", s.Account, "secret:"+id)
+	} else if completeSecret.MatchString(id) {
+		return []string{id, id + "-??????"}
+	}
+	return []string{id + "-??????"}
+}
+
+// ViaSecretsManager is the condition that keeps the role from using a KMS key for
+// anything but reading the secret.
+func (s Scope) ViaSecretsManager(ref awsapi.SecretRef) map[string]map[string]string {
+	region := s.Region
+	if arn, ok := awsapi.ParseARN(ref.ID); ok {
+		region = arn.Region
+	}
+	return map[string]map[string]string{"StringLike": {"kms:ViaService": awsapi.SecretsManager(s.Partition, region)}}
+}
+
+// ARN returns the ARN of a resource in the scope's region; an unknown part is "*".
+func (s Scope) ARN(service, account, resource string) string {
+	return awsapi.ARN{Partition: s.Partition, Service: service, Region: orAny(s.Region), Account: orAny(account), Resource: resource}.String()
+}
+
+func orAny(s string) string {
+	if s == "" {
+		return "*"
+	}
+	return s
+}

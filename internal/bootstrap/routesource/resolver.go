@@ -1,0 +1,31 @@
+package routesource
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+)
+
+// Resolver is the VPC's DNS resolver, which knows Route 53's private zones.
+type Resolver struct {
+	Addr    netip.Addr   // in the VPC
+	Source  string       // how it is known
+	Through netip.Addr   // where clients ask it: Addr, or its 4via6 address
+	Route   netip.Prefix // the advertised route that leads there; zero is none
+}
+
+// Resolver returns the VPC's resolver with the route of r to it; ok is false where
+// it is unknown, as outside ECS. It looks nothing up but task metadata.
+func (f *Finder) Resolver(ctx context.Context, r Routes) (resolver Resolver, ok bool) {
+	resolver.Addr, resolver.Source, ok = f.config.Place.Resolver(ctx)
+	if !ok {
+		return Resolver{}, false
+	}
+	a := resolver.Addr
+	resolver.Through = f.advertised(netip.PrefixFrom(a, a.BitLen())).Addr()
+	i := slices.IndexFunc(r.Advertise, func(p netip.Prefix) bool { return p.Contains(resolver.Through) })
+	if i >= 0 {
+		resolver.Route = r.Advertise[i]
+	}
+	return resolver, true
+}

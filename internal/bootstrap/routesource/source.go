@@ -1,0 +1,117 @@
+package routesource
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"subnetrouter/internal/bootstrap/iam"
+	"subnetrouter/internal/bootstrap/place"
+	"subnetrouter/internal/routes"
+)
+
+// kinds are all kinds of route sources. Parsing goes through them in this order,
+// so that cidr, which takes any element, comes last. Configuration check, help,
+// IAM policy and dry runs derive from this table and from [Source].
+var kinds = []*Kind{vpc, subnet, subnets, peerings, prefixList, cidr}
+
+// Kind is a kind of route source, defined in a file of its own.
+type Kind struct {
+	Syntax string // how ROUTER_ROUTES spells it: "subnets:TAG=VALUE"
+	Help   string // what it stands for; a phrase that follows Syntax in parentheses
+	// Example is an element of this kind, for tests.
+	Example string
+	// NeedsPlace reports that a source starts from the task's place in the VPC, and
+	// thereby needs task metadata.
+	NeedsPlace bool
+	// parse reads an element of ROUTER_ROUTES. mine reports whether it is of this
+	// kind, if only by the error.
+	parse func(element string) (s Source, mine bool, err error)
+}
+
+// Source is an element of ROUTER_ROUTES. Sources are comparable.
+type Source interface {
+	// String returns the source as [Parse] reads it.
+	String() string
+	kind() *Kind
+	// Needs returns the AWS actions that find calls, in the order of the calls.
+	Needs() []iam.Need
+	// find looks the source up now. To find no route where there must be one is an
+	// error, and so is a part that cannot be looked up.
+	find(ctx context.Context, p *place.Finder) (finding, error)
+}
+
+// Kinds returns all kinds of route sources.
+func Kinds() []*Kind { return slices.Clone(kinds) }
+
+// NeedsPlace reports whether a source needs task metadata.
+func NeedsPlace(s Source) bool { return s.kind().NeedsPlace }
+
+// Parse reads a comma list of sources, in the order written and each once. The
+// error joins one error per bad element, each of which gives the correct form.
+func Parse(list string) ([]Source, error) {
+	return routes.ParseList(list, "vpc or 10.0.0.0/16", parse)
+}
+
+func parse(element string) (Source, error) {
+	for _, k := range kinds {
+		if s, mine, err := k.parse(element); mine {
+			return s, err
+		}
+	}
+	return nil, fmt.Errorf("%q is not a route source: write %s", element, syntaxes())
+}
+
+// word returns a parser of the one word that stands for s.
+func word(s Source) func(string) (Source, bool, error) {
+	return func(element string) (Source, bool, error) { return s, element == s.String(), nil }
+}
+
+// syntaxes lists the syntax of all kinds: "vpc, subnet or a CIDR such as 10.0.0.0/16".
+func syntaxes() string {
+	var list []string
+	for _, k := range kinds {
+		list = append(list, k.Syntax)
+	}
+	last := len(list) - 1
+	return strings.Join(list[:last], ", ") + " or " + list[last]
+}
+
+// Help describes all kinds: "vpc (every CIDR associated with the VPC), …".
+func Help() string {
+	var list []string
+	for _, k := range kinds {
+		list = append(list, k.Syntax+" ("+k.Help+")")
+	}
+	return strings.Join(list, ", ")
+}
+
+// needs returns what sources need of AWS, in the order of the kinds.
+func needs(sources []Source) (list []iam.Need) {
+	for _, k := range kinds {
+		for _, s := range sources {
+			if s.kind() == k {
+				list = append(list, s.Needs()...)
+			}
+		}
+	}
+	return list
+}
+
+// finding is the outcome of looking sources up, before routes are chosen from it.
+type finding struct {
+	routes  []Route
+	refused []Refusal
+}
+
+func (f *finding) add(o Origin, source string, ps ...netip.Prefix) {
+	for _, p := range ps {
+		f.routes = append(f.routes, Route{Prefix: p.Masked(), Origin: o, Source: source})
+	}
+}
+
+func (f *finding) refuse(p netip.Prefix, source, reason string) {
+	f.refused = append(f.refused, Refusal{Prefix: p, Source: source, Reason: reason})
+}
