@@ -23,9 +23,10 @@ func Jitter(d time.Duration, share float64) time.Duration {
 	return d - spread + rand.N(2*spread)
 }
 
-// Backoff gives pauses that double from First up to Most, without jitter.
+// Backoff gives pauses that double from First up to Most.
 type Backoff struct {
 	First, Most time.Duration
+	Share       float64       // the jitter of each pause, as of [Jitter]
 	next        time.Duration // 0 means First
 }
 
@@ -33,7 +34,7 @@ type Backoff struct {
 func (b *Backoff) Next() time.Duration {
 	d := min(max(b.next, b.First), b.Most)
 	b.next = min(2*d, b.Most)
-	return d
+	return Jitter(d, b.Share)
 }
 
 // Reset makes the next pause the first one again, after a success.

@@ -5,11 +5,12 @@ package probe
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"subnetrouter/internal/backoff"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -111,7 +112,7 @@ func (p *Prober) Run(ctx context.Context) {
 	for {
 		p.round(ctx)
 		select {
-		case <-time.After(interval - interval/10 + rand.N(interval/5)):
+		case <-time.After(backoff.Jitter(interval, backoff.Interval)):
 		case <-ctx.Done():
 			return
 		}

@@ -3,9 +3,9 @@ package router
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/bootstrap/credential"
 	"subnetrouter/internal/secret"
@@ -62,7 +62,7 @@ func (c *credentials) look(ctx context.Context) error {
 func (c *credentials) keep(ctx context.Context, every time.Duration) error {
 	for {
 		select {
-		case <-time.After(every - every/10 + rand.N(every/5)):
+		case <-time.After(backoff.Jitter(every, backoff.Interval)):
 		case <-ctx.Done():
 			return nil
 		}

@@ -97,7 +97,7 @@ func (n *Node) routesToFreeze(served []netip.Prefix) []netip.Prefix {
 func (n *Node) announce() {
 	var announced []netip.Prefix // the routes that control was last given
 	var served []netip.Prefix    // the last of these that were not empty
-	var retries backoff
+	retries := newBackoff()
 	var retry <-chan time.Time // set after a failure
 	reachable := false
 	for {
@@ -133,12 +133,12 @@ func (n *Node) announce() {
 			AdvertiseRoutesSet: true,
 		})
 		if err != nil {
-			wait := retries.next()
+			wait := retries.Next()
 			n.log.Error("advertising routes failed; retrying", "routes", routes.Strings(want), "err", err, "retry_in", wait.String())
 			retry = time.After(wait)
 			continue
 		}
-		retries = backoff{}
+		retries.Reset()
 		if announced = want; len(want) > 0 {
 			served = want
 			n.engine.freeze(nil)

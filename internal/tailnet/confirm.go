@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/routes"
 
 	"tailscale.com/ipn/ipnlocal"
@@ -72,7 +73,7 @@ func (a *askSchedule) next(now time.Time, s *Status) time.Time {
 	case !s.Running() || s.Removed || s.leaving:
 		*a = askSchedule{selfUpdates: a.selfUpdates, last: a.last}
 	case !open && (a.interval != 0 || a.due.IsZero()):
-		a.interval, a.due, a.early = 0, now.Add(jitter(maxAskInterval)), false
+		a.interval, a.due, a.early = 0, now.Add(backoff.Jitter(maxAskInterval, backoff.Retry)), false
 	case !open:
 	case a.interval == 0 || s.announcements != a.announcements:
 		a.count, a.interval, a.due, a.early = 0, firstAsk, now.Add(firstAsk), false
@@ -94,17 +95,17 @@ func (a *askSchedule) asked(now time.Time) (poll bool) {
 	a.last = now
 	switch {
 	case a.interval == 0:
-		a.due = now.Add(jitter(maxAskInterval))
+		a.due = now.Add(backoff.Jitter(maxAskInterval, backoff.Retry))
 		return false
 	case a.early:
 		// No poll: at Headscale it would send netmaps to other nodes, whose early
 		// questions would be polls in turn.
-		a.early, a.due = false, now.Add(jitter(a.interval))
+		a.early, a.due = false, now.Add(backoff.Jitter(a.interval, backoff.Retry))
 		return false
 	}
 	a.count++
 	a.interval = min(2*a.interval, maxAskInterval)
-	a.due = now.Add(jitter(a.interval))
+	a.due = now.Add(backoff.Jitter(a.interval, backoff.Retry))
 	return a.count > 1
 }
 

@@ -8,15 +8,12 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// DefaultControl is the URL of Tailscale's control server.
-const DefaultControl = ipn.DefaultControlURL
-
 // ControlProbe returns the URL of the first request of every node to a control server
-// (DefaultControl if control is ""): the server's public key, which needs no
+// (Tailscale's if control is ""): the server's public key, which needs no
 // authentication.
 func ControlProbe(control string) string {
-	return fmt.Sprintf("%s/key?v=%d", cmp.Or(control, DefaultControl), tailcfg.CurrentCapabilityVersion)
+	return fmt.Sprintf("%s/key?v=%d", cmp.Or(control, ipn.DefaultControlURL), tailcfg.CurrentCapabilityVersion)
 }
 
 // controlURL returns the URL of the node's control server.
-func (n *Node) controlURL() string { return cmp.Or(n.cfg.ControlURL, DefaultControl) }
+func (n *Node) controlURL() string { return cmp.Or(n.cfg.ControlURL, ipn.DefaultControlURL) }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tailscale.com/derp/derphttp"
+	"tailscale.com/ipn"
 	"tailscale.com/net/netcheck"
 	"tailscale.com/net/netmon"
 	"tailscale.com/net/netns"
@@ -42,7 +43,7 @@ const maxDERPMapSize = 1 << 20
 // FetchDERPMap fetches a control server's DERP map without authentication. Tailscale's
 // control publishes it; if another does not, the error is [ErrDERPMapForMembers].
 func FetchDERPMap(ctx context.Context, control string) (*DERPMap, error) {
-	url := cmp.Or(control, DefaultControl) + "/derpmap/default"
+	url := cmp.Or(control, ipn.DefaultControlURL) + "/derpmap/default"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err

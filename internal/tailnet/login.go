@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -37,7 +36,7 @@ var errNoAnswer = errors.New("control server did not answer the registration")
 //	Running with Removed: the engine polls in vain; treated as NeedsLogin
 //	any, with leaving: no registration any more
 func (n *Node) login() {
-	var pause backoff
+	pause := newBackoff()
 	for {
 		if !n.state.await(n.ctx, (*Status).needsCredential) {
 			return
@@ -52,14 +51,15 @@ func (n *Node) login() {
 		if err != nil {
 			n.cfg.LoginAttempted(err)
 			n.state.set(func(s *Status) { s.LoginError = err })
-			wait := max(pause.next(), retryAfter(err))
+			wait := max(pause.Next(), retryAfter(err))
 			n.log.Error("joining the tailnet failed", "err", err, "retry_in", wait.Round(time.Millisecond).String())
 			if !n.awaitJoin(wait) {
 				continue
 			}
 		}
 		n.cfg.LoginAttempted(nil)
-		pause, n.pendingKey = backoff{}, unansweredKey{}
+		pause.Reset()
+		n.pendingKey = unansweredKey{}
 		n.state.set(func(s *Status) { s.LoginError, s.Removed = nil, false })
 	}
 }
@@ -192,9 +192,4 @@ func (r engineRegistrar) lastError() string {
 	w := r.n.sys.HealthTracker.Get().CurrentState().Warnings[tsconst.HealthWarnableLoginState]
 	_, last, _ := strings.Cut(w.Text, "The last login error was: ")
 	return strings.TrimSuffix(last, ".")
-}
-
-// jitter spreads d over ±25 %, so that routers that start together do not call together.
-func jitter(d time.Duration) time.Duration {
-	return d - d/4 + rand.N(d/2)
 }

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/secret"
 
 	"tailscale.com/ipn"
@@ -269,15 +270,7 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 }
 
-// backoff returns growing pauses with jitter. The zero value begins again.
-type backoff struct{ tries int }
-
-func (b *backoff) next() time.Duration {
-	const first, longest = time.Second, time.Minute
-	d := longest
-	if b.tries < 6 {
-		d = min(first<<b.tries, longest)
-	}
-	b.tries++
-	return jitter(d)
+// newBackoff returns the pauses between tries to join and to advertise.
+func newBackoff() backoff.Backoff {
+	return backoff.Backoff{First: time.Second, Most: time.Minute, Share: backoff.Retry}
 }
