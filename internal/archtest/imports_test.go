@@ -57,6 +57,8 @@ var rules = []rule{
 // packages.
 var pure = map[string][]string{
 	"internal/routes":     {},
+	"internal/backoff":    {},
+	"internal/memo":       {},
 	"internal/secret":     {},
 	"internal/problem":    {},
 	"internal/eventlog":   {},

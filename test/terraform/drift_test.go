@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/bootstrap/routesource"
 )
 
 // called holds the outputs of one configuration in testdata/calls.
@@ -44,6 +46,21 @@ func TestDrift(t *testing.T) {
 	}
 	if len(calls) < 6 {
 		t.Fatalf("the plan has %d configurations", len(calls))
+	}
+	used := map[*routesource.Kind]bool{}
+	for name, c := range calls {
+		sources, err := routesource.Parse(cmp.Or(c.Environment["ROUTER_ROUTES"], "vpc"))
+		if err != nil {
+			t.Errorf("%s: ROUTER_ROUTES: %v", name, err)
+		}
+		for _, s := range sources {
+			used[routesource.KindOf(s)] = true
+		}
+	}
+	for _, k := range routesource.Kinds() {
+		if !used[k] {
+			t.Errorf("no configuration has a source %s: add one to testdata/calls, so that its policy is compared", k.Syntax)
+		}
 	}
 	t.Run("complete example", a.planComplete)
 	metadata := a.metadata()

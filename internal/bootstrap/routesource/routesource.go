@@ -91,7 +91,7 @@ func (s Settings) Needs() []iam.Need { return needs(s.Sources) }
 // NeedPlace returns the sources that need task metadata.
 func (s Settings) NeedPlace() (list []Source) {
 	for _, source := range s.Sources {
-		if NeedsPlace(source) {
+		if source.kind().NeedsPlace {
 			list = append(list, source)
 		}
 	}

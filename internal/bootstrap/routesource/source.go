@@ -46,8 +46,8 @@ type Source interface {
 // Kinds returns all kinds of route sources.
 func Kinds() []*Kind { return slices.Clone(kinds) }
 
-// NeedsPlace reports whether a source needs task metadata.
-func NeedsPlace(s Source) bool { return s.kind().NeedsPlace }
+// KindOf returns the kind of a source.
+func KindOf(s Source) *Kind { return s.kind() }
 
 // Parse reads a comma list of sources, in the order written and each once. The
 // error joins one error per bad element, each of which gives the correct form.
