@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"subnetrouter/internal/bootstrap/routesource"
 )
 
 // problemsOf loads args and the environment, beside enough that it does not
@@ -20,8 +22,8 @@ func problemsOf(args, environ []string) string {
 // Each line is one setting and everything that is said about it. Without a
 // flag in front, it is put into the environment.
 func TestProblems(t *testing.T) {
+	noSource := ` is not a route source: write ` + routesource.Syntaxes()
 	const (
-		noSource = ` is not a route source: write vpc, subnet, subnets:TAG=VALUE, peerings, pl-… or a CIDR such as 10.0.0.0/16`
 		noSecret = `this is neither the name nor the ARN of a secret (and not shown, as it may be the secret itself): write one such as tailscale/auth-key; a :json-key suffix needs the full ARN, or ROUTER_AUTH_SECRET_KEY`
 		pasted   = `this is a credential, not the name of one: store it in Secrets Manager and write that secret's name or ARN, or give it as TS_AUTHKEY`
 	)

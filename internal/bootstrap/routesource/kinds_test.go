@@ -33,7 +33,7 @@ func TestKindsAreComplete(t *testing.T) {
 				t.Errorf("%s needs an action without a name", k.Syntax)
 			}
 		}
-		for _, text := range []string{Help(), syntaxes()} {
+		for _, text := range []string{Help(), Syntaxes()} {
 			if !strings.Contains(text, k.Syntax) {
 				t.Errorf("%q lacks %s", text, k.Syntax)
 			}

@@ -61,7 +61,7 @@ func parse(element string) (Source, error) {
 			return s, err
 		}
 	}
-	return nil, fmt.Errorf("%q is not a route source: write %s", element, syntaxes())
+	return nil, fmt.Errorf("%q is not a route source: write %s", element, Syntaxes())
 }
 
 // word returns a parser of the one word that stands for s.
@@ -69,8 +69,8 @@ func word(s Source) func(string) (Source, bool, error) {
 	return func(element string) (Source, bool, error) { return s, element == s.String(), nil }
 }
 
-// syntaxes lists the syntax of all kinds: "vpc, subnet or a CIDR such as 10.0.0.0/16".
-func syntaxes() string {
+// Syntaxes lists the syntax of all kinds: "vpc, subnet or a CIDR such as 10.0.0.0/16".
+func Syntaxes() string {
 	var list []string
 	for _, k := range kinds {
 		list = append(list, k.Syntax)

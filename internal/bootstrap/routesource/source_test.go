@@ -27,7 +27,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseNamesEveryProblem(t *testing.T) {
-	const word = ` is not a route source: write vpc, subnet, subnets:TAG=VALUE, peerings, pl-… or a CIDR such as 10.0.0.0/16`
+	word := ` is not a route source: write ` + Syntaxes()
 	for list, want := range map[string]string{
 		"":             `the list is empty: write vpc or 10.0.0.0/16`,
 		"  ":           `the list is empty: write vpc or 10.0.0.0/16`,
