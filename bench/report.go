@@ -43,12 +43,6 @@ func (r *report) add(row, subject string, round int, value float64, err error) {
 	r.values[c][round] = value
 }
 
-// has reports whether a round has a value for the row.
-func (r *report) has(row, subject string, round int) bool {
-	v := r.values[cell{row, subject}]
-	return v != nil && !math.IsNaN(v[round])
-}
-
 // write writes Markdown: the median of every subject, the median of the ratios within
 // each round, and the spread of both.
 func (r *report) write(w io.Writer, facts []string) error {

@@ -42,7 +42,6 @@ var gaps = []func(*Strict, *call){storeService, describeRules, describeKey}
 type Strict struct {
 	*listener
 	moto   *Moto
-	region string
 
 	// mu covers the fields below, which hold state that moto does not store.
 	mu           sync.Mutex

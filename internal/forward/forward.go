@@ -328,8 +328,10 @@ func (f *Forwarder) handedOff(d *delivery) bool {
 		return true
 	case unclaimed:
 		return false
+	case anyPacket:
+		return f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow() && f.cfg.PeerRouters.Relay(d.packet.raw)
 	}
-	return f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow() && f.cfg.PeerRouters.Relay(d.packet.raw)
+	return false
 }
 
 // needsLookup reports whether a packet without a flow may belong to a peer router, so that

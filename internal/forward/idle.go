@@ -86,12 +86,14 @@ func (f *Forwarder) Cut() (tcp, udp int) {
 	if tcp+udp == 0 {
 		return 0, 0
 	}
-	for deadline := time.Now().Add(closeWait); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(closeWait); time.Now().Before(deadline); <-tick.C {
 		if f.tcp.aborting() == 0 && f.link.empty() {
 			break
 		}
 	}
-	time.Sleep(closeGrace)
+	<-time.After(closeGrace)
 	return tcp, udp
 }
 

@@ -126,7 +126,8 @@ func (p outgoing) release() {
 // receive waits for a packet, then takes as many queued ones as fit: packet i is copied to
 // bufs[i][offset:], and its length to sizes[i].
 func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
-	next, ok := outgoing{}, false
+	var next outgoing
+	var ok bool
 	if l.partial != nil {
 		next, ok, l.partial = *l.partial, true, nil
 	} else if next, ok = l.nextReply(); !ok {

@@ -219,8 +219,9 @@ func (e *linkEndpoint) closing(p *inbound, number tcpip.NetworkProtocolNumber, s
 	switch ep.EndpointState() {
 	case tcp.StateEstablished, tcp.StateSynRecv, tcp.StateSynSent, tcp.StateConnecting:
 		return false // a retransmitted or forged SYN: the stack handles it
+	default:
+		return true
 	}
-	return true
 }
 
 // find returns the connection that a segment belongs to, or nil.

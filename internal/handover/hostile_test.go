@@ -361,10 +361,10 @@ func size(s *side, table func(*Coordinator) int) int {
 }
 
 // size returns the number of pending packets and of their clients.
-func (p *pendingTable) size() (packets, clients int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.packets), len(p.perClient)
+func (t *pendingTable) size() (packets, clients int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.packets), len(t.perClient)
 }
 
 // TestTablesAreBounded floods every table, and checks that others still have a share.

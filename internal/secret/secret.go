@@ -240,6 +240,7 @@ func scrubAttr(a slog.Attr) slog.Attr {
 		default:
 			return slog.String(a.Key, logged(fmt.Sprintf("%+v", x)))
 		}
+	default: // numbers and times hold no secret
 	}
 	return slog.Attr{Key: a.Key, Value: v}
 }

@@ -32,8 +32,9 @@ func dstPort(p *packet.Parsed) uint16 {
 	switch p.IPProto {
 	case ipproto.TCP, ipproto.UDP, ipproto.SCTP:
 		return p.Dst.Port()
+	default:
+		return 0
 	}
-	return 0
 }
 
 // hookPackets handles each packet that passed the tailnet's access rules before other hooks

@@ -24,8 +24,9 @@ func (m Mode) String() string {
 		return "userspace"
 	case ModeKernel:
 		return "kernel"
+	default:
+		return "auto"
 	}
-	return "auto"
 }
 
 // ModeFor returns the mode of a node that is configured with want, and the reason; the error

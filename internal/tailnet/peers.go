@@ -131,6 +131,7 @@ func (n *Node) session(key key.NodePublic, p *ipnstate.PeerStatus) (Session, boo
 		s.Via = p.PeerRelay
 	case PathDERP:
 		s.Via = p.Relay
+	case PathIdle:
 	}
 	return s, true
 }

@@ -67,6 +67,7 @@ func (t *Tailnet) serveC2N(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	defer res.Body.Close()
 	res.Write(w)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -173,7 +174,7 @@ func (t *Tailnet) serveAPI(answer func(*http.Request) (any, error)) http.Handler
 		t.mu.Lock()
 		out, err := answer(r)
 		t.mu.Unlock()
-		if no, ok := err.(refusal); ok {
+		if no, ok := errors.AsType[refusal](err); ok {
 			refuse(w, no.status, no.message, "")
 			return
 		}

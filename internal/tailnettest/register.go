@@ -112,7 +112,7 @@ func (t *Tailnet) termsLocked(req *tailcfg.RegisterRequest, machine key.MachineP
 	}
 	old := t.byKeyLocked(req.OldNodeKey)
 	if old == nil || old.machine != machine {
-		req.OldNodeKey, old = key.NodePublic{}, nil
+		req.OldNodeKey = key.NodePublic{}
 	}
 
 	if req.Auth != nil && req.Auth.AuthKey != "" {
