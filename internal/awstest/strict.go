@@ -41,7 +41,7 @@ var gaps = []func(*Strict, *call){storeService, describeRules, describeKey}
 // less strict.
 type Strict struct {
 	*listener
-	moto   *Moto
+	moto *Moto
 
 	// mu covers the fields below, which hold state that moto does not store.
 	mu           sync.Mutex
