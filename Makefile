@@ -11,7 +11,7 @@ export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 # Recipes read variables that a user sets from the environment, so that the shell never runs
 # a part of a value. All are quoted except for the lists of words ARGS and TAGS.
-export REPOSITORY TAGS FUZZTIME FOLDER ARGS JOBS N
+export REPOSITORY TAGS FUZZTIME FOLDER ARGS
 
 # The parts of `make test`: the arguments of one `go test` each.
 # Packages and commands under the race detector. Only this part uses it, since it needs
@@ -33,6 +33,8 @@ JOBS ?= 2
 # Parts that `make flakes` repeats, and the number of repetitions.
 SUITES ?= unit e2e image terraform
 N      ?= 10
+
+export JOBS N # after their defaults: an exported name counts as defined
 
 LINT_VERSION := v2.15.0
 VULN_VERSION := v1.9.0
