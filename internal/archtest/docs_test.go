@@ -54,16 +54,7 @@ func TestLinks(t *testing.T) {
 		return found
 	}
 	checked := 0
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && path != root && (entry.Name() == "testdata" || entry.Name() == "dist" || strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".github") {
-			return filepath.SkipDir
-		}
-		if filepath.Ext(path) != ".md" {
-			return nil
-		}
+	for _, path := range documents(t) {
 		for _, m := range link.FindAllStringSubmatch(fenced.ReplaceAllString(readFile(t, path), ""), -1) {
 			checked++
 			target, anchor, _ := strings.Cut(m[1], "#")
@@ -80,12 +71,47 @@ func TestLinks(t *testing.T) {
 				t.Errorf("%s links to %s, which has no such heading", path, m[1])
 			}
 		}
+	}
+	if checked < 20 {
+		t.Errorf("only %d links were found", checked)
+	}
+}
+
+// TestPaths: each path of this repository that a document has between backticks exists.
+func TestPaths(t *testing.T) {
+	quoted := regexp.MustCompile("`((?:bench|build|cmd|deploy|docs|internal|scripts|test)/[A-Za-z0-9_./-]+)`")
+	others := map[string]bool{"cmd/tailscaled": true} // of tailscale.com
+	checked := 0
+	for _, path := range documents(t) {
+		for _, m := range quoted.FindAllStringSubmatch(readFile(t, path), -1) {
+			checked++
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil && !others[m[1]] {
+				t.Errorf("%s names `%s`, which does not exist", path, m[1])
+			}
+		}
+	}
+	if checked < 50 {
+		t.Errorf("only %d paths were found", checked)
+	}
+}
+
+// documents lists the Markdown files of the repository.
+func documents(t *testing.T) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && path != root && (entry.Name() == "testdata" || entry.Name() == "dist" || strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".github") {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(path) == ".md" {
+			files = append(files, path)
+		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if checked < 20 {
-		t.Errorf("only %d links were found", checked)
-	}
+	return files
 }

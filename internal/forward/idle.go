@@ -78,9 +78,9 @@ const closeWait = 2 * time.Second
 // with the link and drops packets in flight.
 const closeGrace = 50 * time.Millisecond
 
-// Cut ends every open flow with a reset or ICMP error to both ends, and returns how many of
-// each protocol there were. New flows are still accepted. Keep calling Receive meanwhile, so
-// that the resets reach the clients.
+// Cut ends every open flow and returns how many of each protocol there were: TCP flows with a
+// reset to both ends, UDP flows silently. New flows are still accepted. Keep calling Receive
+// meanwhile, so that the resets reach the clients.
 func (f *Forwarder) Cut() (tcp, udp int) {
 	tcp, udp = f.tcp.closeAll(), f.udp.closeAll()
 	if tcp+udp == 0 {
