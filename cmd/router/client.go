@@ -20,7 +20,7 @@ const askTimeout = 4 * time.Second
 
 // own is the client for the router on this machine, which no proxy can reach:
 // ROUTER_LISTEN may name the task's own address.
-var own = &http.Client{Transport: httpproxy.Direct()}
+var localClient = &http.Client{Transport: httpproxy.Direct()}
 
 func get(ctx context.Context, url string) (code int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -29,7 +29,7 @@ func get(ctx context.Context, url string) (code int, body []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	resp, err := own.Do(req)
+	resp, err := localClient.Do(req)
 	if err != nil {
 		return 0, nil, fmt.Errorf("asking the router at %s: %w; is it running, with the same ROUTER_LISTEN?", url, err)
 	}

@@ -57,7 +57,7 @@ func withKey(change func(*tailnettest.Key)) func(*setting) {
 }
 
 // mend puts everything right that a case may have put wrong.
-func (s *setting) mend() {
+func (s *setting) repair() {
 	for _, action := range []string{getSecret, awstest.GetWebIdentityToken} {
 		s.AWS.Fail(action, awstest.Failure{})
 	}
@@ -181,7 +181,7 @@ func TestEveryCredentialFailure(t *testing.T) {
 			}
 			c.expectNoSecrets()
 
-			s.mend()
+			s.repair()
 			c.awaitReady()
 			if n := c.metric("router_login_attempts_total"); n < 2 {
 				t.Errorf("joined after %v attempts", n)

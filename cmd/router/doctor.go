@@ -37,7 +37,7 @@ func examine(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 		Config:    cfg,
 		Bootstrap: router.LookUpConfig(cfg, slog.New(slog.DiscardHandler)),
 		Status:    func(ctx context.Context) (ops.Status, error) { s, _, err := askStatus(ctx, cfg.Listen); return s, err },
-		RelayList: func(ctx context.Context) ([]byte, error) { return askDERPMap(ctx, cfg) },
+		DERPMap:   func(ctx context.Context) ([]byte, error) { return askDERPMap(ctx, cfg) },
 		Approve:   func(ps []netip.Prefix) string { return router.AutoApprovers(ps, cfg.Credential.Tags) },
 		Memory:    limits.TaskMemory,
 		GoMemory:  environment(in.environ, "GOMEMLIMIT"),

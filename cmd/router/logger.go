@@ -11,7 +11,7 @@ import (
 )
 
 // lastWords bounds what the end of the process waits for its output.
-const lastWords = time.Second
+const flushTimeout = time.Second
 
 func newLogger(cfg config.Config, out io.Writer) (*slog.Logger, *eventlog.Log) {
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}

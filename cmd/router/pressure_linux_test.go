@@ -72,7 +72,7 @@ func needsRoot(t *testing.T) {
 }
 
 // ends waits for the end of the process.
-func (c *child) ends(within time.Duration) (code int) {
+func (c *child) awaitExit(within time.Duration) (code int) {
 	c.t.Helper()
 	select {
 	case <-c.done:
@@ -93,7 +93,7 @@ func (c *child) secondSignal(s *setting) {
 	})
 	start := time.Now()
 	c.cmd.Process.Signal(syscall.SIGINT)
-	if code := c.ends(testwait.Limit()); code != exitFailed {
+	if code := c.awaitExit(testwait.Limit()); code != exitFailed {
 		c.t.Errorf("exit code %d after the second signal, want %d", code, exitFailed)
 	}
 	if took := time.Since(start); took > time.Second {
@@ -146,7 +146,7 @@ func TestSignalsWhileOutputIsBlocked(t *testing.T) {
 					return
 				}
 				c.cmd.Process.Signal(syscall.SIGTERM)
-				if code := c.ends(testwait.Limit()); code != exitOK {
+				if code := c.awaitExit(testwait.Limit()); code != exitOK {
 					t.Errorf("exit code %d", code)
 				}
 			})
@@ -220,7 +220,7 @@ func TestSignalWhileSomethingHangs(t *testing.T) {
 			c.awaitSignalHandlers()
 			time.Sleep(500 * time.Millisecond) // it gets to the file meanwhile, or has not yet: both must work
 			c.cmd.Process.Signal(syscall.SIGTERM)
-			if code := c.ends(10 * time.Second); code != exitOK {
+			if code := c.awaitExit(10 * time.Second); code != exitOK {
 				t.Errorf("exit code %d", code)
 			}
 		})
@@ -254,7 +254,7 @@ func TestEarlySignal(t *testing.T) {
 		c.awaitSignalHandlers()
 		time.Sleep(delay)
 		c.cmd.Process.Signal(syscall.SIGTERM)
-		code := c.ends(testwait.Limit())
+		code := c.awaitExit(testwait.Limit())
 		// Before the first program follows signals, and between the two, the signal has
 		// its default action.
 		status := c.cmd.ProcessState.Sys().(syscall.WaitStatus)

@@ -31,11 +31,11 @@ func runRouter(ctx context.Context, in call) int {
 	if err != nil {
 		problems := eventlog.NewQueue(in.err, func(uint64) {}) // standard error may block, too
 		fmt.Fprintln(problems, err)
-		problems.Flush(lastWords)
+		problems.Flush(flushTimeout)
 		return exitConfig
 	}
 	log, events := newLogger(cfg, in.out)
-	defer events.Flush(lastWords)
+	defer events.Flush(flushTimeout)
 	stop.logTo(log, events.Flush)
 	captureStandardLog(log)
 	for _, w := range cfg.Warnings {

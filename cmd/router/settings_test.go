@@ -356,7 +356,7 @@ func nodeName(t *testing.T, s *setting) string {
 
 // absence is how long a thing that must not happen is looked out for. Where it must
 // happen, the wait has no bound of its own.
-const absence = 3 * time.Second
+const absenceWait = 3 * time.Second
 
 // happens waits for cond: as long as it takes if it must come true, for a while else.
 func happens(t *testing.T, must bool, what string, cond func() bool) bool {
@@ -371,7 +371,7 @@ func happens(t *testing.T, must bool, what string, cond func() bool) bool {
 		testwait.Until(t, what, check)
 		return true
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), absence)
+	ctx, cancel := context.WithTimeout(t.Context(), absenceWait)
 	defer cancel()
 	return testwait.For(ctx, what, func(context.Context) error { return check() }) == nil
 }

@@ -14,9 +14,9 @@ import (
 // first one ends its context, the second one ends the process. Neither waits for
 // anything, the log included.
 type stopper struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	say    atomic.Pointer[func(second bool, signal os.Signal)]
+	ctx       context.Context
+	cancel    context.CancelFunc
+	logSignal atomic.Pointer[func(second bool, signal os.Signal)]
 }
 
 // exitWithin bounds the time from the second signal to the end of the process.
@@ -55,11 +55,11 @@ func (s *stopper) logTo(log *slog.Logger, flush func(time.Duration)) {
 		log.Error("stopping at once", "signal", signal.String())
 		flush(exitWithin / 2)
 	}
-	s.say.Store(&say)
+	s.logSignal.Store(&say)
 }
 
 func (s *stopper) log(second bool, signal os.Signal) {
-	if say := s.say.Load(); say != nil {
+	if say := s.logSignal.Load(); say != nil {
 		(*say)(second, signal)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // clock changes such a difference. Other files measure by Sub, Since and timers.
 var wallClock = map[string]string{
 	"internal/router/credential.go": "times in metrics and the log",
-	"internal/router/login.go":      "ends of the node key and of stored credentials: dates that others set",
+	"internal/router/warnings.go":     "ends of the node key and of stored credentials: dates that others set",
 	"internal/awsapi/error.go":      "the time of this machine, in a message",
 	"internal/doctor/aws.go":        "the end of credentials, in a message",
 	"internal/doctor/credential.go": "the end of a stored credential: a date that a person set",

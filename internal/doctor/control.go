@@ -68,7 +68,7 @@ type controlAnswer struct {
 }
 
 // byProxy asks as the engine does: by the proxy of the environment, if any.
-var byProxy = &http.Client{Transport: httpproxy.Transport()}
+var controlClient = &http.Client{Transport: httpproxy.Transport()}
 
 func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 6*time.Second)
@@ -81,7 +81,7 @@ func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
 		a.proxy = proxy.Host
 	}
 	start := time.Now()
-	resp, err := byProxy.Do(req)
+	resp, err := controlClient.Do(req)
 	if err != nil {
 		return a, err
 	}
@@ -124,8 +124,8 @@ func (e *exam) controlReach(ctx context.Context) Result {
 // How far the clock may be off. AWS refuses signatures that are 5 min off; TLS
 // and node keys have their own limits.
 const (
-	skewNoticed = 30 * time.Second
-	skewRefused = 4 * time.Minute
+	warnSkew = 30 * time.Second
+	failSkew = 4 * time.Minute
 )
 
 func (e *exam) clock(ctx context.Context) Result {
@@ -140,12 +140,12 @@ func (e *exam) clock(ctx context.Context) Result {
 		}
 		skew, from = aws, "AWS"
 	}
-	value := fmt.Sprintf("within %v of %s", skewNoticed, from)
+	value := fmt.Sprintf("within %v of %s", warnSkew, from)
 	const fix = "set the host's clock (on EC2 chrony with 169.254.169.123; Fargate does so by itself): AWS refuses signatures, and TLS certificates, from 5 min off"
 	switch off := skew.Abs(); {
-	case off >= skewRefused:
+	case off >= failSkew:
 		return fail(offBy(skew)+" "+from, fix)
-	case off >= skewNoticed:
+	case off >= warnSkew:
 		return warn(offBy(skew)+" "+from, fix)
 	}
 	return pass(value)

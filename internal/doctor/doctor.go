@@ -62,13 +62,13 @@ type Report struct {
 // patience bounds one check. A fact that several need has less, so that they
 // can still say what they make of its absence.
 const (
-	patience     = 14 * time.Second
-	factPatience = 9 * time.Second
+	checkTimeout = 14 * time.Second
+	factTimeout  = 9 * time.Second
 )
 
 // Run runs all checks at once. Their order is kept.
 func Run(ctx context.Context, checks []Check) Report {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	report := Report{OK: true, Count: map[State]int{Pass: 0, Warn: 0, Fail: 0, Skip: 0}}
 	report.Results = make([]Result, len(checks))
@@ -96,7 +96,7 @@ func (c Check) run(ctx context.Context) Result {
 		select { // the check may have ended for the same reason, with better words
 		case r = <-done:
 		case <-time.After(500 * time.Millisecond):
-			r = fail("no outcome within "+patience.String(), "look at the other lines first: one of them is likely the cause")
+			r = fail("no outcome within "+checkTimeout.String(), "look at the other lines first: one of them is likely the cause")
 		}
 	}
 	r.Group, r.Name, r.Seconds = c.Group, c.Name, time.Since(start).Seconds()
@@ -127,13 +127,13 @@ func failed(err error, reach string) Result {
 // looks up.
 func newFact[T any](find func(context.Context) (T, error)) *memo.Memo[T] {
 	return memo.Once(func(ctx context.Context) (T, error) {
-		ctx, cancel := context.WithTimeout(ctx, factPatience)
+		ctx, cancel := context.WithTimeout(ctx, factTimeout)
 		defer cancel()
 		return find(ctx)
 	})
 }
 
-func list(n int, one, many string) string {
+func count(n int, one, many string) string {
 	if n == 1 {
 		return fmt.Sprintf("1 %s", one)
 	}

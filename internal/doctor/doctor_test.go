@@ -90,10 +90,10 @@ func newWorld(t *testing.T) *world {
 
 			Mode: config.ModeUserspace, UDPPort: 41641, Listen: "127.0.0.1:1",
 		},
-		Status:    func(context.Context) (ops.Status, error) { return ops.Status{}, errors.New("connection refused") },
-		RelayList: func(context.Context) ([]byte, error) { return nil, errors.New("connection refused") },
-		Approve:   func([]netip.Prefix) string { return "APPROVERS" },
-		Memory:    func(mib int) (int64, string) { return int64(mib) << 20, "task metadata" },
+		Status:  func(context.Context) (ops.Status, error) { return ops.Status{}, errors.New("connection refused") },
+		DERPMap: func(context.Context) ([]byte, error) { return nil, errors.New("connection refused") },
+		Approve: func([]netip.Prefix) string { return "APPROVERS" },
+		Memory:  func(mib int) (int64, string) { return int64(mib) << 20, "task metadata" },
 		DialResolver: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if address != "10.0.0.2:53" {
 				t.Errorf("the resolver is asked at %s", address)

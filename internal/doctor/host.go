@@ -34,8 +34,8 @@ func (e *exam) ping(context.Context) Result {
 // leastMemory is what the smallest Fargate task has; a router with 8 streams at
 // full speed peaks at some 75 MiB.
 const (
-	leastMemory   = 256 << 20
-	leastFiles    = 4096
+	minMemory     = 256 << 20
+	minFiles      = 4096
 	filesFargate  = "65535"
 	bytesPerMiB   = 1 << 20
 	filesReserved = 256
@@ -56,8 +56,8 @@ func (e *exam) memory(ctx context.Context) Result {
 		return warn("no limit known, "+cpus, "give the task a memory limit, so that the router refuses new flows before the host runs out")
 	case limit == 0:
 		return pass("no limit known, " + cpus)
-	case limit < leastMemory:
-		return warn(fmt.Sprintf("%d MiB by %s, %s", limit/bytesPerMiB, source, cpus), fmt.Sprintf("give the task %d MiB or more: 8 streams at full speed take some 100", leastMemory/bytesPerMiB))
+	case limit < minMemory:
+		return warn(fmt.Sprintf("%d MiB by %s, %s", limit/bytesPerMiB, source, cpus), fmt.Sprintf("give the task %d MiB or more: 8 streams at full speed take some 100", minMemory/bytesPerMiB))
 	}
 	return pass(fmt.Sprintf("%d MiB by %s, %s", limit/bytesPerMiB, source, cpus))
 }
@@ -69,7 +69,7 @@ func (e *exam) openFiles(context.Context) Result {
 		return skip("reading the limit: " + err.Error())
 	}
 	value := fmt.Sprintf("%d (now %d): at most %d flows", files.Max, files.Cur, max(1, int64(min(files.Max, 1<<30))-filesReserved))
-	if files.Max < leastFiles {
+	if files.Max < minFiles {
 		return warn(value, "raise nofile in the container definition's ulimits, to "+filesFargate+" say: each flow has a socket")
 	}
 	return pass(value)

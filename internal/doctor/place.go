@@ -38,10 +38,10 @@ func (e *exam) metadata(ctx context.Context) Result {
 	if err != nil {
 		return failed(err, "")
 	}
-	return pass(fmt.Sprintf("launch type %s, region %s, zone %s, family %s", word(place.LaunchType), word(place.Region), word(place.Zone), word(place.Family)))
+	return pass(fmt.Sprintf("launch type %s, region %s, zone %s, family %s", orUnknown(place.LaunchType), orUnknown(place.Region), orUnknown(place.Zone), orUnknown(place.Family)))
 }
 
-func word(s string) string { return cmp.Or(s, "unknown") }
+func orUnknown(s string) string { return cmp.Or(s, "unknown") }
 
 // network tells VPC and subnet, which on Fargate only EC2 knows.
 func (e *exam) network(ctx context.Context) Result {
@@ -87,9 +87,9 @@ func (e *exam) router(ctx context.Context) Result {
 	up := time.Since(s.Started).Round(time.Second)
 	switch {
 	case s.Draining:
-		return warn(fmt.Sprintf("%s is draining, up %v", word(s.Node.Name), up), "")
+		return warn(fmt.Sprintf("%s is draining, up %v", orUnknown(s.Node.Name), up), "")
 	case s.Ready:
-		return pass(fmt.Sprintf("%s is ready, up %v", word(s.Node.Name), up))
+		return pass(fmt.Sprintf("%s is ready, up %v", orUnknown(s.Node.Name), up))
 	}
 	var why, fix []string
 	for _, r := range s.Reasons {

@@ -39,5 +39,5 @@ func (r Report) Print(w io.Writer, colour bool) {
 		}
 	}
 	fmt.Fprintf(w, "\n%d failed, %s, %d passed, %d skipped\n", r.Count[Fail],
-		list(r.Count[Warn], "warning", "warnings"), r.Count[Pass], r.Count[Skip])
+		count(r.Count[Warn], "warning", "warnings"), r.Count[Pass], r.Count[Skip])
 }

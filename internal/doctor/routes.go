@@ -76,7 +76,7 @@ func (e *exam) overlaps(ctx context.Context) Result {
 			fixes = append(fixes, "leave it out with ROUTER_EXCLUDE_ROUTES, or set ROUTER_SITE_ID")
 		}
 	}
-	others, told := e.others(ctx)
+	others, told := e.otherRoutes(ctx)
 	for _, o := range others {
 		q, err := netip.ParsePrefix(o.Prefix)
 		for _, p := range r.Advertise {
@@ -89,7 +89,7 @@ func (e *exam) overlaps(ctx context.Context) Result {
 	}
 	against := "each other and " + cgnat.String()
 	if told {
-		against += " and " + list(len(others), "route", "routes") + " of other nodes"
+		against += " and " + count(len(others), "route", "routes") + " of other nodes"
 	}
 	switch {
 	case len(found) == 0:
@@ -101,7 +101,7 @@ func (e *exam) overlaps(ctx context.Context) Result {
 }
 
 // others are routes of other nodes, if a router runs here that tells.
-func (e *exam) others(ctx context.Context) (list []ops.OtherRoute, told bool) {
+func (e *exam) otherRoutes(ctx context.Context) (list []ops.OtherRoute, told bool) {
 	s, err := e.status.Get(ctx)
 	if err != nil || s.Node.State != "Running" {
 		return nil, false
@@ -151,7 +151,7 @@ func (e *exam) approval(ctx context.Context) Result {
 	case len(approved) == 0:
 		return skip("the router advertises nothing yet")
 	}
-	return pass(fmt.Sprintf("%s approved, this router is primary for %d", list(len(approved), "route", "routes"), primary))
+	return pass(fmt.Sprintf("%s approved, this router is primary for %d", count(len(approved), "route", "routes"), primary))
 }
 
 func join(ps []netip.Prefix) string {

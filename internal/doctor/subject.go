@@ -25,7 +25,7 @@ type Subject struct {
 	// Status asks the running router; an error is that none answers.
 	Status func(context.Context) (ops.Status, error)
 	// RelayList asks the running router for its relays, in JSON.
-	RelayList func(context.Context) ([]byte, error)
+	DERPMap func(context.Context) ([]byte, error)
 	// Approve is what to paste into the tailnet's policy file for these routes.
 	Approve func([]netip.Prefix) string
 	// Memory is the limit of this container in bytes, from its control group and
@@ -49,7 +49,7 @@ type exam struct {
 	status   *memo.Memo[ops.Status]
 	resolved *memo.Memo[resolution]
 	answer   *memo.Memo[controlAnswer]
-	relays   *memo.Memo[*tailnet.DERPMap]
+	derpMap  *memo.Memo[*tailnet.DERPMap]
 	udp      *memo.Memo[tailnet.UDP]
 
 	mu   sync.Mutex
@@ -76,7 +76,7 @@ func Checks(s Subject) []Check {
 	}
 	e.mode, _, _ = tailnet.ModeFor(nodeMode(s.Config.Mode))
 	// One try, and a short one: who waits is a person.
-	e.Bootstrap.Tries, e.Bootstrap.TryTimeout, e.Bootstrap.Date = 1, 4*time.Second, e.heardAWS
+	e.Bootstrap.Tries, e.Bootstrap.TryTimeout, e.Bootstrap.Date = 1, 4*time.Second, e.recordAWSDate
 	first := bootstrap.New(e.Bootstrap)
 	e.place = newFact(func(ctx context.Context) (place.Place, error) {
 		ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
@@ -99,9 +99,9 @@ func Checks(s Subject) []Check {
 	})
 	e.resolved = newFact(e.resolveControl)
 	e.answer = newFact(e.askControl)
-	e.relays = newFact(e.findRelays)
+	e.derpMap = newFact(e.findDERPMap)
 	e.udp = newFact(func(ctx context.Context) (tailnet.UDP, error) {
-		relays, err := e.relays.Get(ctx)
+		relays, err := e.derpMap.Get(ctx)
 		if err != nil {
 			return tailnet.UDP{}, err
 		}
@@ -119,8 +119,8 @@ func Checks(s Subject) []Check {
 		Check{"control", "name", e.controlName},
 		Check{"control", "reach", e.controlReach},
 		Check{"control", "clock", e.clock},
-		Check{"relays", "list", e.relayList},
-		Check{"relays", "TCP 443", e.relayReach},
+		Check{"relays", "list", e.derpList},
+		Check{"relays", "TCP 443", e.derpReach},
 		Check{"relays", "UDP", e.udpReach},
 		Check{"relays", "NAT", e.nat},
 		Check{"host", "mode", e.forwarding},

@@ -51,7 +51,7 @@ type Config struct {
 	Warnings func() []Reason
 	// Relays returns the body of /derpmap: the DERP map from control as JSON, nil
 	// before it has arrived. The func may be nil.
-	Relays func() []byte
+	DERPMap func() []byte
 	// Status returns the body of /status.
 	Status func() Status
 	// Private disables the page, and restricts /status to this host.
@@ -219,8 +219,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 // derpMap answers `router doctor`, which runs next to this router.
 func (s *Server) derpMap(w http.ResponseWriter, _ *http.Request) {
 	var derpMap []byte
-	if s.cfg.Relays != nil {
-		derpMap = s.cfg.Relays()
+	if s.cfg.DERPMap != nil {
+		derpMap = s.cfg.DERPMap()
 	}
 	if derpMap == nil {
 		http.Error(w, "no DERP map from control yet", http.StatusServiceUnavailable)

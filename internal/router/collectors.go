@@ -19,20 +19,20 @@ func (c collector) Collect(out chan<- prometheus.Metric) { c.collect(c.desc, out
 
 // labeledRoutes is how many routes have series of their own: a prefix list may
 // bring a thousand. router_unapproved_routes and router_primary_routes count all.
-const labeledRoutes = 100
+const maxLabeledRoutes = 100
 
 func newRouteCollector(r *Router) prometheus.Collector {
 	return collector{
 		prometheus.NewDesc("router_route", "Whether a route is advertised by this router, approved for it, and primary at it: 1 or 0. The first 100 routes have it.",
 			[]string{"prefix", "state"}, nil),
 		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
-			_, found, _, _ := r.lookUps.known()
+			_, found, _, _ := r.lookUps.results()
 			s, _ := r.node.Status()
-			for _, p := range found.Advertise[:min(len(found.Advertise), labeledRoutes)] {
+			for _, p := range found.Advertise[:min(len(found.Advertise), maxLabeledRoutes)] {
 				for state, is := range map[string]bool{
 					"advertised": slices.Contains(s.Advertised, p), "approved": slices.Contains(s.Approved, p), "primary": slices.Contains(s.Primary, p),
 				} {
-					out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, truth(is), p.String(), state)
+					out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, boolValue(is), p.String(), state)
 				}
 			}
 		},

@@ -16,29 +16,29 @@ import (
 // credentials gives out auth keys when control asks for one, and watches over
 // what they come from.
 type credentials struct {
-	boot  *bootstrap.Bootstrap
-	log   *slog.Logger
-	steps *stepMetrics
-	ahead chan struct{} // closed when what is read ahead was read
+	boot       *bootstrap.Bootstrap
+	log        *slog.Logger
+	steps      *stepMetrics
+	prefetched chan struct{} // closed when what is read ahead was read
 }
 
 // readAhead reads the credential while the engine comes up, for a node that is
 // sure to be asked for one. It makes no key: control may yet not ask.
-func (c *credentials) readAhead(ctx context.Context, wanted bool) {
+func (c *credentials) prefetch(ctx context.Context, wanted bool) {
 	if !wanted {
-		close(c.ahead)
+		close(c.prefetched)
 		return
 	}
 	go func() {
-		defer close(c.ahead)
-		c.look(ctx) // its failure is the next key's, too
+		defer close(c.prefetched)
+		c.check(ctx) // its failure is the next key's, too
 	}()
 }
 
 // key is called when control asks for a credential.
 func (c *credentials) key(ctx context.Context) (key secret.String, err error) {
 	select {
-	case <-c.ahead:
+	case <-c.prefetched:
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
@@ -52,14 +52,14 @@ func (c *credentials) key(ctx context.Context) (key secret.String, err error) {
 	return key, err
 }
 
-func (c *credentials) look(ctx context.Context) error {
+func (c *credentials) check(ctx context.Context) error {
 	return c.steps.time("credential", func() error { return c.boot.LookAtCredential(ctx) })
 }
 
 // keep looks at the credential every now and then, so that one that is gone is
 // known before a new task, or this one, needs it. It looks nowhere right after a
 // start: a node with valid state needs no credential.
-func (c *credentials) keep(ctx context.Context, every time.Duration) error {
+func (c *credentials) watch(ctx context.Context, every time.Duration) error {
 	for {
 		select {
 		case <-time.After(backoff.Jitter(every, backoff.Interval)):
@@ -70,7 +70,7 @@ func (c *credentials) keep(ctx context.Context, every time.Duration) error {
 		if time.Since(before.Read) < every/2 {
 			continue // whoever joins reads it all the time
 		}
-		err := c.look(ctx)
+		err := c.check(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -100,14 +100,6 @@ func (c *credentials) register(reg prometheus.Registerer) {
 	)
 }
 
-// timestamp is t as a metric has it; zero is 0.
-func timestamp(t time.Time) float64 {
-	if t.IsZero() {
-		return 0
-	}
-	return float64(t.UnixMilli()) / 1000
-}
-
 // credentialInfo is router_credential_info: its label changes once a secret was read.
 type credentialInfo struct{ boot *bootstrap.Bootstrap }
 
@@ -117,24 +109,4 @@ func (i credentialInfo) Describe(to chan<- *prometheus.Desc) { to <- credentialI
 
 func (i credentialInfo) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(credentialInfoDesc, prometheus.GaugeValue, 1, i.boot.CredentialChoice().Source)
-}
-
-// counters counts calls and their failures, by one label.
-type counters struct{ attempts, failures *prometheus.CounterVec }
-
-func newCounters(reg prometheus.Registerer, label string, values []string, attempts, failures prometheus.CounterOpts) *counters {
-	c := &counters{prometheus.NewCounterVec(attempts, []string{label}), prometheus.NewCounterVec(failures, []string{label})}
-	for _, v := range values {
-		c.attempts.WithLabelValues(v)
-		c.failures.WithLabelValues(v)
-	}
-	reg.MustRegister(c.attempts, c.failures)
-	return c
-}
-
-func (c *counters) called(value string, err error) {
-	c.attempts.WithLabelValues(value).Inc()
-	if err != nil {
-		c.failures.WithLabelValues(value).Inc()
-	}
 }

@@ -44,7 +44,7 @@ func (w wire) RoundTrip(r *http.Request) (*http.Response, error) {
 // TestADayOfLooks keeps a credential in view for 24 hours of simulated time, with
 // the real AWS SDK, and counts what that costs: at the usual interval, 5 minutes,
 // and through outages of AWS and the API and a rotation.
-func TestADayOfLooks(t *testing.T) {
+func TestCredentialChecksOfADay(t *testing.T) {
 	const every = 5 * time.Minute
 	for name, tc := range map[string]struct {
 		value  string // of the secret; "" is federation
@@ -89,11 +89,11 @@ func TestADayOfLooks(t *testing.T) {
 				if tc.value == "" {
 					cfg.Credential.Secret, cfg.Credential.ClientID, cfg.Credential.Audience = awsapi.SecretRef{}, routertest.Identity, routertest.Audience
 				}
-				c := &credentials{boot: bootstrap.New(cfg), log: log, steps: newStepMetrics(prometheus.NewRegistry()), ahead: make(chan struct{})}
-				close(c.ahead)
+				c := &credentials{boot: bootstrap.New(cfg), log: log, steps: newStepMetrics(prometheus.NewRegistry()), prefetched: make(chan struct{})}
+				close(c.prefetched)
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan struct{})
-				go func() { defer close(done); c.keep(ctx, every) }()
+				go func() { defer close(done); c.watch(ctx, every) }()
 				pass := func(d time.Duration) {
 					time.Sleep(d)
 					synctest.Wait()

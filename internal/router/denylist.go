@@ -20,7 +20,7 @@ func (r *Router) newDenyList(cfg config.Config) (*denylist.List, error) {
 }
 
 // keepDenyList follows the addresses of this host.
-func (r *Router) keepDenyList(ctx context.Context) error {
+func (r *Router) runDenyList(ctx context.Context) error {
 	r.deny.Run(ctx)
 	return nil
 }

@@ -20,12 +20,12 @@ import (
 
 const (
 	// leaveShare of the drain timeout is for logging out, but no more than mostLeave.
-	leaveShare = 4
-	mostLeave  = 5 * time.Second
+	logoutShare = 4
+	maxLogout   = 5 * time.Second
 	// linger is what clients may take to hear from control what this router heard.
-	linger = 500 * time.Millisecond
+	propagation = 500 * time.Millisecond
 	// farewell lets the engine send the last message, before it ends with the data path.
-	farewell = 50 * time.Millisecond
+	flushDelay = 50 * time.Millisecond
 )
 
 // drainMetrics tell of the last act; who wants to read them has to be quick, and the log
@@ -58,7 +58,7 @@ func (r *Router) drain() error {
 	whole, cancel := context.WithTimeoutCause(context.Background(), r.cfg.DrainTimeout,
 		fmt.Errorf("drain timeout of %v is over", r.cfg.DrainTimeout))
 	defer cancel()
-	handing, done := context.WithTimeoutCause(whole, r.cfg.DrainTimeout-min(mostLeave, r.cfg.DrainTimeout/leaveShare),
+	handing, done := context.WithTimeoutCause(whole, r.cfg.DrainTimeout-min(maxLogout, r.cfg.DrainTimeout/logoutShare),
 		errors.New("no time left but for logging out"))
 	defer done()
 
@@ -74,19 +74,19 @@ func (r *Router) drain() error {
 		r.peers.Announce(announcing)
 	}()
 	if helpers > 0 {
-		r.passOn(handing)
+		r.handOver(handing)
 	} else {
-		r.cutOver(handing)
+		r.cutAndWithdraw(handing)
 	}
-	r.cut()
+	r.cutFlows()
 	gone() // after the last packet that others pass on
 	<-announced
-	time.Sleep(farewell)
+	time.Sleep(flushDelay)
 	r.forward.Close()
-	err := r.leave(whole)
+	err := r.closeNode(whole)
 	took := time.Since(start)
-	r.drained.took.Set(took.Seconds())
-	r.log.Info("drained", "flows_cut", r.drained.total, "took", took.Round(time.Millisecond).String())
+	r.drainMetrics.took.Set(took.Seconds())
+	r.log.Info("drained", "flows_cut", r.drainMetrics.total, "took", took.Round(time.Millisecond).String())
 	return err
 }
 
@@ -97,7 +97,7 @@ const successionWait = 5 * time.Second
 // passOn withdraws, and goes on with the flows by way of the routers that control gives
 // the routes to, until the flows end. It gives up if control gives them to none: the
 // routers that offered help are not approved for them.
-func (r *Router) passOn(ctx context.Context) {
+func (r *Router) handOver(ctx context.Context) {
 	r.withdraw(ctx)
 	start := time.Now()
 	succeeded := false
@@ -106,7 +106,7 @@ func (r *Router) passOn(ctx context.Context) {
 	for {
 		tcp, _ := r.forward.Active()
 		// A flow of UDP has no end that could be waited for.
-		if tcp == 0 && r.forward.Busy() == 0 && time.Since(start) > linger {
+		if tcp == 0 && r.forward.Busy() == 0 && time.Since(start) > propagation {
 			return
 		}
 		succeeded = succeeded || r.peers.Succeeded()
@@ -126,17 +126,17 @@ func (r *Router) passOn(ctx context.Context) {
 // cutOver is for a router that nobody helps: once clients listen to another, this one
 // cannot tell them anything. So the flows end while it still can, at a moment when that
 // hurts least, and those that come until clients have moved are carried as they come.
-func (r *Router) cutOver(ctx context.Context) {
+func (r *Router) cutAndWithdraw(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
 	defer cancel()
 	start := time.Now()
 	quiet := r.forward.AwaitIdle(waiting)
 	r.log.Info("flows end before the routes go", "quiet", quiet, "waited", time.Since(start).Round(time.Millisecond).String())
-	r.cut()
+	r.cutFlows()
 	r.withdraw(ctx)
-	r.cut()
+	r.cutFlows()
 	select {
-	case <-time.After(linger):
+	case <-time.After(propagation):
 	case <-ctx.Done():
 	}
 }
@@ -151,18 +151,18 @@ func (r *Router) withdraw(ctx context.Context) {
 }
 
 // mostNamed is how many of the flows that it cuts the log names.
-const mostNamed = 20
+const maxLoggedFlows = 20
 
 // cut ends what is open; what comes next is still taken.
-func (r *Router) cut() {
-	names := r.nameFlows()
+func (r *Router) cutFlows() {
+	names := r.flowNames()
 	tcp, udp := r.forward.Cut()
 	if tcp+udp == 0 {
 		return
 	}
-	r.drained.total += tcp + udp
-	r.drained.cut.WithLabelValues("tcp").Add(float64(tcp))
-	r.drained.cut.WithLabelValues("udp").Add(float64(udp))
+	r.drainMetrics.total += tcp + udp
+	r.drainMetrics.cut.WithLabelValues("tcp").Add(float64(tcp))
+	r.drainMetrics.cut.WithLabelValues("udp").Add(float64(udp))
 	level := slog.LevelInfo // flows of UDP that nobody may use any more
 	if tcp > 0 {
 		level = slog.LevelWarn
@@ -170,9 +170,9 @@ func (r *Router) cut() {
 	r.log.Log(context.Background(), level, "flows cut", "tcp", tcp, "udp", udp, "flows", names)
 }
 
-func (r *Router) nameFlows() []string {
+func (r *Router) flowNames() []string {
 	names := []string{}
-	for _, f := range r.forward.Flows(mostNamed) {
+	for _, f := range r.forward.Flows(maxLoggedFlows) {
 		who := f.Client.String()
 		if node := r.node.WhoIs(f.Client.Addr()).Node; node != "" {
 			who = node

@@ -16,7 +16,7 @@ func (r *Router) newProber() *probe.Prober {
 	return probe.New(probe.Config{
 		Targets:    r.cfg.Probes,
 		Connect:    r.connect,
-		Changed:    func() { kick(r.verdict) },
+		Changed:    func() { notify(r.probeChanged) },
 		Registerer: r.registry,
 		Logger:     r.log,
 	})
@@ -48,7 +48,7 @@ func (r *Router) connect(ctx context.Context, target string) error {
 
 const (
 	// guardEvery is how often a router whose probes fail looks for others.
-	guardEvery = 5 * time.Second
+	failoverEvery = 5 * time.Second
 	// takeoverWait is how long control may take to give routes that are held back to
 	// another router. If it does not, the claim that led to this was wrong: the routes
 	// are offered again, and not held back for takeoverPause.
@@ -62,7 +62,7 @@ func (r *Router) probe(ctx context.Context) error {
 		return nil
 	}
 	go r.prober.Run(ctx)
-	tick := time.NewTicker(guardEvery)
+	tick := time.NewTicker(failoverEvery)
 	defer tick.Stop()
 	var over, pauseUntil time.Time // the end of the wait for a takeover, and of a pause
 	var taken func() bool
@@ -77,7 +77,7 @@ func (r *Router) probe(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-		case <-r.verdict:
+		case <-r.probeChanged:
 		case <-ctx.Done():
 			return nil
 		}
@@ -93,8 +93,8 @@ func (r *Router) probe(ctx context.Context) error {
 			r.log.Info("probes pass: routes offered again")
 		case len(failing) == 0:
 		case !held:
-			routes := r.mayServe()
-			if len(routes) == 0 || time.Now().Before(pauseUntil) || !r.othersServe(ctx, routes) {
+			routes := r.servableRoutes()
+			if len(routes) == 0 || time.Now().Before(pauseUntil) || !r.peerServes(ctx, routes) {
 				continue
 			}
 			taken = r.peers.Takeover(routes)
@@ -106,7 +106,7 @@ func (r *Router) probe(ctx context.Context) error {
 			release()
 			r.log.Warn("control gave the routes to no other router: routes offered again", "failing", probe.String(failing),
 				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
-		case !r.othersServe(ctx, offered):
+		case !r.peerServes(ctx, offered):
 			release()
 			r.log.Warn("probes fail, but no other router is better off: routes offered again", "failing", probe.String(failing))
 		}
@@ -119,12 +119,12 @@ func (r *Router) holdBack(hold bool) {
 }
 
 // othersServe reports whether another router may serve routes, and its probes pass.
-func (r *Router) othersServe(ctx context.Context, routes []netip.Prefix) bool {
+func (r *Router) peerServes(ctx context.Context, routes []netip.Prefix) bool {
 	return r.peers.AskPeers(ctx, func(s handover.State) bool { return s.Healthy && s.Serves(routes) })
 }
 
 // kick wakes who waits for c, or is about to.
-func kick(c chan struct{}) {
+func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

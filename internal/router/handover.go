@@ -14,7 +14,7 @@ import (
 // path, which both come after it.
 func (r *Router) newCoordinator() *handover.Coordinator {
 	return handover.New(handover.Config{
-		Routes:   r.mayServe,
+		Routes:   r.servableRoutes,
 		Healthy:  func() bool { return len(r.prober.Failing()) == 0 },
 		MaxDrain: r.cfg.DrainTimeout,
 		CanRelay: func() bool {
@@ -41,7 +41,7 @@ func (r *Router) newCoordinator() *handover.Coordinator {
 }
 
 // help answers other routers.
-func (r *Router) help(ctx context.Context) error {
+func (r *Router) answerPeers(ctx context.Context) error {
 	r.peers.Run(ctx)
 	return nil
 }
@@ -65,7 +65,7 @@ func (r *Router) setTagged(t tailnet.Tagged) {
 }
 
 // mayServe lists the routes that this router offers and may serve.
-func (r *Router) mayServe() []netip.Prefix {
+func (r *Router) servableRoutes() []netip.Prefix {
 	s, _ := r.node.Status()
 	return slices.DeleteFunc(slices.Clone(s.Advertised), func(p netip.Prefix) bool { return !slices.Contains(s.Approved, p) })
 }

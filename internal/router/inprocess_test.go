@@ -43,13 +43,13 @@ func start(t *testing.T, s *routertest.Setting, opts Options) *Router {
 		t.Fatal(err)
 	}
 	followed := make(chan struct{})
-	go func() { defer close(followed); r.keepRoutes(ctx) }()
+	go func() { defer close(followed); r.followRoutes(ctx) }()
 	if err := r.join(ctx); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		r.forward.Close()
-		if err := r.leave(context.Background()); err != nil {
+		if err := r.closeNode(context.Background()); err != nil {
 			t.Error(err)
 		}
 		cancel()

@@ -54,7 +54,7 @@ func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) 
 		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls of Tailscale's API, by call."},
 		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls of Tailscale's API that failed, by call."}).called
 	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: c.Ephemeral}
-	s.credentials = &credentials{boot: s.boot, log: log, steps: s.steps, ahead: make(chan struct{})}
+	s.credentials = &credentials{boot: s.boot, log: log, steps: s.steps, prefetched: make(chan struct{})}
 	s.credentials.register(reg)
 	choice := s.boot.CredentialChoice()
 	log.Info("credential chosen", "source", choice.What, "why", choice.Why)
@@ -66,7 +66,7 @@ func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) 
 // kept state may well be valid, and then nobody asks for one.
 func (s *lookUps) start(ctx context.Context) {
 	go s.lookUpPlace(ctx)
-	s.credentials.readAhead(ctx, s.ephemeral)
+	s.credentials.prefetch(ctx, s.ephemeral)
 }
 
 func (s *lookUps) lookUpPlace(ctx context.Context) {
@@ -156,7 +156,7 @@ func (s *lookUps) foundRoutes(ctx context.Context, r routesource.Routes) {
 }
 
 // known is what the look-ups found so far.
-func (s *lookUps) known() (place place.Place, routes routesource.Routes, found time.Time, routesErr error) {
+func (s *lookUps) results() (place place.Place, routes routesource.Routes, found time.Time, routesErr error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.follower == nil {

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -22,16 +24,16 @@ func (r *Router) registerMetrics() {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		info,
 		gauge("router_ready", "1 while the router is ready, as /readyz says it.", func() float64 {
-			return truth(len(r.notReady()) == 0)
+			return boolValue(len(r.notReady()) == 0)
 		}),
 		gauge("router_draining", "1 from the signal to stop until the exit.", func() float64 {
-			return truth(r.draining.Load())
+			return boolValue(r.draining.Load())
 		}),
 		gauge("router_routes_withdrawn", "1 while the routes are left to another router because probes fail here.", func() float64 {
-			return truth(r.heldBack.Load())
+			return boolValue(r.heldBack.Load())
 		}),
 		gauge("router_boot_overdue", "1 if the router was not ready when the boot timeout passed.", func() float64 {
-			return truth(r.overdue.Load())
+			return boolValue(r.bootOverdue.Load())
 		}),
 		newRouteCollector(r),
 		newPeerCollector(r),
@@ -62,7 +64,7 @@ func (r *Router) registerMetrics() {
 			return timestamp(s.KeyExpiry)
 		}),
 		gauge("router_routes_lookup_timestamp_seconds", "When the routes were last looked up with success; 0 is never.", func() float64 {
-			_, _, found, _ := r.lookUps.known()
+			_, _, found, _ := r.lookUps.results()
 			return timestamp(found)
 		}),
 	)
@@ -72,9 +74,37 @@ func gauge(name, help string, value func() float64) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 }
 
-func truth(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
+}
+
+// timestamp is t as a metric has it; zero is 0.
+func timestamp(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+// counters counts calls and their failures, by one label.
+type counters struct{ attempts, failures *prometheus.CounterVec }
+
+func newCounters(reg prometheus.Registerer, label string, values []string, attempts, failures prometheus.CounterOpts) *counters {
+	c := &counters{prometheus.NewCounterVec(attempts, []string{label}), prometheus.NewCounterVec(failures, []string{label})}
+	for _, v := range values {
+		c.attempts.WithLabelValues(v)
+		c.failures.WithLabelValues(v)
+	}
+	reg.MustRegister(c.attempts, c.failures)
+	return c
+}
+
+func (c *counters) called(value string, err error) {
+	c.attempts.WithLabelValues(value).Inc()
+	if err != nil {
+		c.failures.WithLabelValues(value).Inc()
+	}
 }

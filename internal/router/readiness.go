@@ -22,7 +22,7 @@ func (r *Router) notReady() []ops.Reason {
 	if r.draining.Load() {
 		add(&problem.Problem{Code: problem.Draining, Message: "the router is stopping"})
 	}
-	if _, _, found, err := r.lookUps.known(); found.IsZero() {
+	if _, _, found, err := r.lookUps.results(); found.IsZero() {
 		if err != nil {
 			p := *problem.Of(err)
 			p.Code = problem.RoutesUnknown

@@ -25,25 +25,25 @@ import (
 
 // Router is one router: its parts, and the state that they share. Create it with [New].
 type Router struct {
-	cfg      config.Config
-	opts     Options
-	log      *slog.Logger
-	events   *eventlog.Log
-	started  time.Time
-	registry *prometheus.Registry
-	lookUps  *lookUps
-	logins   *loginMetrics
-	deny     *denylist.List
-	forward  *forward.Forwarder
-	flowLog  *flowLog // nil unless asked for
-	peers    *handover.Coordinator
-	prober   *probe.Prober
-	verdict  chan struct{} // a probe's result changed
-	node     *tailnet.Node
-	draining atomic.Bool
-	heldBack atomic.Bool // routes are held back: probes fail here, and pass at a peer router
-	drained  *drainMetrics
-	overdue  atomic.Bool // not ready when the boot timeout passed
+	cfg          config.Config
+	opts         Options
+	log          *slog.Logger
+	events       *eventlog.Log
+	started      time.Time
+	registry     *prometheus.Registry
+	lookUps      *lookUps
+	logins       *loginMetrics
+	deny         *denylist.List
+	forward      *forward.Forwarder
+	flowLog      *flowLog // nil unless asked for
+	peers        *handover.Coordinator
+	prober       *probe.Prober
+	probeChanged chan struct{} // a probe's result changed
+	node         *tailnet.Node
+	draining     atomic.Bool
+	heldBack     atomic.Bool // routes are held back: probes fail here, and pass at a peer router
+	drainMetrics *drainMetrics
+	bootOverdue  atomic.Bool // not ready when the boot timeout passed
 }
 
 // New builds a router without starting anything but the workers of the data path. The node
@@ -51,7 +51,7 @@ type Router struct {
 func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log) (r *Router, err error) {
 	r = &Router{
 		cfg: cfg, opts: opts, log: log, events: events, started: time.Now(),
-		registry: prometheus.NewRegistry(), verdict: make(chan struct{}, 1),
+		registry: prometheus.NewRegistry(), probeChanged: make(chan struct{}, 1),
 	}
 	limits.SetMemory(0, opts.KeepMemoryLimit, log) // task metadata may report less later
 	r.lookUps = newLookUps(cfg, log, r.registry)
@@ -70,7 +70,7 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 		return nil, err
 	}
 	r.prober = r.newProber()
-	r.drained = newDrainMetrics(r.registry)
+	r.drainMetrics = newDrainMetrics(r.registry)
 	r.registerMetrics()
 	return r, nil
 }
@@ -109,7 +109,7 @@ func (r *Router) nodeConfig() tailnet.Config {
 		StatefulFiltering: r.cfg.StatefulFiltering,
 		Credential:        r.lookUps.credentials.key,
 		CredentialRefused: r.lookUps.boot.CredentialRefused,
-		LoginAttempted:    r.logins.done,
+		LoginAttempted:    r.logins.attempted,
 		RulesChanged:      r.recheckFlows,
 		Logger:            r.log,
 	}
@@ -140,7 +140,7 @@ func (r *Router) join(ctx context.Context) error {
 
 // fit fits the limits to what the task metadata says of its memory and CPUs: on
 // Fargate no control group of the container tells.
-func (r *Router) fit(ctx context.Context, s *processors.Scaler) error {
+func (r *Router) fitLimits(ctx context.Context, s *processors.Scaler) error {
 	place, err := r.lookUps.awaitPlace(ctx)
 	if err != nil {
 		return nil
@@ -155,7 +155,7 @@ func (r *Router) fit(ctx context.Context, s *processors.Scaler) error {
 }
 
 // keepRoutes advertises what the look-ups find, now and whenever it changes.
-func (r *Router) keepRoutes(ctx context.Context) error {
+func (r *Router) followRoutes(ctx context.Context) error {
 	r.lookUps.followRoutes(ctx, r.cfg.Refresh, func(prefixes []netip.Prefix) {
 		r.forward.SetRoutes(prefixes)
 		r.node.Advertise(prefixes)
@@ -170,7 +170,7 @@ const notReadyEvery = time.Minute
 // watchBoot speaks up if the router is not ready in time, and from then on
 // whenever it is not. The process stays: what is missing may yet come, and a
 // restart would not bring it.
-func (r *Router) watchBoot(ctx context.Context) error {
+func (r *Router) logNotReady(ctx context.Context) error {
 	booting := true
 	for wait := r.cfg.BootTimeout; ; wait, booting = notReadyEvery, false {
 		select {
@@ -183,7 +183,7 @@ func (r *Router) watchBoot(ctx context.Context) error {
 			continue
 		}
 		if booting {
-			r.overdue.Store(true)
+			r.bootOverdue.Store(true)
 			for _, why := range reasons {
 				r.log.Error("still not ready after the boot timeout; trying on",
 					"boot_timeout", r.cfg.BootTimeout.String(), "reason", string(why.Code), "message", why.Message, "fix", why.Fix)
@@ -199,7 +199,7 @@ func (r *Router) watchBoot(ctx context.Context) error {
 
 // watchReady says so once the router is ready, and again when it is after it was not:
 // so that the log alone tells when a start, or a failure, was over.
-func (r *Router) watchReady(ctx context.Context) error {
+func (r *Router) logReady(ctx context.Context) error {
 	since, ready := time.Now(), false
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -220,7 +220,7 @@ func (r *Router) watchReady(ctx context.Context) error {
 	}
 }
 
-func (r *Router) leave(ctx context.Context) error {
+func (r *Router) closeNode(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer for 10s"))
 	defer cancel()
 	return r.node.Close(ctx)
@@ -234,7 +234,7 @@ func (r *Router) opsConfig() ops.Config {
 		Live:     r.live,
 		NotReady: r.notReady,
 		Warnings: r.warnings,
-		Relays:   r.node.DERPMap,
+		DERPMap:  r.node.DERPMap,
 		Status:   r.status,
 		Private:  !r.cfg.StatusPage,
 		Logger:   r.log,

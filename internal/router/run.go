@@ -33,7 +33,7 @@ const (
 	// process ends regardless: a part that it needs is stuck.
 	drainGrace = 2 * time.Second
 	// endWait is how long the parts may take to end once nothing needs them.
-	endWait = 2 * time.Second
+	stopWait = 2 * time.Second
 )
 
 // Run joins the tailnet, forwards until ctx ends, and drains. It returns nil after a clean
@@ -75,22 +75,22 @@ func (r *Router) Run(ctx context.Context) error {
 	case <-serving.Done():
 		return awaitParts(group, log)
 	}
-	group.Go(func() error { return r.fit(serving, scaler) })
+	group.Go(func() error { return r.fitLimits(serving, scaler) })
 	group.Go(func() error { return scale(serving, scaler) })
 	group.Go(func() error { return r.join(serving) })
-	group.Go(func() error { return r.keepRoutes(serving) })
-	group.Go(func() error { return r.lookUps.credentials.keep(serving, r.cfg.Refresh) })
-	group.Go(func() error { return r.help(serving) })
+	group.Go(func() error { return r.followRoutes(serving) })
+	group.Go(func() error { return r.lookUps.credentials.watch(serving, r.cfg.Refresh) })
+	group.Go(func() error { return r.answerPeers(serving) })
 	group.Go(func() error { return r.probe(serving) })
-	group.Go(func() error { return r.keepDenyList(serving) })
+	group.Go(func() error { return r.runDenyList(serving) })
 	group.Go(func() error { return r.watchTagged(serving) })
-	group.Go(func() error { return r.watchBoot(serving) })
-	group.Go(func() error { return r.watchReady(serving) })
+	group.Go(func() error { return r.logNotReady(serving) })
+	group.Go(func() error { return r.logReady(serving) })
 
 	select {
 	case <-ctx.Done():
 	case <-serving.Done(): // one of them failed
-		return errors.Join(awaitParts(group, log), r.leave(context.Background()))
+		return errors.Join(awaitParts(group, log), r.closeNode(context.Background()))
 	}
 	err = within(cfg.DrainTimeout+drainGrace, "draining", r.drain)
 	cancel()
@@ -114,7 +114,7 @@ func within(limit time.Duration, doing string, f func() error) error {
 // not end is logged, and changes nothing: the process ends without it.
 func awaitParts(group *errgroup.Group, log *slog.Logger) error {
 	var failed error
-	if stuck := within(endWait, "stopping", func() error { failed = group.Wait(); return nil }); stuck != nil {
+	if stuck := within(stopWait, "stopping", func() error { failed = group.Wait(); return nil }); stuck != nil {
 		log.Warn("the process ends before its parts", "err", stuck)
 		return nil
 	}

@@ -5,6 +5,8 @@ import (
 
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/eventlog"
+	"subnetrouter/internal/limits"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
@@ -12,7 +14,7 @@ import (
 
 // status puts together what /status shows.
 func (r *Router) status() ops.Status {
-	place, routes, found, routesErr := r.lookUps.known()
+	place, routes, found, routesErr := r.lookUps.results()
 	reasons := r.notReady()
 	out := ops.Status{
 		Version:     r.opts.Version,
@@ -47,18 +49,18 @@ func (r *Router) status() ops.Status {
 	out.Peers = r.describePeers()
 	out.Events = describeEvents(r.events.Events())
 	out.Limits = r.describeLimits(out.Flows)
-	out.OtherRoutes = r.describeOthers()
+	out.OtherRoutes = r.describeOtherRoutes()
 	return out
 }
 
 // liveFlows is how many flows /status lists.
-const liveFlows = 100
+const maxListedFlows = 100
 
 func (r *Router) describeFlows() ops.Flows {
 	limit := r.forward.Limit()
 	out := ops.Flows{Limit: limit.Flows, LimitPerPeer: limit.FlowsPerPeer, Live: []ops.Flow{}}
 	out.TCP, out.UDP = r.forward.Active()
-	for _, f := range r.forward.Flows(liveFlows) {
+	for _, f := range r.forward.Flows(maxListedFlows) {
 		out.Live = append(out.Live, ops.Flow{
 			Protocol: f.Protocol, Client: f.Client.String(), Node: r.node.WhoIs(f.Client.Addr()).Node, Target: f.Target.String(),
 			Opened: f.Opened, ToVPCBytes: f.ToVPCBytes, ToTailnetBytes: f.ToTailnetBytes,
@@ -90,4 +92,53 @@ func describeRoutes(found routesource.Routes, node tailnet.Status) []ops.RouteSt
 		out = append(out, ops.RouteStatus{Prefix: r.Prefix.String(), Source: r.Source, Refused: r.Reason})
 	}
 	return out
+}
+
+// listedPeers is how many peers /status lists.
+const maxListedPeers = 50
+
+func (r *Router) describePeers() ops.Peers {
+	out := ops.Peers{List: []ops.Peer{}}
+	list, count := r.node.Peers(maxListedPeers)
+	out.Direct, out.Relay = count[tailnet.PathDirect], count[tailnet.PathRelay]
+	out.DERP, out.Idle = count[tailnet.PathDERP], count[tailnet.PathIdle]
+	out.Total = out.Direct + out.Relay + out.DERP + out.Idle
+	for _, s := range list {
+		out.List = append(out.List, ops.Peer{
+			Name: s.Node, User: s.User, Tags: s.Tags, IP: s.IP.String(), Path: string(s.Path), Via: s.Via,
+			LatencySeconds: s.Latency.Seconds(), ToPeerBytes: s.ToPeerBytes, FromPeerBytes: s.FromPeerBytes,
+			Handshake: s.Handshake,
+		})
+	}
+	return out
+}
+
+// otherRoutes is how many routes of other nodes /status lists.
+const maxOtherRoutes = 1000
+
+func (r *Router) describeOtherRoutes() []ops.OtherRoute {
+	var out []ops.OtherRoute
+	for _, o := range r.node.PeerRoutes(maxOtherRoutes) {
+		out = append(out, ops.OtherRoute{Node: o.Node, Prefix: o.Prefix.String()})
+	}
+	return out
+}
+
+func describeEvents(events []eventlog.Event) []ops.Event {
+	out := make([]ops.Event, 0, len(events))
+	for _, e := range events {
+		out = append(out, ops.Event{Time: e.Time, Level: e.Level.String(), Message: e.Message, Detail: e.Detail})
+	}
+	return out
+}
+
+func (r *Router) describeLimits(flows ops.Flows) ops.Limits {
+	files, filesLimit := limits.OpenFiles(), limits.MaxOpenFiles()
+	_, busiest := r.forward.TopClient()
+	return ops.Limits{
+		Flows:        ops.Use{Used: int64(flows.TCP + flows.UDP), Limit: int64(flows.Limit)},
+		FlowsPerPeer: ops.Use{Used: int64(busiest), Limit: int64(flows.LimitPerPeer)},
+		MemoryBytes:  ops.Use{Used: limits.ResidentMemory(), Limit: limits.Memory()},
+		OpenFiles:    ops.Use{Used: files, Limit: filesLimit},
+	}
 }

@@ -12,9 +12,9 @@ import (
 
 // findRelays takes the running router's list, which is the tailnet's own; else
 // what the control server publishes.
-func (e *exam) findRelays(ctx context.Context) (*tailnet.DERPMap, error) {
+func (e *exam) findDERPMap(ctx context.Context) (*tailnet.DERPMap, error) {
 	if _, err := e.status.Get(ctx); err == nil {
-		if data, err := e.RelayList(ctx); err == nil {
+		if data, err := e.DERPMap(ctx); err == nil {
 			if r, err := tailnet.ParseDERPMap(data); err == nil {
 				return r, nil
 			}
@@ -25,8 +25,8 @@ func (e *exam) findRelays(ctx context.Context) (*tailnet.DERPMap, error) {
 	return tailnet.FetchDERPMap(ctx, e.Config.ControlURL)
 }
 
-func (e *exam) relayList(ctx context.Context) Result {
-	r, err := e.relays.Get(ctx)
+func (e *exam) derpList(ctx context.Context) Result {
+	r, err := e.derpMap.Get(ctx)
 	switch {
 	case errors.Is(err, tailnet.ErrDERPMapForMembers):
 		return skip(err.Error() + "; run doctor beside a running router")
@@ -36,12 +36,12 @@ func (e *exam) relayList(ctx context.Context) Result {
 	return pass("regions " + r.String())
 }
 
-const noRelays = "no list of relays"
+const noDERPMap = "no list of relays"
 
-func (e *exam) relayReach(ctx context.Context) Result {
-	relays, err := e.relays.Get(ctx)
+func (e *exam) derpReach(ctx context.Context) Result {
+	relays, err := e.derpMap.Get(ctx)
 	if err != nil {
-		return skip(noRelays)
+		return skip(noDERPMap)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -74,12 +74,12 @@ func (e *exam) relayReach(ctx context.Context) Result {
 func (e *exam) udpReach(ctx context.Context) Result {
 	u, err := e.udp.Get(ctx)
 	switch {
-	case e.noRelays(ctx):
-		return skip(noRelays)
+	case e.derpMapMissing(ctx):
+		return skip(noDERPMap)
 	case err != nil:
 		return fail(err.Error(), "let the process open UDP sockets")
 	case !u.Works:
-		return warn(fmt.Sprintf("none of %s answered: relays only, slower", list(u.Servers, "STUN server", "STUN servers")),
+		return warn(fmt.Sprintf("none of %s answered: relays only, slower", count(u.Servers, "STUN server", "STUN servers")),
 			"let UDP out to any address and port, and its answers in (security group, network ACL)")
 	}
 	value := "works"
@@ -99,8 +99,8 @@ func (e *exam) udpReach(ctx context.Context) Result {
 	return pass(value)
 }
 
-func (e *exam) noRelays(ctx context.Context) bool {
-	_, err := e.relays.Get(ctx)
+func (e *exam) derpMapMissing(ctx context.Context) bool {
+	_, err := e.derpMap.Get(ctx)
 	return err != nil
 }
 
@@ -108,8 +108,8 @@ func (e *exam) noRelays(ctx context.Context) bool {
 func (e *exam) nat(ctx context.Context) Result {
 	u, err := e.udp.Get(ctx)
 	switch {
-	case e.noRelays(ctx):
-		return skip(noRelays)
+	case e.derpMapMissing(ctx):
+		return skip(noDERPMap)
 	case err != nil || !u.Works:
 		return skip("no UDP")
 	}

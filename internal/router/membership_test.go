@@ -59,7 +59,7 @@ func TestLoginCodes(t *testing.T) {
 		{&problem.Problem{Code: problem.ControlThrottled}, problem.ControlThrottled},
 		{errors.New("anything"), problem.JoinFailed},
 	} {
-		m.done(fmt.Errorf("wrapped: %w", tc.err))
+		m.attempted(fmt.Errorf("wrapped: %w", tc.err))
 		want[string(tc.want)]++
 		if p := credentialProblem(tc.err); p.Code != tc.want || p.Error() != tc.err.Error() {
 			t.Errorf("%v: got %s: %v, want %s", tc.err, p.Code, p, tc.want)

@@ -1,0 +1,47 @@
+package router
+
+import (
+	"time"
+
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/problem"
+)
+
+// How long before the end of a node key or a stored credential there is a warning.
+const (
+	nodeKeyWarning    = 7 * 24 * time.Hour
+	credentialWarning = 7 * 24 * time.Hour
+)
+
+// warnings are what will stand between the router and readiness one day. They
+// make it no less ready now.
+func (r *Router) warnings() []ops.Reason {
+	var out []ops.Reason
+	add := func(p *problem.Problem) { out = append(out, ops.ReasonOf(p)) }
+	known := r.lookUps.credentials.boot.CredentialKnown()
+	var joining bool
+	var state *problem.Problem
+	if r.node.Started() {
+		s, _ := r.node.Status()
+		joining, state = s.LoginError != nil, s.StateError
+		if left := time.Until(s.KeyExpiry); !s.KeyExpiry.IsZero() && left > 0 && left < nodeKeyWarning {
+			add(&problem.Problem{
+				Code: problem.NodeKeyExpiring, Message: "the node key expires at " + s.KeyExpiry.UTC().Format(time.RFC3339) + "; the node then joins anew, which cuts what it forwards",
+				Fix: "disable key expiry for the node in the admin console, or give it a tag by its auth key",
+			})
+		}
+	}
+	if state != nil {
+		add(&problem.Problem{Code: state.Code, Message: state.Message + "; the router goes on, and is a new node after a restart", Fix: state.Fix})
+	}
+	if known.Err != nil && !joining { // else it is a reason already
+		add(credentialProblem(known.Err))
+	}
+	if left := time.Until(known.Expires); !known.Expires.IsZero() && left < credentialWarning {
+		add(&problem.Problem{
+			Code: problem.CredentialExpiring, Message: "the stored credential ends at " + known.Expires.UTC().Format(time.RFC3339) + "; a node that is in the tailnet stays there, a new one could not join",
+			Fix: "store a new one; an OAuth client or a federated identity never ends",
+		})
+	}
+	return out
+}
