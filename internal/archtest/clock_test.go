@@ -14,8 +14,10 @@ import (
 // [time.Time], or compare a time from another source with now, and why. A step of the
 // clock changes such a difference. Other files measure by Sub, Since and timers.
 var wallClock = map[string]string{
-	"internal/router/credential.go": "times in metrics and the log",
-	"internal/router/warnings.go":     "ends of the node key and of stored credentials: dates that others set",
+	"internal/router/credential.go": "the time at which a credential was stored, in the log",
+	"internal/router/membership.go": "the end of the node key, in a message",
+	"internal/router/metrics.go":    "times as metrics have them",
+	"internal/router/warnings.go":   "ends of the node key and of stored credentials: dates that others set",
 	"internal/awsapi/error.go":      "the time of this machine, in a message",
 	"internal/doctor/aws.go":        "the end of credentials, in a message",
 	"internal/doctor/credential.go": "the end of a stored credential: a date that a person set",

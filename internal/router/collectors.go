@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// collector is what the scrape computes itself, for labels that come and go.
+// collector computes metrics at the time of the scrape, for labels that come and go.
 type collector struct {
 	desc    *prometheus.Desc
 	collect func(desc *prometheus.Desc, out chan<- prometheus.Metric)
@@ -17,13 +17,13 @@ type collector struct {
 func (c collector) Describe(out chan<- *prometheus.Desc) { out <- c.desc }
 func (c collector) Collect(out chan<- prometheus.Metric) { c.collect(c.desc, out) }
 
-// labeledRoutes is how many routes have series of their own: a prefix list may
-// bring a thousand. router_unapproved_routes and router_primary_routes count all.
+// maxLabeledRoutes bounds the routes that have their own series, since a prefix list may
+// hold a thousand. router_unapproved_routes and router_primary_routes count all routes.
 const maxLabeledRoutes = 100
 
 func newRouteCollector(r *Router) prometheus.Collector {
 	return collector{
-		prometheus.NewDesc("router_route", "Whether a route is advertised by this router, approved for it, and primary at it: 1 or 0. The first 100 routes have it.",
+		prometheus.NewDesc("router_route", "1 if the route is in the state (advertised, approved or primary at this router), else 0; for the first 100 routes.",
 			[]string{"prefix", "state"}, nil),
 		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
 			_, found, _, _ := r.lookUps.results()
@@ -41,7 +41,7 @@ func newRouteCollector(r *Router) prometheus.Collector {
 
 func newPeerCollector(r *Router) prometheus.Collector {
 	return collector{
-		prometheus.NewDesc("router_peers", "Nodes in the netmap, by the path of packets to them; idle ones had none for 45 s.", []string{"path"}, nil),
+		prometheus.NewDesc("router_peers", "Nodes in the netmap, by the path of packets to them; idle means no packets for 45 s.", []string{"path"}, nil),
 		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
 			_, count := r.node.Peers(0)
 			for _, path := range tailnet.Paths {

@@ -13,17 +13,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// credentials gives out auth keys when control asks for one, and watches over
-// what they come from.
+// credentials provides auth keys when control asks for one, and checks their source
+// periodically.
 type credentials struct {
 	boot       *bootstrap.Bootstrap
 	log        *slog.Logger
 	steps      *stepMetrics
-	prefetched chan struct{} // closed when what is read ahead was read
+	prefetched chan struct{} // closed when prefetch is done
 }
 
-// readAhead reads the credential while the engine comes up, for a node that is
-// sure to be asked for one. It makes no key: control may yet not ask.
+// prefetch reads the credential while the engine starts, for a node that certainly needs
+// one. It mints no key: the node may stop before control asks for it.
 func (c *credentials) prefetch(ctx context.Context, wanted bool) {
 	if !wanted {
 		close(c.prefetched)
@@ -31,11 +31,11 @@ func (c *credentials) prefetch(ctx context.Context, wanted bool) {
 	}
 	go func() {
 		defer close(c.prefetched)
-		c.check(ctx) // its failure is the next key's, too
+		c.check(ctx) // a failure shows again when control asks for a key
 	}()
 }
 
-// key is called when control asks for a credential.
+// key returns an auth key. The engine calls it when control asks for a credential.
 func (c *credentials) key(ctx context.Context) (key secret.String, err error) {
 	select {
 	case <-c.prefetched:
@@ -52,13 +52,14 @@ func (c *credentials) key(ctx context.Context) (key secret.String, err error) {
 	return key, err
 }
 
+// check reads and validates the credential without minting a key.
 func (c *credentials) check(ctx context.Context) error {
 	return c.steps.time("credential", func() error { return c.boot.LookAtCredential(ctx) })
 }
 
-// keep looks at the credential every now and then, so that one that is gone is
-// known before a new task, or this one, needs it. It looks nowhere right after a
-// start: a node with valid state needs no credential.
+// watch checks the credential periodically, so that a missing one is reported before a new
+// task, or this one, needs it. It does not check right after a start: a node with valid
+// state needs no credential.
 func (c *credentials) watch(ctx context.Context, every time.Duration) error {
 	for {
 		select {
@@ -68,7 +69,7 @@ func (c *credentials) watch(ctx context.Context, every time.Duration) error {
 		}
 		before := c.boot.CredentialKnown()
 		if time.Since(before.Read) < every/2 {
-			continue // whoever joins reads it all the time
+			continue // a node that is joining reads it often enough
 		}
 		err := c.check(ctx)
 		if ctx.Err() != nil {
@@ -77,9 +78,9 @@ func (c *credentials) watch(ctx context.Context, every time.Duration) error {
 		after := c.boot.CredentialKnown()
 		switch {
 		case err != nil && (before.Err == nil || before.Err.Error() != err.Error()):
-			c.log.Warn("credential cannot be used; this node needs none while it is in the tailnet, the next one will", "err", err)
+			c.log.Warn("credential cannot be used; this node stays in the tailnet, but a new one could not join", "err", err)
 		case err == nil && before.Err != nil:
-			c.log.Info("credential can be used again")
+			c.log.Info("credential is usable again")
 		}
 		if before.Version != "" && after.Version != before.Version {
 			c.log.Info("credential rotated", "version", after.Version, "created", after.Created.UTC().Format(time.RFC3339))
@@ -87,23 +88,23 @@ func (c *credentials) watch(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// register adds what is known of the credential to the metrics.
+// register adds the metrics of the credential.
 func (c *credentials) register(reg prometheus.Registerer) {
 	known := func(name, help string, at func(credential.Known) time.Time) prometheus.Collector {
 		return gauge(name, help, func() float64 { return timestamp(at(c.boot.CredentialKnown())) })
 	}
 	reg.MustRegister(
-		known("router_credential_fetch_timestamp_seconds", "When the credential was last read with success; 0 is never.", func(k credential.Known) time.Time { return k.Read }),
-		known("router_credential_created_timestamp_seconds", "When what was read was stored; 0 is unknown.", func(k credential.Known) time.Time { return k.Created }),
-		known("router_credential_expiry_timestamp_seconds", "When the stored credential ends, as far as its expires_at tells; 0 is unknown or never.", func(k credential.Known) time.Time { return k.Expires }),
+		known("router_credential_fetch_timestamp_seconds", "Time of the last successful read of the credential; 0 is never.", func(k credential.Known) time.Time { return k.Read }),
+		known("router_credential_created_timestamp_seconds", "Time at which the credential was stored; 0 is unknown.", func(k credential.Known) time.Time { return k.Created }),
+		known("router_credential_expiry_timestamp_seconds", "Expiry of the stored credential, from its expires_at; 0 is unknown or never.", func(k credential.Known) time.Time { return k.Expires }),
 		credentialInfo{c.boot},
 	)
 }
 
-// credentialInfo is router_credential_info: its label changes once a secret was read.
+// credentialInfo collects router_credential_info, whose label changes once a secret is read.
 type credentialInfo struct{ boot *bootstrap.Bootstrap }
 
-var credentialInfoDesc = prometheus.NewDesc("router_credential_info", "Always 1; its label says where auth keys come from.", []string{"source"}, nil)
+var credentialInfoDesc = prometheus.NewDesc("router_credential_info", "Always 1; the label names the source of auth keys.", []string{"source"}, nil)
 
 func (i credentialInfo) Describe(to chan<- *prometheus.Desc) { to <- credentialInfoDesc }
 

@@ -7,8 +7,8 @@ import (
 	"subnetrouter/internal/denylist"
 )
 
-// newDenyList creates the list of what the tailnet must never reach. Whatever opens a
-// listener in this process adds it with [denylist.List.Opened].
+// newDenyList returns the list of addresses that clients must never reach. Code that opens
+// a listener in this process adds it with [denylist.List.Opened].
 func (r *Router) newDenyList(cfg config.Config) (*denylist.List, error) {
 	return denylist.New(denylist.Config{
 		Listeners:  []string{cfg.Listen, cfg.DebugListen},
@@ -19,7 +19,7 @@ func (r *Router) newDenyList(cfg config.Config) (*denylist.List, error) {
 	})
 }
 
-// keepDenyList follows the addresses of this host.
+// runDenyList keeps the deny list up to date with the addresses of this host.
 func (r *Router) runDenyList(ctx context.Context) error {
 	r.deny.Run(ctx)
 	return nil

@@ -10,39 +10,40 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A drain gives the routes to another router without its clients noticing, within the
-// drain timeout:
+// A drain moves the routes to a peer router within the drain timeout, if possible without
+// clients noticing:
 //
-//	not ready ─▶ do others help? ─┬─ yes ─▶ withdraw ─▶ pass flows on until they end ─┬─▶ cut what is left ─▶ log out
-//	                              └─ no ──▶ wait for a quiet moment ─▶ cut, withdraw ──┘
+//	not ready ─▶ any helpers? ─┬─ yes ─▶ withdraw ─▶ relay packets until the flows end ─┬─▶ cut the rest ─▶ log out
+//	                           └─ no ──▶ wait for idle flows ─▶ cut, withdraw ──────────┘
 //
-// docs/decisions/0007-hand-over.md says why so.
+// docs/decisions/0007-hand-over.md has the reasons.
 
 const (
-	// leaveShare of the drain timeout is for logging out, but no more than mostLeave.
+	// One part in logoutShare of the drain timeout is reserved for logging out, but no more
+	// than maxLogout.
 	logoutShare = 4
 	maxLogout   = 5 * time.Second
-	// linger is what clients may take to hear from control what this router heard.
+	// propagation is how long clients may take to receive a netmap that this router has.
 	propagation = 500 * time.Millisecond
-	// farewell lets the engine send the last message, before it ends with the data path.
+	// flushDelay lets the engine send the last message to peer routers before it is closed.
 	flushDelay = 50 * time.Millisecond
 )
 
-// drainMetrics tell of the last act; who wants to read them has to be quick, and the log
-// has the same.
+// drainMetrics counts the flows that the drain cut, and its duration. The process exits soon
+// after, so that a scrape may miss it; the log has the same figures.
 type drainMetrics struct {
 	cut   *prometheus.CounterVec
 	took  prometheus.Gauge
-	total int // cut, of both protocols; of the drain's goroutine
+	total int // flows cut, of both protocols; used by the drain's goroutine only
 }
 
 func newDrainMetrics(reg prometheus.Registerer) *drainMetrics {
 	m := &drainMetrics{
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "router_drain_flows_cut_total", Help: "Flows that were still open when the drain had to end them.",
+			Name: "router_drain_flows_cut_total", Help: "Open flows that the drain cut.",
 		}, []string{"protocol"}),
 		took: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "router_drain_duration_seconds", Help: "How long the drain took, or 0 before its end.",
+			Name: "router_drain_duration_seconds", Help: "Duration of the drain; 0 before its end.",
 		}),
 	}
 	m.cut.WithLabelValues("tcp")
@@ -51,23 +52,23 @@ func newDrainMetrics(reg prometheus.Registerer) *drainMetrics {
 	return m
 }
 
-// drain hands over and leaves, within the drain timeout.
+// drain hands the flows over or ends them, and logs the node out, within the drain timeout.
 func (r *Router) drain() error {
 	r.draining.Store(true)
 	start := time.Now()
 	whole, cancel := context.WithTimeoutCause(context.Background(), r.cfg.DrainTimeout,
-		fmt.Errorf("drain timeout of %v is over", r.cfg.DrainTimeout))
+		fmt.Errorf("drain timeout of %v exceeded", r.cfg.DrainTimeout))
 	defer cancel()
 	handing, done := context.WithTimeoutCause(whole, r.cfg.DrainTimeout-min(maxLogout, r.cfg.DrainTimeout/logoutShare),
-		errors.New("no time left but for logging out"))
+		errors.New("the rest of the drain timeout is reserved for logging out"))
 	defer done()
 
-	// A successor may have come just now.
+	// A peer router may have joined since the last update.
 	r.setTagged(r.node.Tagged())
 	helpers := r.peers.BeginDrain(handing)
 	tcp, udp := r.forward.Active()
 	r.log.Info("draining", "helpers", helpers, "flows_tcp", tcp, "flows_udp", udp, "timeout", r.cfg.DrainTimeout.String())
-	announcing, gone := context.WithCancel(whole)
+	announcing, stopAnnouncing := context.WithCancel(whole)
 	announced := make(chan struct{})
 	go func() {
 		defer close(announced)
@@ -79,7 +80,7 @@ func (r *Router) drain() error {
 		r.cutAndWithdraw(handing)
 	}
 	r.cutFlows()
-	gone() // after the last packet that others pass on
+	stopAnnouncing() // after the last relayed packet
 	<-announced
 	time.Sleep(flushDelay)
 	r.forward.Close()
@@ -94,9 +95,9 @@ func (r *Router) drain() error {
 // router, counted from when it took them from this one.
 const successionWait = 5 * time.Second
 
-// passOn withdraws, and goes on with the flows by way of the routers that control gives
-// the routes to, until the flows end. It gives up if control gives them to none: the
-// routers that offered help are not approved for them.
+// handOver withdraws the routes, and continues the flows by way of the peer routers that
+// control gives the routes to, until the flows end. It gives up if control gives them to no
+// router: the helpers are not approved for them.
 func (r *Router) handOver(ctx context.Context) {
 	r.withdraw(ctx)
 	start := time.Now()
@@ -105,13 +106,13 @@ func (r *Router) handOver(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		tcp, _ := r.forward.Active()
-		// A flow of UDP has no end that could be waited for.
+		// UDP flows have no end to wait for.
 		if tcp == 0 && r.forward.Busy() == 0 && time.Since(start) > propagation {
 			return
 		}
 		succeeded = succeeded || r.peers.Succeeded()
 		if !succeeded && time.Since(start) > successionWait {
-			r.log.Warn("control gave the routes to no other router; ending flows", "waited", successionWait.String(),
+			r.log.Warn("no other router received the routes; cutting flows", "waited", successionWait.String(),
 				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
 			return
 		}
@@ -123,15 +124,16 @@ func (r *Router) handOver(ctx context.Context) {
 	}
 }
 
-// cutOver is for a router that nobody helps: once clients listen to another, this one
-// cannot tell them anything. So the flows end while it still can, at a moment when that
-// hurts least, and those that come until clients have moved are carried as they come.
+// cutAndWithdraw cuts the flows before it withdraws the routes, for a drain without
+// helpers: once clients send to another router, a reset from this one no longer reaches
+// them. It waits for a moment without traffic first, for up to half of the drain timeout.
+// Flows that clients open until they have moved are served, and cut at the end.
 func (r *Router) cutAndWithdraw(ctx context.Context) {
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
 	defer cancel()
 	start := time.Now()
-	quiet := r.forward.AwaitIdle(waiting)
-	r.log.Info("flows end before the routes go", "quiet", quiet, "waited", time.Since(start).Round(time.Millisecond).String())
+	idle := r.forward.AwaitIdle(waiting)
+	r.log.Info("no peer router to hand over to; cutting flows, then withdrawing routes", "quiet", idle, "waited", time.Since(start).Round(time.Millisecond).String())
 	r.cutFlows()
 	r.withdraw(ctx)
 	r.cutFlows()
@@ -144,16 +146,16 @@ func (r *Router) cutAndWithdraw(ctx context.Context) {
 func (r *Router) withdraw(ctx context.Context) {
 	start := time.Now()
 	if err := r.node.Withdraw(ctx); err != nil {
-		r.log.Warn("routes not handed over", "err", err)
+		r.log.Warn("withdrawing routes failed", "err", err)
 		return
 	}
 	r.log.Info("routes handed over", "took", time.Since(start).Round(time.Millisecond).String())
 }
 
-// mostNamed is how many of the flows that it cuts the log names.
+// maxLoggedFlows bounds the cut flows that the log names.
 const maxLoggedFlows = 20
 
-// cut ends what is open; what comes next is still taken.
+// cutFlows cuts the open flows. New ones are still accepted.
 func (r *Router) cutFlows() {
 	names := r.flowNames()
 	tcp, udp := r.forward.Cut()
@@ -163,7 +165,7 @@ func (r *Router) cutFlows() {
 	r.drainMetrics.total += tcp + udp
 	r.drainMetrics.cut.WithLabelValues("tcp").Add(float64(tcp))
 	r.drainMetrics.cut.WithLabelValues("udp").Add(float64(udp))
-	level := slog.LevelInfo // flows of UDP that nobody may use any more
+	level := slog.LevelInfo // UDP flows, which may be unused
 	if tcp > 0 {
 		level = slog.LevelWarn
 	}

@@ -22,7 +22,8 @@ func (r *Router) newProber() *probe.Prober {
 	})
 }
 
-// connect reaches a target as flows do, at the first of its addresses that answers.
+// connect opens and closes a connection to target as a flow would, at the first of its
+// addresses that answers.
 func (r *Router) connect(ctx context.Context, target string) error {
 	host, port, err := net.SplitHostPort(target)
 	if err != nil {
@@ -47,16 +48,17 @@ func (r *Router) connect(ctx context.Context, target string) error {
 }
 
 const (
-	// guardEvery is how often a router whose probes fail looks for others.
+	// failoverEvery is the interval at which a router whose probes fail asks peer routers.
 	failoverEvery = 5 * time.Second
 	// takeoverWait is how long control may take to give routes that are held back to
-	// another router. If it does not, the claim that led to this was wrong: the routes
-	// are offered again, and not held back for takeoverPause.
+	// another router. If it does not, that router's claim was wrong: the routes are
+	// advertised again, and not held back for takeoverPause.
 	takeoverWait  = 15 * time.Second
 	takeoverPause = 10 * time.Minute
 )
 
-// probe keeps the probes going, and the routes with a router whose probes pass.
+// probe runs the probes, and holds the routes back while they fail here and pass at a peer
+// router.
 func (r *Router) probe(ctx context.Context) error {
 	if len(r.cfg.Probes) == 0 {
 		return nil
@@ -64,10 +66,10 @@ func (r *Router) probe(ctx context.Context) error {
 	go r.prober.Run(ctx)
 	tick := time.NewTicker(failoverEvery)
 	defer tick.Stop()
-	var over, pauseUntil time.Time // the end of the wait for a takeover, and of a pause
+	var takeoverUntil, pauseUntil time.Time
 	var taken func() bool
-	var offered []netip.Prefix // before they were held back
-	took := false              // another router has the routes that are held back
+	var offered []netip.Prefix // the routes before the hold-back
+	took := false              // a peer router has the routes that are held back
 	release := func() {
 		r.holdBack(false)
 		if !took {
@@ -90,7 +92,7 @@ func (r *Router) probe(ctx context.Context) error {
 		switch {
 		case len(failing) == 0 && held:
 			release()
-			r.log.Info("probes pass: routes offered again")
+			r.log.Info("probes pass; advertising routes again")
 		case len(failing) == 0:
 		case !held:
 			routes := r.servableRoutes()
@@ -98,17 +100,17 @@ func (r *Router) probe(ctx context.Context) error {
 				continue
 			}
 			taken = r.peers.Takeover(routes)
-			over = time.Now().Add(takeoverWait)
+			takeoverUntil = time.Now().Add(takeoverWait)
 			offered = routes
 			r.holdBack(true)
-			r.log.Warn("probes fail here and not at another router: routes withdrawn", "failing", probe.String(failing))
-		case !took && time.Now().After(over):
+			r.log.Warn("probes fail here but pass at a peer router; holding routes back", "failing", probe.String(failing))
+		case !took && time.Now().After(takeoverUntil):
 			release()
-			r.log.Warn("control gave the routes to no other router: routes offered again", "failing", probe.String(failing),
+			r.log.Warn("no other router received the routes; advertising them again", "failing", probe.String(failing),
 				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
 		case !r.peerServes(ctx, offered):
 			release()
-			r.log.Warn("probes fail, but no other router is better off: routes offered again", "failing", probe.String(failing))
+			r.log.Warn("probes fail, but no peer router is healthy; advertising routes again", "failing", probe.String(failing))
 		}
 	}
 }
@@ -118,12 +120,12 @@ func (r *Router) holdBack(hold bool) {
 	r.node.HoldBack(hold)
 }
 
-// othersServe reports whether another router may serve routes, and its probes pass.
+// peerServes reports whether a peer router may serve routes and its probes pass.
 func (r *Router) peerServes(ctx context.Context, routes []netip.Prefix) bool {
 	return r.peers.AskPeers(ctx, func(s handover.State) bool { return s.Healthy && s.Serves(routes) })
 }
 
-// kick wakes who waits for c, or is about to.
+// notify wakes the receiver of c, now or when it next waits. c has a buffer of one.
 func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

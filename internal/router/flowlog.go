@@ -12,11 +12,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// flowLogQueue is how many finished flows may wait to be written. When the log is
-// slower than that, records are dropped and counted: the data path never waits.
+// flowLogQueue bounds the finished flows that wait to be written. When the log is slower,
+// records are dropped and counted: the data path never waits.
 const flowLogQueue = 4096
 
-// flowLog writes one line for each finished flow, with who it was of.
+// flowLog writes one line for each finished flow, with the node and user of its client.
 type flowLog struct {
 	flows   chan forward.Flow
 	log     slog.Handler
@@ -29,14 +29,14 @@ func newFlowLog(log slog.Handler, reg prometheus.Registerer, whoIs func(netip.Ad
 		flows: make(chan forward.Flow, flowLogQueue), log: log, whoIs: whoIs,
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "router_flow_log_dropped_total",
-			Help: "Finished flows that are not in the flow log, because it could not be written fast enough.",
+			Help: "Finished flows missing in the flow log, because its output was too slow.",
 		}),
 	}
 	reg.MustRegister(l.dropped)
 	return l
 }
 
-// finished is called by the data path.
+// finished queues f to be written. The data path calls it; it does not block.
 func (l *flowLog) finished(f forward.Flow) {
 	select {
 	case l.flows <- f:
@@ -45,7 +45,7 @@ func (l *flowLog) finished(f forward.Flow) {
 	}
 }
 
-// run writes until ctx ends, and then what is left.
+// run writes the queued flows until ctx ends and the queue is empty.
 func (l *flowLog) run(ctx context.Context) error {
 	for {
 		select {

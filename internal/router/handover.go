@@ -10,8 +10,8 @@ import (
 	"subnetrouter/internal/tailnet"
 )
 
-// newCoordinator connects the part that talks to other routers with the node and the data
-// path, which both come after it.
+// newCoordinator connects the hand-over with the node and the data path. r.forward and
+// r.prober are built after it.
 func (r *Router) newCoordinator() *handover.Coordinator {
 	return handover.New(handover.Config{
 		Routes:   r.servableRoutes,
@@ -40,13 +40,14 @@ func (r *Router) newCoordinator() *handover.Coordinator {
 	})
 }
 
-// help answers other routers.
+// answerPeers answers the messages of peer routers until ctx ends.
 func (r *Router) answerPeers(ctx context.Context) error {
 	r.peers.Run(ctx)
 	return nil
 }
 
-// watchTagged passes on which nodes share a tag with this one, and so may be peer routers.
+// watchTagged gives the tagged peers, which may be peer routers, to the hand-over and the
+// deny list.
 func (r *Router) watchTagged(ctx context.Context) error {
 	r.node.WatchTagged(ctx, r.setTagged)
 	return nil
@@ -64,7 +65,7 @@ func (r *Router) setTagged(t tailnet.Tagged) {
 	r.deny.SetPeers(endpoints)
 }
 
-// mayServe lists the routes that this router offers and may serve.
+// servableRoutes returns the routes that this router advertises and is approved for.
 func (r *Router) servableRoutes() []netip.Prefix {
 	s, _ := r.node.Status()
 	return slices.DeleteFunc(slices.Clone(s.Advertised), func(p netip.Prefix) bool { return !slices.Contains(s.Approved, p) })

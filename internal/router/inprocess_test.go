@@ -14,8 +14,8 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// startInside runs the router's parts in the test's own process, as run puts them
-// together, for what no child process could be made to do.
+// start runs the parts of the router in the test's process, wired as in [Router.Run], for
+// tests that a child process does not allow.
 func start(t *testing.T, s *routertest.Setting, opts Options) *Router {
 	t.Helper()
 	var environ []string

@@ -18,8 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// lookUps makes the look-ups of package bootstrap at the right moments, counts
-// them, and remembers the last good answers.
+// lookUps schedules the look-ups of package bootstrap, counts them, and keeps the last good
+// results.
 type lookUps struct {
 	boot        *bootstrap.Bootstrap
 	log         *slog.Logger
@@ -27,13 +27,13 @@ type lookUps struct {
 	credentials *credentials
 	ephemeral   bool // the node has no state
 
-	mu       sync.Mutex
+	mu       sync.Mutex // protects the fields below
 	place    place.Place
 	follower *routesource.Follower // nil until the engine is up
-	resolver *routesource.Resolver // nil where nothing tells the VPC's
+	resolver *routesource.Resolver // nil while the VPC's is unknown
 }
 
-// LookUpConfig returns what package bootstrap needs of a configuration.
+// LookUpConfig returns the part of cfg that package bootstrap needs.
 func LookUpConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 	return bootstrap.Config{
 		Credential:  cfg.Credential,
@@ -48,11 +48,11 @@ func LookUpConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) *lookUps {
 	c := LookUpConfig(cfg, log)
 	c.Called = newCounters(reg, "action", bootstrap.Actions(c, false),
-		prometheus.CounterOpts{Name: "router_aws_calls_total", Help: "AWS calls, by action; each page of a long answer is one, the SDK's further tries are not."},
-		prometheus.CounterOpts{Name: "router_aws_call_failures_total", Help: "AWS calls that failed after all tries, by action."}).called
+		prometheus.CounterOpts{Name: "router_aws_calls_total", Help: "AWS calls, by action; each page of an answer counts, retries of the SDK do not."},
+		prometheus.CounterOpts{Name: "router_aws_call_failures_total", Help: "AWS calls that failed after all retries, by action."}).called
 	c.APICalled = newCounters(reg, "call", []string{tsapi.CallToken, tsapi.CallTokenExchange, tsapi.CallCreateKey},
-		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls of Tailscale's API, by call."},
-		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls of Tailscale's API that failed, by call."}).called
+		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls to Tailscale's API, by call."},
+		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls to Tailscale's API that failed, by call."}).called
 	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: c.Ephemeral}
 	s.credentials = &credentials{boot: s.boot, log: log, steps: s.steps, prefetched: make(chan struct{})}
 	s.credentials.register(reg)
@@ -61,9 +61,9 @@ func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) 
 	return s
 }
 
-// start begins the look-ups that are needed in any case, so that they run
-// while the engine comes up. A node without state always needs a credential;
-// kept state may well be valid, and then nobody asks for one.
+// start begins the look-ups that every start needs, so that they run while the engine
+// starts. A node without state always needs a credential; with kept state, which is most
+// likely valid, control does not ask for one.
 func (s *lookUps) start(ctx context.Context) {
 	go s.lookUpPlace(ctx)
 	s.credentials.prefetch(ctx, s.ephemeral)
@@ -81,11 +81,11 @@ func (s *lookUps) lookUpPlace(ctx context.Context) {
 	})
 }
 
-// awaitPlace waits for the metadata for as long as a task may take to get its
-// network.
+// awaitPlace returns the place of the task. It retries for as long as a task may take to
+// get its network.
 func (s *lookUps) awaitPlace(ctx context.Context) (place.Place, error) {
-	const patience, pause = 20 * time.Second, time.Second
-	deadline := time.Now().Add(patience)
+	const timeout, pause = 20 * time.Second, time.Second
+	deadline := time.Now().Add(timeout)
 	for {
 		place, err := s.boot.Place(ctx)
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
@@ -102,7 +102,7 @@ func (s *lookUps) awaitPlace(ctx context.Context) (place.Place, error) {
 func (s *lookUps) hostname(ctx context.Context) string {
 	place, err := s.awaitPlace(ctx)
 	if err != nil {
-		s.log.Warn("no task family to take the hostname from", "err", err, "hostname", defaultHostname,
+		s.log.Warn("task family unknown; using the default hostname", "err", err, "hostname", defaultHostname,
 			"fix", "set ROUTER_HOSTNAME")
 		return defaultHostname
 	}
@@ -113,7 +113,7 @@ const defaultHostname = "subnet-router"
 
 var notInLabel = regexp.MustCompile(`[^a-z0-9-]+`)
 
-// hostnameFrom makes a DNS label of a task family (letters, digits, - and _).
+// hostnameFrom turns a task family (letters, digits, - and _) into a DNS label.
 func hostnameFrom(family string) string {
 	label := notInLabel.ReplaceAllString(strings.ToLower(family), "-")
 	label = strings.Trim(label[:min(len(label), 63)], "-")
@@ -123,8 +123,8 @@ func hostnameFrom(family string) string {
 	return label
 }
 
-// followRoutes looks the routes up until ctx ends; apply gets them, good
-// answers only.
+// followRoutes looks the routes up periodically until ctx ends, and calls apply with the
+// result of each successful look-up.
 func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, apply func([]netip.Prefix)) {
 	f := s.boot.Follow(routesource.Follow{
 		Every: every,
@@ -140,8 +140,8 @@ func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, apply f
 	f.Run(ctx)
 }
 
-// foundRoutes learns what a look-up told beside the routes: on Fargate VPC and
-// subnet, and the VPC's resolver.
+// foundRoutes stores the other results of a look-up of routes: the VPC and subnet, which
+// task metadata lacks on Fargate, and the VPC's resolver.
 func (s *lookUps) foundRoutes(ctx context.Context, r routesource.Routes) {
 	place, err := s.boot.Place(ctx)
 	resolver, ok := s.boot.Resolver(ctx, r)
@@ -155,7 +155,7 @@ func (s *lookUps) foundRoutes(ctx context.Context, r routesource.Routes) {
 	}
 }
 
-// known is what the look-ups found so far.
+// results returns the newest results of the look-ups; found is zero before the first routes.
 func (s *lookUps) results() (place place.Place, routes routesource.Routes, found time.Time, routesErr error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,14 +166,14 @@ func (s *lookUps) results() (place place.Place, routes routesource.Routes, found
 	return s.place, now.Routes, now.Found, now.Err
 }
 
-// dns is the VPC's resolver, as far as anything tells it.
+// dns returns the VPC's resolver, or nil while it is unknown.
 func (s *lookUps) dns() *routesource.Resolver {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.resolver
 }
 
-// stepMetrics counts the look-ups.
+// stepMetrics counts and times the look-ups.
 type stepMetrics struct {
 	attempts, failures *prometheus.CounterVec
 	duration           *prometheus.GaugeVec
@@ -186,10 +186,10 @@ func newStepMetrics(reg prometheus.Registerer) *stepMetrics {
 			Name: "router_bootstrap_attempts_total", Help: "Look-ups begun, by step.",
 		}, labels),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "router_bootstrap_failures_total", Help: "Look-ups failed, by step.",
+			Name: "router_bootstrap_failures_total", Help: "Look-ups that failed, by step.",
 		}, labels),
 		duration: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "router_bootstrap_duration_seconds", Help: "How long the last look-up took, by step.",
+			Name: "router_bootstrap_duration_seconds", Help: "Duration of the last look-up, by step.",
 		}, labels),
 	}
 	for _, step := range []string{"metadata", "credential", "routes"} {
@@ -200,6 +200,7 @@ func newStepMetrics(reg prometheus.Registerer) *stepMetrics {
 	return m
 }
 
+// time calls f, and records its duration and error as those of step.
 func (m *stepMetrics) time(step string, f func() error) error {
 	m.attempts.WithLabelValues(step).Inc()
 	start := time.Now()

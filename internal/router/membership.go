@@ -21,7 +21,7 @@ func newLoginMetrics(reg prometheus.Registerer) *loginMetrics {
 			Name: "router_login_attempts_total", Help: "Attempts to join the tailnet with a credential; a node with valid state makes none.",
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "router_login_failures_total", Help: "Attempts to join that failed, by reason: a code of /readyz.",
+			Name: "router_login_failures_total", Help: "Attempts to join that failed, by reason, a code of /readyz.",
 		}, []string{"reason"}),
 	}
 	for _, code := range problem.With(problem.Login) {
@@ -31,8 +31,8 @@ func newLoginMetrics(reg prometheus.Registerer) *loginMetrics {
 	return m
 }
 
-// done counts an attempt. One that the engine made good by itself, after it had
-// been counted as failed, counts as another.
+// attempted counts an attempt. If the engine succeeds on its own after a counted failure,
+// that counts as another attempt.
 func (m *loginMetrics) attempted(err error) {
 	m.attempts.Inc()
 	if err != nil {
@@ -40,34 +40,36 @@ func (m *loginMetrics) attempted(err error) {
 	}
 }
 
-// credentialProblem returns why the node cannot join, with a code of the closed set.
+// credentialProblem returns err, the reason why the node cannot join, with a code of the
+// closed set.
 func credentialProblem(err error) *problem.Problem {
 	p := *problem.Of(err)
 	p.Code = problem.CodeOf(err, problem.JoinFailed)
 	return &p
 }
 
-// addMemberReasons adds why the node is not a member, or not one that peers reach.
+// addMemberReasons adds the reasons why the node is not a member of the tailnet, or is one
+// that peers cannot reach.
 func addMemberReasons(s tailnet.Status, add func(*problem.Problem)) {
 	switch {
 	case s.Removed:
 		add(&problem.Problem{
-			Code: problem.NodeRemoved, Message: "the control server no longer knows this node, which joins anew",
-			Fix: "if nobody removed it in the admin console, look for a second process with the same state",
+			Code: problem.NodeRemoved, Message: "the control server no longer knows this node, which joins again",
+			Fix: "if it was not removed in the admin console, look for a second process with the same state",
 		})
 	case s.KeyExpired():
 		add(&problem.Problem{
-			Code: problem.NodeKeyExpired, Message: "the node key expired at " + s.KeyExpiry.UTC().Format(time.RFC3339) + ", and the node joins anew",
-			Fix: "give the node a tag by its auth key, as keys of tagged nodes do not expire, or disable key expiry for it in the admin console",
+			Code: problem.NodeKeyExpired, Message: "the node key expired at " + s.KeyExpiry.UTC().Format(time.RFC3339) + ", and the node joins again",
+			Fix: "use an auth key that tags the node, since keys of tagged nodes do not expire, or disable key expiry for it in the admin console",
 		})
 	case s.Running() && s.LockedOut:
 		add(&problem.Problem{
-			Code: problem.LockedOut, Message: "the tailnet has Tailnet Lock, and nobody signed this node's key: no peer talks to it",
-			Fix: "run on a signing node: " + s.SignCommand + "; for nodes to come, sign the auth key (tailscale lock sign tskey-auth-…)",
+			Code: problem.LockedOut, Message: "the tailnet has Tailnet Lock, and this node's key is not signed: no peer accepts packets from it",
+			Fix: "run on a signing node: " + s.SignCommand + "; for future nodes, sign the auth key (tailscale lock sign tskey-auth-…)",
 		})
 	case s.Backend == "NeedsMachineAuth":
 		add(&problem.Problem{
-			Code: problem.DeviceApproval, Message: "the tailnet requires approval of new devices, and this one awaits it",
+			Code: problem.DeviceApproval, Message: "the tailnet requires device approval, and this node is not approved yet",
 			Fix: "approve it in the admin console under Machines, or use a pre-approved auth key",
 		})
 	}

@@ -18,8 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestLoginCodes: a failure counts under its own code, and one without a code under
-// join_failed; the metric has a series for each code before the first failure.
+// TestLoginCodes checks that a failure counts under its own code, and one without a code
+// under join_failed, and that the metric has a series for each code before the first
+// failure.
 func TestLoginCodes(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := newLoginMetrics(reg)
@@ -72,8 +73,8 @@ func TestLoginCodes(t *testing.T) {
 
 var testIPs = []netip.Addr{netip.MustParseAddr("100.64.0.7")}
 
-// TestMemberStates: what a person decides about the node, or forgot to, is a
-// state with what to do, and membership without any of it is none.
+// TestMemberStates checks that each state that needs an admin's action is a reason with a
+// fix, and that a member without any of them has no reason.
 func TestMemberStates(t *testing.T) {
 	running := func(change func(*tailnet.Status)) tailnet.Status {
 		s := tailnet.Status{Backend: "Running", IPs: testIPs}
@@ -84,7 +85,7 @@ func TestMemberStates(t *testing.T) {
 	for name, tc := range map[string]struct {
 		status tailnet.Status
 		codes  []problem.Code
-		fix    string // of the first
+		fix    string // of the first reason
 	}{
 		"member":          {running(func(*tailnet.Status) {}), nil, ""},
 		"starting":        {tailnet.Status{Backend: "NeedsLogin"}, []problem.Code{problem.Starting}, ""},

@@ -9,11 +9,11 @@ import (
 	"subnetrouter/internal/limits"
 )
 
-// registerMetrics adds what is known only here; each package registers its own.
+// registerMetrics adds the metrics that span packages; each package registers its own.
 func (r *Router) registerMetrics() {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "router_build_info",
-		Help: "Always 1; its labels say what runs.",
+		Help: "Always 1; the labels have the versions.",
 		ConstLabels: prometheus.Labels{
 			"version": r.opts.Version.Router, "commit": r.opts.Version.Commit, "tailscale_version": r.opts.Version.Tailscale,
 		},
@@ -23,47 +23,47 @@ func (r *Router) registerMetrics() {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		info,
-		gauge("router_ready", "1 while the router is ready, as /readyz says it.", func() float64 {
+		gauge("router_ready", "1 while /readyz reports ready.", func() float64 {
 			return boolValue(len(r.notReady()) == 0)
 		}),
-		gauge("router_draining", "1 from the signal to stop until the exit.", func() float64 {
+		gauge("router_draining", "1 from the stop signal until the exit.", func() float64 {
 			return boolValue(r.draining.Load())
 		}),
-		gauge("router_routes_withdrawn", "1 while the routes are left to another router because probes fail here.", func() float64 {
+		gauge("router_routes_withdrawn", "1 while the routes are held back: probes fail here and pass at a peer router.", func() float64 {
 			return boolValue(r.heldBack.Load())
 		}),
-		gauge("router_boot_overdue", "1 if the router was not ready when the boot timeout passed.", func() float64 {
+		gauge("router_boot_overdue", "1 if the router was not ready within ROUTER_BOOT_TIMEOUT.", func() float64 {
 			return boolValue(r.bootOverdue.Load())
 		}),
 		newRouteCollector(r),
 		newPeerCollector(r),
-		gauge("router_unapproved_routes", "Advertised routes that the tailnet does not let this router serve.", func() float64 {
+		gauge("router_unapproved_routes", "Advertised routes that are not approved for this router.", func() float64 {
 			s, _ := r.node.Status()
 			return float64(len(s.Unapproved()))
 		}),
-		gauge("router_flows_busiest_peer", "Flows that are open now of the one node with the most.", func() float64 {
+		gauge("router_flows_busiest_peer", "Open flows of the node that has the most.", func() float64 {
 			_, flows := r.forward.TopClient()
 			return float64(flows)
 		}),
-		gauge("router_memory_limit_bytes", "Memory that the task may use, by its metadata, its control group or GOMEMLIMIT; 0 is unknown.", func() float64 {
+		gauge("router_memory_limit_bytes", "Memory that the task may use, from task metadata, its control group or GOMEMLIMIT; 0 is unknown.", func() float64 {
 			return float64(limits.Memory())
 		}),
-		gauge("router_open_files_limit", "Open files that the process may have; 0 is unknown.", func() float64 {
+		gauge("router_open_files_limit", "Maximum number of open files of the process; 0 is unknown.", func() float64 {
 			return float64(limits.MaxOpenFiles())
 		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "router_log_lines_dropped_total",
-			Help: "Lines missing in the log, because its output did not take them.",
+			Help: "Lines missing in the log, because its output was blocked or failed.",
 		}, func() float64 { return float64(r.events.Dropped()) }),
-		gauge("router_primary_routes", "Routes for which control now picks this router.", func() float64 {
+		gauge("router_primary_routes", "Routes for which this router is the primary.", func() float64 {
 			s, _ := r.node.Status()
 			return float64(len(s.Primary))
 		}),
-		gauge("router_node_key_expiry_timestamp_seconds", "When the node key ends; 0 is never, or that there is none yet.", func() float64 {
+		gauge("router_node_key_expiry_timestamp_seconds", "Expiry of the node key; 0 is never, or no key yet.", func() float64 {
 			s, _ := r.node.Status()
 			return timestamp(s.KeyExpiry)
 		}),
-		gauge("router_routes_lookup_timestamp_seconds", "When the routes were last looked up with success; 0 is never.", func() float64 {
+		gauge("router_routes_lookup_timestamp_seconds", "Time of the last successful look-up of routes; 0 is never.", func() float64 {
 			_, _, found, _ := r.lookUps.results()
 			return timestamp(found)
 		}),
@@ -81,7 +81,7 @@ func boolValue(b bool) float64 {
 	return 0
 }
 
-// timestamp is t as a metric has it; zero is 0.
+// timestamp returns t in seconds since the epoch, or 0 for the zero time.
 func timestamp(t time.Time) float64 {
 	if t.IsZero() {
 		return 0
@@ -89,7 +89,7 @@ func timestamp(t time.Time) float64 {
 	return float64(t.UnixMilli()) / 1000
 }
 
-// counters counts calls and their failures, by one label.
+// counters counts calls and their failures by one label.
 type counters struct{ attempts, failures *prometheus.CounterVec }
 
 func newCounters(reg prometheus.Registerer, label string, values []string, attempts, failures prometheus.CounterOpts) *counters {

@@ -27,16 +27,16 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// family is what the documentation says, or a scrape shows, of one name.
+// family describes one metric, as documented or as scraped.
 type family struct{ kind, labels string }
 
-// TestMetricsAreDocumented holds docs/metrics.md against a scrape of the real
-// router: each name with its type and labels is there, and each that is there exists.
+// TestMetricsAreDocumented compares docs/metrics.md with a scrape of the real router: the
+// same names, types and labels.
 func TestMetricsAreDocumented(t *testing.T) {
 	s := routertest.New(t)
 	s.Env["ROUTER_FLOW_LOG"] = "on"
 	r := start(t, s, Options{})
-	// A name whose labels all come later is shown by the engine as a type only.
+	// The engine shows a metric without label values yet as a type only.
 	raw := httptest.NewRecorder()
 	r.node.ServeMetrics(raw, httptest.NewRequest("GET", "/metrics", nil))
 	announced := map[string]bool{"router_probe_success": true, "router_probe_failures_total": true} // one for each of ROUTER_PROBE
@@ -59,7 +59,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			continue
 		}
 		if got := scraped[name]; got != want {
-			t.Errorf("docs/metrics.md says of %s %v; a scrape shows %v", name, want, got)
+			t.Errorf("docs/metrics.md documents %s as %v; a scrape has %v", name, want, got)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(documented)) {
@@ -68,7 +68,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			there = slices.ContainsFunc(slices.Collect(maps.Keys(scraped)), func(n string) bool { return strings.HasPrefix(n, prefix) })
 		}
 		if !there && !announced[name] {
-			t.Errorf("docs/metrics.md has %s, which no scrape shows", name)
+			t.Errorf("docs/metrics.md documents %s, which a scrape lacks", name)
 		}
 	}
 }
@@ -129,7 +129,7 @@ func parseScrape(t *testing.T, text string) map[string]*dto.MetricFamily {
 	return out
 }
 
-// value is that of the one series of a family with these label values.
+// value returns the value of the series of a family with these label values.
 func value(families map[string]*dto.MetricFamily, name string, labels ...string) float64 {
 	for _, m := range families[name].GetMetric() {
 		var got []string
@@ -143,15 +143,15 @@ func value(families map[string]*dto.MetricFamily, name string, labels ...string)
 	return -1
 }
 
-// What a scrape may cost, whatever the tailnet's size; measured: 27 KiB and 40 ms
-// with 10,000 peers and flows.
+// Limits of a scrape, independent of the tailnet's size; measured: 27 KiB and 40 ms with
+// 10,000 peers and flows.
 const (
 	maxScrapeBytes = 64 << 10
-	maxScrapeTime  = time.Second // on a machine that runs other tests besides
+	maxScrapeTime  = time.Second // on a machine that runs other tests at the same time
 )
 
-// TestMetricsAtScale scrapes a router in a tailnet of 10,000 nodes of which each
-// has a flow open. Nobody's number adds a series.
+// TestMetricsAtScale scrapes a router in a tailnet of 10,000 nodes that have one flow each.
+// The numbers of nodes and flows must not add series.
 func TestMetricsAtScale(t *testing.T) {
 	const many = 10_000
 	if limits.MaxOpenFiles() < 2*many {
@@ -222,7 +222,7 @@ func TestMetricsAtScale(t *testing.T) {
 	}
 }
 
-// series counts the lines of a scrape that are no comments.
+// series counts the lines of a scrape that are not comments.
 func series(text string) (n int) {
 	for line := range strings.Lines(text) {
 		if !strings.HasPrefix(line, "#") {
@@ -240,7 +240,7 @@ func skipOrFail(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// datagram is an IPv4 packet with an empty UDP datagram.
+// datagram returns an IPv4 packet with an empty UDP datagram.
 func datagram(from, to netip.AddrPort) []byte {
 	p := make([]byte, 28)
 	p[0], p[8], p[9] = 0x45, 64, 17

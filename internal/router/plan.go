@@ -14,7 +14,7 @@ import (
 	"subnetrouter/internal/tailnet"
 )
 
-// Plan describes what a router of a configuration would do. It is the output of
+// Plan describes a start of a router with a configuration. It is the output of
 // `router plan --json`.
 type Plan struct {
 	Place      ops.Place         `json:"place"`
@@ -23,7 +23,7 @@ type Plan struct {
 	Advertise  []netip.Prefix    `json:"advertise"`
 	Routes     []ops.RouteStatus `json:"routes"`
 	Notes      []string          `json:"notes,omitempty"`
-	Warnings   []string          `json:"warnings,omitempty"` // of the configuration
+	Warnings   []string          `json:"warnings,omitempty"` // about the configuration
 	DNS        *ops.DNS          `json:"dns,omitempty"`
 	Site       *PlanSite         `json:"site,omitempty"`
 }
@@ -38,8 +38,8 @@ type PlanSite struct {
 	Via     netip.Addr `json:"via"`     // its 4via6 address
 }
 
-// MakePlan makes the look-ups of a start, without joining anything. The credential is
-// named, not fetched.
+// MakePlan makes the look-ups of a start, without joining the tailnet. It names the
+// credential's source without reading it.
 func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 	boot := bootstrap.New(LookUpConfig(cfg, slog.New(slog.DiscardHandler)))
 	if _, err := boot.Place(ctx); err != nil {
@@ -49,7 +49,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	place, err := boot.Place(ctx) // once more: the look-up of routes told the VPC
+	place, err := boot.Place(ctx) // again: the look-up of routes found the VPC
 	if err != nil {
 		return Plan{}, err
 	}
@@ -70,7 +70,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 	return p, nil
 }
 
-// planSite returns an example of a target that 4via6 makes reachable; nil without a site.
+// planSite returns an example target that is reachable by 4via6, or nil without a site.
 func planSite(site *uint32, found routesource.Routes) *PlanSite {
 	for _, r := range found.Explain {
 		if site == nil || !r.Prefix.Addr().Is4() {

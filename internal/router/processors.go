@@ -7,9 +7,9 @@ import (
 )
 
 // newScaler takes control of the number of processors that the Go runtime uses; it returns
-// nil if keep is set. Call it after the data path was built, which starts one worker for each
-// processor that there may be, and before the engine starts, whose pools hold buffers for
-// each processor that there is.
+// nil if keep is set. Call it after building the data path, which starts one worker for
+// each processor of the machine, and before starting the engine, whose pools hold buffers
+// for each processor in use.
 func newScaler(keep bool) *processors.Scaler {
 	if keep {
 		return nil
@@ -17,7 +17,7 @@ func newScaler(keep bool) *processors.Scaler {
 	return processors.New()
 }
 
-// scale follows the load until ctx ends.
+// scale adapts the number of processors to the load until ctx ends.
 func scale(ctx context.Context, s *processors.Scaler) error {
 	if s != nil {
 		s.Run(ctx)

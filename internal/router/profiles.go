@@ -10,9 +10,8 @@ import (
 	"subnetrouter/internal/ops"
 )
 
-// serveDebug serves Go's profiles on ROUTER_DEBUG_LISTEN. A profile shows no
-// secret, but much else: it is off unless asked for, and on loopback unless
-// said otherwise.
+// serveDebug serves Go's profiles on ROUTER_DEBUG_LISTEN. Profiles contain no secrets, but
+// reveal much else, so they are off by default, and on loopback unless an address is given.
 func (r *Router) serveDebug(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -14,8 +14,8 @@ import (
 	"subnetrouter/internal/tailnet"
 )
 
-// notReady lists the reasons; none means ready. Whether this router is the
-// primary for its routes does not matter: a standby is ready.
+// notReady returns the reasons why the router is not ready; none means ready. A standby,
+// which is approved for its routes without being primary for any, is ready.
 func (r *Router) notReady() []ops.Reason {
 	var why []ops.Reason
 	add := func(p *problem.Problem) { why = append(why, ops.ReasonOf(p)) }
@@ -33,7 +33,7 @@ func (r *Router) notReady() []ops.Reason {
 	}
 	r.addProbeReasons(add)
 	if !r.node.Started() {
-		add(&problem.Problem{Code: problem.Starting, Message: "the engine is coming up"})
+		add(&problem.Problem{Code: problem.Starting, Message: "the engine is starting"})
 		return why
 	}
 	s, _ := r.node.Status()
@@ -59,19 +59,19 @@ func (r *Router) addRouteReasons(s tailnet.Status, add func(*problem.Problem)) {
 	}
 }
 
-// addProbeReasons says which targets behind the router do not answer.
+// addProbeReasons adds a reason for each target of ROUTER_PROBE that does not answer.
 func (r *Router) addProbeReasons(add func(*problem.Problem)) {
 	if !r.prober.RoundDone() {
-		add(&problem.Problem{Code: problem.Starting, Message: "the targets of ROUTER_PROBE have not answered yet"})
+		add(&problem.Problem{Code: problem.Starting, Message: "the first probes of ROUTER_PROBE have not finished yet"})
 	}
 	for _, f := range r.prober.Failing() {
 		message := fmt.Sprintf("no connection to %s of ROUTER_PROBE: %v", f.Target, f.Err)
 		if r.heldBack.Load() {
-			message += "; the routes are left to another router, whose probes pass"
+			message += "; the routes are held back, since the probes of a peer router pass"
 		}
 		add(&problem.Problem{
 			Code: problem.ProbeFailed, Message: message,
-			Fix: "let the target answer this task: security groups, route table, or is it down? Else take it out of ROUTER_PROBE",
+			Fix: "make the target reachable from this task (security groups, route table, the service itself), or remove it from ROUTER_PROBE",
 		})
 	}
 }
@@ -86,14 +86,14 @@ func AutoApprovers(ps []netip.Prefix, tags []string) string {
 	return string(text)
 }
 
-// live fails only where a restart would help: the engine no longer answers.
-// Control, AWS and approval have no say in it.
+// live returns an error only if restarting the process would help: the engine no longer
+// answers. Failures of control, AWS and approval do not count.
 func (r *Router) live() error {
-	const patience = 3 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	const timeout = 3 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := r.node.Responsive(ctx); err != nil {
-		return fmt.Errorf("the engine did not answer within %v", patience)
+		return fmt.Errorf("the engine did not answer within %v", timeout)
 	}
 	return nil
 }

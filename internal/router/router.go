@@ -38,22 +38,22 @@ type Router struct {
 	flowLog      *flowLog // nil unless asked for
 	peers        *handover.Coordinator
 	prober       *probe.Prober
-	probeChanged chan struct{} // a probe's result changed
+	probeChanged chan struct{} // signaled when a probe's result changes
 	node         *tailnet.Node
 	draining     atomic.Bool
-	heldBack     atomic.Bool // routes are held back: probes fail here, and pass at a peer router
+	heldBack     atomic.Bool // routes are held back: probes fail here and pass at a peer router
 	drainMetrics *drainMetrics
-	bootOverdue  atomic.Bool // not ready when the boot timeout passed
+	bootOverdue  atomic.Bool // was not ready within the boot timeout
 }
 
-// New builds a router without starting anything but the workers of the data path. The node
-// comes first, without its engine: the other parts call it from the moment they exist.
+// New builds a router. It starts only the workers of the data path. It creates the node
+// first, without its engine, because the other parts call it as soon as they exist.
 func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log) (r *Router, err error) {
 	r = &Router{
 		cfg: cfg, opts: opts, log: log, events: events, started: time.Now(),
 		registry: prometheus.NewRegistry(), probeChanged: make(chan struct{}, 1),
 	}
-	limits.SetMemory(0, opts.KeepMemoryLimit, log) // task metadata may report less later
+	limits.SetMemory(0, opts.KeepMemoryLimit, log) // task metadata may report a lower limit later
 	r.lookUps = newLookUps(cfg, log, r.registry)
 	r.logins = newLoginMetrics(r.registry)
 	if r.deny, err = r.newDenyList(cfg); err != nil {
@@ -125,8 +125,8 @@ func nodeMode(m config.Mode) tailnet.Mode {
 	return tailnet.ModeAuto
 }
 
-// join makes the node a member, under the name of the task's family unless
-// configured otherwise.
+// join joins the tailnet with the configured hostname, or one derived from the task's
+// family.
 func (r *Router) join(ctx context.Context) error {
 	hostname := r.cfg.Hostname
 	if hostname == "" {
@@ -138,8 +138,8 @@ func (r *Router) join(ctx context.Context) error {
 	return r.node.Join(tailnet.Identity{Hostname: hostname})
 }
 
-// fit fits the limits to what the task metadata says of its memory and CPUs: on
-// Fargate no control group of the container tells.
+// fitLimits sets the limits from the memory and CPUs in task metadata: on Fargate the
+// container's control group does not have them.
 func (r *Router) fitLimits(ctx context.Context, s *processors.Scaler) error {
 	place, err := r.lookUps.awaitPlace(ctx)
 	if err != nil {
@@ -154,7 +154,7 @@ func (r *Router) fitLimits(ctx context.Context, s *processors.Scaler) error {
 	return nil
 }
 
-// keepRoutes advertises what the look-ups find, now and whenever it changes.
+// followRoutes advertises the routes that the look-ups find, and follows their changes.
 func (r *Router) followRoutes(ctx context.Context) error {
 	r.lookUps.followRoutes(ctx, r.cfg.Refresh, func(prefixes []netip.Prefix) {
 		r.forward.SetRoutes(prefixes)
@@ -163,13 +163,13 @@ func (r *Router) followRoutes(ctx context.Context) error {
 	return nil
 }
 
-// notReadyEvery is how often a router that is not ready says so: an alarm counts
-// these lines, so that silence is health.
+// notReadyEvery is the interval at which a router that is not ready logs it. An alarm
+// counts these lines.
 const notReadyEvery = time.Minute
 
-// watchBoot speaks up if the router is not ready in time, and from then on
-// whenever it is not. The process stays: what is missing may yet come, and a
-// restart would not bring it.
+// logNotReady logs the reasons if the router is not ready within the boot timeout, and once
+// per notReadyEvery after it. The process does not exit: the failure may be temporary, and
+// a restart would not fix it.
 func (r *Router) logNotReady(ctx context.Context) error {
 	booting := true
 	for wait := r.cfg.BootTimeout; ; wait, booting = notReadyEvery, false {
@@ -185,7 +185,7 @@ func (r *Router) logNotReady(ctx context.Context) error {
 		if booting {
 			r.bootOverdue.Store(true)
 			for _, why := range reasons {
-				r.log.Error("still not ready after the boot timeout; trying on",
+				r.log.Error("not ready within the boot timeout; still retrying",
 					"boot_timeout", r.cfg.BootTimeout.String(), "reason", string(why.Code), "message", why.Message, "fix", why.Fix)
 			}
 		}
@@ -197,8 +197,8 @@ func (r *Router) logNotReady(ctx context.Context) error {
 	}
 }
 
-// watchReady says so once the router is ready, and again when it is after it was not:
-// so that the log alone tells when a start, or a failure, was over.
+// logReady logs each change from not ready to ready, so that the log shows when a start or
+// a failure ended.
 func (r *Router) logReady(ctx context.Context) error {
 	since, ready := time.Now(), false
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -220,8 +220,9 @@ func (r *Router) logReady(ctx context.Context) error {
 	}
 }
 
+// closeNode logs the node out, if it is ephemeral, and stops the engine.
 func (r *Router) closeNode(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer for 10s"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer within 10s"))
 	defer cancel()
 	return r.node.Close(ctx)
 }
@@ -241,7 +242,7 @@ func (r *Router) opsConfig() ops.Config {
 	}
 }
 
-// Metrics returns the metrics of /metrics, without those of the engine.
+// Metrics gathers the metrics of /metrics, without those of the engine.
 func (r *Router) Metrics() prometheus.Gatherer { return r.registry }
 
 // Close ends the data path of a router that does not run.

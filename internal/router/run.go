@@ -1,5 +1,5 @@
-// Package router is the program: it builds the parts, finds the start-up facts, joins the
-// tailnet, forwards, and drains.
+// Package router is the program: it builds the parts, makes the look-ups of a start, joins
+// the tailnet, forwards, and drains.
 package router
 
 import (
@@ -15,13 +15,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Options are decided by the binary, not by its configuration.
+// Options holds the settings that the binary decides, not its configuration.
 type Options struct {
 	Version ops.Version
-	// Resolve returns the address at which a target is dialed; nil is the target itself.
+	// Resolve returns the address to dial for a target; nil dials the target itself.
 	Resolve func(network string, target netip.AddrPort) (netip.AddrPort, error)
-	// DenyDial reports addresses returned by Resolve that must not be dialed; nil is the
-	// deny list.
+	// DenyDial reports whether an address returned by Resolve must not be dialed; nil uses
+	// the deny list.
 	DenyDial func(target netip.AddrPort) bool
 	// KeepMemoryLimit and KeepProcessors leave the Go runtime's memory limit and number of
 	// processors as they are: the operator set GOMEMLIMIT, or GOMAXPROCS.
@@ -29,17 +29,17 @@ type Options struct {
 }
 
 const (
-	// drainGrace is how long a drain may take beyond ROUTER_DRAIN_TIMEOUT before the
-	// process ends regardless: a part that it needs is stuck.
+	// drainGrace is how long a drain may exceed ROUTER_DRAIN_TIMEOUT, because a part is
+	// stuck, before the process exits regardless.
 	drainGrace = 2 * time.Second
-	// endWait is how long the parts may take to end once nothing needs them.
+	// stopWait is how long the parts may take to return after their context is canceled.
 	stopWait = 2 * time.Second
 )
 
 // Run joins the tailnet, forwards until ctx ends, and drains. It returns nil after a clean
 // drain. It may be called once.
 //
-// Two contexts: the drain begins when ctx ends; serving lives until the flows are drained.
+// Two contexts: the drain begins when ctx ends; serving ends once the flows are drained.
 func (r *Router) Run(ctx context.Context) error {
 	cfg, log := r.cfg, r.log
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -58,7 +58,7 @@ func (r *Router) Run(ctx context.Context) error {
 	if cfg.DebugListen != "" {
 		group.Go(func() error { return r.serveDebug(serving) })
 	}
-	// The look-ups run while the engine comes up.
+	// The look-ups run while the engine starts.
 	r.lookUps.start(serving)
 	scaler := newScaler(r.opts.KeepProcessors)
 	up := make(chan error, 1)
@@ -68,8 +68,8 @@ func (r *Router) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-	case <-ctx.Done(): // control has not heard of this router: there is nothing to hand over
-		log.Info("stopped before the engine was up")
+	case <-ctx.Done(): // control does not know this router yet: there is nothing to hand over
+		log.Info("stopped before the engine started")
 		cancel()
 		return awaitParts(group, log)
 	case <-serving.Done():
@@ -98,7 +98,7 @@ func (r *Router) Run(ctx context.Context) error {
 }
 
 // within runs f and returns its error, or one that names doing if f takes longer than
-// limit: then its goroutine is left behind, for the process ends.
+// limit. In that case f's goroutine is abandoned; the caller exits the process.
 func within(limit time.Duration, doing string, f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
@@ -106,16 +106,17 @@ func within(limit time.Duration, doing string, f func() error) error {
 	case err := <-done:
 		return err
 	case <-time.After(limit):
-		return fmt.Errorf("%s: a part of the router is stuck: no end within %v", doing, limit)
+		return fmt.Errorf("%s: a part of the router is stuck: not done within %v", doing, limit)
 	}
 }
 
-// awaitParts returns the error of the part that failed, if one did. A part that does
-// not end is logged, and changes nothing: the process ends without it.
+// awaitParts waits for the goroutines of group, and returns the error of the part that
+// failed, if any. If a part does not return in time, awaitParts logs it and returns nil: the
+// process exits without it.
 func awaitParts(group *errgroup.Group, log *slog.Logger) error {
 	var failed error
 	if stuck := within(stopWait, "stopping", func() error { failed = group.Wait(); return nil }); stuck != nil {
-		log.Warn("the process ends before its parts", "err", stuck)
+		log.Warn("exiting without waiting for a part that is stuck", "err", stuck)
 		return nil
 	}
 	return failed

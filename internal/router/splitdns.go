@@ -7,11 +7,11 @@ import (
 	"subnetrouter/internal/ops"
 )
 
-// exampleZone stands for the private zone, whose name the router does not know.
+// exampleZone stands for a private zone, whose name the router does not know.
 const exampleZone = "internal.example.com"
 
-// describeDNS says what to set in the tailnet so that its clients resolve the
-// private zones of the VPC.
+// describeDNS returns the settings of the tailnet with which clients resolve the private
+// zones of the VPC.
 func describeDNS(r routesource.Resolver) *ops.DNS {
 	d := &ops.DNS{
 		Resolver: r.Addr.String(), Source: r.Source, Nameserver: r.Through.String(),

@@ -12,7 +12,7 @@ import (
 	"subnetrouter/internal/tailnet"
 )
 
-// status puts together what /status shows.
+// status returns the content of /status.
 func (r *Router) status() ops.Status {
 	place, routes, found, routesErr := r.lookUps.results()
 	reasons := r.notReady()
@@ -53,7 +53,7 @@ func (r *Router) status() ops.Status {
 	return out
 }
 
-// liveFlows is how many flows /status lists.
+// maxListedFlows bounds the flows that /status lists.
 const maxListedFlows = 100
 
 func (r *Router) describeFlows() ops.Flows {
@@ -76,7 +76,7 @@ func describePlace(p place.Place) ops.Place {
 	}
 }
 
-// describeRoutes shows what was found beside what the tailnet made of it.
+// describeRoutes lists the routes that the sources found, with their state in the tailnet.
 func describeRoutes(found routesource.Routes, node tailnet.Status) []ops.RouteStatus {
 	out := []ops.RouteStatus{}
 	for _, p := range found.Advertise {
@@ -94,7 +94,7 @@ func describeRoutes(found routesource.Routes, node tailnet.Status) []ops.RouteSt
 	return out
 }
 
-// listedPeers is how many peers /status lists.
+// maxListedPeers bounds the peers that /status lists.
 const maxListedPeers = 50
 
 func (r *Router) describePeers() ops.Peers {
@@ -113,7 +113,7 @@ func (r *Router) describePeers() ops.Peers {
 	return out
 }
 
-// otherRoutes is how many routes of other nodes /status lists.
+// maxOtherRoutes bounds the routes of other nodes that /status lists.
 const maxOtherRoutes = 1000
 
 func (r *Router) describeOtherRoutes() []ops.OtherRoute {

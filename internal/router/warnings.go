@@ -7,14 +7,14 @@ import (
 	"subnetrouter/internal/problem"
 )
 
-// How long before the end of a node key or a stored credential there is a warning.
+// How long before the expiry of a node key or a stored credential warnings begin.
 const (
 	nodeKeyWarning    = 7 * 24 * time.Hour
 	credentialWarning = 7 * 24 * time.Hour
 )
 
-// warnings are what will stand between the router and readiness one day. They
-// make it no less ready now.
+// warnings returns the conditions that will make the router not ready unless something
+// changes. They do not affect readiness now.
 func (r *Router) warnings() []ops.Reason {
 	var out []ops.Reason
 	add := func(p *problem.Problem) { out = append(out, ops.ReasonOf(p)) }
@@ -26,21 +26,21 @@ func (r *Router) warnings() []ops.Reason {
 		joining, state = s.LoginError != nil, s.StateError
 		if left := time.Until(s.KeyExpiry); !s.KeyExpiry.IsZero() && left > 0 && left < nodeKeyWarning {
 			add(&problem.Problem{
-				Code: problem.NodeKeyExpiring, Message: "the node key expires at " + s.KeyExpiry.UTC().Format(time.RFC3339) + "; the node then joins anew, which cuts what it forwards",
-				Fix: "disable key expiry for the node in the admin console, or give it a tag by its auth key",
+				Code: problem.NodeKeyExpiring, Message: "the node key expires at " + s.KeyExpiry.UTC().Format(time.RFC3339) + "; the node then joins again, which cuts its flows",
+				Fix: "disable key expiry for the node in the admin console, or use an auth key that tags it",
 			})
 		}
 	}
 	if state != nil {
-		add(&problem.Problem{Code: state.Code, Message: state.Message + "; the router goes on, and is a new node after a restart", Fix: state.Fix})
+		add(&problem.Problem{Code: state.Code, Message: state.Message + "; the router keeps working, but is a new node after a restart", Fix: state.Fix})
 	}
 	if known.Err != nil && !joining { // else it is a reason already
 		add(credentialProblem(known.Err))
 	}
 	if left := time.Until(known.Expires); !known.Expires.IsZero() && left < credentialWarning {
 		add(&problem.Problem{
-			Code: problem.CredentialExpiring, Message: "the stored credential ends at " + known.Expires.UTC().Format(time.RFC3339) + "; a node that is in the tailnet stays there, a new one could not join",
-			Fix: "store a new one; an OAuth client or a federated identity never ends",
+			Code: problem.CredentialExpiring, Message: "the stored credential expires at " + known.Expires.UTC().Format(time.RFC3339) + "; this node stays in the tailnet, but a new one could not join",
+			Fix: "store a new one; OAuth clients and federated identities do not expire",
 		})
 	}
 	return out

@@ -103,7 +103,7 @@ func TestAccessRulesWhileHeldBack(t *testing.T) {
 	}
 	w.routerHost.IP("route", "add", "prohibit", secondHost+"/32")
 	w.awaitPrimary("next")
-	old.awaitLog("routes withdrawn")
+	old.awaitLog("holding routes back")
 	if err := control.ForceRoutes(t.Context(), "old", netip.MustParsePrefix("10.0.3.0/24")); err != nil {
 		t.Fatal(err)
 	}

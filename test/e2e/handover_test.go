@@ -309,7 +309,7 @@ func TestHoldBack(t *testing.T) {
 	w.awaitPrimary("next")
 	t.Logf("the routes moved %v after the link was cut", time.Since(began).Round(time.Second))
 	got := old.awaitReadyz("the old router's probe to fail", func(_ int, b ops.Readiness) bool { return len(b.Reasons) > 0 })
-	if got.Reasons[0].Code != "probe_failed" || !strings.Contains(got.Reasons[0].Message, "left to another router") {
+	if got.Reasons[0].Code != "probe_failed" || !strings.Contains(got.Reasons[0].Message, "routes are held back") {
 		t.Errorf("/readyz returns %+v", got)
 	}
 	if code, body := old.get("/healthz"); code != 200 {
@@ -329,7 +329,7 @@ func TestHoldBack(t *testing.T) {
 		return nil
 	})
 	w.awaitPrimary("next")
-	if strings.Contains(next.out.String(), "routes withdrawn") {
+	if strings.Contains(next.out.String(), "holding routes back") {
 		t.Error("the next router held its routes back while the target is down for all routers")
 	}
 
@@ -343,5 +343,5 @@ func TestHoldBack(t *testing.T) {
 	}
 	old.awaitReady()
 	next.awaitReady()
-	old.hasLogged(`"msg":"probe failing"`, "routes withdrawn", `"msg":"probe passes again"`, "routes offered again")
+	old.hasLogged(`"msg":"probe failing"`, "holding routes back", `"msg":"probe passes again"`, "advertising routes again")
 }

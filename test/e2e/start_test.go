@@ -96,7 +96,7 @@ func TestWaitsForSecretAndPermission(t *testing.T) {
 	if out, code := r.run("router", "healthcheck", "--ready"); code != 1 {
 		t.Errorf("healthcheck --ready: exit %d, want 1: %s", code, out)
 	}
-	r.awaitLog("still not ready after the boot timeout")
+	r.awaitLog("not ready within the boot timeout")
 	r.awaitLog(`"msg":"router not ready"`) // the module's alarm counts this line
 
 	server.Fail("ec2:DescribeVpcs", awstest.Failure{})
