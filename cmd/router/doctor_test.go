@@ -104,7 +104,7 @@ func TestDoctor(t *testing.T) {
 	for name, value := range map[string]string{
 		"place/router":    " is ready, up ",
 		"routes/approval": "2 routes approved, this router is primary for 2",
-		"routes/overlaps": "none, against each other and 100.64.0.0/10 and 0 routes of other nodes",
+		"routes/overlaps": "none with each other and 100.64.0.0/10 and 0 routes of other nodes",
 		"relays/list":     "regions test",
 	} {
 		if r := beside[name]; r.State != doctor.Pass || !strings.Contains(r.Value, value) {

@@ -13,8 +13,8 @@ import (
 
 const getSecret = "secretsmanager:GetSecretValue"
 
-// actions are what the configuration needs. Whether metadata gives the VPC is
-// known only later; the one action too many is told apart then.
+// actions returns the EC2 actions that the configuration needs, as if metadata lacked the
+// VPC. If metadata has it, permitted skips the action that is not needed.
 func (e *exam) actions() []string {
 	var rest []string
 	for _, action := range bootstrap.Actions(e.Bootstrap, false) {
@@ -28,7 +28,7 @@ func (e *exam) actions() []string {
 func (e *exam) awsChecks() []Check {
 	if len(bootstrap.Actions(e.Bootstrap, false)) == 0 {
 		return []Check{{"AWS", "credentials", func(context.Context) Result {
-			return skip("the configuration asks nothing of AWS")
+			return skip("the configuration needs no AWS API")
 		}}}
 	}
 	checks := []Check{{"AWS", "credentials", e.awsCredentials}}
@@ -38,7 +38,7 @@ func (e *exam) awsChecks() []Check {
 	return checks
 }
 
-const awsReach = "the task's subnet needs a way to AWS (NAT gateway, public address or interface endpoint), and its security groups must let TCP 443 out"
+const awsReach = "give the task's subnet a route to AWS (NAT gateway, public address or interface endpoint), and allow outbound TCP 443 in its security groups"
 
 func (e *exam) awsCredentials(ctx context.Context) Result {
 	boot, err := e.boot.Get(ctx)
@@ -59,7 +59,7 @@ func (e *exam) awsCredentials(ctx context.Context) Result {
 	return pass(value)
 }
 
-// sourceName says what the SDK's word stands for.
+// sourceName returns a readable name for a credential provider of the SDK.
 func sourceName(s string) string {
 	switch s {
 	case "CredentialsEndpointProvider":
@@ -67,7 +67,7 @@ func sourceName(s string) string {
 	case "EnvConfigCredentials":
 		return "the environment (AWS_ACCESS_KEY_ID)"
 	case "EC2RoleProvider":
-		return "the EC2 instance's role, not the task's"
+		return "the EC2 instance's role, not the task role"
 	}
 	return s
 }
@@ -76,7 +76,7 @@ func (e *exam) permitted(ctx context.Context, action string) Result {
 	place, placeErr := e.place.Get(ctx)
 	vpcKnown := placeErr == nil && place.VPCID != ""
 	if vpcKnown && !contains(bootstrap.Actions(e.Bootstrap, true), action) {
-		return skip("not needed: task metadata gives the VPC")
+		return skip("not needed: task metadata has the VPC")
 	}
 	boot, err := e.boot.Get(ctx)
 	if err != nil {
@@ -86,7 +86,7 @@ func (e *exam) permitted(ctx context.Context, action string) Result {
 	err = boot.Permitted(ctx, action)
 	switch {
 	case errors.Is(err, awsapi.ErrNoDryRun):
-		return skip("asked only for prefix lists that route tables name; routes/found has done so if there are any")
+		return skip("needed only for prefix lists in route tables; routes/found covers it if there are any")
 	case err != nil:
 		return failed(err, awsReach)
 	}
@@ -102,7 +102,7 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// heardAWS compares the clocks while the answer is fresh.
+// recordAWSDate records the skew of AWS's clock from the date of an answer that just came.
 func (e *exam) recordAWSDate(date time.Time) {
 	skew := date.Sub(e.Now())
 	e.mu.Lock()

@@ -45,29 +45,30 @@ func (e *exam) resolveControl(ctx context.Context) (resolution, error) {
 func (e *exam) controlName(ctx context.Context) Result {
 	r, err := e.resolved.Get(ctx)
 	if err != nil {
-		return fail(netCause(err), "the VPC needs DNS (enableDnsSupport), or its DHCP options a resolver that knows public names; else correct ROUTER_CONTROL_URL")
+		return fail(netCause(err), "enable DNS in the VPC (enableDnsSupport), set a resolver for public names in its DHCP options, or correct ROUTER_CONTROL_URL")
 	}
 	if r.took == 0 {
-		return skip(r.host + " is an address")
+		return skip(r.host + " is an IP address")
 	}
 	var all []string
 	for _, a := range r.addrs {
 		all = append(all, a.Unmap().String())
 	}
-	return pass(fmt.Sprintf("%s is %s (%v)", r.host, strings.Join(all, ", "), r.took.Round(time.Millisecond)))
+	return pass(fmt.Sprintf("%s resolves to %s (%v)", r.host, strings.Join(all, ", "), r.took.Round(time.Millisecond)))
 }
 
-// controlAnswer is what came back from where every login begins.
+// controlAnswer describes control's answer to the request for its key, with which every
+// login begins.
 type controlAnswer struct {
 	status string
 	code   int
 	took   time.Duration
-	skew   time.Duration // of control's clock ahead of ours
+	skew   time.Duration // control's clock minus the local one; valid if dated
 	dated  bool
 	proxy  string
 }
 
-// byProxy asks as the engine does: by the proxy of the environment, if any.
+// controlClient uses the proxy of the environment, if any, as the engine does.
 var controlClient = &http.Client{Transport: httpproxy.Transport()}
 
 func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
@@ -95,7 +96,7 @@ func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
 }
 
 func (e *exam) controlReach(ctx context.Context) Result {
-	const out = "let TCP 443 out to the control server (security group, network ACL, route to a NAT or internet gateway)"
+	const out = "allow outbound TCP 443 to the control server (security group, network ACL, route to a NAT or internet gateway)"
 	a, err := e.answer.Get(ctx)
 	if err != nil {
 		fix := out
@@ -104,9 +105,9 @@ func (e *exam) controlReach(ctx context.Context) Result {
 		var invalid x509.CertificateInvalidError
 		switch {
 		case errors.As(err, &unknown), errors.As(err, &hostname):
-			fix = "something on the way opens TLS with a certificate of its own: exempt the control server from it"
+			fix = "something on the path intercepts TLS with its own certificate: exempt the control server from it"
 		case errors.As(err, &invalid):
-			fix = "the certificate is not valid by this clock: see the clock's line"
+			fix = "the certificate is not valid at the time of the local clock: see control/clock"
 		}
 		return fail(e.controlURL()+": "+netCause(err), fix)
 	}
@@ -116,13 +117,13 @@ func (e *exam) controlReach(ctx context.Context) Result {
 	}
 	if a.code != http.StatusOK {
 		return fail(fmt.Sprintf("%s answered HTTP %s instead of its key", e.controlURL(), a.status),
-			"correct ROUTER_CONTROL_URL: that is not a control server, or a proxy answers for it")
+			"correct ROUTER_CONTROL_URL: it does not lead to a control server, or a proxy answers instead")
 	}
 	return pass(value)
 }
 
-// How far the clock may be off. AWS refuses signatures that are 5 min off; TLS
-// and node keys have their own limits.
+// Limits of the clock's skew. AWS refuses signatures that are 5 min off; TLS and node keys
+// have their own limits.
 const (
 	warnSkew = 30 * time.Second
 	failSkew = 4 * time.Minute
@@ -133,15 +134,15 @@ func (e *exam) clock(ctx context.Context) Result {
 	if a, err := e.answer.Get(ctx); err == nil && a.dated {
 		skew, from = a.skew, "the control server"
 	} else {
-		e.routes.Get(ctx) // and with it, an answer of AWS
-		aws, heard := e.awsSkew()
-		if !heard {
-			return skip("nobody told the time: neither control nor AWS answered")
+		e.routes.Get(ctx) // which gets an answer from AWS
+		aws, ok := e.awsSkew()
+		if !ok {
+			return skip("no clock to compare with: neither control nor AWS answered")
 		}
 		skew, from = aws, "AWS"
 	}
 	value := fmt.Sprintf("within %v of %s", warnSkew, from)
-	const fix = "set the host's clock (on EC2 chrony with 169.254.169.123; Fargate does so by itself): AWS refuses signatures, and TLS certificates, from 5 min off"
+	const fix = "set the host's clock (on EC2 with chrony and 169.254.169.123; on Fargate replace the task): AWS refuses requests whose signature is 5 min off, and TLS may fail"
 	switch off := skew.Abs(); {
 	case off >= failSkew:
 		return fail(offBy(skew)+" "+from, fix)
@@ -158,7 +159,8 @@ func offBy(skew time.Duration) string {
 	return (-skew).Round(time.Second).String() + " ahead of"
 }
 
-// netCause strips what repeats the address, which the line has anyway.
+// netCause returns the cause of err without the URL and operation, which the line has
+// anyway.
 func netCause(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "no answer in time"

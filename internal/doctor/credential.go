@@ -8,25 +8,25 @@ import (
 	"subnetrouter/internal/bootstrap/credential"
 )
 
-// expirySoon is when a key's end is worth a word: as long before as the alert rule
-// SubnetRouterCredentialExpiring fires.
+// expirySoon is the time before a key's expiry at which the warning begins, the same as for
+// the alert rule SubnetRouterCredentialExpiring.
 const expirySoon = 7 * 24 * time.Hour
 
-// credentialChecks: that there is one, and that it can be used as far as that shows
-// without using it up. Whether the tailnet takes it, only a login tells.
+// credentialChecks returns the check that a credential exists and is usable, without using
+// it up. Whether the tailnet accepts it shows only at a login.
 func (e *exam) credentialChecks() []Check {
 	return []Check{{"credential", "secret", e.secret}}
 }
 
-// secret looks at the credential as the router does: an auth key is read, an OAuth
-// client or a federated identity gets a token from Tailscale's API. No key is made.
+// secret checks the credential as the router does: it reads an auth key, or gets a token
+// from Tailscale's API for an OAuth client or a federated identity. It mints no key.
 func (e *exam) secret(ctx context.Context) Result {
 	boot, err := e.boot.Get(ctx)
 	if err != nil {
 		return failed(err, awsReach)
 	}
 	if boot.CredentialChoice().Source == credential.FromState {
-		return skip("none is configured: the node's state in " + e.Config.StateDir + " has to be valid")
+		return skip("no credential is configured: the node's state in " + e.Config.StateDir + " must be valid")
 	}
 	if err := boot.LookAtCredential(ctx); err != nil {
 		return failed(err, awsReach)
@@ -37,13 +37,13 @@ func (e *exam) secret(ctx context.Context) Result {
 		value += fmt.Sprintf(" (version %s)", known.Version)
 	}
 	if !known.Expires.IsZero() {
-		const renew = "put a new auth key and its expires_at into the secret; a router that runs needs no restart. An OAuth client or a federated identity does not expire"
+		const renew = "put a new auth key and its expires_at into the secret; a running router needs no restart. OAuth clients and federated identities do not expire"
 		date := known.Expires.UTC().Format("2006-01-02 15:04 MST")
 		switch left := time.Until(known.Expires); {
 		case left <= 0 && choice.Source == credential.FromSecretKey:
 			return fail(value+", expired "+date, renew)
-		case left <= 0: // it gave a token just now
-			return warn(value+", expired "+date+" by what the secret says", "correct or drop expires_at: the credential works")
+		case left <= 0: // the API returned a token just now
+			return warn(value+", expired "+date+" according to its expires_at", "correct or drop expires_at: the credential works")
 		case left < expirySoon:
 			return warn(value+", expires "+date, renew)
 		}
@@ -52,7 +52,7 @@ func (e *exam) secret(ctx context.Context) Result {
 	switch choice.Source {
 	case credential.FromVariableKey, credential.FromVariableClient:
 		return warn(value,
-			"a credential in the environment shows in the task definition and in the ECS console; store it in Secrets Manager and set ROUTER_AUTH_SECRET")
+			"store it in Secrets Manager and set ROUTER_AUTH_SECRET: the task definition and the ECS console show credentials in the environment")
 	}
 	return pass(value)
 }

@@ -10,8 +10,8 @@ import (
 	"subnetrouter/internal/tailnet"
 )
 
-// findRelays takes the running router's list, which is the tailnet's own; else
-// what the control server publishes.
+// findDERPMap returns the running router's DERP map, which is the tailnet's, or else the one
+// that the control server publishes.
 func (e *exam) findDERPMap(ctx context.Context) (*tailnet.DERPMap, error) {
 	if _, err := e.status.Get(ctx); err == nil {
 		if data, err := e.DERPMap(ctx); err == nil {
@@ -29,14 +29,14 @@ func (e *exam) derpList(ctx context.Context) Result {
 	r, err := e.derpMap.Get(ctx)
 	switch {
 	case errors.Is(err, tailnet.ErrDERPMapForMembers):
-		return skip(err.Error() + "; run doctor beside a running router")
+		return skip(err.Error() + "; run doctor next to a running router")
 	case err != nil:
-		return fail(netCause(err), "see the control server's lines")
+		return fail(netCause(err), "see the control lines")
 	}
 	return pass("regions " + r.String())
 }
 
-const noDERPMap = "no list of relays"
+const noDERPMap = "no DERP map"
 
 func (e *exam) derpReach(ctx context.Context) Result {
 	relays, err := e.derpMap.Get(ctx)
@@ -52,9 +52,9 @@ func (e *exam) derpReach(ctx context.Context) Result {
 			bad = append(bad, fmt.Sprintf("%s (%s): %s", r.Region, r.Host, netCause(r.Err)))
 		}
 	}
-	const fix = "let TCP 443 out to any address: where no direct path exists, a relay carries all traffic"
+	const fix = "allow outbound TCP 443 to any address: without a direct path, all traffic goes through DERP"
 	if len(bad) == len(list) {
-		return fail(fmt.Sprintf("none of %d regions answers, as %s", len(list), bad[0]), fix)
+		return fail(fmt.Sprintf("none of %d regions answers, for example %s", len(list), bad[0]), fix)
 	}
 	value := fmt.Sprintf("%d of %d regions answer, nearest %s in %v", len(list)-len(bad), len(list), list[0].Region, list[0].Latency.Round(100*time.Microsecond))
 	if len(bad) > 0 {
@@ -63,7 +63,7 @@ func (e *exam) derpReach(ctx context.Context) Result {
 		if n := len(bad) - shown; n > 0 {
 			bad, more = bad[:shown], fmt.Sprintf(" and %d more", n)
 		}
-		value += "; not " + strings.Join(bad, ", ") + more
+		value += "; no answer from " + strings.Join(bad, ", ") + more
 		if 2*len(bad) > len(list) {
 			return warn(value, fix)
 		}
@@ -77,14 +77,14 @@ func (e *exam) udpReach(ctx context.Context) Result {
 	case e.derpMapMissing(ctx):
 		return skip(noDERPMap)
 	case err != nil:
-		return fail(err.Error(), "let the process open UDP sockets")
+		return fail(err.Error(), "allow the process to open UDP sockets")
 	case !u.Works:
-		return warn(fmt.Sprintf("none of %s answered: relays only, slower", count(u.Servers, "STUN server", "STUN servers")),
-			"let UDP out to any address and port, and its answers in (security group, network ACL)")
+		return warn(fmt.Sprintf("none of %s answered: traffic goes through DERP, which is slower", count(u.Servers, "STUN server", "STUN servers")),
+			"allow outbound UDP to any address and port, and the answers (security group, network ACL)")
 	}
 	value := "works"
 	if u.Nearest != "" {
-		value += fmt.Sprintf(", nearest relay %s in %v", u.Nearest, u.Latency.Round(100*time.Microsecond))
+		value += fmt.Sprintf(", nearest DERP region %s in %v", u.Nearest, u.Latency.Round(100*time.Microsecond))
 	}
 	var seen []string
 	if u.Public4.IsValid() {
@@ -94,7 +94,7 @@ func (e *exam) udpReach(ctx context.Context) Result {
 		seen = append(seen, u.Public6.Addr().String())
 	}
 	if len(seen) > 0 {
-		value += ", seen outside as " + strings.Join(seen, " and ")
+		value += ", public address " + strings.Join(seen, " and ")
 	}
 	return pass(value)
 }
@@ -104,7 +104,7 @@ func (e *exam) derpMapMissing(ctx context.Context) bool {
 	return err != nil
 }
 
-// nat tells whether peers can find a way in: whether a direct path can be.
+// nat reports how a NAT maps ports, which decides whether direct paths are possible.
 func (e *exam) nat(ctx context.Context) Result {
 	u, err := e.udp.Get(ctx)
 	switch {
@@ -116,12 +116,12 @@ func (e *exam) nat(ctx context.Context) Result {
 	port := e.Config.UDPPort
 	switch u.Mapping {
 	case tailnet.MappingNone:
-		return pass(fmt.Sprintf("none: the address seen outside is the host's own; direct paths, if UDP %d is let in", port))
+		return pass(fmt.Sprintf("no NAT: the public address is the host's own; direct paths work if inbound UDP %d is allowed", port))
 	case tailnet.MappingIndependent:
-		return pass(fmt.Sprintf("endpoint-independent mapping, as behind a public address of the task: direct paths; better still with UDP %d let in by the security group", port))
+		return pass(fmt.Sprintf("endpoint-independent mapping, as with a public address of the task: direct paths work; allow inbound UDP %d in the security group for more of them", port))
 	case tailnet.MappingDependent:
-		return warn("endpoint-dependent mapping, as behind a NAT gateway: clients behind a NAT of their own reach the router by relays only, slower",
-			fmt.Sprintf("for direct paths put the task into a public subnet with assignPublicIp ENABLED and let UDP %d in", port))
+		return warn("endpoint-dependent mapping, as behind a NAT gateway: clients behind another NAT reach the router only through DERP, which is slower",
+			fmt.Sprintf("for direct paths, put the task into a public subnet with assignPublicIp ENABLED and allow inbound UDP %d", port))
 	}
-	return skip("unknown: it takes answers from two STUN servers, and the list has not enough that answer")
+	return skip("unknown: fewer than two STUN servers of the DERP map answered")
 }

@@ -1,7 +1,7 @@
-// Package doctor examines all that a router needs: one pass over its place, AWS,
-// the credential, the control server, the relays, the host and the routes, each
-// finding with the value measured and what to change. It joins nothing, changes
-// nothing, and is done in a bounded time even if nothing answers.
+// Package doctor checks everything that a router needs in one pass: its place, AWS, the
+// credential, the control server, the DERP servers, the host and the routes. Each result has
+// the measured value and the fix. It does not join the tailnet, changes nothing, and ends in
+// a bounded time even if nothing answers.
 package doctor
 
 import (
@@ -22,36 +22,36 @@ import (
 // State is the outcome of one check.
 type State string
 
-// The states. Only Fail makes the whole fail.
+// The states. Only Fail makes the report fail.
 const (
 	Pass State = "pass"
 	Warn State = "warn" // it works, but not as well as it could
-	Fail State = "fail" // the router cannot work so
-	Skip State = "skip" // not examined, and why
+	Fail State = "fail" // the router does not work
+	Skip State = "skip" // not checked; the value has the reason
 )
 
-// Result is what one check found.
+// Result holds the outcome of one check.
 type Result struct {
 	Group string `json:"group"`
 	Name  string `json:"name"`
 	State State  `json:"state"`
-	// Value is what was measured, never a secret.
+	// Value is the measured value, never a secret.
 	Value string `json:"value"`
-	// Fix is what to change; "" where there is nothing to change.
+	// Fix is the change to make; "" if there is none.
 	Fix string `json:"fix,omitempty"`
 	// Seconds is how long the check took.
 	Seconds float64 `json:"seconds"`
 }
 
-// Check is one question.
+// Check is one check, not run yet.
 type Check struct {
 	Group, Name string
-	// Run answers it; what it returns is completed with Group and Name. It
-	// should end when ctx does.
+	// Run returns the result without Group and Name, which are added. It should return
+	// when ctx ends.
 	Run func(ctx context.Context) Result
 }
 
-// Report is one examination.
+// Report holds the results of all checks.
 type Report struct {
 	OK      bool              `json:"ok"` // nothing failed
 	Count   map[State]int     `json:"count"`
@@ -59,14 +59,14 @@ type Report struct {
 	Version map[string]string `json:"version,omitempty"`
 }
 
-// patience bounds one check. A fact that several need has less, so that they
-// can still say what they make of its absence.
+// checkTimeout bounds one check. Facts that several checks share have less time, so that
+// the checks can still report that the fact is missing.
 const (
 	checkTimeout = 14 * time.Second
 	factTimeout  = 9 * time.Second
 )
 
-// Run runs all checks at once. Their order is kept.
+// Run runs all checks concurrently, and returns their results in the order of checks.
 func Run(ctx context.Context, checks []Check) Report {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -84,7 +84,8 @@ func Run(ctx context.Context, checks []Check) Report {
 	return report
 }
 
-// run waits no longer than ctx lasts, even for a check that does.
+// run returns the result of c, or a failure shortly after ctx ends, even if c.Run does not
+// return.
 func (c Check) run(ctx context.Context) Result {
 	start := time.Now()
 	done := make(chan Result, 1)
@@ -93,14 +94,14 @@ func (c Check) run(ctx context.Context) Result {
 	select {
 	case r = <-done:
 	case <-ctx.Done():
-		select { // the check may have ended for the same reason, with better words
+		select { // the check may return for the same reason, with a better message
 		case r = <-done:
 		case <-time.After(500 * time.Millisecond):
-			r = fail("no outcome within "+checkTimeout.String(), "look at the other lines first: one of them is likely the cause")
+			r = fail("not done within "+checkTimeout.String(), "see the other lines first: one of them is likely the cause")
 		}
 	}
 	r.Group, r.Name, r.Seconds = c.Group, c.Name, time.Since(start).Seconds()
-	// A wall behind the walls: no error should carry a credential, none gets out.
+	// The last defense: no error should contain a credential, and none gets out.
 	r.Value, r.Fix = secret.Scrub(oneLine(r.Value)), secret.Scrub(oneLine(r.Fix))
 	return r
 }
@@ -112,8 +113,8 @@ func warn(value, fix string) Result { return Result{State: Warn, Value: value, F
 func fail(value, fix string) Result { return Result{State: Fail, Value: value, Fix: fix} }
 func skip(value string) Result      { return Result{State: Skip, Value: value} }
 
-// failed returns the failure err with its fix, or, if err has none, with reach: an answer
-// that is missing has the way to the other side as its likeliest cause.
+// failed returns a failed result with the message and fix of err. If err has no fix, the fix
+// is reach, since the network path is the likeliest cause of a missing answer.
 func failed(err error, reach string) Result {
 	p := problem.Of(err)
 	message := p.Message
@@ -123,8 +124,8 @@ func failed(err error, reach string) Result {
 	return fail(message, cmp.Or(p.Fix, reach))
 }
 
-// newFact returns a fact that several checks need, and that the first of them
-// looks up.
+// newFact returns a fact that several checks share. The first check that needs it looks it
+// up.
 func newFact[T any](find func(context.Context) (T, error)) *memo.Memo[T] {
 	return memo.Once(func(ctx context.Context) (T, error) {
 		ctx, cancel := context.WithTimeout(ctx, factTimeout)
@@ -133,6 +134,7 @@ func newFact[T any](find func(context.Context) (T, error)) *memo.Memo[T] {
 	})
 }
 
+// count returns n with its noun in the singular or plural.
 func count(n int, one, many string) string {
 	if n == 1 {
 		return fmt.Sprintf("1 %s", one)
@@ -140,7 +142,7 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// Groups are the groups in the order in which they appear.
+// Groups returns the groups in the order of their first results.
 func (r Report) Groups() []string {
 	var groups []string
 	for _, c := range r.Results {

@@ -11,8 +11,8 @@ import (
 	"subnetrouter/internal/ecsmeta"
 )
 
-// configurationChecks report the warnings of the configuration, a line each, as
-// `router run` logs them: a configuration with problems does not get here.
+// configurationChecks returns one check for each warning of the configuration, with the text
+// that `router run` logs. An invalid configuration does not get here.
 func (e *exam) configurationChecks() (checks []Check) {
 	add := func(r Result) {
 		checks = append(checks, Check{"place", "configuration", func(context.Context) Result { return r }})
@@ -21,19 +21,19 @@ func (e *exam) configurationChecks() (checks []Check) {
 		add(warn(w, ""))
 	}
 	if len(checks) == 0 {
-		add(pass("every setting is well formed"))
+		add(pass("all settings are valid"))
 	}
 	return checks
 }
 
 func (e *exam) metadata(ctx context.Context) Result {
 	if e.Bootstrap.MetadataURI == "" {
-		return skip(ecsmeta.Variable + " is not set: not a task of ECS")
+		return skip(ecsmeta.Variable + " is not set: not an ECS task")
 	}
 	place, err := e.place.Get(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fail(fmt.Sprintf("no answer in time from %s=%s", ecsmeta.Variable, e.Bootstrap.MetadataURI),
-			"nothing in the task may block 169.254.170.2; ECS sets this variable in every task, elsewhere unset it and set ROUTER_ROUTES to CIDRs")
+			"allow connections to 169.254.170.2 in the task; ECS sets this variable in every task, elsewhere unset it and set ROUTER_ROUTES to CIDRs")
 	}
 	if err != nil {
 		return failed(err, "")
@@ -43,13 +43,13 @@ func (e *exam) metadata(ctx context.Context) Result {
 
 func orUnknown(s string) string { return cmp.Or(s, "unknown") }
 
-// network tells VPC and subnet, which on Fargate only EC2 knows.
+// network reports the VPC and subnet, which on Fargate only EC2 knows.
 func (e *exam) network(ctx context.Context) Result {
 	place, err := e.place.Get(ctx)
 	if err != nil || e.Bootstrap.MetadataURI == "" {
 		return skip(errNoTask.Error())
 	}
-	e.routes.Get(ctx) // it asks EC2, where it needs to
+	e.routes.Get(ctx) // which asks EC2 if needed
 	boot, err := e.boot.Get(ctx)
 	if err == nil {
 		if again, err := boot.Place(ctx); err == nil {
@@ -73,16 +73,16 @@ func (e *exam) network(ctx context.Context) Result {
 	add("mode", place.Network.Mode)
 	value := strings.Join(parts, ", ")
 	if place.Network.Mode != "awsvpc" {
-		return warn(value, "run the task with network mode awsvpc: in the others ECS tells little, and the router shares its address with other tasks")
+		return warn(value, "run the task with network mode awsvpc: in other modes task metadata lacks the network, and the router shares its address with other tasks")
 	}
 	return pass(value)
 }
 
-// router tells of the one that runs beside, if any.
+// router reports the state of the router that runs on this host, if any.
 func (e *exam) router(ctx context.Context) Result {
 	s, err := e.status.Get(ctx)
 	if err != nil {
-		return skip("none answers at " + e.Config.LocalURL("/") + ": what only a running router knows is left out")
+		return skip("no router answers at " + e.Config.LocalURL("/") + ": checks that need a running router are skipped")
 	}
 	up := time.Since(s.Started).Round(time.Second)
 	switch {

@@ -9,7 +9,7 @@ import (
 
 var colours = map[State]string{Pass: "32", Warn: "33", Fail: "31", Skip: "2"}
 
-// Print writes the report for people: one line a check, aligned, the fix below.
+// Print writes the report as text: one aligned line for each check, with its fix below.
 func (r Report) Print(w io.Writer, colour bool) {
 	paint := func(code, s string) string {
 		if !colour {

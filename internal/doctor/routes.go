@@ -24,7 +24,7 @@ func (e *exam) findRoutes(ctx context.Context) (routesource.Routes, error) {
 	return boot.Routes(ctx)
 }
 
-// fromMetadata reports whether any source needs the task's place.
+// fromMetadata reports whether a route source needs the task's place.
 func (e *exam) fromMetadata() bool {
 	return len(e.Config.Routes.NeedPlace()) > 0
 }
@@ -44,18 +44,17 @@ func (e *exam) routesFound(ctx context.Context) Result {
 			refused = append(refused, fmt.Sprintf("%s (%s)", x.Prefix, x.Reason))
 		}
 		return warn(value+"; refused: "+strings.Join(refused, ", "),
-			"name what shall not be advertised in ROUTER_EXCLUDE_ROUTES, or change ROUTER_ROUTES")
+			"add the refused prefixes to ROUTER_EXCLUDE_ROUTES, or change ROUTER_ROUTES")
 	}
 	return pass(value)
 }
 
-// cgnat is the tailnet's own range. A VPC in it (AWS offers it as a secondary
-// CIDR) is refused as a route, and hidden from kernel-mode clients besides.
+// cgnat is the range of the tailnet's addresses. A VPC CIDR in it, which AWS allows as a
+// secondary CIDR, is refused as a route, and unreachable for kernel-mode clients.
 var cgnat = netip.MustParsePrefix("100.64.0.0/10")
 
-// overlaps looks for prefixes that would fight over the same addresses: among
-// what the sources gave, with the tailnet's own addresses, and with what other
-// nodes advertise, as far as a running router knows.
+// overlaps compares the prefixes of the route sources with each other, with the tailnet's
+// addresses, and with the routes of other nodes, if a running router knows them.
 func (e *exam) overlaps(ctx context.Context) Result {
 	r, err := e.routes.Get(ctx)
 	if err != nil {
@@ -72,36 +71,36 @@ func (e *exam) overlaps(ctx context.Context) Result {
 	inside := len(found)
 	for _, p := range r.Advertise {
 		if p.Overlaps(cgnat) {
-			found = append(found, fmt.Sprintf("%s and the tailnet's own addresses %s", p, cgnat))
+			found = append(found, fmt.Sprintf("%s and the tailnet's addresses %s", p, cgnat))
 			fixes = append(fixes, "leave it out with ROUTER_EXCLUDE_ROUTES, or set ROUTER_SITE_ID")
 		}
 	}
-	others, told := e.otherRoutes(ctx)
+	others, known := e.otherRoutes(ctx)
 	for _, o := range others {
 		q, err := netip.ParsePrefix(o.Prefix)
 		for _, p := range r.Advertise {
-			// The same prefix is another router of the same VPC: high availability.
+			// The same prefix is advertised by peer routers, for high availability.
 			if err == nil && p != q && p.Overlaps(q) {
 				found = append(found, fmt.Sprintf("%s and %s of %s", p, q, o.Node))
-				fixes = append(fixes, "clients take the longer prefix: exclude one of them, or tell the VPCs apart with ROUTER_SITE_ID")
+				fixes = append(fixes, "clients use the longer prefix: exclude one of them, or distinguish the VPCs with ROUTER_SITE_ID")
 			}
 		}
 	}
 	against := "each other and " + cgnat.String()
-	if told {
+	if known {
 		against += " and " + count(len(others), "route", "routes") + " of other nodes"
 	}
 	switch {
 	case len(found) == 0:
-		return pass("none, against " + against)
-	case len(found) == inside: // one router carries both, whatever the source
-		return pass("only among its own sources, which it merges: " + strings.Join(found, ", "))
+		return pass("none with " + against)
+	case len(found) == inside: // one router forwards both, whatever the source
+		return pass("only between its own sources, which it merges: " + strings.Join(found, ", "))
 	}
 	return warn(strings.Join(found, ", "), strings.Join(unique(fixes), "; "))
 }
 
-// others are routes of other nodes, if a router runs here that tells.
-func (e *exam) otherRoutes(ctx context.Context) (list []ops.OtherRoute, told bool) {
+// otherRoutes returns the routes of other nodes, if a running router knows them.
+func (e *exam) otherRoutes(ctx context.Context) (list []ops.OtherRoute, known bool) {
 	s, err := e.status.Get(ctx)
 	if err != nil || s.Node.State != "Running" {
 		return nil, false
@@ -118,13 +117,13 @@ func unique(list []string) (out []string) {
 	return out
 }
 
-// approval is the tailnet's: only a running router has asked for it.
+// approval reports which routes the tailnet approved, which only a running router knows.
 func (e *exam) approval(ctx context.Context) Result {
 	s, err := e.status.Get(ctx)
 	if err != nil {
 		if r, err := e.routes.Get(ctx); err == nil {
 			res := skip("unknown until a router runs")
-			res.Fix = "to have them approved without a person, the policy file needs " + e.Approve(r.Advertise)
+			res.Fix = "to have them approved automatically, add to the policy file: " + e.Approve(r.Advertise)
 			return res
 		}
 		return skip("unknown until a router runs")
@@ -155,11 +154,11 @@ func (e *exam) approval(ctx context.Context) Result {
 }
 
 func join(ps []netip.Prefix) string {
-	const most = 20
+	const maxShown = 20
 	var out []string
 	for i, p := range ps {
-		if i == most {
-			out = append(out, fmt.Sprintf("%d more", len(ps)-most))
+		if i == maxShown {
+			out = append(out, fmt.Sprintf("%d more", len(ps)-maxShown))
 			break
 		}
 		out = append(out, p.String())
@@ -167,7 +166,7 @@ func join(ps []netip.Prefix) string {
 	return strings.Join(out, ", ")
 }
 
-// resolver asks the VPC's resolver a question that it can always answer somehow.
+// resolver checks that the VPC's resolver answers, and is in an advertised route.
 func (e *exam) resolver(ctx context.Context) Result {
 	r, err := e.routes.Get(ctx)
 	if err != nil {
@@ -179,22 +178,22 @@ func (e *exam) resolver(ctx context.Context) Result {
 	}
 	resolver, ok := boot.Resolver(ctx, r)
 	if !ok {
-		return skip("nothing tells the VPC's resolver")
+		return skip("the VPC's resolver is unknown")
 	}
 	value := fmt.Sprintf("%s (%s)", resolver.Addr, resolver.Source)
 	took, err := e.askResolver(ctx, resolver.Addr)
 	switch {
 	case err != nil:
 		return warn(value+" does not answer: "+netCause(err),
-			"private names will not resolve: enable DNS in the VPC (enableDnsSupport), or let UDP and TCP 53 out to it")
+			"private names will not resolve: enable DNS in the VPC (enableDnsSupport), or allow outbound UDP and TCP 53 to it")
 	case !resolver.Route.IsValid():
 		return warn(value+" answers, but is in no advertised route",
 			fmt.Sprintf("add %s/%d to ROUTER_ROUTES, so that clients can use it for private zones", resolver.Addr, resolver.Addr.BitLen()))
 	}
-	return pass(fmt.Sprintf("%s answers in %v; in split DNS clients ask %s", value, took.Round(100*time.Microsecond), resolver.Through))
+	return pass(fmt.Sprintf("%s answers in %v; clients use %s in split DNS", value, took.Round(100*time.Microsecond), resolver.Through))
 }
 
-// askResolver takes any answer for one: that the name does not exist, too.
+// askResolver returns the time to an answer. Any answer counts, NXDOMAIN included.
 func (e *exam) askResolver(ctx context.Context, a netip.Addr) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

@@ -17,29 +17,29 @@ import (
 	"subnetrouter/internal/tailnet"
 )
 
-// Subject is the router to examine, running or not.
+// Subject is the router to check, running or not.
 type Subject struct {
 	Config config.Config
-	// Bootstrap is the look-ups' part of Config, as the router makes it.
+	// Bootstrap is the part of Config for look-ups, as the router derives it.
 	Bootstrap bootstrap.Config
-	// Status asks the running router; an error is that none answers.
+	// Status returns the status of the running router, or an error if none answers.
 	Status func(context.Context) (ops.Status, error)
-	// RelayList asks the running router for its relays, in JSON.
+	// DERPMap returns the running router's DERP map in JSON.
 	DERPMap func(context.Context) ([]byte, error)
-	// Approve is what to paste into the tailnet's policy file for these routes.
+	// Approve returns the part of the tailnet's policy file that approves these routes.
 	Approve func([]netip.Prefix) string
-	// Memory is the limit of this container in bytes, from its control group and
-	// what task metadata says (MiB, 0 is unknown), and which of them; 0 is none.
+	// Memory returns the memory limit of this container in bytes (0 is none) and its
+	// source: the control group, or the limit in task metadata (MiB, 0 is unknown).
 	Memory func(taskMiB int) (limit int64, source string)
 	// GoMemory is the value of GOMEMLIMIT; "" is unset.
 	GoMemory string
-	// DialResolver connects to the VPC's resolver; nil is the network.
+	// DialResolver connects to the VPC's resolver; nil uses the network.
 	DialResolver func(ctx context.Context, network, address string) (net.Conn, error)
-	// Now is the local clock; nil is time.Now.
+	// Now returns the local time; nil uses time.Now.
 	Now func() time.Time
 }
 
-// exam is one examination: the facts that checks share.
+// exam holds the facts that the checks of one report share. Each is looked up once.
 type exam struct {
 	Subject
 	mode     tailnet.Mode
@@ -52,8 +52,8 @@ type exam struct {
 	derpMap  *memo.Memo[*tailnet.DERPMap]
 	udp      *memo.Memo[tailnet.UDP]
 
-	mu   sync.Mutex
-	skew *time.Duration // of AWS's clock ahead of ours, as the last answer told
+	mu   sync.Mutex     // protects skew
+	skew *time.Duration // AWS's clock minus the local one, at the last answer; nil before
 }
 
 type resolution struct {
@@ -62,10 +62,10 @@ type resolution struct {
 	took  time.Duration
 }
 
-// errNoTask stands for what was not looked up since there is no task metadata.
+// errNoTask is the error of a fact that was not looked up, since there is no task metadata.
 var errNoTask = errors.New("needs task metadata")
 
-// Checks are all that there is to examine in s.
+// Checks returns all checks of s.
 func Checks(s Subject) []Check {
 	e := &exam{Subject: s}
 	if e.Now == nil {
@@ -75,7 +75,7 @@ func Checks(s Subject) []Check {
 		e.DialResolver = new(net.Dialer).DialContext
 	}
 	e.mode, _, _ = tailnet.ModeFor(nodeMode(s.Config.Mode))
-	// One try, and a short one: who waits is a person.
+	// One short try: a person waits for the report.
 	e.Bootstrap.Tries, e.Bootstrap.TryTimeout, e.Bootstrap.Date = 1, 4*time.Second, e.recordAWSDate
 	first := bootstrap.New(e.Bootstrap)
 	e.place = newFact(func(ctx context.Context) (place.Place, error) {
@@ -87,7 +87,7 @@ func Checks(s Subject) []Check {
 		if _, err := e.place.Get(ctx); err == nil {
 			return first, nil
 		}
-		without := e.Bootstrap // so that nobody else waits for it
+		without := e.Bootstrap // so that no other check waits for the metadata
 		without.MetadataURI = ""
 		return bootstrap.New(without), nil
 	})
