@@ -14,12 +14,11 @@ import (
 	"subnetrouter/internal/ops"
 )
 
-// askTimeout is shorter than the shortest sensible container health check
-// timeout, 5 s by ECS's default.
+// askTimeout is shorter than the timeout of a container health check, 5 s by ECS's default.
 const askTimeout = 4 * time.Second
 
-// own is the client for the router on this machine, which no proxy can reach:
-// ROUTER_LISTEN may name the task's own address.
+// localClient is the client for the router on this machine. It uses no proxy, which could
+// not reach the router: ROUTER_LISTEN may be the task's address.
 var localClient = &http.Client{Transport: httpproxy.Direct()}
 
 func get(ctx context.Context, url string) (code int, body []byte, err error) {
@@ -47,7 +46,7 @@ func healthcheckCommand(own *flag.FlagSet) func(context.Context, call) int {
 		case !ok:
 			return code
 		case *ready && *started:
-			fmt.Fprintln(in.err, "--ready, --started: give one of them")
+			fmt.Fprintln(in.err, "--ready, --started: use only one of them")
 			return exitConfig
 		case *ready:
 			return healthcheck(ctx, in, config.LocalURL(listen, "/readyz"))
@@ -58,7 +57,7 @@ func healthcheckCommand(own *flag.FlagSet) func(context.Context, call) int {
 	}
 }
 
-// healthcheck is `router healthcheck`, for the container health check.
+// healthcheck runs `router healthcheck`, for the container health check.
 func healthcheck(ctx context.Context, in call, url string) int {
 	code, body, err := get(ctx, url)
 	if err != nil {
@@ -93,7 +92,7 @@ func statusCommand(own *flag.FlagSet) func(context.Context, call) int {
 	}
 }
 
-// askStatus returns the status of the router that listens on an address, also as it was
+// askStatus returns the status of the router that listens on an address, parsed and as
 // received.
 func askStatus(ctx context.Context, listen string) (s ops.Status, body []byte, err error) {
 	code, body, err := get(ctx, config.LocalURL(listen, "/status"))

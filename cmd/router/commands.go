@@ -13,7 +13,7 @@ import (
 	"subnetrouter/internal/suggest"
 )
 
-// command is one command of the binary.
+// command describes one command of the binary.
 type command struct {
 	name    string
 	summary string // one line, for `router help`
@@ -25,12 +25,12 @@ type command struct {
 	flags func(*flag.FlagSet) func(context.Context, call) int
 }
 
-// commands lists all commands but help, in the order of `router help`. A function, since
-// each command's help refers to it.
+// commands returns all commands but help, in the order of `router help`. It is not a
+// variable because the commands' help refers to it.
 func commands() []command {
 	return []command{
 		{"run", "run the router (the default)", "Joins the tailnet, advertises the routes and forwards, until SIGTERM.", true, runCommand},
-		{"plan", "dry run: where am I, which routes and why", "Looks up what a start looks up, and prints it. Joins nothing, and does not read the credential.", true, planCommand},
+		{"plan", "dry run: print the place, the routes and their sources", "Makes the look-ups of a start, and prints the results. Does not join the tailnet or read the credential.", true, planCommand},
 		{"doctor", "check everything that the router needs", "Checks configuration, task, AWS, control server and network, whether or not the router runs, and prints how to fix what fails.", true, doctorCommand},
 		{"status", "print the state of the running router", "Asks the router at ROUTER_LISTEN on this machine.", true, statusCommand},
 		{"healthcheck", "exit 0 if the running router is live", "For the health check of a container. Asks the router at ROUTER_LISTEN on this machine.", true, healthcheckCommand},
@@ -47,7 +47,7 @@ func find(name string) (command, bool) {
 	return all[i], true
 }
 
-// call is an invocation of one command.
+// call holds an invocation of one command.
 type call struct {
 	invocation
 	command command
@@ -61,8 +61,8 @@ func (c command) execute(ctx context.Context, in invocation) int {
 	return run(ctx, call{in, c, own})
 }
 
-// config parses the command line and reads the configuration. If it returns false, the
-// command ends with code: its help was printed, or what is wrong.
+// config parses the command line and reads the configuration. If it returns false, it has
+// printed the help or the problems, and the command exits with code.
 func (c call) config() (cfg config.Config, code int, ok bool) {
 	cfg, err := config.Load(c.args, c.environ, c.own)
 	code, ok = c.parsed(err)
@@ -97,7 +97,7 @@ func (c call) parsed(err error) (code int, ok bool) {
 	return exitConfig, false
 }
 
-// help is `router help [COMMAND]`.
+// help runs `router help [COMMAND]`.
 func help(in invocation, args []string) int {
 	switch {
 	case len(args) == 0:
@@ -150,7 +150,7 @@ func (c command) help(w io.Writer) {
 	}
 }
 
-// usage is the output of `router help`.
+// usage returns the output of `router help`.
 func usage() string {
 	var b strings.Builder
 	b.WriteString("Usage: router [command] [flags]\n\nCommands:\n")

@@ -31,7 +31,7 @@ func doctorCommand(own *flag.FlagSet) func(context.Context, call) int {
 	}
 }
 
-// examine is `router doctor`.
+// examine runs `router doctor`.
 func examine(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 	report := doctor.Run(ctx, doctor.Checks(doctor.Subject{
 		Config:    cfg,
@@ -56,8 +56,8 @@ func examine(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 	return exitOK
 }
 
-// coloured follows https://no-color.org: colour is for terminals whose user does
-// not mind.
+// coloured reports whether output to w may have colours: on a terminal, unless the user
+// opted out as in https://no-color.org.
 func coloured(w io.Writer, environ []string) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) && environment(environ, "NO_COLOR") == "" && environment(environ, "TERM") != "dumb"

@@ -37,8 +37,8 @@ func (s *setting) command(t *testing.T, env map[string]string, args ...string) *
 	return cmd
 }
 
-// examine runs `router doctor` and expects the exit code; nothing it prints may
-// hold the key.
+// examine runs `router doctor` and expects the exit code. The output must not contain the
+// key.
 func (s *setting) examine(t *testing.T, want int, args ...string) string {
 	t.Helper()
 	cmd := s.command(t, nil, append([]string{"doctor"}, args...)...)
@@ -52,8 +52,8 @@ func (s *setting) examine(t *testing.T, want int, args ...string) string {
 	return string(out)
 }
 
-// explicitRoutes keeps the examination from asking a VPC's resolver, which would
-// not be on this machine; test/e2e has one.
+// explicitRoutes keeps the doctor from asking a VPC's resolver, which this machine lacks;
+// test/e2e has one.
 func explicitRoutes(s *setting) { s.Env["ROUTER_ROUTES"] = "10.0.0.0/16,10.8.0.0/16" }
 
 func results(t *testing.T, out string) map[string]doctor.Result {
@@ -69,7 +69,7 @@ func results(t *testing.T, out string) map[string]doctor.Result {
 	return lines
 }
 
-// TestDoctor examines before a router runs, with something broken, and beside one.
+// TestDoctor runs the doctor before a router runs, with a failure, and next to a router.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	s := newSetting(t)
@@ -88,7 +88,7 @@ func TestDoctor(t *testing.T) {
 		t.Error("there is colour without a terminal")
 	}
 	if got := s.AWS.Calls(); len(got) != 1 || got[0] != "secretsmanager:GetSecretValue" {
-		t.Errorf("it called %v", got)
+		t.Errorf("the doctor called %v", got)
 	}
 
 	s.AWS.Fail("secretsmanager:GetSecretValue", awstest.Denied("secretsmanager:GetSecretValue", routertest.Secret))
@@ -108,27 +108,28 @@ func TestDoctor(t *testing.T) {
 		"relays/list":     "regions test",
 	} {
 		if r := beside[name]; r.State != doctor.Pass || !strings.Contains(r.Value, value) {
-			t.Errorf("beside: %s is %+v, want pass with %q", name, r, value)
+			t.Errorf("next to a router: %s is %+v, want pass with %q", name, r, value)
 		}
 	}
-	c.awaitReady() // it did not mind
+	c.awaitReady() // the doctor did not disturb it
 	if code := c.stop(); code != exitOK {
 		t.Errorf("exit code %d after SIGTERM", code)
 	}
 }
 
-// TestDoctorRefusesConfiguration, with all problems, as every command does.
+// TestDoctorRefusesConfiguration expects all problems of a configuration, as from every
+// command.
 func TestDoctorRefusesConfiguration(t *testing.T) {
 	t.Parallel()
 	s := newSetting(t)
 	s.Env["ROUTER_MODE"], s.Env["ROUTER_UDP_PORT"] = "fast", "high"
 	out := s.examine(t, exitConfig)
 	if !strings.Contains(out, "ROUTER_MODE") || !strings.Contains(out, "ROUTER_UDP_PORT") {
-		t.Errorf("it said %s", out)
+		t.Errorf("output %s", out)
 	}
 }
 
-// TestDoctorUnreachable gives it nothing but silence, and a person's patience.
+// TestDoctorUnreachable expects a report in time although no server answers.
 func TestDoctorUnreachable(t *testing.T) {
 	t.Parallel()
 	s := newSetting(t)
@@ -161,7 +162,7 @@ func silentListener(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// TestDoctorColour gives it a terminal, and one whose user wants no colour.
+// TestDoctorColour runs the doctor on terminals, with and without NO_COLOR.
 func TestDoctorColour(t *testing.T) {
 	t.Parallel()
 	s := newSetting(t)
@@ -191,7 +192,7 @@ func TestDoctorColour(t *testing.T) {
 	}
 }
 
-// openTerminal makes a pseudo-terminal.
+// openTerminal opens a pseudo-terminal.
 func openTerminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

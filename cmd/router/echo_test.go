@@ -14,7 +14,7 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// everything returns all that a router tells anybody.
+// everything returns the output and all pages of a router.
 func (c *child) everything() string {
 	c.t.Helper()
 	text := c.out.String()
@@ -25,8 +25,8 @@ func (c *child) everything() string {
 	return text
 }
 
-// TestControlThatEchoesSecrets: a control server puts the auth key into its refusals, with
-// control characters and without end.
+// TestControlThatEchoesSecrets registers at a control server that puts the auth key into its
+// refusals, which are long and have control characters.
 func TestControlThatEchoesSecrets(t *testing.T) {
 	const headscale = "9c1185a5c5e9fc54612808977ee8f548b2258d31e9b0a7c1"
 	for server, key := range map[string]string{
@@ -76,7 +76,8 @@ func longestLine(text string) (n int) {
 	return n
 }
 
-// TestCredentialsEndpointStaysHidden: its path is enough to get the task role's credentials.
+// TestCredentialsEndpointStaysHidden expects no output to contain the endpoint's path, which
+// is enough to get the task role's credentials.
 func TestCredentialsEndpointStaysHidden(t *testing.T) {
 	const guid = "3f1c2d9e-8a67-4d8f-9d4c-0a1b2c3d4e5f"
 	for name, answer := range map[string]http.HandlerFunc{

@@ -10,8 +10,8 @@ import (
 	"subnetrouter/internal/ops"
 )
 
-// TestTaskWithoutIPv6 refuses the VPC's IPv6 prefix in the plan, the examination
-// and the status alike, and says why.
+// TestTaskWithoutIPv6 expects plan, doctor and status to refuse the VPC's IPv6 prefix with
+// the same reason.
 func TestTaskWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	const prefix, reason = "2600:1f18:1:200::/56", "the task has no IPv6 address, so it cannot reach these"

@@ -10,7 +10,7 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// lastWords bounds what the end of the process waits for its output.
+// flushTimeout bounds the wait for the output when the process exits.
 const flushTimeout = time.Second
 
 func newLogger(cfg config.Config, out io.Writer) (*slog.Logger, *eventlog.Log) {

@@ -1,6 +1,6 @@
 // Command router is a Tailscale subnet router for an AWS VPC, made to be the
-// entrypoint of an ECS task. `router help` lists its commands; under the name
-// "tailscale" it is the stock Tailscale command line.
+// entrypoint of an ECS task. `router help` lists its commands; called by the
+// name "tailscale", it is the stock Tailscale command line.
 package main
 
 import (
@@ -27,9 +27,9 @@ func main() {
 	os.Exit(dispatch(invocation{args: os.Args, environ: os.Environ(), out: os.Stdout, err: os.Stderr}))
 }
 
-// invocation is one call of the binary, with everything that it may read and write.
+// invocation holds everything that one call of the binary may read and write.
 type invocation struct {
-	args     []string // args[0] is the name it was called by
+	args     []string // args[0] is the name of the binary
 	environ  []string
 	out, err io.Writer
 }

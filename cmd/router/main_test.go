@@ -12,12 +12,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The test binary is the router under the names of the image.
+// TestMain makes the test binary the router, under the names that the image has.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"router": main, "tailscale": main})
 }
 
-// TestScripts runs the binary as a user does; testdata/*.txt read like a session.
+// TestScripts runs the sessions of testdata/*.txt.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",

@@ -19,10 +19,10 @@ const planTimeout = 30 * time.Second
 
 func planCommand(own *flag.FlagSet) func(context.Context, call) int {
 	asJSON := own.Bool("json", false, "print JSON")
-	iam := own.Bool("iam", false, "print the IAM policy of the task role; asks nothing of AWS")
-	kmsKey := own.String("kms-key", "", "with --iam: `ARN` of the KMS key of your own that encrypts the secret")
+	iam := own.Bool("iam", false, "print the IAM policy of the task role; makes no AWS calls")
+	kmsKey := own.String("kms-key", "", "with --iam: `ARN` of the customer managed KMS key that encrypts the secret")
 	return func(ctx context.Context, in call) int {
-		// The flags decide which environment the configuration is read in.
+		// The flags decide with which environment the configuration is read.
 		if wantsPolicy(in.args) {
 			in.environ = environForPolicy(in.environ)
 		}
@@ -33,15 +33,15 @@ func planCommand(own *flag.FlagSet) func(context.Context, call) int {
 		case *iam:
 			return printPolicy(ctx, in, cfg, *kmsKey)
 		case *kmsKey != "":
-			fmt.Fprintln(in.err, "--kms-key: only --iam takes it: add --iam, or remove it")
+			fmt.Fprintln(in.err, "--kms-key: valid only with --iam: add --iam, or remove it")
 			return exitConfig
 		}
 		return plan(ctx, in, cfg, *asJSON)
 	}
 }
 
-// plan is `router plan`: the look-ups of a start, without joining anything. The
-// credential is named, not fetched.
+// plan runs `router plan`: the look-ups of a start, without joining the tailnet. It names the
+// credential's source without reading it.
 func plan(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
@@ -63,7 +63,7 @@ func plan(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 	return exitOK
 }
 
-// printWarnings prints what `router run` logs of the configuration.
+// printWarnings prints the warnings of the configuration that `router run` logs.
 func printWarnings(w io.Writer, cfg config.Config) {
 	for _, warning := range cfg.Warnings {
 		fmt.Fprintf(w, "router: warning: %s\n", warning)
@@ -76,18 +76,18 @@ func printPlan(w io.Writer, p router.Plan) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "ROUTE\tPLAN\tSOURCE")
 	for _, r := range p.Routes {
-		what := "advertise"
+		action := "advertise"
 		if r.Refused != "" {
-			what = "refused: " + r.Refused
+			action = "refused: " + r.Refused
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Prefix, what, r.Source)
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Prefix, action, r.Source)
 	}
 	tw.Flush()
 	for _, note := range p.Notes {
 		fmt.Fprintf(w, "\nnote: %s\n", note)
 	}
 	if s := p.Site; s != nil {
-		fmt.Fprintf(w, "\nsite %d: IPv4 is advertised as 4via6, so that VPCs with the same addresses can be told apart.\n", s.ID)
+		fmt.Fprintf(w, "\nsite %d: IPv4 routes are advertised as 4via6, which distinguishes VPCs with the same addresses.\n", s.ID)
 		fmt.Fprintf(w, "  In MagicDNS a.b.c.d behind this router is called %s:\n  %s is %s (%s).\n", s.Pattern, s.Address, s.Name, s.Via)
 	}
 	if p.DNS != nil {

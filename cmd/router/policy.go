@@ -18,8 +18,8 @@ import (
 // metadataVariable is set by ECS in each task.
 const metadataVariable = "ECS_CONTAINER_METADATA_URI_V4"
 
-// wantsPolicy reports whether the arguments have --iam. It decides in which environment the
-// arguments are parsed, so it must not need them parsed.
+// wantsPolicy reports whether the arguments have --iam. It works on the raw arguments,
+// because its result decides with which environment they are parsed.
 func wantsPolicy(args []string) bool {
 	return slices.ContainsFunc(args, func(a string) bool {
 		switch name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "="); {
@@ -33,8 +33,8 @@ func wantsPolicy(args []string) bool {
 	})
 }
 
-// environForPolicy returns environ with task metadata in it: route sources that need a task
-// are fine outside of one, as nothing is looked up.
+// environForPolicy returns environ with the variable of task metadata set, so that route
+// sources that need a task are accepted outside of one: nothing is looked up.
 func environForPolicy(environ []string) []string {
 	if environment(environ, metadataVariable) != "" {
 		return environ
@@ -45,9 +45,9 @@ func environForPolicy(environ []string) []string {
 // noMetadata stands for the metadata of a task that does not exist yet.
 const noMetadata = "http://169.254.170.2/v4/none"
 
-// printPolicy is `router plan --iam`: the policy of the task role for this
-// configuration. It asks task metadata, where there is any, but never AWS, so
-// that it can be printed before there is a task.
+// printPolicy runs `router plan --iam`: it prints the policy of the task role for this
+// configuration. It reads task metadata, if there is any, but makes no AWS calls, so that it
+// works before there is a task.
 func printPolicy(ctx context.Context, in call, cfg config.Config, kmsKey string) int {
 	if cfg.MetadataURI == noMetadata {
 		cfg.MetadataURI = ""
@@ -65,7 +65,7 @@ func printPolicy(ctx context.Context, in call, cfg config.Config, kmsKey string)
 		return exitFailed
 	}
 	if kmsKey == "" && !cfg.Credential.Secret.IsZero() {
-		fmt.Fprintln(in.err, "router: a secret under a KMS key of your own also needs kms:Decrypt: add --kms-key=ARN")
+		fmt.Fprintln(in.err, "router: a secret encrypted with a customer managed KMS key also needs kms:Decrypt: add --kms-key=ARN")
 	}
 	for _, note := range policy.Notes {
 		fmt.Fprintln(in.err, "router: "+note)

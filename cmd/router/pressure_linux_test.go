@@ -25,7 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fill writes to a pipe that nothing reads until it is full.
+// fill writes to a pipe that has no reader until the pipe is full.
 func fill(t *testing.T, w *os.File) {
 	t.Helper()
 	fd := int(w.Fd())
@@ -55,7 +55,7 @@ func (s *setting) startPrepared(t *testing.T, prepare func(*exec.Cmd)) *child {
 	return c
 }
 
-// inShell has the router started by a shell, after script, with what privilege it takes.
+// inShell starts the router from a shell after script, with the privileges that it needs.
 func inShell(script string, flags uintptr) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) {
 		cmd.Args = []string{"sh", "-ec", script + `; exec "$0"`, cmd.Path}
@@ -71,7 +71,7 @@ func needsRoot(t *testing.T) {
 	}
 }
 
-// ends waits for the end of the process.
+// awaitExit waits for the process to exit, and returns its exit code.
 func (c *child) awaitExit(within time.Duration) (code int) {
 	c.t.Helper()
 	select {
@@ -83,10 +83,10 @@ func (c *child) awaitExit(within time.Duration) (code int) {
 	}
 }
 
-// secondSignal has a drain that cannot end, and interrupts it.
+// secondSignal starts a drain that cannot end, and interrupts it.
 func (c *child) secondSignal(s *setting) {
 	c.t.Helper()
-	s.Control.Close() // nothing moves the routes now
+	s.Control.Close() // the routes cannot move any more
 	c.cmd.Process.Signal(syscall.SIGTERM)
 	c.await("the drain", func(r ops.Readiness) bool {
 		return slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool { return why.Code == "draining" })
@@ -101,7 +101,7 @@ func (c *child) secondSignal(s *setting) {
 	}
 }
 
-// TestSignalsWhileOutputIsBlocked: the log is lost, the signals are not.
+// TestSignalsWhileOutputIsBlocked expects signals to work while log lines are lost.
 func TestSignalsWhileOutputIsBlocked(t *testing.T) {
 	for _, tc := range []struct {
 		name        string
@@ -154,8 +154,8 @@ func TestSignalsWhileOutputIsBlocked(t *testing.T) {
 	}
 }
 
-// TestLostLogLinesAreCounted: an output that blocks for a while costs lines, which the
-// log and a metric show.
+// TestLostLogLinesAreCounted expects the log and a metric to count the lines that a blocked
+// output loses.
 func TestLostLogLinesAreCounted(t *testing.T) {
 	s := newSetting(t)
 	s.Env["ROUTER_LOG_LEVEL"] = "debug"
@@ -176,7 +176,7 @@ func TestLostLogLinesAreCounted(t *testing.T) {
 	}
 }
 
-// TestReaderOfLogGoes: the router outlives the reader of its log.
+// TestReaderOfLogGoes expects the router to outlive the reader of its log.
 func TestReaderOfLogGoes(t *testing.T) {
 	s := newSetting(t)
 	r, w, err := os.Pipe()
@@ -192,7 +192,7 @@ func TestReaderOfLogGoes(t *testing.T) {
 	}
 }
 
-// TestSignalWhileSomethingHangs: a file that never answers, before there is an engine.
+// TestSignalWhileSomethingHangs stops a router that hangs on a file before it has an engine.
 func TestSignalWhileSomethingHangs(t *testing.T) {
 	fifo := func(t *testing.T, path string) string {
 		if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -218,7 +218,7 @@ func TestSignalWhileSomethingHangs(t *testing.T) {
 			tc.hang(t, s, t.TempDir())
 			c := s.start(t)
 			c.awaitSignalHandlers()
-			time.Sleep(500 * time.Millisecond) // it gets to the file meanwhile, or has not yet: both must work
+			time.Sleep(500 * time.Millisecond) // the signal may come before or after the file is opened; both must work
 			c.cmd.Process.Signal(syscall.SIGTERM)
 			if code := c.awaitExit(10 * time.Second); code != exitOK {
 				t.Errorf("exit code %d", code)
@@ -245,8 +245,8 @@ func (c *child) awaitSignalHandlers() {
 	c.t.Fatal("the child has no signal handlers")
 }
 
-// TestEarlySignal signals the router at ever later moments of its start, which includes
-// the start of the second program in the same process: no signal is lost.
+// TestEarlySignal sends a signal at increasing delays after the start, which includes the
+// start of the second program in the same process, and expects none to be lost.
 func TestEarlySignal(t *testing.T) {
 	s := newSetting(t)
 	for delay := time.Duration(0); delay < 40*time.Millisecond; delay += 1300 * time.Microsecond {
@@ -265,7 +265,7 @@ func TestEarlySignal(t *testing.T) {
 	}
 }
 
-// lowestFree is the descriptor that the child would open next.
+// lowestFree returns the descriptor that the child would open next.
 func (c *child) lowestFree() uint64 {
 	c.t.Helper()
 	for fd := uint64(0); ; fd++ {
@@ -275,8 +275,8 @@ func (c *child) lowestFree() uint64 {
 	}
 }
 
-// TestOutOfDescriptors: a router that may open no more files answers its health check, and
-// ends as always.
+// TestOutOfDescriptors expects a router without free descriptors to answer its health check
+// and to stop cleanly.
 func TestOutOfDescriptors(t *testing.T) {
 	s := newSetting(t)
 	s.Env["ROUTER_DRAIN_TIMEOUT"] = "20s"
@@ -301,7 +301,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// TestReservedFiles: what opens descriptors besides flows fits into their reserve.
+// TestReservedFiles checks that the descriptors of everything but flows fit into the reserve.
 func TestReservedFiles(t *testing.T) {
 	const (
 		rest     = 60 // the engine, the event loop, the log, listeners; a start has some 40
@@ -314,8 +314,8 @@ func TestReservedFiles(t *testing.T) {
 	}
 }
 
-// TestIdleConnectionsToListener: 1,100 idle connections take neither the descriptors of
-// the flows nor the health check's place.
+// TestIdleConnectionsToListener expects 1,100 idle connections to leave descriptors for the
+// flows, and a connection for the health check.
 func TestIdleConnectionsToListener(t *testing.T) {
 	s := newSetting(t)
 	debug := routertest.FreeAddress(t)
@@ -350,8 +350,8 @@ func TestIdleConnectionsToListener(t *testing.T) {
 	}
 }
 
-// TestStateOnAFullDisk: a folder of ROUTER_STATE that cannot be written is a warning; the
-// router works.
+// TestStateOnAFullDisk expects a warning for a folder of ROUTER_STATE that cannot be
+// written, and a router that works.
 func TestStateOnAFullDisk(t *testing.T) {
 	needsRoot(t)
 	for _, tc := range []struct{ name, mount string }{
@@ -380,7 +380,7 @@ func TestStateOnAFullDisk(t *testing.T) {
 	}
 }
 
-// TestStateDiskBecomesReadOnly: a node that control removes joins again although its new
+// TestStateDiskBecomesReadOnly expects a removed node to join again although its new
 // identity cannot be stored.
 func TestStateDiskBecomesReadOnly(t *testing.T) {
 	needsRoot(t)
@@ -405,7 +405,7 @@ func TestStateDiskBecomesReadOnly(t *testing.T) {
 	})
 }
 
-// TestSocketCannotBeMade: the LocalAPI is a convenience.
+// TestSocketCannotBeMade expects the router to work without the LocalAPI.
 func TestSocketCannotBeMade(t *testing.T) {
 	s := newSetting(t)
 	s.Env["ROUTER_SOCKET"] = "/proc/self/nowhere/tailscaled.sock"

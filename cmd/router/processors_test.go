@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestProcessors: the router begins with one processor, or with as many as GOMAXPROCS says.
+// TestProcessors expects the router to start with one processor, or with GOMAXPROCS.
 func TestProcessors(t *testing.T) {
 	for gomaxprocs, want := range map[string]string{"": "1", "3": "3"} {
 		t.Run("GOMAXPROCS="+gomaxprocs, func(t *testing.T) {

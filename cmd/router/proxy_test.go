@@ -22,7 +22,7 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// recordingProxy is an HTTP proxy in a namespace that notes for whom it was asked.
+// recordingProxy is an HTTP proxy in a namespace that records the hosts it was asked for.
 type recordingProxy struct {
 	host  *netnstest.Host
 	mu    sync.Mutex
@@ -72,7 +72,7 @@ func (p *recordingProxy) tunnel(w http.ResponseWriter, r *http.Request) {
 	io.Copy(client, target)
 }
 
-// password returns the last header that authenticated anybody.
+// password returns the credentials of the last authenticated request.
 func (p *recordingProxy) password() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -85,14 +85,13 @@ func (p *recordingProxy) hosts() []string {
 	return slices.Sorted(maps.Keys(p.asked))
 }
 
-// Where things are in the task's namespace. None of these addresses is on the
-// machine itself.
+// Addresses in the task's namespace. The machine itself has none of them.
 const (
 	proxyIP, awsIP, apiIP, controlIP, taskIP = "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "198.51.100.5"
 )
 
-// startTask makes a namespace with a proxy, AWS, Tailscale's API and a control
-// server, whose processes see only these.
+// startTask creates a namespace with a proxy, AWS, Tailscale's API and a control server, and
+// no other connectivity.
 func startTask(t *testing.T) (task *netnstest.Host, proxy *recordingProxy, env map[string]string) {
 	t.Helper()
 	task = netnstest.New(t).Host("task")
@@ -137,7 +136,7 @@ func serve(t *testing.T, host *netnstest.Host, address string, h http.Handler) {
 	t.Cleanup(func() { srv.Close() })
 }
 
-// routerIn is a command of the router in the namespace.
+// routerIn returns a command of the router in the namespace.
 func routerIn(t *testing.T, task *netnstest.Host, env map[string]string, args ...string) *exec.Cmd {
 	t.Helper()
 	exe, err := exec.LookPath("router")
@@ -208,8 +207,8 @@ func instanceMetadata(asked *pathList) http.Handler {
 	return mux
 }
 
-// TestLinkLocalNeverByProxy asks for the role's credentials where ECS, EKS and
-// EC2 serve them, with a proxy for everything.
+// TestLinkLocalNeverByProxy requests the role's credentials where ECS, EKS and EC2 serve
+// them, with a proxy configured for everything.
 func TestLinkLocalNeverByProxy(t *testing.T) {
 	netnstest.Require(t)
 	task, proxy, env := startTask(t)
@@ -233,7 +232,7 @@ func TestLinkLocalNeverByProxy(t *testing.T) {
 			out, _ := routerIn(t, task, with, "doctor", "--json").Output()
 			for _, want := range []string{"AWS/credentials", "credential/secret"} {
 				if name == "EC2" && want == "AWS/credentials" {
-					continue // it names the role
+					continue // the request for the name of the role
 				}
 				if r := results(t, string(out))[want]; r.State != doctor.Pass {
 					t.Errorf("%s: %+v", want, r)
@@ -249,8 +248,8 @@ func TestLinkLocalNeverByProxy(t *testing.T) {
 	}
 }
 
-// TestEverythingElseByProxy runs the router, whose calls of AWS, of Tailscale's
-// API and of control go by the proxy, and asks its own listener, which do not.
+// TestEverythingElseByProxy expects calls of AWS, Tailscale's API and control to use the
+// proxy, and requests to the router's own listener not to.
 func TestEverythingElseByProxy(t *testing.T) {
 	netnstest.Require(t)
 	task, proxy, env := startTask(t)

@@ -15,10 +15,10 @@ import (
 
 func runCommand(*flag.FlagSet) func(context.Context, call) int { return runRouter }
 
-// runRouter is `router run`.
+// runRouter runs `router run`.
 func runRouter(ctx context.Context, in call) int {
 	ctx, stop := watchSignals(ctx)
-	// A log whose reader has gone is lost, and counted; traffic goes on.
+	// If the reader of the log is gone, lines are lost and counted; traffic continues.
 	signal.Ignore(syscall.SIGPIPE)
 	cfg, err := loadConfig(ctx, in)
 	if ctx.Err() != nil {
@@ -55,8 +55,8 @@ func runRouter(ctx context.Context, in call) int {
 	return exitOK
 }
 
-// loadConfig reads the configuration, or gives up when ctx ends: a value may be in a
-// file on a disk that does not answer.
+// loadConfig reads the configuration, or returns when ctx ends: a value may be in a file on a
+// disk that does not answer.
 func loadConfig(ctx context.Context, in call) (config.Config, error) {
 	type result struct {
 		cfg config.Config

@@ -7,7 +7,7 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// TestProxyPasswordsAreKept: each of the names has a password of its own.
+// TestProxyPasswordsAreKept checks that the password of each proxy variable is redacted.
 func TestProxyPasswordsAreKept(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		value := "http://user:" + name + "/a'b#c@d@proxy:3128"

@@ -31,8 +31,8 @@ import (
 	"subnetrouter/internal/testwait"
 )
 
-// settingProbe shows that a setting has an effect outside of package config: what
-// observe sees of the router differs between two values of the setting.
+// settingProbe shows that a setting has an effect outside of package config: the result of
+// observe differs between two values of the setting.
 type settingProbe struct {
 	values  func(t *testing.T, s *setting) (a, b string)
 	prepare func(t *testing.T, s *setting) // nil is nothing
@@ -78,8 +78,8 @@ var settingProbes = map[string]settingProbe{
 	"ECS_CONTAINER_METADATA_URI_V4": {values: twoTasks, observe: plannedRoutes},
 }
 
-// TestEverySettingHasAnEffect goes through package config's own table: a setting
-// that nothing reads has no effect that a probe could see.
+// TestEverySettingHasAnEffect runs a probe for each setting in package config's table. A
+// setting that no code reads has no effect that a probe could see.
 func TestEverySettingHasAnEffect(t *testing.T) {
 	for name := range settingProbes {
 		if !slices.Contains(config.Names(), name) {
@@ -89,7 +89,7 @@ func TestEverySettingHasAnEffect(t *testing.T) {
 	for _, name := range config.Names() {
 		p, ok := settingProbes[name]
 		if !ok {
-			t.Errorf("no probe shows what %s does", name)
+			t.Errorf("no probe shows the effect of %s", name)
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestEverySettingHasAnEffect(t *testing.T) {
 	}
 }
 
-// build puts the router together, without starting anything.
+// build creates the router without running it.
 func (s *setting) build(t *testing.T) *router.Router {
 	t.Helper()
 	r, err := router.New(s.Load(t), options(nil), slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
@@ -152,7 +152,7 @@ func literalClient(t *testing.T, s *setting) {
 	s.Env["ROUTER_API_URL"] = newKeyAPI(t, "tskey-auth-made").URL
 }
 
-// keyAPI is an API that makes any key for anybody, and remembers who asked.
+// keyAPI is an API that mints keys for any client, and records the requests.
 type keyAPI struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -186,14 +186,14 @@ func newKeyAPI(t *testing.T, key string) *keyAPI {
 	return a
 }
 
-// Values that need something around the router.
+// Values that need a server, file or port.
 
 func twoAPIs(t *testing.T, _ *setting) (a, b string) {
 	return newKeyAPI(t, "tskey-auth-one").URL, newKeyAPI(t, "tskey-auth-two").URL
 }
 
-// twoControls returns one control server that takes the key, and one that does
-// not know it.
+// twoControls returns a control server that accepts the key, and one that does not know
+// it.
 func twoControls(t *testing.T, s *setting) (a, b string) {
 	other, err := tailnettest.Start(tailnettest.Config{})
 	if err != nil {
@@ -214,7 +214,7 @@ func twoTasks(t *testing.T, s *setting) (a, b string) {
 	return s.Metadata.URI(), other.URI()
 }
 
-// candidates are the values among which an observer looks for a trace.
+// candidates returns the values whose traces an observer looks for.
 func (s *setting) candidates(a, b string) (string, string) {
 	s.Env["X_CANDIDATES"] = a + " " + b
 	return a, b
@@ -259,7 +259,7 @@ func (s *setting) traces(left func(candidate string) bool) string {
 
 // Observers in this process.
 
-// lookUps returns what the router finds its start-up facts with.
+// lookUps returns the look-ups of a start.
 func (s *setting) lookUps(t *testing.T) *bootstrap.Bootstrap {
 	return bootstrap.New(router.LookUpConfig(s.Load(t), slog.New(slog.DiscardHandler)))
 }
@@ -294,7 +294,7 @@ func plannedRoutes(t *testing.T, s *setting) string {
 	return fmt.Sprintf("%v %v", p.Place, p.Advertise)
 }
 
-// engine shows what the engine is configured with, apart from functions.
+// engine returns the configuration of the engine, without functions.
 func engine(t *testing.T, s *setting) string {
 	c := reflect.ValueOf(s.build(t)).Elem().FieldByName("node").Elem().FieldByName("cfg")
 	var out []string
@@ -321,7 +321,7 @@ func metrics(name string) func(*testing.T, *setting) string {
 	}
 }
 
-// keepAlive reads what the data path was built with.
+// keepAlive returns the keep-alive interval of the data path.
 func keepAlive(t *testing.T, s *setting) string {
 	v := reflect.ValueOf(s.build(t)).Elem().FieldByName("forward").Elem().FieldByName("cfg").FieldByName("KeepAlive")
 	return time.Duration(v.Int()).String()
@@ -354,11 +354,11 @@ func nodeName(t *testing.T, s *setting) string {
 	return strings.Join(names, " ")
 }
 
-// absence is how long a thing that must not happen is looked out for. Where it must
-// happen, the wait has no bound of its own.
+// absenceWait is how long happens waits for a condition that must not come true.
 const absenceWait = 3 * time.Second
 
-// happens waits for cond: as long as it takes if it must come true, for a while else.
+// happens reports whether cond comes true: it waits without a bound if it must, else for
+// absenceWait.
 func happens(t *testing.T, must bool, what string, cond func() bool) bool {
 	t.Helper()
 	check := func() error {
@@ -453,7 +453,7 @@ func portsInUse(t *testing.T, s *setting) string {
 	})
 }
 
-// answering shows which of two addresses answers a path.
+// answering returns which of two addresses answers a path.
 func answering(path string) func(*testing.T, *setting) string {
 	return func(t *testing.T, s *setting) string {
 		s.start(t).awaitReady()

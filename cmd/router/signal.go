@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// stopper follows SIGTERM and SIGINT from the first moment of `router run`: the
-// first one ends its context, the second one ends the process. Neither waits for
-// anything, the log included.
+// stopper handles SIGTERM and SIGINT from the start of `router run`: the first one cancels
+// its context, the second one exits the process. Neither waits for the log or anything
+// else.
 type stopper struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -22,9 +22,8 @@ type stopper struct {
 // exitWithin bounds the time from the second signal to the end of the process.
 const exitWithin = 500 * time.Millisecond
 
-// watchSignals returns a context that ends at the first signal. As process 1 of a
-// container nothing else would end the process at the second one: the kernel gives
-// process 1 no default action for signals.
+// watchSignals returns a context that ends at the first signal. The second one must be
+// handled, too: the kernel has no default action for signals to process 1 of a container.
 func watchSignals(ctx context.Context) (context.Context, *stopper) {
 	s := new(stopper)
 	s.ctx, s.cancel = context.WithCancel(ctx)
@@ -45,9 +44,10 @@ func watchSignals(ctx context.Context) (context.Context, *stopper) {
 	return s.ctx, s
 }
 
-// logTo has the signals logged; flush is called before the second one ends the process.
+// logTo logs the signals from now on to log. flush is called before the second one exits the
+// process.
 func (s *stopper) logTo(log *slog.Logger, flush func(time.Duration)) {
-	say := func(second bool, signal os.Signal) {
+	logSignal := func(second bool, signal os.Signal) {
 		if !second {
 			log.Info("stopping", "signal", signal.String())
 			return
@@ -55,11 +55,11 @@ func (s *stopper) logTo(log *slog.Logger, flush func(time.Duration)) {
 		log.Error("stopping at once", "signal", signal.String())
 		flush(exitWithin / 2)
 	}
-	s.logSignal.Store(&say)
+	s.logSignal.Store(&logSignal)
 }
 
 func (s *stopper) log(second bool, signal os.Signal) {
-	if say := s.logSignal.Load(); say != nil {
-		(*say)(second, signal)
+	if f := s.logSignal.Load(); f != nil {
+		(*f)(second, signal)
 	}
 }

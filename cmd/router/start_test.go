@@ -96,7 +96,7 @@ func (c *child) begin() {
 		c.cmd.Process.Kill()
 		<-c.done
 		if t.Failed() {
-			t.Logf("the router said:\n%s", c.out.String())
+			t.Logf("output of the router:\n%s", c.out.String())
 		}
 		if strings.Contains(c.out.String(), routertest.Key) {
 			t.Error("the router's output shows the auth key")
@@ -147,9 +147,9 @@ func (c *child) awaitReady() {
 	c.await("readiness", func(r ops.Readiness) bool { return r.Ready })
 }
 
-// TestStaysUpAndSaysWhy breaks one thing before the start, expects the exact
-// words in /readyz, mends it, and expects the same process to become ready.
-func TestStaysUpAndSaysWhy(t *testing.T) {
+// TestStaysUpAndReportsWhy breaks one thing before the start, expects the exact message in
+// /readyz, repairs it, and expects the same process to become ready.
+func TestStaysUpAndReportsWhy(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		hurt    func(*setting)
@@ -235,24 +235,24 @@ func TestStaysUpAndSaysWhy(t *testing.T) {
 			s := newSetting(t)
 			tc.hurt(s)
 			c := s.start(t)
-			var said []string
+			var texts []string
 			c.await("the reason "+string(tc.code), func(r ops.Readiness) bool {
 				return slices.ContainsFunc(r.Reasons, func(why ops.Reason) bool {
 					if why.Code == tc.code {
-						said = append(said, textOf(why))
+						texts = append(texts, textOf(why))
 					}
 					return why.Code == tc.code
 				})
 			})
-			message := strings.NewReplacer(s.Metadata.URI(), "METADATA", s.AWS.URL(), "AWS").Replace(said[len(said)-1])
+			message := strings.NewReplacer(s.Metadata.URI(), "METADATA", s.AWS.URL(), "AWS").Replace(texts[len(texts)-1])
 			if message != tc.message {
-				t.Errorf("/readyz says\n%s\nwant\n%s", message, tc.message)
+				t.Errorf("/readyz has\n%s\nwant\n%s", message, tc.message)
 			}
 			if code, body := c.get("/healthz"); code != http.StatusOK {
 				t.Errorf("/healthz: HTTP %d: %s; a restart would not help", code, body)
 			}
 
-			// Mend all there is to mend.
+			// Repair everything.
 			for _, action := range []string{"secretsmanager:GetSecretValue", "ec2:DescribeNetworkInterfaces", "", "/task"} {
 				s.AWS.Fail(action, awstest.Failure{})
 				s.Metadata.Fail(action, awstest.Failure{})

@@ -9,9 +9,9 @@ import (
 	"subnetrouter/internal/ops"
 )
 
-// TestStatusTellsEventsAndLimits asks the real binary, after a start with an
-// event that carries a credential.
-func TestStatusTellsEventsAndLimits(t *testing.T) {
+// TestStatusHasEventsAndLimits gets /status of the real binary after a start, one of whose
+// events concerns a credential.
+func TestStatusHasEventsAndLimits(t *testing.T) {
 	s := newSetting(t)
 	s.Env["ROUTER_HOSTNAME"] = "edge"
 	s.Env["ROUTER_MAX_FLOWS"] = "1000"
@@ -22,7 +22,7 @@ func TestStatusTellsEventsAndLimits(t *testing.T) {
 	if err := json.Unmarshal(body, &got); code != 200 || err != nil {
 		t.Fatalf("HTTP %d, %v: %s", code, err, body)
 	}
-	said := func(message, detail string) bool {
+	logged := func(message, detail string) bool {
 		return slices.ContainsFunc(got.Events, func(e ops.Event) bool {
 			return e.Message == message && !e.Time.IsZero() && e.Level != "" && strings.Contains(strings.Join(e.Detail, " "), detail)
 		})
@@ -31,7 +31,7 @@ func TestStatusTellsEventsAndLimits(t *testing.T) {
 		"router starting": "version=", "credential read": "source=", "route added": "prefix=10.0.0.0/16",
 		"routes advertised": "10.0.0.0/16", "tailnet state changed": "to=Running",
 	} {
-		if !said(message, detail) {
+		if !logged(message, detail) {
 			t.Errorf("no event %q with %s in %+v", message, detail, got.Events)
 		}
 	}

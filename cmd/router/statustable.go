@@ -17,7 +17,7 @@ const (
 	shownEvents = 8
 )
 
-// printStatus is /status for a terminal: the facts of the page.
+// printStatus prints the facts of the status page for a terminal.
 func printStatus(w io.Writer, s ops.Status) {
 	condition := "ready"
 	if s.Draining {
@@ -35,7 +35,7 @@ func printStatus(w io.Writer, s ops.Status) {
 	fmt.Fprintf(w, "up: %s, version %s\n", age(s.Started), s.Version.Router)
 	fmt.Fprintf(w, "flows: %d tcp, %d udp; peers: %d direct, %d relay, %d derp, %d idle\n",
 		s.Flows.TCP, s.Flows.UDP, s.Peers.Direct, s.Peers.Relay, s.Peers.DERP, s.Peers.Idle)
-	fmt.Fprintf(w, "limits: flows %s, of one peer %s, memory %s, open files %s\n",
+	fmt.Fprintf(w, "limits: flows %s, per peer %s, memory %s, open files %s\n",
 		use(s.Limits.Flows, plain), use(s.Limits.FlowsPerPeer, plain), use(s.Limits.MemoryBytes, size), use(s.Limits.OpenFiles, plain))
 
 	table(w, "ROUTE\tSTATE\tSOURCE", s.Routes, func(r ops.RouteStatus) []string {
@@ -65,7 +65,7 @@ func printReasons(w io.Writer, mark string, list []ops.Reason) {
 	}
 }
 
-// table writes rows below a head, or nothing where there is none.
+// table writes a row for each item of list below head, or nothing if list is empty.
 func table[T any](w io.Writer, head string, list []T, row func(T) []string) {
 	if len(list) == 0 {
 		return
@@ -84,7 +84,7 @@ func age(t time.Time) string { return time.Since(t).Round(time.Second).String() 
 
 func plain(n int64) string { return fmt.Sprint(n) }
 
-// size is a number of bytes in at most four digits.
+// size formats a number of bytes with at most four digits.
 func size(n int64) string {
 	f, unit := float64(n), "B"
 	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {

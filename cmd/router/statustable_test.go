@@ -37,7 +37,7 @@ func TestStatusTable(t *testing.T) {
 		"? node_key_expiring: in 3 days",
 		"place: FARGATE vpc-1", "up: 1h30m0s, version 1.2.3",
 		"peers: 1 direct, 0 relay, 0 derp, 4 idle",
-		"limits: flows 1 of 6553, of one peer 0, memory 50 MiB of 512 MiB, open files 0",
+		"limits: flows 1 of 6553, per peer 0, memory 50 MiB of 512 MiB, open files 0",
 		"10.0.0.0/16  primary          vpc\n10.8.0.0/16  awaits approval  vpc",
 		"laptop  direct 192.0.2.1:41641  12.3ms   5.0 MiB  900 B",
 		"tcp laptop  10.0.3.4:5432  2.0 KiB  0 B         1m0s",

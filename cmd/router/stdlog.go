@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// captureStandardLog turns the lines of Go's log package, which libraries use, into
-// records of log: standard error may block, and a line may hold a secret, such as the
-// password of a proxy.
+// captureStandardLog redirects Go's log package, which libraries use, to log: standard error
+// may block, and a line may contain a secret, such as the password of a proxy.
 func captureStandardLog(log *slog.Logger) {
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(libraryLog{log})

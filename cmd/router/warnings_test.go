@@ -12,8 +12,8 @@ import (
 	"subnetrouter/internal/routertest"
 )
 
-// TestWarningsAreTheSameEverywhere expects of `plan` and `doctor` what `run` logs:
-// a person reads the first two before the router runs.
+// TestWarningsAreTheSameEverywhere expects `plan` and `doctor` to print the warnings that
+// `run` logs: they are used before the router runs.
 func TestWarningsAreTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	s := newSetting(t)
@@ -63,7 +63,7 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 	}
 	for _, args := range [][]string{{"plan"}, {"plan", "--iam", "--kms-key=arn:aws:kms:eu-west-1:123456789012:key/k"}} {
 		if _, errs := output(args...); !slices.Equal(strings.Split(strings.TrimSpace(errs), "\n"), lines) {
-			t.Errorf("%q says on standard error\n%s\nwant\n%s", args, errs, strings.Join(lines, "\n"))
+			t.Errorf("%q has on standard error\n%s\nwant\n%s", args, errs, strings.Join(lines, "\n"))
 		}
 	}
 	var p router.Plan
