@@ -49,7 +49,7 @@ type Config struct {
 	// Warnings returns the conditions that will become reasons unless something
 	// changes. It may be nil.
 	Warnings func() []Reason
-	// Relays returns the body of /derpmap: the DERP map from control as JSON, nil
+	// DERPMap returns the body of /derpmap: the DERP map from control as JSON, nil
 	// before it has arrived. The func may be nil.
 	DERPMap func() []byte
 	// Status returns the body of /status.

@@ -56,35 +56,35 @@ func newDrainMetrics(reg prometheus.Registerer) *drainMetrics {
 func (r *Router) drain() error {
 	r.draining.Store(true)
 	start := time.Now()
-	whole, cancel := context.WithTimeoutCause(context.Background(), r.cfg.DrainTimeout,
+	drainCtx, cancel := context.WithTimeoutCause(context.Background(), r.cfg.DrainTimeout,
 		fmt.Errorf("drain timeout of %v exceeded", r.cfg.DrainTimeout))
 	defer cancel()
-	handing, done := context.WithTimeoutCause(whole, r.cfg.DrainTimeout-min(maxLogout, r.cfg.DrainTimeout/logoutShare),
+	handOverCtx, done := context.WithTimeoutCause(drainCtx, r.cfg.DrainTimeout-min(maxLogout, r.cfg.DrainTimeout/logoutShare),
 		errors.New("the rest of the drain timeout is reserved for logging out"))
 	defer done()
 
 	// A peer router may have joined since the last update.
 	r.setTagged(r.node.Tagged())
-	helpers := r.peers.BeginDrain(handing)
+	helpers := r.peers.BeginDrain(handOverCtx)
 	tcp, udp := r.forward.Active()
 	r.log.Info("draining", "helpers", helpers, "flows_tcp", tcp, "flows_udp", udp, "timeout", r.cfg.DrainTimeout.String())
-	announcing, stopAnnouncing := context.WithCancel(whole)
+	announcing, stopAnnouncing := context.WithCancel(drainCtx)
 	announced := make(chan struct{})
 	go func() {
 		defer close(announced)
 		r.peers.Announce(announcing)
 	}()
 	if helpers > 0 {
-		r.handOver(handing)
+		r.handOver(handOverCtx)
 	} else {
-		r.cutAndWithdraw(handing)
+		r.cutAndWithdraw(handOverCtx)
 	}
 	r.cutFlows()
 	stopAnnouncing() // after the last relayed packet
 	<-announced
 	time.Sleep(flushDelay)
 	r.forward.Close()
-	err := r.closeNode(whole)
+	err := r.closeNode(drainCtx)
 	took := time.Since(start)
 	r.drainMetrics.took.Set(took.Seconds())
 	r.log.Info("drained", "flows_cut", r.drainMetrics.total, "took", took.Round(time.Millisecond).String())
