@@ -1,5 +1,5 @@
-// Package backoff gives the pauses between tries, spread so that routers that were
-// started together do not call together.
+// Package backoff computes the pauses between attempts, with jitter so that routers that
+// were started together do not call at the same time.
 package backoff
 
 import (
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The shares by which pauses are spread: a tenth for what repeats at a regular
-// interval, a quarter for retries.
+// The jitter of a pause as a share of it: a tenth for calls at a regular interval, a
+// quarter for retries.
 const (
 	Interval = 0.10
 	Retry    = 0.25
@@ -23,19 +23,19 @@ func Jitter(d time.Duration, share float64) time.Duration {
 	return d - spread + rand.N(2*spread)
 }
 
-// Backoff gives pauses that double from First up to Most.
+// Backoff computes pauses that double from First up to Max.
 type Backoff struct {
-	First, Most time.Duration
-	Share       float64       // the jitter of each pause, as of [Jitter]
-	next        time.Duration // 0 means First
+	First, Max time.Duration
+	Share      float64       // of jitter in each pause: see [Jitter]
+	next       time.Duration // before jitter; 0 means First
 }
 
-// Next returns the pause before the next try.
+// Next returns the pause before the next attempt.
 func (b *Backoff) Next() time.Duration {
-	d := min(max(b.next, b.First), b.Most)
-	b.next = min(2*d, b.Most)
+	d := min(max(b.next, b.First), b.Max)
+	b.next = min(2*d, b.Max)
 	return Jitter(d, b.Share)
 }
 
-// Reset makes the next pause the first one again, after a success.
+// Reset makes the next pause start from First again, after a success.
 func (b *Backoff) Reset() { b.next = 0 }

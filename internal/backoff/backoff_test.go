@@ -6,7 +6,7 @@ import (
 )
 
 func TestBackoff(t *testing.T) {
-	b := Backoff{First: time.Second, Most: 5 * time.Second}
+	b := Backoff{First: time.Second, Max: 5 * time.Second}
 	for range 2 {
 		for i, want := range []time.Duration{1, 2, 4, 5, 5} {
 			if got := b.Next(); got != want*time.Second {

@@ -33,10 +33,10 @@ func TestFailures(t *testing.T) {
 	if again != 2 || once != 1 {
 		t.Errorf("looked up %d and %d times, want 2 and 1", again, once)
 	}
-	if v, known := a.Known(); v != 2 || !known {
+	if v, known := a.Cached(); v != 2 || !known {
 		t.Errorf("known: %v, %v", v, known)
 	}
-	if _, known := b.Known(); known {
+	if _, known := b.Cached(); known {
 		t.Error("a failure is known as a value")
 	}
 }

@@ -272,5 +272,5 @@ func (n *Node) Close(ctx context.Context) error {
 
 // newBackoff returns the pauses between tries to join and to advertise.
 func newBackoff() backoff.Backoff {
-	return backoff.Backoff{First: time.Second, Most: time.Minute, Share: backoff.Retry}
+	return backoff.Backoff{First: time.Second, Max: time.Minute, Share: backoff.Retry}
 }

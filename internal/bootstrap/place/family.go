@@ -18,7 +18,7 @@ type Families struct {
 
 // TaskKnown reports whether task metadata was read.
 func (f *Finder) TaskKnown() bool {
-	_, known := f.task.Known()
+	_, known := f.task.Cached()
 	return known
 }
 

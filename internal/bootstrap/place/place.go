@@ -79,7 +79,7 @@ func (f *Finder) Place(ctx context.Context) (Place, error) {
 		return Place{}, err
 	}
 	p := Place{Task: task}
-	if eni, known := f.eni.Known(); known {
+	if eni, known := f.eni.Cached(); known {
 		p.VPCID, p.SubnetID = eni.VPCID, eni.SubnetID
 	}
 	return p, nil

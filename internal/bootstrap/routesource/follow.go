@@ -30,7 +30,7 @@ type Follow struct {
 // second, and one look-up makes a handful.
 const (
 	firstPause = time.Second
-	mostPause  = time.Minute
+	maxPause   = time.Minute
 )
 
 // Follower looks routes up repeatedly. A route that a look-up misses stays until
@@ -69,7 +69,7 @@ func (w *Follower) Now() Following {
 
 // Run looks routes up until ctx ends.
 func (w *Follower) Run(ctx context.Context) {
-	retries := backoff.Backoff{First: firstPause, Most: mostPause}
+	retries := backoff.Backoff{First: firstPause, Max: maxPause}
 	for {
 		err := w.follow.Around(func() error { return w.look(ctx) })
 		if ctx.Err() != nil {
