@@ -14,7 +14,7 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// keyAPI is an API that remembers what keys were asked for.
+// keyAPI is an API that records the requests for keys.
 type keyAPI struct {
 	*httptest.Server
 	secret    string

@@ -1,10 +1,10 @@
-// Package bootstrap puts together what a router has to find out at its start: where
-// it runs (package place), with which credential it joins (package credential), and
-// which routes it advertises (package routesource).
+// Package bootstrap combines the look-ups that a router makes to start: its place in AWS
+// (package place), its credential (package credential) and the routes that it advertises
+// (package routesource).
 //
-// Each fact is looked up when it is needed, and again as often as the caller
-// likes; nothing runs in between. AWS is only configured for a question that
-// needs it, so a laptop with an auth key and CIDRs never touches the SDK.
+// Look-ups happen only inside the methods; no goroutine runs in between. The AWS SDK is
+// configured by the first look-up that needs it, so it is never used on a laptop with an
+// auth key and CIDRs.
 package bootstrap
 
 import (
@@ -21,7 +21,7 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// Config says what to look for. Credential and Routes are the operator's settings
+// Config configures a [Bootstrap]. Credential and Routes are the operator's settings
 // as package config reads them.
 type Config struct {
 	Credential credential.Settings
@@ -31,24 +31,24 @@ type Config struct {
 	MetadataURI string
 	// ControlURL is the control server; "" is [routesource.DefaultControl].
 	ControlURL string
-	// Ephemeral reports that the node vanishes when it goes offline.
+	// Ephemeral reports that control removes the node when it goes offline.
 	Ephemeral bool
 
-	// Logger gets transitions, and the AWS SDK's words at debug level; nil drops them.
+	// Logger receives transitions, and the AWS SDK's log at debug level; nil discards both.
 	Logger *slog.Logger
-	// Called gets every AWS call: see [awsapi.Options].
+	// Called is called after each AWS call: see [awsapi.Options].
 	Called func(action string, err error)
-	// APICalled gets every call of Tailscale's API: see tsapi.Config.
+	// APICalled is called after each call of Tailscale's API: see tsapi.Config.
 	APICalled func(call string, err error)
 
-	// TryTimeout and Tries bound AWS calls, and Date gets the time that AWS has: see
+	// TryTimeout and Tries bound AWS calls, and Date receives AWS's time: see
 	// [awsapi.Options].
 	TryTimeout time.Duration
 	Tries      int
 	Date       func(time.Time)
 
-	// Transport carries AWS calls, task metadata and calls of Tailscale's API;
-	// nil is the network.
+	// Transport carries requests to AWS, the task metadata endpoint and Tailscale's API;
+	// nil means the network.
 	Transport http.RoundTripper
 	// LocalAddrs lists the addresses of this machine; nil asks the operating
 	// system. It is not called where task metadata lists them.
@@ -57,7 +57,7 @@ type Config struct {
 	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// Bootstrap answers for one [Config]. It is safe for concurrent use.
+// Bootstrap makes the look-ups of one [Config]. It is safe for concurrent use.
 type Bootstrap struct {
 	config     Config
 	place      *place.Finder
@@ -100,16 +100,16 @@ func New(c Config) *Bootstrap {
 	return b
 }
 
-// Place returns what is known of the place: see [place.Finder.Place].
+// Place returns the place, as far as it was looked up: see [place.Finder.Place].
 func (b *Bootstrap) Place(ctx context.Context) (place.Place, error) { return b.place.Place(ctx) }
 
-// CredentialChoice returns which credential source is used: see [credential.Provider.Choice].
+// CredentialChoice returns the credential source in use: see [credential.Provider.Choice].
 func (b *Bootstrap) CredentialChoice() credential.Choice { return b.credential.Choice() }
 
-// CredentialKnown returns what the last look found: see [credential.Provider.Known].
+// CredentialKnown returns the result of the last read: see [credential.Provider.Known].
 func (b *Bootstrap) CredentialKnown() credential.Known { return b.credential.Known() }
 
-// Credential returns an auth key and where it is from: see [credential.Provider.Key].
+// Credential returns an auth key and its origin: see [credential.Provider.Key].
 func (b *Bootstrap) Credential(ctx context.Context) (key secret.String, from string, err error) {
 	return b.credential.Key(ctx)
 }
@@ -120,7 +120,7 @@ func (b *Bootstrap) CredentialRefused() { b.credential.Refused() }
 // LookAtCredential reads the credential without using it: see [credential.Provider.Look].
 func (b *Bootstrap) LookAtCredential(ctx context.Context) error { return b.credential.Look(ctx) }
 
-// Routes looks the routes up once: see [routesource.Finder.Routes].
+// Routes looks up the routes once: see [routesource.Finder.Routes].
 func (b *Bootstrap) Routes(ctx context.Context) (routesource.Routes, error) {
 	return b.routes.Routes(ctx)
 }

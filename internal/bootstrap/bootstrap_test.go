@@ -29,7 +29,7 @@ var (
 
 const mac = "06:8f:2a:13:5c:e1"
 
-// aws is AWS as one task sees it.
+// aws simulates AWS for one task.
 type aws struct {
 	*awstest.Server
 	*awstest.Metadata
@@ -208,7 +208,7 @@ func TestSourcesCombine(t *testing.T) {
 	}
 }
 
-// TestLaptop has no ECS, and an AWS environment that nobody could load.
+// TestLaptop runs outside ECS, with an AWS environment that the SDK fails to load.
 func TestLaptop(t *testing.T) {
 	t.Setenv("AWS_MAX_ATTEMPTS", "many")
 	ctx := t.Context()
@@ -223,7 +223,7 @@ func TestLaptop(t *testing.T) {
 	if want := []netip.Prefix{prefix("10.0.0.0/8"), prefix("fd00::/64")}; err != nil || !slices.Equal(got.Advertise, want) {
 		t.Errorf("advertise %v, %v", got.Advertise, err)
 	}
-	// The environment is as bad as intended.
+	// Check that the environment does not load.
 	if _, _, err := bootstrap.New(bootstrap.Config{Credential: stored("x")}).Credential(ctx); err == nil || !strings.Contains(err.Error(), "reading the AWS environment: ") {
 		t.Errorf("got %v, want an error from the AWS environment", err)
 	}
@@ -298,7 +298,7 @@ func TestRegionComesFromTheTask(t *testing.T) {
 	}
 }
 
-// TestFirstFailureIsNotKept looks again after a start with everything down.
+// TestFirstFailureIsNotKept: after a start with every service down, look-ups are made again.
 func TestFirstFailureIsNotKept(t *testing.T) {
 	a := start(t, fargate())
 	b := bootstrap.New(a.config("vpc"))
@@ -366,7 +366,7 @@ func TestQuestionEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestMoto is the whole start against an independent AWS.
+// TestMoto runs the whole start against an independent implementation of AWS.
 func TestMoto(t *testing.T) {
 	moto := awstest.RunMoto(t)
 	w, err := moto.Seed(t.Context(), awstest.Plan{

@@ -22,7 +22,7 @@ const (
 	noIPv4 = "the task has no IPv4 address, so it cannot reach these; run it in a subnet with an IPv4 CIDR"
 )
 
-// recorded serves what a real task answered.
+// recorded serves the recorded metadata of a real task.
 func recorded(t *testing.T, name string) (uri string) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("../ecsmeta/testdata", name))
@@ -53,8 +53,8 @@ func explained(r routesource.Routes) string {
 	return strings.Join(append(lines, r.Notes...), "\n")
 }
 
-// TestFamilies advertises only what a task has an address for, from whatever
-// source it is.
+// TestFamilies: prefixes of an IP version of which the task has no address are refused,
+// from every source.
 func TestFamilies(t *testing.T) {
 	const (
 		via  = "fd7a:115c:a1e0:b1a:0:7:a14:0/112" // 10.20.0.0/16 at site 7
@@ -85,7 +85,7 @@ func TestFamilies(t *testing.T) {
 		"IPv6 only":           {task: only6, sources: both, want: []string{"2a05:d018:7e1:a100::/56", "not 10.20.0.0/16: " + noIPv4, "not " + via + ": " + noIPv4}},
 		"IPv6 only, site":     {task: only6, sources: "10.20.0.0/16,2a05:d018:7e1:a100::/56", site: &site, want: []string{"2a05:d018:7e1:a100::/56", "not 10.20.0.0/16: " + noIPv4}},
 
-		// Where metadata does not list all addresses, the machine's own count.
+		// If metadata does not list all addresses, those of the machine are used.
 		"bridge mode, without": {task: bridge, sources: both, local: []string{"172.17.0.2", "fe80::1", "::1", "fd7a:115c:a1e0::1"}, want: []string{"10.20.0.0/16", "2a05:d018:7e1:a100::/56", via,
 			"2a05:d018:7e1:a100::/56 is IPv6, and this machine has no IPv6 address: the router cannot reach it"}},
 		"bridge mode, with": {task: bridge, sources: both, local: []string{"172.17.0.2", "2a05:d018::2"}, want: []string{"10.20.0.0/16", "2a05:d018:7e1:a100::/56", via}},
@@ -123,7 +123,7 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// TestFamiliesOutsideECS: on a laptop the operator's word counts, with a note.
+// TestFamiliesOutsideECS: on a laptop, the operator's prefixes are advertised, with a note.
 func TestFamiliesOutsideECS(t *testing.T) {
 	for name, tc := range map[string]struct {
 		local string

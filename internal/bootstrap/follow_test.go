@@ -27,7 +27,7 @@ type simulated struct {
 	start time.Time
 
 	mu       sync.Mutex
-	applieds []string // what was applied, each time
+	applieds []string // one element per call of Apply
 	times    []time.Time
 }
 
@@ -38,7 +38,7 @@ func (s *simulated) apply(ps []netip.Prefix) {
 	s.times = append(s.times, time.Now())
 }
 
-// applied is what was applied so far, at is when.
+// applied returns the routes of each call of Apply, at the times of the calls.
 func (s *simulated) applied() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +96,7 @@ func (s *simulated) vpc(cidrs ...string) {
 
 func (s *simulated) last() string { return s.applied()[len(s.applied())-1] }
 
-// pass lets look-ups happen: n intervals and what jitter may add.
+// pass sleeps for n intervals plus the largest jitter.
 func pass(d time.Duration, n int) {
 	time.Sleep(time.Duration(n) * (d + d/10))
 	synctest.Wait()
@@ -122,7 +122,7 @@ func TestFollowWithdrawsWhatIsMissingTwice(t *testing.T) {
 		expect("10.20.0.0/16 10.31.0.0/16 2a05:d018:7e1:a100::/56")
 
 		s.vpc("10.20.0.0/16", "10.30.0.0/16")
-		lookUp() // what is new comes at once, what has gone stays
+		lookUp() // new routes are applied at once, missing ones stay
 		expect("10.20.0.0/16 10.30.0.0/16 10.31.0.0/16 2a05:d018:7e1:a100::/56")
 		if why := f.Now().Routes.SourceOf(prefix("10.31.0.0/16")); why != "vpc vpc-0aaa (vpc-cidr-assoc-2), missing: withdrawn unless the next look-up finds it" {
 			t.Errorf("a missing route is explained as %q", why)
@@ -182,11 +182,11 @@ func TestFollowWithdrawsWhatIsMissingTwice(t *testing.T) {
 	})
 }
 
-// TestFollowCallsForADay counts what AWS gets to see of one router in a day.
+// TestFollowCallsForADay counts the AWS calls of one router in a day.
 func TestFollowCallsForADay(t *testing.T) {
 	const every = 5 * time.Minute
 	follow(t, "vpc,peerings,pl-0123abcd", every, func(t *testing.T, s *simulated, f *routesource.Follower) {
-		s.Server.Update(surround)
+		s.Server.Update(addNetwork)
 		time.Sleep(time.Hour) // the first look-ups fail until now
 		synctest.Wait()
 		before, looks := len(s.Calls()), len(s.applied())
@@ -227,8 +227,8 @@ func TestFollowCallsForADay(t *testing.T) {
 	})
 }
 
-// TestFollowBacksOff has EC2 throttle a router that knows nothing yet, for an
-// hour: it must not add to the load, and be back soon.
+// TestFollowBacksOff has EC2 throttle a starting router for an hour: it must back off, and
+// recover soon afterwards.
 func TestFollowBacksOff(t *testing.T) {
 	const every = 5 * time.Minute
 	follow(t, "vpc", every, func(t *testing.T, s *simulated, f *routesource.Follower) {
@@ -257,7 +257,7 @@ func TestFollowBacksOff(t *testing.T) {
 	})
 }
 
-// TestFollowOnlyEverAppliesWholeAnswers goes through AWS's failures.
+// TestFollowOnlyEverAppliesWholeAnswers runs a look-up with each kind of AWS failure.
 func TestFollowOnlyEverAppliesWholeAnswers(t *testing.T) {
 	follow(t, "vpc", 10*time.Second, func(t *testing.T, s *simulated, f *routesource.Follower) {
 		good := s.last()

@@ -10,8 +10,8 @@ import (
 	"subnetrouter/internal/problem"
 )
 
-// What an operator reads when start-up fails, word for word, from the real
-// SDK over HTTP. {metadata} stands for the endpoint's address.
+// The whole texts of start-up failures, produced by the real SDK over HTTP. {metadata}
+// stands for the endpoint's address.
 
 const who = "User: arn:aws:sts::123456789012:assumed-role/router/6f1d0c5b is not authorized to perform: "
 

@@ -8,8 +8,8 @@ import (
 	"subnetrouter/internal/bootstrap"
 )
 
-// TestPartition takes the partition from the task's own ARN, whatever the region
-// is called; without a task from the secret's, then from the region's endpoints.
+// TestPartition: the partition is that of the task's ARN, regardless of the region's name;
+// without a task, that of the secret's ARN, then that of the region's endpoints.
 func TestPartition(t *testing.T) {
 	for _, tc := range []struct {
 		taskARN, secret, region string

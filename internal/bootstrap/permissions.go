@@ -9,15 +9,15 @@ import (
 	"subnetrouter/internal/ecsmeta"
 )
 
-// needs returns what a router of this configuration needs of AWS. The sources
-// declare it; policy, metrics and dry runs derive from it.
+// needs returns the AWS actions that a router with this configuration may call. The
+// sources declare them; policy, metrics and dry runs derive from this list.
 func (c Config) needs() []iam.Need {
 	return slices.Concat(c.Credential.Needs(), c.Routes.Needs())
 }
 
-// Actions lists the AWS actions that a router of this configuration may call,
-// as IAM spells them. vpcKnown reports that task metadata gives the VPC, as on
-// EC2; without it there is one more.
+// Actions lists the AWS actions that a router with this configuration may call, by their
+// IAM names. vpcKnown reports that task metadata contains the VPC, as on EC2; if it does
+// not, there is one more action.
 func Actions(c Config, vpcKnown bool) (list []string) {
 	for _, a := range iam.Actions(c.needs(), vpcKnown) {
 		list = append(list, a.Name)
@@ -25,12 +25,11 @@ func Actions(c Config, vpcKnown bool) (list []string) {
 	return list
 }
 
-// Policy returns the policy that the task role needs, from configuration and, where
-// there is any, task metadata; it does not call AWS. A part of an ARN that neither
-// gives, such as the account of a secret's name, is "*". kmsKey is that of
-// [iam.Scope].
+// Policy returns the policy that the task role needs, derived from the configuration and,
+// on ECS, from task metadata; it does not call AWS. Unknown parts of an ARN, such as the
+// account of a secret given by name, are "*". kmsKey is the KMSKey of [iam.Scope].
 func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (iam.Policy, error) {
-	var task ecsmeta.Task // not Place, which also knows the answers of EC2
+	var task ecsmeta.Task // not Place, whose VPC may come from EC2
 	if b.place.OnECS() {
 		var err error
 		if task, err = b.place.Task(ctx); err != nil {
@@ -45,7 +44,7 @@ func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (iam.Poli
 	return iam.NewPolicy(b.config.needs(), task.VPCID != "", scope), nil
 }
 
-// Caller returns the identity that signs AWS calls, and the region of the calls.
+// Caller returns the identity that signs AWS calls, and their region.
 func (b *Bootstrap) Caller(ctx context.Context) (caller awsapi.Caller, region string, err error) {
 	client, err := b.place.AWS(ctx)
 	if err != nil {
@@ -55,8 +54,8 @@ func (b *Bootstrap) Caller(ctx context.Context) (caller awsapi.Caller, region st
 	return caller, client.Region(), err
 }
 
-// Permitted asks AWS by a dry run whether an action of [Actions] is allowed.
-// [awsapi.ErrNoDryRun] means that it can only be tried by doing it.
+// Permitted returns nil if a dry run shows that an action of [Actions] is allowed. It
+// returns [awsapi.ErrNoDryRun] if AWS offers no dry run of the action.
 func (b *Bootstrap) Permitted(ctx context.Context, action string) error {
 	for _, n := range b.config.needs() {
 		if n.Action.Name != action {

@@ -11,9 +11,8 @@ import (
 	"subnetrouter/internal/bootstrap/routesource"
 )
 
-// TestActionsAreTheCalls compares the needs of the sources with the calls at the
-// wire, in every configuration: what is called is allowed, and what is allowed is
-// called.
+// TestActionsAreTheCalls compares the needs of the sources with the calls on the wire, in
+// every configuration: the calls made and the actions allowed are the same.
 func TestActionsAreTheCalls(t *testing.T) {
 	var sources []string
 	for _, k := range routesource.Kinds() {
@@ -29,7 +28,7 @@ func TestActionsAreTheCalls(t *testing.T) {
 		for place, task := range map[string]awstest.Task{"fargate": fargate(), "ec2": ec2()} {
 			for _, credential := range []string{"secret", "literal", "federation"} {
 				a := start(t, task)
-				a.Server.Update(surround)
+				a.Server.Update(addNetwork)
 				c := a.config(strings.Join(chosen, ","))
 				if credential == "literal" {
 					c.Credential.AuthKey, c.Credential.Secret.ID = "tskey-auth-x", ""
@@ -73,12 +72,11 @@ func TestActionsAreTheCalls(t *testing.T) {
 	}
 }
 
-// TestNeedsPlace looks up each kind of source outside ECS: those that need the
-// place fail, and only those.
+// TestNeedsPlace looks up each kind of source outside ECS: exactly those with NeedsPlace fail.
 func TestNeedsPlace(t *testing.T) {
 	for _, k := range routesource.Kinds() {
 		a := start(t, fargate())
-		a.Server.Update(surround)
+		a.Server.Update(addNetwork)
 		t.Setenv("AWS_REGION", "eu-west-1")
 		c := a.config(k.Example)
 		c.MetadataURI = ""

@@ -15,9 +15,9 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// surround gives the VPC tagged subnets, a route table with neighbours of
-// every kind, and prefix lists, one of them AWS's.
-func surround(w *awstest.World) {
+// addNetwork gives the VPC tagged subnets, a route table with targets of every kind, and
+// prefix lists, one of them AWS's.
+func addNetwork(w *awstest.World) {
 	w.PageSize = 2
 	w.Subnets = []awstest.Subnet{
 		{ID: "subnet-0aaa", VPCID: "vpc-0aaa", IPv4: prefix("10.20.1.0/24"), Tags: map[string]string{"tier": "public"}},
@@ -60,13 +60,13 @@ func surround(w *awstest.World) {
 			{Prefix: prefix("::/0"), Target: "tgw-1"},
 			{PrefixList: "pl-0123abcd", Target: "tgw-1"},
 			{PrefixList: "pl-99999999", Target: "tgw-9", Blackhole: true},
-			{PrefixList: "pl-63a5400a", Target: "vpce-1"}, // a gateway endpoint, no neighbour
+			{PrefixList: "pl-63a5400a", Target: "vpce-1"}, // a gateway endpoint, not another network
 		}},
 	}
 }
 
-// told is what was chosen, as a person reads it.
-func told(r routesource.Routes) string {
+// summary returns the chosen routes, the refused ones and the notes, one per line.
+func summary(r routesource.Routes) string {
 	var b strings.Builder
 	for _, p := range r.Advertise {
 		fmt.Fprintf(&b, "%s: %s\n", p, r.SourceOf(p))
@@ -188,7 +188,7 @@ note: 2a05:d018:7e1:a100::/56 holds 2a05:d018:7e1:a100::9 of the control server:
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := start(t, test.task)
-			a.Server.Update(surround)
+			a.Server.Update(addNetwork)
 			c := a.config(test.sources)
 			asked := ""
 			c.LookupHost = func(_ context.Context, name string) ([]netip.Addr, error) {
@@ -202,10 +202,10 @@ note: 2a05:d018:7e1:a100::/56 holds 2a05:d018:7e1:a100::9 of the control server:
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, want := told(got), test.want[1:]; got != want {
+			if got, want := summary(got), test.want[1:]; got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
-			// Only public addresses that somebody names can be Tailscale's.
+			// Only public prefixes that the operator names can contain Tailscale's addresses.
 			named := strings.Contains(test.sources, "pl-") && name != "combined" || name == "peerings"
 			if want := map[bool]string{true: "controlplane.tailscale.com"}[named]; asked != want {
 				t.Errorf("looked up %q, want %q", asked, want)
@@ -216,20 +216,20 @@ note: 2a05:d018:7e1:a100::/56 holds 2a05:d018:7e1:a100::9 of the control server:
 
 func TestPeeringsOfTheMainTable(t *testing.T) {
 	a := start(t, fargate())
-	a.Server.Update(surround)
+	a.Server.Update(addNetwork)
 	a.Server.Update(func(w *awstest.World) {
 		w.Interfaces = []awstest.Interface{{ID: "eni-0aaa", MAC: mac, VPCID: "vpc-0aaa", SubnetID: "subnet-0ccc"}}
 	})
 	got, err := bootstrap.New(a.config("peerings")).Routes(t.Context())
-	if want := "10.80.0.0/16: transit gateway tgw-2 (rtb-main)\n"; err != nil || told(got) != want {
-		t.Errorf("got %s, %v; want %s", told(got), err, want)
+	if want := "10.80.0.0/16: transit gateway tgw-2 (rtb-main)\n"; err != nil || summary(got) != want {
+		t.Errorf("got %s, %v; want %s", summary(got), err, want)
 	}
 	if calls := a.Calls(); slices.Contains(calls, "ec2:DescribeVpcPeeringConnections") {
 		t.Errorf("peerings were asked for without any: %v", calls)
 	}
 }
 
-// TestThousandEntries is the largest prefix list that AWS allows.
+// TestThousandEntries looks up the largest prefix list that AWS allows.
 func TestThousandEntries(t *testing.T) {
 	a := start(t, fargate())
 	a.Server.Update(func(w *awstest.World) {

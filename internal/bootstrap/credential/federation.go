@@ -41,8 +41,9 @@ func (s Settings) allowFederation(iam.Scope) []iam.Statement {
 	return []iam.Statement{statement}
 }
 
-// federationSource is workload identity federation: AWS vouches for the task's
-// role, and Tailscale trusts AWS. Nothing is stored anywhere.
+// federationSource implements workload identity federation: AWS signs an identity token for
+// the task's role, which Tailscale's API exchanges for an access token. Nothing is stored.
+// Keys come from its minter, a new one for each registration.
 type federationSource struct {
 	config Config
 	minter *minter
@@ -64,7 +65,8 @@ func (s *federationSource) choice() Choice {
 	}
 }
 
-// exchange has AWS vouch for the task's role and gets an access token for it.
+// exchange gets an identity token for the task's role from AWS, and an access token for
+// that from Tailscale's API. The identity token is used once.
 func (s *federationSource) exchange(ctx context.Context) (tsapi.Token, error) {
 	client, err := s.config.Place.AWS(ctx)
 	if err != nil {
@@ -77,15 +79,15 @@ func (s *federationSource) exchange(ctx context.Context) (tsapi.Token, error) {
 	token, err := s.minter.api.IdentityToken(ctx, s.config.ClientID, identity.JWT)
 	if errors.Is(err, tsapi.ErrRefused) || problem.CodeOf(err, "") == problem.ClockSkew {
 		p := *problem.Of(err)
-		p.Fix, p.Err = p.Fix+": "+vouched(identity.JWT.Reveal()), err
+		p.Fix, p.Err = p.Fix+": "+identityClaims(identity.JWT.Reveal()), err
 		return token, &p
 	}
 	return token, err
 }
 
-// vouched returns the claims of an identity token to compare with the trust that
-// the tailnet has. None of them is a secret.
-func vouched(jwt string) string {
+// identityClaims returns the claims of an identity token, to compare with the settings of
+// the federated identity. None of them is a secret.
+func identityClaims(jwt string) string {
 	var claims struct {
 		Issuer   string          `json:"iss"`
 		Subject  string          `json:"sub"`
@@ -101,7 +103,7 @@ func vouched(jwt string) string {
 }
 
 func (s *federationSource) look(ctx context.Context) error {
-	return s.done(s.minter.ready(ctx))
+	return s.done(s.minter.ensureToken(ctx))
 }
 
 func (s *federationSource) key(ctx context.Context) (secret.String, string, error) {
@@ -121,4 +123,4 @@ func (s *federationSource) done(err error) error {
 
 func (s *federationSource) refused() {}
 
-func (s *federationSource) known() Known { return s.state }
+func (s *federationSource) status() Known { return s.state }

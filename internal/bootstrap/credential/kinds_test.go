@@ -9,8 +9,8 @@ import (
 	"subnetrouter/internal/bootstrap/place"
 )
 
-// TestKindsAreComplete goes through the table: each kind has everything that is
-// derived from it, and the last, which needs no setting, is the only one without.
+// TestKindsAreComplete checks the table: each kind has all fields from which others derive,
+// and only the last one has no setting.
 func TestKindsAreComplete(t *testing.T) {
 	var labels []string
 	for i, k := range kinds {
@@ -34,7 +34,7 @@ func TestKindsAreComplete(t *testing.T) {
 	}
 }
 
-// TestPrecedence adds one setting after the other, from the last kind to the first.
+// TestPrecedence adds one setting at a time, from the last kind to the first.
 func TestPrecedence(t *testing.T) {
 	var s Settings
 	steps := []struct {

@@ -17,12 +17,14 @@ var literal = &Kind{
 	open:    func(c Config) source { return newLiteralSource(c) },
 }
 
-// literalSource is TS_AUTHKEY: an auth key, or an OAuth client that makes one.
+// literalSource reads TS_AUTHKEY: an auth key, returned by each call, or the secret of an
+// OAuth client, which mints a new key for each call. Its fields are set once; only the
+// minter changes.
 type literalSource struct {
 	stored payload.Credential
-	err    error   // why it is neither
-	minter *minter // nil for an auth key
-	read   time.Time
+	err    error     // of parsing the value
+	minter *minter   // nil for an auth key
+	read   time.Time // when the value was parsed
 }
 
 func newLiteralSource(c Config) *literalSource {
@@ -42,7 +44,7 @@ func (s *literalSource) choice() Choice {
 	return Choice{FromVariableClient, "TS_AUTHKEY: the " + describeClient(c), "TS_AUTHKEY is set to an OAuth client secret; a key is made when control asks for one"}
 }
 
-// describeClient returns an OAuth client with its attributes, for people.
+// describeClient returns the name of an OAuth client with its attributes, for people.
 func describeClient(c *payload.Client) string {
 	s := "OAuth client " + c.ID
 	if a := c.Attributes.String(); a != "" {
@@ -55,7 +57,7 @@ func (s *literalSource) look(ctx context.Context) error {
 	if s.err != nil || s.minter == nil {
 		return s.failed(s.err)
 	}
-	return s.failed(s.minter.ready(ctx))
+	return s.failed(s.minter.ensureToken(ctx))
 }
 
 func (s *literalSource) key(ctx context.Context) (secret.String, string, error) {
@@ -72,4 +74,4 @@ func (s *literalSource) failed(err error) error {
 
 func (s *literalSource) refused() {}
 
-func (s *literalSource) known() Known { return Known{Read: s.read} }
+func (s *literalSource) status() Known { return Known{Read: s.read} }

@@ -9,14 +9,14 @@ import (
 	"subnetrouter/internal/tsapi"
 )
 
-// minting is how keys are made.
+// minting holds the API and the request with which keys are minted.
 type minting struct {
 	api  *tsapi.Client
 	want tsapi.KeyRequest
 }
 
-// minting returns how keys are made: as the configuration has it, or as the
-// attributes of an OAuth client do.
+// minting returns the minting of the configuration, in which the attributes of an OAuth
+// client take precedence.
 func (c Config) minting(a payload.Attributes) (minting, error) {
 	url, err := a.API(c.APIURL)
 	if err != nil {
@@ -33,7 +33,7 @@ func (c Config) minting(a payload.Attributes) (minting, error) {
 	return minting{api, want}, nil
 }
 
-// newMinter returns the minter of an OAuth client.
+// newMinter returns a minter for an OAuth client.
 func (c Config) newMinter(client *payload.Client) (*minter, error) {
 	how, err := c.minting(client.Attributes)
 	if err != nil {
@@ -44,17 +44,17 @@ func (c Config) newMinter(client *payload.Client) (*minter, error) {
 	}}, nil
 }
 
-// minter makes auth keys for one OAuth client or federated identity. Its access
-// token is kept while it lives, an hour: a router that fails to join asks for no
-// more tokens than one that has joined.
+// minter mints auth keys for one OAuth client or federated identity. It reuses the access
+// token for its lifetime, an hour, so that a router that fails to join requests no more
+// tokens than one that has joined; it never reuses a key. Callers hold Provider.inUse.
 type minter struct {
 	minting
 	grant func(context.Context) (tsapi.Token, error)
-	token tsapi.Token
+	token tsapi.Token // zero before the first grant and after the API refused it
 }
 
-// ready gets a token, unless there is one that lives.
-func (m *minter) ready(ctx context.Context) error {
+// ensureToken gets a token, unless the current one is still valid.
+func (m *minter) ensureToken(ctx context.Context) error {
 	if m.token.Valid() {
 		return nil
 	}
@@ -65,11 +65,11 @@ func (m *minter) ready(ctx context.Context) error {
 	return err
 }
 
-// key makes a key. A kept token may have been revoked since: then a new one is
-// tried once.
+// key mints a key. If the API refuses a token from an earlier call, which may have been
+// revoked since, key tries once more with a new token.
 func (m *minter) key(ctx context.Context) (secret.String, error) {
 	kept := m.token.Valid()
-	if err := m.ready(ctx); err != nil {
+	if err := m.ensureToken(ctx); err != nil {
 		return "", err
 	}
 	key, err := m.api.CreateKey(ctx, m.token, m.want)
@@ -82,7 +82,7 @@ func (m *minter) key(ctx context.Context) (secret.String, error) {
 	return key.Value, err
 }
 
-// refusal reports whether the API refused the client or identity itself.
+// refusal reports whether err says that the API refused the client or identity itself.
 func refusal(err error) bool {
 	return errors.Is(err, tsapi.ErrRefused)
 }

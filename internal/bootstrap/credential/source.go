@@ -9,51 +9,52 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// Settings are the part of the configuration that names a credential. Of its
-// sources the configuration lets at most one through.
+// Settings are the part of the configuration that selects a credential. Package config
+// accepts at most one source.
 type Settings struct {
-	Secret  awsapi.SecretRef // ROUTER_AUTH_SECRET; zero is none
+	Secret  awsapi.SecretRef // ROUTER_AUTH_SECRET; zero means none
 	AuthKey secret.String    // TS_AUTHKEY: a literal auth key or OAuth client secret
 
 	// Workload identity federation; both or none.
 	ClientID, Audience string
 
-	// How keys are made that the router mints.
-	APIURL string   // the API that makes them; "" is Tailscale's
-	Tags   []string // what they give to the node, each "tag:…"
+	// For minted keys.
+	APIURL string   // the API that mints them; "" means Tailscale's
+	Tags   []string // the tags of the node, each "tag:…"
 }
 
-// kinds are all kinds of credential sources. The first that the settings name
-// counts; the last is there if none is named. Configuration check, IAM policy and
-// messages derive from this table and from [source].
+// kinds are all kinds of credential sources. The first one that the settings name is used;
+// the last one is used if they name none. Configuration check, IAM policy and messages
+// derive from this table and from [source].
 var kinds = []*Kind{stored, literal, federation, state}
 
 // Kind is a kind of credential source, defined in a file of its own.
 type Kind struct {
-	// Setting is the variable that selects it; "" if none is named.
+	// Setting is the variable that selects it; "" for the kind without one.
 	Setting string
 	// Advice completes "set …" for operators who have no credential yet.
 	Advice string
-	// Labels are the values of Choice.Source that it may have.
+	// Labels are the possible values of Choice.Source.
 	Labels []string
 
 	named func(Settings) bool
 	open  func(Config) source
-	// needs returns what the source needs of AWS; nil is nothing.
+	// needs returns the AWS actions that the source calls; nil means none.
 	needs func(Settings) []iam.Need
 }
 
-// source is where auth keys come from. Its methods are not called concurrently.
+// source supplies auth keys. The caller of each method holds Provider.inUse.
 type source interface {
 	choice() Choice
-	// look reads as much as can be read without using anything up: it makes no key.
+	// look reads the credential, and gets an access token if it is a client's. It mints
+	// no key.
 	look(ctx context.Context) error
-	// key returns a key to register with, made now where the source makes keys.
+	// key returns a key to register with; sources with a client mint it now.
 	key(ctx context.Context) (key secret.String, from string, err error)
 	// refused reports that control refused the key that was returned last.
 	refused()
-	// known returns what was read so far.
-	known() Known
+	// status returns the status after the last look or key.
+	status() Known
 }
 
 // kind returns the kind of source that the settings name.
@@ -66,7 +67,7 @@ func (s Settings) kind() *Kind {
 	return state
 }
 
-// Needs returns what the source of the credential needs of AWS.
+// Needs returns the AWS actions that the credential's source calls.
 func (s Settings) Needs() []iam.Need {
 	if k := s.kind(); k.needs != nil {
 		return k.needs(s)
@@ -74,7 +75,7 @@ func (s Settings) Needs() []iam.Need {
 	return nil
 }
 
-// Variables lists the variables of which each selects a source.
+// Variables lists the variables that select a source.
 func Variables() (list []string) {
 	for _, k := range kinds {
 		if k.Setting != "" {
@@ -84,7 +85,7 @@ func Variables() (list []string) {
 	return list
 }
 
-// Advice returns how to name a credential: "set A to …, B to …, or C …".
+// Advice returns the ways to configure a credential: "set A to …, B to …, or C …".
 func Advice() string {
 	var list []string
 	for _, k := range kinds {

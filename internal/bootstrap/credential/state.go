@@ -14,11 +14,11 @@ var state = &Kind{
 	open:   func(Config) source { return stateSource{} },
 }
 
-// ErrNone reports that the configuration names no credential.
+// ErrNone is the cause of a failure if the configuration names no credential.
 var ErrNone = errors.New("none is named")
 
-// stateSource is the node's own state alone, for which no credential is needed
-// until control asks for one.
+// stateSource supplies no key: the router relies on the keys in ROUTER_STATE until control
+// asks for a credential.
 type stateSource struct{}
 
 func (stateSource) choice() Choice {
@@ -30,5 +30,5 @@ func (stateSource) key(context.Context) (secret.String, string, error) {
 		Code: problem.CredentialMissing, Message: "finding a credential: " + ErrNone.Error(), Fix: Advice(), Err: ErrNone,
 	}
 }
-func (stateSource) refused()     {}
-func (stateSource) known() Known { return Known{} }
+func (stateSource) refused()      {}
+func (stateSource) status() Known { return Known{} }

@@ -35,22 +35,38 @@ func (s Settings) allowSecret(scope iam.Scope) []iam.Statement {
 	return list
 }
 
-// secretSource is a secret in Secrets Manager. The secret is read again for each
-// key, so that a rotation is seen at the next attempt; and when AWSCURRENT is
-// refused, AWSPENDING is tried: a rotation may be half way.
+// secretSource reads a secret in Secrets Manager, again for each key, so that the next
+// attempt sees a rotation.
+//
+// Unless the configuration names a version, key tries the stages in this order:
+//  1. AWSCURRENT, unless that version was refused.
+//  2. AWSPENDING, if it is a different version that was not refused: during a rotation the
+//     tailnet may already have replaced the old credential.
+//  3. AWSCURRENT again, with both refusals forgotten, since a refusal may be temporary.
+//
+// The first stage that yields a key ends the call, and so does any failure other than the
+// refusals below.
+//
+// A version is refused by control, which Provider.Refused reports, or by the API, which
+// refuses its OAuth client; after the latter the same call tries AWSPENDING. Refusals are by
+// version ID, so a rotation ends them. AWSPENDING is read only after a refusal.
 type secretSource struct {
 	config  Config
-	minters map[secret.String]*minter // by client secret and attributes
+	minters map[secret.String]*minter // by client secret and attributes; see minterOf
 	state   Known
-	kind    string // "" until it was read
-	client  string // the OAuth client, for people; "" is none
+	kind    string // FromSecretKey or FromSecretClient; "" before the first read
+	client  string // description of the OAuth client; "" means none
 
-	early reading // by look, for a key that is asked for next
+	// prefetched is the result of the last look. The next key consumes it: it uses it if
+	// it is at most prefetchTTL old, and drops it in any case.
+	prefetched reading
 
-	// The versions that were refused, by control or by the API.
+	// The version IDs that were refused; "" means none.
 	refusedCurrent, refusedPending string
-	gave                           awsapi.SecretValue // what the last key came from
-	gavePending                    bool
+	// The origin of the last key, set before each attempt; unused if a version is
+	// configured.
+	given        awsapi.SecretValue
+	givenPending bool
 }
 
 // reading is the outcome of reading the secret.
@@ -60,8 +76,9 @@ type reading struct {
 	at    time.Time
 }
 
-// fresh is how long a reading is good enough for a key: the engine comes up meanwhile.
-const fresh = 30 * time.Second
+// prefetchTTL is the age up to which a reading serves a key: at start, the engine comes up
+// between look and key.
+const prefetchTTL = 30 * time.Second
 
 func (s *secretSource) choice() Choice {
 	what := "ROUTER_AUTH_SECRET: Secrets Manager secret " + s.ref().ID
@@ -78,7 +95,7 @@ func (s *secretSource) choice() Choice {
 	return c
 }
 
-func (s *secretSource) known() Known { return s.state }
+func (s *secretSource) status() Known { return s.state }
 
 // pinned reports whether the configuration names a version.
 func (s *secretSource) pinned() bool {
@@ -103,7 +120,7 @@ func (s *secretSource) read(ctx context.Context, ref awsapi.SecretRef) (awsapi.S
 	return value, nil
 }
 
-// parse reads the credential in the secret.
+// parse returns the credential in the secret.
 func (s *secretSource) parse(ref awsapi.SecretRef, value awsapi.SecretValue) (payload.Credential, error) {
 	found, err := payload.Parse(value.Value.Reveal(), payload.Format{
 		JSONKey: ref.JSONKey, Foreign: payload.Foreign(s.config.ControlURL),
@@ -118,8 +135,9 @@ func (s *secretSource) parse(ref awsapi.SecretRef, value awsapi.SecretValue) (pa
 	return found, nil
 }
 
-// minterOf keeps the minter of a client, and with it its access token. Minters of
-// other secrets are dropped: there are two at most, AWSCURRENT's and AWSPENDING's.
+// minterOf returns the minter of a client, the same one in each call, so that its access
+// token is reused. A third client drops the others: only AWSCURRENT's and AWSPENDING's are
+// in use at any time.
 func (s *secretSource) minterOf(ref awsapi.SecretRef, c *payload.Client) (*minter, error) {
 	key := c.Secret + secret.String("?"+c.Attributes.String())
 	if m := s.minters[key]; m != nil {
@@ -143,7 +161,7 @@ func (s *secretSource) using(ref awsapi.SecretRef, err error) error {
 func (s *secretSource) look(ctx context.Context) error {
 	ref := s.ref()
 	value, err := s.read(ctx, ref)
-	s.early = reading{value, err, time.Now()}
+	s.prefetched = reading{value, err, time.Now()}
 	if err == nil {
 		err = s.examine(ctx, ref, value)
 	}
@@ -151,7 +169,7 @@ func (s *secretSource) look(ctx context.Context) error {
 	return err
 }
 
-// examine notes the contents of a reading, and gets an access token where one is needed.
+// examine updates the status from a reading, and gets an access token for a client.
 func (s *secretSource) examine(ctx context.Context, ref awsapi.SecretRef, value awsapi.SecretValue) error {
 	s.state.Read, s.state.Created, s.state.Version = time.Now(), value.Created, value.VersionID
 	s.state.Expires = time.Time{}
@@ -167,7 +185,7 @@ func (s *secretSource) examine(ctx context.Context, ref awsapi.SecretRef, value 
 	if err != nil {
 		return err
 	}
-	if err := minter.ready(ctx); err != nil {
+	if err := minter.ensureToken(ctx); err != nil {
 		return s.using(ref, err)
 	}
 	return nil
@@ -183,9 +201,9 @@ func (s *secretSource) note(found payload.Credential) {
 
 func (s *secretSource) key(ctx context.Context) (key secret.String, from string, err error) {
 	defer func() { s.state.Err = err }()
-	early := s.early
-	s.early = reading{} // for one key only
-	if time.Since(early.at) > fresh {
+	early := s.prefetched
+	s.prefetched = reading{} // for one key only
+	if time.Since(early.at) > prefetchTTL {
 		early.value, early.err = s.read(ctx, s.ref())
 	}
 	current, err := early.value, early.err
@@ -194,11 +212,11 @@ func (s *secretSource) key(ctx context.Context) (key secret.String, from string,
 	}
 	s.state.Read, s.state.Created, s.state.Version = time.Now(), current.Created, current.VersionID
 	if s.pinned() {
-		return s.from(ctx, s.ref(), current)
+		return s.keyFrom(ctx, s.ref(), current)
 	}
 	if current.VersionID != s.refusedCurrent {
-		s.gave, s.gavePending = current, false
-		key, from, err = s.from(ctx, s.ref(), current)
+		s.given, s.givenPending = current, false
+		key, from, err = s.keyFrom(ctx, s.ref(), current)
 		if !refusal(err) {
 			return key, from, err
 		}
@@ -206,8 +224,8 @@ func (s *secretSource) key(ctx context.Context) (key secret.String, from string,
 	}
 	pending, missing := s.read(ctx, s.pending())
 	if missing == nil && pending.VersionID != current.VersionID && pending.VersionID != s.refusedPending {
-		s.gave, s.gavePending = pending, true
-		key, from, pendingErr := s.from(ctx, s.pending(), pending)
+		s.given, s.givenPending = pending, true
+		key, from, pendingErr := s.keyFrom(ctx, s.pending(), pending)
 		if pendingErr == nil {
 			return key, from, nil
 		}
@@ -217,16 +235,16 @@ func (s *secretSource) key(ctx context.Context) (key secret.String, from string,
 		err = errors.Join(err, pendingErr)
 	}
 	if err == nil {
-		// Both were tried. A refusal may not be final, so start over.
+		// Neither is left to try. A refusal may be temporary, so start over.
 		s.refusedCurrent, s.refusedPending = "", ""
-		s.gave, s.gavePending = current, false
-		return s.from(ctx, s.ref(), current)
+		s.given, s.givenPending = current, false
+		return s.keyFrom(ctx, s.ref(), current)
 	}
 	return "", "", err
 }
 
-// from makes a key of one version of the secret.
-func (s *secretSource) from(ctx context.Context, ref awsapi.SecretRef, value awsapi.SecretValue) (secret.String, string, error) {
+// keyFrom returns the key in one version of the secret, or mints one with its client.
+func (s *secretSource) keyFrom(ctx context.Context, ref awsapi.SecretRef, value awsapi.SecretValue) (secret.String, string, error) {
 	found, err := s.parse(ref, value)
 	if err != nil {
 		return "", "", err
@@ -250,11 +268,12 @@ func (s *secretSource) from(ctx context.Context, ref awsapi.SecretRef, value aws
 	return key, where + ", OAuth client " + found.Client.ID, nil
 }
 
-// refused has the other stage tried next.
+// refused marks the version that the last key came from, so that the next key tries the
+// other stage.
 func (s *secretSource) refused() {
-	if s.gavePending {
-		s.refusedPending = s.gave.VersionID
+	if s.givenPending {
+		s.refusedPending = s.given.VersionID
 	} else {
-		s.refusedCurrent = s.gave.VersionID
+		s.refusedCurrent = s.given.VersionID
 	}
 }

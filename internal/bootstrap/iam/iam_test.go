@@ -15,8 +15,8 @@ func names(list []awsapi.Action) (out []string) {
 	return out
 }
 
-// An action that one source calls only on Fargate keeps its place in the list where
-// another source calls it always.
+// An action that one source calls only on Fargate keeps its position in the list if
+// another source always calls it.
 func TestActions(t *testing.T) {
 	a, b := awsapi.Action{Name: "ec2:A"}, awsapi.Action{Name: "ec2:B"}
 	for _, tc := range []struct {

@@ -12,8 +12,8 @@ import (
 	"subnetrouter/internal/awsapi"
 )
 
-// TestKindsAreComplete goes through the table: each kind has everything that is
-// derived from it, and its example leads back to it.
+// TestKindsAreComplete checks the table: each kind has all fields from which others derive,
+// and its example parses to a source of that kind.
 func TestKindsAreComplete(t *testing.T) {
 	for i, k := range kinds {
 		if k.Syntax == "" || k.Help == "" || k.Example == "" || k.parse == nil {
@@ -94,7 +94,7 @@ func name(e ast.Expr) string {
 	return ""
 }
 
-// TestNeedsAreInTheOrderOfKinds: the policy is the same in whatever order the
+// TestNeedsAreInTheOrderOfKinds: the policy does not depend on the order in which the
 // operator writes the sources.
 func TestNeedsAreInTheOrderOfKinds(t *testing.T) {
 	list, err := Parse("pl-0123abcd,subnets:tier=private,vpc")
