@@ -14,8 +14,8 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// check reports what is wrong between settings that are each well formed. It
-// keeps quiet about those with a problem of their own, which comes first.
+// check reports conflicts between settings that are each well formed. It skips settings
+// with a problem of their own, which has to be fixed first.
 func check(c *Config, given map[string]setting, r *report) {
 	checkCredential(c, given, r)
 	checkAuthKey(c, given, r)
@@ -25,18 +25,18 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkProbes(c, given, r)
 
 	if perPeer := given["ROUTER_MAX_FLOWS_PER_PEER"]; c.MaxFlows > 0 && c.MaxFlowsPerPeer > c.MaxFlows && !r.bad("ROUTER_MAX_FLOWS_PER_PEER") {
-		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is above %s, %d: write at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
+		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is more than %s, which is %d: use at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
 	}
-	if drain := given["ROUTER_DRAIN_TIMEOUT"]; c.DrainTimeout > longestDrain {
-		r.warn(drain.name, fmt.Sprintf("%q leaves too little of the 120s that Fargate grants at most; unless the task's stopTimeout is longer, write %s or less", drain.value, short(longestDrain)))
+	if drain := given["ROUTER_DRAIN_TIMEOUT"]; c.DrainTimeout > maxDrain {
+		r.warn(drain.name, fmt.Sprintf("%q leaves too little of the stopTimeout, which is at most 120s on Fargate: use %s or less unless the task's stopTimeout is longer", drain.value, short(maxDrain)))
 	}
 }
 
 // Fargate kills a task 120s after SIGTERM at the latest (stopTimeout); logging
 // out and closing take a few seconds after the drain.
-const longestDrain = 110 * time.Second
+const maxDrain = 110 * time.Second
 
-// checkCredential requires one credential source, and no more than one.
+// checkCredential requires exactly one credential source.
 func checkCredential(c *Config, given map[string]setting, r *report) {
 	var set, spelled []string
 	for _, name := range credential.Variables() {
@@ -69,8 +69,8 @@ func checkCredential(c *Config, given map[string]setting, r *report) {
 	}
 }
 
-// checkAuthKey reads a literal credential as the router will, so that one that
-// can never work is known before anything starts.
+// checkAuthKey parses a literal credential as the router will, so that one that can never
+// work is reported before anything starts.
 func checkAuthKey(c *Config, given map[string]setting, r *report) {
 	s, ok := given["TS_AUTHKEY"]
 	if !ok || r.bad("TS_AUTHKEY") || r.bad("ROUTER_CONTROL_URL") || r.bad("ROUTER_API_URL") {
@@ -92,8 +92,8 @@ func checkAuthKey(c *Config, given map[string]setting, r *report) {
 	}
 }
 
-// checkRoutes refuses written-out CIDRs that may not be advertised, alone or
-// taken together: two harmless halves can be a default route.
+// checkRoutes refuses configured CIDRs that may not be advertised, alone or taken
+// together: two halves can form a default route.
 func checkRoutes(c *Config, given map[string]setting, r *report) {
 	if r.bad("ROUTER_ROUTES") || r.bad("ROUTER_SITE_ID") {
 		return
@@ -128,7 +128,7 @@ func checkRoutes(c *Config, given map[string]setting, r *report) {
 	}
 }
 
-// checkMetadata refuses sources that need task metadata where there is none.
+// checkMetadata refuses sources that need task metadata if there is none.
 func checkMetadata(c *Config, given map[string]setting, r *report) {
 	if c.MetadataURI != "" || r.bad(metadataURI) || r.bad("ROUTER_ROUTES") {
 		return
@@ -147,13 +147,13 @@ func checkMetadata(c *Config, given map[string]setting, r *report) {
 	r.problemf("ROUTER_ROUTES", name, fmt.Sprintf("%s%s cannot be looked up outside ECS (%s is not set): write CIDRs such as 10.0.0.0/16, or run on ECS", which, strings.Join(sources, ", "), metadataURI))
 }
 
-// checkProbes refuses targets that would fail for ever.
+// checkProbes refuses targets that can never succeed.
 func checkProbes(c *Config, given map[string]setting, r *report) {
 	for _, target := range c.Probes {
 		host, _, _ := net.SplitHostPort(target)
 		if a, err := netip.ParseAddr(host); err == nil {
 			if reason, denied := routes.Denied(a); denied {
-				r.problemf("ROUTER_PROBE", given["ROUTER_PROBE"].name, fmt.Sprintf("%q is never reached by flows (%s), so it says nothing of the VPC: write a target behind the router", target, reason))
+				r.problemf("ROUTER_PROBE", given["ROUTER_PROBE"].name, fmt.Sprintf("%q cannot be reached through the router (%s), so it does not test the VPC: use a target behind the router", target, reason))
 			}
 		}
 	}
@@ -164,8 +164,8 @@ func checkMode(c *Config, r *report) {
 	switch {
 	case c.SNAT:
 	case c.Mode == ModeUserspace:
-		r.problemf(extraArgs, spelled, "userspace mode has to put its own address on traffic: remove this, or write ROUTER_MODE=kernel")
+		r.problemf(extraArgs, spelled, "userspace mode always replaces the clients' addresses: remove this, or set ROUTER_MODE=kernel")
 	case c.Mode == ModeAuto:
-		r.warn(spelled, "only kernel mode keeps clients' addresses; write ROUTER_MODE=kernel to be sure of it")
+		r.warn(spelled, "only kernel mode keeps the clients' addresses; set ROUTER_MODE=kernel to require it")
 	}
 }

@@ -39,7 +39,7 @@ type Config struct {
 	LogLevel  slog.Level
 	LogFormat string // "json" or "text"
 
-	// What of `tailscale up` has no variable of its own, from TS_EXTRA_ARGS.
+	// Settings of `tailscale up` without a variable of their own, from TS_EXTRA_ARGS.
 	AcceptRoutes      bool
 	SNAT              bool // true unless --snat-subnet-routes=false
 	StatefulFiltering bool
@@ -49,15 +49,15 @@ type Config struct {
 	// authSecretKey is ROUTER_AUTH_SECRET_KEY, until [Load] moves it to Credential.
 	authSecretKey string
 
-	// Warnings are for the log: what works but should be written otherwise.
+	// Warnings are for the log: settings that work but should be changed.
 	Warnings []string
 }
 
-// Mode is how traffic gets from the tailnet into the VPC.
+// Mode selects how traffic gets from the tailnet into the VPC.
 type Mode int
 
 const (
-	ModeAuto      Mode = iota // kernel where the task may, else userspace
+	ModeAuto      Mode = iota // kernel if the task is permitted to use it, else userspace
 	ModeUserspace             // in-process TCP/IP stack
 	ModeKernel                // TUN device and netfilter
 )
@@ -77,7 +77,7 @@ func (m Mode) String() string {
 func (c Config) LocalURL(path string) string { return LocalURL(c.Listen, path) }
 
 // LocalURL returns the URL at which this machine reaches path on a listener:
-// the loopback address where it listens on every address.
+// the loopback address if it listens on every address.
 func LocalURL(listen, path string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil { // not from Load

@@ -18,16 +18,16 @@ import (
 	"subnetrouter/internal/bootstrap/routesource"
 )
 
-// enough is what a router on ECS is given at least.
-var enough = []string{
+// minimalEnv is the smallest environment of a router on ECS.
+var minimalEnv = []string{
 	"ROUTER_AUTH_SECRET=tailscale/auth-key",
 	"ECS_CONTAINER_METADATA_URI_V4=http://169.254.170.2/v4/abc",
 }
 
-// load reads enough and more, of which more counts.
+// load reads minimalEnv and more, which takes precedence.
 func load(t *testing.T, args []string, more ...string) Config {
 	t.Helper()
-	c, err := Load(args, slices.Concat(more, enough), nil)
+	c, err := Load(args, slices.Concat(more, minimalEnv), nil)
 	if err != nil {
 		t.Fatalf("Load(%q, %q): %v", args, more, err)
 	}
@@ -70,8 +70,8 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// values holds, for every spelling of every variable, a value that is not the
-// default and what it does to the field.
+// values holds, for every spelling of every variable, a value other than the default and
+// the resulting value of the field.
 var values = []struct {
 	variable string
 	field    func(Config) any
@@ -185,7 +185,7 @@ func TestAuthKey(t *testing.T) {
 }
 
 func TestPrecedence(t *testing.T) {
-	// From the last to count to the first; each beats those before it.
+	// In ascending precedence.
 	spellings := []string{
 		"TS_EXTRA_ARGS=--hostname=extra",
 		"TAILSCALE_HOSTNAME=hardfin",
@@ -207,7 +207,7 @@ func TestPrecedence(t *testing.T) {
 		t.Errorf("of two entries, os.Getenv takes the first, not %s", got)
 	}
 	if got := load(t, nil, "ROUTER_HOSTNAME=ok", "TS_HOSTNAME=not_ok").Hostname; got != "ok" {
-		t.Errorf("a malformed value that does not count: %s", got)
+		t.Errorf("a malformed value of lower precedence: %s", got)
 	}
 }
 
@@ -239,13 +239,13 @@ func TestWarnings(t *testing.T) {
 			[]string{"TAILSCALE_HOSTNAME=a", "TAILSCALE_ADVERTISE_ROUTES=10.0.0.0/16", "TAILSCALE_ADDITIONAL_FLAGS=--accept-dns"},
 			[]string{
 				"TAILSCALE_ADDITIONAL_FLAGS --accept-dns: ignored: the router uses the VPC's resolver, never the tailnet's DNS settings",
-				"TAILSCALE_HOSTNAME: an old name: use ROUTER_HOSTNAME",
-				"TAILSCALE_ADVERTISE_ROUTES: an old name: use ROUTER_ROUTES",
-				"TAILSCALE_ADDITIONAL_FLAGS: an old name: use TS_EXTRA_ARGS",
+				"TAILSCALE_HOSTNAME: deprecated: use ROUTER_HOSTNAME",
+				"TAILSCALE_ADVERTISE_ROUTES: deprecated: use ROUTER_ROUTES",
+				"TAILSCALE_ADDITIONAL_FLAGS: deprecated: use TS_EXTRA_ARGS",
 			},
 		},
-		{[]string{"ROUTER_DRAIN_TIMEOUT=111s"}, []string{`ROUTER_DRAIN_TIMEOUT: "111s" leaves too little of the 120s that Fargate grants at most; unless the task's stopTimeout is longer, write 1m50s or less`}},
-		{[]string{"TS_EXTRA_ARGS=--snat-subnet-routes=false"}, []string{"TS_EXTRA_ARGS --snat-subnet-routes: only kernel mode keeps clients' addresses; write ROUTER_MODE=kernel to be sure of it"}},
+		{[]string{"ROUTER_DRAIN_TIMEOUT=111s"}, []string{`ROUTER_DRAIN_TIMEOUT: "111s" leaves too little of the stopTimeout, which is at most 120s on Fargate: use 1m50s or less unless the task's stopTimeout is longer`}},
+		{[]string{"TS_EXTRA_ARGS=--snat-subnet-routes=false"}, []string{"TS_EXTRA_ARGS --snat-subnet-routes: only kernel mode keeps the clients' addresses; set ROUTER_MODE=kernel to require it"}},
 		{[]string{"TS_ACCEPT_DNS=true"}, []string{"TS_ACCEPT_DNS: ignored: the router uses the VPC's resolver, never the tailnet's DNS settings"}},
 		{[]string{"TS_SOCKS5_SERVER=:1055"}, []string{"TS_SOCKS5_SERVER: ignored: there is no proxy into the tailnet"}},
 	} {
@@ -276,13 +276,13 @@ func TestFileValues(t *testing.T) {
 		t.Errorf("got %v, %v", c.Credential.AuthKey, err)
 	}
 
-	missing, empty, long := filepath.Join(dir, "missing"), write("empty", " \n"), write("long", strings.Repeat("x", longestFile+1))
+	missing, empty, long := filepath.Join(dir, "missing"), write("empty", " \n"), write("long", strings.Repeat("x", maxFileSize+1))
 	_, err = Load(nil, append([]string{
 		"ROUTER_HOSTNAME=file:" + missing, "ROUTER_TAGS=file:" + empty, "ROUTER_ROUTES=file:" + long, "TS_SOCKET=file:" + dir,
-	}, enough...), nil)
+	}, minimalEnv...), nil)
 	want := `ROUTER_TAGS: the file "` + empty + `" is empty: write the value into it
 ROUTER_HOSTNAME: reading the file "` + missing + `": no such file or directory
-ROUTER_ROUTES: the file "` + long + `" is longer than 65536 bytes: name one that holds just the value
+ROUTER_ROUTES: the file "` + long + `" is longer than 65536 bytes: name one that contains only the value
 TS_SOCKET: reading the file "` + dir + `": is a directory`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)

@@ -44,7 +44,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// A flag is called like its variable.
+// A flag has the name of its variable.
 func TestFlagNames(t *testing.T) {
 	for _, v := range variables {
 		own := strings.TrimPrefix(strings.TrimPrefix(v.name, prefix), "TS_")

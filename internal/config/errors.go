@@ -10,14 +10,13 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// Error is everything that is wrong with a configuration, in the order of the
-// settings table.
+// Error holds all problems of a configuration, in the order of the settings table.
 type Error struct{ Problems []Problem }
 
 // Problem is one thing to change.
 type Problem struct {
 	Name string // as the operator spelled it: ROUTER_ROUTES, --routes, TS_ROUTES
-	Text string // the value and what is wrong with it; also what to write, if Fix is ""
+	Text string // the value and the mistake in it, with the fix if Fix is ""
 	Fix  string
 }
 
@@ -57,8 +56,8 @@ type ranked struct {
 	Problem
 }
 
-// problem adds one problem for each error that err joins. Whatever in it looks
-// like a credential is hidden: operators paste them into the wrong variable.
+// problem adds one problem for each error that err joins. Text that looks like a
+// credential is redacted: operators paste them into the wrong variable.
 func (r *report) problem(variable, name string, err error) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
@@ -66,7 +65,7 @@ func (r *report) problem(variable, name string, err error) {
 		}
 		return
 	}
-	name = strings.Trim(strconv.Quote(name), `"`) // one line, whatever the environment holds
+	name = strings.Trim(strconv.Quote(name), `"`) // one line, even if the environment has control characters
 	p := problem.Of(err)
 	r.problems = append(r.problems, ranked{rank(variable), Problem{secret.Scrub(name), secret.Scrub(p.Message), secret.Scrub(p.Fix)}})
 }

@@ -12,23 +12,23 @@ import (
 	"github.com/kballard/go-shellquote"
 )
 
-// upFlag is what becomes of a flag of `tailscale up` in TS_EXTRA_ARGS: it sets
-// a variable, is applied itself, or is refused with advice.
+// upFlag describes a flag of `tailscale up` in TS_EXTRA_ARGS: it sets a variable, is
+// applied to the configuration, or is refused with advice.
 type upFlag struct {
 	name    string
-	boolean bool // takes a value only behind "="
+	boolean bool // takes a value only after "="
 
-	variable  string                    // sets this one, unless it has a value of its own
+	variable  string                    // the variable that it sets, unless that is set itself
 	translate func(value string) string // into the variable's notation
 
 	apply    func(c *Config, value string) (warning string, err error)
 	noEffect bool // accepted, since official configurations have it
 
-	instead string // refused: what to do
+	instead string // the advice for a refused flag
 }
 
-// The flags of v1.102.5 (cmd/tailscale/cli/up.go) and, at the end, of programs
-// that are easily taken for it.
+// The flags of v1.102.5 (cmd/tailscale/cli/up.go) and, at the end, flags of tailscaled, which
+// people confuse with them.
 var upFlags = []upFlag{
 	{name: "hostname", variable: "ROUTER_HOSTNAME"},
 	{name: "advertise-tags", variable: "ROUTER_TAGS", translate: fullTags},
@@ -39,7 +39,7 @@ var upFlags = []upFlag{
 	{name: "snat-subnet-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.SNAT = on })},
 	{name: "stateful-filtering", boolean: true, apply: boolean(func(c *Config, on bool) { c.StatefulFiltering = on })},
 	{name: "accept-dns", boolean: true, apply: ignoreDNS, noEffect: true},
-	{name: "reset", boolean: true, apply: boolean(func(*Config, bool) {}), noEffect: true}, // every start is one
+	{name: "reset", boolean: true, apply: boolean(func(*Config, bool) {}), noEffect: true}, // every start resets the preferences
 	{name: "netfilter-mode", apply: netfilterMode, noEffect: true},
 
 	{name: "auth-key", instead: "give the key as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
@@ -52,17 +52,17 @@ var upFlags = []upFlag{
 	{name: "advertise-connector", boolean: true, instead: "remove it: this is a subnet router, not an app connector"},
 	{name: "exit-node", instead: "remove it: the router sends its traffic into the VPC, not through an exit node"},
 	{name: "exit-node-allow-lan-access", boolean: true, instead: "remove it: the router sends its traffic into the VPC, not through an exit node"},
-	{name: "shields-up", boolean: true, instead: "remove it: it would stop the traffic that the router is for; restrict access in the tailnet's policy"},
+	{name: "shields-up", boolean: true, instead: "remove it: it would block all traffic through the router; restrict access in the tailnet's policy"},
 	{name: "ssh", boolean: true, instead: "remove it: there is no SSH server in the router; use ECS Exec"},
-	{name: "report-posture", boolean: true, instead: "remove it: posture is for people's devices"},
-	{name: "operator", instead: "remove it: whoever may open ROUTER_SOCKET may use it"},
+	{name: "report-posture", boolean: true, instead: "remove it: device posture does not apply to a subnet router"},
+	{name: "operator", instead: "remove it: every user who can open ROUTER_SOCKET can use it"},
 	{name: "unattended", boolean: true, instead: "remove it: it is for Windows"},
 	{name: "host-routes", boolean: true, instead: "remove it: Tailscale dropped it"},
 	{name: "force-reauth", boolean: true, instead: "remove it: the router registers when control asks for it"},
 	{name: "accept-risk", instead: "remove it: the router never asks"},
 	{name: "json", boolean: true, instead: "remove it: logs are JSON already; see ROUTER_LOG_FORMAT"},
-	{name: "qr", boolean: true, instead: "remove it: nobody logs in by hand"},
-	{name: "qr-format", instead: "remove it: nobody logs in by hand"},
+	{name: "qr", boolean: true, instead: "remove it: the router does not log in interactively"},
+	{name: "qr-format", instead: "remove it: the router does not log in interactively"},
 	{name: "nickname", instead: "remove it: there is one account"},
 
 	{name: "tun", instead: "a flag of tailscaled: use ROUTER_MODE"},
@@ -72,9 +72,9 @@ var upFlags = []upFlag{
 	{name: "port", instead: "a flag of tailscaled: use ROUTER_UDP_PORT"},
 }
 
-// extraSettings reads TS_EXTRA_ARGS: what has a variable of its own becomes a
-// setting of that variable, the rest goes to c. Values are not shown in
-// problems with flags that are refused: people write keys there.
+// extraSettings reads TS_EXTRA_ARGS. It returns the flags that correspond to a variable as
+// settings of that variable, and applies the others to c. Problems with refused flags do not
+// show the value, which may be a key.
 func extraSettings(args setting, c *Config, r *report) map[string]setting {
 	settings := map[string]setting{}
 	words, err := splitWords(args.value)
@@ -92,16 +92,16 @@ func extraSettings(args setting, c *Config, r *report) map[string]setting {
 		spelled := args.name + " --" + name
 		next := i+1 < len(words) && !strings.HasPrefix(words[i+1], "-")
 
-		known := slices.IndexFunc(upFlags, func(f upFlag) bool { return f.name == name })
-		if known < 0 || upFlags[known].instead != "" {
+		index := slices.IndexFunc(upFlags, func(f upFlag) bool { return f.name == name })
+		if index < 0 || upFlags[index].instead != "" {
 			if !hasValue && next {
 				i++
 			}
-			r.problemf(extraArgs, spelled, refuseUp(known, name))
+			r.problemf(extraArgs, spelled, refuseUp(index, name))
 			continue
 		}
 
-		f := upFlags[known]
+		f := upFlags[index]
 		switch {
 		case hasValue:
 		case f.boolean:
@@ -131,11 +131,11 @@ func extraSettings(args setting, c *Config, r *report) map[string]setting {
 	return settings
 }
 
-// refuseUp says what to do about the flag at that place of upFlags, or about
-// an unknown one.
-func refuseUp(known int, name string) string {
-	if known >= 0 {
-		return "not for this router: " + upFlags[known].instead
+// refuseUp returns the advice for upFlags[index], or for an unknown flag if index is
+// negative.
+func refuseUp(index int, name string) string {
+	if index >= 0 {
+		return "not for this router: " + upFlags[index].instead
 	}
 	var names []string
 	for _, f := range upFlags {
@@ -175,7 +175,7 @@ func netfilterMode(_ *Config, value string) (warning string, err error) {
 	return "", nil
 }
 
-// fullTags adds the "tag:" that `tailscale up` lets people leave out.
+// fullTags adds the "tag:" that is optional in `tailscale up`.
 func fullTags(value string) string {
 	tags := strings.Split(value, ",")
 	for i, t := range tags {
@@ -186,8 +186,7 @@ func fullTags(value string) string {
 	return strings.Join(tags, ",")
 }
 
-// boundedTimeout drops a timeout of zero, which is for ever: the router never
-// gives up anyway.
+// boundedTimeout removes a timeout of zero, which means none: the router never gives up.
 func boundedTimeout(value string) string {
 	if d, err := time.ParseDuration(value); err == nil && d == 0 {
 		return ""
@@ -195,7 +194,7 @@ func boundedTimeout(value string) string {
 	return value
 }
 
-// splitWords splits as a POSIX shell does, without expanding anything.
+// splitWords splits s as a POSIX shell does, without expansions.
 func splitWords(s string) ([]string, error) {
 	words, err := shellquote.Split(s)
 	switch {

@@ -13,14 +13,14 @@ import (
 	"subnetrouter/internal/suggest"
 )
 
-// input is what the operator wrote, before any of it is understood.
+// input holds the operator's arguments and environment, not yet parsed.
 type input struct {
 	flags map[string]string // by name, without dashes
 	env   map[string]string
 	extra map[string]setting // by variable, from TS_EXTRA_ARGS
 }
 
-// setting is a value and the spelling it came under.
+// setting is a value and the name that the operator gave it under.
 type setting struct{ name, value string }
 
 // readInput parses arguments and environment. Its only error is [flag.ErrHelp];
@@ -29,7 +29,7 @@ func readInput(args, environ []string, own *flag.FlagSet, r *report) (input, err
 	in := input{flags: map[string]string{}, env: map[string]string{}}
 	for _, e := range environ {
 		name, value, ok := strings.Cut(e, "=")
-		if _, again := in.env[name]; ok && !again { // the first one counts, as in os.Getenv
+		if _, again := in.env[name]; ok && !again { // the first one is used, as by os.Getenv
 			in.env[name] = value
 		}
 	}
@@ -63,8 +63,8 @@ func (in input) readFlags(args []string, own *flag.FlagSet, r *report) error {
 			r.problemf("", "arguments", quote(rest[0])+" is not a flag: write settings as --name value")
 			rest = rest[1:]
 		case err != nil:
-			// Parse stops behind the flag it does not like; what follows gets
-			// its own problems, all at once.
+			// Parse stops after the flag that it refuses. Continue with the rest, to
+			// report all problems at once.
 			culprit := args[len(args)-len(rest)-1]
 			name, _, hasValue := strings.Cut(strings.TrimLeft(culprit, "-"), "=")
 			r.problemf("", "--"+name, flagProblem(name, names))
@@ -91,10 +91,10 @@ func flagProblem(name string, names []string) string {
 	return "no such flag; --help lists all"
 }
 
-// unknown reports names under our prefix that mean nothing: most likely a slip
-// that would otherwise leave a setting at its default.
+// unknown reports unknown names with our prefix: most likely typing errors, which would
+// otherwise leave a setting at its default.
 func (in input) unknown(r *report) {
-	names := ours()
+	names := routerNames()
 	for _, name := range slices.Sorted(maps.Keys(in.env)) {
 		word, ok := strings.CutPrefix(name, prefix)
 		if !ok || slices.Contains(names, word) {
@@ -108,10 +108,10 @@ func (in input) unknown(r *report) {
 	}
 }
 
-// lookup finds the setting that counts for v: the flag, its own name, other
-// programs' names, TS_EXTRA_ARGS. An empty value does not count, unless v says
-// that this is a mistake. A value "file:PATH" is read from that file. losers are
-// the other spellings that have a value.
+// lookup returns the setting of v with the highest precedence: the flag, its own name, other
+// programs' names, TS_EXTRA_ARGS. An empty value is skipped, or an error if v.example is
+// set. A value "file:PATH" is read from that file. losers are the other spellings that have
+// a value.
 func (in input) lookup(v variable) (s setting, losers []setting, found bool, err error) {
 	candidates := []setting{}
 	if value, ok := in.flags[v.flag]; ok {
@@ -153,8 +153,8 @@ func (in input) lookup(v variable) (s setting, losers []setting, found bool, err
 	return s, losers, found, err
 }
 
-// No setting is longer; a device or a wrong file would be.
-const longestFile = 64 << 10
+// maxFileSize is more than any setting needs; a device or a wrong file exceeds it.
+const maxFileSize = 64 << 10
 
 func readFile(path string) (string, error) {
 	f, err := os.Open(path)
@@ -162,13 +162,13 @@ func readFile(path string) (string, error) {
 		return "", fileError(path, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, longestFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err != nil {
 		return "", fileError(path, err)
 	}
 	value := strings.TrimSpace(string(data))
-	if len(data) > longestFile {
-		return "", fmt.Errorf("the file %s is longer than %d bytes: name one that holds just the value", quote(path), longestFile)
+	if len(data) > maxFileSize {
+		return "", fmt.Errorf("the file %s is longer than %d bytes: name one that contains only the value", quote(path), maxFileSize)
 	}
 	if value == "" {
 		return "", fmt.Errorf("the file %s is empty: write the value into it", quote(path))
@@ -178,7 +178,7 @@ func readFile(path string) (string, error) {
 
 func fileError(path string, err error) error {
 	if e, ok := errors.AsType[*os.PathError](err); ok {
-		err = e.Err // which repeats neither the path nor the system call
+		err = e.Err // without the path and the system call
 	}
 	return fmt.Errorf("reading the file %s: %w", quote(path), err)
 }

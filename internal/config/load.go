@@ -37,7 +37,7 @@ func Load(args, environ []string, own *flag.FlagSet) (Config, error) {
 		}
 	}
 	check(&c, given, r)
-	if c.authSecretKey != "" { // the check lets no JSON key in the ARN through with it
+	if c.authSecretKey != "" { // then the ARN has no JSON key, or check reported a problem
 		c.Credential.Secret.JSONKey, c.authSecretKey = c.authSecretKey, ""
 	}
 	if err := r.err(); err != nil {
@@ -64,7 +64,7 @@ func LoadListen(args, environ []string, own *flag.FlagSet) (string, error) {
 	return c.Listen, nil
 }
 
-// apply sets v in c, to its default where the operator gave nothing.
+// apply sets v in c, to its default if the operator did not set it.
 func (in input) apply(v variable, c *Config, r *report) (s setting, found bool) {
 	s, losers, found, err := in.lookup(v)
 	if err == nil && found && v.name != extraArgs && !v.credential && payload.Resembles(s.value) {
@@ -78,12 +78,12 @@ func (in input) apply(v variable, c *Config, r *report) (s setting, found bool) 
 	}
 	for _, alias := range v.aliases {
 		if strings.HasPrefix(alias, "TAILSCALE_") && strings.TrimSpace(in.env[alias]) != "" {
-			r.warn(alias, "an old name: use "+v.name)
+			r.warn(alias, "deprecated: use "+v.name)
 		}
 	}
 	for _, loser := range losers {
 		if v.differ(s, loser) {
-			r.warn(loser.name, "ignored: "+s.name+" is set too, to another value, and wins")
+			r.warn(loser.name, "ignored: "+s.name+" is set to a different value and takes precedence")
 		}
 	}
 	return s, found

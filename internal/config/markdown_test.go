@@ -13,7 +13,7 @@ import (
 
 var update = flag.Bool("update", false, "write the generated part of docs/configuration.md")
 
-// TestConfigurationDocument: docs/configuration.md has what the table has.
+// TestConfigurationDocument compares docs/configuration.md with the table.
 func TestConfigurationDocument(t *testing.T) {
 	const file, begin, end = "../../docs/configuration.md", "<!-- BEGIN_SETTINGS -->\n", "<!-- END_SETTINGS -->"
 	b, err := os.ReadFile(file)
@@ -35,7 +35,7 @@ func TestConfigurationDocument(t *testing.T) {
 	}
 }
 
-// markdown returns a list of all settings by group, then each with its particulars.
+// markdown returns a list of all settings by group, then a section for each.
 func markdown() string {
 	var list, entries strings.Builder
 	list.WriteString("| group | settings |\n| --- | --- |\n")
@@ -110,7 +110,7 @@ func officialTable() string {
 	for _, v := range officialIgnored {
 		fmt.Fprintf(&b, "| `%s` | warning: %s |\n", v.name, v.why)
 	}
-	fmt.Fprintf(&b, "| `%s` | none |\n", strings.Join(officialQuiet, "`, `"))
+	fmt.Fprintf(&b, "| `%s` | none |\n", strings.Join(officialSilent, "`, `"))
 	return b.String()
 }
 
@@ -119,7 +119,7 @@ func code(s string) string { return "`" + s + "`" }
 // escape keeps wildcards from becoming emphasis.
 func escape(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
 
-// TestDocumentedValues holds accepts and sample, which are words, to the parsers.
+// TestDocumentedValues compares accepts and sample, which are prose, with the parsers.
 func TestDocumentedValues(t *testing.T) {
 	accepts := func(v variable, value string) bool {
 		var c Config
@@ -134,20 +134,20 @@ func TestDocumentedValues(t *testing.T) {
 			t.Errorf("%s refuses its sample %s", v.name, v.sample)
 		}
 		if bounds := v.bounds(); bounds != nil {
-			least, most := bounds[0], bounds[1]
-			if !accepts(v, least) || !accepts(v, most) || accepts(v, beyond(t, least, -1)) || accepts(v, beyond(t, most, 1)) {
+			lowest, highest := bounds[0], bounds[1]
+			if !accepts(v, lowest) || !accepts(v, highest) || accepts(v, beyond(t, lowest, -1)) || accepts(v, beyond(t, highest, 1)) {
 				t.Errorf("%s: %s is not its range", v.name, v.accepts)
 			}
 		}
 		for _, choice := range v.choices() {
 			if !accepts(v, choice) || accepts(v, choice+"x") {
-				t.Errorf("%s: %s is not a choice, or not a whole one", v.name, choice)
+				t.Errorf("%s: %s is not accepted, or only a part of a value", v.name, choice)
 			}
 		}
 	}
 }
 
-// beyond returns a number or duration that is by one off.
+// beyond returns the number or duration next to a bound.
 func beyond(t *testing.T, value string, by int) string {
 	t.Helper()
 	if n, err := strconv.Atoi(value); err == nil {

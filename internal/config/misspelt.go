@@ -8,13 +8,12 @@ import (
 	"subnetrouter/internal/suggest"
 )
 
-// Prefixes of names that this program reads, its own aside, which has no room
-// for unknown ones.
+// foreignPrefixes are the prefixes of names that this program shares with others. Under its
+// own prefix, unknown names are errors.
 var foreignPrefixes = []string{"TS_", "TAILSCALE_"}
 
-// misspelt warns about variables that are not read and whose name is close to
-// one that is. Other programs have variables under TS_ too (ts-node's
-// TS_NODE_PROJECT), so that only a close name is worth a word.
+// misspelt warns about unread variables with a name close to one that is read. Other
+// programs have TS_ variables too (TS_NODE_PROJECT of ts-node), so other names are ignored.
 func (in input) misspelt(r *report) {
 	known := readNames()
 	for _, name := range slices.Sorted(maps.Keys(in.env)) {
@@ -27,7 +26,7 @@ func (in input) misspelt(r *report) {
 	}
 }
 
-// misspelling returns what to write instead of an unknown name; "" is nothing.
+// misspelling returns the advice for an unknown name; "" means none.
 func misspelling(name string, known []string) string {
 	if upper := strings.ToUpper(name); upper != name && slices.Contains(known, upper) {
 		return "write " + upper + ", in capitals"
@@ -59,8 +58,7 @@ func readNames() (names []string) {
 	return names
 }
 
-// current returns a name that is read, with the one that took its place if it
-// is an old one.
+// current returns a name that is read, with its replacement if it is deprecated.
 func current(name string) string {
 	i := slices.IndexFunc(variables, func(v variable) bool { return slices.Contains(v.aliases, name) })
 	if i >= 0 && strings.HasPrefix(name, "TAILSCALE_") {
@@ -69,10 +67,11 @@ func current(name string) string {
 	return name
 }
 
-// A long word may have two slips, a short one would be another word.
+// longWord is the length from which a word may have two typing errors; a shorter one with
+// two differences is another word.
 const longWord = 8
 
-// nearest returns the known name at the least distance, if that is a slip.
+// nearest returns the known name at the smallest distance, if a typing error explains it.
 func nearest(name string, known []string) string {
 	best, least := "", 3
 	for _, k := range known {
@@ -89,7 +88,7 @@ func nearest(name string, known []string) string {
 }
 
 // otherTwoLetters reports whether name differs from a known name in one letter of TS_ only:
-// MS_CLIENT_ID and WS_SOCKET are names of other programs, ST_HOSTNAME is a slip.
+// MS_CLIENT_ID and WS_SOCKET are names of other programs, ST_HOSTNAME is a typing error.
 func otherTwoLetters(name, known string) bool {
 	const ours = "TS_"
 	if hasForeignPrefix(name) || !strings.HasPrefix(known, ours) || len(name) < len(ours) || name[len(ours):] != known[len(ours):] {

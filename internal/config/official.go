@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Variables of the official image (cmd/containerboot of v1.102.5) that mean
-// something else here, or nothing. officialQuiet need no word: they switch on
-// what is always on, or are for tests and Kubernetes.
+// Variables of the official image (cmd/containerboot of v1.102.5) that have a different
+// meaning here, or none. Those in officialSilent cause no warning: they enable features that
+// are always on, or are for tests and Kubernetes.
 var (
 	officialRefused = []struct{ name, instead string }{
 		{"TS_CLIENT_SECRET", "not read: give the OAuth client secret as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
@@ -28,14 +28,15 @@ var (
 		{"TS_EGRESS_PROXIES_CONFIG_PATH", "ignored: the router forwards from the tailnet, not into it"},
 		{"TS_INGRESS_PROXIES_CONFIG_PATH", "ignored: the router forwards routes, not single ports"},
 	}
-	officialQuiet = []string{
+	officialSilent = []string{
 		"TS_ACCEPT_DNS", "TS_AUTH_ONCE", "TS_ENABLE_HEALTH_CHECK", "TS_ENABLE_METRICS",
 		"TS_EXPERIMENTAL_CERT_SHARE", "TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS", "TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT",
 		"TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV", "TS_TEST_FAKE_NETFILTER", "TS_TEST_ONLY_ROOT",
 	}
 )
 
-// unsupported keeps a move from the official image from failing silently.
+// unsupported reports variables of the official image that have no effect here, so that a
+// migration from it does not fail silently.
 func (in input) unsupported(r *report) {
 	for _, v := range officialRefused {
 		if strings.TrimSpace(in.env[v.name]) != "" {
@@ -53,12 +54,12 @@ func (in input) unsupported(r *report) {
 }
 
 // isOfficial reports whether the official image has a variable of that name
-// that is no setting here.
+// that is not a setting here.
 func isOfficial(name string) bool {
 	for _, v := range officialIgnored {
 		if v.name == name {
 			return true
 		}
 	}
-	return slices.Contains(officialQuiet, name)
+	return slices.Contains(officialSilent, name)
 }

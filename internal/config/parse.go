@@ -33,7 +33,7 @@ func choice[T any](s string, words []string, values []T) (T, error) {
 	}
 	var zero T
 	last := len(words) - 1
-	return zero, fmt.Errorf("%s is not a choice: write %s or %s", quote(s), strings.Join(words[:last], ", "), words[last])
+	return zero, fmt.Errorf("%s is not valid: use %s or %s", quote(s), strings.Join(words[:last], ", "), words[last])
 }
 
 func parseMode(s string) (Mode, error) {
@@ -53,17 +53,17 @@ func parseLogFormat(s string) (string, error) {
 	return choice(s, words, words)
 }
 
-// parseBool takes what the official image and the flags of `tailscale up` take.
+// parseBool accepts the same values as the official image and the flags of `tailscale up`.
 func parseBool(s string) (bool, error) {
 	b, err := strconv.ParseBool(s)
 	if err != nil {
-		return false, fmt.Errorf("%s is not a choice: write true or false", quote(s))
+		return false, fmt.Errorf("%s is not valid: use true or false", quote(s))
 	}
 	return b, nil
 }
 
-// duration returns a parser of durations from least to most.
-func duration(least, most time.Duration) func(string) (time.Duration, error) {
+// duration returns a parser of durations from lowest to highest.
+func duration(lowest, highest time.Duration) func(string) (time.Duration, error) {
 	return func(s string) (time.Duration, error) {
 		d, err := time.ParseDuration(s)
 		if err != nil {
@@ -73,14 +73,14 @@ func duration(least, most time.Duration) func(string) (time.Duration, error) {
 			}
 			return 0, fmt.Errorf("%s is not a duration: write one such as %s", quote(s), example)
 		}
-		if d < least || d > most {
-			return 0, fmt.Errorf("%s is out of bounds: write %s to %s", quote(s), short(least), short(most))
+		if d < lowest || d > highest {
+			return 0, fmt.Errorf("%s is out of range: use %s to %s", quote(s), short(lowest), short(highest))
 		}
 		return d, nil
 	}
 }
 
-// short prints a duration as people write it: 24h, not 24h0m0s.
+// short returns a duration as people write it: 24h, not 24h0m0s.
 func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -92,12 +92,12 @@ func short(d time.Duration) string {
 	return s
 }
 
-// integer returns a parser of whole numbers from least to most.
-func integer[T int | uint16 | uint32](least, most T) func(string) (T, error) {
+// integer returns a parser of whole numbers from lowest to highest.
+func integer[T int | uint16 | uint32](lowest, highest T) func(string) (T, error) {
 	return func(s string) (T, error) {
 		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || n < int64(least) || n > int64(most) {
-			return 0, fmt.Errorf("%s is not a number from %d to %d", quote(s), least, most)
+		if err != nil || n < int64(lowest) || n > int64(highest) {
+			return 0, fmt.Errorf("%s is not a number from %d to %d", quote(s), lowest, highest)
 		}
 		return T(n), nil
 	}
@@ -124,7 +124,7 @@ func hostPort(s string) (host, port string, err error) {
 		return "", "", fmt.Errorf("%s has a malformed host: write an address or a name, as in 127.0.0.1:9002", quote(s))
 	}
 	if _, err := parsePort(port); err != nil {
-		return "", "", fmt.Errorf("%s has a malformed port: write 1 to 65535 behind the colon", quote(s))
+		return "", "", fmt.Errorf("%s has a malformed port: use 1 to 65535 after the colon", quote(s))
 	}
 	return host, port, nil
 }
@@ -219,9 +219,9 @@ func parseURL(s string) (string, error) {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return "", fmt.Errorf("%s is not an http or https URL: write one such as https://headscale.example.com", quote(s))
 	case u.User != nil:
-		return "", fmt.Errorf("%s holds a user name or password: remove it", quote(s))
+		return "", fmt.Errorf("%s contains a user name or password: remove it", quote(s))
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return "", fmt.Errorf("%s goes on behind the path: remove what follows ? or #", quote(s))
+		return "", fmt.Errorf("%s has a query or fragment: remove it", quote(s))
 	}
 	return strings.TrimRight(s, "/"), nil
 }
@@ -234,12 +234,12 @@ func parseAbsolute(s string) (string, error) {
 }
 
 // sun_path has 108 bytes on Linux and 104 on macOS, the last one a NUL.
-const longestSocket = 103
+const maxSocketPath = 103
 
 func parseSocket(s string) (string, error) {
 	path, err := parseAbsolute(s)
-	if err == nil && len(path) > longestSocket {
-		return "", fmt.Errorf("%s is too long for a socket: write at most %d bytes", quote(s), longestSocket)
+	if err == nil && len(path) > maxSocketPath {
+		return "", fmt.Errorf("%s is too long for a socket: write at most %d bytes", quote(s), maxSocketPath)
 	}
 	return path, err
 }
@@ -249,13 +249,13 @@ func parseState(s string) (string, error) {
 		return "", nil
 	}
 	if !filepath.IsAbs(s) {
-		return "", fmt.Errorf("%s is not a place for state: write mem: or an absolute path such as /var/lib/tailscale", quote(s))
+		return "", fmt.Errorf("%s is not a place for state: use mem: or an absolute path such as /var/lib/tailscale", quote(s))
 	}
 	return filepath.Clean(s), nil
 }
 
-// parseAuthKey knows one mistake; [checkAuthKey], which knows the control server,
-// the others. Neither shows anything of the value.
+// parseAuthKey detects one mistake; [checkAuthKey], which has the control server, detects the
+// others. Neither shows any part of the value.
 func parseAuthKey(s string) (secret.String, error) {
 	if strings.HasPrefix(s, "arn:") {
 		return "", errors.New("this is an ARN, not a key: write it to ROUTER_AUTH_SECRET")
@@ -265,7 +265,7 @@ func parseAuthKey(s string) (secret.String, error) {
 
 func parseWord(s string) (string, error) {
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return "", fmt.Errorf("%s holds blanks: remove them", quote(s))
+		return "", fmt.Errorf("%s contains spaces: remove them", quote(s))
 	}
 	return s, nil
 }

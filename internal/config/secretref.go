@@ -12,7 +12,8 @@ import (
 
 var secretName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]{1,512}$`)
 
-// parseSecretRef never shows a value that is no ARN: it may be the secret.
+// parseSecretRef parses the name or ARN of a secret. Its errors never show a value that is
+// not an ARN, since it may be the secret itself.
 func parseSecretRef(s string) (awsapi.SecretRef, error) {
 	switch {
 	case payload.Resembles(s), strings.HasPrefix(s, "tskey-"), strings.HasPrefix(s, "hskey-"), strings.HasPrefix(s, "{"):
@@ -25,14 +26,14 @@ func parseSecretRef(s string) (awsapi.SecretRef, error) {
 	return awsapi.SecretRef{ID: s}, nil
 }
 
-// An ARN's name has the secret's, and six characters that Secrets Manager adds.
+// The name in an ARN is that of the secret with a hyphen and six characters appended.
 var (
 	nameInARN = regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]{1,519}$`)
 	partition = regexp.MustCompile(`^aws[a-z-]*$`)
 	account   = regexp.MustCompile(`^\d{12}$`)
 )
 
-// parseSecretARN reads the ARN of a secret, with the suffix that ECS has for
+// parseSecretARN parses the ARN of a secret with the optional suffix that ECS defines for
 // environment variables: secret:NAME[:JSON-KEY[:VERSION-STAGE[:VERSION-ID]]].
 func parseSecretARN(s string) (awsapi.SecretRef, error) {
 	arn, ok := awsapi.ParseARN(s)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Usage describes every setting, from the table that [Load] reads them by.
+// Usage returns a description of every setting, from the table by which [Load] reads them.
 func Usage() string {
 	var b strings.Builder
 	b.WriteString("Settings, as environment variables or flags. The first one set wins: flag, ROUTER_*,\n" +
@@ -43,11 +43,11 @@ func (v variable) closed() bool { return len(v.choices()) > 0 || v.bounds() != n
 
 // bounds returns the ends of a range, or nil.
 func (v variable) bounds() []string {
-	least, most, found := strings.Cut(v.accepts, " to ")
+	lowest, highest, found := strings.Cut(v.accepts, " to ")
 	if !found {
 		return nil
 	}
-	return []string{least, most}
+	return []string{lowest, highest}
 }
 
 // choices returns the words of "a, b or c", or nil.
@@ -61,7 +61,7 @@ func (v variable) choices() []string {
 	return words
 }
 
-// wrap breaks text into lines of at most width bytes, where words allow.
+// wrap breaks text into lines of at most width bytes; a longer word has a line of its own.
 func wrap(text string, width int) []string {
 	var lines []string
 	line := ""

@@ -13,27 +13,27 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// variable is one setting. The table below drives parsing, the names that are
-// known, precedence, the order of problems, and [Usage].
+// variable is one setting. The table below determines the known names, parsing, precedence,
+// the order of problems, and [Usage].
 type variable struct {
-	name     string   // what it is called here
+	name     string   // of the environment variable
 	flag     string   // without dashes; "" = none
 	aliases  []string // other programs' names, by precedence
-	fallback string   // parsed where nothing is set; "" = the zero value
-	shown    string   // the default in words, where fallback does not tell
+	fallback string   // parsed if the setting is unset; "" = the zero value
+	shown    string   // the default in words, if fallback is ""
 	meaning  string   // one sentence or two
-	example  string   // set: an empty value is a mistake, and this is what to write
-	group    group    // where the documentation has it
-	accepts  string   // the values in words; "A to B" and "a, b or c" are held to the parser
+	example  string   // advice for an empty value, which is then an error; "" = empty means unset
+	group    group    // the section of the documentation
+	accepts  string   // the values in words; a test compares "A to B" and "a, b or c" with the parser
 	sample   string   // a value as an operator may write it
 	details  string   // more, as Markdown, for docs/configuration.md only
 
-	// credential reports that set knows what a value that looks like a
-	// credential means. Elsewhere such a value is refused, and never shown.
+	// credential reports that the value may be a credential. In other settings, a value
+	// that looks like one is refused, and never shown.
 	credential bool
 
-	// set parses a value into c, or leaves c alone. name is the spelling that
-	// the value came under.
+	// set parses a value into c; on an error it leaves c unchanged. name is the name that
+	// the operator gave the value under.
 	set func(c *Config, name, value string) error
 }
 
@@ -50,7 +50,7 @@ const (
 // groups lists the sections in the order of the documentation.
 var groups = []group{credentialGroup, nodeGroup, routesGroup, operationGroup}
 
-// into makes a set function of a parser and the place for its result.
+// into returns a set function that stores the result of parse in a field.
 func into[T any](field func(*Config) *T, parse func(string) (T, error)) func(*Config, string, string) error {
 	return func(c *Config, _, value string) error {
 		v, err := parse(value)
@@ -87,8 +87,8 @@ var variables = []variable{
 	{
 		group: credentialGroup, accepts: "a client ID", sample: "kEXAMPLE",
 		name: "TS_CLIENT_ID", flag: "client-id",
-		meaning: "Workload identity federation instead of a stored credential: the client ID of the federated identity; AWS vouches for the task's role.",
-		details: "Nothing is stored: AWS issues a token for the task's role, and the federated identity with that client ID trusts it. See [operations.md](operations.md#workload-identity-federation-nothing-stored-at-all).",
+		meaning: "Workload identity federation instead of a stored credential: the client ID of the federated identity. AWS issues a token for the task's role.",
+		details: "Nothing is stored: the federated identity with that client ID trusts AWS's token. See [operations.md](operations.md#workload-identity-federation-nothing-stored-at-all).",
 		set:     into(func(c *Config) *string { return &c.Credential.ClientID }, parseWord),
 	},
 	{
@@ -153,7 +153,7 @@ var variables = []variable{
 	{
 		group: nodeGroup, accepts: "mem: or an absolute path", sample: "/var/lib/tailscale",
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
-		meaning: "Where the node's keys live: mem: (an ephemeral node, new at every start) or an absolute folder.",
+		meaning: "Where the node's keys are stored: mem: (an ephemeral node, new at every start) or the absolute path of a folder.",
 		set:     into(func(c *Config) *string { return &c.StateDir }, parseState),
 	},
 	{
@@ -189,7 +189,7 @@ var variables = []variable{
 	{
 		group: operationGroup, accepts: "1s to 1h", sample: "2m",
 		name: "ROUTER_BOOT_TIMEOUT", flag: "boot-timeout", aliases: []string{"TS_BOOT_TIMEOUT"}, fallback: "60s",
-		meaning: "Past it, the log and /readyz say loudly what is missing, and the router keeps trying.",
+		meaning: "If the router is not ready by then, the log and /readyz report the missing step, and the router keeps trying.",
 		set:     into(func(c *Config) *time.Duration { return &c.BootTimeout }, duration(time.Second, time.Hour)),
 	},
 	{
@@ -209,14 +209,14 @@ var variables = []variable{
 		name: "ROUTER_MAX_FLOWS", flag: "max-flows",
 		shown:   "from memory and open files",
 		meaning: "New flows beyond this many are refused.",
-		set:     into(func(c *Config) *int { return &c.MaxFlows }, integer(1, mostFlows)),
+		set:     into(func(c *Config) *int { return &c.MaxFlows }, integer(1, maxFlowLimit)),
 	},
 	{
 		group: operationGroup, accepts: "1 to 10000000", sample: "2000",
 		name: "ROUTER_MAX_FLOWS_PER_PEER", flag: "max-flows-per-peer",
 		shown:   "half of all",
 		meaning: "The same for the flows of one address of the tailnet; at most ROUTER_MAX_FLOWS.",
-		set:     into(func(c *Config) *int { return &c.MaxFlowsPerPeer }, integer(1, mostFlows)),
+		set:     into(func(c *Config) *int { return &c.MaxFlowsPerPeer }, integer(1, maxFlowLimit)),
 	},
 	{
 		group: operationGroup, accepts: "10s to 2h", sample: "5m",
@@ -233,7 +233,7 @@ var variables = []variable{
 	{
 		group: operationGroup, accepts: "debug, info, warn or error", sample: "debug",
 		name: "ROUTER_LOG_LEVEL", flag: "log-level", fallback: "info",
-		meaning: "The least level that is logged.",
+		meaning: "The lowest level that is logged.",
 		set:     into(func(c *Config) *slog.Level { return &c.LogLevel }, parseLogLevel),
 	},
 	{
@@ -245,14 +245,14 @@ var variables = []variable{
 	{
 		group: nodeGroup, accepts: "an absolute path", sample: "/tmp/tailscaled.sock",
 		name: "ROUTER_SOCKET", flag: "socket", aliases: []string{"TS_SOCKET"}, fallback: "/var/run/tailscale/tailscaled.sock",
-		meaning: "Socket for the tailscale command; where it cannot be made, the router warns and runs without.",
+		meaning: "Socket for the tailscale command; if it cannot be created, the router logs a warning and runs without it.",
 		set:     into(func(c *Config) *string { return &c.Socket }, parseSocket),
 	},
 	{
 		group: nodeGroup, accepts: "flags of `tailscale up`", sample: "--snat-subnet-routes=false",
 		name: extraArgs, flag: "extra-args", aliases: []string{"TAILSCALE_ADDITIONAL_FLAGS"},
-		meaning: "Flags of `tailscale up`, quoted as in a shell: those that a router has a use for; each yields to its own variable.",
-		set:     func(*Config, string, string) error { return nil }, // read ahead of the others: see extraSettings
+		meaning: "Flags of `tailscale up`, quoted as in a shell: those that apply to a subnet router. The variable of a setting takes precedence.",
+		set:     func(*Config, string, string) error { return nil }, // read before the others: see extraSettings
 	},
 	{
 		group: operationGroup, accepts: "an http or https URL", sample: "http://169.254.170.2/v4/…",
@@ -266,8 +266,8 @@ const (
 	extraArgs   = "TS_EXTRA_ARGS"
 	metadataURI = "ECS_CONTAINER_METADATA_URI_V4"
 
-	// A flow costs kilobytes, so this bounds typing errors, not machines.
-	mostFlows = 10_000_000
+	// A flow takes kilobytes, so this detects typing errors; no machine reaches it.
+	maxFlowLimit = 10_000_000
 )
 
 // setMode also reads the official image's switch.
@@ -308,7 +308,7 @@ func find(name string) variable {
 	return variables[i]
 }
 
-// rank returns a variable's place in the table; unknown ones come last.
+// rank returns a variable's position in the table; unknown ones come last.
 func rank(name string) int {
 	if i := slices.IndexFunc(variables, func(v variable) bool { return v.name == name }); i >= 0 {
 		return i
@@ -316,11 +316,11 @@ func rank(name string) int {
 	return len(variables)
 }
 
-// prefix is of the variables that only this program has.
+// prefix starts the names of the variables that only this program has.
 const prefix = "ROUTER_"
 
-// ours returns the names under the prefix, without it.
-func ours() []string {
+// routerNames returns the names that start with prefix, without it.
+func routerNames() []string {
 	var names []string
 	for _, v := range variables {
 		if name, ok := strings.CutPrefix(v.name, prefix); ok {
