@@ -79,7 +79,7 @@ locals {
   malformed_probes = concat(
     [for p in local.probes : "probes: ${jsonencode(p)} is not host:port: use one such as 10.0.3.4:5432."
     if !contains(keys(local.probe_hosts), p) || try(tonumber(regex("[0-9]+$", p)) > 65535, false) || (startswith(p, "[") && !can(cidrhost("${local.probe_hosts[p]}/128", 0)))],
-    [for p, host in local.probe_hosts : "probes: ${p} is never reached by flows: ${one([for r in local.refused_ranges : r.reason
+    [for p, host in local.probe_hosts : "probes: ${p} cannot be reached through the router: ${one([for r in local.refused_ranges : r.reason
       if strcontains(r.network, ":") == strcontains(host, ":") && try(cidrhost("${host}/${r.bits}", 0), "") == r.network][*])}."
       if length([for r in local.refused_ranges : r if strcontains(r.network, ":") == strcontains(host, ":") && try(cidrhost("${host}/${r.bits}", 0), "") == r.network]) > 0
     ],

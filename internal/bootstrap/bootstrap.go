@@ -100,7 +100,7 @@ func New(c Config) *Bootstrap {
 	return b
 }
 
-// Place returns the place, as far as it was looked up: see [place.Finder.Place].
+// Place returns the place, with the facts looked up so far: see [place.Finder.Place].
 func (b *Bootstrap) Place(ctx context.Context) (place.Place, error) { return b.place.Place(ctx) }
 
 // CredentialChoice returns the credential source in use: see [credential.Provider.Choice].

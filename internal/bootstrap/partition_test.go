@@ -28,7 +28,7 @@ func TestPartition(t *testing.T) {
 		{"", "name", "eusc-de-east-1", "aws-eusc", ""},
 		{"", "name", "us-iso-west-1", "aws-iso", ""},
 		{"", "name", "us-gov-east-1", "aws-us-gov", ""},
-		{"", "name", "", "aws", "the partition is taken for aws, as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION has it: set AWS_REGION"},
+		{"", "name", "", "aws", "the partition is assumed to be aws, as task metadata, ROUTER_AUTH_SECRET and AWS_REGION do not name it: set AWS_REGION"},
 	} {
 		c := bootstrap.Config{Credential: stored(tc.secret), Routes: routed("pl-0123abcd")}
 		if tc.taskARN != "" {

@@ -114,7 +114,7 @@ func TestSources(t *testing.T) {
 2a05:d018:7e1:b1ff::/64: peering pcx-1 to vpc-0bbb (rtb-own)
 not 172.31.0.0/16: peering pcx-1 to vpc-0bbb (rtb-own): the peer VPC has no address in it
 not 10.70.0.0/16: peering pcx-3 to vpc-0ddd (rtb-own): the peering is not active
-not 10.71.0.0/16: peering pcx-4 (rtb-own): a blackhole in the route table: its target has gone
+not 10.71.0.0/16: peering pcx-4 (rtb-own): a blackhole in the route table: its target no longer exists
 not ::/0: transit gateway tgw-1 (rtb-own): a default route is for exit nodes, and this is a subnet router
 `},
 		"prefix list": {fargate(), "pl-0123abcd", nil, `
@@ -144,7 +144,7 @@ fd7a:115c:a1e0:b1a:0:7:a14:0/113: vpc vpc-0aaa (vpc-cidr-assoc-1)
 fd7a:115c:a1e0:b1a:0:7:a1f:0/112: vpc vpc-0aaa (vpc-cidr-assoc-2)
 fd7a:115c:a1e0:b1a:0:7:6440:0/116: vpc vpc-0aaa (vpc-cidr-assoc-3)
 fd7a:115c:a1e0:b1a:0:7:a800:0/103: ROUTER_ROUTES
-note: fd7a:115c:a1e0:b1a:0:7:a800:0/103 holds fd7a:115c:a1e0:b1a:0:7:a9fe:0/112, which is not carried: link-local, where ECS and EC2 serve credentials and metadata
+note: fd7a:115c:a1e0:b1a:0:7:a800:0/103 contains fd7a:115c:a1e0:b1a:0:7:a9fe:0/112, which is not forwarded: link-local, where ECS and EC2 serve credentials and metadata
 `},
 		"halves of everything": {fargate(), "0.0.0.0/1,128.0.0.0/1,fd12::/48", nil, `
 fd12::/48: ROUTER_ROUTES
@@ -155,7 +155,7 @@ not 0.0.0.0/0: routes taken together: a default route is for exit nodes, and thi
 		}, `
 10.0.0.0/8: ROUTER_ROUTES
 203.0.113.0/24: ROUTER_ROUTES
-not 192.200.0.0/16: ROUTER_ROUTES: it holds 192.200.0.103, on the router's own path to its control server; put that into ROUTER_EXCLUDE_ROUTES to advertise the rest
+not 192.200.0.0/16: ROUTER_ROUTES: it contains 192.200.0.103, on the router's own path to its control server; put that into ROUTER_EXCLUDE_ROUTES to advertise the rest
 `},
 		"control's public address excluded": {fargate(), "192.200.0.0/24", func(c *bootstrap.Config) {
 			c.LookupHost = host("192.200.0.103")
@@ -170,7 +170,7 @@ not 192.200.0.0/16: ROUTER_ROUTES: it holds 192.200.0.103, on the router's own p
 10.31.0.0/16: vpc vpc-0aaa (vpc-cidr-assoc-2)
 2a05:d018:7e1:a100::/56: vpc vpc-0aaa (vpc-cidr-assoc-4)
 not 100.64.0.0/20: vpc vpc-0aaa (vpc-cidr-assoc-3): Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all
-note: 10.20.0.0/16 holds 10.20.9.9 of the control server: clients need a way to it outside the tailnet, or they cannot join
+note: 10.20.0.0/16 contains 10.20.9.9 of the control server: clients need a way to it outside the tailnet, or they cannot join
 `},
 		"control without an address": {fargate(), "203.0.113.0/24", func(c *bootstrap.Config) { c.LookupHost = host() }, `
 203.0.113.0/24: ROUTER_ROUTES
@@ -183,7 +183,7 @@ note: 10.20.0.0/16 holds 10.20.9.9 of the control server: clients need a way to 
 not 10.20.0.0/16: vpc vpc-0aaa (vpc-cidr-assoc-1): excluded by ROUTER_EXCLUDE_ROUTES
 not 10.31.0.0/16: vpc vpc-0aaa (vpc-cidr-assoc-2): excluded by ROUTER_EXCLUDE_ROUTES
 not 100.64.0.0/20: vpc vpc-0aaa (vpc-cidr-assoc-3): Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all
-note: 2a05:d018:7e1:a100::/56 holds 2a05:d018:7e1:a100::9 of the control server: clients need a way to it outside the tailnet, or they cannot join
+note: 2a05:d018:7e1:a100::/56 contains 2a05:d018:7e1:a100::9 of the control server: clients need a way to it outside the tailnet, or they cannot join
 `},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -82,7 +82,7 @@ func (m *minter) key(ctx context.Context) (secret.String, error) {
 	return key.Value, err
 }
 
-// refusal reports whether err says that the API refused the client or identity itself.
+// refusal reports whether err means that the API refused the client or identity itself.
 func refusal(err error) bool {
 	return errors.Is(err, tsapi.ErrRefused)
 }

@@ -1,8 +1,8 @@
-// Package iam turns what the sources of routes and credentials need of AWS into an
-// IAM policy for the task role.
+// Package iam derives an IAM policy for the task role from the AWS actions that route and
+// credential sources call.
 //
-// Each source declares its needs next to the code that makes the calls, so that
-// policy, metrics and dry runs cannot differ from it.
+// Each source declares its needs next to the code that makes the calls; policy, metrics and
+// dry runs derive from that declaration.
 package iam
 
 import (
@@ -19,19 +19,19 @@ type Need struct {
 	// UnlessVPCKnown reports that the action is called only if task metadata lacks
 	// the VPC, as on Fargate.
 	UnlessVPCKnown bool
-	// Try is the ID of the resource for a dry run; "" is none.
+	// Try is the ID of the resource for a dry run; "" means none.
 	Try string
-	// Allow returns the statements that allow the action. nil is for EC2's Describe
-	// actions, which have no resource-level permission: they share one statement.
+	// Allow returns the statements that allow the action. It is nil for EC2's Describe
+	// actions, which have no resource-level permissions and share one statement.
 	Allow func(Scope) []Statement
 }
 
 // Actions lists the actions of needs, each once, in their order. vpcKnown reports
-// that task metadata gives the VPC.
+// that task metadata contains the VPC.
 func Actions(needs []Need, vpcKnown bool) (list []awsapi.Action) {
 	var names []string
 	for _, n := range needs {
-		// In the order of the first need, whether or not that one counts.
+		// In the order of the first need, even if that one does not apply.
 		counts := func(other Need) bool {
 			return other.Action.Name == n.Action.Name && !(vpcKnown && other.UnlessVPCKnown)
 		}
@@ -47,7 +47,7 @@ type Policy struct {
 	Version   string
 	Statement []Statement
 
-	// Notes are what to know about the policy, and not part of it.
+	// Notes are caveats about the policy, for people; they are not part of it.
 	Notes []string `json:"-"`
 }
 
@@ -65,8 +65,8 @@ func Allow(sid, action string, resources ...string) Statement {
 	return Statement{Sid: sid, Effect: "Allow", Action: []string{action}, Resource: resources}
 }
 
-// NewPolicy returns the policy that allows the needs, in their order, and the
-// actions on every resource last.
+// NewPolicy returns the policy that allows the needs, in their order, with the statement
+// for actions without resource-level permissions last.
 func NewPolicy(needs []Need, vpcKnown bool, s Scope) Policy {
 	p := Policy{Version: "2012-10-17", Statement: []Statement{}}
 	var describe []string
@@ -88,7 +88,7 @@ func NewPolicy(needs []Need, vpcKnown bool, s Scope) Policy {
 		p.Statement = append(p.Statement, Statement{Sid: "ReadNetwork", Effect: "Allow", Action: describe, Resource: []string{"*"}})
 	}
 	if s.guessed && p.names("arn:"+s.Partition+":") {
-		p.Notes = append(p.Notes, "the partition is taken for "+s.Partition+", as neither task metadata nor an ARN in ROUTER_AUTH_SECRET nor AWS_REGION has it: set AWS_REGION")
+		p.Notes = append(p.Notes, "the partition is assumed to be "+s.Partition+", as task metadata, ROUTER_AUTH_SECRET and AWS_REGION do not name it: set AWS_REGION")
 	}
 	return p
 }
@@ -118,18 +118,18 @@ func (p *Policy) names(prefix string) bool {
 	})
 }
 
-// Scope completes ARNs. An unknown field is "", except the partition.
+// Scope holds the parts that complete an ARN. An unknown field is "", except the partition.
 type Scope struct {
 	Partition, Region, Account string
-	// KMSKey is the ARN of the customer managed key that encrypts the secret; "" is
-	// none, as the AWS managed one needs no permission.
+	// KMSKey is the ARN of the customer managed key that encrypts the secret; "" means
+	// the AWS managed key, which needs no permission.
 	KMSKey string
 
-	guessed bool // the partition
+	guessed bool // Partition is an assumption
 }
 
-// NewScope takes the partition from the task's own ARN, else from the secret's
-// ARN, else the one in which the SDK has the region.
+// NewScope returns the scope of a task. The partition is that of the task's ARN, else of the
+// secret's ARN, else of the region according to the SDK.
 func NewScope(region, taskARN string, ref awsapi.SecretRef) Scope {
 	s := Scope{Region: region}
 	task, inTask := awsapi.ParseARN(taskARN)
@@ -148,11 +148,12 @@ func NewScope(region, taskARN string, ref awsapi.SecretRef) Scope {
 	return s
 }
 
-// Secrets Manager adds a hyphen and six characters to the name in a secret's ARN.
+// completeSecret matches the end of a complete ARN: Secrets Manager appends a hyphen and six
+// characters to the name.
 var completeSecret = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
 
-// Secret returns the resources that a secret may be. An ARN that ends as a
-// complete one may also lack its end: the name may have six letters after a hyphen.
+// Secret returns the ARNs that a secret may have. An ARN that looks complete may still be
+// incomplete, as the name itself may end in a hyphen and six characters.
 func (s Scope) Secret(ref awsapi.SecretRef) []string {
 	id := ref.ID
 	if _, ok := awsapi.ParseARN(id); !ok {
@@ -163,8 +164,8 @@ func (s Scope) Secret(ref awsapi.SecretRef) []string {
 	return []string{id + "-??????"}
 }
 
-// ViaSecretsManager is the condition that keeps the role from using a KMS key for
-// anything but reading the secret.
+// ViaSecretsManager returns the condition that restricts the use of a KMS key to calls by
+// Secrets Manager.
 func (s Scope) ViaSecretsManager(ref awsapi.SecretRef) map[string]map[string]string {
 	region := s.Region
 	if arn, ok := awsapi.ParseARN(ref.ID); ok {

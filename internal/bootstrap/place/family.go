@@ -9,11 +9,11 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// Families are the IP versions of which this router has an address, and how that
-// is known.
+// Families are the IP versions of which this router has an address, and the origin of that
+// information.
 type Families struct {
 	IPv4, IPv6 bool
-	Task       bool // task metadata lists the addresses; otherwise they are this machine's, now
+	Task       bool // from task metadata; otherwise from this machine's current interfaces
 }
 
 // TaskKnown reports whether task metadata was read.
@@ -22,8 +22,8 @@ func (f *Finder) TaskKnown() bool {
 	return known
 }
 
-// Families returns the IP versions of this router. Task metadata has all addresses
-// of a task with an interface of its own; otherwise this machine's interfaces count.
+// Families returns the IP versions of this router: from task metadata, which lists all
+// addresses of a task with its own interface, otherwise from this machine's interfaces.
 func (f *Finder) Families(ctx context.Context) (Families, error) {
 	if f.OnECS() {
 		task, err := f.Task(ctx)
@@ -49,7 +49,7 @@ func (f *Finder) Families(ctx context.Context) (Families, error) {
 	return have, nil
 }
 
-// tailnet6 has the addresses that the tailnet gives to this machine.
+// tailnet6 contains the addresses that the tailnet assigns to this machine.
 var tailnet6 = netip.MustParsePrefix("fd7a:115c:a1e0::/48")
 
 func (c Config) localAddrs() ([]netip.Addr, error) {

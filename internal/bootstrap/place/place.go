@@ -1,8 +1,8 @@
-// Package place finds where the router runs: the task, its region, VPC and
-// subnet, and the IP versions that it has.
+// Package place looks up the place of the router: the task, its region, VPC and subnet, and
+// the IP versions of which it has an address.
 //
-// Task metadata comes first. EC2 is asked only for facts that metadata lacks, and
-// AWS is configured only for a question that needs it.
+// Task metadata is read first. EC2 is called only for facts that metadata lacks, and the SDK
+// is configured only for such a call.
 package place
 
 import (
@@ -22,28 +22,28 @@ import (
 type Config struct {
 	// MetadataURI is the value of ECS_CONTAINER_METADATA_URI_V4; "" outside ECS.
 	MetadataURI string
-	// Region is used where neither the SDK's environment nor the task names one.
+	// Region is used if neither the SDK's environment nor the task has one.
 	Region string
 	// AWS configures AWS calls, except for the region.
 	AWS awsapi.Options
-	// Transport carries requests of task metadata; nil is the network.
+	// Transport carries requests for task metadata; nil means the network.
 	Transport http.RoundTripper
 	// LocalAddrs lists the addresses of this machine; nil asks the operating
 	// system. It is not called where task metadata lists them.
 	LocalAddrs func() ([]netip.Addr, error)
-	// Logger gets what is found; it must not be nil.
+	// Logger receives the results of look-ups; it must not be nil.
 	Logger *slog.Logger
 }
 
-// Place is where the router runs. SubnetID, and VPCID on Fargate, are "" until
-// [Finder.Interface] was called.
+// Place is the place of the router. SubnetID, and VPCID on Fargate, are "" until a call of
+// [Finder.Interface] has succeeded.
 type Place struct {
 	ecsmeta.Task
 	SubnetID string
 }
 
-// Finder looks the place up. Facts that cannot change while the task lives are
-// looked up once. It is safe for concurrent use.
+// Finder looks up the place. Facts that cannot change during the life of the task are looked
+// up once. It is safe for concurrent use.
 type Finder struct {
 	config Config
 
@@ -69,7 +69,8 @@ func (f *Finder) OnECS() bool { return f.config.MetadataURI != "" }
 // Task returns the task metadata. Outside ECS it is an error.
 func (f *Finder) Task(ctx context.Context) (ecsmeta.Task, error) { return f.task.Get(ctx) }
 
-// Place returns what is known of the place. Outside ECS it is zero.
+// Place returns task metadata, with the VPC and subnet if [Finder.Interface] has found them.
+// Outside ECS it is zero.
 func (f *Finder) Place(ctx context.Context) (Place, error) {
 	if !f.OnECS() {
 		return Place{}, nil
@@ -98,9 +99,8 @@ func (f *Finder) readTask(ctx context.Context) (ecsmeta.Task, error) {
 	return task, err
 }
 
-// AWS returns the client for AWS calls. The region comes from the SDK's
-// environment, then from the task, which ECS does not repeat in the environment
-// on EC2, then from [Config].
+// AWS returns the client for AWS calls. Its region is that of the SDK's environment, else of
+// the task, as ECS does not set the environment on EC2, else of [Config].
 func (f *Finder) AWS(ctx context.Context) (*awsapi.Client, error) { return f.aws.Get(ctx) }
 
 func (f *Finder) newClient(ctx context.Context) (*awsapi.Client, error) {
@@ -111,13 +111,13 @@ func (f *Finder) newClient(ctx context.Context) (*awsapi.Client, error) {
 	}
 	client, err := awsapi.New(ctx, options)
 	if err != nil && placeErr != nil {
-		return nil, placeErr // it would have named the region
+		return nil, placeErr // the cause: the task has the region
 	}
 	return client, err
 }
 
-// Interface returns the task's network interface, which EC2 finds by its MAC
-// address, and with it VPC and subnet.
+// Interface returns the task's network interface with its VPC and subnet, which EC2 finds
+// by the MAC address.
 func (f *Finder) Interface(ctx context.Context) (awsapi.Interface, error) { return f.eni.Get(ctx) }
 
 func (f *Finder) findInterface(ctx context.Context) (awsapi.Interface, error) {
@@ -132,7 +132,7 @@ func (f *Finder) findInterface(ctx context.Context) (awsapi.Interface, error) {
 	return client.InterfaceByMAC(ctx, task.Network.MAC)
 }
 
-// VPCID returns the VPC's ID: the one in task metadata, else that of the interface.
+// VPCID returns the VPC's ID from task metadata, else from the interface.
 func (f *Finder) VPCID(ctx context.Context) (string, error) {
 	task, err := f.Task(ctx)
 	if err != nil {
@@ -149,7 +149,7 @@ func (f *Finder) VPCID(ctx context.Context) (string, error) {
 	return eni.VPCID, err
 }
 
-// VPC returns the task's VPC with the CIDRs that it has now.
+// VPC returns the task's VPC with its current CIDRs.
 func (f *Finder) VPC(ctx context.Context) (awsapi.VPC, error) {
 	id, err := f.VPCID(ctx)
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// Resolver returns the address of the VPC's DNS resolver, which knows Route 53's
-// private zones, and how it is known. ok is false where it is unknown, as outside
-// ECS. It looks nothing up but task metadata.
+// Resolver returns the address of the VPC's DNS resolver, which resolves Route 53's private
+// zones, and the source of the address. ok is false if it is unknown, as outside ECS. It
+// looks up only task metadata.
 //
-// The task's own first name server counts that a route can lead to; so not
-// 169.254.169.253, which is the VPC's resolver, too. Without one AWS's rule does:
-// the VPC's first address plus two.
+// It is the first name server of the task that a route can lead to, and so not
+// 169.254.169.253, another address of the VPC's resolver. If the task has none, AWS's rule
+// applies: the VPC's first address plus two.
 func (f *Finder) Resolver(ctx context.Context) (a netip.Addr, source string, ok bool) {
 	if p, err := f.Place(ctx); err == nil {
 		for _, a := range p.Network.DNS {

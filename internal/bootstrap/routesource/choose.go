@@ -34,8 +34,9 @@ func (f *Finder) choose(ctx context.Context, found finding) (Routes, error) {
 			kept = append(kept, route.Prefix)
 		}
 	}
-	// Prefixes that people know stay as they are, since control approves routes by
-	// name. A list has up to 1,000 entries, each a burden to every client.
+	// The prefixes of VPCs and operators are not merged, since control approves routes by
+	// prefix. Those of a prefix list are: it has up to 1,000, and each is a route on every
+	// client.
 	kept = routes.Trim(append(kept, routes.Normalize(entries)...), f.config.Exclude)
 	kept = f.withoutDefaultRoute(kept, &r)
 	kept = f.withoutControl(ctx, kept, &r)
@@ -43,7 +44,7 @@ func (f *Finder) choose(ctx context.Context, found finding) (Routes, error) {
 		r.Notes = append(r.Notes, has.note(p)...)
 		p = f.advertised(p)
 		for _, hole := range routes.Holes(p) {
-			r.Notes = append(r.Notes, fmt.Sprintf("%s holds %s, which is not carried: %s", p, hole.Prefix, hole.Reason))
+			r.Notes = append(r.Notes, fmt.Sprintf("%s contains %s, which is not forwarded: %s", p, hole.Prefix, hole.Reason))
 		}
 		r.Advertise = append(r.Advertise, p)
 	}
@@ -54,19 +55,19 @@ func (f *Finder) choose(ctx context.Context, found finding) (Routes, error) {
 	return r, nil
 }
 
-// advertised returns p as it is advertised: IPv4 as 4via6 where a site is given.
+// advertised returns p as it is advertised: IPv4 as 4via6 if a site is configured.
 func (f *Finder) advertised(p netip.Prefix) netip.Prefix {
 	if f.config.Site == nil || !p.Addr().Is4() {
 		return p
 	}
 	via, err := routes.Via(*f.config.Site, p)
-	if err != nil { // a site that config lets through has one for every IPv4 prefix
+	if err != nil { // cannot happen: config checked the site
 		return p
 	}
 	return via
 }
 
-// unfit returns why p is not advertised, or "".
+// unfit returns the reason not to advertise p, or "".
 func (f *Finder) unfit(p netip.Prefix) string {
 	err := routes.Refuse(f.advertised(p))
 	if r := (routes.Refusal{}); errors.As(err, &r) {
@@ -81,8 +82,7 @@ func (f *Finder) unfit(p netip.Prefix) string {
 	return ""
 }
 
-// withoutDefaultRoute drops prefixes that are harmless one by one, but together
-// a default route.
+// withoutDefaultRoute removes prefixes that together form a default route.
 func (f *Finder) withoutDefaultRoute(ps []netip.Prefix, r *Routes) []netip.Prefix {
 	for _, whole := range routes.Normalize(ps) {
 		reason := f.unfit(whole)

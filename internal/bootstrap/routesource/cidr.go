@@ -26,7 +26,7 @@ var cidr = &Kind{
 	},
 }
 
-// CIDR is a prefix that the operator wrote; it is masked.
+// CIDR is a prefix in ROUTER_ROUTES; it is masked.
 type CIDR struct{ Prefix netip.Prefix }
 
 func (s CIDR) String() string { return s.Prefix.String() }

@@ -13,20 +13,20 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// controlLookup bounds the look-up of the control server's addresses, for which
-// the routes do not wait longer.
+// controlLookup bounds the look-up of the control server's addresses, so that routes do not
+// wait for it longer.
 const controlLookup = 2 * time.Second
 
 // DefaultControl is Tailscale's control server, on public addresses.
 const DefaultControl = "https://controlplane.tailscale.com"
 
-// withoutControl drops prefixes that hold an address of the control server.
-// Such a route would lead clients' connections to control through the router,
-// which itself reaches control outside the tailnet: where that fails, both fail.
+// withoutControl removes prefixes that contain an address of the control server. Such a
+// route would direct clients' connections to control through the router, which itself
+// reaches control outside the tailnet: a failure there would disconnect the clients, too.
 //
-// A control server inside the VPC is different. Its VPC is what the router is for,
-// and Tailscale's own traffic to control bypasses the routes that it installs; a
-// note says what clients need.
+// A private address of the control server, or one in the VPC, only causes a note: clients
+// use the router to reach that VPC, and Tailscale's own traffic to control bypasses the
+// routes that it installs.
 func (f *Finder) withoutControl(ctx context.Context, ps []netip.Prefix, r *Routes) []netip.Prefix {
 	if f.config.Site != nil { // clients do not reach control by a 4via6 address
 		return ps
@@ -34,25 +34,25 @@ func (f *Finder) withoutControl(ctx context.Context, ps []netip.Prefix, r *Route
 	return slices.DeleteFunc(ps, func(p netip.Prefix) bool {
 		named := !followed(p, r.Explain)
 		if f.config.ControlURL == "" && (!named || !reachesPublic(p)) {
-			return false // Tailscale's control server is in no VPC
+			return false // Tailscale's control server is not in a VPC
 		}
 		for _, a := range f.controlAddrs(ctx) {
 			if !p.Contains(a) {
 				continue
 			}
 			if a.IsPrivate() || !named {
-				r.Notes = append(r.Notes, fmt.Sprintf("%s holds %s of the control server: clients need a way to it outside the tailnet, or they cannot join", p, a))
+				r.Notes = append(r.Notes, fmt.Sprintf("%s contains %s of the control server: clients need a way to it outside the tailnet, or they cannot join", p, a))
 				continue
 			}
 			r.Refused = append(r.Refused, Refusal{p, r.SourceOf(p),
-				fmt.Sprintf("it holds %s, on the router's own path to its control server; put that into ROUTER_EXCLUDE_ROUTES to advertise the rest", a)})
+				fmt.Sprintf("it contains %s, on the router's own path to its control server; put that into ROUTER_EXCLUDE_ROUTES to advertise the rest", a)})
 			return true
 		}
 		return false
 	})
 }
 
-// reachesPublic reports whether p may hold public addresses.
+// reachesPublic reports whether p may contain public addresses.
 func reachesPublic(p netip.Prefix) bool {
 	for _, private := range privateRanges {
 		if routes.Covers(private, p) {
@@ -62,7 +62,7 @@ func reachesPublic(p netip.Prefix) bool {
 	return true
 }
 
-// As netip.Addr.IsPrivate has them.
+// privateRanges are the ranges of netip.Addr.IsPrivate.
 var privateRanges = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"),
 	netip.MustParsePrefix("172.16.0.0/12"),
@@ -70,8 +70,8 @@ var privateRanges = []netip.Prefix{
 	netip.MustParsePrefix("fc00::/7"),
 }
 
-// followed reports whether p is of the VPC or a network next to it, and not only
-// named by the operator or in a prefix list.
+// followed reports whether p overlaps a route that AWS reports for the VPC or a connected
+// network, so that it is not only the operator's or a prefix list's.
 func followed(p netip.Prefix, found []Route) bool {
 	return slices.ContainsFunc(found, func(r Route) bool {
 		return r.Prefix.Overlaps(p) && r.Origin == FromAWS
@@ -80,13 +80,13 @@ func followed(p netip.Prefix, found []Route) bool {
 
 // controlAddrs are the addresses of the control server as last resolved.
 type controlAddrs struct {
-	mu    sync.Mutex // guards the fields below, and is held during a look-up
-	asked time.Time
-	addrs []netip.Addr
+	mu    sync.Mutex   // covers the fields below; held during a look-up, so for at most controlLookup
+	asked time.Time    // of the last look-up, failed ones included
+	addrs []netip.Addr // of the last successful one
 }
 
 // controlAddrs resolves the control server's name, at most once for each choice
-// of routes. Where that fails, it returns the last answer.
+// of routes. If that fails, it returns the last answer.
 func (f *Finder) controlAddrs(ctx context.Context) []netip.Addr {
 	u, err := url.Parse(f.config.ControlURL)
 	if f.config.ControlURL == "" {

@@ -10,12 +10,12 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// families are the IP versions of this router; nil where they do not matter or are
-// unknown.
+// families are the IP versions of this router; nil if they do not matter or are unknown.
 type families struct{ place.Families }
 
-// families returns the IP versions of this router, for judging routes. Metadata
-// that cannot be read is no reason to withdraw any.
+// families returns the IP versions of this router, or nil if they make no difference to the
+// found routes. It returns nil, too, if metadata cannot be read, as that must not withdraw
+// routes.
 func (f *Finder) families(ctx context.Context, found []Route) *families {
 	p := f.config.Place
 	if !p.TaskKnown() && !slices.ContainsFunc(found, func(r Route) bool { return !isIPv4(r.Prefix) }) {
@@ -35,8 +35,8 @@ func isIPv4(p netip.Prefix) bool {
 	return p.Addr().Is4() || via
 }
 
-// lacks returns why the task cannot reach a prefix, or "". Clients would send to
-// such a prefix and get no answer.
+// lacks returns the reason why the task cannot reach a prefix, or "". If such a prefix were
+// advertised, clients would get no answer.
 func (f *families) lacks(p netip.Prefix) string {
 	switch v4 := isIPv4(p); {
 	case f == nil, !f.Task, v4 && f.IPv4, !v4 && f.IPv6:
@@ -47,8 +47,8 @@ func (f *families) lacks(p netip.Prefix) string {
 	return "the task has no IPv6 address, so it cannot reach these; run it in a subnet with an IPv6 CIDR, with the account setting dualStackIPv6 on"
 }
 
-// note returns the same where only this machine's interfaces show it: they may
-// change, and the operator wrote the prefix.
+// note returns the caveat of a prefix that this machine cannot reach at the moment. Outside
+// a task interfaces may change, so the operator's prefix is advertised nevertheless.
 func (f *families) note(p netip.Prefix) []string {
 	if f == nil || f.Task || f.IPv6 || isIPv4(p) {
 		return nil

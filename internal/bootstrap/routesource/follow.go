@@ -12,47 +12,47 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// Follow says how to keep routes up to date.
+// Follow configures a [Follower].
 type Follow struct {
-	// Every is the time between two look-ups, give or take 10 %: routers that
-	// were started together drift apart.
+	// Every is the time between two look-ups, with a jitter of 10 % so that routers
+	// that were started together drift apart.
 	Every time.Duration
-	// Apply gets the routes after each successful look-up, changed or not.
+	// Apply is called with the routes after each successful look-up, changed or not.
 	Apply func([]netip.Prefix)
-	// Found gets the same before Apply does; nil drops it.
+	// Found is called before Apply, with the whole result; it may be nil.
 	Found func(Routes)
-	// Around runs one look-up, so that it can be counted and timed; nil just runs it.
+	// Around wraps each look-up, to count and time it; nil means no wrapper.
 	Around func(look func() error) error
 }
 
 // After a failure the pause starts with firstPause and doubles, up to the shorter
-// of mostPause and the usual interval: EC2 grants an account tens of calls a
-// second, and one look-up makes a handful.
+// of maxPause and the usual interval: EC2 allows an account tens of calls per second, and
+// one look-up makes about five.
 const (
 	firstPause = time.Second
 	maxPause   = time.Minute
 )
 
-// Follower looks routes up repeatedly. A route that a look-up misses stays until
-// the next one misses it, too, and a failed look-up takes nothing away.
+// Follower looks up routes repeatedly. It keeps a route that a look-up misses until the next
+// one misses it, too. A failed look-up withdraws nothing.
 type Follower struct {
 	finder *Finder
 	follow Follow
 
-	mu   sync.Mutex
+	mu   sync.Mutex // covers now; not held during a look-up
 	now  Following
-	last []Route // kept by the last success, missing ones included
+	last []Route // chosen by the last success, missing ones included; only Run uses it
 }
 
 // Following is the state of a [Follower].
 type Following struct {
-	Routes Routes    // the last good ones
-	Found  time.Time // when they were found; zero is never
-	Err    error     // of the last look-up; nil if it was a success
-	Since  time.Time // of the first failure in a row
+	Routes Routes    // of the last successful look-up
+	Found  time.Time // of that look-up; zero means none
+	Err    error     // of the newest look-up; nil if it succeeded
+	Since  time.Time // of the first in the current row of failures
 }
 
-// Follow returns a Follower that does not run yet.
+// Follow returns a Follower; the caller runs it.
 func (f *Finder) Follow(how Follow) *Follower {
 	if how.Around == nil {
 		how.Around = func(look func() error) error { return look() }
@@ -67,7 +67,7 @@ func (w *Follower) Now() Following {
 	return w.now
 }
 
-// Run looks routes up until ctx ends.
+// Run looks up routes until ctx ends. It must be called once only.
 func (w *Follower) Run(ctx context.Context) {
 	retries := backoff.Backoff{First: firstPause, Max: maxPause}
 	for {
@@ -124,7 +124,7 @@ func (w *Follower) look(ctx context.Context) error {
 	return nil
 }
 
-// withMissing adds the routes that this look-up is the first to miss.
+// withMissing adds the routes that the last look-up found and this one does not.
 func (w *Follower) withMissing(found []Route) []Route {
 	there := map[netip.Prefix]bool{}
 	for _, r := range found {
@@ -141,10 +141,10 @@ func (w *Follower) withMissing(found []Route) []Route {
 	return found
 }
 
-// logChange logs what changed; of many routes only the first, as a prefix list may
-// bring a thousand.
+// logChange logs the changes; of many routes only the first, as a prefix list may add a
+// thousand.
 func logChange(l *slog.Logger, before, after Following) {
-	const most = 50
+	const maxLogged = 50
 	switch {
 	case after.Err != nil && (before.Err == nil || before.Err.Error() != after.Err.Error()):
 		l.Error("looking up routes failed; keeping what is advertised", "err", after.Err)
@@ -155,13 +155,13 @@ func logChange(l *slog.Logger, before, after Following) {
 		return
 	}
 	added, removed := routes.Diff(before.Routes.Advertise, after.Routes.Advertise)
-	for _, p := range added[:min(most, len(added))] {
+	for _, p := range added[:min(maxLogged, len(added))] {
 		l.Info("route added", "prefix", p.String(), "source", after.Routes.SourceOf(p))
 	}
-	for _, p := range removed[:min(most, len(removed))] {
+	for _, p := range removed[:min(maxLogged, len(removed))] {
 		l.Info("route removed", "prefix", p.String(), "source", before.Routes.SourceOf(p))
 	}
-	if len(added) > most || len(removed) > most {
+	if len(added) > maxLogged || len(removed) > maxLogged {
 		l.Info("routes changed", "added", len(added), "removed", len(removed))
 	}
 	for _, r := range after.Routes.Refused {
@@ -171,7 +171,7 @@ func logChange(l *slog.Logger, before, after Following) {
 	}
 	for _, note := range after.Routes.Notes {
 		if !slices.Contains(before.Routes.Notes, note) {
-			l.Warn("route with a catch", "note", note)
+			l.Warn("advertised route has a caveat", "note", note)
 		}
 	}
 }

@@ -16,15 +16,15 @@ import (
 
 var peerings = &Kind{
 	Syntax:     "peerings",
-	Help:       "what the subnet's route table reaches over peerings and transit gateways",
+	Help:       "networks that the subnet's route table reaches over peerings and transit gateways",
 	Example:    "peerings",
 	NeedsPlace: true,
 	parse:      word(Peerings{}),
 }
 
 // Peerings is the prefixes that the route table of the task's subnet sends to VPC
-// peerings and transit gateways. To find none is no error: a table has its local
-// routes at least, so that an empty one shows.
+// peerings and transit gateways. Finding none is not an error: every table has local routes,
+// so an incomplete answer is detected by their absence.
 type Peerings struct{}
 
 func (Peerings) String() string { return "peerings" }
@@ -89,7 +89,7 @@ func isPeering(target string) bool { return strings.HasPrefix(target, "pcx-") }
 type tableRoute struct {
 	route awsapi.Route
 	table string
-	peer  awsapi.Peering // zero where the target is none, or cannot be seen
+	peer  awsapi.Peering // zero if the target is not a peering, or not visible to the task
 }
 
 func (n tableRoute) find(ctx context.Context, client *awsapi.Client, f *finding) error {
@@ -98,7 +98,7 @@ func (n tableRoute) find(ctx context.Context, client *awsapi.Client, f *finding)
 		return nil
 	}
 	if n.route.Blackhole {
-		return nil // leads nowhere, and its prefixes are not worth a call
+		return nil // its prefixes are unreachable, so the call is saved
 	}
 	entries, err := client.PrefixList(ctx, n.route.PrefixList)
 	for _, e := range entries {
@@ -107,13 +107,13 @@ func (n tableRoute) find(ctx context.Context, client *awsapi.Client, f *finding)
 	return err
 }
 
-// add judges one destination. A peering is not transitive: of a route to
-// 10.0.0.0/8 it carries what the peer VPC itself has, so that is advertised
-// where the peer shows it.
+// add adds or refuses one destination. A peering is not transitive: of a route to
+// 10.0.0.0/8 it forwards only the CIDRs of the peer VPC, so if those are known only the
+// intersection is advertised.
 func (n tableRoute) add(f *finding, o Origin, source string, p netip.Prefix) {
 	switch {
 	case n.route.Blackhole:
-		f.refuse(p, source, "a blackhole in the route table: its target has gone")
+		f.refuse(p, source, "a blackhole in the route table: its target no longer exists")
 	case n.peer.ID != "" && !n.peer.Active:
 		f.refuse(p, source, "the peering is not active")
 	case len(n.peer.CIDRs) == 0 || p.Bits() == 0: // a default route is refused later, with the others
@@ -127,7 +127,7 @@ func (n tableRoute) add(f *finding, o Origin, source string, p netip.Prefix) {
 	}
 }
 
-// String: "peering pcx-1 to vpc-2 (rtb-3)".
+// String returns "peering pcx-1 to vpc-2 (rtb-3)".
 func (n tableRoute) String() string {
 	switch {
 	case n.peer.Peer != "":

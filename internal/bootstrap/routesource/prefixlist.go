@@ -27,7 +27,7 @@ var prefixList = &Kind{
 	},
 }
 
-// AWS gives resource identifiers 8 hexadecimal digits, since 2018 17.
+// prefixListID matches AWS's resource IDs: 8 hexadecimal digits, since 2018 17.
 var prefixListID = regexp.MustCompile(`^pl-[0-9a-f]{8,17}$`)
 
 // PrefixList is the entries of a managed prefix list.
@@ -41,7 +41,7 @@ func (s PrefixList) Needs() []iam.Need {
 	return []iam.Need{{
 		Action: awsapi.GetManagedPrefixListEntries, Try: s.ID,
 		Allow: func(scope iam.Scope) []iam.Statement {
-			// A list of AWS has the account "aws", a shared one its owner's.
+			// AWS's own lists have the account "aws", shared ones that of their owner.
 			return readPrefixLists(scope.ARN("ec2", "*", "prefix-list/"+s.ID))
 		},
 	}}
@@ -69,7 +69,7 @@ func (s PrefixList) find(ctx context.Context, p *place.Finder) (f finding, err e
 	return f, nil
 }
 
-// listed returns the source of an entry, with the description that its owner gave.
+// listed returns the source of an entry, with the owner's description of it.
 func listed(id string, e awsapi.Entry) string {
 	if e.Description == "" {
 		return "prefix list " + id

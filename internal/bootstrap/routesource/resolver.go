@@ -6,16 +6,16 @@ import (
 	"slices"
 )
 
-// Resolver is the VPC's DNS resolver, which knows Route 53's private zones.
+// Resolver is the VPC's DNS resolver, which resolves Route 53's private zones.
 type Resolver struct {
 	Addr    netip.Addr   // in the VPC
-	Source  string       // how it is known
-	Through netip.Addr   // where clients ask it: Addr, or its 4via6 address
-	Route   netip.Prefix // the advertised route that leads there; zero is none
+	Source  string       // of the address
+	Through netip.Addr   // the address for clients: Addr, or its 4via6 address
+	Route   netip.Prefix // the advertised route that contains Through; zero means none
 }
 
-// Resolver returns the VPC's resolver with the route of r to it; ok is false where
-// it is unknown, as outside ECS. It looks nothing up but task metadata.
+// Resolver returns the VPC's resolver with the route of r to it; ok is false if it is
+// unknown, as outside ECS. It looks up only task metadata.
 func (f *Finder) Resolver(ctx context.Context, r Routes) (resolver Resolver, ok bool) {
 	resolver.Addr, resolver.Source, ok = f.config.Place.Resolver(ctx)
 	if !ok {

@@ -1,6 +1,6 @@
 // Package routesource finds the routes to advertise: it looks up the elements of
-// ROUTER_ROUTES (one file per kind of route source, all registered in kinds),
-// chooses what may be advertised, and follows changes.
+// ROUTER_ROUTES (one file per kind of route source, all registered in kinds), chooses the
+// prefixes that may be advertised, and follows changes.
 package routesource
 
 import (
@@ -17,12 +17,13 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// Routes is what to advertise and why. Advertise is never empty without an error.
+// Routes holds the routes to advertise and their origin. Advertise is empty only together
+// with an error.
 type Routes struct {
-	Advertise []netip.Prefix // sorted, none inside another, without what is excluded, 4via6 where a site is given
-	Explain   []Route        // what was found and kept, in the order of the sources
-	Refused   []Refusal      // what was found and left out
-	Notes     []string       // what to know about routes that are advertised all the same
+	Advertise []netip.Prefix // sorted, none inside another, without excluded ones, 4via6 if a site is configured
+	Explain   []Route        // the found prefixes that were kept, in the order of the sources
+	Refused   []Refusal      // the found prefixes that were not
+	Notes     []string       // caveats about advertised routes
 }
 
 // Route is a prefix that a source found.
@@ -31,16 +32,16 @@ type Route struct {
 	Origin Origin
 	Source string // "vpc vpc-0abc (vpc-cidr-assoc-0def)", "subnet of the task", "ROUTER_ROUTES"
 
-	missing bool // in the last look-up, and only in that
+	missing bool // the last look-up did not find it, the one before did
 }
 
-// Origin is where a route comes from, as far as it matters for choosing.
+// Origin is the origin of a route; the choice of routes depends on it.
 type Origin int
 
 const (
-	FromAWS        Origin = iota // the task's VPC and the networks next to it, which the router is for
+	FromAWS        Origin = iota // the task's VPC or a network connected to it
 	FromOperator                 // written in ROUTER_ROUTES; advertised as it is
-	FromPrefixList               // an entry of a prefix list, of which there may be a thousand; merged with others
+	FromPrefixList               // one of possibly a thousand entries of a prefix list; merged with others
 )
 
 // Refusal is a found prefix that is not advertised.
@@ -50,8 +51,8 @@ type Refusal struct {
 	Reason string
 }
 
-// SourceOf returns the source of an advertised prefix: several sources, where one
-// prefix holds another or entries of a list were merged.
+// SourceOf returns the source of an advertised prefix: several ones if a prefix contains
+// another or entries of a list were merged.
 func (r Routes) SourceOf(p netip.Prefix) string {
 	plain := p
 	if _, v4, ok := routes.Unvia(p.Addr()); ok && p.Bits() >= 96 {
@@ -63,14 +64,14 @@ func (r Routes) SourceOf(p netip.Prefix) string {
 			list = append(list, found.String())
 		}
 	}
-	const most = 8
-	if more := len(list) - most; more > 0 {
-		list = append(list[:most], fmt.Sprintf("%d more", more))
+	const maxSources = 8
+	if more := len(list) - maxSources; more > 0 {
+		list = append(list[:maxSources], fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(list, ", ")
 }
 
-// String returns the source, and whether AWS still knows the route.
+// String returns the source, and whether the last look-up missed the route.
 func (r Route) String() string {
 	if r.missing {
 		return r.Source + ", missing: withdrawn unless the next look-up finds it"
@@ -78,14 +79,14 @@ func (r Route) String() string {
 	return r.Source
 }
 
-// Settings are the part of the configuration that says what to advertise.
+// Settings are the part of the configuration that selects routes.
 type Settings struct {
 	Sources []Source       // ROUTER_ROUTES
 	Exclude []netip.Prefix // never advertised
-	Site    *uint32        // the 4via6 site under which IPv4 routes are advertised; nil is none, 0 is a site
+	Site    *uint32        // the 4via6 site under which IPv4 routes are advertised; nil means none, 0 is a site
 }
 
-// Needs returns what the sources need of AWS, in the order of the kinds.
+// Needs returns the AWS actions that the sources call, in the order of the kinds.
 func (s Settings) Needs() []iam.Need { return needs(s.Sources) }
 
 // NeedPlace returns the sources that need task metadata.
@@ -104,7 +105,7 @@ type Config struct {
 	Place *place.Finder
 	// ControlURL is the control server; "" is [DefaultControl].
 	ControlURL string
-	// Logger gets transitions; it must not be nil.
+	// Logger receives transitions; it must not be nil.
 	Logger *slog.Logger
 	// LookupHost resolves names; nil asks the operating system.
 	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -119,8 +120,7 @@ type Finder struct {
 // New returns a Finder. It looks nothing up.
 func New(c Config) *Finder { return &Finder{config: c} }
 
-// Routes looks every source up once. For as long as a router runs, a
-// [Follower] does so instead.
+// Routes looks up every source once. A running router uses a [Follower] instead.
 func (f *Finder) Routes(ctx context.Context) (Routes, error) {
 	found, err := f.find(ctx)
 	if err != nil {
@@ -129,8 +129,8 @@ func (f *Finder) Routes(ctx context.Context) (Routes, error) {
 	return f.choose(ctx, found)
 }
 
-// find looks every source up. If one fails, the whole look-up fails: part of
-// an answer would withdraw routes that are in use.
+// find looks up every source. If one fails, the whole look-up fails: a partial answer would
+// withdraw routes that are in use.
 func (f *Finder) find(ctx context.Context) (finding, error) {
 	var all finding
 	for _, s := range f.config.Sources {

@@ -12,22 +12,22 @@ import (
 	"subnetrouter/internal/routes"
 )
 
-// kinds are all kinds of route sources. Parsing goes through them in this order,
-// so that cidr, which takes any element, comes last. Configuration check, help,
-// IAM policy and dry runs derive from this table and from [Source].
+// kinds are all kinds of route sources. Parsing tries them in this order, with cidr, which
+// accepts any element, last. Configuration check, help, IAM policy and dry runs derive from
+// this table and from [Source].
 var kinds = []*Kind{vpc, subnet, subnets, peerings, prefixList, cidr}
 
 // Kind is a kind of route source, defined in a file of its own.
 type Kind struct {
-	Syntax string // how ROUTER_ROUTES spells it: "subnets:TAG=VALUE"
-	Help   string // what it stands for; a phrase that follows Syntax in parentheses
+	Syntax string // of an element in ROUTER_ROUTES: "subnets:TAG=VALUE"
+	Help   string // its meaning: a phrase that follows Syntax in parentheses
 	// Example is an element of this kind, for tests.
 	Example string
-	// NeedsPlace reports that a source starts from the task's place in the VPC, and
-	// thereby needs task metadata.
+	// NeedsPlace reports that the source depends on the task's place in the VPC, and so
+	// needs task metadata.
 	NeedsPlace bool
-	// parse reads an element of ROUTER_ROUTES. mine reports whether it is of this
-	// kind, if only by the error.
+	// parse parses an element of ROUTER_ROUTES. mine reports whether the element is of
+	// this kind; only then err matters.
 	parse func(element string) (s Source, mine bool, err error)
 }
 
@@ -38,8 +38,8 @@ type Source interface {
 	kind() *Kind
 	// Needs returns the AWS actions that find calls, in the order of the calls.
 	Needs() []iam.Need
-	// find looks the source up now. To find no route where there must be one is an
-	// error, and so is a part that cannot be looked up.
+	// find looks up the source now. Finding no route where there must be one is an error,
+	// and so is a failure of any part of the look-up.
 	find(ctx context.Context, p *place.Finder) (finding, error)
 }
 
@@ -49,8 +49,8 @@ func Kinds() []*Kind { return slices.Clone(kinds) }
 // KindOf returns the kind of a source.
 func KindOf(s Source) *Kind { return s.kind() }
 
-// Parse reads a comma list of sources, in the order written and each once. The
-// error joins one error per bad element, each of which gives the correct form.
+// Parse parses a comma list of sources, in the order written and each once. The error joins
+// one error per malformed element, each of which shows the correct form.
 func Parse(list string) ([]Source, error) {
 	return routes.ParseList(list, "vpc or 10.0.0.0/16", parse)
 }
@@ -88,7 +88,7 @@ func Help() string {
 	return strings.Join(list, ", ")
 }
 
-// needs returns what sources need of AWS, in the order of the kinds.
+// needs returns the AWS actions that sources call, in the order of the kinds.
 func needs(sources []Source) (list []iam.Need) {
 	for _, k := range kinds {
 		for _, s := range sources {
@@ -100,7 +100,7 @@ func needs(sources []Source) (list []iam.Need) {
 	return list
 }
 
-// finding is the outcome of looking sources up, before routes are chosen from it.
+// finding is the result of looking up sources, before routes are chosen from it.
 type finding struct {
 	routes  []Route
 	refused []Refusal

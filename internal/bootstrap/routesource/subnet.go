@@ -16,7 +16,7 @@ var subnet = &Kind{
 	parse:      word(Subnet{}),
 }
 
-// Subnet is the task's own subnet. It needs no AWS call, as the metadata gives the
+// Subnet is the task's own subnet. It needs no AWS call, as task metadata contains the
 // subnet's CIDRs.
 type Subnet struct{}
 

@@ -29,8 +29,8 @@ var subnets = &Kind{
 	},
 }
 
-// Subnets is the subnets of the task's VPC that carry a tag, so that several
-// routers can share a VPC.
+// Subnets is the subnets of the task's VPC with a tag, so that several routers can share a
+// VPC.
 type Subnets struct{ Tag, Value string }
 
 func (s Subnets) String() string { return "subnets:" + s.Tag + "=" + s.Value }
