@@ -39,8 +39,8 @@ type Options struct {
 	// long: by default the SDK tries three times and pauses for up to 2 s and 4 s in
 	// between. Default: 5 s.
 	TryTimeout time.Duration
-	// Tries bounds the attempts of a call. Default: as the SDK's environment says, or
-	// three.
+	// Tries bounds the attempts of a call. Default: the setting of the SDK's environment,
+	// or three.
 	Tries int
 	// Date is called with the Date header of each answer as soon as it arrives. Default:
 	// nothing is called.

@@ -23,19 +23,19 @@ type Code string
 
 func (c Code) Error() string { return string(c) }
 
-// request is what an error needs to know about a call.
+// request describes a call for its error.
 type request struct {
 	op       string
 	resource string
 	region   string
 	allow    string          // the fix for a denial
-	find     string          // the fix for a resource that is not there
-	missing  map[string]bool // the codes by which AWS says so
+	find     string          // the fix for a missing resource
+	missing  map[string]bool // AWS's codes for a missing resource
 }
 
 // fail returns the failure of the call: the action, the resource, AWS's code ("" if it
-// gave none) and the cause. It never carries what AWS answered to a successful call,
-// hence no secret.
+// gave none) and the cause. It never contains the answer to a successful call, and so no
+// secret.
 func (r request) fail(code problem.Code, answered, cause, fix string) *problem.Problem {
 	p := &problem.Problem{Code: r.code(code), Message: fmt.Sprintf("calling %s for %s: ", r.op, r.resource), Fix: fix}
 	if answered != "" {
@@ -45,8 +45,7 @@ func (r request) fail(code problem.Code, answered, cause, fix string) *problem.P
 	return p
 }
 
-// code returns the code of a failure that concerns a credential, or, as the calls of EC2
-// are part of looking routes up, theirs.
+// code returns c, or the code of a failed look-up of routes for a call of EC2.
 func (r request) code(c problem.Code) problem.Code {
 	if strings.HasPrefix(r.op, "ec2:") && c != problem.ClockSkew {
 		return problem.RoutesUnknown
@@ -54,8 +53,8 @@ func (r request) code(c problem.Code) problem.Code {
 	return c
 }
 
-// error classifies what the SDK returned. The order matters: what AWS said
-// counts more than how the exchange ended.
+// error classifies an error of the SDK. The order matters: an error from AWS takes precedence
+// over the end of the exchange.
 func (r request) error(ctx context.Context, err error) error {
 	if api := smithy.APIError(nil); errors.As(err, &api) {
 		return r.apiError(err, api)
@@ -73,12 +72,12 @@ func (r request) error(ctx context.Context, err error) error {
 }
 
 func (r request) apiError(err error, api smithy.APIError) error {
-	code, cause := secret.Clean(api.ErrorCode(), mostCode), message(api)
+	code, cause := secret.Clean(api.ErrorCode(), maxCode), message(api)
 	switch _, throttled := retry.DefaultThrottleErrorCodes[code]; {
 	case federationDisabled(code):
 		return r.fail(problem.FederationDisabled, code, cause, "switch it on, once per account: aws iam enable-outbound-web-identity-federation")
 	case skewCodes[code], aboutTime(cause):
-		return r.fail(problem.ClockSkew, code, cause, "set the clock of this machine, which says "+time.Now().UTC().Format(time.RFC3339)+": on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task")
+		return r.fail(problem.ClockSkew, code, cause, "set the clock of this machine, which shows "+time.Now().UTC().Format(time.RFC3339)+": on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task")
 	case deniedCodes[code] && strings.Contains(cause, "KMS"), code == "DecryptionFailure":
 		return r.fail(problem.CredentialDenied, code, cause, "allow kms:Decrypt on the secret's KMS key in the task role's policy and in the key's own policy")
 	case deniedCodes[code]:
@@ -102,8 +101,8 @@ func (r request) credentialError(ctx context.Context, err error) error {
 	return r.fail(problem.CredentialDenied, "", "no AWS credentials: "+credentialCause(err), credentialFix)
 }
 
-// credentialCause is [networkCause] for the endpoint of the role's credentials,
-// whose answer need not have a text: a proxy's has none.
+// credentialCause is [networkCause] for the endpoint of the role's credentials. An answer
+// may have no text, such as that of a proxy.
 func credentialCause(err error) string {
 	var answer interface {
 		HTTPStatusCode() int
@@ -114,8 +113,8 @@ func credentialCause(err error) string {
 	}
 	status := answer.HTTPStatusCode()
 	cause := strings.TrimSpace(fmt.Sprintf("the credentials endpoint answered HTTP %d %s", status, http.StatusText(status)))
-	const most = 200
-	if text := secret.Clean(answer.ErrorMessage(), most); text != "" {
+	const maxText = 200
+	if text := secret.Clean(answer.ErrorMessage(), maxText); text != "" {
 		cause += ": " + text
 	}
 	return cause
@@ -123,22 +122,22 @@ func credentialCause(err error) string {
 
 const credentialFix = "give the task a task role (taskRoleArn); outside ECS set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
-// EC2 and Secrets Manager each have their own word for it.
+// deniedCodes are the codes for a denied action, which differ between services.
 var deniedCodes = map[string]bool{
 	"UnauthorizedOperation": true,
 	"AccessDeniedException": true,
 	"AccessDenied":          true,
 }
 
-// skewCodes are about the time of a request.
+// skewCodes are the codes for a request with a wrong time.
 var skewCodes = map[string]bool{
 	"RequestExpired":       true,
 	"RequestInTheFuture":   true,
 	"RequestTimeTooSkewed": true,
 }
 
-// aboutTime reports whether a signature is refused for its age only: "Signature
-// expired: … is now earlier than …", "Signature not yet current: …".
+// aboutTime reports whether AWS refused a signature only for its age: "Signature expired: …
+// is now earlier than …", "Signature not yet current: …".
 func aboutTime(cause string) bool {
 	return strings.HasPrefix(cause, "Signature expired") || strings.HasPrefix(cause, "Signature not yet current")
 }
@@ -155,24 +154,24 @@ var credentialCodes = map[string]bool{
 	"UnrecognizedClientException": true,
 }
 
-// reach is the fix for an endpoint that cannot be reached.
+// reach returns the fix for an unreachable endpoint.
 func (r request) reach() string {
 	service, _, _ := strings.Cut(r.op, ":")
 	return fmt.Sprintf("the task's subnet needs a NAT gateway or the interface endpoint com.amazonaws.%s.%s, and its security groups must allow port 443", r.region, service)
 }
 
-// mostSaid bounds AWS's words in an error, in bytes, and mostCode its code.
+// maxMessage bounds AWS's text in an error, maxCode AWS's code, both in bytes.
 const (
-	mostSaid = 500
-	mostCode = 100
+	maxMessage = 500
+	maxCode    = 100
 )
 
-// message is AWS's text without what only AWS can read: EC2 appends a blob of
-// about a kilobyte that takes another call to decode.
+// message returns AWS's text without the blob that EC2 appends: about a kilobyte, which
+// only another call can decode.
 func message(api smithy.APIError) string {
 	s, _, _ := strings.Cut(api.ErrorMessage(), " Encoded authorization failure message:")
 	s = strings.TrimPrefix(s, "You are not authorized to perform this operation. ")
-	s = strings.TrimRight(secret.Clean(s, mostSaid), ".")
+	s = strings.TrimRight(secret.Clean(s, maxMessage), ".")
 	if s == "" {
 		return "AWS gave no reason"
 	}
@@ -186,7 +185,7 @@ func httpStatus(err error) int {
 	return http.StatusOK
 }
 
-// networkCause strips the SDK's layers down to what the network said.
+// networkCause returns the network's error without the SDK's layers around it.
 func networkCause(err error) string {
 	if t := net.Error(nil); errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout() {
 		if u := (*url.Error)(nil); errors.As(err, &u) {
@@ -195,22 +194,22 @@ func networkCause(err error) string {
 		return "no answer in time"
 	}
 	if u := (*url.Error)(nil); errors.As(err, &u) {
-		return "no answer from " + hostOf(u.URL) + ": " + secret.Clean(u.Err.Error(), mostSaid)
+		return "no answer from " + hostOf(u.URL) + ": " + secret.Clean(u.Err.Error(), maxMessage)
 	}
-	return secret.Clean(innermost(err), mostSaid)
+	return secret.Clean(innermost(err), maxMessage)
 }
 
-// hostOf leaves the path out of a URL: that of the credentials endpoint is as good as
-// the credentials.
+// hostOf returns a URL without its path: with the path of the credentials endpoint, anyone
+// could fetch the credentials.
 func hostOf(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
-		return "an address that is no URL"
+		return "a malformed URL"
 	}
 	return u.Scheme + "://" + u.Host + "/"
 }
 
-// innermost follows a chain to its end, where SDK errors have their one telling line.
+// innermost returns the text at the end of a chain, which in the SDK's errors is the cause.
 func innermost(err error) string {
 	for {
 		next := errors.Unwrap(err)

@@ -26,8 +26,8 @@ type IdentityToken struct {
 // GetWebIdentityToken is the action that [Client.IdentityToken] needs.
 var GetWebIdentityToken = Action{Name: "sts:GetWebIdentityToken"}
 
-// IdentityToken has AWS vouch for the caller, to the named audience only. The
-// regional endpoint is asked, as the global one has no such call.
+// IdentityToken returns a token with the caller's identity, for the given audience only. It
+// calls the regional endpoint, as the global one has no such call.
 func (c *Client) IdentityToken(ctx context.Context, audience string) (IdentityToken, error) {
 	req := request{
 		op:       GetWebIdentityToken.Name,
@@ -48,7 +48,7 @@ func (c *Client) IdentityToken(ctx context.Context, audience string) (IdentityTo
 		return IdentityToken{}, err
 	}
 	if aws.ToString(out.WebIdentityToken) == "" {
-		return IdentityToken{}, req.fail(problem.CredentialUnreachable, "", "the answer holds no token", "")
+		return IdentityToken{}, req.fail(problem.CredentialUnreachable, "", "the answer contains no token", "")
 	}
 	return IdentityToken{secret.String(*out.WebIdentityToken), aws.ToTime(out.Expiration)}, nil
 }

@@ -15,7 +15,7 @@ import (
 // Interface is a network interface (ENI).
 type Interface struct{ ID, VPCID, SubnetID string }
 
-// VPC is a VPC and the CIDRs that it has now.
+// VPC is a VPC with its current CIDRs.
 type VPC struct {
 	ID           string
 	Primary      netip.Prefix  // the IPv4 CIDR that it was created with
@@ -68,8 +68,8 @@ var DescribeVPCs = Action{Name: "ec2:DescribeVpcs", dryRun: func(ctx context.Con
 	return err
 }}
 
-// VPC returns the VPC's associated CIDRs. None at all is an error: to take it
-// for an answer would withdraw every route.
+// VPC returns the VPC's associated CIDRs. An answer without any is an error: accepting it
+// would withdraw every route.
 func (c *Client) VPC(ctx context.Context, id string) (VPC, error) {
 	req := c.describe(DescribeVPCs, "VPC "+id,
 		"check that the VPC still exists and that AWS_REGION and the credentials are the task's own")
@@ -100,7 +100,7 @@ func (c *Client) VPC(ctx context.Context, id string) (VPC, error) {
 	return vpc, nil
 }
 
-// describe is a request of EC2, whose Describe actions know no resource-level permission.
+// describe returns a request to EC2, whose Describe actions have no resource-level permissions.
 func (c *Client) describe(a Action, resource, find string) request {
 	return request{
 		op: a.Name, resource: resource, region: c.Region(), find: find,

@@ -27,15 +27,15 @@ var DescribeVPCPeeringConnections = Action{Name: "ec2:DescribeVpcPeeringConnecti
 	return err
 }}
 
-// Peerings describes connections of the VPC, by ID. One that cannot be seen is
-// left out. Without IDs AWS is not asked.
+// Peerings returns connections of the VPC by ID, without those that do not exist or are not
+// visible to the caller. Without IDs it makes no call.
 func (c *Client) Peerings(ctx context.Context, vpcID string, ids []string) (map[string]Peering, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	req := c.describe(DescribeVPCPeeringConnections, strings.Join(ids, ", "), "")
-	// A filter, since asking by ID fails for all where one has gone. A VPC has
-	// at most 125 peerings, a filter takes 200 values.
+	// A filter, since a request by ID fails for all if one does not exist. A VPC has at
+	// most 125 peerings, and a filter accepts 200 values.
 	pages := ec2.NewDescribeVpcPeeringConnectionsPaginator(c.ec2, &ec2.DescribeVpcPeeringConnectionsInput{
 		Filters:    []types.Filter{{Name: aws.String("vpc-peering-connection-id"), Values: ids}},
 		MaxResults: aws.Int32(1000), // the most that EC2 takes

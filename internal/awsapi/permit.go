@@ -36,23 +36,22 @@ func (c *Client) Caller(ctx context.Context) (Caller, error) {
 type Action struct {
 	Name string // as IAM spells it: "ec2:DescribeVpcs"
 
-	// dryRun asks EC2 for a dry run; nil if AWS has none of the action.
+	// dryRun requests a dry run from EC2; nil if AWS has none for the action.
 	dryRun func(ctx context.Context, c *ec2.Client, resource string) error
 	// onResource reports that the dry run needs a resource.
 	onResource bool
 }
 
-// HasDryRun reports whether the action can be tried on a resource; "" is none.
+// HasDryRun reports whether the action has a dry run on a resource; "" means none.
 func (a Action) HasDryRun(resource string) bool {
 	return a.dryRun != nil && (resource != "" || !a.onResource)
 }
 
-// ErrNoDryRun reports that an action cannot be tried without doing it.
+// ErrNoDryRun is returned for an action without a dry run.
 var ErrNoDryRun = errors.New("the action has no dry run")
 
-// Permitted asks EC2 whether it would do an action, without the answer: a dry
-// run. nil is yes. resource is the ID of the resource to try it on, for an
-// action that has resources.
+// Permitted makes a dry run of an action and returns nil if EC2 would allow it. resource is
+// the ID of a resource, for an action that needs one.
 func (c *Client) Permitted(ctx context.Context, a Action, resource string) error {
 	if !a.HasDryRun(resource) {
 		return ErrNoDryRun

@@ -23,8 +23,8 @@ var GetManagedPrefixListEntries = Action{Name: "ec2:GetManagedPrefixListEntries"
 	return err
 }}
 
-// PrefixList returns the entries of a managed prefix list, the customer's or
-// one of AWS, in AWS's order. It may have none.
+// PrefixList returns the entries of a managed prefix list, a customer's or one of AWS's, in
+// AWS's order. The list may be empty.
 func (c *Client) PrefixList(ctx context.Context, id string) ([]Entry, error) {
 	req := c.describe(GetManagedPrefixListEntries, "prefix list "+id,
 		"check the ID in ROUTER_ROUTES, and that the list is of this region or shared with this account")

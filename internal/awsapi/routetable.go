@@ -33,7 +33,7 @@ var DescribeRouteTables = Action{Name: "ec2:DescribeRouteTables", dryRun: func(c
 	return err
 }}
 
-// RouteTable finds the table that a subnet is associated with, else the VPC's main one.
+// RouteTable returns the table associated with a subnet, else the VPC's main one.
 func (c *Client) RouteTable(ctx context.Context, vpcID, subnetID string) (RouteTable, error) {
 	table, found, err := c.routeTable(ctx, "the route table of subnet "+subnetID,
 		types.Filter{Name: aws.String("association.subnet-id"), Values: []string{subnetID}})
@@ -105,7 +105,7 @@ func routeTableOf(t types.RouteTable) (RouteTable, error) {
 	return table, nil
 }
 
-// target returns the target field of a route that is set.
+// target returns the one target field of a route that is set.
 func target(r types.Route) string {
 	for _, id := range []*string{
 		r.VpcPeeringConnectionId, r.TransitGatewayId, r.GatewayId, r.NatGatewayId, r.NetworkInterfaceId,

@@ -11,8 +11,8 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// SecretRef names a secret in Secrets Manager, and in it the value to read. Its
-// version is AWSCURRENT if neither stage nor version is given.
+// SecretRef refers to a value in a secret of Secrets Manager. The version is AWSCURRENT if
+// neither stage nor version ID is set.
 type SecretRef struct {
 	ID           string // name or ARN, without ECS's suffix; an ARN's region wins over the client's
 	JSONKey      string // the key of the value in a JSON payload; "" means the known names. [Client.Secret] ignores it

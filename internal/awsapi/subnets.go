@@ -24,9 +24,9 @@ var DescribeSubnets = Action{Name: "ec2:DescribeSubnets", dryRun: func(ctx conte
 	return err
 }}
 
-// SubnetsByTag returns the VPC's subnets that carry a tag, in AWS's order. As
-// in all filters of EC2, * and ? in value stand for other characters. None at
-// all is an error: to take it for an answer would withdraw their routes.
+// SubnetsByTag returns the VPC's subnets with a tag, in AWS's order. As in all filters of
+// EC2, * and ? in value are wildcards. An answer without any is an error: accepting it would
+// withdraw their routes.
 func (c *Client) SubnetsByTag(ctx context.Context, vpcID, tag, value string) ([]Subnet, error) {
 	req := c.describe(DescribeSubnets, fmt.Sprintf("the subnets of VPC %s with tag %s=%s", vpcID, tag, value), "")
 	pages := ec2.NewDescribeSubnetsPaginator(c.ec2, &ec2.DescribeSubnetsInput{
@@ -76,7 +76,7 @@ func subnetOf(s types.Subnet) (Subnet, error) {
 	return subnet, err
 }
 
-// parsePrefixes parses CIDRs of a resource, which its error names.
+// parsePrefixes parses the CIDRs of a resource, whose name is part of the error.
 func parsePrefixes(of string, cidrs []string) ([]netip.Prefix, error) {
 	var ps []netip.Prefix
 	for _, s := range cidrs {
