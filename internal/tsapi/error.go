@@ -38,7 +38,7 @@ func (c *Client) networkError(ctx context.Context, r request, err error) *proble
 }
 
 func (c *Client) statusError(r request, res *http.Response, body []byte) *problem.Problem {
-	text := said(body, r.secrets)
+	text := errorText(body, r.secrets)
 	k := classify(r.call, res.StatusCode, text)
 	if text == "" {
 		text = http.StatusText(res.StatusCode)
@@ -48,18 +48,18 @@ func (c *Client) statusError(r request, res *http.Response, body []byte) *proble
 	return p
 }
 
-// mostRetryAfter bounds what an answer can ask for: a router must not be put to
-// sleep for a day.
-const mostRetryAfter = 10 * time.Minute
+// maxRetryAfter bounds the pause that an answer can request, so that a faulty server cannot
+// stop a router for a day.
+const maxRetryAfter = 10 * time.Minute
 
-// retryAfter reads Retry-After: seconds, or a date by the clock of the server, which its
-// Date header shows. 0 is none, or one that makes no sense.
+// retryAfter parses Retry-After: seconds, or a date by the clock of the server, which its
+// Date header shows. It returns 0 if the header is missing or malformed.
 func retryAfter(h http.Header) time.Duration {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	var asked time.Duration
 	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
 		// Compared as a float: a large number of seconds does not fit into a Duration.
-		asked = time.Duration(min(max(seconds, 0), mostRetryAfter.Seconds()) * float64(time.Second))
+		asked = time.Duration(min(max(seconds, 0), maxRetryAfter.Seconds()) * float64(time.Second))
 	} else if at, err := http.ParseTime(text); err == nil {
 		now, err := http.ParseTime(h.Get("Date"))
 		if err != nil {
@@ -67,10 +67,10 @@ func retryAfter(h http.Header) time.Duration {
 		}
 		asked = at.Sub(now)
 	}
-	return min(max(asked, 0), mostRetryAfter)
+	return min(max(asked, 0), maxRetryAfter)
 }
 
-// kind is a sort of failure, which has a code and a fix.
+// kind is a kind of failure; it determines code and fix.
 type kind int
 
 const (
@@ -79,8 +79,8 @@ const (
 	denied           // it is known, but may not do this
 	badTags          // it may not give these tags
 	throttled        // too many calls
-	unavailable      // no answer, or none that makes sense
-	clockSkew        // this machine and the API disagree about the time
+	unavailable      // no answer, or a malformed one
+	clockSkew        // the clocks of this machine and the API differ
 )
 
 var codes = [...]problem.Code{
@@ -88,8 +88,8 @@ var codes = [...]problem.Code{
 	throttled: problem.CredentialThrottled, unavailable: problem.CredentialUnreachable, clockSkew: problem.ClockSkew,
 }
 
-// classify sorts an answer. The token calls are about who asks, so that any
-// refusal is of the client; the API's words there are as few as "Unauthorized".
+// classify returns the kind of a failure. The token calls only authenticate the client, so
+// each of their refusals is of the client itself; the API's text may be only "Unauthorized".
 func classify(call string, status int, text string) kind {
 	text = strings.ToLower(text)
 	switch {
@@ -97,7 +97,7 @@ func classify(call string, status int, text string) kind {
 		return throttled
 	case status >= 500, status/100 == 3:
 		return unavailable
-	case call == CallTokenExchange && says(text, "expired", "not yet valid", "used before issued", "issued in the future", "not valid yet"):
+	case call == CallTokenExchange && containsAny(text, "expired", "not yet valid", "used before issued", "issued in the future", "not valid yet"):
 		return clockSkew
 	case call == CallCreateKey && strings.Contains(text, "tag"):
 		return badTags
@@ -111,7 +111,7 @@ func classify(call string, status int, text string) kind {
 	return other
 }
 
-func says(text string, words ...string) bool {
+func containsAny(text string, words ...string) bool {
 	for _, w := range words {
 		if strings.Contains(text, w) {
 			return true
@@ -120,21 +120,21 @@ func says(text string, words ...string) bool {
 	return false
 }
 
-// fix is what the operator can do about a failure.
+// fix returns the operator's fix for a failure.
 func (r request) fix(k kind, url string) string {
 	federated := r.call == CallTokenExchange
 	switch k {
 	case refused:
 		if federated {
-			return "TS_CLIENT_ID must be the client ID of a federated identity in this tailnet whose issuer, subject and audience are those that AWS vouches for"
+			return "TS_CLIENT_ID must be the client ID of a federated identity in this tailnet whose issuer, subject and audience are those of AWS's identity token"
 		}
-		return "the OAuth client was revoked, or its secret is another's: create one with the scope auth_keys (write) and store its secret"
+		return "the OAuth client was revoked, or the secret belongs to another one: create one with the scope auth_keys (write) and store its secret"
 	case denied:
 		return "give the OAuth client or federated identity the scope auth_keys (write)"
 	case badTags:
 		return fmt.Sprintf("make the tags of the OAuth client or federated identity and ROUTER_TAGS=%s the same: the API gives a key all tags of a client or those that it owns, and tagOwners of the policy file must list each", strings.Join(r.tags, ","))
 	case throttled:
-		return "wait: the router slows down by itself"
+		return "wait: the router retries more slowly"
 	case unavailable:
 		return fmt.Sprintf("the task's subnet needs a way to %s (NAT gateway or proxy), and its security groups must allow port 443", url)
 	case clockSkew:

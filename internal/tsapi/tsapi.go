@@ -208,11 +208,11 @@ func (c *Client) do(ctx context.Context, r request, out any, complete func() boo
 	return nil
 }
 
-// mostSaid bounds the API's text in an error, in bytes.
-const mostSaid = 300
+// maxErrorText bounds the API's text in an error, in bytes.
+const maxErrorText = 300
 
-// said returns the text in an error's body: Tailscale's "message", or OAuth's fields.
-func said(body []byte, secrets []string) string {
+// errorText returns the text in an error's body: Tailscale's "message", or OAuth's fields.
+func errorText(body []byte, secrets []string) string {
 	var in struct {
 		Message     string `json:"message"`
 		Error       string `json:"error"`
@@ -232,7 +232,7 @@ func said(body []byte, secrets []string) string {
 			text = strings.ReplaceAll(text, s, "<redacted>")
 		}
 	}
-	return secret.Clean(text, mostSaid)
+	return secret.Clean(text, maxErrorText)
 }
 
 // cause returns the network's error without Go's layers around it.
@@ -242,10 +242,10 @@ func cause(err error) string {
 		if u.Timeout() {
 			return "no answer in time"
 		}
-		return secret.Clean(u.Err.Error(), mostSaid)
+		return secret.Clean(u.Err.Error(), maxErrorText)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return "the connection was cut"
 	}
-	return secret.Clean(err.Error(), mostSaid)
+	return secret.Clean(err.Error(), maxErrorText)
 }

@@ -63,7 +63,7 @@ func TestFailures(t *testing.T) {
 	client := tailnettest.NewOAuthClient(tag)
 	const (
 		reach = "; the task's subnet needs a way to API (NAT gateway or proxy), and its security groups must allow port 443"
-		dead  = "; the OAuth client was revoked, or its secret is another's: create one with the scope auth_keys (write) and store its secret"
+		dead  = "; the OAuth client was revoked, or the secret belongs to another one: create one with the scope auth_keys (write) and store its secret"
 	)
 	for name, test := range map[string]struct {
 		path string
@@ -74,7 +74,7 @@ func TestFailures(t *testing.T) {
 		"revoked":       {tailnettest.APIToken, tailnettest.APIFailure{Status: 401, Message: "API token invalid"}, problem.IdentityRefused, "HTTP 401: API token invalid" + dead},
 		"OAuth's words": {tailnettest.APIToken, tailnettest.APIFailure{Status: 400, Body: `{"error":"invalid_client","error_description":"no client SECRET"}`}, problem.IdentityRefused, "HTTP 400: no client <redacted>" + dead},
 		"no words":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 403, Body: "<html>"}, problem.IdentityRefused, "HTTP 403: Forbidden" + dead},
-		"throttled":     {tailnettest.APIToken, tailnettest.APIFailure{Status: 429, Message: "rate limited", RetryAfter: "7"}, problem.CredentialThrottled, "HTTP 429: rate limited; wait: the router slows down by itself"},
+		"throttled":     {tailnettest.APIToken, tailnettest.APIFailure{Status: 429, Message: "rate limited", RetryAfter: "7"}, problem.CredentialThrottled, "HTTP 429: rate limited; wait: the router retries more slowly"},
 		"down":          {tailnettest.APIToken, tailnettest.APIFailure{Status: 503, Body: "<html>"}, problem.CredentialUnreachable, "HTTP 503: Service Unavailable" + reach},
 		"redirect":      {tailnettest.APIToken, tailnettest.APIFailure{Status: 302}, problem.CredentialUnreachable, "HTTP 302: Found" + reach},
 		"cut":           {tailnettest.APIToken, tailnettest.APIFailure{Cut: true}, problem.CredentialUnreachable, "the connection was cut" + reach},

@@ -1,4 +1,4 @@
-# No stored secret at all: AWS vouches for the task's role, and Tailscale trusts a
+# No stored secret at all: AWS issues a token for the task's role, and Tailscale trusts a
 # federated identity with that role as its subject.
 #
 # Once per account: aws iam enable-outbound-web-identity-federation. Then create
