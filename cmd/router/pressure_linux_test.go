@@ -308,7 +308,7 @@ func TestReservedFiles(t *testing.T) {
 		awsCalls = 32 // connections to AWS, task metadata and Tailscale's API
 		probes   = 16
 	)
-	sum := ops.StatusBounds.Most() + ops.DebugBounds.Most() + tailnet.MaxLocalAPIConns + rest + awsCalls + probes
+	sum := ops.StatusBounds.MaxFiles() + ops.DebugBounds.MaxFiles() + tailnet.MaxLocalAPIConns + rest + awsCalls + probes
 	if sum > forward.ReservedFiles {
 		t.Errorf("%d descriptors may be open besides flows, %d are reserved", sum, forward.ReservedFiles)
 	}

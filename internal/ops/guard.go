@@ -14,8 +14,8 @@ import (
 )
 
 // Bounds limit the connections of a listener. Each connection uses one of the descriptors
-// that the flow limit reserves for the rest of the process: the sum of [Bounds.Most] over
-// all listeners has to fit into forward.ReservedFiles.
+// that the flow limit reserves for the rest of the process: the sum of [Bounds.MaxFiles]
+// over all listeners has to fit into forward.ReservedFiles.
 type Bounds struct {
 	Remote     int // connections from all other hosts together
 	PerAddress int // connections from one other host; an IPv6 host has a /80
@@ -29,8 +29,8 @@ var (
 	DebugBounds  = Bounds{Remote: 8, PerAddress: 8, Local: 8}
 )
 
-// Most returns the largest number of descriptors that a listener with these bounds uses.
-func (b Bounds) Most() int { return b.Remote + b.Local + spareFiles }
+// MaxFiles returns the largest number of descriptors that a listener with these bounds uses.
+func (b Bounds) MaxFiles() int { return b.Remote + b.Local + spareFiles }
 
 // spareFiles is the number of descriptors that a guard keeps open in reserve. It closes one
 // to accept a connection from this host when the process is out of descriptors.

@@ -5,14 +5,13 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// Reason is one thing that stands between the router and readiness, or, as a
-// warning, will one day.
+// Reason is a condition that makes the router not ready or, as a warning, one that will.
 type Reason struct {
 	// Code is one of [problem.Codes].
 	Code problem.Code `json:"code"`
-	// Message says what is the matter, with values.
+	// Message describes the condition, with values.
 	Message string `json:"message"`
-	// Fix says what to do, where there is something to do.
+	// Fix is the advice; "" if there is none.
 	Fix string `json:"fix,omitempty"`
 }
 

@@ -1,10 +1,10 @@
 package problem
 
-// Code is one of a closed set of words for machines: in /readyz, /status, the
-// log and the labels of metrics.
+// Code identifies a kind of problem for machines: in /readyz, /status, the log and the
+// labels of metrics. The set is closed: see [Codes].
 type Code string
 
-// Codes of starting, of routes and of the end.
+// Codes of the start, of routes and of the drain.
 const (
 	Starting         Code = "starting"
 	RoutesUnknown    Code = "routes_unknown"
@@ -46,7 +46,7 @@ const (
 	StateUnwritable    Code = "state_unwritable"
 )
 
-// Use is where a code appears.
+// Use is a set of places in which a code appears.
 type Use uint8
 
 // The uses.
@@ -64,8 +64,8 @@ type Entry struct {
 	Meaning string
 }
 
-// Codes is the closed set, in the order of docs/operations.md. A credential is
-// also read while the node needs none, so the codes of reading one are warnings too.
+// Codes is the closed set, in the order of docs/operations.md. The credential is also read
+// while the node needs none, so the codes of reading it are warnings, too.
 var Codes = []Entry{
 	{Starting, Reason, "look-ups, engine or login are under way"},
 	{RoutesUnknown, Reason, "the look-up of routes has not succeeded yet"},

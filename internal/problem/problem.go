@@ -1,7 +1,7 @@
-// Package problem is the one shape of a failure that an operator has to act on:
-// a code for machines, a message, a fix, and how long to wait. Every package
-// whose errors reach /readyz, `router doctor` or the start-up output returns a
-// [*Problem]; codes.go has the closed set of codes.
+// Package problem defines the type of failures that an operator has to act on: a code for
+// machines, a message, a fix, and the time to wait. Every package whose errors reach
+// /readyz, `router doctor` or the start-up output returns a [*Problem]; codes.go has the
+// closed set of codes.
 package problem
 
 import (
@@ -12,14 +12,13 @@ import (
 
 // Problem is a failure that an operator can act on. It never holds a credential.
 type Problem struct {
-	// Code is the code that /readyz and metrics show; "" if the failure has none
-	// of its own, so that the caller's applies.
+	// Code is the code in /readyz and metrics; "" means that the caller's applies.
 	Code Code
 	// Message names the action, its object and the cause.
 	Message string
-	// Fix says what to change; "" if there is nothing to change.
+	// Fix is the change to make, as an imperative; "" if there is none.
 	Fix string
-	// RetryAfter is how long the other side asked to be left alone; 0 if it did not.
+	// RetryAfter is the time to wait that the other side requested; 0 if it did not.
 	RetryAfter time.Duration
 	// Err is the cause for [errors.Is] and [errors.As]; its text is not shown. It may be nil.
 	Err error
@@ -36,7 +35,7 @@ func (p *Problem) Error() string {
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// New returns a Problem without a code, with the message that format and args make.
+// New returns a Problem without a code; format and args give the message.
 func New(fix, format string, args ...any) *Problem {
 	err := fmt.Errorf(format, args...)
 	return &Problem{Message: err.Error(), Fix: fix, Err: errors.Unwrap(err)}
@@ -53,9 +52,8 @@ func Wrapf(err error, format string, args ...any) error {
 	return &p
 }
 
-// Of returns err as a Problem, and nil for nil. If err has a Problem in its chain
-// but is none itself, the message is the whole text of err and there is no
-// separate fix: the text holds it already.
+// Of returns err as a Problem, and nil for nil. If err only wraps a Problem, the message is
+// the whole text of err, which contains the fix, and there is no separate fix.
 func Of(err error) *Problem {
 	if err == nil {
 		return nil

@@ -39,8 +39,8 @@ func TestError(t *testing.T) {
 	}
 }
 
-// TestWrapf: a Problem with context is one with the same code, fix and wait, and reads as
-// fmt.Errorf would have it.
+// TestWrapf: a Problem with context has the same code, fix and wait, and the text that
+// fmt.Errorf would give.
 func TestWrapf(t *testing.T) {
 	err := problem.Wrapf(problem.Wrapf(example(), "using %q", "secret"), "joining")
 	want := problem.Problem{
@@ -135,8 +135,8 @@ func TestCodesAreComplete(t *testing.T) {
 	}
 }
 
-// TestCodesAreDocumented holds the tables of docs/operations.md to the codes: the same ones
-// in the same order, with the same meaning, and with what to do.
+// TestCodesAreDocumented compares the tables of docs/operations.md with the codes: the same
+// ones in the same order, with the same meaning, and with advice.
 func TestCodesAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
@@ -151,7 +151,7 @@ func TestCodesAreDocumented(t *testing.T) {
 			continue
 		}
 		if strings.TrimSuffix(cells[2], " |") == "" {
-			t.Errorf("%s: nothing to do", cells[0])
+			t.Errorf("%s: no advice", cells[0])
 		}
 		got = append(got, strings.TrimPrefix(cells[0], "| ")+": "+cells[1])
 	}
