@@ -1,8 +1,8 @@
-// Command prose counts two habits that make English hard to read: noun clauses
-// with "what", and words of a dialect that Go, Tailscale and AWS engineers do not
-// use. It reads the files that git lists and prints one line per folder:
+// Command prose counts two habits that make English hard to read: clauses with an
+// interrogative in place of a noun, and words of a dialect that Go, Tailscale and AWS
+// engineers do not use. It reads the files that git lists and prints one line per folder:
 //
-//	prose [-list] [-max-what 2] [-max-dialect 0.5] [folder ...]
+//	prose [flags] [folder ...]
 //
 // Go files count by the words of their comments, Markdown files by the text outside
 // of code blocks. It exits with 1 if a total exceeds its limit per 1,000 words, and
@@ -27,7 +27,7 @@ import (
 	"strings"
 )
 
-// The limits of the whole tree, per 1,000 words. Both kinds of file have to keep them.
+// The limits of the whole tree, per 1,000 words, for each kind of file.
 const (
 	maxWhat    = 7.5
 	maxDialect = 6.5
@@ -88,8 +88,7 @@ func run(out io.Writer, root string, args []string) (ok bool, err error) {
 	return ok, nil
 }
 
-// A kind is a kind of file, with a function that returns its prose by lines: all
-// that is not prose is blank.
+// kind is a kind of file. prose returns its lines with everything except prose blanked.
 type kind struct {
 	name, pattern string
 	prose         func(text []byte) []string
@@ -130,7 +129,7 @@ func (k kind) count(out io.Writer, root string, files []string, list bool) (tota
 	return total, nil
 }
 
-// A count is of a line, a folder or a tree.
+// count holds the counts of a line, a folder or a tree.
 type count struct {
 	words, what, dialect float64
 }
@@ -157,8 +156,8 @@ func (c count) print(out io.Writer, name string) {
 	fmt.Fprintf(out, "%-34s %8.0f %6.0f %8.0f %6.1f %8.1f\n", name, c.words, c.what, c.dialect, a, b)
 }
 
-// listed returns the files in the folders, or anywhere in the checkout, whose name
-// matches the pattern and that git tracks or would add.
+// listed returns the files that git tracks or would add and whose name matches the pattern,
+// in the folders or, without folders, in the whole checkout.
 func listed(root, pattern string, folders []string) ([]string, error) {
 	git := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	git.Dir = root

@@ -25,14 +25,14 @@ func TestTree(t *testing.T) {
 func TestComments(t *testing.T) {
 	got := comments([]byte(`//go:build linux
 
-// Package p says hello.
+// Package p prints hello.
 package p
 
 /* one
 two */
 var s = "// what" // three //nolint:x
 `))
-	want := []string{"", "", "  Package p says hello.", "", "", "  one", " two ", "  three //nolint:x", ""}
+	want := []string{"", "", "  Package p prints hello.", "", "", "  one", " two ", "  three //nolint:x", ""}
 	if !slices.Equal(got, want) {
 		t.Errorf("comments returned %q, want %q", got, want)
 	}
@@ -66,7 +66,7 @@ func TestCountLine(t *testing.T) {
 func TestLimits(t *testing.T) {
 	root := t.TempDir()
 	for name, text := range map[string]string{
-		"a/a.go": "package a // one two what nobody\n", "b.md": "one two three\n", "ignored/c.md": "what\n", ".gitignore": "ignored\n",
+		"a/a.go": "package a /* one two what nobody */\n", "b.md": "one two three\n", "ignored/c.md": "what\n", ".gitignore": "ignored\n",
 	} {
 		file := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
