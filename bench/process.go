@@ -78,7 +78,7 @@ func (p *process) alive() error {
 	}
 }
 
-// tail keeps the end of what is written to it.
+// tail is a writer that keeps the end of the output.
 type tail struct {
 	mu sync.Mutex
 	b  []byte

@@ -12,7 +12,7 @@ func idleTrials(s scale) []trial {
 		group: "idle", noPlain: true,
 		rows: []row{{name: cpu, unit: "% of a CPU"}, {name: rss, unit: "MiB"}},
 		run: func(_ context.Context, m *measurement) error {
-			const started = 5 * time.Second // handshakes, pings, and what else a start brings
+			const started = 5 * time.Second // for handshakes, pings and other traffic of a start
 			if err := m.sleep(started); err != nil {
 				return err
 			}
