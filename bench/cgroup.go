@@ -104,13 +104,14 @@ func newCgroup(s *scope, name string, l limits) (*cgroup, error) {
 // wrap returns a command that starts cmd in the group, if g is not nil, and with that
 // limit of open files. The shell has to run before cmd: `ip netns exec` hides cgroups.
 func (g *cgroup) wrap(cmd *exec.Cmd, files uint64) *exec.Cmd {
-	script := fmt.Sprintf("ulimit -n %d; ", files)
+	var script strings.Builder
+	script.WriteString(fmt.Sprintf("ulimit -n %d; ", files))
 	if g != nil {
 		for _, dir := range g.dirs {
-			script += fmt.Sprintf("echo $$ >'%s/cgroup.procs'; ", dir)
+			script.WriteString(fmt.Sprintf("echo $$ >'%s/cgroup.procs'; ", dir))
 		}
 	}
-	wrapped := exec.Command("sh", append([]string{"-ec", script + `exec "$@"`, "sh"}, cmd.Args...)...)
+	wrapped := exec.Command("sh", append([]string{"-ec", script.String() + `exec "$@"`, "sh"}, cmd.Args...)...)
 	wrapped.Env = cmd.Env
 	return wrapped
 }

@@ -114,14 +114,12 @@ func startTask(t *testing.T) (task *netnstest.Host, proxy *recordingProxy, env m
 	env = aws.Env()
 	delete(env, "AWS_ACCESS_KEY_ID")
 	delete(env, "AWS_SECRET_ACCESS_KEY")
-	for name, value := range map[string]string{
+	maps.Copy(env, map[string]string{
 		"HTTP_PROXY": "http://" + proxyIP + ":3128", "HTTPS_PROXY": "http://" + proxyIP + ":3128",
 		"ROUTER_AUTH_SECRET": routertest.Secret, "ROUTER_ROUTES": "10.0.0.0/16", "ROUTER_CONTROL_URL": "http://" + controlIP,
 		"ROUTER_MODE": "userspace", "ROUTER_LISTEN": taskIP + ":9002", "ROUTER_SOCKET": t.TempDir() + "/s.sock", "AWS_MAX_ATTEMPTS": "1",
 		"TS_PANIC_IF_HIT_MAIN_CONTROL": "true",
-	} {
-		env[name] = value
-	}
+	})
 	return task, proxy, env
 }
 

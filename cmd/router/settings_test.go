@@ -249,7 +249,7 @@ func twoUDPPorts(t *testing.T, s *setting) (a, b string) {
 // traces returns those of the candidates that left a trace.
 func (s *setting) traces(left func(candidate string) bool) string {
 	var found []string
-	for _, c := range strings.Fields(s.Env["X_CANDIDATES"]) {
+	for c := range strings.FieldsSeq(s.Env["X_CANDIDATES"]) {
 		if left(c) {
 			found = append(found, c)
 		}

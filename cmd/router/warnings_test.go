@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -18,12 +19,10 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	s := newSetting(t)
 	explicitRoutes(s)
-	for name, value := range map[string]string{
+	maps.Copy(s.Env, map[string]string{
 		"TS_HOSTNAM": "edge", "TS_ROUTE": "10.0.0.0/8", "TAILSCALE_AUTHKEY": routertest.Key, "TS_HOSTNAME": "one", "ROUTER_HOSTNAME": "two",
 		"TS_SERVE_CONFIG": "/config/serve.json", "TS_KUBE_SECRET": "tailscale", "ROUTER_DRAIN_TIMEOUT": "115s", "TAILSCALE_ADDITIONAL_FLAGS": "--accept-dns", "TS_NODE_PROJECT": "tsconfig.json",
-	} {
-		s.Env[name] = value
-	}
+	})
 	want := s.Load(t).Warnings
 	if len(want) != 9 {
 		t.Fatalf("there are %d warnings: %q", len(want), want)

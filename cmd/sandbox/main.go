@@ -62,8 +62,7 @@ func run(ctx context.Context, o options) int {
 	if err == nil {
 		return 0
 	}
-	var failed *stepError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*stepError](err); ok {
 		s.show.failure(failed, s.reasons, s.log.last(shownLines))
 	} else {
 		fmt.Fprintln(o.out, "sandbox:", err)

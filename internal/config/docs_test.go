@@ -37,7 +37,7 @@ func TestUsage(t *testing.T) {
 	if !strings.Contains(got, want) {
 		t.Errorf("want in it:%s\ngot:\n%s", want, got)
 	}
-	for _, line := range strings.Split(got, "\n") {
+	for line := range strings.SplitSeq(got, "\n") {
 		if len(line) > 90 && !strings.HasPrefix(line, "  --") {
 			t.Errorf("too wide: %s", line)
 		}

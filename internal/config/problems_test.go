@@ -281,7 +281,7 @@ func TestTwoNamesOfOneSetting(t *testing.T) {
 // warning or none.
 func TestEveryOfficialVariableHasAnAnswer(t *testing.T) {
 	known := readNames()
-	for _, name := range strings.Fields(`TS_ACCEPT_DNS TS_AUDIENCE TS_AUTHKEY TS_AUTH_KEY TS_AUTH_ONCE TS_BOOT_TIMEOUT TS_CLIENT_ID TS_CLIENT_SECRET
+	for name := range strings.FieldsSeq(`TS_ACCEPT_DNS TS_AUDIENCE TS_AUTHKEY TS_AUTH_KEY TS_AUTH_ONCE TS_BOOT_TIMEOUT TS_CLIENT_ID TS_CLIENT_SECRET
 		TS_DEBUG_ADDR_PORT TS_DEST_IP TS_EGRESS_PROXIES_CONFIG_PATH TS_ENABLE_HEALTH_CHECK TS_ENABLE_METRICS TS_EXPERIMENTAL_CERT_SHARE
 		TS_EXPERIMENTAL_DEST_DNS_NAME TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT
 		TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR TS_EXTRA_ARGS TS_HEALTHCHECK_ADDR_PORT TS_HOSTNAME TS_ID_TOKEN TS_INGRESS_PROXIES_CONFIG_PATH
@@ -413,7 +413,7 @@ func TestExtraArgsProblems(t *testing.T) {
 // Every flag of `tailscale up` in v1.102.5, on any system, is read or refused
 // with advice.
 func TestEveryUpFlagHasAnAnswer(t *testing.T) {
-	for _, name := range strings.Fields(`qr qr-format auth-key audience client-id client-secret id-token login-server
+	for name := range strings.FieldsSeq(`qr qr-format auth-key audience client-id client-secret id-token login-server
 		accept-routes accept-dns host-routes exit-node exit-node-allow-lan-access shields-up ssh advertise-tags hostname
 		advertise-routes advertise-connector advertise-exit-node report-posture operator snat-subnet-routes
 		stateful-filtering netfilter-mode unattended timeout nickname json reset force-reauth accept-risk`) {

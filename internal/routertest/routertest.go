@@ -4,6 +4,7 @@ package routertest
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -69,9 +70,7 @@ func New(t *testing.T) *Setting {
 		"ROUTER_SOCKET":                filepath.Join(t.TempDir(), "s.sock"),
 		"TS_PANIC_IF_HIT_MAIN_CONTROL": "true",
 	}} {
-		for name, value := range set {
-			s.Env[name] = value
-		}
+		maps.Copy(s.Env, set)
 	}
 	return s
 }

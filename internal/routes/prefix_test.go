@@ -86,7 +86,7 @@ func FuzzParsePrefix(f *testing.F) {
 // prefixes parses a list separated by spaces.
 func prefixes(list string) []netip.Prefix {
 	var out []netip.Prefix
-	for _, s := range strings.Fields(list) {
+	for s := range strings.FieldsSeq(list) {
 		out = append(out, netip.MustParsePrefix(s))
 	}
 	return out

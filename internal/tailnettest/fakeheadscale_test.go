@@ -371,7 +371,7 @@ func (s *fakeServer) run(args []string) (any, error) {
 	switch command {
 	case "nodes approve-routes":
 		var approved, primary []any
-		for _, route := range strings.Split(*routes, ",") {
+		for route := range strings.SplitSeq(*routes, ",") {
 			approved = append(approved, route)
 			if available, _ := n["available_routes"].([]any); slices.Contains(available, any(route)) {
 				primary = append(primary, route)

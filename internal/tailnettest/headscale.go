@@ -308,8 +308,7 @@ func (h *Headscale) ask(ctx context.Context, out any, args ...string) error {
 func (h *Headscale) run(ctx context.Context, args ...string) ([]byte, error) {
 	b, err := h.command(ctx, args...).Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
 		}
 		return nil, fmt.Errorf("running headscale %s: %w", strings.Join(args, " "), err)

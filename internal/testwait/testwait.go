@@ -90,8 +90,7 @@ func For(ctx context.Context, condition string, check func(context.Context) erro
 		if err == nil {
 			return nil
 		}
-		var end stop
-		if errors.As(err, &end) {
+		if end, ok := errors.AsType[stop](err); ok {
 			return fmt.Errorf("waiting for %s: %w", condition, end.error)
 		}
 		// If ctx interrupted the check, its error hides the reason.

@@ -237,8 +237,7 @@ func errorText(body []byte, secrets []string) string {
 
 // cause returns the network's error without Go's layers around it.
 func cause(err error) string {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		if u.Timeout() {
 			return "no answer in time"
 		}

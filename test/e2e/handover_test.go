@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -48,9 +49,7 @@ func twoRouters(t *testing.T, grace time.Duration, env map[string]string, second
 	w.serveEchoTCP(net.JoinHostPort(dbHost, echoPort))
 	with := func(name string) map[string]string {
 		out := map[string]string{"ROUTER_HOSTNAME": name, "ROUTER_DRAIN_TIMEOUT": "10s"}
-		for k, v := range env {
-			out[k] = v
-		}
+		maps.Copy(out, env)
 		return out
 	}
 	old = w.startRouter(routerOptions{key: w.routerKey, env: with("old"), program: os.Getenv("E2E_OLD_ROUTER")})

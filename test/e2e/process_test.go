@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -145,9 +146,7 @@ func (w *world) startRouter(o routerOptions) *router {
 			"TS_PANIC_IF_HIT_MAIN_CONTROL": "true",
 		}
 	}
-	for k, v := range o.env {
-		env[k] = v
-	}
+	maps.Copy(env, o.env)
 	r := &router{w: w, host: o.host}
 	for k, v := range env {
 		r.env = append(r.env, k+"="+v)

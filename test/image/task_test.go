@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -80,20 +81,14 @@ func (d taskDefinition) run(t *testing.T, image string, networks []string, env, 
 	for _, e := range def.Environment {
 		all[e.Name] = e.Value
 	}
-	for k, v := range env {
-		all[k] = v
-	}
+	maps.Copy(all, env)
 	var environ []string
 	for k, v := range all {
 		environ = append(environ, k+"="+v)
 	}
 	allLabels := map[string]string{}
-	for k, v := range def.DockerLabels {
-		allLabels[k] = v
-	}
-	for k, v := range labels {
-		allLabels[k] = v
-	}
+	maps.Copy(allLabels, def.DockerLabels)
+	maps.Copy(allLabels, labels)
 	sysctls := map[string]string{}
 	for _, s := range def.SystemControls {
 		sysctls[s.Namespace] = s.Value

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -162,9 +163,7 @@ func (c settings) environment() map[string]string {
 		}
 	}
 	if m, ok := c["environment"].(map[string]string); ok {
-		for k, v := range m {
-			env[k] = v
-		}
+		maps.Copy(env, m)
 	}
 	set("ROUTER_ROUTES", list("routes"))
 	set("ROUTER_EXCLUDE_ROUTES", list("exclude_routes"))
