@@ -71,7 +71,7 @@ func (w *world) start(ctx context.Context, s subject, withAWS bool) (_ *running,
 	}
 	first, err := knocking.wait(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("awaiting the first byte: %w; the router: %v, output: %s", err, r.proc.alive(), r.proc.output.last())
+		return nil, fmt.Errorf("awaiting the first byte: %w; the router: %w, output: %s", err, r.proc.alive(), r.proc.output.last())
 	}
 	r.firstByte = first.At.Sub(began)
 	if err := w.awaitDirect(ctx, r.name); err != nil {

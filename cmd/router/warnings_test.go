@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"os/exec"
 	"slices"
@@ -48,7 +49,7 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 		var b strings.Builder
 		cmd.Stderr = &b
 		data, err := cmd.Output()
-		if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 			t.Fatal(err)
 		}
 		if both := string(data) + b.String(); strings.Contains(both, routertest.Key) {

@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"subnetrouter/internal/awsapi"
@@ -61,7 +62,7 @@ func (b *Bootstrap) Permitted(ctx context.Context, action string) error {
 		if n.Action.Name != action {
 			continue
 		}
-		if err := b.permitted(ctx, n); err != awsapi.ErrNoDryRun {
+		if err := b.permitted(ctx, n); !errors.Is(err, awsapi.ErrNoDryRun) {
 			return err
 		}
 	}

@@ -69,8 +69,9 @@ func (m Mode) String() string {
 		return "userspace"
 	case ModeKernel:
 		return "kernel"
+	default:
+		return "auto"
 	}
-	return "auto"
 }
 
 // LocalURL returns the URL of path on this router's own HTTP listener.

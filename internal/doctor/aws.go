@@ -12,8 +12,6 @@ import (
 	"subnetrouter/internal/bootstrap"
 )
 
-const getSecret = "secretsmanager:GetSecretValue"
-
 // actions returns the EC2 actions that the configuration needs, as if metadata lacked the
 // VPC. If metadata has it, permitted skips the action that is not needed.
 func (e *exam) actions() []string {

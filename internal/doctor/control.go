@@ -130,7 +130,8 @@ const (
 )
 
 func (e *exam) clock(ctx context.Context) Result {
-	skew, from := time.Duration(0), ""
+	var skew time.Duration
+	var from string
 	if a, err := e.answer.Get(ctx); err == nil && a.dated {
 		skew, from = a.skew, "the control server"
 	} else {

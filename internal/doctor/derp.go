@@ -122,6 +122,7 @@ func (e *exam) nat(ctx context.Context) Result {
 	case tailnet.MappingDependent:
 		return warn("endpoint-dependent mapping, as behind a NAT gateway: clients behind another NAT reach the router only through DERP, which is slower",
 			fmt.Sprintf("for direct paths, put the task into a public subnet with assignPublicIp ENABLED and allow inbound UDP %d", port))
+	default:
+		return skip("unknown: fewer than two STUN servers of the DERP map answered")
 	}
-	return skip("unknown: fewer than two STUN servers of the DERP map answered")
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func (e *exam) forwarding(context.Context) Result {
-	mode, why, err := tailnet.ModeFor(nodeMode(e.Config.Mode))
+	mode, why, err := tailnet.ModeFor(tailnet.ParseMode(e.Config.Mode.String()))
 	if err != nil {
 		return failed(err, "set ROUTER_MODE=userspace")
 	}

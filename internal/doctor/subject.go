@@ -74,7 +74,7 @@ func Checks(s Subject) []Check {
 	if e.DialResolver == nil {
 		e.DialResolver = new(net.Dialer).DialContext
 	}
-	e.mode, _, _ = tailnet.ModeFor(nodeMode(s.Config.Mode))
+	e.mode, _, _ = tailnet.ModeFor(tailnet.ParseMode(s.Config.Mode.String()))
 	// One short try: a person waits for the report.
 	e.Bootstrap.Tries, e.Bootstrap.TryTimeout, e.Bootstrap.Date = 1, 4*time.Second, e.recordAWSDate
 	first := bootstrap.New(e.Bootstrap)
@@ -132,14 +132,4 @@ func Checks(s Subject) []Check {
 		Check{"routes", "approval", e.approval},
 		Check{"routes", "resolver", e.resolver},
 	)
-}
-
-func nodeMode(m config.Mode) tailnet.Mode {
-	switch m {
-	case config.ModeUserspace:
-		return tailnet.ModeUserspace
-	case config.ModeKernel:
-		return tailnet.ModeKernel
-	}
-	return tailnet.ModeAuto
 }

@@ -82,7 +82,7 @@ func (r *Router) drain() error {
 	r.cutFlows()
 	stopAnnouncing() // after the last relayed packet
 	<-announced
-	time.Sleep(flushDelay)
+	<-time.After(flushDelay)
 	r.forward.Close()
 	err := r.closeNode(drainCtx)
 	took := time.Since(start)

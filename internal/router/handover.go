@@ -30,8 +30,9 @@ func (r *Router) newCoordinator() *handover.Coordinator {
 				return handover.Unknown
 			case forward.RelayedReset:
 				return handover.Reset
+			default:
+				return handover.Refused
 			}
-			return handover.Refused
 		},
 		DeliverUnclaimed: func(packet []byte) { r.forward.DeliverUnclaimed(packet) },
 		SendToClient:     r.node.SendToPeer,

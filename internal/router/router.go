@@ -101,7 +101,7 @@ func (r *Router) nodeConfig() tailnet.Config {
 	return tailnet.Config{
 		ControlURL:        r.cfg.ControlURL,
 		StateDir:          r.cfg.StateDir,
-		Mode:              nodeMode(r.cfg.Mode),
+		Mode:              tailnet.ParseMode(r.cfg.Mode.String()),
 		UDPPort:           r.cfg.UDPPort,
 		Socket:            r.cfg.Socket,
 		AcceptRoutes:      r.cfg.AcceptRoutes,
@@ -113,16 +113,6 @@ func (r *Router) nodeConfig() tailnet.Config {
 		RulesChanged:      r.recheckFlows,
 		Logger:            r.log,
 	}
-}
-
-func nodeMode(m config.Mode) tailnet.Mode {
-	switch m {
-	case config.ModeUserspace:
-		return tailnet.ModeUserspace
-	case config.ModeKernel:
-		return tailnet.ModeKernel
-	}
-	return tailnet.ModeAuto
 }
 
 // join joins the tailnet with the configured hostname, or one derived from the task's

@@ -1,6 +1,7 @@
 package tailnet
 
 import (
+	"errors"
 	"net"
 	"path/filepath"
 	"testing"
@@ -44,7 +45,7 @@ func TestLocalAPIConnectionsAreBounded(t *testing.T) {
 	for i, c := range clients {
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		_, err := c.Read(make([]byte, 1))
-		timeout, _ := err.(net.Error)
+		timeout, _ := errors.AsType[net.Error](err)
 		if open := timeout != nil && timeout.Timeout(); open != (i > 0) {
 			t.Errorf("connection %d is open: %v (%v)", i, open, err)
 		}

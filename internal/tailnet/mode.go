@@ -18,6 +18,16 @@ const (
 	ModeKernel
 )
 
+// ParseMode returns the mode that String returns s for, or ModeAuto.
+func ParseMode(s string) Mode {
+	for _, m := range []Mode{ModeUserspace, ModeKernel} {
+		if s == m.String() {
+			return m
+		}
+	}
+	return ModeAuto
+}
+
 func (m Mode) String() string {
 	switch m {
 	case ModeUserspace:

@@ -2,6 +2,7 @@ package tailnet
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,7 +50,7 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	if b, err := again.ReadState("b"); string(b) != "2" || err != nil || !lasts {
 		t.Errorf("b is %q, %v", b, err)
 	}
-	if _, err := again.ReadState("a"); err != ipn.ErrStateNotExist {
+	if _, err := again.ReadState("a"); !errors.Is(err, ipn.ErrStateNotExist) {
 		t.Errorf("a, which was deleted: %v", err)
 	}
 }

@@ -139,6 +139,7 @@ func (r request) fix(k kind, url string) string {
 		return fmt.Sprintf("the task's subnet needs a way to %s (NAT gateway or proxy), and its security groups must allow port 443", url)
 	case clockSkew:
 		return "set the clock of this machine: on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task"
+	default:
+		return ""
 	}
-	return ""
 }
