@@ -29,12 +29,35 @@ type command struct {
 // variable because the commands' help refers to it.
 func commands() []command {
 	return []command{
-		{"run", "run the router (the default)", "Joins the tailnet, advertises the routes and forwards, until SIGTERM.", true, runCommand},
-		{"plan", "dry run: print the place, the routes and their sources", "Makes the look-ups of a start, and prints the results. Does not join the tailnet or read the credential.", true, planCommand},
-		{"doctor", "check everything that the router needs", "Checks configuration, task, AWS, control server and network, whether or not the router runs, and prints how to fix what fails.", true, doctorCommand},
-		{"status", "print the state of the running router", "Asks the router at ROUTER_LISTEN on this machine.", true, statusCommand},
-		{"healthcheck", "exit 0 if the running router is live", "For the health check of a container. Asks the router at ROUTER_LISTEN on this machine.", true, healthcheckCommand},
-		{"version", "print version, commit and Tailscale version", "", false, versionCommand},
+		{
+			name: "run", summary: "run the router (the default)",
+			detail:   "Joins the tailnet, advertises the routes and forwards, until SIGTERM.",
+			settings: true, flags: runCommand,
+		},
+		{
+			name: "plan", summary: "dry run: print the place, the routes and their sources",
+			detail:   "Makes the look-ups of a start, and prints the results. Does not join the tailnet or read the credential.",
+			settings: true, flags: planCommand,
+		},
+		{
+			name: "doctor", summary: "check everything that the router needs",
+			detail:   "Checks configuration, task, AWS, control server and network, whether or not the router runs, and prints how to fix what fails.",
+			settings: true, flags: doctorCommand,
+		},
+		{
+			name: "status", summary: "print the state of the running router",
+			detail:   "Asks the router at ROUTER_LISTEN on this machine.",
+			settings: true, flags: statusCommand,
+		},
+		{
+			name: "healthcheck", summary: "exit 0 if the running router is live",
+			detail:   "For the health check of a container. Asks the router at ROUTER_LISTEN on this machine.",
+			settings: true, flags: healthcheckCommand,
+		},
+		{
+			name: "version", summary: "print version, commit and Tailscale version",
+			flags: versionCommand,
+		},
 	}
 }
 

@@ -396,7 +396,7 @@ func probedTarget(t *testing.T, s *setting) (target string) {
 	c.await("a probe", func(ops.Readiness) bool {
 		_, body := c.get("/metrics")
 		for line := range strings.Lines(string(body)) {
-			if strings.HasPrefix(line, "router_probe_") {
+			if strings.HasPrefix(line, "router_probe_success{") {
 				_, target, _ = strings.Cut(strings.TrimSpace(line), "{")
 				return true
 			}

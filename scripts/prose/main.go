@@ -29,8 +29,8 @@ import (
 
 // The limits of the whole tree, per 1,000 words, for each kind of file.
 const (
-	maxWhat    = 7.5
-	maxDialect = 6.5
+	maxWhat    = 0.5
+	maxDialect = 0.5
 )
 
 var (
