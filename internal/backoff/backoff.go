@@ -3,6 +3,7 @@
 package backoff
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -39,3 +40,13 @@ func (b *Backoff) Next() time.Duration {
 
 // Reset makes the next pause start from First again, after a success.
 func (b *Backoff) Reset() { b.next = 0 }
+
+// Sleep waits for d. It returns false if ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

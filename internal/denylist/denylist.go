@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/routes"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -307,7 +308,7 @@ func (l *List) run(ctx context.Context, watch func(ctx context.Context, changed 
 			l.read(watching.Load())
 		case <-l.stale:
 			l.read(false)
-			sleep(ctx, eventPause)
+			backoff.Sleep(ctx, eventPause)
 		case <-l.changed:
 			l.cfg.Changed()
 		case <-ctx.Done():
@@ -315,14 +316,5 @@ func (l *List) run(ctx context.Context, watch func(ctx context.Context, changed 
 			return
 		}
 		timer.Stop()
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
 	}
 }

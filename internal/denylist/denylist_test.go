@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/routes"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -253,7 +254,7 @@ func TestEventStorm(t *testing.T) {
 			l.run(ctx, func(ctx context.Context, changed func()) error {
 				for ctx.Err() == nil {
 					changed()
-					sleep(ctx, time.Millisecond)
+					backoff.Sleep(ctx, time.Millisecond)
 				}
 				return nil
 			})

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"subnetrouter/internal/backoff"
+
 	"tailscale.com/ipn"
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/netmap"
@@ -78,7 +80,7 @@ func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 				}
 				return true
 			})
-			pause(ctx, taggedPause)
+			backoff.Sleep(ctx, taggedPause)
 		}
 	}()
 	defer func() { <-watched }()
@@ -91,7 +93,7 @@ func (n *Node) WatchTagged(ctx context.Context, f func(Tagged)) {
 			last = now
 			f(now)
 		}
-		if !pause(ctx, taggedPause) {
+		if !backoff.Sleep(ctx, taggedPause) {
 			return
 		}
 		select {
@@ -178,18 +180,6 @@ func (t *taggedIDs) concernedBy(note *ipn.Notify) bool {
 
 func shareTag(tags, own []string) bool {
 	return slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(own, tag) })
-}
-
-// pause waits for d. It reports false if ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // UDPPort returns the port of WireGuard's socket. It is not the configured one if that
