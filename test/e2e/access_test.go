@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -51,28 +52,35 @@ func TestAccessRulesFollowControl(t *testing.T) {
 		name  string
 		key   func(*world) secret.String
 		env   map[string]string
-		enter func(*testing.T, *world, *tailnettest.Tailnet, *router)
+		enter func(t *testing.T, w *world, old, next *router)
 	}{
-		{"serving", sameKey, nil, func(*testing.T, *world, *tailnettest.Tailnet, *router) {}},
-		{"draining with help", sameKey, map[string]string{"ROUTER_DRAIN_TIMEOUT": "60s"}, func(t *testing.T, w *world, _ *tailnettest.Tailnet, old *router) {
+		{"serving", sameKey, nil, func(*testing.T, *world, *router, *router) {}},
+		{"draining with help", sameKey, map[string]string{"ROUTER_DRAIN_TIMEOUT": "60s"}, func(t *testing.T, w *world, old, next *router) {
 			old.cmd.Process.Signal(syscall.SIGTERM)
 			old.awaitLog(`"msg":"routes handed over"`)
 			w.awaitPrimary("next")
+			// A reset is sent once, by the way that the old router knows to the client.
+			testwait.Until(t, "the open connection to go by way of the next router", func() error {
+				if n := next.metric(`router_handover_packets_total{direction="out"}`); n < 1 {
+					return fmt.Errorf("%v packets relayed", n)
+				}
+				return nil
+			})
 		}},
-		{"draining without help", other, map[string]string{"ROUTER_DRAIN_TIMEOUT": "60s"}, func(t *testing.T, w *world, _ *tailnettest.Tailnet, old *router) {
+		{"draining without help", other, map[string]string{"ROUTER_DRAIN_TIMEOUT": "60s"}, func(t *testing.T, w *world, old, _ *router) {
 			old.cmd.Process.Signal(syscall.SIGTERM)
 			old.awaitLog(`"msg":"draining"`)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w, old, _ := twoRouters(t, time.Second, c.env, c.key)
+			w, old, next := twoRouters(t, time.Second, c.env, c.key)
 			control, ours := w.testControl()
 			if !ours {
 				t.Skip("only tailnettest's control server lets a test change the access rules")
 			}
 			stream := w.startStream(net.JoinHostPort(dbHost, echoPort))
 			defer stream.stop()
-			c.enter(t, w, control, old)
+			c.enter(t, w, old, next)
 			if !w.reachesTCP(net.JoinHostPort(dbHost, "80")) {
 				t.Fatal("the target is not reachable before the rule is removed")
 			}
