@@ -156,7 +156,7 @@ func parseDebugListen(s string) (string, error) {
 }
 
 func parseProbes(s string) ([]string, error) {
-	return list(s, func(element string) (string, error) {
+	return routes.ParseList(s, "HOST:PORT such as 10.0.3.4:5432", func(element string) (string, error) {
 		host, port, err := hostPort(element)
 		if err == nil && host == "" {
 			err = fmt.Errorf("%s has no host: write host:port, such as 10.0.3.4:5432", quote(element))
@@ -168,34 +168,12 @@ func parseProbes(s string) ([]string, error) {
 var tag = regexp.MustCompile(`^tag:[a-zA-Z][a-zA-Z0-9-]*$`)
 
 func parseTags(s string) ([]string, error) {
-	return list(s, func(element string) (string, error) {
+	return routes.ParseList(s, "tag:subnet-router", func(element string) (string, error) {
 		if !tag.MatchString(element) {
 			return "", fmt.Errorf("%s is not a tag: write tag: and a letter, then letters, digits and dashes, such as tag:subnet-router", quote(element))
 		}
 		return element, nil
 	})
-}
-
-// list reads a comma list, each element once; the error joins all errors.
-func list(s string, parse func(string) (string, error)) ([]string, error) {
-	var (
-		out  []string
-		errs []error
-	)
-	for i, element := range strings.Split(s, ",") {
-		element = strings.TrimSpace(element)
-		if element == "" {
-			errs = append(errs, fmt.Errorf("element %d is empty: remove the extra comma", i+1))
-			continue
-		}
-		v, err := parse(element)
-		if err != nil {
-			errs = append(errs, err)
-		} else if !slices.Contains(out, v) {
-			out = append(out, v)
-		}
-	}
-	return out, errors.Join(errs...)
 }
 
 // A label of DNS (RFC 1123); a name is labels with dots between.
