@@ -84,10 +84,13 @@ func (c command) execute(ctx context.Context, in invocation) int {
 	return run(ctx, call{in, c, own})
 }
 
-// config parses the command line and reads the configuration. If it returns false, it has
-// printed the help or the problems, and the command exits with code.
+// load parses the command line and reads the configuration.
+func (c call) load() (config.Config, error) { return config.Load(c.args, c.environ, c.own) }
+
+// config loads the configuration. If it returns false, it has printed the help or the
+// problems, and the command exits with code.
 func (c call) config() (cfg config.Config, code int, ok bool) {
-	cfg, err := config.Load(c.args, c.environ, c.own)
+	cfg, err := c.load()
 	code, ok = c.parsed(err)
 	return cfg, code, ok
 }

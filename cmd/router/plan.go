@@ -22,11 +22,12 @@ func planCommand(own *flag.FlagSet) func(context.Context, call) int {
 	iam := own.Bool("iam", false, "print the IAM policy of the task role; makes no AWS calls")
 	kmsKey := own.String("kms-key", "", "with --iam: `ARN` of the customer managed KMS key that encrypts the secret")
 	return func(ctx context.Context, in call) int {
-		// The flags decide with which environment the configuration is read.
-		if wantsPolicy(in.args) {
+		cfg, err := in.load()
+		if *iam { // set by load, and decides with which environment the configuration is read
 			in.environ = environForPolicy(in.environ)
+			cfg, err = in.load()
 		}
-		cfg, code, ok := in.config()
+		code, ok := in.parsed(err)
 		switch {
 		case !ok:
 			return code

@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strconv"
-	"strings"
 
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/config"
@@ -17,21 +14,6 @@ import (
 
 // metadataVariable is set by ECS in each task.
 const metadataVariable = "ECS_CONTAINER_METADATA_URI_V4"
-
-// wantsPolicy reports whether the arguments have --iam. It works on the raw arguments,
-// because its result decides with which environment they are parsed.
-func wantsPolicy(args []string) bool {
-	return slices.ContainsFunc(args, func(a string) bool {
-		switch name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "="); {
-		case name != "iam" || a == name:
-			return false
-		case given:
-			on, _ := strconv.ParseBool(value)
-			return on
-		}
-		return true
-	})
-}
 
 // environForPolicy returns environ with the variable of task metadata set, so that route
 // sources that need a task are accepted outside of one: nothing is looked up.

@@ -64,7 +64,7 @@ func loadConfig(ctx context.Context, in call) (config.Config, error) {
 	}
 	loaded := make(chan result, 1)
 	go func() {
-		cfg, err := config.Load(in.args, in.environ, in.own)
+		cfg, err := in.load()
 		loaded <- result{cfg, err}
 	}()
 	select {
