@@ -3,36 +3,21 @@ package config
 import (
 	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/docstest"
 )
 
 var update = flag.Bool("update", false, "write the generated part of docs/configuration.md")
 
 // TestConfigurationDocument compares docs/configuration.md with the table.
 func TestConfigurationDocument(t *testing.T) {
-	const file, begin, end = "../../docs/configuration.md", "<!-- BEGIN_SETTINGS -->\n", "<!-- END_SETTINGS -->"
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s lacks the marks of its generated part", file)
-	}
-	want := head + begin + markdown() + end + tail
-	if *update {
-		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	} else if string(b) != want {
-		t.Error("docs/configuration.md is stale: go test ./internal/config -run TestConfigurationDocument -update")
-	}
+	docstest.Generated(t, "../../docs/configuration.md", "SETTINGS", markdown(), *update,
+		"go test ./internal/config -run TestConfigurationDocument -update")
 }
 
 // markdown returns a list of all settings by group, then a section for each.

@@ -3,34 +3,19 @@ package terraform
 import (
 	"flag"
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
+
+	"subnetrouter/internal/docstest"
 )
 
 var update = flag.Bool("update", false, "write the README's tables")
 
 // TestREADME: the tables of the README match variables.tf, outputs.tf and versions.tf.
 func TestREADME(t *testing.T) {
-	const file, begin, end = "../../deploy/terraform/README.md", "<!-- BEGIN_TF_DOCS -->\n", "<!-- END_TF_DOCS -->"
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s lacks the markers of its tables", file)
-	}
-	want := head + begin + tables(t) + end + tail
-	if *update {
-		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	} else if string(b) != want {
-		t.Error("the tables of deploy/terraform/README.md are out of date: run go test ./test/terraform -run TestREADME -update")
-	}
+	docstest.Generated(t, "../../deploy/terraform/README.md", "TF_DOCS", tables(t), *update,
+		"go test ./test/terraform -run TestREADME -update")
 }
 
 func tables(t *testing.T) string {
