@@ -165,7 +165,7 @@ func TestFollowWithdrawsWhatIsMissingTwice(t *testing.T) {
 			kept + vpc("10.31.0.0/16", "vpc-cidr-assoc-2"),
 			kept + vpc("2a05:d018:7e1:a100::/56", "vpc-cidr-assoc-4"),
 			"INFO msg=\"route added\" " + vpc("10.30.0.0/16", "assoc-1"),
-			`ERROR msg="looking up routes failed; keeping what is advertised" err="looking up source vpc of ROUTER_ROUTES: calling ec2:DescribeVpcs for VPC vpc-0aaa: ServiceUnavailable: The service is unavailable. Please try again shortly; AWS is failing in eu-west-1, see its health dashboard"`,
+			`ERROR msg="looking up routes failed; keeping the advertised routes" err="looking up source vpc of ROUTER_ROUTES: calling ec2:DescribeVpcs for VPC vpc-0aaa: ServiceUnavailable: The service is unavailable. Please try again shortly; AWS is failing in eu-west-1, see its health dashboard"`,
 			`INFO msg="looking up routes works again"`,
 			"INFO msg=\"route removed\" prefix=10.31.0.0/16 source=\"vpc vpc-0aaa (vpc-cidr-assoc-2), missing: withdrawn unless the next look-up finds it\"",
 			"INFO msg=\"route removed\" prefix=2a05:d018:7e1:a100::/56 source=\"vpc vpc-0aaa (vpc-cidr-assoc-4), missing: withdrawn unless the next look-up finds it\"",

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/problem"
 )
 
@@ -74,15 +75,9 @@ func (c *Client) Task(ctx context.Context) (Task, error) {
 // fetch retries until accept returns nil for the body, and returns the last error.
 func (c *Client) fetch(ctx context.Context, path string, accept func(body []byte) error) error {
 	var err error
-	pause := firstPause
 	for i := range tries {
-		if i > 0 {
-			select {
-			case <-time.After(pause):
-				pause *= 2
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		if i > 0 && !backoff.Sleep(ctx, firstPause<<(i-1)) {
+			return ctx.Err()
 		}
 		var body []byte
 		if body, err = c.get(ctx, path); err == nil {

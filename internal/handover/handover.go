@@ -44,6 +44,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"subnetrouter/internal/backoff"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -197,10 +199,7 @@ func (c *Coordinator) Run(ctx context.Context) {
 			c.pending.close()
 			return
 		}
-		select {
-		case <-time.After(readEvery):
-		case <-ctx.Done():
-		}
+		backoff.Sleep(ctx, readEvery)
 	}
 }
 

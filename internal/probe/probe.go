@@ -111,9 +111,7 @@ func (p *Prober) Run(ctx context.Context) {
 	}
 	for {
 		p.round(ctx)
-		select {
-		case <-time.After(backoff.Jitter(interval, backoff.Interval)):
-		case <-ctx.Done():
+		if !backoff.Sleep(ctx, backoff.Jitter(interval, backoff.Interval)) {
 			return
 		}
 	}

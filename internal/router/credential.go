@@ -62,9 +62,7 @@ func (c *credentials) check(ctx context.Context) error {
 // state needs no credential.
 func (c *credentials) watch(ctx context.Context, every time.Duration) error {
 	for {
-		select {
-		case <-time.After(backoff.Jitter(every, backoff.Interval)):
-		case <-ctx.Done():
+		if !backoff.Sleep(ctx, backoff.Jitter(every, backoff.Interval)) {
 			return nil
 		}
 		before := c.boot.CredentialKnown()

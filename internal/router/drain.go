@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"subnetrouter/internal/backoff"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -137,10 +139,7 @@ func (r *Router) cutAndWithdraw(ctx context.Context) {
 	r.cutFlows()
 	r.withdraw(ctx)
 	r.cutFlows()
-	select {
-	case <-time.After(propagation):
-	case <-ctx.Done():
-	}
+	backoff.Sleep(ctx, propagation)
 }
 
 func (r *Router) withdraw(ctx context.Context) {

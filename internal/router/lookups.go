@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
@@ -91,10 +92,7 @@ func (s *lookUps) awaitPlace(ctx context.Context) (place.Place, error) {
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return place, err
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
+		backoff.Sleep(ctx, pause)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/denylist"
 	"subnetrouter/internal/eventlog"
@@ -163,9 +164,7 @@ const notReadyEvery = time.Minute
 func (r *Router) logNotReady(ctx context.Context) error {
 	booting := true
 	for wait := r.cfg.BootTimeout; ; wait, booting = notReadyEvery, false {
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if !backoff.Sleep(ctx, wait) {
 			return nil
 		}
 		reasons := r.notReady()

@@ -70,7 +70,7 @@ func TestRoutesFollowTheVPC(t *testing.T) {
 			t.Run("EC2 fails", func(t *testing.T) {
 				aws.Fail("ec2:DescribeVpcs", awstest.Throttled())
 				set(had...) // the router cannot notice it
-				r.awaitLog("looking up routes failed; keeping what is advertised")
+				r.awaitLog("looking up routes failed; keeping the advertised routes")
 				s := r.status()
 				if !strings.Contains(s.RoutesError, "RequestLimitExceeded") || !slices.ContainsFunc(s.Routes, func(r ops.RouteStatus) bool { return r.Prefix == "10.9.0.0/16" && r.Primary }) {
 					t.Errorf("/status has %q, %+v", s.RoutesError, s.Routes)

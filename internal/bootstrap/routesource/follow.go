@@ -81,9 +81,7 @@ func (w *Follower) Run(ctx context.Context) {
 		} else {
 			wait = min(retries.Next(), w.follow.Every)
 		}
-		select {
-		case <-time.After(backoff.Jitter(wait, backoff.Interval)):
-		case <-ctx.Done():
+		if !backoff.Sleep(ctx, backoff.Jitter(wait, backoff.Interval)) {
 			return
 		}
 	}
@@ -147,7 +145,7 @@ func logChange(l *slog.Logger, before, after Following) {
 	const maxLogged = 50
 	switch {
 	case after.Err != nil && (before.Err == nil || before.Err.Error() != after.Err.Error()):
-		l.Error("looking up routes failed; keeping what is advertised", "err", after.Err)
+		l.Error("looking up routes failed; keeping the advertised routes", "err", after.Err)
 	case before.Err != nil && after.Err == nil:
 		l.Info("looking up routes works again", "failed_for", time.Since(before.Since).Round(time.Second).String())
 	}
