@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,7 @@ import (
 	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -188,9 +190,13 @@ func TestCredentialChecksOfADay(t *testing.T) {
 					t.Error("the log shows a secret")
 				}
 			}
-			if after := runtime.NumGoroutine(); after > before {
-				t.Errorf("%d goroutines became %d", before, after)
-			}
+			// The last goroutine of the bubble may still be on its way out.
+			testwait.Until(t, "all goroutines to end", func() error {
+				if after := runtime.NumGoroutine(); after > before {
+					return fmt.Errorf("%d goroutines became %d", before, after)
+				}
+				return nil
+			})
 		})
 	}
 }
