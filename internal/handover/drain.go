@@ -25,7 +25,7 @@ func (c *Coordinator) BeginDrain(ctx context.Context) (helpers int) {
 	if !c.cfg.CanRelay() {
 		return 0
 	}
-	helpers = c.ask(ctx, func(s State) bool { return s.Relays && s.Serves(routes) })
+	helpers = c.ask(ctx, func(s State) bool { return s.helps(routes) })
 	if helpers > 0 {
 		c.active.Store(true)
 	}

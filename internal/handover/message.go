@@ -54,6 +54,10 @@ func (s State) Serves(all []netip.Prefix) bool {
 	return !s.Draining && !s.Gone && !slices.ContainsFunc(all, missing)
 }
 
+// helps reports whether the router offers to serve the routes of one that drains, and to
+// relay packets of its flows.
+func (s State) helps(all []netip.Prefix) bool { return s.Relays && s.Serves(all) }
+
 // within reports whether p lies within one of have.
 func within(have []netip.Prefix, p netip.Prefix) bool {
 	return slices.ContainsFunc(have, func(h netip.Prefix) bool { return routes.Covers(h, p) })

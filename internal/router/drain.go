@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"subnetrouter/internal/backoff"
+	"subnetrouter/internal/handover"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -15,8 +17,8 @@ import (
 // A drain moves the routes to a peer router within the drain timeout, if possible without
 // clients noticing:
 //
-//	not ready ─▶ any helpers? ─┬─ yes ─▶ withdraw ─▶ relay packets until the flows end ─┬─▶ cut the rest ─▶ log out
-//	                           └─ no ──▶ wait for idle flows ─▶ cut, withdraw ──────────┘
+//	not ready ─▶ any helpers? ─┬─ yes ─▶ introduce clients, withdraw ─▶ relay packets until the flows end ─┬─▶ cut the rest ─▶ log out
+//	                           └─ no ──▶ wait for idle flows ─▶ cut, withdraw ─────────────────────────────┘
 //
 // docs/decisions/0007-hand-over.md has the reasons.
 
@@ -97,10 +99,11 @@ func (r *Router) drain() error {
 // router, counted from when it took them from this one.
 const successionWait = 5 * time.Second
 
-// handOver withdraws the routes, and continues the flows by way of the peer routers that
-// control gives the routes to, until the flows end. It gives up if control gives them to no
-// router: the helpers are not approved for them.
+// handOver introduces the clients to the helpers, withdraws the routes, and continues the
+// flows by way of the peer routers that control gives the routes to, until the flows end. It
+// gives up if control gives them to no router: the helpers are not approved for them.
 func (r *Router) handOver(ctx context.Context) {
+	r.peers.Introduce(ctx, r.clients())
 	r.withdraw(ctx)
 	start := time.Now()
 	succeeded := false
@@ -124,6 +127,16 @@ func (r *Router) handOver(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// clients returns the client and the address behind the router of each open flow.
+func (r *Router) clients() []handover.Client {
+	flows := r.forward.Flows(math.MaxInt)
+	list := make([]handover.Client, len(flows))
+	for i, f := range flows {
+		list[i] = handover.Client{Addr: f.Client.Addr(), Target: f.Address.Addr()}
+	}
+	return list
 }
 
 // cutAndWithdraw cuts the flows before it withdraws the routes, for a drain without
