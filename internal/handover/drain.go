@@ -83,6 +83,10 @@ var forClientPrefix = []byte{kindForClient}
 //
 // Until the router to which control gives the route has relayed packets of the client, the
 // client may accept packets from either router; it drops the copy from the other.
+//
+// A retransmitted SYN-ACK goes directly only. A client that lost the first one because it
+// moved has retransmitted its SYN too, to the successor, which opens the connection: a second
+// SYN-ACK, with the sequence numbers of another connection, would break it.
 func (c *Coordinator) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte) {
 	p, _, ok := parsePacket(packet)
 	if !ok {
@@ -90,6 +94,9 @@ func (c *Coordinator) Route(packet []byte) (direct bool, via netip.Addr, prefix 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if p.isSYNACK() && !c.firstSYNACK(p) {
+		return true, netip.Addr{}, nil
+	}
 	holders, _ := c.peers.Load().holdersOf(p.src)
 	for _, n := range holders {
 		addr := n.addr()
@@ -102,6 +109,23 @@ func (c *Coordinator) Route(packet []byte) (direct bool, via netip.Addr, prefix 
 		}
 	}
 	return true, via, forClientPrefix
+}
+
+// maxAccepted bounds the flows whose SYN-ACK is remembered. Each SYN-ACK of a flow beyond it
+// counts as the first.
+const maxAccepted = 4096
+
+// firstSYNACK reports whether a SYN-ACK is the first of its flow in this drain. The caller
+// holds c.mu.
+func (c *Coordinator) firstSYNACK(p ipPacket) bool {
+	f, ok := p.flow()
+	if _, sent := c.accepted[f]; !ok || sent {
+		return !ok
+	}
+	if len(c.accepted) < maxAccepted {
+		c.accepted[f] = struct{}{}
+	}
+	return true
 }
 
 // maxMovedClients bounds the moved clients of one router. Packets to a client beyond it go

@@ -130,6 +130,7 @@ type Coordinator struct {
 	states       map[netip.Addr]receivedState           // each node's last State that Run has read
 	drains       map[netip.Addr]peerDrain               // drains of other routers, ended ones included
 	movedClients map[netip.Addr]map[netip.Addr]struct{} // clients whose packets the node relayed
+	accepted     map[flow]struct{}                      // flows whose SYN-ACK was sent during this router's drain
 	lostRoutes   map[netip.Addr][]lostRoute             // routes that control took from the node recently
 	stateRead    chan struct{}                          // closed, and replaced, when Run has read a State
 }
@@ -172,7 +173,7 @@ func New(cfg Config) *Coordinator {
 		cfg: cfg, relayedOut: packets.WithLabelValues("out"), relayedIn: packets.WithLabelValues("in"),
 		refusedBy: map[refusal]prometheus.Counter{}, wake: make(chan struct{}, 1),
 		unread: map[netip.Addr][]byte{}, states: map[netip.Addr]receivedState{}, drains: map[netip.Addr]peerDrain{},
-		movedClients: map[netip.Addr]map[netip.Addr]struct{}{}, lostRoutes: map[netip.Addr][]lostRoute{}, stateRead: make(chan struct{}),
+		movedClients: map[netip.Addr]map[netip.Addr]struct{}{}, accepted: map[flow]struct{}{}, lostRoutes: map[netip.Addr][]lostRoute{}, stateRead: make(chan struct{}),
 	}
 	for _, reason := range refusalReasons {
 		c.refusedBy[reason] = rejected.WithLabelValues(string(reason))

@@ -209,6 +209,42 @@ func TestFlowsContinueThroughSuccessor(t *testing.T) {
 	})
 }
 
+// TestRetransmittedSYNACK: the first SYN-ACK of a flow goes to the successor, too. A
+// retransmitted one does not, whether or not the successor was known when the first was sent:
+// the client has retransmitted its SYN to the successor, which opens the connection itself.
+func TestRetransmittedSYNACK(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		tcp := func(port byte, flags byte) []byte {
+			return segment(target, client, string([]byte{0, 80, 0, port, 12: 5 << 4, flags, 19: 0}))
+		}
+		const synAck, ack = 0x12, 0x10
+		p.giveRoutes(p.old)
+		if n := p.old.BeginDrain(t.Context()); n != 1 {
+			t.Fatalf("%d helpers", n)
+		}
+		if _, via, _ := p.old.Route(tcp(1, synAck)); via.IsValid() {
+			t.Fatalf("via %v before the routes have moved", via)
+		}
+		p.giveRoutes(p.new)
+		for _, step := range []struct {
+			name string
+			tcp  []byte
+			via  netip.Addr
+		}{
+			{"the second SYN-ACK of a flow from before the move", tcp(1, synAck), netip.Addr{}},
+			{"data of that flow", tcp(1, ack), newAddr},
+			{"the first SYN-ACK of another flow", tcp(2, synAck), newAddr},
+			{"its second", tcp(2, synAck), netip.Addr{}},
+			{"its data", tcp(2, ack), newAddr},
+		} {
+			if direct, via, _ := p.old.Route(step.tcp); !direct || via != step.via {
+				t.Errorf("%s: direct %v, via %v, want via %v", step.name, direct, via, step.via)
+			}
+		}
+	})
+}
+
 // TestSuccessorLearnsFirst gives clients and the new router the netmap with the moved routes
 // before the old router: no datagram is lost or delivered at the wrong router.
 func TestSuccessorLearnsFirst(t *testing.T) {

@@ -401,6 +401,13 @@ func TestTablesAreBounded(t *testing.T) {
 		if direct, via, _ := w.old.Route(packet(target, client, "x")); direct || via != newAddr {
 			t.Errorf("a client of another router has no share: directly %v, via %v", direct, via)
 		}
+		// SYN-ACKs.
+		for i := range 3 * maxAccepted {
+			w.old.Route(segment(target, addr(i), string([]byte{0, 80, 0, 1, 12: 5 << 4, 0x12, 19: 0})))
+		}
+		if n := size(w.old, func(c *Coordinator) int { return len(c.accepted) }); n != maxAccepted {
+			t.Errorf("the SYN-ACKs of %d flows are remembered, want %d", n, maxAccepted)
+		}
 		// Datagrams of one client, to a router that does not answer.
 		p := &w.new.pending
 		pending := p.size
