@@ -88,6 +88,7 @@ type Forwarder struct {
 	drops    *drops
 	logLines chan slog.Record
 	buffers  sync.Pool // of *[]byte, bufferSize each
+	memory   bufferBudget
 
 	link       *link
 	endpoint   *linkEndpoint

@@ -58,6 +58,7 @@ func (f *Forwarder) RecomputeLimits() Limit {
 	f.peersMu.Lock()
 	defer f.peersMu.Unlock()
 	f.limit = l
+	f.memory.setMemory(l.Memory)
 	f.metrics.limit.Set(float64(l.Flows))
 	f.metrics.peerLimit.Set(float64(l.FlowsPerPeer))
 	return l
@@ -147,25 +148,6 @@ func (f *Forwarder) removeIfUnused(p *peer) {
 	for _, addr := range p.addrs {
 		delete(f.peers, addr)
 	}
-}
-
-// defaultBuffers bounds the data in TCP buffers if there is no memory limit.
-const defaultBuffers = 256 << 20
-
-// bufferShare returns the buffer sizes of a new TCP flow, each direction's share of a quarter
-// of the memory limit: targets and clients that stop reading cannot fill the memory, however
-// many there are.
-func (f *Forwarder) bufferShare() (receive, send int64) {
-	f.peersMu.Lock()
-	flows, memory := int64(f.reserved), f.limit.Memory
-	f.peersMu.Unlock()
-	budget := int64(defaultBuffers)
-	if memory > 0 {
-		budget = memory / 4
-	}
-	const minShare = 64 << 10
-	share := max(minShare, budget/2/max(flows, 1))
-	return min(receiveBuffer, share), min(sendBuffer, share)
 }
 
 // release ends the reservation of a flow.

@@ -48,8 +48,23 @@ func keepAlive(fd int, idle time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, max(1, int(idle.Seconds())))
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveInterval.Seconds()))
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount)
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout(idle).Milliseconds()))
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+}
+
+// lostProbes is the number of unanswered window probes in a row that mean silence. The kernel
+// sends them at up to 120 s from one another, so that one may just be on its way.
+const lostProbes = 2
+
+// acknowledges reports whether the target has yet to acknowledge data, and whether it has
+// acknowledged nothing for at least limit, not even a window probe.
+func acknowledges(fd int, limit time.Duration) (waiting, silent bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return false, false
+	}
+	waiting = info.Unacked > 0 || info.Notsent_bytes > 0
+	silent = waiting && time.Duration(info.Last_ack_recv)*time.Millisecond >= limit && (info.Unacked > 0 || info.Probes >= lostProbes)
+	return waiting, silent
 }
 
 // receiveMany makes the kernel return runs of datagrams (GRO).

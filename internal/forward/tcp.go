@@ -25,9 +25,6 @@ const (
 	keepAliveCount    = 4
 )
 
-// userTimeout returns how long sent data may stay unacknowledged.
-func userTimeout(idle time.Duration) time.Duration { return idle + keepAliveCount*keepAliveInterval }
-
 // tcpTable holds the flows of TCP: an endpoint of the stack towards the client, a socket
 // towards the target, and a buffer between them only while bytes move.
 type tcpTable struct {
@@ -35,16 +32,18 @@ type tcpTable struct {
 	stack     *stack.Stack
 	forwarder *tcp.Forwarder
 
+	silence silenceCheck
+
 	mu    sync.Mutex
 	flows map[*tcpFlow]struct{}
 }
 
 func newTCPTable(f *Forwarder, s *stack.Stack) *tcpTable {
-	t := &tcpTable{f: f, stack: s, flows: map[*tcpFlow]struct{}{}}
+	t := &tcpTable{f: f, stack: s, flows: map[*tcpFlow]struct{}{}, silence: newSilenceCheck(f.cfg.KeepAlive)}
 	// This table enforces the limits, with resets; the stack's own limit would drop SYNs
 	// silently.
 	const noLimit = 1 << 30
-	t.forwarder = tcp.NewForwarder(s, receiveBuffer, noLimit, t.open)
+	t.forwarder = tcp.NewForwarder(s, initialBuffer, noLimit, t.open)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, t.forwarder.HandlePacket)
 	return t
 }
@@ -58,9 +57,12 @@ type tcpFlow struct {
 	table       *tcpTable
 	fd          int
 	stage       atomic.Int32
-	abort       atomic.Bool // abort at the next step
-	revoked     atomic.Bool // aborted because the flow is no longer allowed
-	writeFailed bool        // a write to the target failed
+	abort       atomic.Bool  // abort at the next step
+	revoked     atomic.Bool  // aborted because the flow is no longer allowed
+	probe       atomic.Bool  // check at the next step whether the target has fallen silent
+	delivered   atomic.Int64 // the bytes sent to the target when it had last acknowledged all
+	writeFailed bool         // a write to the target failed
+	held        int64        // the flow's part of the budget for buffers, in bytes
 
 	request *tcp.ForwarderRequest // set while dialing and accepting
 	ep      tcpip.Endpoint        // set while forwarding
@@ -83,7 +85,7 @@ type half struct {
 	start, end int
 	eof        bool // the source has closed its side
 	done       bool // and that was passed on to the sink
-	blocked    bool // upward: the target's socket is full
+	blocked    bool // the sink is full
 	bulk       bool // downward: the last read was a large one
 	budget     int  // bytes that the current call may still move
 }
@@ -204,12 +206,9 @@ func (fl *tcpFlow) accept() {
 	}
 	fl.ep = ep
 	idle, interval := tcpip.KeepaliveIdleOption(f.cfg.KeepAlive), tcpip.KeepaliveIntervalOption(keepAliveInterval)
-	// Unacknowledged data ends a connection as soon as unanswered keep-alives do.
-	userTimeoutOption := tcpip.TCPUserTimeoutOption(userTimeout(f.cfg.KeepAlive))
-	ep.SetSockOpt(&userTimeoutOption)
-	receive, send := f.bufferShare()
-	ep.SocketOptions().SetReceiveBufferSize(receive, true)
-	ep.SocketOptions().SetSendBufferSize(send, true)
+	if share := f.memory.share(); share < initialBuffer {
+		ep.SocketOptions().SetReceiveBufferSize(share, false)
+	}
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&interval)
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
@@ -266,10 +265,11 @@ func (fl *tcpFlow) forward() {
 		}
 		return
 	}
-	if fl.failedSilently() {
+	if fl.failedSilently() || fl.probe.Swap(false) && fl.targetSilent() {
 		fl.end(failed)
 		return
 	}
+	fl.account()
 	if more {
 		fl.table.f.sched.ready(&fl.task)
 	}
@@ -305,7 +305,10 @@ func (fl *tcpFlow) moveUp() (progress bool, err error) {
 	}
 	if !h.eof && !fl.writeFailed {
 		h.budget = bufferSize
-		_, tcpErr := fl.ep.Read((*toTarget)(fl), tcpip.ReadOptions{})
+		read, tcpErr := fl.ep.Read((*toTarget)(fl), tcpip.ReadOptions{})
+		if read.Count > 0 {
+			fl.growReceive(read.Count)
+		}
 		switch tcpErr.(type) {
 		case nil, *tcpip.ErrBadBuffer: // toTarget pauses with ErrBadBuffer
 		case *tcpip.ErrWouldBlock:
@@ -425,6 +428,8 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 	if h.done {
 		return false, nil
 	}
+	h.blocked = false
+	fl.limitSend()
 	if h.buf == nil && !h.eof && h.bulk {
 		if h.budget = min(readableBytes(fl.fd), buffer.MaxChunkSize); h.budget < directWrite {
 			h.bulk = false
@@ -475,6 +480,7 @@ func (fl *tcpFlow) wroteDown(n int64, tcpErr tcpip.Error) (more bool, err error)
 	case nil:
 		return true, nil
 	case *tcpip.ErrWouldBlock:
+		fl.downward.blocked = true
 		return false, nil
 	}
 	return false, stackError{tcpErr}
@@ -534,6 +540,7 @@ func (fl *tcpFlow) end(reason string) {
 	}
 	fl.free(&fl.upward)
 	fl.free(&fl.downward)
+	fl.hold(0)
 	fl.release()
 	f.finished("tcp", &fl.record, reason)
 }
@@ -550,15 +557,16 @@ func (fl *tcpFlow) release() {
 	fl.table.f.release(fl.peer)
 }
 
-// sweep makes the dials ready that have timed out.
+// sweep makes the dials ready that have timed out, and starts the checks for silent targets.
 func (t *tcpTable) sweep(now time.Time) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	for fl := range t.flows {
 		if fl.stage.Load() == stageDialing && now.Sub(fl.opened) >= t.f.cfg.DialTimeout {
 			t.f.sched.ready(&fl.task)
 		}
 	}
+	t.mu.Unlock()
+	t.checkSilence(now)
 }
 
 // closeAll marks every flow for a worker to abort, and returns the number of those past

@@ -1,0 +1,72 @@
+package forward
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+)
+
+// TestIdleFlowsTakeNoBuffers: a flow beside a thousand idle ones has the share of a flow alone.
+func TestIdleFlowsTakeNoBuffers(t *testing.T) {
+	c := newClient(t, func(cfg *Config) { cfg.MaxFlows, cfg.MaxFlowsPerPeer = 2000, 2000 })
+	c.f.memory.setMemory(400 << 20)
+	alone := c.f.memory.share()
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn); conn.Close() })
+	for range 1000 {
+		conn := c.mustDialTCP(targets(port)[0])
+		defer conn.Close()
+	}
+	if share := c.f.memory.share(); share != alone || alone != maxBuffer {
+		t.Errorf("the share is %d bytes, alone %d, want %d", share, alone, maxBuffer)
+	}
+}
+
+// TestStalledFlowsAreBounded: clients that read nothing, and targets that read nothing, fill
+// the budget and little more; a flow between two that do read still moves bytes. When the
+// stalled flows end, the budget is free.
+func TestStalledFlowsAreBounded(t *testing.T) {
+	const budget, stalled = 8 << 20, 200
+	c := newClient(t, func(cfg *Config) { cfg.MaxFlows, cfg.MaxFlowsPerPeer = 2000, 2000 })
+	c.f.memory.setMemory(4 * budget)
+	quit := make(chan struct{})
+	flood := serveTCP(t, func(conn *net.TCPConn) {
+		go io.Copy(io.Discard, conn)
+		io.Copy(conn, neverEnding{})
+		conn.Close()
+	})
+	deaf := serveTCP(t, func(conn *net.TCPConn) { <-quit; conn.Close() })
+	var conns []*gonet.TCPConn
+	for range stalled {
+		conns = append(conns, c.mustDialTCP(targets(flood)[0]))
+		up := c.mustDialTCP(targets(deaf)[0])
+		go io.Copy(up, neverEnding{})
+		conns = append(conns, up)
+	}
+	// Sizes settle once every flow is blocked.
+	settled := func() bool {
+		before := c.f.memory.used.Load()
+		time.Sleep(200 * time.Millisecond)
+		return c.f.memory.used.Load() == before
+	}
+	waitFor(t, "the flows to stall", settled)
+	used := c.f.memory.used.Load()
+	if limit := int64(budget + 2*stalled*minBuffer); used > limit || used < budget/2 {
+		t.Errorf("%d bytes are buffered, want at most %d and at least %d", used, limit, budget/2)
+	}
+	t.Logf("%d KiB in the buffers of %d flows", used>>10, 2*stalled)
+	echo := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn); conn.Close() })
+	mustEcho(t, c.mustDialTCP(targets(echo)[0]))
+	close(quit)
+	for _, conn := range conns {
+		conn.Close()
+	}
+	waitFor(t, "the budget to be free", func() bool { return c.f.memory.used.Load() == 0 })
+}
+
+// neverEnding is a source of zeros.
+type neverEnding struct{}
+
+func (neverEnding) Read(b []byte) (int, error) { return len(b), nil }

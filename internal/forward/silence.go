@@ -1,0 +1,49 @@
+package forward
+
+import "time"
+
+// A target that disappears while it has yet to acknowledge data sends nothing that could end
+// its flow, and keep-alives are not sent meanwhile. Linux gives up after some 15 minutes, or
+// after TCP_USER_TIMEOUT, which would also end flows to a target that answers window probes and
+// only takes no data. So each flow with unacknowledged data is checked for the age of the
+// target's last acknowledgement.
+
+// silenceCheck holds the times of these checks.
+type silenceCheck struct {
+	every time.Duration // between two checks of a flow
+	limit time.Duration // how long a target may acknowledge nothing while data waits for it
+	last  time.Time     // used by tcpTable.sweep only
+}
+
+// newSilenceCheck allows a target the same time as if keep-alives were sent to it.
+func newSilenceCheck(keepAlive time.Duration) silenceCheck {
+	return silenceCheck{every: keepAliveInterval, limit: keepAlive + keepAliveCount*keepAliveInterval}
+}
+
+// checkSilence asks the flows whose target may have data to acknowledge to check that at their
+// next step.
+func (t *tcpTable) checkSilence(now time.Time) {
+	if now.Sub(t.silence.last) < t.silence.every {
+		return
+	}
+	t.silence.last = now
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for fl := range t.flows {
+		if fl.stage.Load() == stageForwarding && fl.up.bytes.Load() != fl.delivered.Load() {
+			fl.probe.Store(true)
+			t.f.sched.ready(&fl.task)
+		}
+	}
+}
+
+// targetSilent reports whether the target has fallen silent. It runs in the flow's task, which
+// owns the socket.
+func (fl *tcpFlow) targetSilent() bool {
+	sent := fl.up.bytes.Load()
+	waiting, silent := acknowledges(fl.fd, fl.table.silence.limit)
+	if !waiting {
+		fl.delivered.Store(sent)
+	}
+	return silent
+}

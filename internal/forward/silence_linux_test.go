@@ -1,0 +1,113 @@
+package forward
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// impatient shortens the times after which a silent target or client ends a flow.
+func impatient(t *testing.T, f *Forwarder) {
+	t.Helper()
+	f.tcp.silence.every, f.tcp.silence.limit = time.Second, time.Second
+	rto, retries := tcpip.TCPMaxRTOOption(400*time.Millisecond), tcpip.TCPMaxRetriesOption(3)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&rto, &retries} {
+		if err := f.tcp.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// pause is longer than each of the times that [impatient] sets, and than the pauses between
+// the first window probes.
+const pause = 4 * time.Second
+
+// TestPausedTransfers: a target or a client that takes no data for long, and answers probes,
+// gets all of it afterwards.
+func TestPausedTransfers(t *testing.T) {
+	const size = 16 << 20
+	data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
+	t.Run("target", func(t *testing.T) {
+		c := newClient(t, nil)
+		impatient(t, c.f)
+		got := make(chan int64, 1)
+		port := serveTCP(t, func(conn *net.TCPConn) {
+			time.Sleep(pause)
+			n, _ := io.Copy(io.Discard, conn)
+			got <- n
+			conn.Close()
+		})
+		conn := c.mustDialTCP(targets(port)[0])
+		if _, err := conn.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		conn.CloseWrite()
+		if n := <-got; n != size {
+			t.Errorf("the target got %d of %d bytes", n, size)
+		}
+	})
+	t.Run("client", func(t *testing.T) {
+		c := newClient(t, nil)
+		impatient(t, c.f)
+		port := serveTCP(t, func(conn *net.TCPConn) {
+			conn.Write(data)
+			conn.Close()
+		})
+		conn := c.mustDialTCP(targets(port)[0])
+		time.Sleep(pause)
+		if n, err := io.Copy(io.Discard, conn); n != size || err != nil {
+			t.Errorf("the client got %d of %d bytes, %v", n, size, err)
+		}
+	})
+}
+
+// TestSilentTarget: a target that acknowledges nothing ends the flow.
+func TestSilentTarget(t *testing.T) {
+	c := newClient(t, nil)
+	impatient(t, c.f)
+	silenced := make(chan struct{})
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		raw, _ := conn.SyscallConn()
+		raw.Control(func(fd uintptr) {
+			drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K} // keep 0 bytes of each packet
+			unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
+		})
+		close(silenced)
+		<-t.Context().Done()
+		conn.Close()
+	})
+	conn := c.mustDialTCP(targets(port)[0])
+	<-silenced
+	if _, err := conn.Write([]byte("is anybody there?")); err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(patience))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Errorf("read: %v, want a reset", err)
+	}
+	waitFor(t, "the flow to fail", func() bool { return testutil.ToFloat64(c.f.metrics.closed["tcp"][failed]) == 1 })
+}
+
+// TestSilentClient: a client that acknowledges nothing ends the flow.
+func TestSilentClient(t *testing.T) {
+	c := newClient(t, nil)
+	impatient(t, c.f)
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		io.ReadFull(conn, make([]byte, 2))
+		conn.Write([]byte("answer"))
+		<-t.Context().Done()
+		conn.Close()
+	})
+	conn := c.mustDialTCP(targets(port)[0])
+	io.WriteString(conn, "hi")
+	c.stack.RemoveNIC(1)
+	waitFor(t, "the flow to fail", func() bool { return testutil.ToFloat64(c.f.metrics.closed["tcp"][failed]) == 1 })
+}
