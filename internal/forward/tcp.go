@@ -57,12 +57,13 @@ type tcpFlow struct {
 	table       *tcpTable
 	fd          int
 	stage       atomic.Int32
-	abort       atomic.Bool  // abort at the next step
-	revoked     atomic.Bool  // aborted because the flow is no longer allowed
-	probe       atomic.Bool  // check at the next step whether the target has fallen silent
-	delivered   atomic.Int64 // the bytes sent to the target when it had last acknowledged all
-	writeFailed bool         // a write to the target failed
-	held        int64        // the flow's part of the budget for buffers, in bytes
+	abort       atomic.Bool   // abort at the next step
+	revoked     atomic.Bool   // aborted because the flow is no longer allowed
+	probe       atomic.Bool   // check at the next step whether the target has fallen silent
+	delivered   atomic.Int64  // the bytes sent to the target when it had last acknowledged all
+	writeFailed bool          // a write to the target failed
+	held        int64         // the flow's part of the budget for buffers, in bytes
+	minRTT      time.Duration // the lowest round-trip time to the client seen so far; 0 if none
 
 	request *tcp.ForwarderRequest // set while dialing and accepting
 	ep      tcpip.Endpoint        // set while forwarding
