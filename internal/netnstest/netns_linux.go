@@ -107,13 +107,33 @@ func (n *Network) Switch(name string) *Switch {
 // and addresses (CIDR).
 func (s *Switch) Plug(h *Host, ifname string, addresses ...string) {
 	h.t.Helper()
-	s.n.links++
-	port := fmt.Sprintf("p%d", s.n.links)
+	port := s.newPort()
 	ip(h.t, "link", "add", port, "netns", s.host.ns, "type", "veth", "peer", "name", ifname, "netns", h.ns)
-	// A deleted namespace may keep its links for a while, and [Network.Self]
-	// outlives the test: unplug by hand.
+	s.removeAtEnd(h, ifname)
+	s.enable(port)
+	h.configure(ifname, addresses)
+}
+
+// newPort returns a name for the next interface of the switch.
+func (s *Switch) newPort() string {
+	s.n.links++
+	return fmt.Sprintf("p%d", s.n.links)
+}
+
+// removeAtEnd removes an interface when the test ends: a deleted namespace may keep its
+// links for a while, and [Network.Self] outlives the test.
+func (s *Switch) removeAtEnd(h *Host, ifname string) {
 	s.n.t.Cleanup(func() { exec.Command("ip", "-n", h.ns, "link", "delete", ifname).Run() })
+}
+
+// enable connects a port with the segment.
+func (s *Switch) enable(port string) {
 	s.host.IP("link", "set", port, "master", "br0", "up")
+}
+
+// configure gives an interface its addresses and sets it up.
+func (h *Host) configure(ifname string, addresses []string) {
+	h.t.Helper()
 	for _, a := range addresses {
 		h.Address(ifname, a)
 	}
