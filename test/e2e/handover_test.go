@@ -45,7 +45,11 @@ func (w *world) awaitPrimary(name string) {
 // test an upgrade or a rollback between two versions.
 func twoRouters(t *testing.T, grace time.Duration, env map[string]string, secondKey func(*world) secret.String) (w *world, old, next *router) {
 	t.Helper()
-	w = newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: grace}})
+	return twoRoutersIn(newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: grace}}), env, secondKey)
+}
+
+func twoRoutersIn(w *world, env map[string]string, secondKey func(*world) secret.String) (_ *world, old, next *router) {
+	w.t.Helper()
 	w.serveEchoTCP(net.JoinHostPort(dbHost, echoPort))
 	with := func(name string) map[string]string {
 		out := map[string]string{"ROUTER_HOSTNAME": name, "ROUTER_DRAIN_TIMEOUT": "10s"}
@@ -110,6 +114,31 @@ func TestRollingDeploy(t *testing.T) {
 	}
 	old.hasLogged(`"msg":"draining","helpers":1`, `"msg":"flows cut","tcp":1`, `"msg":"drained"`) // a hundred, or more with those of the load
 	next.hasLogged(`"msg":"peer router is draining`, `"msg":"peer router has drained"`)
+}
+
+// TestDeployFarAway stops the old task while the client is 150 ms away from the routers, and so
+// takes as long for a WireGuard handshake. Its flows must continue as soon as its packets reach
+// the successor: if the handshake failed, they would stall for 5 s.
+func TestDeployFarAway(t *testing.T) {
+	const rtt, flows = 150 * time.Millisecond, 20
+	w, old, _ := twoRoutersIn(newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: time.Second}, rtt: rtt}), nil, sameKey)
+	l := w.startLoad(flows, 5*time.Second)
+	l.window(2 * time.Second)
+	old.cmd.Process.Signal(syscall.SIGTERM)
+	old.awaitLog(`"msg":"routes handed over"`)
+	w.awaitPrimary("next")
+	l.window(3 * time.Second)
+	if n, _ := l.cut(); n > 0 {
+		t.Errorf("%d of %d flows were cut while the router drained", n, flows)
+	}
+	l.stop()
+	t.Logf("connections: %v", &l.connections)
+	if l.connections.failures() > 0 || l.requests.failures() > 0 {
+		t.Errorf("a deploy must not fail any connection or request: %v; %v", &l.connections, &l.requests)
+	}
+	if gap := l.stalled(noticed); gap > 0 {
+		t.Errorf("no connection succeeded for %v; the machine: %v", gap, &l.direct)
+	}
 }
 
 // TestDeployWithoutHelp stops a router whose successor has another tag, and so is not a peer

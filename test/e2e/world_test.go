@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/netnstest"
@@ -60,6 +61,7 @@ type world struct {
 type worldOptions struct {
 	policy tailnettest.Policy
 	task   func(*awstest.Task) // changes the task metadata
+	rtt    time.Duration       // round-trip time between the client and everything else
 }
 
 func newWorld(t *testing.T, o worldOptions) *world {
@@ -69,7 +71,11 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	w.internet, w.vpcSwitch = w.net.Switch("internet"), w.net.Switch("vpcnet")
 	w.self, w.client, w.vpc, w.routerHost = w.net.Self(), w.net.Host("client"), w.net.Host("vpc"), w.net.Host("router")
 	w.internet.Plug(w.self, "eth0", selfIP+"/24")
-	w.internet.Plug(w.client, "eth0", clientIP+"/24")
+	if o.rtt > 0 {
+		w.internet.PlugOver(w.client, "eth0", netnstest.Symmetric(netnstest.DirectionOptions{Delay: o.rtt / 2}), clientIP+"/24")
+	} else {
+		w.internet.Plug(w.client, "eth0", clientIP+"/24")
+	}
 	w.startControl(o.policy)
 	w.startAWS()
 	w.plugRouter(w.routerHost, routerIP, routerVPC, w.router6)
