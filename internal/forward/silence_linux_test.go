@@ -100,14 +100,19 @@ func TestSilentTarget(t *testing.T) {
 func TestSilentClient(t *testing.T) {
 	c := newClient(t, nil)
 	impatient(t, c.f)
+	asked, gone := make(chan struct{}), make(chan struct{})
 	port := serveTCP(t, func(conn *net.TCPConn) {
 		io.ReadFull(conn, make([]byte, 2))
+		close(asked)
+		<-gone
 		conn.Write([]byte("answer"))
 		<-t.Context().Done()
 		conn.Close()
 	})
 	conn := c.mustDialTCP(targets(port)[0])
 	io.WriteString(conn, "hi")
+	<-asked
 	c.stack.RemoveNIC(1)
+	close(gone)
 	waitFor(t, "the flow to fail", func() bool { return testutil.ToFloat64(c.f.metrics.closed["tcp"][failed]) == 1 })
 }
