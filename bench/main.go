@@ -50,7 +50,7 @@ func main() {
 // options are the command's flags.
 type options struct {
 	scale    scale
-	rounds   int
+	rounds   int // 0: as each trial has it
 	groups   []string
 	match    *regexp.Regexp
 	subjects []subject
@@ -60,6 +60,26 @@ type options struct {
 	router   string // "": built from this checkout
 	against  string // another router, to compare with; "": none
 	out      string
+	raw      string
+
+	// The rest is for group wan only.
+	rate    float64 // of the wire, Mbit/s
+	rmemMax int     // net.core.rmem_max, bytes; 0: as the machine has it
+	derp    bool    // the client has no UDP
+}
+
+func (o options) wan() bool { return slices.Contains(o.groups, wanGroup) }
+
+// roundsOf returns the number of rounds that a trial takes part in.
+func (o options) roundsOf(t trial) int {
+	switch {
+	case o.rounds > 0:
+		return o.rounds
+	case t.rounds > 0:
+		return t.rounds
+	default:
+		return o.scale.rounds
+	}
 }
 
 func parseOptions(args []string, stderr io.Writer) (o options, err error) {
@@ -69,17 +89,22 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	rows := f.String("rows", strings.Join(groups(), ","), "groups of rows to measure")
+	group := f.String("group", strings.Join(defaultGroups(), ","), "groups of rows to measure, or "+wanGroup+": rows over a wire with delay and loss, which take hours")
 	match := f.String("match", "", "measure only trials with a row that matches this `regexp`")
-	chosen := f.String("subjects", strings.Join(names, ","), "subjects to measure")
+	chosen := f.String("subjects", "", "subjects to measure, of "+strings.Join(names, ",")+" (default those of the groups)")
 	isQuick := f.Bool("quick", false, "measure one short round")
-	f.IntVar(&o.rounds, "rounds", 0, "number of rounds (default 3, with -quick 1)")
+	f.IntVar(&o.rounds, "rounds", 0, "number of rounds (default 3, in group wan 5, or 9 with loss; with -quick 1)")
 	cgroups := f.String("cgroup", "", "limits for every router, such as 0.25cpu,512MiB")
 	f.Uint64Var(&o.files, "files", 20000, "limit of open files per process")
 	approve := f.String("approve", string(tailnettest.WhenReachable), "when control approves routes: when-reachable or at-once")
 	hangup := f.Duration("hangup", 0, "duration of the trial in which servers close first (default 6s, with -quick 3s)")
 	f.StringVar(&o.router, "router", "", "a router `binary` instead of this checkout's")
 	f.StringVar(&o.against, "against", "", "another router `binary` to compare with, in userspace mode, such as one from before a change")
+	stream := f.Duration("stream", 0, "duration of a stream in group wan (default 20s, with -quick 4s)")
+	f.Float64Var(&o.rate, "rate", 300, "rate of the wire in group wan, in Mbit/s")
+	f.IntVar(&o.rmemMax, "rmem-max", 212992, "net.core.rmem_max of the machine while group wan runs, in bytes; 0: unchanged")
+	f.BoolVar(&o.derp, "derp", false, "the client of group wan has no UDP, so that its packets go by way of DERP")
+	f.StringVar(&o.raw, "raw", "", "`file` to write every value to, as CSV")
 	f.StringVar(&o.out, "o", "", "`file` to write the table to, besides standard output")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -91,20 +116,26 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	if *isQuick {
 		o.scale = quick
 	}
-	if o.rounds == 0 {
-		o.rounds = 3
-		if *isQuick {
-			o.rounds = 1
-		}
-	}
 	if *hangup > 0 {
 		o.scale.hangup = *hangup
 	}
-	if o.groups, err = choose("-rows", *rows, groups()); err != nil {
+	if *stream > 0 {
+		o.scale.stream = *stream
+	}
+	if o.groups, err = choose("-group", *group, groups()); err != nil {
 		return o, err
+	}
+	if o.wan() && len(o.groups) > 1 {
+		return o, fmt.Errorf("reading -group: %s has a network of its own; measure it alone", wanGroup)
+	}
+	if !(o.rate > 0) {
+		return o, fmt.Errorf("reading -rate: %v is not a rate in Mbit/s", o.rate)
 	}
 	if o.match, err = regexp.Compile(*match); err != nil {
 		return o, fmt.Errorf("reading -match: %w", err)
+	}
+	if *chosen == "" {
+		*chosen = strings.Join(defaultSubjects(o.wan()), ",")
 	}
 	picked, err := choose("-subjects", *chosen, names)
 	if err != nil {
@@ -115,8 +146,11 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 			o.subjects = append(o.subjects, s)
 		}
 	}
+	if slices.Contains(picked, plainBBR) && !o.wan() {
+		return o, fmt.Errorf("reading -subjects: %s is a subject of -group %s only", plainBBR, wanGroup)
+	}
 	if o.against != "" {
-		o.subjects = append(o.subjects, subject{againstSubject, false, ours("userspace", "against")})
+		o.subjects = append(o.subjects, subject{name: againstSubject, start: ours("userspace", "against")})
 	}
 	if o.limits, err = parseLimits(*cgroups); err != nil {
 		return o, err
@@ -144,7 +178,6 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
 	}
-	facts := machineFacts(ctx, o)
 	began := time.Now()
 	logf := func(format string, args ...any) {
 		fmt.Fprintf(stderr, "%6s  %s\n", time.Since(began).Round(time.Second), fmt.Sprintf(format, args...))
@@ -154,6 +187,12 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	}
 	s := newScope(ctx)
 	defer s.close()
+	if o.wan() {
+		if err := prepareMachine(s, o, logf); err != nil {
+			return err
+		}
+	}
+	facts := machineFacts(ctx, o)
 	binaries, err := buildBinaries(ctx, s, o.router, o.against, logf)
 	if err != nil {
 		return err
@@ -180,6 +219,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		}
 	}
 	r := measureAll(ctx, w, o, list, logf)
+	if o.wan() {
+		facts = append(facts, w.wireFacts(o)...)
+	}
 	facts = append(facts, "Took "+time.Since(began).Round(time.Second).String())
 	if ctx.Err() != nil {
 		facts = append(facts, "**Interrupted: incomplete**")
@@ -192,5 +234,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		defer file.Close()
 		stdout = io.MultiWriter(stdout, file)
 	}
-	return errors.Join(r.write(stdout, facts), context.Cause(ctx))
+	var rawErr error
+	if o.raw != "" {
+		rawErr = r.writeRaw(o.raw, facts)
+	}
+	return errors.Join(r.write(stdout, facts), rawErr, context.Cause(ctx))
 }

@@ -9,20 +9,23 @@ import (
 // measureAll runs every trial on every subject in every round. A failure affects one
 // subject in one trial only. The report is incomplete if ctx ends early.
 func measureAll(ctx context.Context, w *world, o options, list []trial, logf func(string, ...any)) *report {
-	out := newReport(o.rounds, o.subjects, list)
-	for round := range o.rounds {
+	out := newReport(o.roundsOf, o.subjects, list)
+	for round := range out.rounds {
 		starts := map[string][]float64{}
 		for i, t := range list {
+			if round >= o.roundsOf(t) {
+				continue
+			}
 			for j := range o.subjects {
 				// Each round starts with another subject.
 				s := o.subjects[(j+round)%len(o.subjects)]
-				if s.name == plain && t.noPlain {
+				if s.start == nil && t.noPlain {
 					continue
 				}
 				if ctx.Err() != nil {
 					return out
 				}
-				logf("round %d of %d, %d of %d: %s: %s", round+1, o.rounds, i+1, len(list), t.rows[0].name, s.name)
+				logf("round %d of %d, %d of %d: %s: %s", round+1, o.roundsOf(t), i+1, len(list), t.rows[0].name, s.name)
 				took, err := measureOne(ctx, w, s, t, out, round)
 				if err != nil && ctx.Err() == nil {
 					logf("failed: %v", err)
@@ -33,6 +36,9 @@ func measureAll(ctx context.Context, w *world, o options, list []trial, logf fun
 			}
 		}
 		for name, list := range starts {
+			if o.wan() {
+				break // its starts are those of group start
+			}
 			out.add(startRow, name, round, median(list), nil)
 		}
 	}
@@ -47,7 +53,7 @@ func measureOne(parent context.Context, w *world, s subject, t trial, out *repor
 	ctx, cancel := context.WithTimeoutCause(parent, timeout, fmt.Errorf("it took longer than %v", timeout))
 	defer cancel()
 	noted := map[string]bool{}
-	m := &measurement{world: w, record: func(row string, value float64, err error) {
+	m := &measurement{world: w, round: round, record: func(row string, value float64, err error) {
 		noted[row] = true
 		out.add(row, s.name, round, value, err)
 	}}
@@ -61,7 +67,7 @@ func measureOne(parent context.Context, w *world, s subject, t trial, out *repor
 			}
 		}
 	}()
-	m.r, err = w.start(ctx, s, t.withAWS)
+	m.r, err = w.start(ctx, s, t)
 	if err != nil {
 		err = fmt.Errorf("starting: %w", err)
 		if !t.withAWS && parent.Err() == nil {

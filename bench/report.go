@@ -10,7 +10,8 @@ import (
 
 // report collects measurements and writes the table.
 type report struct {
-	rounds   int
+	rounds   int            // the largest number of rounds of a row
+	roundsOf map[string]int // by row
 	subjects []subject
 	rows     []row
 	values   map[cell][]float64 // by round; NaN: none
@@ -19,10 +20,12 @@ type report struct {
 
 type cell struct{ row, subject string }
 
-func newReport(rounds int, subjects []subject, list []trial) *report {
-	r := &report{rounds: rounds, subjects: subjects, values: map[cell][]float64{}, failures: map[cell][]string{}}
+func newReport(rounds func(trial) int, subjects []subject, list []trial) *report {
+	r := &report{roundsOf: map[string]int{}, subjects: subjects, values: map[cell][]float64{}, failures: map[cell][]string{}}
 	for _, t := range list {
+		r.rounds = max(r.rounds, rounds(t))
 		for _, row := range t.rows {
+			r.roundsOf[row.name] = max(r.roundsOf[row.name], rounds(t))
 			if !slices.Contains(r.rows, row) {
 				r.rows = append(r.rows, row)
 			}
@@ -51,7 +54,7 @@ func (r *report) write(w io.Writer, facts []string) error {
 	for _, f := range facts {
 		fmt.Fprintf(&b, "- %s\n", f)
 	}
-	fmt.Fprintf(&b, "- %s; a value is the median of the rounds, ± half of the range in percent; a ratio is the median of the ratios within a round, with their range\n", plural(r.rounds, "round"))
+	fmt.Fprintf(&b, "- %s; a value is the median of the rounds, with the smallest and the largest, or ± half of the range in percent; a ratio is the median of the ratios within a round, with their range\n", r.roundsText())
 	b.WriteString("- CPU and memory are those of the router's processes (stock: both); work of the kernel outside of any process, as in kernel mode, is not included\n\n")
 
 	head := []string{"measure", "unit"}
@@ -59,9 +62,10 @@ func (r *report) write(w io.Writer, facts []string) error {
 		head = append(head, s.name)
 	}
 	compared := r.compared()
+	hasTargets := slices.ContainsFunc(r.rows, func(row row) bool { return row.maxRatio > 0 })
 	for _, p := range compared {
 		head = append(head, p.title())
-		if p.name == "userspace" {
+		if p.name == "userspace" && hasTargets {
 			head = append(head, "target")
 		}
 	}
@@ -75,7 +79,7 @@ func (r *report) write(w io.Writer, facts []string) error {
 		}
 		cells := []string{row.name, row.unit}
 		for _, s := range r.subjects {
-			text, note := r.cell(cell{row.name, s.name})
+			text, note := r.cell(cell{row.name, s.name}, row.minMax)
 			if note != "" {
 				i := slices.Index(notes, note)
 				if i < 0 {
@@ -88,7 +92,7 @@ func (r *report) write(w io.Writer, facts []string) error {
 		for _, p := range compared {
 			ratios := r.ratios(row.name, p.ours, p.stock)
 			cells = append(cells, spreadOf(ratios))
-			if p.name == "userspace" {
+			if p.name == "userspace" && hasTargets {
 				cells = append(cells, row.verdict(ratios))
 			}
 		}
@@ -125,17 +129,39 @@ func (r *report) compared() (list []pair) {
 	return list
 }
 
-func (r *report) cell(c cell) (text, note string) {
+// roundsText returns the number of rounds, and of rows with fewer than others.
+func (r *report) roundsText() string {
+	least := r.rounds
+	for _, n := range r.roundsOf {
+		least = min(least, n)
+	}
+	if least == r.rounds {
+		return plural(r.rounds, "round")
+	}
+	var longest []string
+	for _, row := range r.rows {
+		if r.roundsOf[row.name] == r.rounds {
+			longest = append(longest, row.name)
+		}
+	}
+	return fmt.Sprintf("%d rounds, and %d of %s", least, r.rounds, strings.Join(longest, "; "))
+}
+
+func (r *report) cell(c cell, minMax bool) (text, note string) {
 	values := present(r.values[c])
 	failed := r.failures[c]
 	if len(failed) > 0 {
 		why := strings.Join(slices.Compact(slices.Sorted(slices.Values(failed))), "; ")
-		note = fmt.Sprintf("%s failed in %d of %s: %s", c.subject, len(failed), plural(r.rounds, "round"), oneLine(why))
+		note = fmt.Sprintf("%s failed in %d of %s: %s", c.subject, len(failed), plural(r.roundsOf[c.row], "round"), oneLine(why))
 	}
 	switch {
 	case len(values) > 0:
 		text = number(median(values))
-		if half := (slices.Max(values) - slices.Min(values)) / 2; len(values) > 1 && median(values) != 0 {
+		if minMax {
+			if len(values) > 1 {
+				text += fmt.Sprintf(" (%s–%s)", number(slices.Min(values)), number(slices.Max(values)))
+			}
+		} else if half := (slices.Max(values) - slices.Min(values)) / 2; len(values) > 1 && median(values) != 0 {
 			text += fmt.Sprintf(" ±%.0f%%", 100*half/math.Abs(median(values)))
 		}
 	case len(failed) > 0:

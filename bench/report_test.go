@@ -9,7 +9,7 @@ import (
 
 func TestReport(t *testing.T) {
 	nothing := func(context.Context, *measurement) error { return nil }
-	r := newReport(3, subjects[:2], []trial{{
+	r := newReport(func(trial) int { return 3 }, subjects[:2], []trial{{
 		rows: []row{{name: "speed", unit: "1/s", maxRatio: 0.5}, {name: "lost"}, {name: "stuck"}, {name: "size", unit: "MiB"}},
 		run:  nothing,
 	}})

@@ -28,7 +28,7 @@ type running struct {
 
 // start starts a subject, and waits until a byte went through it to the VPC and back and
 // until the client has a direct path to it.
-func (w *world) start(ctx context.Context, s subject, withAWS bool) (_ *running, err error) {
+func (w *world) start(ctx context.Context, s subject, t trial) (_ *running, err error) {
 	w.started++
 	n := byte(10 + w.started%240)
 	r := &running{
@@ -43,7 +43,7 @@ func (w *world) start(ctx context.Context, s subject, withAWS bool) (_ *running,
 		}
 	}()
 	var cmd *exec.Cmd
-	failed := try(func() { cmd, err = w.prepare(r, withAWS) })
+	failed := try(func() { cmd, err = w.prepare(r, t) })
 	if failed != nil || err != nil {
 		return nil, fmt.Errorf("preparing the router's host: %w", firstOf(failed, err))
 	}
@@ -98,7 +98,7 @@ func knock() load.Generator {
 }
 
 // prepare creates the router's host and returns the command to run there, nil for plain.
-func (w *world) prepare(r *running, withAWS bool) (cmd *exec.Cmd, err error) {
+func (w *world) prepare(r *running, t trial) (cmd *exec.Cmd, err error) {
 	if r.dir, err = sharedDir(r.scope); err != nil {
 		return nil, err
 	}
@@ -108,16 +108,23 @@ func (w *world) prepare(r *running, withAWS bool) (cmd *exec.Cmd, err error) {
 	r.host.IP("route", "add", vpcCIDR.String(), "via", gatewayIP)
 	// As container runtimes set it, so that ICMP needs no capability.
 	r.host.Sysctl("net.ipv4.ping_group_range", "0 2147483647")
+	if w.wire != nil {
+		w.useCongestionControl(r)
+	}
 	if r.subject.start == nil {
 		return nil, w.routePlainly(r)
 	}
-	cmd, err = r.subject.start(w, r, withAWS)
+	cmd, err = r.subject.start(w, r, t.withAWS)
 	if err != nil {
 		return nil, err
 	}
 	var group *cgroup
-	if w.limits != (limits{}) {
-		if group, err = newCgroup(r.scope, "subnetrouter-bench-"+r.name, w.limits); err != nil {
+	limited := t.limits
+	if limited == (limits{}) {
+		limited = w.limits
+	}
+	if limited != (limits{}) {
+		if group, err = newCgroup(r.scope, "subnetrouter-bench-"+r.name, limited); err != nil {
 			return nil, err
 		}
 	}

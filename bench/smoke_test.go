@@ -27,7 +27,7 @@ func TestSmoke(t *testing.T) {
 	netnstest.Require(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a first build compiles for minutes
 	defer cancel()
-	o, err := parseOptions([]string{"-quick", "-rows", "start,dns,ping", "-match", "key and routes|kept|ping", "-subjects", "ours-userspace,stock-userspace,plain"}, t.Output())
+	o, err := parseOptions([]string{"-quick", "-group", "start,dns,ping", "-match", "key and routes|kept|ping", "-subjects", "ours-userspace,stock-userspace,plain"}, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}

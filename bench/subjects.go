@@ -15,18 +15,36 @@ import (
 type subject struct {
 	name   string
 	kernel bool // forwards in the kernel
-	start  func(w *world, r *running, withAWS bool) (*exec.Cmd, error)
+	// start is nil for kernel routing without a VPN.
+	start func(w *world, r *running, withAWS bool) (*exec.Cmd, error)
+	bbr   bool // client and servers use bbr in place of cubic, in group wan
 }
 
 // plain is kernel routing without a VPN, an upper bound for the other subjects.
 const plain = "plain"
 
+// plainBBR is plain with Linux's bbr (version 1) at both ends of a connection.
+const plainBBR = "plain-bbr"
+
 var subjects = []subject{
-	{"ours-userspace", false, ours("userspace", "router")},
-	{"stock-userspace", false, stock("true")},
-	{"ours-kernel", true, ours("kernel", "router")},
-	{"stock-kernel", true, stock("false")},
-	{plain, true, nil},
+	{name: "ours-userspace", start: ours("userspace", "router")},
+	{name: "stock-userspace", start: stock("true")},
+	{name: "ours-kernel", kernel: true, start: ours("kernel", "router")},
+	{name: "stock-kernel", kernel: true, start: stock("false")},
+	{name: plain, kernel: true},
+	{name: plainBBR, kernel: true, bbr: true},
+}
+
+// defaultSubjects returns the subjects that are measured without -subjects.
+func defaultSubjects(wan bool) (names []string) {
+	for _, s := range subjects {
+		// In group wan, kernel mode is an upper bound that does not depend on whose it is.
+		if wan && s.name == "ours-kernel" || !wan && s.name == plainBBR {
+			continue
+		}
+		names = append(names, s.name)
+	}
+	return names
 }
 
 // againstSubject is the router of -against.

@@ -14,14 +14,17 @@ type row struct {
 	name     string
 	unit     string
 	maxRatio float64 // target for the ratio ours/stock in userspace mode; 0: none
+	minMax   bool    // show the smallest and largest value, since rounds differ by factors
 }
 
 // trial measures some rows of one subject, which is started for it.
 type trial struct {
-	group   string // name for -rows
+	group   string // name for -group
 	rows    []row
-	withAWS bool // start with all look-ups, if the subject makes any
-	noPlain bool // meaningless without a router process
+	rounds  int    // 0: the scale's
+	limits  limits // for this trial only; zero: those of -cgroup
+	withAWS bool   // start with all look-ups, if the subject makes any
+	noPlain bool   // meaningless without a router process
 	run     func(ctx context.Context, m *measurement) error
 }
 
@@ -46,6 +49,11 @@ type scale struct {
 	extraStarts  int
 	atOnce       int // workers
 	echoesAtOnce int
+	rounds       int // of trials without a number of their own
+
+	// For group wan.
+	stream                   time.Duration
+	cleanRounds, lossyRounds int
 }
 
 var (
@@ -53,13 +61,15 @@ var (
 		settle: 2 * time.Second, idle: time.Minute, bulk: 3 * time.Second, connect: 4 * time.Second, hangup: 6 * time.Second,
 		dns: 4 * time.Second, flood: 3 * time.Second,
 		idleFlows: []int{1000, 10000}, udpFlows: 10000, flowRate: 2500, bursts: []int{2000, 5000},
-		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 20, streams: []int{1, 8}, extraStarts: 2, atOnce: 50, echoesAtOnce: 50,
+		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 20, streams: []int{1, 8}, extraStarts: 2, atOnce: 50, echoesAtOnce: 50, rounds: 3,
+		stream: 20 * time.Second, cleanRounds: 5, lossyRounds: 9,
 	}
 	quick = scale{
 		settle: time.Second, idle: 5 * time.Second, bulk: 1500 * time.Millisecond, connect: 2 * time.Second, hangup: 3 * time.Second,
 		dns: 1500 * time.Millisecond, flood: time.Second,
 		idleFlows: []int{1000}, udpFlows: 2000, flowRate: 2500, bursts: []int{2000},
-		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 10, streams: []int{1, 8}, extraStarts: 1, atOnce: 50, echoesAtOnce: 50,
+		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 10, streams: []int{1, 8}, extraStarts: 1, atOnce: 50, echoesAtOnce: 50, rounds: 1,
+		stream: 4 * time.Second, cleanRounds: 1, lossyRounds: 1,
 	}
 )
 
@@ -67,14 +77,14 @@ var (
 func trials(s scale) (list []trial) {
 	for _, more := range [][]trial{
 		startTrials(s), idleTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
-		burstTrials(s), dnsTrials(s), datagramTrials(s), pingTrials(s),
+		burstTrials(s), dnsTrials(s), datagramTrials(s), pingTrials(s), wanTrials(s),
 	} {
 		list = append(list, more...)
 	}
 	return list
 }
 
-// groups returns the possible values of -rows.
+// groups returns the possible values of -group.
 func groups() (list []string) {
 	for _, t := range trials(full) {
 		if !slices.Contains(list, t.group) {
@@ -84,10 +94,16 @@ func groups() (list []string) {
 	return list
 }
 
+// defaultGroups returns the groups that are measured without -group.
+func defaultGroups() []string {
+	return slices.DeleteFunc(groups(), func(name string) bool { return name == wanGroup })
+}
+
 // measurement is one trial of one subject in one round.
 type measurement struct {
 	*world
 	r      *running
+	round  int
 	record func(row string, value float64, err error)
 }
 

@@ -69,6 +69,13 @@ type world struct {
 	control             *tailnettest.Tailnet
 	aws                 *awstest.Server
 	started             int // routers
+
+	// In group wan, wire is the client's line to the internet, and neighbor a host of the
+	// internet with the VPC's servers, which the client reaches without the router.
+	wire     *netnstest.Wire
+	neighbor *netnstest.Host
+	derp     bool
+	rate     float64 // of the wire during a measurement, Mbit/s
 }
 
 func newWorld(s *scope, o options, binaries string) (w *world, err error) {
@@ -76,8 +83,8 @@ func newWorld(s *scope, o options, binaries string) (w *world, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
-	w = &world{scope: s, self: self, binaries: binaries, limits: o.limits, files: o.files}
-	if failed := try(w.build); failed != nil {
+	w = &world{scope: s, self: self, binaries: binaries, limits: o.limits, files: o.files, derp: o.derp, rate: o.rate}
+	if failed := try(func() { w.build(o.wan()) }); failed != nil {
 		return nil, fmt.Errorf("building the network: %w", failed)
 	}
 	if err := w.hub.Do(func() error { return w.startHub(o.approve) }); err != nil {
@@ -86,16 +93,25 @@ func newWorld(s *scope, o options, binaries string) (w *world, err error) {
 	if _, err := w.startRole(w.vpc, "serve", vpcHost.String()); err != nil {
 		return nil, fmt.Errorf("starting the VPC's servers: %w", err)
 	}
+	if w.neighbor != nil {
+		if _, err := w.startRole(w.neighbor, "serve", neighborIP); err != nil {
+			return nil, fmt.Errorf("starting the neighbor's servers: %w", err)
+		}
+	}
 	return w, w.startClient()
 }
 
-func (w *world) build() {
+func (w *world) build(wan bool) {
 	w.net = netnstest.New(w.scope)
 	w.internet, w.vpcSwitch = w.net.Switch("internet"), w.net.Switch("vpcnet")
 	w.hub, w.client, w.vpc = w.net.Host("hub"), w.net.Host("client"), w.net.Host("vpc")
 	w.clientNS = fmt.Sprintf("sr%d-client", os.Getpid())
 	w.internet.Plug(w.hub, "eth0", hubIP+"/24")
-	w.internet.Plug(w.client, "eth0", clientIP+"/24")
+	if wan {
+		w.buildWire()
+	} else {
+		w.internet.Plug(w.client, "eth0", clientIP+"/24")
+	}
 	w.vpcSwitch.Plug(w.vpc, "eth0", gatewayIP+"/24")
 	for _, a := range hostAddrs() {
 		w.vpc.Address("lo", a.String()+"/32")
@@ -103,6 +119,11 @@ func (w *world) build() {
 	// The limit of a burst has to be the router's, not the server's.
 	w.vpc.Sysctl("net.core.somaxconn", "16384")
 	w.vpc.Sysctl("net.ipv4.tcp_max_syn_backlog", "16384")
+	if wan {
+		for _, h := range []*netnstest.Host{w.hub, w.client, w.vpc, w.neighbor} {
+			setBuffers(h)
+		}
+	}
 }
 
 func hostAddrs() (list []netip.Addr) {
@@ -152,6 +173,9 @@ func (w *world) startClient() error {
 	}
 	w.clientSocket = filepath.Join(dir, "client.sock")
 	env := append(tailnettest.Env(), "PATH="+systemPath)
+	if w.derp {
+		env = append(env, "TS_DEBUG_ALWAYS_USE_DERP=true")
+	}
 	cmd := w.command(w.client, env, w.binary("tailscaled"),
 		"--state=mem:", "--statedir="+dir, "--socket="+w.clientSocket, "--tun="+clientTUN, "--port=41641")
 	p, err := startProcess(w.scope, cmd)
@@ -217,7 +241,7 @@ func (w *world) sleep(d time.Duration) error {
 	}
 }
 
-// awaitDirect waits until the client has a direct path to a router. It pings, because
+// awaitDirect waits until the client has a direct path to a router, if it can. It pings, because
 // the client looks for a path only while it has traffic.
 func (w *world) awaitDirect(ctx context.Context, name string) error {
 	nodes, err := w.control.Nodes(ctx)
@@ -228,7 +252,11 @@ func (w *world) awaitDirect(ctx context.Context, name string) error {
 	if !ok || len(node.IPs) == 0 {
 		return fmt.Errorf("finding the router in the tailnet: no node is called %s", name)
 	}
-	_, err = w.tailscale("ping", "--until-direct", "--c=20", "--timeout=1s", node.IPs[0].String())
+	direct, pings := "--until-direct", "--c=20"
+	if w.derp {
+		direct, pings = "--until-direct=false", "--c=1"
+	}
+	_, err = w.tailscale("ping", direct, pings, "--timeout=1s", node.IPs[0].String())
 	return err
 }
 

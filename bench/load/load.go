@@ -34,7 +34,7 @@ func (r Result) PerSecond(n float64) float64 { return n / r.Elapsed.Seconds() }
 
 var generators = func() map[string]reflect.Type {
 	m := map[string]reflect.Type{}
-	for _, g := range []Generator{FirstByte{}, Stream{}, Connect{}, Burst{}, Hold{}, DNS{}, Flood{}, Receive{}, Ping{}} {
+	for _, g := range []Generator{FirstByte{}, Stream{}, Connect{}, Burst{}, Hold{}, DNS{}, Flood{}, Receive{}, Ping{}, Fetch{}} {
 		m[reflect.TypeOf(g).Name()] = reflect.TypeOf(g)
 	}
 	return m

@@ -3,6 +3,7 @@
 package target
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ const (
 	HangupPort = 5003 // TCP: sends a byte and closes first
 	FloodPort  = 5004 // UDP: counts datagrams, and sends floods on request
 	tallyPort  = 5005 // TCP, not through the router: returns the counts of FloodPort
+	FilePort   = 5006 // TCP: sends as many bytes as [AskFile] asks for, and closes
 )
 
 // Chunk is the size of one write of a bulk stream, in bytes.
@@ -48,6 +50,7 @@ func Start(address string) (*Servers, error) {
 		SourcePort: source,
 		HangupPort: func(c net.Conn) { c.Write([]byte{1}) },
 		tallyPort:  s.floods.answer,
+		FilePort:   file,
 	} {
 		if err := s.tcp(port, serve); err != nil {
 			s.Close()
@@ -158,5 +161,27 @@ func source(c net.Conn) {
 		if _, err := c.Write(buf); err != nil {
 			return
 		}
+	}
+}
+
+// AskFile asks a server at [FilePort] for a file of size bytes.
+func AskFile(c net.Conn, size int64) error {
+	if err := binary.Write(c, binary.BigEndian, size); err != nil {
+		return fmt.Errorf("asking for a file: %w", err)
+	}
+	return nil
+}
+
+func file(c net.Conn) {
+	var left int64
+	if binary.Read(c, binary.BigEndian, &left) != nil {
+		return
+	}
+	for buf := make([]byte, Chunk); left > 0; {
+		n, err := c.Write(buf[:min(left, Chunk)])
+		if err != nil {
+			return
+		}
+		left -= int64(n)
 	}
 }
