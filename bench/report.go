@@ -144,7 +144,7 @@ func (r *report) roundsText() string {
 			longest = append(longest, row.name)
 		}
 	}
-	return fmt.Sprintf("%d rounds, and %d of %s", least, r.rounds, strings.Join(longest, "; "))
+	return fmt.Sprintf("%s, and %d of %s", plural(least, "round"), r.rounds, strings.Join(longest, "; "))
 }
 
 func (r *report) cell(c cell, minMax bool) (text, note string) {
