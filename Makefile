@@ -53,7 +53,7 @@ help: ## print this list
 sandbox: ## run the router in a throwaway tailnet, VPC and AWS on this machine (ARGS="--once")
 	@go run ./cmd/sandbox $$ARGS
 
-bench: ## compare the router with tailscaled, as root (ARGS="…")
+bench: ## compare the router with tailscaled, as root (ARGS="-group wan")
 	@go run ./bench $$ARGS
 
 test: lint build ## run everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)

@@ -16,10 +16,11 @@ import (
 var stockPrograms = []string{"containerboot", "tailscaled", "tailscale"}
 
 // buildBinaries returns a folder with the router (built with the release's tags, or
-// the given binary), the router to compare with, if one is given, and the stock
-// programs at the version in go.mod. It builds them in a folder of the user's cache,
-// one per checkout, and copies them to a folder that an unprivileged user can read.
-func buildBinaries(ctx context.Context, s *scope, router, against string, logf func(string, ...any)) (string, error) {
+// the given binary), the router and stock programs to compare with, if any are given,
+// and the stock programs at the version in go.mod. It builds them in a folder of the
+// user's cache, one per checkout, and copies them to a folder that an unprivileged user
+// can read.
+func buildBinaries(ctx context.Context, s *scope, o options, logf func(string, ...any)) (string, error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
 		return "", err
@@ -38,8 +39,8 @@ func buildBinaries(ctx context.Context, s *scope, router, against string, logf f
 	if err := os.MkdirAll(built, 0o755); err != nil {
 		return "", fmt.Errorf("building: %w", err)
 	}
-	take := map[string]string{"router": router}
-	if router == "" {
+	take := map[string]string{"router": o.router}
+	if o.router == "" {
 		tags, err := os.ReadFile(filepath.Join(root, "build", "tags"))
 		if err != nil {
 			return "", fmt.Errorf("building: %w", err)
@@ -51,8 +52,16 @@ func buildBinaries(ctx context.Context, s *scope, router, against string, logf f
 			return "", err
 		}
 	}
-	if against != "" {
-		take["against"] = against
+	if o.against != "" {
+		take["against"] = o.against
+	}
+	if o.stock != "" {
+		if err := os.Mkdir(filepath.Join(dir, otherStock), 0o755); err != nil {
+			return "", fmt.Errorf("copying a program: %w", err)
+		}
+		for _, name := range stockPrograms {
+			take[filepath.Join(otherStock, name)] = filepath.Join(o.stock, name)
+		}
 	}
 	for _, name := range stockPrograms {
 		logf("building %s", name)

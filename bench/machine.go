@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -26,6 +27,10 @@ func machineFacts(ctx context.Context, o options) []string {
 	}
 	if o.limits != (limits{}) {
 		facts = append(facts, "Every router in a cgroup of "+o.limits.String())
+	}
+	if o.stock != "" {
+		version, _, _ := strings.Cut(commandOutput(ctx, filepath.Join(o.stock, "tailscaled"), "--version"), "\n")
+		facts = append(facts, otherStock+": the official image's programs of version "+version)
 	}
 	if o.router != "" {
 		facts = append(facts, "The router is a binary given with -router")

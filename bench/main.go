@@ -1,5 +1,6 @@
 // Command bench compares the router with the programs of the official image and with
 // plain kernel routing, on one machine, in network namespaces without Internet access.
+// docs/benchmarks.md describes its groups of rows.
 // It needs root, iproute2 and Linux, and writes a Markdown table.
 //
 // Every measurement starts its own router in a new namespace, and no other router runs
@@ -59,6 +60,7 @@ type options struct {
 	approve  tailnettest.ApproveWhen
 	router   string // "": built from this checkout
 	against  string // another router, to compare with; "": none
+	stock    string // a folder with another version of the stock programs; "": none
 	out      string
 	raw      string
 
@@ -105,6 +107,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	f.IntVar(&o.rmemMax, "rmem-max", 212992, "net.core.rmem_max of the machine while group wan runs, in bytes; 0: unchanged")
 	f.BoolVar(&o.derp, "derp", false, "the client of group wan has no UDP, so that its packets go by way of DERP")
 	f.StringVar(&o.raw, "raw", "", "`file` to write every value to, as CSV")
+	f.StringVar(&o.stock, "stock", "", "a `folder` with containerboot, tailscaled and tailscale of another version, to compare with in userspace mode")
 	f.StringVar(&o.out, "o", "", "`file` to write the table to, besides standard output")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -152,6 +155,9 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	if o.against != "" {
 		o.subjects = append(o.subjects, subject{name: againstSubject, start: ours("userspace", "against")})
 	}
+	if o.stock != "" {
+		o.subjects = append(o.subjects, subject{name: otherStock, start: stock("true", otherStock)})
+	}
 	if o.limits, err = parseLimits(*cgroups); err != nil {
 		return o, err
 	}
@@ -193,7 +199,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 		}
 	}
 	facts := machineFacts(ctx, o)
-	binaries, err := buildBinaries(ctx, s, o.router, o.against, logf)
+	binaries, err := buildBinaries(ctx, s, o, logf)
 	if err != nil {
 		return err
 	}

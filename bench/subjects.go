@@ -28,9 +28,9 @@ const plainBBR = "plain-bbr"
 
 var subjects = []subject{
 	{name: "ours-userspace", start: ours("userspace", "router")},
-	{name: "stock-userspace", start: stock("true")},
+	{name: "stock-userspace", start: stock("true", "")},
 	{name: "ours-kernel", kernel: true, start: ours("kernel", "router")},
-	{name: "stock-kernel", kernel: true, start: stock("false")},
+	{name: "stock-kernel", kernel: true, start: stock("false", "")},
 	{name: plain, kernel: true},
 	{name: plainBBR, kernel: true, bbr: true},
 }
@@ -50,12 +50,18 @@ func defaultSubjects(wan bool) (names []string) {
 // againstSubject is the router of -against.
 const againstSubject = "against-userspace"
 
+// otherStock is the subject of -stock, and the folder of its programs.
+const otherStock = "stock-other"
+
 // pair names two subjects whose ratio is a column of the table: ours divided by stock.
 type pair struct{ name, ours, stock string }
 
 func (p pair) title() string {
-	if p.stock == againstSubject {
+	switch p.stock {
+	case againstSubject:
 		return "ours/against"
+	case otherStock:
+		return "ours/" + otherStock
 	}
 	return "ours/stock, " + p.name
 }
@@ -64,6 +70,7 @@ var pairs = []pair{
 	{"userspace", "ours-userspace", "stock-userspace"},
 	{"kernel", "ours-kernel", "stock-kernel"},
 	{"against", "ours-userspace", againstSubject},
+	{"other", "ours-userspace", otherStock},
 }
 
 // systemPath is the PATH of a container; setpriv, iptables and ping are in it.
@@ -114,11 +121,11 @@ const containerCapabilities = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+
 
 // stock returns a function that builds the official image's command: containerboot, which
 // starts tailscaled and runs tailscale, with state in memory and, in userspace mode, as
-// root with a container's capabilities.
-func stock(userspace string) func(*world, *running, bool) (*exec.Cmd, error) {
+// root with a container's capabilities. The folder is one of the world's programs.
+func stock(userspace, folder string) func(*world, *running, bool) (*exec.Cmd, error) {
 	return func(w *world, r *running, _ bool) (*exec.Cmd, error) {
 		env := append(tailnettest.Env(),
-			"PATH="+w.binaries+":"+systemPath,
+			"PATH="+w.binary(folder)+":"+systemPath,
 			"TS_USERSPACE="+userspace,
 			"TS_AUTHKEY="+routerKey,
 			"TS_ROUTES="+vpcCIDR.String(),
@@ -128,7 +135,7 @@ func stock(userspace string) func(*world, *running, bool) (*exec.Cmd, error) {
 			// The image uses /tmp, which all namespaces here share.
 			"TS_TAILSCALED_EXTRA_ARGS=--statedir="+r.dir,
 		)
-		args := []string{w.binary("containerboot")}
+		args := []string{w.binary(filepath.Join(folder, "containerboot"))}
 		if userspace == "true" {
 			args = append([]string{"setpriv", "--inh-caps=-all", "--bounding-set=" + containerCapabilities}, args...)
 		}

@@ -139,11 +139,11 @@ func wanTrials(s scale) (list []trial) {
 	p50, p99 := row{name: "ping during TCP down, 60 ms: p50", unit: "ms"}, row{name: "ping during TCP down, 60 ms: p99", unit: "ms"}
 	add(clean, []row{p50, p99}, func(ctx context.Context, m *measurement) error {
 		return m.during(ctx, stream("down", s, 1), func() error {
-			const every, each, starting = 50 * time.Millisecond, 2 * time.Second, time.Second
+			const every, each, starting, least = 50 * time.Millisecond, 2 * time.Second, time.Second, 10
 			if err := m.sleep(starting); err != nil {
 				return err
 			}
-			r, err := m.load(ctx, load.Ping{Address: vpcHost.String(), Count: int((s.stream - 2*starting) / every), Every: every, Each: each})
+			r, err := m.load(ctx, load.Ping{Address: vpcHost.String(), Count: max(least, int((s.stream-2*starting)/every)), Every: every, Each: each})
 			if err == nil {
 				err = noneDone(r)
 			}
@@ -226,15 +226,19 @@ func (m *measurement) during(ctx context.Context, g load.Generator, f func() err
 	return record(r)
 }
 
-// fetchRows returns rows with the durations of transfers of a file, each over a new
+// fetchRows returns rows with the median duration of transfers of a file, each over a new
 // connection, and the function that measures them.
 func fetchRows(p path, megabytes int64) ([]row, func(context.Context, *measurement) error) {
 	name := func(direction string) string {
-		return fmt.Sprintf("file of %d MB %s, %s: p50", megabytes, direction, p.name)
+		return fmt.Sprintf("file of %d MB %s, %s", megabytes, direction, p.name)
 	}
 	down, up := row{name: name("down"), unit: "s"}, row{name: name("up"), unit: "s"}
 	fetch := func(ctx context.Context, m *measurement, w row, g load.Fetch) error {
-		g.Size, g.Count, g.Pause, g.Each = megabytes*1e6, 3, 500*time.Millisecond, time.Minute
+		// A transfer of 20 MB takes up to half a minute with loss.
+		g.Size, g.Count, g.Pause, g.Each = megabytes*1e6, 1, 500*time.Millisecond, time.Minute
+		if megabytes < 10 {
+			g.Count = 3
+		}
 		r, err := m.load(ctx, g)
 		if err == nil {
 			err = noneDone(r)

@@ -37,7 +37,7 @@ func TestWanRows(t *testing.T) {
 	}
 	for _, want := range []string{
 		"TCP down, 20 ms, 0 % loss", "TCP up, 60 ms, 0.1 % loss", "TCP down, 150 ms, 1 % loss", "TCP up, 60 ms, 0.1 % loss, 8 streams",
-		"file of 2 MB down, 60 ms, 0.1 % loss: p50", "TCP down, 60 ms, beside 1,000 idle connections", "TCP up, 60 ms, 0.25 vCPU",
+		"file of 2 MB down, 60 ms, 0.1 % loss", "TCP down, 60 ms, beside 1,000 idle connections", "TCP up, 60 ms, 0.25 vCPU",
 	} {
 		if !names[want] {
 			t.Errorf("no row is called %q", want)
@@ -64,6 +64,10 @@ func TestGroupOption(t *testing.T) {
 	want := []string{"ours-userspace", "stock-userspace", "stock-kernel", plain, plainBBR}
 	if err != nil || !slices.Equal(subjectsOf(o), want) || o.scale.stream != 3*time.Second {
 		t.Errorf("-group wan has subjects %v and streams of %v, %v", subjectsOf(o), o.scale.stream, err)
+	}
+	o, err = parseOptions([]string{"-subjects", plain, "-stock", "dir"}, t.Output())
+	if err != nil || !slices.Equal(subjectsOf(o), []string{plain, otherStock}) {
+		t.Errorf("-stock has subjects %v, %v", subjectsOf(o), err)
 	}
 	for _, args := range [][]string{
 		{"-group", "wan,ping"}, {"-group", "speed"}, {"-rows", "ping"}, {"-subjects", plainBBR}, {"-group", "wan", "-rate", "0"},
@@ -161,7 +165,7 @@ func TestSmokeWan(t *testing.T) {
 	for _, want := range []string{
 		`\| TCP down, 20 ms, 1 % loss \| Mbit/s \| ` + n + ` \| ` + n + ` \|`,
 		`\| TCP up, 20 ms, 1 % loss \| Mbit/s \| ` + n + ` \| ` + n + ` \|`,
-		`\| file of 2 MB down, 60 ms, 0 % loss: p50 \| s \| ` + n + ` \| ` + n + ` \|`,
+		`\| file of 2 MB down, 60 ms, 0 % loss \| s \| ` + n + ` \| ` + n + ` \|`,
 		`- The wire carried ` + n + ` frames`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {

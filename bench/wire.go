@@ -93,7 +93,7 @@ func (w *world) wireFacts(o options) []string {
 	s := w.wire.Stats()
 	facts := []string{
 		fmt.Sprintf("The wire is between the client and the internet: %g Mbit/s of Ethernet frames in each direction, a drop-tail queue of %v, half of the round-trip time each way, loss in both directions; round n has seed n for every subject", o.rate, wireQueue),
-		fmt.Sprintf("The wire carried %s frames, and missed %s for want of processor time", count(int(s.FromHost.Frames+s.ToHost.Frames)), count(int(s.Missed))),
+		fmt.Sprintf("The wire carried %s frames, and missed %s for want of processor time and %s for want of room", count(int(s.FromHost.Frames+s.ToHost.Frames)), count(int(s.Missed)), count(int(s.FromHost.Full+s.ToHost.Full))),
 		"Client, servers and router: net.ipv4.tcp_rmem " + tcpRmem + ", tcp_wmem " + tcpWmem + ", tcp_no_metrics_save 1, congestion control cubic (plain-bbr: bbr at client and servers)",
 		fmt.Sprintf("A stream takes %v", o.scale.stream),
 	}

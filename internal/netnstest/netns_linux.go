@@ -1,5 +1,5 @@
-// Package netnstest builds isolated networks of namespaces on one machine for tests: hosts
-// and switches that connect them. It needs root and iproute2.
+// Package netnstest builds isolated networks of namespaces on one machine for tests: hosts,
+// switches that connect them, and wires with a delay and loss. It needs root and iproute2.
 package netnstest
 
 import (

@@ -43,7 +43,7 @@ type WireStats struct {
 }
 
 // Wire is a long line between a host and a switch: it delays, loses and reorders Ethernet
-// frames as its options say. It stands in for netem, which many kernels lack.
+// frames according to its options. It replaces netem, which many kernels lack.
 //
 // The line is a namespace with one veth to each side. For each direction a goroutine reads
 // frames from a packet socket on one veth, holds them in a direction, and writes them to

@@ -37,7 +37,7 @@ func overWire(t *testing.T, o WireOptions) (w *Wire, a, b *Host, near, far *net.
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The test must not lose what the wire does not.
+		// The sockets must not lose more than the wire does.
 		raw.Control(func(fd uintptr) {
 			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
 			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 16<<20)
