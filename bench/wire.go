@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +32,14 @@ func prepareMachine(s *scope, o options, logf func(string, ...any)) error {
 	names := strings.Fields(fileText(sysctlFile(allowed)))
 	known := strings.Fields(fileText(sysctlFile("net.ipv4.tcp_available_congestion_control")))
 	for _, name := range []string{"cubic", "bbr"} {
-		if slices.Contains(known, name) && !slices.Contains(names, name) {
+		if !slices.Contains(known, name) {
+			// Many kernels have it as a module. Without it, the subjects that use it fail.
+			if out, err := exec.Command("modprobe", "tcp_"+name).CombinedOutput(); err != nil {
+				logf("loading %s: %v: %s", name, err, out)
+				continue
+			}
+		}
+		if !slices.Contains(names, name) {
 			names = append(names, name)
 			if err := os.WriteFile(sysctlFile(allowed), []byte(strings.Join(names, " ")), 0); err != nil {
 				return fmt.Errorf("allowing %s: %w", name, err)

@@ -96,7 +96,7 @@ func TestWireDelay(t *testing.T) {
 }
 
 // receive reads datagrams until none arrives for a while.
-func receive(t *testing.T, c *net.UDPConn) (count int, first, last time.Time) {
+func receive(t *testing.T, c *net.UDPConn) (count int, last time.Time) {
 	t.Helper()
 	buf := make([]byte, 65535)
 	patience := testwait.Limit()
@@ -104,36 +104,35 @@ func receive(t *testing.T, c *net.UDPConn) (count int, first, last time.Time) {
 		c.SetReadDeadline(time.Now().Add(patience))
 		_, err := c.Read(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) && count > 0 {
-			return count, first, last
+			return count, last
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		last = time.Now()
-		if count++; count == 1 {
-			first = last
-		}
-		patience = 500 * time.Millisecond
+		count++
+		patience = time.Second
 	}
 }
 
 // TestWireRate sends more than the rate for half a second, so that the line is busy until
-// the end.
+// the end. A busy machine may delay the last frames, but no frame is early.
 func TestWireRate(t *testing.T) {
 	const rate, n, size = 10e6, 500, 1250 // a frame of 1,250 bytes takes 1 ms
 	w, _, _, near, far := overWire(t, WireOptions{FromHost: DirectionOptions{Rate: rate, Queue: time.Second}})
 	roundTrip(t, near, far, 1) // resolves the addresses
+	start := time.Now()
 	for range n {
 		if _, err := near.WriteToUDPAddrPort(make([]byte, size-ethernetHeader-28), farAddr); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, first, last := receive(t, far)
+	got, last := receive(t, far)
 	if got != n {
 		t.Fatalf("%d of %d datagrams arrived: %+v", got, n, w.Stats())
 	}
-	if speed := (n - 1) * size * 8 / last.Sub(first).Seconds(); speed < 0.8*rate || speed > 1.1*rate {
-		t.Errorf("the rate is %.0f bit/s, want %.0f", speed, float64(rate))
+	if speed := n * size * 8 / last.Sub(start).Seconds(); speed < 0.6*rate || speed > rate {
+		t.Errorf("the rate is %.0f bit/s, want at most %.0f, and not much less", speed, float64(rate))
 	}
 }
 
@@ -149,7 +148,7 @@ func TestWireLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, _, _ := receive(t, near)
+	got, _ := receive(t, near)
 	stats := w.Stats()
 	if lost := n - got; lost < 60 || lost > 140 || stats.ToHost.Lost < int64(lost) || stats.Missed > 0 {
 		t.Errorf("%d of %d datagrams are lost, want a tenth; counts: %+v", lost, n, stats)
@@ -173,7 +172,7 @@ func TestWireCarriesWholePackets(t *testing.T) {
 	if _, err := near.WriteToUDPAddrPort(make([]byte, segment*segments), farAddr); err != nil {
 		t.Fatal(err)
 	}
-	if got, _, _ := receive(t, far); got != segments {
+	if got, _ := receive(t, far); got != segments {
 		t.Errorf("%d datagrams arrived, want %d", got, segments)
 	}
 
@@ -218,7 +217,7 @@ func TestWireMTU(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, _, _ := receive(t, far); got != 1 || w.Stats().FromHost.TooLarge != 1 {
+	if got, _ := receive(t, far); got != 1 || w.Stats().FromHost.TooLarge != 1 {
 		t.Errorf("%d datagrams arrived, want 1: %+v", got, w.Stats())
 	}
 }
