@@ -16,6 +16,7 @@ var mayReadEnviron = map[string]string{
 	"internal/browsertest": "a test helper: CI=true makes a skip a failure",
 	"internal/netnstest":   "a test helper: CI=true makes a skip a failure, and commands inherit PATH",
 	"internal/httpproxy":   "net/http reads the proxy from there, and an error names the variable in force",
+	"internal/simnet":      "a test helper: SIMNET_SEED replays one simulation",
 	"internal/testwait":    "a test helper: CI=true makes waits longer",
 	"scripts/notices":      "go list inherits it",
 	"scripts/tally":        "go test inherits it",

@@ -43,7 +43,7 @@ var rules = []rule{
 	},
 	{
 		name: "a test helper", forbids: testHelper,
-		allowed: []string{"internal/*test", "internal/testwait", "internal/*test/*", "internal/*test/*/*", "cmd/sandbox", "bench", "test/*", "test/*/*"}, tests: true,
+		allowed: []string{"internal/*test", "internal/testwait", "internal/simnet", "internal/simnet/*", "internal/*test/*", "internal/*test/*/*", "cmd/sandbox", "bench", "test/*", "test/*/*"}, tests: true,
 		reason: "the product must not contain test doubles",
 	},
 	{
@@ -73,7 +73,7 @@ func below(prefix string) func(string) bool {
 func testHelper(imp string) bool {
 	name, ours := strings.CutPrefix(imp, module+"internal/")
 	top, _, _ := strings.Cut(name, "/")
-	return ours && (strings.HasSuffix(top, "test") || top == "testwait")
+	return ours && (strings.HasSuffix(top, "test") || top == "testwait" || top == "simnet")
 }
 
 func TestImports(t *testing.T) {
