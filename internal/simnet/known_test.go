@@ -29,7 +29,8 @@ func TestKnownDefects(t *testing.T) {
 		{"stale window", strict, strict, 40, simnet.CheckWire, "outside of the window"},
 		// After a tail loss probe gVisor does not retransmit a lost FIN.
 		{"lost FIN with RACK", rack, rack, 1330, simnet.CheckStuck, "is in FIN-WAIT1"},
-		// See withoutTimer.
+		// See random and withoutTimer.
+		{"window that stays closed", reference(noBug), google, 5392224021774575030, simnet.CheckStuck, "no progress from A to B"},
 		{"stuck without a timer", google, google, 6531183583011584900, simnet.CheckStuck, "A has no timer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
