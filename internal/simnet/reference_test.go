@@ -474,7 +474,6 @@ func (e *referenceTCP) handshake(now time.Duration, s *simnet.Segment) {
 func (e *referenceTCP) segment(now time.Duration, s *simnet.Segment) {
 	at := e.rcvNxt + int64(int32(s.Seq-(e.irs+1+uint32(e.rcvNxt))))
 	if s.Flags&simnet.SYN != 0 { // a duplicate, or forged
-		at = -1
 		if e.una < 0 {
 			e.nxt = -1 // repeat the SYN
 		}

@@ -24,6 +24,7 @@ type wireEnd struct {
 	edge          int64  // the end of the window that it has offered, in packets that have reached the peer
 	heard         int64  // the highest acknowledgement of it that has reached the peer
 	staleWindow   bool   // the peer has Subject.StaleWindow
+	reset         bool   // a reset of the peer has reached the end
 }
 
 // position returns the position of a sequence number of this end.
@@ -60,7 +61,11 @@ func (w *wire) sent(e *end, packet []byte) error {
 	}
 	me, peer := &w.ends[e.side], &w.ends[1-e.side]
 	if s.Flags&SYN != 0 {
-		if me.synSeen && me.iss != s.Seq {
+		if me.synSeen && me.iss != s.Seq && !e.config.Active && !e.up && me.reset {
+			// A reset during the handshake returns a passive end to LISTEN, and a late copy of the
+			// SYN opens the connection again.
+			me.max, me.arrived, me.reset = 0, nil, false
+		} else if me.synSeen && me.iss != s.Seq {
 			return fmt.Errorf("begins another connection, with sequence number %d instead of %d", s.Seq, me.iss)
 		}
 		me.synSeen, me.iss, me.scale, me.sackPermitted = true, s.Seq, s.Scale, s.SACKPermitted
@@ -135,10 +140,14 @@ func (w *wire) checkData(e *end, s *Segment) error {
 // it does.
 func (w *wire) delivered(from int, packet []byte, seen Seen) {
 	s, err := Parse(packet)
-	if err != nil || s.Flags&RST != 0 {
+	if err != nil {
 		return
 	}
 	me, peer := &w.ends[from], &w.ends[1-from]
+	if s.Flags&RST != 0 {
+		peer.reset = true
+		return
+	}
 	first := me.position(s.Seq)
 	if s.Flags&SYN != 0 {
 		first = -1
