@@ -161,6 +161,9 @@ func corrupt(rng *rand.Rand, packet []byte) []byte {
 // detectable reports whether a checksum or a length shows that a packet is corrupt. A receiver
 // may overlook other signs, such as a malformed option.
 func detectable(c []byte) bool {
+	if len(c) < ipv6Header {
+		return true // shorter than any TCP packet
+	}
 	header, end := ipv6Header, ipv6Header+int(binary.BigEndian.Uint16(c[4:]))
 	src, dst := c[8:24], c[24:40]
 	switch {
