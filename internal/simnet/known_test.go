@@ -30,6 +30,7 @@ func TestKnownDefects(t *testing.T) {
 		// After a tail loss probe gVisor does not retransmit a lost FIN.
 		{"lost FIN with RACK", rack, rack, 1330, simnet.CheckStuck, "is in FIN-WAIT1"},
 		// See random and withoutTimer.
+		{"buffer full of early segments", google, google, 6732793031472613137, simnet.CheckStuck, "no progress from A to B"},
 		{"window that stays closed", reference(noBug), google, 5392224021774575030, simnet.CheckStuck, "no progress from A to B"},
 		{"stuck without a timer", google, google, 6531183583011584900, simnet.CheckStuck, "A has no timer"},
 	} {

@@ -8,6 +8,9 @@
 //   - After each packet and timer, [stack.Stack.Pause] waits until the goroutines that process
 //     segments have emptied their queues. Nothing runs between two calls of the simulator, and
 //     at most one segment is processed at a time.
+//
+// testing/synctest cannot be used: gVisor parks its goroutines with a wait reason that synctest
+// does not count as blocked, so synctest.Wait would not return.
 package gvisor
 
 import (
