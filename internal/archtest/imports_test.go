@@ -64,6 +64,7 @@ var pure = map[string][]string{
 	"internal/eventlog":   {},
 	"internal/limits":     {},
 	"internal/processors": {},
+	"internal/packet":     {},
 }
 
 func below(prefix string) func(string) bool {

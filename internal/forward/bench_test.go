@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"subnetrouter/internal/packet"
+
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -50,12 +52,12 @@ func BenchmarkDeliverUDP(b *testing.B) {
 // BenchmarkDeliverPing delivers a batch of echo replies, which are parsed and dropped.
 func BenchmarkDeliverPing(b *testing.B) {
 	f := benchForwarder(b)
-	packet := wholePacket(client4Port, targets(80)[0], 56)
-	packet[9] = protoICMP
-	packet[ipv4Header] = 0
+	raw := wholePacket(client4Port, targets(80)[0], 56)
+	raw[9] = packet.ProtoICMP
+	raw[packet.IPv4Header] = 0
 	var batch [][]byte
 	for range benchBatch {
-		batch = append(batch, packet)
+		batch = append(batch, raw)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -79,7 +81,7 @@ func BenchmarkDeliverTCP(b *testing.B) {
 			var batch [][]byte
 			data := make([]byte, 1200)
 			for n := range benchBatch {
-				batch = append(batch, tcpSegment(src, targets(80)[i], uint32(n*len(data)), ack, 1, data))
+				batch = append(batch, tcpSegment(src, targets(80)[i], uint32(n*len(data)), byte(packet.ACK), 1, data))
 			}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -99,7 +101,7 @@ func BenchmarkReceiveTCP(b *testing.B) {
 		DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck,
 	})
 	header.IPv4(pkt.NetworkHeader().Push(header.IPv4MinimumSize)).Encode(&header.IPv4Fields{
-		TTL: 64, Protocol: protoTCP, SrcAddr: tcpip.AddrFrom4([4]byte{10, 0, 3, 4}), DstAddr: tcpip.AddrFrom4(client4.As4()),
+		TTL: 64, Protocol: packet.ProtoTCP, SrcAddr: tcpip.AddrFrom4([4]byte{10, 0, 3, 4}), DstAddr: tcpip.AddrFrom4(client4.As4()),
 	})
 	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = header.IPv4ProtocolNumber, header.TCPProtocolNumber
 	pkt.GSOOptions = stack.GSO{Type: stack.GSOTCPv4, MSS: mss}

@@ -3,6 +3,8 @@ package forward
 import (
 	"errors"
 	"net/netip"
+
+	"subnetrouter/internal/packet"
 )
 
 // verdict is the outcome of [Forwarder.check].
@@ -53,13 +55,13 @@ func (f *Forwarder) Recheck() (ended int) {
 	}
 	// Allow is called without the table's lock, which packet delivery takes.
 	for _, fl := range f.udp.all() {
-		if forbids(protoUDP, fl.key) {
+		if forbids(packet.ProtoUDP, fl.key) {
 			f.udp.close(fl, revoked)
 			ended++
 		}
 	}
 	for _, fl := range f.tcp.all() {
-		if forbids(protoTCP, fl.key) {
+		if forbids(packet.ProtoTCP, fl.key) {
 			fl.revoked.Store(true)
 			fl.abort.Store(true)
 			f.sched.ready(&fl.task)

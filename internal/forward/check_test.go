@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/packet"
+
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
@@ -38,7 +40,7 @@ func TestAccessRules(t *testing.T) {
 		mustEcho(t, p.udp)
 		all = append(all, p)
 	}
-	if got := *last.Load(); got != (asked{protoUDP, client6}) {
+	if got := *last.Load(); got != (asked{packet.ProtoUDP, client6}) {
 		t.Errorf("Allow was called with %+v", got)
 	}
 	if n := c.f.Recheck(); n != 0 {

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/packet"
 	"subnetrouter/internal/testwait"
 
 	"github.com/prometheus/client_golang/prometheus"
-
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -147,24 +147,24 @@ func (c *client) receiveLoop() {
 }
 
 func (c *client) recordICMP(raw []byte) {
-	var p inbound
-	if c.icmp == nil || !p.parse(raw) || p.protocol != protoICMP && p.protocol != protoICMPv6 {
+	var p packet.Packet
+	if c.icmp == nil || !p.Parse(raw) || p.Protocol != packet.ProtoICMP && p.Protocol != packet.ProtoICMPv6 {
 		return
 	}
 	sum := uint64(0)
-	if p.src.Is6() {
-		sum = pseudoSum(p.src, p.dst, protoICMPv6, len(p.payload))
+	if p.Src.Is6() {
+		sum = packet.PseudoSum(p.Src, p.Dst, packet.ProtoICMPv6, len(p.Data))
 	}
-	if checksum(p.payload, sum) != 0 {
+	if packet.Checksum(p.Data, sum) != 0 {
 		c.t.Error("received an ICMP message with a wrong checksum")
 	}
-	quote := p.payload[8:]
-	if len(quote) < headerSize(p.src)+4 {
+	quote := p.Data[8:]
+	if len(quote) < packet.HeaderSize(p.Src)+4 {
 		c.t.Error("received an ICMP error that quotes too few bytes")
 		return
 	}
-	ports := quote[headerSize(p.src):]
-	c.icmp <- quotedError{p.payload[0], p.payload[1], binary.BigEndian.Uint16(ports), binary.BigEndian.Uint16(ports[2:])}
+	ports := quote[packet.HeaderSize(p.Src):]
+	c.icmp <- quotedError{p.Data[0], p.Data[1], binary.BigEndian.Uint16(ports), binary.BigEndian.Uint16(ports[2:])}
 }
 
 // awaitPortUnreachable waits for a port-unreachable error about the datagrams of conn to

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/netnstest"
+	"subnetrouter/internal/packet"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,16 +62,16 @@ func do(t *testing.T, h *netnstest.Host, f *Forwarder, packets ...[]byte) (took 
 }
 
 // replies reads the packets to clients until the Forwarder closes.
-func replies(f *Forwarder) <-chan inbound {
-	out := make(chan inbound, 10_000)
+func replies(f *Forwarder) <-chan packet.Packet {
+	out := make(chan packet.Packet, 10_000)
 	go func() {
 		buf, sizes := [][]byte{make([]byte, 70_000)}, []int{0}
 		for {
 			if _, err := f.Receive(buf, sizes, 0); err != nil {
 				return
 			}
-			var p inbound
-			if p.parse(append([]byte(nil), buf[0][:sizes[0]]...)) {
+			var p packet.Packet
+			if p.Parse(append([]byte(nil), buf[0][:sizes[0]]...)) {
 				out <- p
 			}
 		}
@@ -79,13 +80,13 @@ func replies(f *Forwarder) <-chan inbound {
 }
 
 // awaitEcho waits for the echo reply with a sequence number.
-func awaitEcho(t *testing.T, from <-chan inbound, client netip.Addr, seq uint16) {
+func awaitEcho(t *testing.T, from <-chan packet.Packet, client netip.Addr, seq uint16) {
 	t.Helper()
 	deadline := time.After(patience)
 	for {
 		select {
 		case p := <-from:
-			if p.dst == client && len(p.payload) >= icmpHeader && binary.BigEndian.Uint16(p.payload[4:]) == 77 && binary.BigEndian.Uint16(p.payload[6:]) == seq {
+			if p.Dst == client && len(p.Data) >= packet.ICMPHeader && binary.BigEndian.Uint16(p.Data[4:]) == 77 && binary.BigEndian.Uint16(p.Data[6:]) == seq {
 				return
 			}
 		case <-deadline:
@@ -384,8 +385,8 @@ func TestUDPSharedPortsKeepTheirAnswers(t *testing.T) {
 	for range flows {
 		select {
 		case p := <-answers:
-			if want := p.src.String(); p.protocol != protoUDP || string(p.payload) != want {
-				t.Errorf("the datagram from %s contains %q", want, p.payload)
+			if want := p.Src.String(); p.Protocol != packet.ProtoUDP || string(p.Data) != want {
+				t.Errorf("the datagram from %s contains %q", want, p.Data)
 			}
 		case <-time.After(patience):
 			t.Fatal("an answer is missing")
@@ -500,8 +501,8 @@ func TestFlowDropsForeignDatagrams(t *testing.T) {
 	server.WriteTo([]byte("answer"), from)
 	select {
 	case p := <-answers:
-		if string(p.payload) != "answer" {
-			t.Errorf("the client received %q", p.payload)
+		if string(p.Data) != "answer" {
+			t.Errorf("the client received %q", p.Data)
 		}
 	case <-time.After(patience):
 		t.Fatal("the answer is missing")

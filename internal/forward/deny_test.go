@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"subnetrouter/internal/routes"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // denyPort denies one port of the host, which the tests reach by three addresses.
@@ -42,7 +42,7 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 			to := netip.AddrPortFrom(target.Addr(), udpPort)
 			whole := wholePacket(from, to, 500)
 			c.f.Deliver([][]byte{bytes.Clone(whole)}, 0)
-			c.f.Deliver(fragments(t, wholePacket(from, to, 5000)), 0)
+			c.f.Deliver(fragments(wholePacket(from, to, 5000), 7), 0)
 			c.f.DeliverUnclaimed(bytes.Clone(whole))
 			if got := c.f.DeliverRelayed(bytes.Clone(whole)); got != RelayedRefused {
 				t.Errorf("relayed: %v, want RelayedRefused", got)

@@ -3,6 +3,8 @@ package forward
 import (
 	"sync/atomic"
 
+	"subnetrouter/internal/packet"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -74,6 +76,20 @@ func newDrops() *drops {
 }
 
 func (d *drops) add(reason dropReason, packets int) { d.counts[reason].Add(uint64(packets)) }
+
+// fragmentDrops maps the reasons of package packet.
+var fragmentDrops = [packet.FragmentDrops]dropReason{
+	packet.FragmentMalformed:   dropFragmentMalformed,
+	packet.FragmentUnsupported: dropUnsupported,
+	packet.FragmentDuplicate:   dropFragmentDuplicate,
+	packet.FragmentOverlap:     dropFragmentOverlap,
+	packet.FragmentTimeout:     dropFragmentTimeout,
+	packet.FragmentEvicted:     dropFragmentEvicted,
+	packet.FragmentClosed:      dropClosed,
+}
+
+// fragments counts dropped fragments.
+func (d *drops) fragments(reason packet.FragmentDrop, n int) { d.add(fragmentDrops[reason], n) }
 
 func (d *drops) count(reason dropReason) uint64 { return d.counts[reason].Load() }
 

@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/packet"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -46,34 +47,34 @@ func sumsOverRoutes(t *testing.T, f *Forwarder) {
 
 // segmentFrom returns a TCP segment as a client sends it.
 func segmentFrom(src, dst netip.AddrPort, flags header.TCPFlags, seq, ack uint32) []byte {
-	h := headerSize(src.Addr())
+	h := packet.HeaderSize(src.Addr())
 	raw := make([]byte, h+header.TCPMinimumSize)
-	putIP(raw, src.Addr(), dst.Addr(), protoTCP)
+	packet.PutIP(raw, src.Addr(), dst.Addr(), packet.ProtoTCP)
 	segment := raw[h:]
 	header.TCP(segment).Encode(&header.TCPFields{
 		SrcPort: src.Port(), DstPort: dst.Port(), SeqNum: seq, AckNum: ack,
 		DataOffset: header.TCPMinimumSize, Flags: flags, WindowSize: 65535,
 	})
 	binary.BigEndian.PutUint16(segment[16:], 0)
-	binary.BigEndian.PutUint16(segment[16:], checksum(segment, pseudoSum(src.Addr(), dst.Addr(), protoTCP, len(segment))))
+	binary.BigEndian.PutUint16(segment[16:], packet.Checksum(segment, packet.PseudoSum(src.Addr(), dst.Addr(), packet.ProtoTCP, len(segment))))
 	return raw
 }
 
 // echoRequest returns an echo request as a client sends it.
 func echoRequest(src, dst netip.Addr, seq uint16, size int) []byte {
-	h := headerSize(src)
-	raw := make([]byte, h+icmpHeader+size)
+	h := packet.HeaderSize(src)
+	raw := make([]byte, h+packet.ICMPHeader+size)
 	message := raw[h:]
-	protocol, sum := uint8(protoICMP), uint64(0)
+	protocol, sum := uint8(packet.ProtoICMP), uint64(0)
 	message[0] = 8
 	if src.Is6() {
-		protocol, sum = protoICMPv6, pseudoSum(src, dst, protoICMPv6, len(message))
+		protocol, sum = packet.ProtoICMPv6, packet.PseudoSum(src, dst, packet.ProtoICMPv6, len(message))
 		message[0] = 128
 	}
 	binary.BigEndian.PutUint16(message[4:], 77)
 	binary.BigEndian.PutUint16(message[6:], seq)
-	binary.BigEndian.PutUint16(message[2:], checksum(message, sum))
-	putIP(raw, src, dst, protocol)
+	binary.BigEndian.PutUint16(message[2:], packet.Checksum(message, sum))
+	packet.PutIP(raw, src, dst, protocol)
 	return raw
 }
 
@@ -117,8 +118,8 @@ func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 	for i, src := range []netip.Addr{client4, client6} {
 		from, to := netip.AddrPortFrom(src, 5000), targets(80)[i]
 		odd := wholePacket(from, to, 10)
-		putIP(odd, src, to.Addr(), 132)
-		for name, packet := range map[string][]byte{
+		packet.PutIP(odd, src, to.Addr(), 132)
+		for name, raw := range map[string][]byte{
 			"a segment of no connection": segmentFrom(from, to, header.TCPFlagAck, 1, 1),
 			"a datagram":                 wholePacket(from, to, 10),
 			"another protocol":           odd,
@@ -126,13 +127,13 @@ func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 			before := f.drops.count(dropLinkFull)
 			within(t, "delivering "+name, func() {
 				for range each {
-					f.Deliver([][]byte{packet}, 0)
+					f.Deliver([][]byte{raw}, 0)
 				}
 			})
 			if got := f.drops.count(dropLinkFull) - before; got < each-maxQueuedReplies || got > each {
 				t.Errorf("%v: %s was answered %d times, of which %d were counted as dropped", src, name, each, got)
 			}
-			within(t, "prohibiting "+name, func() { f.Prohibit(packet) })
+			within(t, "prohibiting "+name, func() { f.Prohibit(raw) })
 		}
 	}
 }
@@ -169,7 +170,7 @@ func resetOf(key flowKey) *stack.PacketBuffer {
 		SrcPort: key.dst.Port(), DstPort: key.client.Port(), DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagRst,
 	})
 	header.IPv4(pkt.NetworkHeader().Push(header.IPv4MinimumSize)).Encode(&header.IPv4Fields{
-		TTL: 64, Protocol: protoTCP, SrcAddr: tcpipAddr(key.dst.Addr()), DstAddr: tcpipAddr(key.client.Addr()),
+		TTL: 64, Protocol: packet.ProtoTCP, SrcAddr: tcpipAddr(key.dst.Addr()), DstAddr: tcpipAddr(key.client.Addr()),
 	})
 	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = header.IPv4ProtocolNumber, header.TCPProtocolNumber
 	return pkt
@@ -253,24 +254,24 @@ func TestEveryDropIsCounted(t *testing.T) {
 	defer f.Close()
 	to := targets(9)[0]
 	datagram := wholePacket(client4Port, to, 100)
-	broken := func(packet []byte, at int) []byte {
-		packet = bytes.Clone(packet)
-		packet[at]++
-		return packet
+	broken := func(raw []byte, at int) []byte {
+		raw = bytes.Clone(raw)
+		raw[at]++
+		return raw
 	}
-	as := func(packet []byte, protocol uint8) []byte {
-		packet = bytes.Clone(packet)
-		putIP(packet, client4, to.Addr(), protocol)
-		return packet
+	as := func(raw []byte, protocol uint8) []byte {
+		raw = bytes.Clone(raw)
+		packet.PutIP(raw, client4, to.Addr(), protocol)
+		return raw
 	}
-	parts := fragmented(t, client4, 1, 3000)
-	tcpParts := fragmented(t, client4, 2, 3000)
-	tcpParts[0][9] = protoTCP
+	parts := fragments(wholePacket(netip.AddrPortFrom(client4, 5000), targets(80)[familyOf(client4)], 3000), 1)
+	tcpParts := fragments(wholePacket(netip.AddrPortFrom(client4, 5000), targets(80)[familyOf(client4)], 3000), 2)
+	tcpParts[0][9] = packet.ProtoTCP
 	odd := bytes.Clone(parts[0][:len(parts[0])-4])
 	binary.BigEndian.PutUint16(odd[2:], uint16(len(odd)))
 	ping := echoRequest(client4, to.Addr(), 1, 20)
 	reply := bytes.Clone(ping)
-	reply[ipv4Header] = 0
+	reply[packet.IPv4Header] = 0
 	for _, tc := range []struct {
 		name   string
 		packet []byte
@@ -280,12 +281,12 @@ func TestEveryDropIsCounted(t *testing.T) {
 		{"half a header", datagram[:19], dropMalformed},
 		{"less than its length", datagram[:50], dropMalformed},
 		{"no version", broken(datagram, 0)[:1], dropMalformed},
-		{"UDP longer than its packet", broken(datagram, ipv4Header+4), dropMalformed},
-		{"an ICMP message without its header", as(datagram[:ipv4Header+4], protoICMP), dropMalformed},
-		{"a segment without its header", as(datagram[:ipv4Header+10], protoTCP), dropMalformed},
+		{"UDP longer than its packet", broken(datagram, packet.IPv4Header+4), dropMalformed},
+		{"an ICMP message without its header", as(datagram[:packet.IPv4Header+4], packet.ProtoICMP), dropMalformed},
+		{"a segment without its header", as(datagram[:packet.IPv4Header+10], packet.ProtoTCP), dropMalformed},
 		{"a wrong UDP checksum", broken(datagram, 60), dropChecksum},
-		{"a wrong TCP checksum", broken(segmentFrom(client4Port, to, header.TCPFlagAck, 1, 1), ipv4Header+4), dropChecksum},
-		{"a wrong ICMP checksum", broken(ping, ipv4Header+10), dropChecksum},
+		{"a wrong TCP checksum", broken(segmentFrom(client4Port, to, header.TCPFlagAck, 1, 1), packet.IPv4Header+4), dropChecksum},
+		{"a wrong ICMP checksum", broken(ping, packet.IPv4Header+10), dropChecksum},
 		{"an echo reply", reply, dropUnsupported},
 		{"SCTP", as(datagram, 132), dropUnsupported},
 		{"a fragment of TCP", tcpParts[0], dropUnsupported},
@@ -327,7 +328,7 @@ func TestFragmentsDoNotHideTheirPort(t *testing.T) {
 	}
 	defer f.Close()
 	for _, src := range []netip.Addr{client4, client6} {
-		f.Deliver(fragmented(t, src, 1, 3000), 0)
+		f.Deliver(fragments(wholePacket(netip.AddrPortFrom(src, 5000), targets(80)[familyOf(src)], 3000), 1), 0)
 	}
 	if _, udp := f.Active(); udp != 0 || counterValue(f.metrics.denied) != 2 || len(f.link.replies) != 2 {
 		t.Errorf("%d flows, %d datagrams denied, %d answers; want 0, 2, 2", udp, counterValue(f.metrics.denied), len(f.link.replies))

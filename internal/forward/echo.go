@@ -2,13 +2,14 @@ package forward
 
 import (
 	"container/list"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
+
+	"subnetrouter/internal/packet"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,36 +38,30 @@ const (
 // /24 with ping's default size fits. The kernel grants at most net.core.wmem_max.
 const echoSendBuffer = 416 << 10
 
-const icmpHeader = 8
-
 // deliverICMP forwards an echo request. Other messages are dropped: ICMP errors concern
 // flows that the router itself terminates.
-func (f *Forwarder) deliverICMP(p *inbound) {
-	if !p.isEchoRequest() {
+func (f *Forwarder) deliverICMP(p *packet.Packet) {
+	if !p.IsEchoRequest() {
 		f.drops.add(dropUnsupported, 1)
 		return
 	}
-	sum := uint64(0)
-	if p.protocol == protoICMPv6 {
-		sum = pseudoSum(p.src, p.dst, protoICMPv6, len(p.payload))
-	}
-	if checksum(p.payload, sum) != 0 {
+	if !p.ICMPChecksumOK() {
 		f.drops.add(dropChecksum, 1)
 		return
 	}
-	if verdict := f.check(p.protocol, flowKey{netip.AddrPortFrom(p.src, 0), netip.AddrPortFrom(p.dst, 0)}); verdict != allowed {
-		f.failed("icmp", f.routes.lookup(p.dst), forbidden)
+	if verdict := f.check(p.Protocol, flowKey{netip.AddrPortFrom(p.Src, 0), netip.AddrPortFrom(p.Dst, 0)}); verdict != allowed {
+		f.failed("icmp", f.routes.lookup(p.Dst), forbidden)
 		f.drops.add(dropFlowFailed, 1)
 		if verdict == denied {
-			f.refuse(p, adminProhibited)
+			f.refuse(p, packet.AdminProhibited)
 		}
 		return
 	}
 	e := &pendingEcho{
-		client: p.src, dst: p.dst, target: targetOf(p.dst), route: f.routes.lookup(p.dst),
-		idSeq: [4]byte(p.payload[4:8]), at: time.Now(),
+		client: p.Src, dst: p.Dst, target: targetOf(p.Dst), route: f.routes.lookup(p.Dst),
+		idSeq: [4]byte(p.Data[4:8]), at: time.Now(),
 	}
-	data := p.payload[icmpHeader:]
+	data := p.Data[packet.ICMPHeader:]
 	err := f.pinger.send(e, data)
 	switch {
 	case err == nil:
@@ -83,7 +78,7 @@ func (f *Forwarder) deliverICMP(p *inbound) {
 		f.drops.add(dropFlowFailed, 1)
 		f.debug("forwarding echo request failed", "target", e.target, "reason", reason, "err", err)
 		if reason == unreachable {
-			f.refuse(p, hostUnreachable)
+			f.refuse(p, packet.HostUnreachable)
 		}
 	}
 }
@@ -229,18 +224,8 @@ func (p *pinger) send(e *pendingEcho, data []byte) error {
 	}
 	buf := p.f.buffers.Get().(*[]byte)
 	defer p.f.buffers.Put(buf)
-	message := append((*buf)[:icmpHeader], data...)
-	const request4, request6 = 8, 128
-	message[0], message[1] = request4, 0
-	if s.family == family6 {
-		message[0] = request6 // the kernel fills in this checksum
-	}
-	binary.BigEndian.PutUint16(message[2:], 0)
-	binary.BigEndian.PutUint16(message[4:], s.ident)
-	binary.BigEndian.PutUint16(message[6:], e.seq)
-	if s.family == family4 {
-		binary.BigEndian.PutUint16(message[2:], checksum(message, 0))
-	}
+	message := append((*buf)[:packet.ICMPHeader], data...)
+	packet.PutEchoRequest(message, s.family == family6, s.ident, e.seq)
 	if err = s.send(message, e.target); err != nil {
 		p.mu.Lock()
 		p.remove(e)
@@ -467,33 +452,19 @@ func (s *echoSocket) receive() {
 
 // answer passes an echo reply on to the client that sent its request.
 func (s *echoSocket) answer(message []byte, from netip.Addr) {
-	const reply4, reply6 = 0, 129
-	reply := byte(reply6)
-	if s.family == family4 {
-		reply = reply4
-		// A raw socket's message begins with the IP header, which cannot be mistaken
-		// for an echo reply.
-		if len(message) >= ipv4Header && message[0]>>4 == 4 {
-			message = message[min(len(message), int(message[0]&15)*4):]
-		}
-	}
-	// Type, code, checksum, identifier, sequence number, data.
-	if len(message) < icmpHeader || message[0] != reply {
+	ident, seq, data, ok := packet.ParseEchoReply(message, s.family == family6)
+	if !ok || s.raw && ident != s.ident { // a reply to another process
 		return
-	}
-	if s.raw && binary.BigEndian.Uint16(message[4:]) != s.ident {
-		return // a reply to another process
 	}
 	p := s.pinger
 	p.mu.Lock()
-	e := s.pending[binary.BigEndian.Uint16(message[6:])]
-	ok := e != nil && e.target == from && p.remove(e)
+	e := s.pending[seq]
+	ok = e != nil && e.target == from && p.remove(e)
 	p.mu.Unlock()
 	if !ok {
 		p.f.drops.add(dropUnmatched, 1)
 		return
 	}
-	data := message[icmpHeader:]
 	p.f.metrics.toTailnet["icmp"].Add(float64(len(data)))
 	e.route.toTailnet.Add(float64(len(data)))
 	p.f.sendEchoReply(e.client, e.dst, e.idSeq, data)

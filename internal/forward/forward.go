@@ -20,10 +20,10 @@ import (
 	"syscall"
 	"time"
 
+	"subnetrouter/internal/packet"
 	"subnetrouter/internal/routes"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 // Config configures a [Forwarder]. The zero value of a field means the default that its
@@ -97,7 +97,7 @@ type Forwarder struct {
 	polled     chan struct{} // closed when the poller has returned
 	udp        *udpTable
 	tcp        *tcpTable
-	reassembly *reassembly
+	reassembly *packet.Reassembler
 	pinger     *pinger
 	fragmentID atomic.Uint32
 
@@ -158,7 +158,7 @@ func New(cfg Config) (*Forwarder, error) {
 	f := &Forwarder{
 		cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, drops: dropped, routes: routes,
 		peers: map[netip.Addr]*peer{}, link: newLink(dropped), logLines: make(chan slog.Record, maxQueuedLines),
-		reassembly: newReassembly(dropped, cfg.Peer),
+		reassembly: packet.NewReassembler(packet.ReassemblerConfig{Node: cfg.Peer, Dropped: dropped.fragments}),
 	}
 	f.RecomputeLimits()
 	f.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
@@ -195,7 +195,7 @@ func (f *Forwarder) sweep(ctx context.Context) {
 		case now := <-tick.C:
 			f.udp.sweep(now)
 			f.tcp.sweep(now)
-			f.reassembly.sweep(now)
+			f.reassembly.Sweep(now)
 			f.pinger.sweep(now)
 		case <-ctx.Done():
 			return
@@ -218,9 +218,9 @@ func targetOf(a netip.Addr) netip.Addr { return routes.Target(a) }
 
 // delivery is the state of one call of [Forwarder.Deliver].
 type delivery struct {
-	packet inbound
+	packet packet.Packet
 	udp    udpRun
-	tcp    tcpRun
+	tcp    packet.Coalescer
 	scope  scope
 }
 
@@ -248,9 +248,9 @@ func (f *Forwarder) Deliver(packets [][]byte, offset int) {
 
 // DeliverUnclaimed takes a packet that [Config.PeerRouters] relayed and no router has a flow
 // for.
-func (f *Forwarder) DeliverUnclaimed(packet []byte) {
+func (f *Forwarder) DeliverUnclaimed(raw []byte) {
 	d := f.newDelivery(unclaimed)
-	f.deliver(d, packet)
+	f.deliver(d, raw)
 	f.finish(d)
 }
 
@@ -269,36 +269,36 @@ const (
 // a flow that is open here and the deny list and the access rules still allow it. Other routers
 // reassemble packets before they relay them, and open flows themselves. The packet is valid
 // only during the call.
-func (f *Forwarder) DeliverRelayed(packet []byte) Relayed {
+func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
 	d := f.newDelivery(openFlows)
 	d.udp.relayed = true
 	defer f.finish(d)
 	p := &d.packet
-	if !p.parse(packet) || p.fragment {
+	if !p.Parse(raw) || p.Fragment {
 		return RelayedRefused
 	}
-	switch p.protocol {
-	case protoUDP:
-		key := flowKey{netip.AddrPortFrom(p.src, p.srcPort), netip.AddrPortFrom(p.dst, p.dstPort)}
-		if !p.checksumOK() || f.check(protoUDP, key) != allowed {
+	switch p.Protocol {
+	case packet.ProtoUDP:
+		key := flowKey{netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)}
+		if !p.UDPChecksumOK() || f.check(packet.ProtoUDP, key) != allowed {
 			return RelayedRefused
 		}
 		if f.udp.deliver(d) {
 			return RelayedTaken
 		}
 		return RelayedUnknown
-	case protoTCP:
-		segment, _ := validSegment(p)
-		if segment == nil || opensConnection(segment) {
+	case packet.ProtoTCP:
+		segment, err := p.Segment()
+		if err != nil || packet.OpensConnection(segment) {
 			return RelayedRefused
 		}
-		ports := header.TCP(segment)
-		key := flowKey{netip.AddrPortFrom(p.src, ports.SourcePort()), netip.AddrPortFrom(p.dst, ports.DestinationPort())}
-		if f.check(protoTCP, key) != allowed {
+		src, dst := packet.SegmentPorts(segment)
+		key := flowKey{netip.AddrPortFrom(p.Src, src), netip.AddrPortFrom(p.Dst, dst)}
+		if f.check(packet.ProtoTCP, key) != allowed {
 			return RelayedRefused
 		}
 		found := f.endpoint.find(p, networkOf(p), segment) != nil
-		d.tcp.add(p, segment)
+		d.tcp.Add(p, segment)
 		if found {
 			return RelayedTaken
 		}
@@ -309,15 +309,15 @@ func (f *Forwarder) DeliverRelayed(packet []byte) Relayed {
 
 func (f *Forwarder) newDelivery(s scope) *delivery {
 	d := deliveries.Get().(*delivery)
-	d.tcp.endpoint = f.endpoint
+	d.tcp.Sink = f.endpoint
 	d.scope = s
 	return d
 }
 
 func (f *Forwarder) finish(d *delivery) {
 	f.udp.flush(&d.udp)
-	d.tcp.flush()
-	d.packet, d.udp.relayed = inbound{}, false
+	d.tcp.Flush()
+	d.packet, d.udp.relayed = packet.Packet{}, false
 	deliveries.Put(d)
 }
 
@@ -330,7 +330,7 @@ func (f *Forwarder) handedOff(d *delivery) bool {
 	case unclaimed:
 		return false
 	case anyPacket:
-		return f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow() && f.cfg.PeerRouters.Relay(d.packet.raw)
+		return f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow() && f.cfg.PeerRouters.Relay(d.packet.Raw)
 	}
 	return false
 }
@@ -343,30 +343,30 @@ func (f *Forwarder) needsLookup(d *delivery) bool {
 
 func (f *Forwarder) deliver(d *delivery, raw []byte) {
 	p := &d.packet
-	if !p.parse(raw) {
+	if !p.Parse(raw) {
 		f.drops.add(dropMalformed, 1)
 		return
 	}
-	if p.fragment {
-		whole := f.reassembly.add(p.raw, time.Now())
+	if p.Fragment {
+		whole := f.reassembly.Add(p.Raw, time.Now())
 		if whole == nil {
 			return // incomplete, or counted as dropped
 		}
-		if !p.parse(whole) || p.fragment {
+		if !p.Parse(whole) || p.Fragment {
 			f.drops.add(dropMalformed, 1)
 			return
 		}
 	}
-	switch p.protocol {
-	case protoTCP:
+	switch p.Protocol {
+	case packet.ProtoTCP:
 		f.endpoint.deliverTCP(f, d)
-	case protoUDP:
+	case packet.ProtoUDP:
 		f.udp.deliver(d)
-	case protoICMP, protoICMPv6:
+	case packet.ProtoICMP, packet.ProtoICMPv6:
 		f.deliverICMP(p)
 	default:
 		f.drops.add(dropUnsupported, 1)
-		f.refuse(p, adminProhibited)
+		f.refuse(p, packet.AdminProhibited)
 	}
 }
 
@@ -401,7 +401,7 @@ func (f *Forwarder) close() {
 	f.poll.close(f.polled)
 	f.sched.close()
 	f.pinger.close()
-	f.reassembly.close()
+	f.reassembly.Close()
 	f.link.discard()
 }
 

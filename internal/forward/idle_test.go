@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/packet"
 )
 
 func TestBusyWhileAnAnswerIsDue(t *testing.T) {
@@ -105,8 +107,8 @@ func TestFlowsOfPeerRouters(t *testing.T) {
 		if family == 1 {
 			from = netip.AddrPortFrom(client6, 4444)
 		}
-		datagram := make([]byte, headerSize(from.Addr())+udpHeader+3)
-		putUDP(datagram, from, target)
+		datagram := make([]byte, packet.HeaderSize(from.Addr())+packet.UDPHeader+3)
+		packet.PutUDP(datagram, from, target)
 		c.f.Deliver([][]byte{datagram}, 0)
 		if len(other.relayed) != 1 {
 			t.Fatalf("%d packets were relayed, want the datagram", len(other.relayed))

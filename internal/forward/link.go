@@ -4,6 +4,9 @@ import (
 	"errors"
 	"sync"
 
+	"subnetrouter/internal/packet"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -177,5 +180,26 @@ func (p outgoing) copyTo(bufs [][]byte, sizes []int, offset int) (n int, all boo
 		sizes[0] = copy(bufs[0][offset:], p.own.b[:p.own.n])
 		return 1, true
 	}
-	return segment(p.stack, p.done, bufs, sizes, offset)
+	return copyStack(p.stack, p.done, bufs, sizes, offset)
+}
+
+// copyStack writes the packets of pkt from number from, as [packet.SegmentRun.Split] does. The
+// stack left the checksums of TCP out, and only those.
+func copyStack(pkt *stack.PacketBuffer, from int, bufs [][]byte, sizes []int, offset int) (n int, all bool) {
+	if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
+		end := offset
+		for _, piece := range pkt.AsSlices() {
+			end += copy(bufs[0][end:], piece)
+		}
+		sizes[0] = end - offset
+		return 1, true
+	}
+	run := packet.SegmentRun{
+		IP: pkt.NetworkHeader().Slice(), TCP: pkt.TransportHeader().Slice(),
+		Pieces: pkt.AsSlices(), Size: pkt.Data().Size(), MSS: pkt.Data().Size(),
+	}
+	if pkt.GSOOptions.Type != stack.GSONone {
+		run.MSS = int(pkt.GSOOptions.MSS)
+	}
+	return run.Split(from, bufs, sizes, offset)
 }

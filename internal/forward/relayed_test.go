@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"subnetrouter/internal/packet"
+
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
@@ -30,14 +32,14 @@ func TestRelayedPacketsOpenNothing(t *testing.T) {
 	from := netip.MustParseAddrPort("100.64.0.2:4444")
 
 	datagram := func(to netip.AddrPort) []byte {
-		b := make([]byte, headerSize(from.Addr())+udpHeader+3)
-		putUDP(b, from, to)
+		b := make([]byte, packet.HeaderSize(from.Addr())+packet.UDPHeader+3)
+		packet.PutUDP(b, from, to)
 		return b
 	}
-	echo := append(make([]byte, ipv4Header), 8, 0, 0xf7, 0xff, 0, 0, 0, 0)
-	putIP(echo, from.Addr(), target.Addr(), protoICMP)
-	sctp := make([]byte, ipv4Header+12)
-	putIP(sctp, from.Addr(), target.Addr(), 132)
+	echo := append(make([]byte, packet.IPv4Header), 8, 0, 0xf7, 0xff, 0, 0, 0, 0)
+	packet.PutIP(echo, from.Addr(), target.Addr(), packet.ProtoICMP)
+	sctp := make([]byte, packet.IPv4Header+12)
+	packet.PutIP(sctp, from.Addr(), target.Addr(), 132)
 	badSum := datagram(target)
 	badSum[len(badSum)-1] ^= 1
 	badSegment := tcpSegment(from, target, 1, 0x10, 1, []byte("x"))
@@ -53,7 +55,7 @@ func TestRelayedPacketsOpenNothing(t *testing.T) {
 		"a segment of no connection":     {tcpSegment(from, target, 1, ack, 1, []byte("x")), RelayedReset},
 		"a datagram of no flow":          {datagram(target), RelayedUnknown},
 		"an echo request":                {echo, RelayedRefused},
-		"a fragment":                     {fragments(t, wholePacket(from, target, 3000))[0], RelayedRefused},
+		"a fragment":                     {fragments(wholePacket(from, target, 3000), 7)[0], RelayedRefused},
 		"another protocol":               {sctp, RelayedRefused},
 		"a wrong UDP checksum":           {badSum, RelayedRefused},
 		"a wrong TCP checksum":           {badSegment, RelayedRefused},
@@ -71,7 +73,7 @@ func TestRelayedPacketsOpenNothing(t *testing.T) {
 			t.Errorf("%s: a target was dialed", name)
 		}
 	}
-	for _, f := range fragments(t, wholePacket(from, target, 3000)) {
+	for _, f := range fragments(wholePacket(from, target, 3000), 7) {
 		c.f.DeliverRelayed(f)
 	}
 	if n := testutil.ToFloat64(c.f.metrics.opened["icmp"]); n > 0 {

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"subnetrouter/internal/packet"
+
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -26,7 +28,7 @@ func TestRunLongerThanTheVector(t *testing.T) {
 		SeqNum: 1000, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck | header.TCPFlagPsh | header.TCPFlagFin,
 	})
 	header.IPv4(pkt.NetworkHeader().Push(header.IPv4MinimumSize)).Encode(&header.IPv4Fields{
-		TTL: 64, Protocol: protoTCP, SrcAddr: tcpip.AddrFrom4([4]byte{10, 0, 3, 4}), DstAddr: tcpip.AddrFrom4(client4.As4()),
+		TTL: 64, Protocol: packet.ProtoTCP, SrcAddr: tcpip.AddrFrom4([4]byte{10, 0, 3, 4}), DstAddr: tcpip.AddrFrom4(client4.As4()),
 	})
 	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = header.IPv4ProtocolNumber, header.TCPProtocolNumber
 	pkt.GSOOptions = stack.GSO{Type: stack.GSOTCPv4, MSS: mss}
@@ -54,11 +56,11 @@ func TestRunLongerThanTheVector(t *testing.T) {
 				last = true
 				continue
 			}
-			segment := raw[ipv4Header:]
+			segment := raw[packet.IPv4Header:]
 			if seq := binary.BigEndian.Uint32(segment[4:]); seq != uint32(1000+len(got)) {
 				t.Fatalf("sequence number %d after %d bytes", seq, len(got))
 			}
-			if checksum(raw[:ipv4Header], 0) != 0 || checksum(segment, pseudoSum(targets(0)[0].Addr(), client4, protoTCP, len(segment))) != 0 {
+			if packet.Checksum(raw[:packet.IPv4Header], 0) != 0 || packet.Checksum(segment, packet.PseudoSum(targets(0)[0].Addr(), client4, packet.ProtoTCP, len(segment))) != 0 {
 				t.Fatal("wrong checksum")
 			}
 			got = append(got, segment[20:]...)

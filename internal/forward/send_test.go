@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"subnetrouter/internal/packet"
+
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -52,19 +54,19 @@ func TestProhibitQuotesThePacket(t *testing.T) {
 	} {
 		original := wholePacket(tc.src, tc.dst, 1000)
 		raw := prohibited(t, f, original)
-		var p inbound
-		if raw == nil || !p.parse(raw) || p.src != tc.dst.Addr() || p.dst != tc.src.Addr() {
+		var p packet.Packet
+		if raw == nil || !p.Parse(raw) || p.Src != tc.dst.Addr() || p.Dst != tc.src.Addr() {
 			t.Fatalf("%v: answered %x", tc.dst, raw)
 		}
 		sum := uint64(0)
-		if p.src.Is6() {
-			sum = pseudoSum(p.src, p.dst, protoICMPv6, len(p.payload))
+		if p.Src.Is6() {
+			sum = packet.PseudoSum(p.Src, p.Dst, packet.ProtoICMPv6, len(p.Data))
 		}
-		msg, err := icmp.ParseMessage(int(p.protocol), p.payload)
-		if err != nil || msg.Type != tc.typ || msg.Code != tc.code || checksum(p.payload, sum) != 0 {
+		msg, err := icmp.ParseMessage(int(p.Protocol), p.Data)
+		if err != nil || msg.Type != tc.typ || msg.Code != tc.code || packet.Checksum(p.Data, sum) != 0 {
 			t.Fatalf("%v: %+v, %v", tc.dst, msg, err)
 		}
-		if quote := msg.Body.(*icmp.DstUnreach).Data; !bytes.HasPrefix(original, quote) || len(quote) < headerSize(p.src)+8 {
+		if quote := msg.Body.(*icmp.DstUnreach).Data; !bytes.HasPrefix(original, quote) || len(quote) < packet.HeaderSize(p.Src)+8 {
 			t.Errorf("%v: the %d quoted bytes are not the start of the packet", tc.dst, len(quote))
 		}
 		if len(raw) > 1280 {
@@ -77,11 +79,11 @@ func TestProhibitIsSilentWhereItMustBe(t *testing.T) {
 	f := newTestForwarder(t)
 	asICMP := func(dst netip.AddrPort, typ byte) []byte {
 		raw := wholePacket(client4Port, dst, 40)
-		putIP(raw, client4, dst.Addr(), protoICMP)
-		raw[ipv4Header] = typ
+		packet.PutIP(raw, client4, dst.Addr(), packet.ProtoICMP)
+		raw[packet.IPv4Header] = typ
 		return raw
 	}
-	parts := fragments(t, wholePacket(client6Port, denied6, 3000))
+	parts := fragments(wholePacket(client6Port, denied6, 3000), 7)
 	for name, tc := range map[string]struct {
 		packet   []byte
 		answered bool

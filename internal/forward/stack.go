@@ -2,10 +2,13 @@ package forward
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"subnetrouter/internal/packet"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -139,13 +142,13 @@ func (e *linkEndpoint) isReply(pkt *stack.PacketBuffer) bool {
 // batch.
 func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 	p := &d.packet
-	segment, reason := validSegment(p)
-	if segment == nil {
-		f.drops.add(reason, 1)
+	segment, err := p.Segment()
+	if err != nil {
+		f.drops.add(dropReasonOf(err), 1)
 		return
 	}
 	number := networkOf(p)
-	opens := opensConnection(segment)
+	opens := packet.OpensConnection(segment)
 	if f.needsLookup(d) && !opens && e.find(p, number, segment) == nil && f.handedOff(d) {
 		return
 	}
@@ -155,39 +158,26 @@ func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
 			f.drops.add(dropSYNLimit, 1) // the client retransmits it
 			return
 		}
-		e.deferSYN(number, bytes.Clone(p.raw), maxSYNRetries)
+		e.deferSYN(number, bytes.Clone(p.Raw), maxSYNRetries)
 		return
 	}
-	d.tcp.add(p, segment)
+	d.tcp.Add(p, segment)
 }
 
-// validSegment returns the TCP segment of a packet, or nil and a drop reason if a checksum or
-// length is wrong.
-func validSegment(p *inbound) (segment []byte, reason dropReason) {
-	segment = transportOf(p.raw)
-	if p.src.Is4() && checksum(p.raw[:len(p.raw)-len(segment)], 0) != 0 {
-		return nil, dropChecksum
+// dropReasonOf returns the reason of an error of [packet.Packet.Segment].
+func dropReasonOf(err error) dropReason {
+	if errors.Is(err, packet.ErrChecksum) {
+		return dropChecksum
 	}
-	if len(segment) < header.TCPMinimumSize || int(segment[12]>>4)*4 < header.TCPMinimumSize || int(segment[12]>>4)*4 > len(segment) {
-		return nil, dropMalformed
-	}
-	if checksum(segment, pseudoSum(p.src, p.dst, protoTCP, len(segment))) != 0 {
-		return nil, dropChecksum
-	}
-	return segment, 0
+	return dropMalformed
 }
 
 // networkOf returns the stack's number for a packet's IP version.
-func networkOf(p *inbound) tcpip.NetworkProtocolNumber {
-	if p.src.Is4() {
+func networkOf(p *packet.Packet) tcpip.NetworkProtocolNumber {
+	if p.Src.Is4() {
 		return header.IPv4ProtocolNumber
 	}
 	return header.IPv6ProtocolNumber
-}
-
-// opensConnection reports whether a segment is a client's SYN.
-func opensConnection(segment []byte) bool {
-	return header.TCPFlags(segment[13])&(header.TCPFlagSyn|header.TCPFlagAck) == header.TCPFlagSyn
 }
 
 // A client that reuses a port immediately sends its SYN right after the last acknowledgement of
@@ -200,17 +190,9 @@ const (
 	maxPendingSYNs = 1024
 )
 
-// transportOf returns the data after the IP header of a packet that was parsed.
-func transportOf(raw []byte) []byte {
-	if raw[0]>>4 == 4 {
-		return raw[int(raw[0]&15)*4:]
-	}
-	return raw[ipv6Header:]
-}
-
 // closing reports whether a SYN meets a connection with the same addresses and ports that at
 // least one side has closed.
-func (e *linkEndpoint) closing(p *inbound, number tcpip.NetworkProtocolNumber, segment []byte) bool {
+func (e *linkEndpoint) closing(p *packet.Packet, number tcpip.NetworkProtocolNumber, segment []byte) bool {
 	ep := e.find(p, number, segment)
 	if ep == nil {
 		return false
@@ -224,11 +206,11 @@ func (e *linkEndpoint) closing(p *inbound, number tcpip.NetworkProtocolNumber, s
 }
 
 // find returns the connection that a segment belongs to, or nil.
-func (e *linkEndpoint) find(p *inbound, number tcpip.NetworkProtocolNumber, segment []byte) *tcp.Endpoint {
-	ports := header.TCP(segment)
+func (e *linkEndpoint) find(p *packet.Packet, number tcpip.NetworkProtocolNumber, segment []byte) *tcp.Endpoint {
+	src, dst := packet.SegmentPorts(segment)
 	ep, _ := e.stack.FindTransportEndpoint(number, tcp.ProtocolNumber, stack.TransportEndpointID{
-		LocalAddress: tcpip.AddrFromSlice(p.dst.AsSlice()), LocalPort: ports.DestinationPort(),
-		RemoteAddress: tcpip.AddrFromSlice(p.src.AsSlice()), RemotePort: ports.SourcePort(),
+		LocalAddress: tcpip.AddrFromSlice(p.Dst.AsSlice()), LocalPort: dst,
+		RemoteAddress: tcpip.AddrFromSlice(p.Src.AsSlice()), RemotePort: src,
 	}, nicID).(*tcp.Endpoint)
 	return ep
 }
@@ -236,17 +218,17 @@ func (e *linkEndpoint) find(p *inbound, number tcpip.NetworkProtocolNumber, segm
 // deferSYN delivers a SYN once the old connection is gone, or after a second in any case.
 func (e *linkEndpoint) deferSYN(number tcpip.NetworkProtocolNumber, raw []byte, retries int) {
 	time.AfterFunc(synRetryEvery, func() {
-		var p inbound
-		if !p.parse(raw) {
+		var p packet.Packet
+		if !p.Parse(raw) {
 			e.pendingSYNs.Add(-1)
 			return
 		}
-		if retries > 0 && e.closing(&p, number, transportOf(raw)) {
+		if retries > 0 && e.closing(&p, number, p.Payload()) {
 			e.deferSYN(number, raw, retries-1)
 			return
 		}
 		e.pendingSYNs.Add(-1)
-		e.deliver(&p)
+		e.Single(&p)
 	})
 }
 

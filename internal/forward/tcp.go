@@ -8,8 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"subnetrouter/internal/packet"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -96,7 +97,7 @@ type half struct {
 func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	f, id := t.f, r.ID()
 	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
-	if verdict := f.check(protoTCP, key); verdict != allowed {
+	if verdict := f.check(packet.ProtoTCP, key); verdict != allowed {
 		f.failed("tcp", f.routes.lookup(key.dst.Addr()), forbidden)
 		if verdict == noRule {
 			f.drops.add(dropFlowFailed, 1)
@@ -130,7 +131,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		t.mu.Unlock()
 		// The check above may predate a change of the deny list or the rules whose
 		// Recheck did not see the flow in the table.
-		if f.check(protoTCP, key) != allowed {
+		if f.check(packet.ProtoTCP, key) != allowed {
 			fl.revoked.Store(true)
 			fl.abort.Store(true)
 		}

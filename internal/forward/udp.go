@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"subnetrouter/internal/packet"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -99,22 +101,19 @@ type udpRun struct {
 	relayed  bool // by a peer router: such datagrams open no flow
 }
 
-// maxRunBytes bounds a run's payload: an IPv4 packet's length has 16 bits.
-const maxRunBytes = 65000
-
 // deliver takes a datagram from a peer. It returns false if the delivery accepts only open
 // flows and there is none. The datagram may stay in the run until the next call or
 // [udpTable.flush].
 func (t *udpTable) deliver(d *delivery) (took bool) {
 	p, run := &d.packet, &d.udp
-	if !p.checksumOK() {
+	if !p.UDPChecksumOK() {
 		t.f.drops.add(dropChecksum, 1)
 		return true
 	}
-	key := flowKey{netip.AddrPortFrom(p.src, p.srcPort), netip.AddrPortFrom(p.dst, p.dstPort)}
+	key := flowKey{netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)}
 	if fl := run.flow; fl != nil && (fl.key != key || len(run.payloads) == maxRun ||
-		len(p.payload) > len(run.payloads[0]) || len(run.payloads[len(run.payloads)-1]) < len(run.payloads[0]) ||
-		len(p.payload) == 0 || run.bytes+len(p.payload) > maxRunBytes) {
+		len(p.Data) > len(run.payloads[0]) || len(run.payloads[len(run.payloads)-1]) < len(run.payloads[0]) ||
+		len(p.Data) == 0 || run.bytes+len(p.Data) > packet.MaxRun) {
 		t.flush(run)
 	}
 	if run.flow == nil {
@@ -130,8 +129,8 @@ func (t *udpTable) deliver(d *delivery) (took bool) {
 		}
 		run.flow = fl
 	}
-	run.payloads = append(run.payloads, p.payload)
-	run.bytes += len(p.payload)
+	run.payloads = append(run.payloads, p.Data)
+	run.bytes += len(p.Data)
 	return true
 }
 
@@ -158,10 +157,10 @@ func (t *udpTable) find(key flowKey) *udpFlow {
 
 // open opens the flow of datagram p, or answers p with the reason why it cannot, and returns
 // nil. p is nil if the datagram is no longer available.
-func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
+func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	f := t.f
 	target := netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port())
-	refuse := func(reason icmpError) {
+	refuse := func(reason packet.ICMPError) {
 		if p != nil {
 			f.refuse(p, reason)
 		} else {
@@ -169,17 +168,17 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 		}
 	}
 	to := f.routes.lookup(key.dst.Addr())
-	if verdict := f.check(protoUDP, key); verdict != allowed {
+	if verdict := f.check(packet.ProtoUDP, key); verdict != allowed {
 		f.failed("udp", to, forbidden)
 		if verdict == denied {
-			refuse(adminProhibited)
+			refuse(packet.AdminProhibited)
 		}
 		return nil
 	}
 	node, ok := f.reserve(key.client.Addr())
 	if !ok {
 		f.failed("udp", to, limited)
-		refuse(portUnreachable)
+		refuse(packet.PortUnreachable)
 		return nil
 	}
 	fl := &udpFlow{
@@ -221,7 +220,7 @@ func (t *udpTable) open(key flowKey, p *inbound) *udpFlow {
 	f.metrics.active["udp"].Inc()
 	// The check above may predate a change of the deny list or the rules whose Recheck did
 	// not see the flow in the table.
-	if f.check(protoUDP, key) != allowed {
+	if f.check(packet.ProtoUDP, key) != allowed {
 		t.close(fl, revoked)
 		return nil
 	}
@@ -312,7 +311,7 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 func (fl *udpFlow) transmit(payloads [][]byte) error {
 	err := sendRun(fl.fd, payloads)
 	if errors.Is(err, unix.ECONNREFUSED) {
-		fl.table.f.sendUDPError(fl.key, portUnreachable, 0)
+		fl.table.f.sendUDPError(fl.key, packet.PortUnreachable, 0)
 		err = sendRun(fl.fd, payloads)
 	}
 	return err
@@ -335,13 +334,13 @@ func (fl *udpFlow) sent(payloads [][]byte, err error) {
 		return
 	case errors.Is(err, unix.EMSGSIZE):
 		reason = dropTooBig
-		f.sendUDPError(fl.key, packetTooBig, mtuOf(fl.fd, fl.target.Addr()))
+		f.sendUDPError(fl.key, packet.PacketTooBig, mtuOf(fl.fd, fl.target.Addr()))
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
 		reason = dropUnreachable
-		f.sendUDPError(fl.key, hostUnreachable, 0)
+		f.sendUDPError(fl.key, packet.HostUnreachable, 0)
 	case errors.Is(err, unix.ECONNREFUSED):
 		reason = dropUnreachable
-		f.sendUDPError(fl.key, portUnreachable, 0)
+		f.sendUDPError(fl.key, packet.PortUnreachable, 0)
 	case wouldBlock(err):
 		reason = dropSocketBuffer
 	default:
@@ -373,9 +372,9 @@ func (fl *udpFlow) receive() {
 			case wouldBlock(err):
 				return
 			case errors.Is(err, unix.ECONNREFUSED):
-				f.sendUDPError(fl.key, portUnreachable, 0)
+				f.sendUDPError(fl.key, packet.PortUnreachable, 0)
 			case errors.Is(err, unix.EHOSTUNREACH):
-				f.sendUDPError(fl.key, hostUnreachable, 0)
+				f.sendUDPError(fl.key, packet.HostUnreachable, 0)
 			}
 			continue
 		}

@@ -9,8 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	"subnetrouter/internal/packet"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 )
@@ -84,9 +85,9 @@ func TestUDPRunsKeepEveryDatagram(t *testing.T) {
 		for flow := range flows {
 			payload := make([]byte, max(size, 2))
 			payload[0], payload[1] = byte(flow), byte(i)
-			raw := make([]byte, ipv4Header+udpHeader+len(payload))
-			copy(raw[ipv4Header+udpHeader:], payload)
-			putUDP(raw, netip.AddrPortFrom(client4, uint16(5000+flow)), targets(port)[0])
+			raw := make([]byte, packet.IPv4Header+packet.UDPHeader+len(payload))
+			copy(raw[packet.IPv4Header+packet.UDPHeader:], payload)
+			packet.PutUDP(raw, netip.AddrPortFrom(client4, uint16(5000+flow)), targets(port)[0])
 			vector = append(vector, raw)
 		}
 		if i%7 == 6 {

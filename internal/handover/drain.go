@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"subnetrouter/internal/packet"
 )
 
 // This file is the draining router's side of a hand-over.
@@ -87,20 +89,20 @@ var forClientPrefix = []byte{kindForClient}
 // A retransmitted SYN-ACK goes directly only. A client that lost the first one because it
 // moved has retransmitted its SYN too, to the successor, which opens the connection: a second
 // SYN-ACK, with the sequence numbers of another connection, would break it.
-func (c *Coordinator) Route(packet []byte) (direct bool, via netip.Addr, prefix []byte) {
-	p, _, ok := parsePacket(packet)
+func (c *Coordinator) Route(raw []byte) (direct bool, via netip.Addr, prefix []byte) {
+	p, _, ok := packet.ParseHeader(raw)
 	if !ok {
 		return false, netip.Addr{}, nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p.isSYNACK() && !c.firstSYNACK(p) {
+	if p.IsSYNACK() && !c.firstSYNACK(p) {
 		return true, netip.Addr{}, nil
 	}
-	holders, _ := c.peers.Load().holdersOf(p.src)
+	holders, _ := c.peers.Load().holdersOf(p.Src)
 	for _, n := range holders {
 		addr := n.addr()
-		if _, ok := c.movedClients[addr][p.dst]; ok {
+		if _, ok := c.movedClients[addr][p.Dst]; ok {
 			c.relayedOut.Inc()
 			return false, addr, forClientPrefix
 		}
@@ -117,8 +119,8 @@ const maxAccepted = 4096
 
 // firstSYNACK reports whether a SYN-ACK is the first of its flow in this drain. The caller
 // holds c.mu.
-func (c *Coordinator) firstSYNACK(p ipPacket) bool {
-	f, ok := p.flow()
+func (c *Coordinator) firstSYNACK(p packet.Header) bool {
+	f, ok := flowOf(p)
 	if _, sent := c.accepted[f]; !ok || sent {
 		return !ok
 	}
@@ -135,7 +137,7 @@ const maxMovedClients = 4096
 // handleRelayed delivers a client's packet that another router relayed, and answers it. body
 // is the packet and, unless an older version sent it, its number.
 func (c *Coordinator) handleRelayed(from *Node, body []byte) {
-	p, number, ok := parsePacket(body)
+	p, number, ok := packet.ParseHeader(body)
 	if !ok || len(number) != 0 && len(number) != numberSize {
 		c.refuse(malformed)
 		return
@@ -147,19 +149,19 @@ func (c *Coordinator) handleRelayed(from *Node, body []byte) {
 	case !draining || !c.cfg.CanRelay():
 		c.refuse(notNow)
 		return
-	case !containsAddr(served, p.dst):
+	case !containsAddr(served, p.Dst):
 		c.refuse(noRoute)
 		return
-	case !c.peers.Load().holds(from, p.dst):
+	case !c.peers.Load().holds(from, p.Dst):
 		// Control may have sent its netmap to the sender and its clients first.
 		c.refuse(noRoute)
 		c.answer(from, kindWait, number)
 		return
 	}
-	switch c.cfg.Deliver(p.raw) {
+	switch c.cfg.Deliver(p.Raw) {
 	case Delivered:
 		c.relayedIn.Inc()
-		c.markMoved(from, p.src)
+		c.markMoved(from, p.Src)
 		c.answer(from, kindTaken, number)
 	case Reset:
 		c.relayedIn.Inc()

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"subnetrouter/internal/packet"
 )
 
 var (
@@ -140,10 +142,10 @@ func (p *pair) drain(t *testing.T) {
 	p.giveRoutes(p.new)
 }
 
-// packet returns the IPv4 header of a UDP datagram, followed by a word.
-func packet(src, dst netip.Addr, word string) []byte {
+// ipPacket returns the IPv4 header of a UDP datagram, followed by a word.
+func ipPacket(src, dst netip.Addr, word string) []byte {
 	b := make([]byte, 20, 20+len(word))
-	b[0], b[9] = 0x45, protocolUDP
+	b[0], b[9] = 0x45, packet.ProtoUDP
 	s, d := src.As4(), dst.As4()
 	copy(b[12:], s[:])
 	copy(b[16:], d[:])
@@ -154,7 +156,7 @@ func packet(src, dst netip.Addr, word string) []byte {
 
 // segment returns a packet with TCP's protocol number.
 func segment(src, dst netip.Addr, word string) []byte {
-	b := packet(src, dst, word)
+	b := ipPacket(src, dst, word)
 	b[9] = 6
 	return b
 }
@@ -168,7 +170,7 @@ func loseAll(netip.Addr, []byte) bool { return true }
 func TestFlowsContinueThroughSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
-		known, unknown := packet(client, target, "of a flow of old"), packet(client, target, "of none")
+		known, unknown := ipPacket(client, target, "of a flow of old"), ipPacket(client, target, "of none")
 		p.old.flows[string(known)] = true
 		if p.new.MayHaveFlow() || p.new.Relay(known) {
 			t.Error("a packet was relayed while no router drains")
@@ -178,7 +180,7 @@ func TestFlowsContinueThroughSuccessor(t *testing.T) {
 			t.Fatal("the new router does not know of the drain")
 		}
 		// Until the new router has relayed the client's packets, answers go both ways.
-		answer := packet(target, client, "answer")
+		answer := ipPacket(target, client, "answer")
 		direct, via, prefix := p.old.Route(answer)
 		if !direct || via != newAddr {
 			t.Errorf("direct %v, via %v, want both", direct, via)
@@ -250,7 +252,7 @@ func TestRetransmittedSYNACK(t *testing.T) {
 func TestSuccessorLearnsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
-		known, unknown, syn := packet(client, target, "of a flow of old"), packet(client, target, "of none"), segment(client, target, "segment")
+		known, unknown, syn := ipPacket(client, target, "of a flow of old"), ipPacket(client, target, "of none"), segment(client, target, "segment")
 		p.old.flows[string(known)], p.old.flows[string(syn)] = true, true
 		if n := p.old.BeginDrain(t.Context()); n != 1 {
 			t.Fatalf("%d helpers", n)
@@ -308,7 +310,7 @@ func TestDrainingRouterDies(t *testing.T) {
 		p.mu.Lock()
 		p.lose = loseAll
 		p.mu.Unlock()
-		first := packet(client, target, "first of a flow")
+		first := ipPacket(client, target, "first of a flow")
 		if !p.new.Relay(first) {
 			t.Fatal("not relayed")
 		}
@@ -355,7 +357,7 @@ func TestDrainEndsWithRouter(t *testing.T) {
 func TestLostAnswerKeepsFlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
-		known := append(packet(client, target, ""), 0, 1, 0, 2, 0, 8, 0, 0)
+		known := append(ipPacket(client, target, ""), 0, 1, 0, 2, 0, 8, 0, 0)
 		binary.BigEndian.PutUint16(known[2:], uint16(len(known)))
 		p.old.flows[string(known)] = true
 		p.drain(t)
@@ -384,15 +386,15 @@ func TestDrainsEndAtDeadline(t *testing.T) {
 		var done sync.WaitGroup
 		done.Go(func() { p.old.Announce(announcing) })
 		time.Sleep(minDrainLimit - time.Second)
-		if !p.new.Relay(packet(client, target, "x")) {
+		if !p.new.Relay(ipPacket(client, target, "x")) {
 			t.Error("the drain ended too early")
 		}
 		time.Sleep(2 * time.Second)
 		for range 12 {
-			if p.new.MayHaveFlow() || p.new.Relay(packet(client, target, "x")) {
+			if p.new.MayHaveFlow() || p.new.Relay(ipPacket(client, target, "x")) {
 				t.Fatal("a packet was relayed to a router that has drained for too long")
 			}
-			p.new.Receive(oldAddr, append([]byte{kindForClient}, packet(target, client, "x")...))
+			p.new.Receive(oldAddr, append([]byte{kindForClient}, ipPacket(target, client, "x")...))
 			time.Sleep(time.Hour)
 		}
 		if len(p.new.list(&p.new.toClient)) > 0 {
@@ -408,14 +410,14 @@ func TestControlMovesRoutesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		p.drain(t)
-		if !p.new.Relay(packet(client, target, "x")) {
+		if !p.new.Relay(ipPacket(client, target, "x")) {
 			t.Error("not relayed during the drain")
 		}
 		p.new.SetPeers(nil, []Node{
 			{Name: "old", Addrs: []netip.Addr{oldAddr}, Online: true},
 			{Name: "third", Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.3")}, Online: true, Routes: vpc},
 		})
-		if p.new.Relay(packet(client, target, "x")) {
+		if p.new.Relay(ipPacket(client, target, "x")) {
 			t.Error("relayed though a third router has the routes")
 		}
 	})
@@ -472,9 +474,9 @@ func TestAskPeersHealth(t *testing.T) {
 }
 
 func FuzzMessage(f *testing.F) {
-	f.Add(append([]byte{kindRelayed}, packet(client, target, "x")...))
-	f.Add(relayed(packet(client, target, "x"), 7))
-	f.Add(append([]byte{kindForClient}, packet(target, client, "x")...))
+	f.Add(append([]byte{kindRelayed}, ipPacket(client, target, "x")...))
+	f.Add(relayed(ipPacket(client, target, "x"), 7))
+	f.Add(append([]byte{kindForClient}, ipPacket(target, client, "x")...))
 	f.Add([]byte("\x01" + `{"routes":["10.0.0.0/16"],"draining":true,"answer":true}`))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		for _, draining := range []bool{false, true} {

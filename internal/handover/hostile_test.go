@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"subnetrouter/internal/packet"
 )
 
 // The hostile node has the routers' tag, and at most one small route.
@@ -94,9 +96,9 @@ func (w *hostileWorld) leaked() (out []string) {
 		if m[0] == kindState {
 			continue
 		}
-		p, _, ok := parsePacket(m[1:])
-		if ok && !(w.withRoute && (hostileRoute.Contains(p.src) || hostileRoute.Contains(p.dst))) {
-			out = append(out, fmt.Sprintf("kind %d: %s to %s", m[0], p.src, p.dst))
+		p, _, ok := packet.ParseHeader(m[1:])
+		if ok && !(w.withRoute && (hostileRoute.Contains(p.Src) || hostileRoute.Contains(p.Dst))) {
+			out = append(out, fmt.Sprintf("kind %d: %s to %s", m[0], p.Src, p.Dst))
 		}
 	}
 	return out
@@ -107,7 +109,7 @@ func (w *hostileWorld) leaked() (out []string) {
 func TestClaimsGiveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, false)
-		flow := packet(client, target, "injected")
+		flow := ipPacket(client, target, "injected")
 		w.old.flows[string(flow)] = true
 		w.sendBoth(w.stateMessage(claim))
 		time.Sleep(time.Second)
@@ -119,11 +121,11 @@ func TestClaimsGiveNothing(t *testing.T) {
 		if w.old.packetsMoved()+w.new.packetsMoved() > 0 {
 			t.Errorf("a node without a route reached a flow: %q", w.old.taken)
 		}
-		if direct, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || !direct {
+		if direct, via, _ := w.old.Route(ipPacket(target, client, "secret")); via == hostileAddr || !direct {
 			t.Errorf("answers go directly: %v, via %v", direct, via)
 		}
 		w.sendBoth([]byte{kindRelayed, 0x45, 0}) // malformed
-		if direct, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || !direct {
+		if direct, via, _ := w.old.Route(ipPacket(target, client, "secret")); via == hostileAddr || !direct {
 			t.Errorf("after a malformed message, answers go directly: %v, via %v", direct, via)
 		}
 		if got := w.leaked(); len(got) > 0 {
@@ -137,7 +139,7 @@ func TestClaimsGiveNothing(t *testing.T) {
 func TestSmallRouteGivesThatRoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, true)
-		inside, outside := packet(client, hostileHost, "x"), packet(client, target, "x")
+		inside, outside := ipPacket(client, hostileHost, "x"), ipPacket(client, target, "x")
 		w.old.flows[string(inside)], w.old.flows[string(outside)] = true, true
 		w.drain(t)
 		w.control(w.new)
@@ -152,10 +154,10 @@ func TestSmallRouteGivesThatRoute(t *testing.T) {
 			t.Errorf("old took %q, want the packet for the node's own route", got)
 		}
 		// The client has moved to the node for that route only.
-		if direct, via, _ := w.old.Route(packet(hostileHost, client, "x")); direct || via != hostileAddr {
+		if direct, via, _ := w.old.Route(ipPacket(hostileHost, client, "x")); direct || via != hostileAddr {
 			t.Errorf("answers from its route go directly: %v, via %v", direct, via)
 		}
-		if direct, via, _ := w.old.Route(packet(target, client, "x")); !direct || via != newAddr {
+		if direct, via, _ := w.old.Route(ipPacket(target, client, "x")); !direct || via != newAddr {
 			t.Errorf("answers from the rest go directly: %v, via %v", direct, via)
 		}
 		// If it drains, its drain covers that route only, and gets no other packets.
@@ -163,7 +165,7 @@ func TestSmallRouteGivesThatRoute(t *testing.T) {
 		s.Draining = true
 		w.new.Receive(hostileAddr, w.stateMessage(s))
 		time.Sleep(10 * time.Millisecond)
-		w.new.Receive(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
+		w.new.Receive(hostileAddr, append([]byte{kindForClient}, ipPacket(target, client, "forged")...))
 		if len(w.new.list(&w.new.toClient)) > 0 {
 			t.Error("a packet from another router's route went to the client")
 		}
@@ -181,7 +183,7 @@ func TestWiderRouteGivesNothing(t *testing.T) {
 		w := newHostileWorld(t, true)
 		w.route = netip.MustParsePrefix("10.0.0.0/8")
 		w.control(w.old)
-		flow, first := packet(client, target, "of a flow"), packet(client, target, "first")
+		flow, first := ipPacket(client, target, "of a flow"), ipPacket(client, target, "first")
 		w.old.flows[string(flow)] = true
 		s := claim
 		s.Draining = true
@@ -191,7 +193,7 @@ func TestWiderRouteGivesNothing(t *testing.T) {
 		w.old.BeginDrain(t.Context())
 		time.Sleep(10 * time.Millisecond)
 		w.old.Receive(hostileAddr, relayed(flow, 1))
-		if _, via, _ := w.old.Route(packet(target, client, "secret")); via == hostileAddr || w.old.packetsMoved() > 0 {
+		if _, via, _ := w.old.Route(ipPacket(target, client, "secret")); via == hostileAddr || w.old.packetsMoved() > 0 {
 			t.Errorf("before control moves the routes: packets go via %v, and %q were accepted", via, w.old.taken)
 		}
 		w.control(w.new)
@@ -201,7 +203,7 @@ func TestWiderRouteGivesNothing(t *testing.T) {
 		if !w.new.Relay(first) || len(w.new.list(&w.new.unclaimed)) != 1 {
 			t.Error("a packet of a new flow is not delivered here")
 		}
-		w.new.Receive(hostileAddr, append([]byte{kindForClient}, packet(target, client, "forged")...))
+		w.new.Receive(hostileAddr, append([]byte{kindForClient}, ipPacket(target, client, "forged")...))
 		if len(w.new.list(&w.new.toClient)) > 0 {
 			t.Error("a packet from this router's route went to the client")
 		}
@@ -266,7 +268,7 @@ func TestTakeover(t *testing.T) {
 func TestDeniedPacketsAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newHostileWorld(t, false)
-		flow := packet(client, target, "x")
+		flow := ipPacket(client, target, "x")
 		w.old.flows[string(flow)], w.old.denied[string(flow)] = true, true
 		w.drain(t)
 		w.new.Relay(flow)
@@ -288,7 +290,7 @@ func TestReturnsAreOwnPackets(t *testing.T) {
 		w.control(w.new)
 		time.Sleep(10 * time.Millisecond)
 
-		forged := packet(client, netip.MustParseAddr("169.254.170.2"), "forged")
+		forged := ipPacket(client, netip.MustParseAddr("169.254.170.2"), "forged")
 		w.sendBoth(append([]byte{kindUnknown}, forged...))
 		for number := range uint64(100) {
 			w.sendBoth(append([]byte{kindUnknown}, appendNumber(slices.Clone(forged), number)...))
@@ -301,7 +303,7 @@ func TestReturnsAreOwnPackets(t *testing.T) {
 		}
 
 		// A packet for its own route is relayed to it, and it answers with another packet.
-		own := packet(client, hostileHost, "own")
+		own := ipPacket(client, hostileHost, "own")
 		if !w.new.Relay(own) {
 			t.Fatal("not relayed")
 		}
@@ -339,7 +341,7 @@ func TestWaitIsBounded(t *testing.T) {
 		s.Draining = true
 		w.new.Receive(hostileAddr, w.stateMessage(s))
 		time.Sleep(10 * time.Millisecond)
-		own := packet(client, hostileHost, "own")
+		own := ipPacket(client, hostileHost, "own")
 		start := time.Now()
 		w.new.Relay(own)
 		number := w.new.lastNumber.Load()
@@ -388,17 +390,17 @@ func TestTablesAreBounded(t *testing.T) {
 		}
 		// Clients whose packets a router relays.
 		for i := range 3 * maxMovedClients {
-			b := packet(addr(i), hostileHost, "x")
+			b := ipPacket(addr(i), hostileHost, "x")
 			w.old.flows[string(b)] = true
 			w.old.Receive(hostileAddr, relayed(b, uint64(i)))
 		}
 		if n := size(w.old, func(c *Coordinator) int { return len(c.movedClients[hostileAddr]) }); n > maxMovedClients {
 			t.Errorf("%d moved clients, want at most %d", n, maxMovedClients)
 		}
-		known := packet(client, target, "x")
+		known := ipPacket(client, target, "x")
 		w.old.flows[string(known)] = true
 		w.new.Relay(known)
-		if direct, via, _ := w.old.Route(packet(target, client, "x")); direct || via != newAddr {
+		if direct, via, _ := w.old.Route(ipPacket(target, client, "x")); direct || via != newAddr {
 			t.Errorf("a client of another router has no share: directly %v, via %v", direct, via)
 		}
 		// SYN-ACKs.
@@ -412,17 +414,17 @@ func TestTablesAreBounded(t *testing.T) {
 		p := &w.new.pending
 		pending := p.size
 		for i := range 5000 {
-			w.new.Relay(packet(client, hostileHost, fmt.Sprint(i)))
+			w.new.Relay(ipPacket(client, hostileHost, fmt.Sprint(i)))
 		}
 		if n, _ := pending(); n > maxPendingPerClient {
 			t.Errorf("%d pending packets of one client", n)
 		}
-		w.new.Relay(packet(addr(1), hostileHost, "x"))
+		w.new.Relay(ipPacket(addr(1), hostileHost, "x"))
 		if _, clients := pending(); clients != 2 {
 			t.Error("another client has no share")
 		}
 		for i := range 10_000 {
-			w.new.Relay(packet(addr(i), hostileHost, "x"))
+			w.new.Relay(ipPacket(addr(i), hostileHost, "x"))
 		}
 		if n, _ := pending(); n > maxPending {
 			t.Errorf("%d pending packets", n)
@@ -471,7 +473,7 @@ func TestStrangersCostTheSame(t *testing.T) {
 			list[i] = Node{Addrs: []netip.Addr{netip.AddrFrom4([4]byte{100, 100, byte(i >> 8), byte(i)})}, Routes: vpc}
 		}
 		r.SetPeers(nil, list)
-		for _, message := range [][]byte{{1, 2, 3}, relayed(packet(client, target, "x"), 1), append([]byte{kindState}, `{"answer":true}`...)} {
+		for _, message := range [][]byte{{1, 2, 3}, relayed(ipPacket(client, target, "x"), 1), append([]byte{kindState}, `{"answer":true}`...)} {
 			if n := testing.AllocsPerRun(100, func() { r.Receive(strangerAddr, message) }); n > 0 {
 				t.Errorf("with %d nodes, a stranger's datagram costs %v allocations", size, n)
 			}
@@ -523,14 +525,14 @@ func playHostile(t *testing.T, seed uint64) {
 	anyTarget := func() netip.Addr {
 		return pick(target, hostileHost, netip.MustParseAddr("10.0.5.9"), netip.MustParseAddr("169.254.170.2"), netip.MustParseAddr("10.9.0.1"))
 	}
-	flows := [][]byte{packet(client, target, "a"), packet(client, hostileHost, "b"), segment(client, target, "c")}
+	flows := [][]byte{ipPacket(client, target, "a"), ipPacket(client, hostileHost, "b"), segment(client, target, "c")}
 	for _, f := range flows {
 		w.old.flows[string(f)] = true
 	}
 	relayedPackets := map[string]int{} // packets of clients that the new router relayed
 	var sent [][]byte
 	message := func() []byte {
-		inner := packet(client, anyTarget(), fmt.Sprint("hostile", dice.IntN(100)))
+		inner := ipPacket(client, anyTarget(), fmt.Sprint("hostile", dice.IntN(100)))
 		if dice.IntN(2) == 0 {
 			inner = flows[dice.IntN(len(flows))]
 		}
@@ -543,7 +545,7 @@ func playHostile(t *testing.T, seed uint64) {
 		case 2:
 			return relayed(inner, number)
 		case 3:
-			return append([]byte{kindForClient}, packet(anyTarget(), client, "hostile")...)
+			return append([]byte{kindForClient}, ipPacket(anyTarget(), client, "hostile")...)
 		case 4:
 			return append([]byte{kindUnknown}, appendNumber(slices.Clone(inner), number)...)
 		case 5:
@@ -580,7 +582,7 @@ func playHostile(t *testing.T, seed uint64) {
 				w.new.Receive(hostileAddr, m)
 			}
 		case r < 80:
-			b := packet(client, anyTarget(), fmt.Sprint("client", step))
+			b := ipPacket(client, anyTarget(), fmt.Sprint("client", step))
 			if w.new.Relay(b) {
 				relayedPackets[string(b)]++
 			}
@@ -605,13 +607,13 @@ func playHostile(t *testing.T, seed uint64) {
 			}
 		}
 		for _, b := range s.list(&s.taken) {
-			if p, _, _ := parsePacket([]byte(b)); !may(p.dst) {
-				t.Errorf("a packet for %s reached a flow", p.dst)
+			if p, _, _ := packet.ParseHeader([]byte(b)); !may(p.Dst) {
+				t.Errorf("a packet for %s reached a flow", p.Dst)
 			}
 		}
 		for _, b := range s.list(&s.toClient) {
-			if p, _, _ := parsePacket([]byte(b)); !may(p.src) {
-				t.Errorf("a packet from %s went to a client", p.src)
+			if p, _, _ := packet.ParseHeader([]byte(b)); !may(p.Src) {
+				t.Errorf("a packet from %s went to a client", p.Src)
 			}
 		}
 	}

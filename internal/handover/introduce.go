@@ -2,11 +2,11 @@ package handover
 
 import (
 	"context"
-	"encoding/binary"
 	"net/netip"
 	"time"
 
 	"subnetrouter/internal/backoff"
+	"subnetrouter/internal/packet"
 )
 
 // Client is a client of this router and an address behind the router that it has a flow to,
@@ -77,43 +77,10 @@ func (c *Coordinator) helpers() (list []netip.Addr) {
 	return list
 }
 
-const (
-	protocolICMP, protocolICMPv6 = 1, 58
-	echoHeader                   = 8 // bytes
-)
-
 // echoReply returns an IP packet with an ICMP echo reply without data. Its identifier and
 // sequence number are 0, which no ping of Linux, macOS or Windows uses.
 func echoReply(src, dst netip.Addr) []byte {
-	if src.Is4() {
-		p := make([]byte, 20+echoHeader)
-		p[0], p[8], p[9] = 4<<4|5, 64, protocolICMP
-		binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
-		copy(p[12:], src.AsSlice())
-		copy(p[16:], dst.AsSlice())
-		binary.BigEndian.PutUint16(p[10:], checksum(p[:20], 0))
-		binary.BigEndian.PutUint16(p[22:], checksum(p[20:], 0)) // type 0, code 0
-		return p
-	}
-	p := make([]byte, 40+echoHeader)
-	p[0], p[6], p[7] = 6<<4, protocolICMPv6, 64
-	binary.BigEndian.PutUint16(p[4:], echoHeader)
-	copy(p[8:], src.AsSlice())
-	copy(p[24:], dst.AsSlice())
-	p[40] = 129 // echo reply
-	// The pseudo header of RFC 8200, section 8.1, is the addresses, the length and the protocol.
-	binary.BigEndian.PutUint16(p[42:], checksum(p[8:], echoHeader+protocolICMPv6))
-	return p
-}
-
-// checksum returns the Internet checksum (RFC 1071) of b, of an even length, and of more.
-func checksum(b []byte, more uint32) uint16 {
-	sum := more
-	for ; len(b) > 0; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
+	b := make([]byte, packet.HeaderSize(src)+packet.ICMPHeader)
+	packet.PutEchoReply(b, src, dst, [4]byte{})
+	return b
 }

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"subnetrouter/internal/packet"
+
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
@@ -26,9 +28,9 @@ func TestIntroduce(t *testing.T) {
 			t.Fatalf("the successor sent %d packets to clients, want one to each of 2", len(got))
 		}
 		for i, want := range []netip.Addr{client, second} {
-			q, _, _ := parsePacket([]byte(got[i]))
-			if q.src != target || q.dst != want {
-				t.Errorf("a packet from %v to %v, want from %v to %v", q.src, q.dst, target, want)
+			q, _, _ := packet.ParseHeader([]byte(got[i]))
+			if q.Src != target || q.Dst != want {
+				t.Errorf("a packet from %v to %v, want from %v to %v", q.Src, q.Dst, target, want)
 			}
 		}
 	})

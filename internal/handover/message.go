@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"subnetrouter/internal/packet"
 	"subnetrouter/internal/routes"
 )
 
@@ -88,57 +89,16 @@ func numberOf(body []byte) (number uint64, ok bool) {
 	return binary.BigEndian.Uint64(body[len(body)-numberSize:]), true
 }
 
-const protocolTCP, protocolUDP = 6, 17
-
-// ipPacket is an IP packet with the fields that decide its way. It aliases the bytes that it
-// was parsed from.
-type ipPacket struct {
-	raw      []byte
-	src, dst netip.Addr
-	udp, tcp bool
-	header   int // size in bytes, without extension headers of IPv6
-}
-
 // flow identifies the flow of a packet by addresses and ports.
 type flow struct {
 	src, dst netip.Addr
 	ports    [4]byte
 }
 
-// flow returns the flow of p. It reports false if p is too short to have ports.
-func (p ipPacket) flow() (f flow, ok bool) {
-	if len(p.raw) < p.header+4 {
+// flowOf returns the flow of p. It reports false if p is too short to have ports.
+func flowOf(p packet.Header) (f flow, ok bool) {
+	if len(p.Payload()) < 4 {
 		return flow{}, false
 	}
-	return flow{p.src, p.dst, [4]byte(p.raw[p.header:])}, true
-}
-
-// isSYNACK reports whether p is a TCP segment with the flags SYN and ACK.
-func (p ipPacket) isSYNACK() bool {
-	const syn, ack = 1 << 1, 1 << 4
-	return p.tcp && len(p.raw) >= p.header+20 && p.raw[p.header+13]&(syn|ack) == syn|ack
-}
-
-// parsePacket reads the IP packet at the start of b, and returns it and the rest of b. It
-// reports false if b does not begin with a whole packet.
-func parsePacket(b []byte) (p ipPacket, rest []byte, ok bool) {
-	var total int
-	switch {
-	case len(b) >= 20 && b[0]>>4 == 4:
-		total = int(binary.BigEndian.Uint16(b[2:]))
-		if total < 20 {
-			return ipPacket{}, nil, false
-		}
-		p = ipPacket{src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), udp: b[9] == protocolUDP, tcp: b[9] == protocolTCP, header: int(b[0]&15) * 4}
-	case len(b) >= 40 && b[0]>>4 == 6:
-		total = 40 + int(binary.BigEndian.Uint16(b[4:]))
-		p = ipPacket{src: netip.AddrFrom16([16]byte(b[8:24])), dst: netip.AddrFrom16([16]byte(b[24:40])), udp: b[6] == protocolUDP, tcp: b[6] == protocolTCP, header: 40}
-	default:
-		return ipPacket{}, nil, false
-	}
-	if total > len(b) {
-		return ipPacket{}, nil, false
-	}
-	p.raw = b[:total]
-	return p, b[total:], true
+	return flow{p.Src, p.Dst, [4]byte(p.Payload())}, true
 }

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gaissmai/bart"
-
 	"subnetrouter/internal/routes"
+
+	"github.com/gaissmai/bart"
 )
 
 // Node is another node of the tailnet that shares a tag with this router. All of its fields

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"subnetrouter/internal/packet"
 )
 
 // A datagram without a flow here may be the first of a new flow, or belong to a flow of the
@@ -61,17 +63,17 @@ func (t *pendingTable) init() {
 }
 
 // addPending keeps a copy of a packet that is about to be relayed to a node.
-func (c *Coordinator) addPending(number uint64, node netip.Addr, d ipPacket, confirms bool) {
+func (c *Coordinator) addPending(number uint64, node netip.Addr, d packet.Header, confirms bool) {
 	t := &c.pending
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.packets) >= maxPending || t.perClient[d.src] >= maxPendingPerClient {
+	if t.closed || len(t.packets) >= maxPending || t.perClient[d.Src] >= maxPendingPerClient {
 		return
 	}
-	p := &pendingPacket{packet: bytes.Clone(d.raw), client: d.src, udp: d.udp, node: node, firstSent: time.Now(), confirms: confirms}
-	p.flow, p.hasFlow = d.flow()
+	p := &pendingPacket{packet: bytes.Clone(d.Raw), client: d.Src, udp: d.Protocol == packet.ProtoUDP, node: node, firstSent: time.Now(), confirms: confirms}
+	p.flow, p.hasFlow = flowOf(d)
 	t.packets[number] = p
-	t.perClient[d.src]++
+	t.perClient[d.Src]++
 	wait := answerWithin
 	if !confirms {
 		wait = returnWithin

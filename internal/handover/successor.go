@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"subnetrouter/internal/packet"
 	"subnetrouter/internal/routes"
 )
 
@@ -142,20 +143,20 @@ func (c *Coordinator) MayHaveFlow() bool { return c.peerDraining.Load() }
 // flow, and reports whether there is one. The packet is copied. A datagram comes back through
 // [Config].DeliverUnclaimed unless the draining router takes it; a TCP segment does not, since
 // the draining router resets a connection that it does not have.
-func (c *Coordinator) Relay(packet []byte) bool {
-	p, rest, ok := parsePacket(packet)
+func (c *Coordinator) Relay(raw []byte) bool {
+	p, rest, ok := packet.ParseHeader(raw)
 	if !ok || len(rest) > 0 || !c.cfg.CanRelay() {
 		return false
 	}
-	to, found := c.findDrain(p.dst)
+	to, found := c.findDrain(p.Dst)
 	if !to.IsValid() {
 		return false
 	}
 	c.relayedOut.Inc()
-	message := slices.Concat([]byte{kindRelayed}, packet)
+	message := slices.Concat([]byte{kindRelayed}, raw)
 	// In the first seconds of a drain the draining router's netmap may not give the route to
 	// this router yet. Segments have numbers then, too, so that they can be relayed again.
-	if p.udp || time.Since(found.since) < returnWithin {
+	if p.Protocol == packet.ProtoUDP || time.Since(found.since) < returnWithin {
 		number := c.lastNumber.Add(1)
 		message = appendNumber(message, number)
 		c.addPending(number, to, p, found.confirms)
@@ -194,14 +195,14 @@ func (c *Coordinator) findDrain(dst netip.Addr) (addr netip.Addr, found peerDrai
 }
 
 // handleForClient sends a draining router's packet on to its client.
-func (c *Coordinator) handleForClient(from *Node, packet []byte) {
-	p, rest, ok := parsePacket(packet)
+func (c *Coordinator) handleForClient(from *Node, raw []byte) {
+	p, rest, ok := packet.ParseHeader(raw)
 	if !ok || len(rest) > 0 {
 		c.refuse(malformed)
 		return
 	}
-	draining, _ := c.findDrain(p.src)
-	switch _, isDenied := routes.Denied(routes.Target(p.src)); {
+	draining, _ := c.findDrain(p.Src)
+	switch _, isDenied := routes.Denied(routes.Target(p.Src)); {
 	case !c.MayHaveFlow() || !c.cfg.CanRelay():
 		c.refuse(notNow)
 	case draining != from.addr():
@@ -210,6 +211,6 @@ func (c *Coordinator) handleForClient(from *Node, packet []byte) {
 		c.refuse(denied)
 	default:
 		c.relayedIn.Inc()
-		c.cfg.SendToClient(p.raw)
+		c.cfg.SendToClient(p.Raw)
 	}
 }

@@ -1,30 +1,31 @@
-package forward
+package packet
 
 import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
-
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// packetRecorder is a dispatcher that records the packets handed to the stack.
-type packetRecorder struct{ packets [][]byte }
+// recorder is a sink that records its packets.
+type recorder struct{ packets [][]byte }
 
-func (d *packetRecorder) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
-	d.packets = append(d.packets, bytes.Clone(pkt.ToView().AsSlice()))
+func (r *recorder) Single(p *Packet) { r.packets = append(r.packets, bytes.Clone(p.Raw)) }
+
+func (r *recorder) Merged(c *Coalescer) {
+	var b bytes.Buffer
+	if err := c.Write(&b); err != nil || b.Len() != c.Len() {
+		panic("the merged packet has not the announced length")
+	}
+	r.packets = append(r.packets, b.Bytes())
 }
-func (*packetRecorder) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
 
 // tcpSegment returns a packet with a valid checksum and a timestamp option.
 func tcpSegment(src, dst netip.AddrPort, seq uint32, flags byte, stamp uint32, data []byte) []byte {
-	const length = header.TCPMinimumSize + 12
-	h := headerSize(src.Addr())
+	const length = TCPHeader + 12
+	h := HeaderSize(src.Addr())
 	raw := make([]byte, h+length+len(data))
-	putIP(raw, src.Addr(), dst.Addr(), protoTCP)
+	PutIP(raw, src.Addr(), dst.Addr(), ProtoTCP)
 	t := raw[h:]
 	binary.BigEndian.PutUint16(t, src.Port())
 	binary.BigEndian.PutUint16(t[2:], dst.Port())
@@ -35,49 +36,53 @@ func tcpSegment(src, dst netip.AddrPort, seq uint32, flags byte, stamp uint32, d
 	t[20], t[21], t[22], t[23] = 1, 1, 8, 10
 	binary.BigEndian.PutUint32(t[24:], stamp)
 	copy(t[length:], data)
-	binary.BigEndian.PutUint16(t[16:], checksum(t, pseudoSum(src.Addr(), dst.Addr(), protoTCP, len(t))))
+	binary.BigEndian.PutUint16(t[16:], Checksum(t, PseudoSum(src.Addr(), dst.Addr(), ProtoTCP, len(t))))
 	return raw
 }
 
-// run passes packets through a tcpRun in one batch, as [Forwarder.Deliver] does.
+// run passes packets through a Coalescer in one batch.
 func run(t *testing.T, packets [][]byte) [][]byte {
 	t.Helper()
-	got := &packetRecorder{}
-	r := tcpRun{endpoint: &linkEndpoint{dispatcher: got}}
+	got := &recorder{}
+	c := Coalescer{Sink: got}
 	for _, raw := range packets {
-		var p inbound
-		if !p.parse(raw) {
+		var p Packet
+		if !p.Parse(raw) {
 			t.Fatal("no packet")
 		}
-		r.add(&p, transportOf(p.raw))
+		segment, err := p.Segment()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Add(&p, segment)
 	}
-	r.flush()
+	c.Flush()
 	return got.packets
 }
 
 func segmentOf(t *testing.T, raw []byte) (key string, seq uint32, flags byte, data []byte) {
 	t.Helper()
-	var p inbound
-	if !p.parse(raw) || len(p.raw) != len(raw) {
-		t.Fatalf("the stack got %d bytes that are not a packet", len(raw))
+	var p Packet
+	if !p.Parse(raw) || len(p.Raw) != len(raw) {
+		t.Fatalf("the sink got %d bytes that are not a packet", len(raw))
 	}
-	h := header.TCP(transportOf(raw))
-	return p.src.String() + " " + p.dst.String() + string(h[:4]), h.SequenceNumber(), byte(h.Flags()), h[h.DataOffset():]
+	h := p.Payload()
+	return p.Src.String() + " " + p.Dst.String() + string(h[:4]), binary.BigEndian.Uint32(h[4:]), h[13], h[tcpHeaderSize(h):]
 }
 
-const ack, push, fin = byte(header.TCPFlagAck), byte(header.TCPFlagPsh), byte(header.TCPFlagFin)
+const ack, push, fin = byte(ACK), byte(PSH), byte(FIN)
 
 func TestRunOfSegments(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789"), 100)
-	for i, src := range []netip.AddrPort{client4Port, client6Port} {
-		dst := targets(80)[i]
+	for _, src := range []netip.AddrPort{client4Port, client6Port} {
+		dst := targetFor(src.Addr())
 		next := func(n uint32, flags byte, stamp uint32, size int) []byte {
 			return tcpSegment(src, dst, n, flags, stamp, data[:size])
 		}
 		other := tcpSegment(netip.AddrPortFrom(src.Addr(), 5001), dst, 2000, ack, 1, data)
 		for name, tc := range map[string]struct {
 			packets [][]byte
-			sizes   []int // of the payloads that the stack gets
+			sizes   []int // of the payloads that the sink gets
 		}{
 			"in order":            {[][]byte{next(0, ack, 1, 1000), next(1000, ack, 1, 1000), next(2000, ack|push, 1, 1000)}, []int{3000}},
 			"the last is shorter": {[][]byte{next(0, ack, 1, 1000), next(1000, ack, 1, 10), next(1010, ack, 1, 1000)}, []int{1010, 1000}},
@@ -87,7 +92,7 @@ func TestRunOfSegments(t *testing.T) {
 			"another time stamp":  {[][]byte{next(0, ack, 1, 1000), next(1000, ack, 2, 1000)}, []int{1000, 1000}},
 			"another connection":  {[][]byte{next(0, ack, 1, 1000), other, next(1000, ack, 1, 1000)}, []int{1000, 1000, 1000}},
 			"an acknowledgement":  {[][]byte{next(0, ack, 1, 1000), next(1000, ack, 1, 0), next(1000, ack, 1, 1000)}, []int{1000, 0, 1000}},
-			"a reset":             {[][]byte{next(0, ack, 1, 1000), next(1000, ack|byte(header.TCPFlagRst), 1, 0)}, []int{1000, 0}},
+			"a reset":             {[][]byte{next(0, ack, 1, 1000), next(1000, ack|byte(RST), 1, 0)}, []int{1000, 0}},
 		} {
 			var sizes []int
 			for _, raw := range run(t, tc.packets) {
@@ -107,7 +112,7 @@ func TestRunOfSegments(t *testing.T) {
 	}
 }
 
-// FuzzRun sends a batch of segments of two connections, and expects the stack to get the same
+// FuzzRun sends a batch of segments of two connections, and expects the sink to get the same
 // bytes at the same sequence numbers, in order, with every flag.
 func FuzzRun(f *testing.F) {
 	f.Add([]byte{0, 100, 0, 100, 0, 100})
@@ -125,9 +130,9 @@ func FuzzRun(f *testing.F) {
 		for ; len(plan) >= 2 && len(packets) < 400; plan = plan[2:] {
 			choice, size := plan[0], int(plan[1])*5
 			n, flags, stamp := choice&1, ack, uint32(1)
-			src, dst := client4Port, targets(80)[0]
+			src, dst := client4Port, target4
 			if n == 1 {
-				src, dst = client6Port, targets(80)[1]
+				src, dst = client6Port, target6
 			}
 			if choice&2 != 0 {
 				flags |= push
@@ -156,7 +161,7 @@ func FuzzRun(f *testing.F) {
 			var seen byte
 			for first := true; first || len(data) > 0; first = false {
 				if len(want[key]) == 0 {
-					t.Fatal("the stack got more segments than were sent")
+					t.Fatal("the sink got more segments than were sent")
 				}
 				p := want[key][0]
 				want[key] = want[key][1:]
@@ -171,8 +176,68 @@ func FuzzRun(f *testing.F) {
 		}
 		for _, left := range want {
 			if len(left) > 0 {
-				t.Fatalf("the stack did not get %d segments", len(left))
+				t.Fatalf("the sink did not get %d segments", len(left))
 			}
+		}
+	})
+}
+
+// FuzzSegmentRun splits a run into segments and merges them again: the data, the flags and the
+// first sequence number must survive, and each segment must be valid.
+func FuzzSegmentRun(f *testing.F) {
+	f.Add(5000, 48, 7, true)
+	f.Add(1, 1, 1, false)
+	f.Add(0, 100, 3, true)
+	f.Add(60000, 1228, 64, false)
+	f.Fuzz(func(t *testing.T, size, mss, vector int, ipv6 bool) {
+		if size < 0 || size > 64000 || mss < 1 || mss > 9000 || vector < 1 || vector > 128 || size/mss > 2000 {
+			t.Skip()
+		}
+		src := client4Port
+		if ipv6 {
+			src = client6Port
+		}
+		data := make([]byte, size)
+		for i := range data {
+			data[i] = byte(i * 7)
+		}
+		const seq = 1<<32 - 100
+		whole := tcpSegment(src, targetFor(src.Addr()), seq, ack|push|fin, 1, data)
+		ip := HeaderSize(src.Addr())
+		headers := ip + tcpHeaderSize(whole[ip:])
+		r := SegmentRun{
+			IP: whole[:ip:ip], TCP: whole[ip:headers:headers], Size: size, MSS: mss,
+			Pieces: [][]byte{whole[:headers], data[:size/3], data[size/3:]},
+		}
+		const offset = 5
+		bufs, sizes := make([][]byte, vector), make([]int, vector)
+		for i := range bufs {
+			bufs[i] = make([]byte, offset+headers+mss)
+		}
+		var packets [][]byte
+		for all := false; !all; {
+			var n int
+			if n, all = r.Split(len(packets), bufs, sizes, offset); n == 0 {
+				t.Fatal("no progress")
+			}
+			for i := range n {
+				packets = append(packets, bytes.Clone(bufs[i][offset:offset+sizes[i]]))
+			}
+		}
+		var got []byte
+		for _, raw := range run(t, packets) {
+			_, at, flags, d := segmentOf(t, raw)
+			start := uint32(seq)
+			if at != start+uint32(len(got)) {
+				t.Fatalf("sequence number %d after %d bytes", at, len(got))
+			}
+			got = append(got, d...)
+			if end := flags == ack|push|fin; end != (len(got) == size) {
+				t.Fatalf("flags %x after %d of %d bytes", flags, len(got), size)
+			}
+		}
+		if !bytes.Equal(got, data) {
+			t.Fatalf("got %d bytes that differ from the %d sent", len(got), size)
 		}
 	})
 }

@@ -1,9 +1,8 @@
-package forward
+package packet
 
 import (
 	"bytes"
 	"container/list"
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,24 +20,50 @@ const (
 	reassemblyTimeout = 2 * time.Second
 )
 
-// reassembly reassembles fragments of UDP and ICMP; TCP does not send any. When it is full it
-// evicts the oldest unfinished datagram and never refuses a new one: the oldest has most likely
-// lost a fragment, a new one most likely has not.
-type reassembly struct {
-	drops *drops
-	// node returns the address of the source's node, to which its share is charged.
-	node func(src netip.Addr) netip.Addr
+// FragmentDrop is the reason why a fragment was dropped.
+type FragmentDrop int
 
+// The reasons why fragments are dropped.
+const (
+	FragmentMalformed   FragmentDrop = iota // it has no valid place in a datagram
+	FragmentUnsupported                     // it is of neither UDP nor ICMP
+	FragmentDuplicate                       // the same fragment arrived before
+	FragmentOverlap                         // its datagram has overlapping fragments
+	FragmentTimeout                         // its datagram stayed incomplete for too long
+	FragmentEvicted                         // its datagram made room for another
+	FragmentClosed                          // the Reassembler was closed
+
+	// FragmentDrops is the number of reasons.
+	FragmentDrops
+)
+
+// ReassemblerConfig configures a [Reassembler]. Every field is needed.
+type ReassemblerConfig struct {
+	// Node returns the address of the source's node, to which its share is charged. It is
+	// called without a lock, once for a datagram.
+	Node func(src netip.Addr) netip.Addr
+	// Dropped counts dropped fragments. It may be called with the Reassembler's lock held, and
+	// must neither block nor call the Reassembler.
+	Dropped func(reason FragmentDrop, fragments int)
+}
+
+// Reassembler reassembles fragments of UDP and ICMP; TCP does not send any. When it is full it
+// evicts the oldest unfinished datagram and never refuses a new one: the oldest has most likely
+// lost a fragment, a new one most likely has not. Its methods may be called concurrently.
+//
+// Each fragment that is added becomes a part of one returned packet, or is dropped once.
+type Reassembler struct {
+	cfg ReassemblerConfig
+
+	// mu guards everything below. partial and sources have the same datagrams.
 	mu      sync.Mutex
 	partial map[fragmentKey]*partialDatagram
 	sources map[netip.Addr]*list.List // of *partialDatagram, oldest first; none is empty
 }
 
-func newReassembly(d *drops, node func(netip.Addr) netip.Addr) *reassembly {
-	return &reassembly{
-		drops: d, node: node,
-		partial: map[fragmentKey]*partialDatagram{}, sources: map[netip.Addr]*list.List{},
-	}
+// NewReassembler returns an empty Reassembler.
+func NewReassembler(cfg ReassemblerConfig) *Reassembler {
+	return &Reassembler{cfg: cfg, partial: map[fragmentKey]*partialDatagram{}, sources: map[netip.Addr]*list.List{}}
 }
 
 type fragmentKey struct {
@@ -49,53 +74,33 @@ type fragmentKey struct {
 
 type partialDatagram struct {
 	key       fragmentKey
-	source    netip.Addr    // its key in reassembly.sources
-	element   *list.Element // in reassembly.sources[source]
+	source    netip.Addr    // its key in Reassembler.sources
+	element   *list.Element // in Reassembler.sources[source]
 	began     time.Time
-	data      []byte
+	data      []byte // a copy, which the reassembled packet gets
 	have      int    // bytes received
 	total     int    // -1 until the last fragment arrives
-	fragments []span // received, in order of offset
+	fragments []span // received, in order of offset, without overlaps
 }
 
+// span is a range of a datagram's data: from inclusive, to exclusive.
 type span struct{ from, to int }
 
-// fragmentOf reads the fragment in a packet that parse marked as one. ok is false if the packet
-// has no fragment header directly after the IPv6 header; clients send no other extension
-// headers.
-func fragmentOf(raw []byte) (key fragmentKey, offset int, more bool, data []byte, ok bool) {
-	if raw[0]>>4 == 4 {
-		header := int(raw[0]&15) * 4
-		flags := binary.BigEndian.Uint16(raw[6:])
-		key = fragmentKey{
-			netip.AddrFrom4([4]byte(raw[12:16])), netip.AddrFrom4([4]byte(raw[16:20])),
-			uint32(binary.BigEndian.Uint16(raw[4:])), raw[9],
-		}
-		return key, int(flags&0x1fff) * 8, flags&0x2000 != 0, raw[header:], true
-	}
-	if raw[6] != protoFragment || len(raw) < ipv6Header+fragmentHeader {
-		return fragmentKey{}, 0, false, nil, false
-	}
-	h := raw[ipv6Header:]
-	flags := binary.BigEndian.Uint16(h[2:])
-	key = fragmentKey{
-		netip.AddrFrom16([16]byte(raw[8:24])), netip.AddrFrom16([16]byte(raw[24:40])),
-		binary.BigEndian.Uint32(h[4:]), h[0],
-	}
-	return key, int(flags &^ 7), flags&1 != 0, h[fragmentHeader:], true
-}
-
-// add adds a fragment, and returns the reassembled packet if it was the last one missing.
+// Add adds the fragment in raw, a packet that [Packet.Parse] marked as one, and returns the
+// reassembled packet if it was the last one missing. raw is not kept; the result is the
+// caller's. now must not decrease much: a datagram is dropped when it is 2 s old.
+//
 // Overlapping fragments void their datagram (RFC 5722). An exact duplicate, which a network may
 // produce, is ignored (RFC 8200 section 4.5).
-func (r *reassembly) add(raw []byte, now time.Time) []byte {
-	key, offset, more, data, ok := fragmentOf(raw)
+func (r *Reassembler) Add(raw []byte, now time.Time) []byte {
+	f, ok := ParseFragment(raw)
+	key, offset, more, data := fragmentKey{f.Src, f.Dst, f.ID, f.Protocol}, f.Offset, f.More, f.Data
 	if !ok || len(data) == 0 || more && len(data)%8 != 0 || offset+len(data) > maxPayload(key.dst) {
-		r.drops.add(dropFragmentMalformed, 1)
+		r.cfg.Dropped(FragmentMalformed, 1)
 		return nil
 	}
-	if key.protocol != protoUDP && key.protocol != protoICMP && key.protocol != protoICMPv6 {
-		r.drops.add(dropUnsupported, 1)
+	if key.protocol != ProtoUDP && key.protocol != ProtoICMP && key.protocol != ProtoICMPv6 {
+		r.cfg.Dropped(FragmentUnsupported, 1)
 		return nil
 	}
 	if offset == 0 && !more { // an atomic fragment (RFC 6946)
@@ -105,13 +110,13 @@ func (r *reassembly) add(raw []byte, now time.Time) []byte {
 	defer r.mu.Unlock()
 	d := r.partial[key]
 	if d != nil && now.Sub(d.began) > reassemblyTimeout {
-		r.drop(d, dropFragmentTimeout) // the sender reused the identification
+		r.drop(d, FragmentTimeout) // the sender reused the identification
 		d = nil
 	}
 	if d == nil {
-		// node is another package's function: it is called without the lock.
+		// Node is another package's function: it is called without the lock.
 		r.mu.Unlock()
-		source := r.node(key.src)
+		source := r.cfg.Node(key.src)
 		r.mu.Lock()
 		d = r.begin(key, source, now)
 	}
@@ -119,7 +124,7 @@ func (r *reassembly) add(raw []byte, now time.Time) []byte {
 	at, _ := slices.BinarySearchFunc(d.fragments, offset, func(s span, offset int) int { return s.from - offset })
 	if at < len(d.fragments) && d.fragments[at] == (span{offset, end}) && bytes.Equal(d.data[offset:end], data) &&
 		(more || d.total == end) {
-		r.drops.add(dropFragmentDuplicate, 1)
+		r.cfg.Dropped(FragmentDuplicate, 1)
 		return nil
 	}
 	overlaps := at > 0 && d.fragments[at-1].to > offset || at < len(d.fragments) && d.fragments[at].from < end
@@ -129,7 +134,7 @@ func (r *reassembly) add(raw []byte, now time.Time) []byte {
 	}
 	beyond := d.total >= 0 && (d.fragments[len(d.fragments)-1].to > d.total || !more && d.total != end)
 	if overlaps || beyond {
-		r.drop(d, dropFragmentOverlap)
+		r.drop(d, FragmentOverlap)
 		return nil
 	}
 	if end > len(d.data) {
@@ -144,18 +149,19 @@ func (r *reassembly) add(raw []byte, now time.Time) []byte {
 	return wholeOf(key, d.data)
 }
 
+// wholeOf returns a packet with a copy of data.
 func wholeOf(key fragmentKey, data []byte) []byte {
-	h := headerSize(key.dst)
+	h := HeaderSize(key.dst)
 	whole := make([]byte, h+len(data))
 	copy(whole[h:], data)
-	putIP(whole, key.src, key.dst, key.protocol)
+	PutIP(whole, key.src, key.dst, key.protocol)
 	return whole
 }
 
 // maxPayload returns the longest payload that an IP packet's length field allows.
 func maxPayload(addr netip.Addr) int {
 	if addr.Is4() {
-		return maxDatagram - ipv4Header
+		return maxDatagram - IPv4Header
 	}
 	return maxDatagram
 }
@@ -163,14 +169,14 @@ func maxPayload(addr netip.Addr) int {
 // begin returns the datagram of key, which is new unless another goroutine added it. It makes
 // room by evicting the oldest datagram: the source's own if the source has reached its share,
 // else that of the source with the most.
-func (r *reassembly) begin(key fragmentKey, source netip.Addr, now time.Time) *partialDatagram {
+func (r *Reassembler) begin(key fragmentKey, source netip.Addr, now time.Time) *partialDatagram {
 	if d := r.partial[key]; d != nil {
 		return d
 	}
 	if own := r.sources[source]; own != nil && own.Len() >= maxPerSource {
-		r.drop(own.Front().Value.(*partialDatagram), dropFragmentEvicted)
+		r.drop(own.Front().Value.(*partialDatagram), FragmentEvicted)
 	} else if len(r.partial) >= maxReassemblies {
-		r.drop(r.largest().Front().Value.(*partialDatagram), dropFragmentEvicted)
+		r.drop(r.largest().Front().Value.(*partialDatagram), FragmentEvicted)
 	}
 	own := r.sources[source]
 	if own == nil {
@@ -185,7 +191,7 @@ func (r *reassembly) begin(key fragmentKey, source netip.Addr, now time.Time) *p
 
 // largest returns the datagrams of the source with the most; of several, the one with the
 // oldest datagram. There must be at least one datagram.
-func (r *reassembly) largest() (largest *list.List) {
+func (r *Reassembler) largest() (largest *list.List) {
 	began := func(own *list.List) time.Time { return own.Front().Value.(*partialDatagram).began }
 	for _, own := range r.sources {
 		if largest == nil || own.Len() > largest.Len() || own.Len() == largest.Len() && began(own).Before(began(largest)) {
@@ -196,12 +202,13 @@ func (r *reassembly) largest() (largest *list.List) {
 }
 
 // drop removes a datagram and counts its fragments as dropped.
-func (r *reassembly) drop(d *partialDatagram, reason dropReason) {
-	r.drops.add(reason, len(d.fragments))
+func (r *Reassembler) drop(d *partialDatagram, reason FragmentDrop) {
+	r.cfg.Dropped(reason, len(d.fragments))
 	r.forget(d)
 }
 
-func (r *reassembly) forget(d *partialDatagram) {
+// forget removes a datagram from both tables.
+func (r *Reassembler) forget(d *partialDatagram) {
 	delete(r.partial, d.key)
 	own := r.sources[d.source]
 	own.Remove(d.element)
@@ -210,22 +217,22 @@ func (r *reassembly) forget(d *partialDatagram) {
 	}
 }
 
-// sweep drops the datagrams that timed out.
-func (r *reassembly) sweep(now time.Time) {
+// Sweep drops the datagrams that have timed out. Call it about once a second.
+func (r *Reassembler) Sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range r.partial {
 		if now.Sub(d.began) > reassemblyTimeout {
-			r.drop(d, dropFragmentTimeout)
+			r.drop(d, FragmentTimeout)
 		}
 	}
 }
 
-// close drops the unfinished datagrams.
-func (r *reassembly) close() {
+// Close drops the unfinished datagrams.
+func (r *Reassembler) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range r.partial {
-		r.drop(d, dropClosed)
+		r.drop(d, FragmentClosed)
 	}
 }

@@ -1,0 +1,109 @@
+package packet
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// FuzzParse parses arbitrary packets. The fields of an accepted packet must lie within it, and
+// everything that takes a parsed packet must accept it without a panic.
+func FuzzParse(f *testing.F) {
+	for _, src := range []netip.Addr{client4, client6} {
+		dst := targetFor(src)
+		raw := make([]byte, HeaderSize(src)+UDPHeader+5)
+		PutUDP(raw, netip.AddrPortFrom(src, 5000), dst)
+		f.Add(raw)
+		f.Add(raw[:len(raw)-3])
+		fragment := bytes.Clone(raw)
+		if src.Is4() {
+			fragment[6] = 0x20
+		} else {
+			fragment[6] = ProtoFragment
+		}
+		f.Add(fragment)
+		tcp := bytes.Clone(raw)
+		tcp[map[bool]int{true: 9, false: 6}[src.Is4()]] = ProtoTCP
+		f.Add(tcp)
+	}
+	f.Add([]byte{})
+	f.Add([]byte{0x4f, 0, 0, 20})
+	f.Add(tcpSegment(client4Port, target4, 1, byte(ACK|PSH), 1, []byte("data")))
+	f.Add(tcpSegment(client6Port, target6, 1, byte(SYN), 1, nil))
+	r, _ := newReassembly(samePeer)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var p Packet
+		h, rest, whole := ParseHeader(raw)
+		if !p.Parse(raw) {
+			return
+		}
+		if !whole || len(h.Raw)+len(rest) != len(raw) || h.Src != p.Src || h.Dst != p.Dst || h.Fragment != p.Fragment {
+			t.Fatalf("ParseHeader returned %v, %+v for %+v", whole, h, p)
+		}
+		if len(p.Raw) > len(raw) || len(p.Data) > len(p.Raw) || p.Size > len(p.Raw) || p.Src.Is4() != p.Dst.Is4() {
+			t.Fatal("a field lies outside the packet")
+		}
+		switch {
+		case p.Fragment:
+			if whole := r.Add(p.Raw, time.Now()); whole != nil && !p.Parse(whole) {
+				// A reassembled packet has a valid IP header; its payload may
+				// still be truncated.
+				if len(whole) < HeaderSize(p.Dst) {
+					t.Fatal("the reassembled packet is shorter than a header")
+				}
+			}
+		case p.Protocol == ProtoUDP:
+			p.UDPChecksumOK()
+		case p.Protocol == ProtoICMP, p.Protocol == ProtoICMPv6:
+			p.ICMPChecksumOK()
+			p.IsEchoRequest()
+		case p.Protocol == ProtoTCP:
+			if segment, err := p.Segment(); err == nil && (len(segment) < TCPHeader || tcpHeaderSize(segment) > len(segment)) {
+				t.Fatalf("a segment of %d bytes without a whole header", len(segment))
+			}
+		}
+		var answer Packet
+		b := make([]byte, MaxICMPError)
+		if n := PutICMPError(b, p.Raw, AdminProhibited, 0); !answer.Parse(b[:n]) || !answer.ICMPChecksumOK() || answer.Dst != h.Src || answer.Src != h.Dst {
+			t.Fatalf("the ICMP error %x is invalid", b[:n])
+		}
+	})
+}
+
+// fragments splits a packet for the tailnet's usual MTU.
+func fragments(whole []byte) (parts [][]byte) {
+	const mtu = 1280
+	for f := Split(whole, mtu, 7); f.More(); {
+		b := make([]byte, mtu)
+		parts = append(parts, b[:f.Next(b)])
+	}
+	return parts
+}
+
+// samePeer gives each address a share of its own.
+func samePeer(a netip.Addr) netip.Addr { return a }
+
+var (
+	client4Port, client6Port = netip.MustParseAddrPort("100.64.0.2:5000"), netip.MustParseAddrPort("[fd7a:115c:a1e0::2]:5000")
+	client4, client6         = client4Port.Addr(), client6Port.Addr()
+	target4, target6         = netip.MustParseAddrPort("10.0.3.4:80"), netip.MustParseAddrPort("[2600:1f18::4]:80")
+)
+
+// targetFor returns the target of an address's family.
+func targetFor(src netip.Addr) netip.AddrPort {
+	if src.Is4() {
+		return target4
+	}
+	return target6
+}
+
+// wholePacket returns a datagram with size bytes of data.
+func wholePacket(src, dst netip.AddrPort, size int) []byte {
+	raw := make([]byte, HeaderSize(src.Addr())+UDPHeader+size)
+	for i := range raw {
+		raw[i] = byte(i * 31)
+	}
+	PutUDP(raw, src, dst)
+	return raw
+}
