@@ -77,7 +77,7 @@ func BenchmarkDeliverTCP(b *testing.B) {
 	for i, src := range []netip.AddrPort{client4Port, client6Port} {
 		b.Run([]string{"IPv4", "IPv6"}[i], func(b *testing.B) {
 			f := benchForwarder(b)
-			f.endpoint.dispatcher = discard{}
+			f.tcp().endpoint.dispatcher = discard{}
 			var batch [][]byte
 			data := make([]byte, 1200)
 			for n := range benchBatch {

@@ -57,9 +57,9 @@ func TestAccessRules(t *testing.T) {
 		if _, err := all[i].tcp.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%v: reading from the TCP flow: %v, want a reset", addr, err)
 		}
-		before := testutil.ToFloat64(c.f.metrics.failed["udp"][forbidden])
+		before := testutil.ToFloat64(c.f.account.failed[UDP][forbidden])
 		all[i].udp.Write([]byte("late"))
-		waitFor(t, "the datagram to be refused", func() bool { return testutil.ToFloat64(c.f.metrics.failed["udp"][forbidden]) == before+1 })
+		waitFor(t, "the datagram to be refused", func() bool { return testutil.ToFloat64(c.f.account.failed[UDP][forbidden]) == before+1 })
 		all[i].udp.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		if _, err := all[i].udp.Read(make([]byte, 10)); err == nil {
 			t.Errorf("%v: a datagram was answered", addr)
@@ -69,9 +69,9 @@ func TestAccessRules(t *testing.T) {
 			mustEcho(t, p.udp)
 		}
 	}
-	waitFor(t, "the flows to be gone", func() bool { tcp, udp := c.f.Active(); return tcp+udp == 0 })
-	for _, protocol := range []string{"tcp", "udp"} {
-		if n := testutil.ToFloat64(c.f.metrics.closed[protocol][revoked]); n != 3 {
+	waitFor(t, "the flows to be gone", func() bool { return c.f.Active().Total() == 0 })
+	for _, protocol := range []Protocol{TCP, UDP} {
+		if n := testutil.ToFloat64(c.f.account.closed[protocol][revoked]); n != 3 {
 			t.Errorf("%v flows of %s are counted as revoked, want 3", n, protocol)
 		}
 	}
@@ -98,8 +98,8 @@ func TestNewFlowsNeedARule(t *testing.T) {
 	})
 	from, to := netip.AddrPortFrom(client4, 1000), netip.AddrPortFrom(targets(0)[0].Addr(), 7)
 	c.f.Deliver([][]byte{tcpSegment(from, to, 1, 2, 0, nil), wholePacket(from, to, 100), echoRequest(from.Addr(), to.Addr(), 1, 0)}, 0)
-	for _, protocol := range protocols {
-		waitFor(t, protocol+" to be refused", func() bool { return testutil.ToFloat64(c.f.metrics.failed[protocol][forbidden]) == 1 })
+	for protocol := range protocolCount {
+		waitFor(t, protocol.String()+" to be refused", func() bool { return testutil.ToFloat64(c.f.account.failed[protocol][forbidden]) == 1 })
 	}
 	select {
 	case got := <-icmp:
@@ -122,7 +122,7 @@ func TestRevokedWhileDialing(t *testing.T) {
 		_, err := c.dialTCP(targets(full.Port())[0])
 		dialed <- err
 	}()
-	waitFor(t, "the dial to begin", func() bool { return len(c.f.tcp.all()) == 1 })
+	waitFor(t, "the dial to begin", func() bool { return len(c.f.tables.all()) == 1 })
 	forbid.Store(true)
 	if n := c.f.Recheck(); n != 1 {
 		t.Errorf("%d flows ended, want 1", n)

@@ -329,22 +329,22 @@ func (c *client) noFlows() {
 	c.t.Helper()
 	defer func() {
 		if c.t.Failed() {
-			c.f.tcp.mu.Lock()
-			defer c.f.tcp.mu.Unlock()
+			c.f.tcp().mu.Lock()
+			defer c.f.tcp().mu.Unlock()
 			n := 0
-			for fl := range c.f.tcp.flows {
+			for fl := range c.f.tcp().flows {
 				if n++; n < 5 {
 					c.t.Logf("left: stage %d, state %d, fd %d, opened %v ago, %+v", fl.stage.Load(), fl.state.Load(), fl.fd, time.Since(fl.opened), fl.key)
 				}
 			}
-			c.t.Logf("left: %d TCP flows, %d reservations", n, c.f.reserved)
+			c.t.Logf("left: %d TCP flows, %d reservations", n, c.f.limits.reserved)
 		}
 	}()
 	waitFor(c.t, "all flows to be gone", func() bool {
-		tcp, udp := c.f.Active()
-		c.f.peersMu.Lock()
-		defer c.f.peersMu.Unlock()
-		return tcp+udp+c.f.reserved+len(c.f.peers) == 0
+		flows := c.f.Active().Total()
+		c.f.limits.mu.Lock()
+		defer c.f.limits.mu.Unlock()
+		return flows+c.f.limits.reserved+len(c.f.limits.peers) == 0
 	})
 }
 

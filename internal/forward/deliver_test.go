@@ -10,6 +10,10 @@ import (
 	"subnetrouter/internal/packet"
 )
 
+func (f *Forwarder) tcp() *tcpTable  { return f.tables[TCP].(*tcpTable) }
+func (f *Forwarder) udp() *udpTable  { return f.tables[UDP].(*udpTable) }
+func (f *Forwarder) pinger() *pinger { return f.tables[ICMP].(*pinger) }
+
 // wholePacket returns a datagram with size bytes of data.
 func wholePacket(src, dst netip.AddrPort, size int) []byte {
 	raw := make([]byte, packet.HeaderSize(src.Addr())+packet.UDPHeader+size)

@@ -121,7 +121,7 @@ func TestDeliveryDoesNotWaitForARP(t *testing.T) {
 		if took := do(t, h, f, sweep...); took > maxDeliveryTime {
 			t.Errorf("a ping sweep of absent hosts delayed delivery by %v", took)
 		}
-		sent, dropped := counterValue(f.metrics.opened["icmp"]), f.drops.count(dropSocketBuffer)
+		sent, dropped := counterValue(f.account.opened[ICMP]), f.drops.count(dropSocketBuffer)
 		if sent == 0 || dropped == 0 || sent+dropped != pings {
 			t.Errorf("of %d requests %d were sent and %d counted as dropped", pings, sent, dropped)
 		}
@@ -175,9 +175,9 @@ func TestEchoSharesArePerPeer(t *testing.T) {
 				awaitEcho(t, answers, client4, 9000)
 			}
 		}
-		f.pinger.mu.Lock()
-		n, peers, own := f.pinger.pending, len(f.pinger.peers), f.pinger.peers[client4].pending.Len()
-		f.pinger.mu.Unlock()
+		f.pinger().mu.Lock()
+		n, peers, own := f.pinger().pending, len(f.pinger().peers), f.pinger().peers[client4].pending.Len()
+		f.pinger().mu.Unlock()
 		if n > maxEchoesPerPeer || own != n || peers != 3 {
 			t.Errorf("%d requests are pending, %d of them from the flooding peer, with %d peer addresses; want at most %d and 3", n, own, peers, maxEchoesPerPeer)
 		}
@@ -185,11 +185,11 @@ func TestEchoSharesArePerPeer(t *testing.T) {
 			t.Errorf("drops: %v", dropped(f))
 		}
 		// Later, all state is removed, including the sockets.
-		f.pinger.sweep(time.Now().Add(echoWait + time.Second))
-		f.pinger.sweep(time.Now().Add(echoWait + echoSocketIdleTimeout + time.Second))
-		f.pinger.mu.Lock()
-		defer f.pinger.mu.Unlock()
-		if p := f.pinger; p.pending != 0 || len(p.peers) != 0 || p.sockets != 0 || len(p.shared[family4].pending) != 0 {
+		f.pinger().sweep(time.Now().Add(echoWait + time.Second))
+		f.pinger().sweep(time.Now().Add(echoWait + echoSocketIdleTimeout + time.Second))
+		f.pinger().mu.Lock()
+		defer f.pinger().mu.Unlock()
+		if p := f.pinger(); p.pending != 0 || len(p.peers) != 0 || p.sockets != 0 || len(p.shared[family4].pending) != 0 {
 			t.Errorf("left: %d requests, %d peers, %d sockets", p.pending, len(p.peers), p.sockets)
 		}
 	})
@@ -210,9 +210,9 @@ func TestEchoTableIsBounded(t *testing.T) {
 	quiet := netip.MustParseAddr("100.64.0.3")
 	do(t, h, f, echoRequest(quiet, netip.MustParseAddr("10.9.0.1"), 7, 8))
 	awaitEcho(t, answers, quiet, 7)
-	f.pinger.mu.Lock()
-	defer f.pinger.mu.Unlock()
-	if p := f.pinger; p.pending > maxEchoes || p.sockets > maxEchoSockets || len(p.peers) > peers+1 {
+	f.pinger().mu.Lock()
+	defer f.pinger().mu.Unlock()
+	if p := f.pinger(); p.pending > maxEchoes || p.sockets > maxEchoSockets || len(p.peers) > peers+1 {
 		t.Errorf("%d requests, %d sockets, %d peers", p.pending, p.sockets, len(p.peers))
 	}
 	if got := f.drops.count(dropEchoEvicted); got != maxEchoes+1 {
@@ -229,15 +229,15 @@ func TestUDPOutOfPorts(t *testing.T) {
 	for i := range 20 {
 		do(t, h, f, wholePacket(client4Port, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 1, byte(1 + i)}), dnsPort), 20))
 	}
-	if got := counterValue(f.metrics.failed["udp"][exhausted]); got != 16 {
-		t.Errorf("%d failures are counted as %s, want 16; as %s: %d", got, exhausted, other, counterValue(f.metrics.failed["udp"][other]))
+	if got := counterValue(f.account.failed[UDP][exhausted]); got != 16 {
+		t.Errorf("%d failures are counted as %s, want 16; as %s: %d", got, exhausted, other, counterValue(f.account.failed[UDP][other]))
 	}
 	if got := f.drops.count(dropFlowFailed); got != 16 {
 		t.Errorf("%d packets were counted, want 16", got)
 	}
 	// A flow that keeps its client's port needs no port of the kernel's choice.
 	do(t, h, f, wholePacket(client4Port, netip.MustParseAddrPort("10.9.1.1:5060"), 20))
-	if got := counterValue(f.metrics.opened["udp"]); got != 5 {
+	if got := counterValue(f.account.opened[UDP]); got != 5 {
 		t.Errorf("%d flows were opened, want 5", got)
 	}
 	sumsOverRoutes(t, f)
@@ -247,9 +247,9 @@ func TestUDPOutOfPorts(t *testing.T) {
 func localPorts(t *testing.T, f *Forwarder) map[string]int {
 	t.Helper()
 	out := map[string]int{}
-	f.udp.mu.Lock()
-	defer f.udp.mu.Unlock()
-	for key, fl := range f.udp.flows {
+	f.udp().mu.Lock()
+	defer f.udp().mu.Unlock()
+	for key, fl := range f.udp().flows {
 		sa, err := unix.Getsockname(fl.fd)
 		if err != nil {
 			t.Fatal(err)
@@ -308,8 +308,8 @@ func TestUDPSourcePortIsKept(t *testing.T) {
 		t.Errorf("drops: %v", dropped(f))
 	}
 	// A port is free again once its flow has ended.
-	f.udp.sweep(time.Now().Add(udpIdleTimeout + time.Second))
-	if n := len(f.udp.ports.flows); n != 0 {
+	f.udp().sweep(time.Now().Add(udpIdleTimeout + time.Second))
+	if n := len(f.udp().ports.uses); n != 0 {
 		t.Fatalf("%d ports are still assigned", n)
 	}
 	do(t, h, f, wholePacket(netip.MustParseAddrPort(second+":5060"), netip.MustParseAddrPort("10.9.1.1:5060"), 20))
@@ -337,7 +337,7 @@ func TestUDPPrivilegedPortNeedsPrivilege(t *testing.T) {
 			t.Errorf("%s: source port %d", flow, port)
 		}
 	}
-	if n := len(f.udp.ports.flows); n != 0 || counterValue(f.metrics.opened["udp"]) != 1 {
+	if n := len(f.udp().ports.uses); n != 0 || counterValue(f.account.opened[UDP]) != 1 {
 		t.Errorf("%d ports assigned, drops %v", n, dropped(f))
 	}
 }
@@ -479,8 +479,8 @@ func TestFlowDropsForeignDatagrams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fl := f.udp.find(flowKey{client, target})
-	if !fl.boundTarget.IsValid() {
+	fl := f.udp().find(flowKey{client, target})
+	if !fl.bound.target.IsValid() {
 		t.Fatal("the flow did not keep its client's port")
 	}
 	// Recreate the state in which the socket was not connected yet.

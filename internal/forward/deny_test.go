@@ -52,10 +52,10 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 			if n, _, err := server.ReadFromUDP(make([]byte, 6000)); err == nil {
 				t.Errorf("a datagram of %d bytes reached the denied port", n)
 			}
-			if _, udp := c.f.Active(); udp != 0 {
+			if udp := c.f.Active()[UDP]; udp != 0 {
 				t.Errorf("%d flows were opened", udp)
 			}
-			if n := testutil.ToFloat64(c.f.metrics.denied); n != 4 {
+			if n := testutil.ToFloat64(c.f.rules.denied); n != 4 {
 				t.Errorf("%v packets are counted as denied, want 4", n)
 			}
 		})
@@ -65,7 +65,7 @@ func TestDeniedTargetIsNotReached(t *testing.T) {
 				conn.Close()
 				t.Error("a connection to the denied port was opened")
 			}
-			if testutil.ToFloat64(c.f.metrics.denied) == 0 {
+			if testutil.ToFloat64(c.f.rules.denied) == 0 {
 				t.Error("nothing is counted as denied")
 			}
 			c.noFlows()
@@ -89,6 +89,6 @@ func TestDeniedAddressIsNotDialed(t *testing.T) {
 	if n, _, err := v4.ReadFromUDP(make([]byte, 100)); err == nil {
 		t.Errorf("a datagram of %d bytes reached the denied address", n)
 	}
-	waitFor(t, "both to be counted", func() bool { return testutil.ToFloat64(c.f.metrics.denied) == 2 })
+	waitFor(t, "both to be counted", func() bool { return testutil.ToFloat64(c.f.rules.denied) == 2 })
 	c.noFlows()
 }

@@ -33,8 +33,8 @@ func sumsOverRoutes(t *testing.T, f *Forwarder) {
 	f.routes.mu.Unlock()
 	for _, reason := range reasons {
 		total, byRoute := uint64(0), uint64(0)
-		for _, protocol := range protocols {
-			total += counterValue(f.metrics.failed[protocol][reason])
+		for protocol := range protocolCount {
+			total += counterValue(f.account.failed[protocol][reason])
 		}
 		for _, r := range routes {
 			byRoute += counterValue(r.failed[reason])
@@ -148,15 +148,15 @@ func TestResetsWaitForTheTailnet(t *testing.T) {
 		t.Fatal(err)
 	}
 	var reset *outgoing
-	c.f.tcp.mu.Lock()
-	for fl := range c.f.tcp.flows {
+	c.f.tcp().mu.Lock()
+	for fl := range c.f.tcp().flows {
 		pkt := resetOf(fl.key)
 		reset = &outgoing{stack: pkt}
-		if c.f.endpoint.isReply(pkt) {
+		if c.f.tcp().endpoint.isReply(pkt) {
 			t.Error("a connection's reset is queued as a reply that may be dropped")
 		}
 	}
-	c.f.tcp.mu.Unlock()
+	c.f.tcp().mu.Unlock()
 	if reset == nil {
 		t.Fatal("no flow")
 	}
@@ -211,8 +211,8 @@ func TestDataPathDoesNotWaitForItsLog(t *testing.T) {
 		})
 	}
 	waitFor(t, "every failure to be counted", func() bool {
-		return counterValue(f.metrics.failed["udp"][unreachable]) == 3*maxQueuedLines &&
-			counterValue(f.metrics.failed["tcp"][unreachable]) == 3*maxQueuedLines
+		return counterValue(f.account.failed[UDP][unreachable]) == 3*maxQueuedLines &&
+			counterValue(f.account.failed[TCP][unreachable]) == 3*maxQueuedLines
 	})
 	sumsOverRoutes(t, f)
 }
@@ -225,7 +225,7 @@ func TestAcceptFailureIsCountedByRoute(t *testing.T) {
 	to := targets(port)[0]
 	c.f.Deliver([][]byte{segmentFrom(client4Port, to, header.TCPFlagSyn, 1000, 0)}, 0)
 	// The client's stack has no such connection, and resets it.
-	waitFor(t, "the failure to be counted", func() bool { return counterValue(c.f.metrics.failed["tcp"][other]) == 1 })
+	waitFor(t, "the failure to be counted", func() bool { return counterValue(c.f.account.failed[TCP][other]) == 1 })
 	sumsOverRoutes(t, c.f)
 	c.noFlows()
 }
@@ -330,7 +330,7 @@ func TestFragmentsDoNotHideTheirPort(t *testing.T) {
 	for _, src := range []netip.Addr{client4, client6} {
 		f.Deliver(fragments(wholePacket(netip.AddrPortFrom(src, 5000), targets(80)[familyOf(src)], 3000), 1), 0)
 	}
-	if _, udp := f.Active(); udp != 0 || counterValue(f.metrics.denied) != 2 || len(f.link.replies) != 2 {
-		t.Errorf("%d flows, %d datagrams denied, %d answers; want 0, 2, 2", udp, counterValue(f.metrics.denied), len(f.link.replies))
+	if udp := f.Active()[UDP]; udp != 0 || counterValue(f.rules.denied) != 2 || len(f.link.replies) != 2 {
+		t.Errorf("%d flows, %d datagrams denied, %d answers; want 0, 2, 2", udp, counterValue(f.rules.denied), len(f.link.replies))
 	}
 }

@@ -5,184 +5,65 @@
 //
 // UDP and ICMP are handled packet by packet; only TCP has a stack, gVisor's. All flows share
 // one event queue and a few workers: an idle flow has neither a goroutine nor a buffer.
+//
+// Its files are layers, each of which uses those below it:
+//
+//	forward                     the exported type: what enters, leaves and ends
+//	udp, dns, tcp, icmp         one flow table for each protocol (with ports, segments, stack, echo)
+//	table                       the interface of a flow table, and what is done to all flows
+//	core                        what the tables share:
+//	  rules, limits, account      what is allowed, how much of it, and the counts
+//	  sched, poll, sock           the event loop, and sockets towards targets
+//	  send, link, buffers         packets towards clients
+//	flow, peers, protocol,      the words of all of these
+//	reasons, config
 package forward
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
-	"os"
-	"slices"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"subnetrouter/internal/packet"
-	"subnetrouter/internal/routes"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
-
-// Config configures a [Forwarder]. The zero value of a field means the default that its
-// comment gives.
-type Config struct {
-	// MTU of the tailnet. Default: 1280, Tailscale's.
-	MTU int
-	// Resolve returns the address to dial for a target; the network is "tcp" or "udp".
-	// Default: the target.
-	Resolve func(network string, target netip.AddrPort) (netip.AddrPort, error)
-	// Deny reports whether a target (for 4via6, the IPv4 address) must never be reached. It
-	// is called for every packet: it must not block or allocate. Default: no target is
-	// denied.
-	Deny func(target netip.AddrPort) bool
-	// DenyDial is Deny for the address that Resolve returned. Default: Deny.
-	DenyDial func(target netip.AddrPort) bool
-	// Allow reports whether the tailnet's current access rules let a client open a flow of
-	// an IP protocol to dst, which may be a 4via6 address. It must not block. Default:
-	// every flow is allowed.
-	Allow func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
-	// DialTimeout bounds a TCP dial. Clients retransmit their SYN several times in that
-	// time. Default: 10 s.
-	DialTimeout time.Duration
-	// MaxFlows and MaxFlowsPerPeer bound the flows that are open at once. Default: as
-	// [Forwarder.RecomputeLimits] derives them from the process's own limits.
-	MaxFlows, MaxFlowsPerPeer int
-	// Peer maps a client's address to one address of its node, so that all addresses of
-	// a node share its limit. It is called at most once for a flow, during packet
-	// delivery: it must not wait for a delivery. Default: each address is a peer.
-	Peer func(client netip.Addr) netip.Addr
-	// KeepAlive is the silence after which both sides of a TCP flow are probed.
-	// Default: 60 s.
-	KeepAlive time.Duration
-	// ReservedPorts are UDP ports that no flow uses as its source port: those of the
-	// process's own listeners. Default: none.
-	ReservedPorts []uint16
-	// PeerRouters may take packets that belong to no flow here. Default: none.
-	PeerRouters PeerRouters
-	// Finished is called for each flow that ended. It must not block. Default: none.
-	Finished func(Flow)
-	// Registerer registers the metrics. Default: they are not registered.
-	Registerer prometheus.Registerer
-	Logger     *slog.Logger
-}
-
-// PeerRouters relays packets to other routers that may have their flows.
-type PeerRouters interface {
-	// MayHaveFlow reports whether there is a router to relay to. It is called for every
-	// packet that may need one; Relay is not called if it returns false.
-	MayHaveFlow() bool
-	// Relay passes a packet to a peer router and reports whether it did. The packet is
-	// valid only during the call.
-	Relay(packet []byte) bool
-}
 
 // Forwarder is the data path of one router. Create it with [New].
 type Forwarder struct {
-	cfg      Config
-	mtu      int
-	log      *slog.Logger
-	metrics  *metrics
-	drops    *drops
-	logLines chan slog.Record
-	buffers  sync.Pool // of *[]byte, bufferSize each
-	memory   bufferBudget
-
-	link       *link
-	endpoint   *linkEndpoint
-	sched      *scheduler
-	poll       *poller
-	polled     chan struct{} // closed when the poller has returned
-	udp        *udpTable
-	tcp        *tcpTable
+	*core
+	cfg        Config
+	tables     tables
 	reassembly *packet.Reassembler
-	pinger     *pinger
-	fragmentID atomic.Uint32
+	deliveries sync.Pool // of *delivery
 
-	routes   *routeTable
-	peersMu  sync.Mutex
-	peers    map[netip.Addr]*peer // by each of their addresses that has flows
-	reserved int
-	limit    Limit
-	closing  bool
-
-	cancel    context.CancelFunc
+	cancel    context.CancelFunc // of the goroutines that New started
 	closeOnce sync.Once
-	closed    struct{ tcp, udp int }
+	closed    Counts // flows that Close cut; written by closeOnce
 }
 
-// bufferSize is enough for the largest datagram with its headers, for a run of datagrams, and
-// for enough of a stream to be worth the system call.
-const bufferSize = 64<<10 + 256
-
-// New creates a Forwarder, and starts its workers.
+// New creates a Forwarder, and starts its workers. They run until Close.
 func New(cfg Config) (*Forwarder, error) {
-	if cfg.Logger == nil {
-		return nil, errors.New("creating forwarder: Logger is needed")
+	if err := cfg.setDefaults(); err != nil {
+		return nil, fmt.Errorf("creating forwarder: %w", err)
 	}
-	if cfg.MTU == 0 {
-		cfg.MTU = 1280
-	}
-	if cfg.MTU > ownPacketSize {
-		return nil, fmt.Errorf("creating forwarder: MTU %d is more than %d", cfg.MTU, ownPacketSize)
-	}
-	if cfg.Resolve == nil {
-		cfg.Resolve = func(_ string, target netip.AddrPort) (netip.AddrPort, error) { return target, nil }
-	}
-	if cfg.Deny == nil {
-		cfg.Deny = func(netip.AddrPort) bool { return false }
-	}
-	if cfg.DenyDial == nil {
-		cfg.DenyDial = cfg.Deny
-	}
-	if cfg.Allow == nil {
-		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return true }
-	}
-	if cfg.Peer == nil {
-		cfg.Peer = func(client netip.Addr) netip.Addr { return client }
-	}
-	if cfg.DialTimeout == 0 {
-		cfg.DialTimeout = 10 * time.Second
-	}
-	if cfg.KeepAlive == 0 {
-		cfg.KeepAlive = keepAliveIdle
-	}
-	routes := newRouteTable()
-	dropped := newDrops()
-	m, err := newMetrics(cfg.Registerer, routes, dropped)
+	c, err := newCore(&cfg)
 	if err != nil {
-		return nil, fmt.Errorf("registering forwarder metrics: %w", err)
+		return nil, err
 	}
-	f := &Forwarder{
-		cfg: cfg, mtu: cfg.MTU, log: cfg.Logger, metrics: m, drops: dropped, routes: routes,
-		peers: map[netip.Addr]*peer{}, link: newLink(dropped), logLines: make(chan slog.Record, maxQueuedLines),
-		reassembly: packet.NewReassembler(packet.ReassemblerConfig{Node: cfg.Peer, Dropped: dropped.fragments}),
-	}
-	f.RecomputeLimits()
-	f.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
-	f.endpoint = &linkEndpoint{link: f.link, mtu: uint32(cfg.MTU)}
-	stack, err := newStack(f.endpoint)
+	f := &Forwarder{core: c, cfg: cfg}
+	f.reassembly = packet.NewReassembler(packet.ReassemblerConfig{Node: cfg.Peer, Dropped: c.drops.fragments})
+	tcp, err := newTCPTable(c)
 	if err != nil {
+		c.close()
 		return nil, fmt.Errorf("creating TCP/IP stack: %w", err)
 	}
-	dropped.stack = f.endpoint.droppedByStack
-	f.sched = newScheduler(workers())
-	if f.poll, err = newPoller(f.sched); err != nil {
-		return nil, fmt.Errorf("creating event queue: %w", err)
-	}
-	f.polled = make(chan struct{})
-	go func() { defer close(f.polled); f.poll.run() }()
-	f.udp = &udpTable{f: f, flows: map[flowKey]*udpFlow{}, ports: sourcePorts{
-		reserved: cfg.ReservedPorts, flows: map[uint16]*udpFlow{},
-	}}
-	f.tcp = newTCPTable(f, stack)
+	f.tables = tables{TCP: tcp, UDP: newUDPTable(c, cfg.ReservedPorts), ICMP: newPinger(c, cfg.Peer)}
+	f.deliveries.New = f.newDelivery
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancel(context.Background())
-	f.pinger = newPinger(f)
 	go f.sweep(ctx)
-	go f.writeLog(ctx)
+	go c.logs.run(ctx)
 	return f, nil
 }
 
@@ -193,55 +74,44 @@ func (f *Forwarder) sweep(ctx context.Context) {
 	for {
 		select {
 		case now := <-tick.C:
-			f.udp.sweep(now)
-			f.tcp.sweep(now)
+			f.tables.sweep(now)
 			f.reassembly.Sweep(now)
-			f.pinger.sweep(now)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Denied reports whether target must never be reached, and counts it if so.
-func (f *Forwarder) Denied(target netip.AddrPort) bool {
-	if !f.cfg.Deny(target) {
-		return false
-	}
-	f.metrics.denied.Inc()
-	return true
-}
-
-// targetOf returns the address behind the router for an address that a client sent to: for
-// 4via6 the IPv4 address in it, otherwise a itself.
-func targetOf(a netip.Addr) netip.Addr { return routes.Target(a) }
-
-// delivery is the state of one call of [Forwarder.Deliver].
+// delivery is the state of one call of [Forwarder.Deliver]. It is empty between calls.
 type delivery struct {
-	packet packet.Packet
-	udp    udpRun
-	tcp    packet.Coalescer
-	scope  scope
+	packet  packet.Packet
+	batches [protocolCount]batch
 }
 
-// scope limits the packets that a delivery accepts.
-type scope int
+func (f *Forwarder) newDelivery() any {
+	d := new(delivery)
+	for p, table := range f.tables {
+		d.batches[p] = table.newBatch()
+	}
+	return d
+}
 
-const (
-	anyPacket scope = iota
-	unclaimed       // no peer router has its flow
-	openFlows       // only packets of flows that are open here
-)
-
-var deliveries = sync.Pool{New: func() any { return new(delivery) }}
+// finish forwards what the batches gathered. The delivered packets are not used after it.
+func (f *Forwarder) finish(d *delivery) {
+	for _, b := range d.batches {
+		b.flush()
+	}
+	d.packet = packet.Packet{}
+	f.deliveries.Put(d)
+}
 
 // Deliver takes IP packets that a peer sent to targets behind the router: packet i is
 // packets[i][offset:]. They are valid only during the call. Calls may be concurrent, but not
 // for one peer.
 func (f *Forwarder) Deliver(packets [][]byte, offset int) {
-	d := f.newDelivery(anyPacket)
+	d := f.deliveries.Get().(*delivery)
 	for _, raw := range packets {
-		f.deliver(d, raw[offset:])
+		f.deliver(d, raw[offset:], f.cfg.PeerRouters)
 	}
 	f.finish(d)
 }
@@ -249,99 +119,30 @@ func (f *Forwarder) Deliver(packets [][]byte, offset int) {
 // DeliverUnclaimed takes a packet that [Config.PeerRouters] relayed and no router has a flow
 // for.
 func (f *Forwarder) DeliverUnclaimed(raw []byte) {
-	d := f.newDelivery(unclaimed)
-	f.deliver(d, raw)
+	d := f.deliveries.Get().(*delivery)
+	f.deliver(d, raw, noPeerRouters{})
 	f.finish(d)
 }
-
-// Relayed is the outcome of [Forwarder.DeliverRelayed].
-type Relayed int
-
-// The outcomes of [Forwarder.DeliverRelayed].
-const (
-	RelayedRefused Relayed = iota // denied, malformed, a fragment, or a packet that would open a flow
-	RelayedUnknown                // a datagram that belongs to no flow here
-	RelayedReset                  // a segment that belongs to no connection here; answered with a reset
-	RelayedTaken                  // delivered to its flow
-)
 
 // DeliverRelayed takes a client's packet that another router relayed, if the packet belongs to
 // a flow that is open here and the deny list and the access rules still allow it. Other routers
 // reassemble packets before they relay them, and open flows themselves. The packet is valid
 // only during the call.
 func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
-	d := f.newDelivery(openFlows)
-	d.udp.relayed = true
+	d := f.deliveries.Get().(*delivery)
 	defer f.finish(d)
 	p := &d.packet
 	if !p.Parse(raw) || p.Fragment {
 		return RelayedRefused
 	}
-	switch p.Protocol {
-	case packet.ProtoUDP:
-		key := flowKey{netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)}
-		if !p.UDPChecksumOK() || f.check(packet.ProtoUDP, key) != allowed {
-			return RelayedRefused
-		}
-		if f.udp.deliver(d) {
-			return RelayedTaken
-		}
-		return RelayedUnknown
-	case packet.ProtoTCP:
-		segment, err := p.Segment()
-		if err != nil || packet.OpensConnection(segment) {
-			return RelayedRefused
-		}
-		src, dst := packet.SegmentPorts(segment)
-		key := flowKey{netip.AddrPortFrom(p.Src, src), netip.AddrPortFrom(p.Dst, dst)}
-		if f.check(packet.ProtoTCP, key) != allowed {
-			return RelayedRefused
-		}
-		found := f.endpoint.find(p, networkOf(p), segment) != nil
-		d.tcp.Add(p, segment)
-		if found {
-			return RelayedTaken
-		}
-		return RelayedReset
+	protocol, ok := protocolOf(p.Protocol)
+	if !ok {
+		return RelayedRefused
 	}
-	return RelayedRefused
+	return d.batches[protocol].deliverRelayed(p)
 }
 
-func (f *Forwarder) newDelivery(s scope) *delivery {
-	d := deliveries.Get().(*delivery)
-	d.tcp.Sink = f.endpoint
-	d.scope = s
-	return d
-}
-
-func (f *Forwarder) finish(d *delivery) {
-	f.udp.flush(&d.udp)
-	d.tcp.Flush()
-	d.packet, d.udp.relayed = packet.Packet{}, false
-	deliveries.Put(d)
-}
-
-// handedOff reports whether a packet that belongs to no flow here needs nothing more: a peer
-// router took it, or the delivery accepts only packets of open flows.
-func (f *Forwarder) handedOff(d *delivery) bool {
-	switch d.scope {
-	case openFlows:
-		return true
-	case unclaimed:
-		return false
-	case anyPacket:
-		return f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow() && f.cfg.PeerRouters.Relay(d.packet.Raw)
-	}
-	return false
-}
-
-// needsLookup reports whether a packet without a flow may belong to a peer router, so that
-// deliver must look for an existing flow first.
-func (f *Forwarder) needsLookup(d *delivery) bool {
-	return d.scope == anyPacket && f.cfg.PeerRouters != nil && f.cfg.PeerRouters.MayHaveFlow()
-}
-
-func (f *Forwarder) deliver(d *delivery, raw []byte) {
+func (f *Forwarder) deliver(d *delivery, raw []byte, peers PeerRouters) {
 	p := &d.packet
 	if !p.Parse(raw) {
 		f.drops.add(dropMalformed, 1)
@@ -357,17 +158,13 @@ func (f *Forwarder) deliver(d *delivery, raw []byte) {
 			return
 		}
 	}
-	switch p.Protocol {
-	case packet.ProtoTCP:
-		f.endpoint.deliverTCP(f, d)
-	case packet.ProtoUDP:
-		f.udp.deliver(d)
-	case packet.ProtoICMP, packet.ProtoICMPv6:
-		f.deliverICMP(p)
-	default:
+	protocol, ok := protocolOf(p.Protocol)
+	if !ok {
 		f.drops.add(dropUnsupported, 1)
-		f.refuse(p, packet.AdminProhibited)
+		f.sender.refuse(p, packet.AdminProhibited)
+		return
 	}
+	d.batches[protocol].deliver(p, peers)
 }
 
 // Receive waits for packets to peers and fills bufs[i][offset:] and sizes[i]. It returns
@@ -376,62 +173,112 @@ func (f *Forwarder) Receive(bufs [][]byte, sizes []int, offset int) (n int, err 
 	return f.link.receive(bufs, sizes, offset)
 }
 
-// Active returns the number of open flows of each protocol.
-func (f *Forwarder) Active() (tcp, udp int) {
-	f.udp.mu.Lock()
-	udp = len(f.udp.flows)
-	f.udp.mu.Unlock()
-	return f.tcp.count(), udp
+// Prohibit answers a peer's IP packet with an ICMP error "administratively prohibited" (RFC
+// 1812 section 5.2.7.1, RFC 4443 section 3.1). It sends nothing where RFC 1122 section 3.2.2
+// forbids an error: for ICMP messages other than echo requests, for fragments other than the
+// first, and for packets whose source or destination is not a single host.
+func (f *Forwarder) Prohibit(raw []byte) { f.sender.prohibit(raw) }
+
+// Denied reports whether target must never be reached, and counts it if so.
+func (f *Forwarder) Denied(target netip.AddrPort) bool { return f.rules.denies(target) }
+
+// Dial opens a TCP connection to target as a flow would, with the same checks, and closes it.
+func (f *Forwarder) Dial(ctx context.Context, target netip.AddrPort) error {
+	return f.rules.dial(ctx, target)
+}
+
+// SetRoutes sets the advertised routes that flows are counted by; 4via6 routes are IPv6
+// prefixes here. Routes beyond the first 50 are counted as "other". A route that is no longer
+// advertised keeps its series until another route needs the room.
+func (f *Forwarder) SetRoutes(prefixes []netip.Prefix) { f.routes.set(prefixes) }
+
+// RecomputeLimits derives the limits from the memory limit (GOMEMLIMIT, debug.SetMemoryLimit),
+// and raises the limit of open files to the hard limit. Call it when the memory limit has
+// changed. Open flows stay open.
+func (f *Forwarder) RecomputeLimits() Limit { return f.limits.recompute() }
+
+// Limit returns the current limits.
+func (f *Forwarder) Limit() Limit { return f.limits.current() }
+
+// TopClient returns the node with the most open flows, by one of its addresses, and their
+// number.
+func (f *Forwarder) TopClient() (client netip.Addr, flows int) { return f.limits.top() }
+
+// Active returns the number of open flows of each protocol. An echo request is no open flow.
+func (f *Forwarder) Active() Counts { return f.tables.active() }
+
+// Flows returns up to n open flows, those that moved the most bytes first.
+func (f *Forwarder) Flows(n int) []Flow { return f.tables.describe(n) }
+
+// Busy returns the number of flows that are being opened, have just moved data, or have an
+// unanswered request of the last 2 s.
+func (f *Forwarder) Busy() int { return f.tables.busy() }
+
+// AwaitIdle waits until no flow is busy. It returns false if ctx ends first.
+func (f *Forwarder) AwaitIdle(ctx context.Context) bool {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for f.Busy() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// Recheck ends the open flows that the deny list or the access rules no longer allow, and
+// returns their number. TCP clients get a reset. Call it after each change of either: nothing
+// else checks open flows again.
+func (f *Forwarder) Recheck() (ended int) {
+	if ended = f.tables.revoke(f.rules); ended > 0 {
+		f.cfg.Logger.Info("ended flows that are no longer allowed", "flows", ended)
+	}
+	return ended
+}
+
+// closeWait bounds how long a cut waits for the tailnet to take its resets.
+const closeWait = 2 * time.Second
+
+// closeGrace is the time for the engine to send the last batch that it took: the engine closes
+// with the link and drops packets in flight.
+const closeGrace = 50 * time.Millisecond
+
+// Cut ends every open flow and returns how many of each protocol there were: TCP flows with a
+// reset to both ends, UDP flows silently. New flows are still accepted. Keep calling Receive
+// meanwhile, so that the resets reach the clients.
+func (f *Forwarder) Cut() Counts {
+	n := f.tables.cut()
+	if n.Total() == 0 {
+		return n
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(closeWait); time.Now().Before(deadline); <-tick.C {
+		if f.tables.ending() == 0 && f.link.empty() {
+			break
+		}
+	}
+	<-time.After(closeGrace)
+	return n
 }
 
 // Close cuts the remaining flows and returns how many of each protocol there were. Keep calling
 // Receive until Close returns, so that the resets reach the clients.
-func (f *Forwarder) Close() (tcp, udp int) {
+func (f *Forwarder) Close() Counts {
 	f.closeOnce.Do(f.close)
-	return f.closed.tcp, f.closed.udp
+	return f.closed
 }
 
+// close ends the parts in the order in which they depend on each other: no new flows, no flows,
+// no events, and then nothing that could use a socket or the link.
 func (f *Forwarder) close() {
-	f.peersMu.Lock()
-	f.closing = true
-	f.peersMu.Unlock()
-	f.closed.tcp, f.closed.udp = f.Cut()
+	f.limits.close()
+	f.closed = f.Cut()
 	f.cancel()
-	close(f.link.closed)
-	f.poll.close(f.polled)
-	f.sched.close()
-	f.pinger.close()
+	f.core.close()
+	f.tables.close()
 	f.reassembly.Close()
 	f.link.discard()
-}
-
-// The reasons why a flow could not be opened. The set is closed because it is a metric's label.
-const (
-	refused     = "refused"
-	timedOut    = "timeout"
-	unreachable = "unreachable"
-	exhausted   = "exhausted" // descriptors, ports or the kernel's memory ran out
-	limited     = "limit"     // MaxFlows or MaxFlowsPerPeer is reached
-	forbidden   = "forbidden" // by the deny list or the access rules
-	other       = "other"
-)
-
-func dialFailure(err error) string {
-	is := func(errnos ...syscall.Errno) bool {
-		return slices.ContainsFunc(errnos, func(e syscall.Errno) bool { return errors.Is(err, e) })
-	}
-	switch {
-	case is(syscall.ECONNREFUSED):
-		return refused
-	case is(syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN):
-		return unreachable
-	// Without a free port, TCP fails with EADDRNOTAVAIL and UDP with EAGAIN. ENOSPC is the
-	// limit of watched files.
-	case is(syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN,
-		syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC):
-		return exhausted
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), is(syscall.ETIMEDOUT):
-		return timedOut
-	}
-	return other
 }

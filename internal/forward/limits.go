@@ -1,10 +1,14 @@
 package forward
 
 import (
+	"log/slog"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -28,47 +32,95 @@ type Limit struct {
 	Files               int   // open files; 0 if unknown
 }
 
-// RecomputeLimits derives the limits from the memory limit (GOMEMLIMIT, debug.SetMemoryLimit),
-// and raises the limit of open files to the hard limit. Call it when the memory limit has
-// changed. Open flows stay open.
-func (f *Forwarder) RecomputeLimits() Limit {
-	l := Limit{Flows: f.cfg.MaxFlows, FlowsPerPeer: f.cfg.MaxFlowsPerPeer, Files: raiseFiles()}
+// limiter counts the flows of each peer, and keeps them within the limits.
+type limiter struct {
+	maxFlows, maxPerPeer int // of [Config]; 0 for the defaults
+	log                  *slog.Logger
+	gauge, peerGauge     prometheus.Gauge
+	memory               *bufferBudget // derived from the memory limit
+	// node is [Config.Peer]. It is called without the lock.
+	node func(client netip.Addr) netip.Addr
+	// evictIdle ends the flows that have been idle since before a time and that nothing
+	// would miss; it reports whether there were any. It is set before the first flow, and
+	// called without the lock, since it releases reservations.
+	evictIdle func(since time.Time) bool
+
+	// mu guards everything below, and the fields of the peers. It is held for short
+	// computations only: packet delivery takes it for each new flow.
+	mu       sync.Mutex
+	peers    map[netip.Addr]*peer // by each of their addresses that has flows
+	reserved int                  // sum of all peers' flows
+	limit    Limit
+	closing  bool // no more flows
+}
+
+// newLimiter returns a limiter; a limit of 0 means the default.
+func newLimiter(limit Limit, node func(netip.Addr) netip.Addr, memory *bufferBudget, m *metrics, log *slog.Logger) *limiter {
+	l := &limiter{
+		maxFlows: limit.Flows, maxPerPeer: limit.FlowsPerPeer, log: log, gauge: m.limit, peerGauge: m.peerLimit, memory: memory,
+		node: node, evictIdle: func(time.Time) bool { return false }, peers: map[netip.Addr]*peer{},
+	}
+	l.recompute()
+	return l
+}
+
+// recompute derives the limits from the process's own, as [Forwarder.RecomputeLimits] describes.
+func (l *limiter) recompute() Limit {
+	n := Limit{Flows: l.maxFlows, FlowsPerPeer: l.maxPerPeer, Files: raiseFiles()}
 	const none = 1 << 62
 	if m := debug.SetMemoryLimit(-1); m < none {
-		l.Memory = m
+		n.Memory = m
 	}
-	if l.Flows == 0 {
-		l.Flows = maxDefaultFlows
-		if l.Memory > 0 { // half of it: the rest is for data in flight
-			l.Flows = min(l.Flows, max(1, int(l.Memory/2/flowMemory)))
+	l.memory.setMemory(n.Memory)
+	if n.Flows == 0 {
+		n.Flows = maxDefaultFlows
+		if n.Memory > 0 { // half of it: the rest is for data in flight
+			n.Flows = min(n.Flows, max(1, int(n.Memory/2/flowMemory)))
 		}
 	}
 	// A flow is a socket. Without the reserve, flows could take the descriptors that the
 	// connection to control and the health check need.
-	if maxFlows := max(1, l.Files-ReservedFiles); l.Files > 0 && l.Flows > maxFlows {
-		if f.cfg.MaxFlows > 0 && f.limit.Flows != maxFlows {
-			f.log.Warn("ROUTER_MAX_FLOWS exceeds the limit of open files", "asked", l.Flows, "flows", maxFlows, "open_files", l.Files,
+	if maxFlows := max(1, n.Files-ReservedFiles); n.Files > 0 && n.Flows > maxFlows {
+		if l.maxFlows > 0 && l.current().Flows != maxFlows {
+			l.log.Warn("ROUTER_MAX_FLOWS exceeds the limit of open files", "asked", n.Flows, "flows", maxFlows, "open_files", n.Files,
 				"fix", "raise the task's ulimits.nofile, or lower ROUTER_MAX_FLOWS")
 		}
-		l.Flows = maxFlows
+		n.Flows = maxFlows
 	}
-	if l.FlowsPerPeer == 0 {
-		l.FlowsPerPeer = max(1, l.Flows*perPeerPercent/100)
+	if n.FlowsPerPeer == 0 {
+		n.FlowsPerPeer = max(1, n.Flows*perPeerPercent/100)
 	}
-	f.peersMu.Lock()
-	defer f.peersMu.Unlock()
-	f.limit = l
-	f.memory.setMemory(l.Memory)
-	f.metrics.limit.Set(float64(l.Flows))
-	f.metrics.peerLimit.Set(float64(l.FlowsPerPeer))
-	return l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = n
+	l.gauge.Set(float64(n.Flows))
+	l.peerGauge.Set(float64(n.FlowsPerPeer))
+	return n
 }
 
-// Limit returns the current limits.
-func (f *Forwarder) Limit() Limit {
-	f.peersMu.Lock()
-	defer f.peersMu.Unlock()
-	return f.limit
+func (l *limiter) current() Limit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.limit
+}
+
+// close refuses all further flows.
+func (l *limiter) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closing = true
+}
+
+// top returns the node with the most flows, by one of its addresses, and their number.
+func (l *limiter) top() (client netip.Addr, flows int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for addr, p := range l.peers {
+		if p.flows > flows {
+			client, flows = addr, p.flows
+		}
+	}
+	return client, flows
 }
 
 func raiseFiles() int {
@@ -85,55 +137,56 @@ func raiseFiles() int {
 	return int(min(files.Cur, 1<<30))
 }
 
-// peer is a node of the tailnet that has flows. Its fields are guarded by Forwarder.peersMu.
+// peer is a node of the tailnet that has flows. Its fields are guarded by limiter.mu.
 type peer struct {
-	addrs []netip.Addr // its keys in Forwarder.peers
-	flows int
+	addrs []netip.Addr // its keys in limiter.peers; never empty
+	flows int          // reservations that were not released; more than 0 outside admit
 }
 
-// reserve is admit, but evicts idle DNS flows if a limit is reached.
-func (f *Forwarder) reserve(client netip.Addr) (*peer, bool) {
-	p, ok := f.admit(client)
-	if !ok && f.udp.evictIdleDNS(time.Now()) {
-		p, ok = f.admit(client)
+// reserve is admit, but evicts idle DNS flows if a limit is reached. Each reservation ends with
+// one call of release.
+func (l *limiter) reserve(client netip.Addr) (*peer, bool) {
+	p, ok := l.admit(client)
+	if !ok && l.evictIdle(time.Now()) {
+		p, ok = l.admit(client)
 	}
 	return p, ok
 }
 
 // admit counts a new flow against the limits. It returns false if the total limit is reached,
 // or that of the client's peer, which thus cannot starve the others.
-func (f *Forwarder) admit(client netip.Addr) (*peer, bool) {
-	f.peersMu.Lock()
-	defer f.peersMu.Unlock()
-	p := f.peers[client]
+func (l *limiter) admit(client netip.Addr) (*peer, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.peers[client]
 	if p == nil {
-		p = f.addPeer(client)
+		p = l.addPeer(client)
 	}
-	if f.closing || f.reserved >= f.limit.Flows || p.flows >= f.limit.FlowsPerPeer {
-		f.removeIfUnused(p)
+	if l.closing || l.reserved >= l.limit.Flows || p.flows >= l.limit.FlowsPerPeer {
+		l.removeIfUnused(p)
 		return nil, false
 	}
 	p.flows++
-	f.reserved++
+	l.reserved++
 	return p, true
 }
 
-// addPeer returns the peer of an address that has no flows yet. It releases peersMu while it
+// addPeer returns the peer of an address that has no flows yet. It releases mu while it
 // looks up the address's node.
-func (f *Forwarder) addPeer(client netip.Addr) *peer {
-	f.peersMu.Unlock()
-	node := f.cfg.Peer(client)
-	f.peersMu.Lock()
-	p := f.peers[client] // another goroutine may have added it meanwhile
+func (l *limiter) addPeer(client netip.Addr) *peer {
+	l.mu.Unlock()
+	node := l.node(client)
+	l.mu.Lock()
+	p := l.peers[client] // another goroutine may have added it meanwhile
 	if p == nil {
-		p = f.peers[node]
+		p = l.peers[node]
 	}
 	if p == nil {
 		p = &peer{}
 	}
 	for _, addr := range []netip.Addr{client, node} {
-		if f.peers[addr] == nil {
-			f.peers[addr] = p
+		if l.peers[addr] == nil {
+			l.peers[addr] = p
 			p.addrs = append(p.addrs, addr)
 		}
 	}
@@ -141,20 +194,20 @@ func (f *Forwarder) addPeer(client netip.Addr) *peer {
 }
 
 // removeIfUnused removes a peer that has no flows.
-func (f *Forwarder) removeIfUnused(p *peer) {
+func (l *limiter) removeIfUnused(p *peer) {
 	if p.flows > 0 {
 		return
 	}
 	for _, addr := range p.addrs {
-		delete(f.peers, addr)
+		delete(l.peers, addr)
 	}
 }
 
 // release ends the reservation of a flow.
-func (f *Forwarder) release(p *peer) {
-	f.peersMu.Lock()
-	defer f.peersMu.Unlock()
-	f.reserved--
+func (l *limiter) release(p *peer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reserved--
 	p.flows--
-	f.removeIfUnused(p)
+	l.removeIfUnused(p)
 }

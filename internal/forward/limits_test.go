@@ -42,23 +42,23 @@ func TestNodesAddressesShareTheirLimit(t *testing.T) {
 	})
 	second.Close()
 	c.noFlows()
-	c.f.peersMu.Lock()
-	defer c.f.peersMu.Unlock()
-	if len(c.f.peers) != 0 || c.f.reserved != 0 {
-		t.Errorf("%d peers and %d reservations are left", len(c.f.peers), c.f.reserved)
+	c.f.limits.mu.Lock()
+	defer c.f.limits.mu.Unlock()
+	if len(c.f.limits.peers) != 0 || c.f.limits.reserved != 0 {
+		t.Errorf("%d peers and %d reservations are left", len(c.f.limits.peers), c.f.limits.reserved)
 	}
 }
 
 func TestRefusedPeerIsNotKept(t *testing.T) {
 	c := newClient(t, func(cfg *Config) { cfg.MaxFlows = 1 })
-	if _, ok := c.f.admit(client4); !ok {
+	if _, ok := c.f.limits.admit(client4); !ok {
 		t.Fatal("the first flow was refused")
 	}
-	if _, ok := c.f.admit(client6); ok {
+	if _, ok := c.f.limits.admit(client6); ok {
 		t.Fatal("the second flow was accepted")
 	}
-	if len(c.f.peers) != 1 {
-		t.Errorf("%d peers are left, want the one with a flow", len(c.f.peers))
+	if len(c.f.limits.peers) != 1 {
+		t.Errorf("%d peers are left, want the one with a flow", len(c.f.limits.peers))
 	}
 }
 

@@ -7,21 +7,16 @@ import (
 )
 
 // metrics holds the child of each label set, so that the data path neither looks up labels nor
-// creates new ones.
+// creates new ones. The arrays are indexed by protocol, the maps by reason. active and closed
+// have no ICMP: an echo request is no open flow.
 type metrics struct {
-	opened, toVPC, toTailnet map[string]prometheus.Counter
-	active                   map[string]prometheus.Gauge
-	failed, closed           map[string]map[string]prometheus.Counter
+	opened, toVPC, toTailnet [protocolCount]prometheus.Counter
+	active                   [protocolCount]prometheus.Gauge
+	failed, closed           [protocolCount]map[string]prometheus.Counter
 	denied                   prometheus.Counter
 	limit, peerLimit         prometheus.Gauge
 	dialDuration             prometheus.Histogram
 }
-
-var (
-	protocols = []string{"tcp", "udp", "icmp"}
-	reasons   = []string{refused, timedOut, unreachable, exhausted, limited, forbidden, other}
-	endings   = []string{ended, idled, failed, cut, revoked}
-)
 
 func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (*metrics, error) {
 	opened := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -45,9 +40,6 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (
 		Help: "Payload bytes forwarded in userspace, by direction.",
 	}, []string{"protocol", "direction"})
 	m := &metrics{
-		opened: map[string]prometheus.Counter{}, toVPC: map[string]prometheus.Counter{}, toTailnet: map[string]prometheus.Counter{},
-		active: map[string]prometheus.Gauge{},
-		failed: map[string]map[string]prometheus.Counter{}, closed: map[string]map[string]prometheus.Counter{},
 		denied: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "router_denied_packets_total",
 			Help: "Packets to destinations that are never forwarded to, such as the task's credentials endpoint.",
@@ -69,20 +61,20 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (
 			NativeHistogramMinResetDuration: time.Hour,
 		}),
 	}
-	for _, p := range protocols {
-		m.opened[p] = opened.WithLabelValues(p)
-		m.toVPC[p] = bytes.WithLabelValues(p, "to_vpc")
-		m.toTailnet[p] = bytes.WithLabelValues(p, "to_tailnet")
+	for p := range protocolCount {
+		m.opened[p] = opened.WithLabelValues(p.String())
+		m.toVPC[p] = bytes.WithLabelValues(p.String(), "to_vpc")
+		m.toTailnet[p] = bytes.WithLabelValues(p.String(), "to_tailnet")
 		m.failed[p] = map[string]prometheus.Counter{}
 		for _, r := range reasons {
-			m.failed[p][r] = failed.WithLabelValues(p, r)
+			m.failed[p][r] = failed.WithLabelValues(p.String(), r)
 		}
 	}
-	for _, p := range []string{"tcp", "udp"} { // echo streams are not counted as open flows
-		m.active[p] = active.WithLabelValues(p)
+	for _, p := range []Protocol{TCP, UDP} {
+		m.active[p] = active.WithLabelValues(p.String())
 		m.closed[p] = map[string]prometheus.Counter{}
 		for _, r := range endings {
-			m.closed[p][r] = closed.WithLabelValues(p, r)
+			m.closed[p][r] = closed.WithLabelValues(p.String(), r)
 		}
 	}
 	if reg == nil {
@@ -95,11 +87,4 @@ func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (
 		}
 	}
 	return m, nil
-}
-
-// failed counts a flow that could not be opened, in total and for its route. Every failure is
-// counted here, so that the totals are the sums over the routes.
-func (f *Forwarder) failed(protocol string, to *route, reason string) {
-	f.metrics.failed[protocol][reason].Inc()
-	to.failed[reason].Inc()
 }

@@ -8,34 +8,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newPoller(s *scheduler) (*poller, error) {
+// eventQueue is the kernel's queue of events of sockets: kqueue here, epoll on Linux.
+type eventQueue struct{ fd int }
+
+func newEventQueue() (*eventQueue, error) {
 	fd, err := unix.Kqueue()
 	if err != nil {
 		return nil, os.NewSyscallError("kqueue", err)
 	}
 	unix.CloseOnExec(fd)
-	return &poller{sched: s, fd: fd}, nil
+	return &eventQueue{fd}, nil
 }
 
-func (p *poller) add(fd, events int) error {
+// add reports events of fd, once for each change, until fd is closed.
+func (q *eventQueue) add(fd int, writable bool) error {
 	changes := make([]unix.Kevent_t, 1, 2)
 	unix.SetKevent(&changes[0], fd, unix.EVFILT_READ, unix.EV_ADD|unix.EV_CLEAR)
-	if events&writable != 0 {
+	if writable {
 		changes = changes[:2]
 		unix.SetKevent(&changes[1], fd, unix.EVFILT_WRITE, unix.EV_ADD|unix.EV_CLEAR)
 	}
-	_, err := unix.Kevent(p.fd, changes, nil, nil)
+	_, err := unix.Kevent(q.fd, changes, nil, nil)
 	return os.NewSyscallError("kevent", err)
 }
 
 // stopIdent identifies the user event that ends run.
 const stopIdent = 1
 
-// run handles events until close.
-func (p *poller) run() {
+// run calls event for each event until close; alone is false for one of several.
+func (q *eventQueue) run(event func(fd int, alone bool)) {
 	events := make([]unix.Kevent_t, 256)
 	for {
-		n, err := unix.Kevent(p.fd, nil, events, nil)
+		n, err := unix.Kevent(q.fd, nil, events, nil)
 		if err == unix.EINTR {
 			continue
 		}
@@ -46,17 +50,18 @@ func (p *poller) run() {
 			if e.Filter == unix.EVFILT_USER {
 				return
 			}
-			p.event(int(e.Ident), n == 1)
+			event(int(e.Ident), n == 1)
 		}
 	}
 }
 
-func (p *poller) close(done <-chan struct{}) {
+// close ends run, and waits for it.
+func (q *eventQueue) close(done <-chan struct{}) {
 	changes := make([]unix.Kevent_t, 1)
 	unix.SetKevent(&changes[0], stopIdent, unix.EVFILT_USER, unix.EV_ADD|unix.EV_CLEAR)
 	changes[0].Fflags = unix.NOTE_TRIGGER
-	if _, err := unix.Kevent(p.fd, changes, nil, nil); err == nil {
+	if _, err := unix.Kevent(q.fd, changes, nil, nil); err == nil {
 		<-done
 	}
-	unix.Close(p.fd)
+	unix.Close(q.fd)
 }

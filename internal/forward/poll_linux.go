@@ -6,7 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newPoller(s *scheduler) (*poller, error) {
+// eventQueue is the kernel's queue of events of sockets: epoll here, kqueue elsewhere.
+type eventQueue struct {
+	fd   int      // owned by file, and closed with it
+	file *os.File // known to Go's poller
+}
+
+func newEventQueue() (*eventQueue, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -15,23 +21,24 @@ func newPoller(s *scheduler) (*poller, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	return &poller{sched: s, fd: fd, queue: os.NewFile(uintptr(fd), "epoll")}, nil
+	return &eventQueue{fd: fd, file: os.NewFile(uintptr(fd), "epoll")}, nil
 }
 
-func (p *poller) add(fd, events int) error {
+// add reports events of fd, once for each change, until fd is closed.
+func (q *eventQueue) add(fd int, writable bool) error {
 	mask := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff)
-	if events&writable != 0 {
+	if writable {
 		mask |= unix.EPOLLOUT
 	}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: mask, Fd: int32(fd)}))
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(q.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: mask, Fd: int32(fd)}))
 }
 
-// run handles events until close. The event queue is itself registered with Go's poller, so
+// run calls event for each event until close; alone is false for one of several. The event queue is itself registered with Go's poller, so
 // that waiting blocks no thread: a thread asleep in epoll_wait would have to be woken, and
 // acquire a processor, for each event.
-func (p *poller) run() {
+func (q *eventQueue) run(event func(fd int, alone bool)) {
 	events := make([]unix.EpollEvent, 256)
-	queue, err := p.queue.SyscallConn()
+	queue, err := q.file.SyscallConn()
 	if err != nil {
 		return
 	}
@@ -45,7 +52,7 @@ func (p *poller) run() {
 				return true
 			}
 			for i := range max(n, 0) {
-				p.event(int(events[i].Fd), n == 1)
+				event(int(events[i].Fd), n == 1)
 			}
 			if n < len(events) && err == nil {
 				return false
@@ -54,8 +61,8 @@ func (p *poller) run() {
 	})
 }
 
-// close ends run.
-func (p *poller) close(done <-chan struct{}) {
-	p.queue.Close()
+// close ends run, and waits for it.
+func (q *eventQueue) close(done <-chan struct{}) {
+	q.file.Close()
 	<-done
 }

@@ -17,66 +17,67 @@ const maxPerPort = 32
 type sourcePorts struct {
 	reserved []uint16 // of this process's own listeners
 
-	mu    sync.Mutex
-	flows map[uint16]*udpFlow // the newest flow with the port, linked to the others by udpFlow.older
+	mu   sync.Mutex
+	uses map[uint16]*portUse // the newest use of the port, linked to the others by older
 }
 
-// assign gives fl its client's port, for a socket that dials target. It reports whether the
-// port is free, and whether other flows share it; then fl's socket must allow sharing.
-func (p *sourcePorts) assign(fl *udpFlow, target netip.AddrPort) (ok, shared bool) {
-	port := fl.key.client.Port()
+// portUse is a flow's use of a source port. The zero value uses none.
+type portUse struct {
+	port uint16
+	// target is the dialed target while the port is assigned, else invalid. It does not
+	// change once the flow is in its table.
+	target netip.AddrPort
+	// owner is the flow. It is called without a lock.
+	owner interface{ sharePort() }
+
+	older *portUse // guarded by sourcePorts.mu
+}
+
+// assign gives use a port for a socket of owner that dials target. It reports whether the port is
+// free, and whether other flows share it; then the socket must allow sharing. An assigned port
+// must be released.
+func (p *sourcePorts) assign(use *portUse, owner interface{ sharePort() }, port uint16, target netip.AddrPort) (ok, shared bool) {
 	if port == 0 || slices.Contains(p.reserved, port) {
 		return false, false
 	}
 	p.mu.Lock()
-	newest := p.flows[port]
+	newest := p.uses[port]
 	n := 0
 	for other := newest; other != nil; other = other.older {
-		if n++; n == maxPerPort || other.boundTarget == target {
+		if n++; n == maxPerPort || other.target == target {
 			p.mu.Unlock()
 			return false, false
 		}
 	}
-	fl.boundTarget, fl.older = target, newest
-	p.flows[port] = fl
+	use.port, use.target, use.owner, use.older = port, target, owner, newest
+	p.uses[port] = use
 	p.mu.Unlock()
 	if n == 1 { // with more, the port is shared already
-		newest.sharePort()
+		newest.owner.sharePort()
 	}
 	return true, n > 0
 }
 
-// release returns fl's port, if it has one. Call it after its socket is closed.
-func (p *sourcePorts) release(fl *udpFlow) {
-	if !fl.boundTarget.IsValid() {
+// release returns a port, if there is one. Call it after the socket is closed.
+func (p *sourcePorts) release(use *portUse) {
+	if !use.target.IsValid() {
 		return
 	}
-	port := fl.key.client.Port()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	newest := p.flows[port]
-	if newest == fl {
-		if fl.older == nil {
-			delete(p.flows, port)
+	newest := p.uses[use.port]
+	if newest == use {
+		if use.older == nil {
+			delete(p.uses, use.port)
 		} else {
-			p.flows[port] = fl.older
+			p.uses[use.port] = use.older
 		}
 		return
 	}
 	for other := newest; other != nil; other = other.older {
-		if other.older == fl {
-			other.older = fl.older
+		if other.older == use {
+			other.older = use.older
 			return
 		}
-	}
-}
-
-// sharePort lets other flows have this one's port. It does nothing while the socket is still
-// being opened: then the other flow gets a port of the kernel's choice.
-func (fl *udpFlow) sharePort() {
-	fl.mu.Lock()
-	defer fl.mu.Unlock()
-	if fl.fd >= 0 {
-		sharePort(fl.fd, true)
 	}
 }

@@ -35,10 +35,10 @@ func TestFirstDatagramsAtOnce(t *testing.T) {
 		close(start)
 		wg.Wait()
 	}
-	if n := testutil.ToFloat64(c.f.metrics.opened["udp"]); n != rounds {
+	if n := testutil.ToFloat64(c.f.account.opened[UDP]); n != rounds {
 		t.Errorf("%v flows were opened, want %d", n, rounds)
 	}
-	if _, udp := c.f.Active(); udp != rounds {
+	if udp := c.f.Active()[UDP]; udp != rounds {
 		t.Errorf("%d flows are open, want %d", udp, rounds)
 	}
 	c.f.Cut()
@@ -56,7 +56,7 @@ func TestRulesChangeWhileOpening(t *testing.T) {
 		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return asked.Add(1) == 1 }
 	})
 	c.f.Deliver([][]byte{wholePacket(netip.AddrPortFrom(client4, 20000), targets(port)[0], 10)}, 0)
-	if _, udp := c.f.Active(); udp != 0 {
+	if udp := c.f.Active()[UDP]; udp != 0 {
 		t.Errorf("%d UDP flows are open, want none", udp)
 	}
 	asked.Store(0)

@@ -61,11 +61,7 @@ func (t *routeTable) create(label string) *route {
 	return r
 }
 
-// SetRoutes sets the advertised routes that flows are counted by; 4via6 routes are IPv6
-// prefixes here. Routes beyond the first 50 are counted as "other". A route that is no longer
-// advertised keeps its series until another route needs the room.
-func (f *Forwarder) SetRoutes(prefixes []netip.Prefix) { f.routes.set(prefixes) }
-
+// set replaces the routes, as [Forwarder.SetRoutes] describes.
 func (t *routeTable) set(prefixes []netip.Prefix) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

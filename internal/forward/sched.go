@@ -14,6 +14,9 @@ type task struct {
 	next  *task // in the scheduler's queue
 }
 
+// receiveBudget is the number of packets that a task may receive before other tasks get a turn.
+const receiveBudget = 32
+
 const (
 	taskIdle int32 = iota
 	taskQueued

@@ -32,7 +32,7 @@ func (t *tcpTable) checkSilence(now time.Time) {
 	for fl := range t.flows {
 		if fl.stage.Load() == stageForwarding && fl.up.bytes.Load() != fl.delivered.Load() {
 			fl.probe.Store(true)
-			t.f.sched.ready(&fl.task)
+			t.sched.ready(&fl.task)
 		}
 	}
 }

@@ -17,10 +17,10 @@ import (
 // impatient shortens the times after which a silent target or client ends a flow.
 func impatient(t *testing.T, f *Forwarder) {
 	t.Helper()
-	f.tcp.silence.every, f.tcp.silence.limit = time.Second, time.Second
+	f.tcp().silence.every, f.tcp().silence.limit = time.Second, time.Second
 	rto, retries := tcpip.TCPMaxRTOOption(400*time.Millisecond), tcpip.TCPMaxRetriesOption(3)
 	for _, o := range []tcpip.SettableTransportProtocolOption{&rto, &retries} {
-		if err := f.tcp.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+		if err := f.tcp().endpoint.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -93,7 +93,7 @@ func TestSilentTarget(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
 		t.Errorf("read: %v, want a reset", err)
 	}
-	waitFor(t, "the flow to fail", func() bool { return testutil.ToFloat64(c.f.metrics.closed["tcp"][failed]) == 1 })
+	waitFor(t, "the flow to fail", func() bool { return testutil.ToFloat64(c.f.account.closed[TCP][failed]) == 1 })
 }
 
 // TestSilentClient: a client that acknowledges nothing ends the flow.
@@ -114,5 +114,5 @@ func TestSilentClient(t *testing.T) {
 	<-asked
 	c.stack.RemoveNIC(1)
 	close(gone)
-	waitFor(t, "the flow to fail", func() bool { return testutil.ToFloat64(c.f.metrics.closed["tcp"][failed]) == 1 })
+	waitFor(t, "the flow to fail", func() bool { return testutil.ToFloat64(c.f.account.closed[TCP][failed]) == 1 })
 }

@@ -129,3 +129,27 @@ func readableBytes(fd int) int {
 	}
 	return n
 }
+
+// mtuOf returns the path MTU of a connected socket; 0 if unknown.
+func mtuOf(fd int, dst netip.Addr) int {
+	level, option := unix.IPPROTO_IP, pathMTU4
+	if dst.Is6() {
+		level, option = unix.IPPROTO_IPV6, pathMTU6
+	}
+	mtu, err := unix.GetsockoptInt(fd, level, option)
+	if err != nil {
+		return 0
+	}
+	return mtu
+}
+
+// addrOf returns the address of a socket address; invalid for other families.
+func addrOf(a unix.Sockaddr) netip.Addr {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr)
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(a.Addr)
+	}
+	return netip.Addr{}
+}

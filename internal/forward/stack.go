@@ -1,11 +1,7 @@
 package forward
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"runtime"
-	"sync/atomic"
 	"time"
 
 	"subnetrouter/internal/packet"
@@ -71,11 +67,10 @@ func newStack(ep *linkEndpoint) (*stack.Stack, error) {
 
 // linkEndpoint connects the stack with the link.
 type linkEndpoint struct {
-	link        *link
-	mtu         uint32
-	dispatcher  stack.NetworkDispatcher
-	stack       *stack.Stack
-	pendingSYNs atomic.Int32 // SYNs that wait until an old connection is gone
+	link       *link
+	mtu        uint32
+	dispatcher stack.NetworkDispatcher
+	stack      *stack.Stack
 }
 
 func (e *linkEndpoint) MTU() uint32                             { return e.mtu }
@@ -137,99 +132,12 @@ func (e *linkEndpoint) isReply(pkt *stack.PacketBuffer) bool {
 	}, nicID) == nil
 }
 
-// deliverTCP hands a TCP packet from a peer to the stack, merged with others of its connection
-// that are in order, unless a peer router takes it. Flush the delivery's run at the end of a
-// batch.
-func (e *linkEndpoint) deliverTCP(f *Forwarder, d *delivery) {
-	p := &d.packet
-	segment, err := p.Segment()
-	if err != nil {
-		f.drops.add(dropReasonOf(err), 1)
-		return
-	}
-	number := networkOf(p)
-	opens := packet.OpensConnection(segment)
-	if f.needsLookup(d) && !opens && e.find(p, number, segment) == nil && f.handedOff(d) {
-		return
-	}
-	if opens && e.closing(p, number, segment) {
-		if e.pendingSYNs.Add(1) > maxPendingSYNs {
-			e.pendingSYNs.Add(-1)
-			f.drops.add(dropSYNLimit, 1) // the client retransmits it
-			return
-		}
-		e.deferSYN(number, bytes.Clone(p.Raw), maxSYNRetries)
-		return
-	}
-	d.tcp.Add(p, segment)
-}
-
-// dropReasonOf returns the reason of an error of [packet.Packet.Segment].
-func dropReasonOf(err error) dropReason {
-	if errors.Is(err, packet.ErrChecksum) {
-		return dropChecksum
-	}
-	return dropMalformed
-}
-
 // networkOf returns the stack's number for a packet's IP version.
 func networkOf(p *packet.Packet) tcpip.NetworkProtocolNumber {
 	if p.Src.Is4() {
 		return header.IPv4ProtocolNumber
 	}
 	return header.IPv6ProtocolNumber
-}
-
-// A client that reuses a port immediately sends its SYN right after the last acknowledgement of
-// the previous connection. The stack would queue both for the old endpoint and reset the new
-// connection when that endpoint closes: it looks for a listener, and a forwarder is not one. So
-// the SYN is deferred until the old connection is gone.
-const (
-	synRetryEvery  = 2 * time.Millisecond
-	maxSYNRetries  = 500
-	maxPendingSYNs = 1024
-)
-
-// closing reports whether a SYN meets a connection with the same addresses and ports that at
-// least one side has closed.
-func (e *linkEndpoint) closing(p *packet.Packet, number tcpip.NetworkProtocolNumber, segment []byte) bool {
-	ep := e.find(p, number, segment)
-	if ep == nil {
-		return false
-	}
-	switch ep.EndpointState() {
-	case tcp.StateEstablished, tcp.StateSynRecv, tcp.StateSynSent, tcp.StateConnecting:
-		return false // a retransmitted or forged SYN: the stack handles it
-	default:
-		return true
-	}
-}
-
-// find returns the connection that a segment belongs to, or nil.
-func (e *linkEndpoint) find(p *packet.Packet, number tcpip.NetworkProtocolNumber, segment []byte) *tcp.Endpoint {
-	src, dst := packet.SegmentPorts(segment)
-	ep, _ := e.stack.FindTransportEndpoint(number, tcp.ProtocolNumber, stack.TransportEndpointID{
-		LocalAddress: tcpip.AddrFromSlice(p.Dst.AsSlice()), LocalPort: dst,
-		RemoteAddress: tcpip.AddrFromSlice(p.Src.AsSlice()), RemotePort: src,
-	}, nicID).(*tcp.Endpoint)
-	return ep
-}
-
-// deferSYN delivers a SYN once the old connection is gone, or after a second in any case.
-func (e *linkEndpoint) deferSYN(number tcpip.NetworkProtocolNumber, raw []byte, retries int) {
-	time.AfterFunc(synRetryEvery, func() {
-		var p packet.Packet
-		if !p.Parse(raw) {
-			e.pendingSYNs.Add(-1)
-			return
-		}
-		if retries > 0 && e.closing(&p, number, p.Payload()) {
-			e.deferSYN(number, raw, retries-1)
-			return
-		}
-		e.pendingSYNs.Add(-1)
-		e.Single(&p)
-	})
 }
 
 // droppedByStack returns the number of packets that the stack dropped.
@@ -244,7 +152,3 @@ func (e *linkEndpoint) droppedByStack() uint64 {
 	}
 	return n
 }
-
-// workers returns the number of goroutines that move bytes: one more than there are processors,
-// because one may be waiting for the link.
-func workers() int { return runtime.GOMAXPROCS(0) + 1 }

@@ -13,25 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
-)
-
-// Keep-alive detects a server or client that disappeared after 60 s + 4 x 15 s. The 2 h default
-// of operating systems leaves databases with dead clients.
-const (
-	keepAliveIdle     = 60 * time.Second
-	keepAliveInterval = 15 * time.Second
-	keepAliveCount    = 4
 )
 
 // tcpTable holds the flows of TCP: an endpoint of the stack towards the client, a socket
 // towards the target, and a buffer between them only while bytes move.
 type tcpTable struct {
-	f         *Forwarder
-	stack     *stack.Stack
-	forwarder *tcp.Forwarder
+	*core
+	endpoint    *linkEndpoint
+	forwarder   *tcp.Forwarder
+	pendingSYNs atomic.Int32 // SYNs that wait until an old connection is gone
 
 	silence silenceCheck
 
@@ -39,14 +31,22 @@ type tcpTable struct {
 	flows map[*tcpFlow]struct{}
 }
 
-func newTCPTable(f *Forwarder, s *stack.Stack) *tcpTable {
-	t := &tcpTable{f: f, stack: s, flows: map[*tcpFlow]struct{}{}, silence: newSilenceCheck(f.cfg.KeepAlive)}
+func newTCPTable(c *core) (*tcpTable, error) {
+	t := &tcpTable{
+		core: c, endpoint: &linkEndpoint{link: c.link, mtu: uint32(c.sender.mtu)},
+		silence: newSilenceCheck(c.keepAlive), flows: map[*tcpFlow]struct{}{},
+	}
+	s, err := newStack(t.endpoint)
+	if err != nil {
+		return nil, err
+	}
+	c.drops.stack = t.endpoint.droppedByStack
 	// This table enforces the limits, with resets; the stack's own limit would drop SYNs
 	// silently.
 	const noLimit = 1 << 30
 	t.forwarder = tcp.NewForwarder(s, initialBuffer, noLimit, t.open)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, t.forwarder.HandlePacket)
-	return t
+	return t, nil
 }
 
 // tcpFlow is one TCP flow. Its stages follow one another: dialing, accepting, forwarding,
@@ -95,47 +95,47 @@ type half struct {
 // open is called by the stack for each SYN, on a new goroutine, which ends when open returns:
 // events drive the flow from then on.
 func (t *tcpTable) open(r *tcp.ForwarderRequest) {
-	f, id := t.f, r.ID()
+	id := r.ID()
 	key := flowKey{addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)}
-	if verdict := f.check(packet.ProtoTCP, key); verdict != allowed {
-		f.failed("tcp", f.routes.lookup(key.dst.Addr()), forbidden)
+	if verdict := t.rules.check(packet.ProtoTCP, key); verdict != allowed {
+		t.account.flowFailed(TCP, t.routes.lookup(key.dst.Addr()), forbidden)
 		if verdict == noRule {
-			f.drops.add(dropFlowFailed, 1)
+			t.drops.add(dropFlowFailed, 1)
 		}
 		r.Complete(verdict == denied) // the argument asks for a reset
 		return
 	}
-	node, ok := f.reserve(key.client.Addr())
+	node, ok := t.limits.reserve(key.client.Addr())
 	if !ok {
-		f.failed("tcp", f.routes.lookup(key.dst.Addr()), limited)
+		t.account.flowFailed(TCP, t.routes.lookup(key.dst.Addr()), limited)
 		r.Complete(true)
 		return
 	}
 	fl := &tcpFlow{
 		record: record{
-			key: key, target: netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port()), peer: node,
-			route: f.routes.lookup(key.dst.Addr()), opened: time.Now(),
+			protocol: TCP, key: key, target: key.target(), peer: node,
+			route: t.routes.lookup(key.dst.Addr()), opened: time.Now(),
 		},
 		table: t, request: r, fd: -1,
 	}
 	fl.step = fl.advance
 	fl.begin()
-	to, err := f.resolve("tcp", fl.target)
+	to, err := t.rules.dialAddr(TCP, fl.target)
 	if err == nil {
 		fl.fd, err = connect(unix.SOCK_STREAM, to)
 	}
 	if err == nil {
-		keepAlive(fl.fd, f.cfg.KeepAlive)
+		keepAlive(fl.fd, t.keepAlive)
 		t.mu.Lock()
 		t.flows[fl] = struct{}{}
 		t.mu.Unlock()
 		// The check above may predate a change of the deny list or the rules whose
 		// Recheck did not see the flow in the table.
-		if f.check(packet.ProtoTCP, key) != allowed {
+		if t.rules.check(packet.ProtoTCP, key) != allowed {
 			fl.revoked.Store(true)
 			fl.abort.Store(true)
 		}
-		err = f.poll.watch(fl.fd, readable|writable, &fl.task)
+		err = t.poll.watch(fl.fd, alsoWritable, &fl.task)
 	}
 	if err != nil {
 		fl.refuse(err)
@@ -143,7 +143,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	}
 	// A connection that was decided before the socket was watched is reported as an event,
 	// too.
-	f.sched.done(&fl.task)
+	t.sched.done(&fl.task)
 }
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
@@ -163,10 +163,10 @@ func (fl *tcpFlow) advance() {
 
 // dialed checks the progress of the dial.
 func (fl *tcpFlow) dialed() {
-	f := fl.table.f
+	t := fl.table
 	err := socketError(fl.fd)
 	if err == nil && !connected(fl.fd) {
-		if waited := time.Since(fl.opened); waited < f.cfg.DialTimeout && !fl.abort.Load() {
+		if waited := time.Since(fl.opened); waited < t.dialTimeout && !fl.abort.Load() {
 			return
 		}
 		err = unix.ETIMEDOUT
@@ -176,18 +176,18 @@ func (fl *tcpFlow) dialed() {
 		return
 	}
 	fl.dial = time.Since(fl.opened)
-	f.metrics.dialDuration.Observe(fl.dial.Seconds())
+	t.account.dialDuration.Observe(fl.dial.Seconds())
 	fl.stage.Store(stageAccepting)
 	go fl.accept()
 }
 
 // refuse resets the connection of a client whose target cannot be reached.
 func (fl *tcpFlow) refuse(err error) {
-	f := fl.table.f
+	t := fl.table
 	reason := dialFailure(err)
-	f.metrics.dialDuration.Observe(time.Since(fl.opened).Seconds())
-	f.failed("tcp", fl.route, reason)
-	f.debug("dialing target failed", "protocol", "tcp", "target", fl.target, "reason", reason, "err", err)
+	t.account.dialDuration.Observe(time.Since(fl.opened).Seconds())
+	t.account.flowFailed(TCP, fl.route, reason)
+	t.logs.debug("dialing target failed", "protocol", "tcp", "target", fl.target, "reason", reason, "err", err)
 	fl.stage.Store(stageClosed)
 	fl.request.Complete(true)
 	fl.release()
@@ -195,20 +195,20 @@ func (fl *tcpFlow) refuse(err error) {
 
 // accept completes the client's handshake, which takes a round trip.
 func (fl *tcpFlow) accept() {
-	f := fl.table.f
+	t := fl.table
 	ep, err := fl.request.CreateEndpoint(&fl.queue)
 	fl.request.Complete(err != nil)
 	fl.request = nil
 	if err != nil {
-		f.failed("tcp", fl.route, other)
+		t.account.flowFailed(TCP, fl.route, other)
 		fl.stage.Store(stageClosed)
 		resetOnClose(fl.fd)
 		fl.release()
 		return
 	}
 	fl.ep = ep
-	idle, interval := tcpip.KeepaliveIdleOption(f.cfg.KeepAlive), tcpip.KeepaliveIntervalOption(keepAliveInterval)
-	if share := f.memory.share(); share < initialBuffer {
+	idle, interval := tcpip.KeepaliveIdleOption(t.keepAlive), tcpip.KeepaliveIntervalOption(keepAliveInterval)
+	if share := t.memory.share(); share < initialBuffer {
 		ep.SocketOptions().SetReceiveBufferSize(share, false)
 	}
 	ep.SetSockOpt(&idle)
@@ -216,19 +216,18 @@ func (fl *tcpFlow) accept() {
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
 	ep.SocketOptions().SetKeepAlive(true)
 	ep.SocketOptions().SetDelayOption(false)
-	f.metrics.opened["tcp"].Inc()
-	f.metrics.active["tcp"].Inc()
+	t.account.flowOpened(TCP)
 	fl.activity.fromClient() // clients usually send first
 	fl.stage.Store(stageForwarding)
 	fl.entry.Init(notifier{fl}, waiter.ReadableEvents|waiter.WritableEvents|waiter.EventHUp|waiter.EventErr)
 	fl.queue.EventRegister(&fl.entry)
-	f.sched.ready(&fl.task) // for events before the registration
+	t.sched.ready(&fl.task) // for events before the registration
 }
 
 // notifier makes the flow's task ready on events of the client's endpoint.
 type notifier struct{ fl *tcpFlow }
 
-func (n notifier) NotifyEvent(waiter.EventMask) { n.fl.table.f.sched.ready(&n.fl.task) }
+func (n notifier) NotifyEvent(waiter.EventMask) { n.fl.table.sched.ready(&n.fl.task) }
 
 // moveBudget is the number of buffers that a flow may move in each direction before other flows
 // get a turn.
@@ -271,9 +270,9 @@ func (fl *tcpFlow) forward() {
 		fl.end(failed)
 		return
 	}
-	fl.account()
+	fl.updateHeld()
 	if more {
-		fl.table.f.sched.ready(&fl.task)
+		fl.table.sched.ready(&fl.task)
 	}
 }
 
@@ -361,7 +360,7 @@ func (w *toTarget) Write(b []byte) (int, error) {
 	h.budget -= len(b)
 	if len(b) < directWrite {
 		if h.buf == nil {
-			h.buf = fl.table.f.buffers.Get().(*[]byte)
+			h.buf = fl.table.buffers.get()
 			h.start, h.end = 0, 0
 		}
 		n := copy((*h.buf)[h.end:], b)
@@ -417,16 +416,14 @@ func (fl *tcpFlow) send(b []byte) (sent int) {
 
 func (fl *tcpFlow) countSent(n int) {
 	if n > 0 {
-		fl.up.count(n, 1)
-		fl.table.f.metrics.toVPC["tcp"].Add(float64(n))
-		fl.route.toVPC.Add(float64(n))
+		fl.table.account.sentUp(&fl.record, n, 1)
 	}
 }
 
 // moveDown moves bytes from the target to the client. It returns false when it has to wait for
 // either.
 func (fl *tcpFlow) moveDown() (progress bool, err error) {
-	h, f := &fl.downward, fl.table.f
+	h, t := &fl.downward, fl.table
 	if h.done {
 		return false, nil
 	}
@@ -441,7 +438,7 @@ func (fl *tcpFlow) moveDown() (progress bool, err error) {
 		}
 	}
 	if h.buf == nil && !h.eof {
-		h.buf = f.buffers.Get().(*[]byte)
+		h.buf = t.buffers.get()
 		n, err := unix.Read(fl.fd, *h.buf)
 		if err != nil {
 			fl.free(h)
@@ -475,9 +472,7 @@ func (fl *tcpFlow) wroteDown(n int64, tcpErr tcpip.Error) (more bool, err error)
 	if n > 0 {
 		fl.activity.fromTarget()
 	}
-	fl.down.count(int(n), 1)
-	fl.table.f.metrics.toTailnet["tcp"].Add(float64(n))
-	fl.route.toTailnet.Add(float64(n))
+	fl.table.account.sentDown(&fl.record, int(n), 1)
 	switch tcpErr.(type) {
 	case nil:
 		return true, nil
@@ -513,7 +508,7 @@ func (s *fromTarget) Read(b []byte) (n int, err error) {
 
 func (fl *tcpFlow) free(h *half) {
 	if h.buf != nil {
-		fl.table.f.buffers.Put(h.buf)
+		fl.table.buffers.put(h.buf)
 		h.buf = nil
 	}
 }
@@ -531,7 +526,7 @@ func (p *payload) Read(b []byte) (int, error) {
 
 // end closes both sides: normally if both were done, otherwise with resets.
 func (fl *tcpFlow) end(reason string) {
-	f := fl.table.f
+	t := fl.table
 	fl.stage.Store(stageClosed)
 	fl.queue.EventUnregister(&fl.entry)
 	if reason == ended {
@@ -544,36 +539,35 @@ func (fl *tcpFlow) end(reason string) {
 	fl.free(&fl.downward)
 	fl.hold(0)
 	fl.release()
-	f.finished("tcp", &fl.record, reason)
+	t.account.flowEnded(&fl.record, reason)
 }
 
 // release closes the target's socket, removes the flow from the table and ends its reservation.
 func (fl *tcpFlow) release() {
 	if fl.fd >= 0 {
-		fl.table.f.poll.forget(fl.fd)
+		fl.table.poll.forget(fl.fd)
 		unix.Close(fl.fd)
 	}
 	fl.table.mu.Lock()
 	delete(fl.table.flows, fl)
 	fl.table.mu.Unlock()
-	fl.table.f.release(fl.peer)
+	fl.table.limits.release(fl.peer)
 }
 
 // sweep makes the dials ready that have timed out, and starts the checks for silent targets.
 func (t *tcpTable) sweep(now time.Time) {
 	t.mu.Lock()
 	for fl := range t.flows {
-		if fl.stage.Load() == stageDialing && now.Sub(fl.opened) >= t.f.cfg.DialTimeout {
-			t.f.sched.ready(&fl.task)
+		if fl.stage.Load() == stageDialing && now.Sub(fl.opened) >= t.dialTimeout {
+			t.sched.ready(&fl.task)
 		}
 	}
 	t.mu.Unlock()
 	t.checkSilence(now)
 }
 
-// closeAll marks every flow for a worker to abort, and returns the number of those past
-// dialing.
-func (t *tcpTable) closeAll() (open int) {
+// cut marks every flow for a worker to abort, and returns the number of those past dialing.
+func (t *tcpTable) cut() (open int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {
@@ -581,14 +575,14 @@ func (t *tcpTable) closeAll() (open int) {
 			open++
 		}
 		fl.abort.Store(true)
-		t.f.sched.ready(&fl.task)
+		t.sched.ready(&fl.task)
 	}
 	return open
 }
 
-// aborting returns the number of flows that are still to be aborted. It ignores those whose
+// ending returns the number of flows that are still to be aborted. It ignores those whose
 // client has yet to complete the handshake: it may never do so, and has no data to lose.
-func (t *tcpTable) aborting() (n int) {
+func (t *tcpTable) ending() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {
@@ -599,7 +593,8 @@ func (t *tcpTable) aborting() (n int) {
 	return n
 }
 
-func (t *tcpTable) count() (n int) {
+// active returns the number of flows past dialing.
+func (t *tcpTable) active() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {
@@ -608,4 +603,22 @@ func (t *tcpTable) count() (n int) {
 		}
 	}
 	return n
+}
+
+func (t *tcpTable) walk(visit func(flow)) {
+	each(&t.mu, t.flows, func(fl *tcpFlow, _ struct{}) { visit(fl) })
+}
+
+// close does nothing: closing the stack would wait for connections that are still ending.
+func (t *tcpTable) close() {}
+
+func (fl *tcpFlow) open() bool { return fl.stage.Load() == stageForwarding }
+
+func (fl *tcpFlow) busy(now time.Time) bool { return !fl.open() || fl.activity.busy(now) }
+
+// revoke marks the flow for a worker to abort.
+func (fl *tcpFlow) revoke() {
+	fl.revoked.Store(true)
+	fl.abort.Store(true)
+	fl.table.sched.ready(&fl.task)
 }

@@ -37,10 +37,10 @@ func TestTCPKeepsHalfClose(t *testing.T) {
 		}
 	}
 	c.noFlows()
-	if got := testutil.ToFloat64(c.f.metrics.toVPC["tcp"]); got != 30 {
+	if got := testutil.ToFloat64(c.f.account.toVPC[TCP]); got != 30 {
 		t.Errorf("counted %v bytes to the VPC, want 30", got)
 	}
-	if got := testutil.ToFloat64(c.f.metrics.closed["tcp"][ended]); got != 3 {
+	if got := testutil.ToFloat64(c.f.account.closed[TCP][ended]); got != 3 {
 		t.Errorf("counted %v flows as ended, want 3", got)
 	}
 }
@@ -152,11 +152,11 @@ func TestTCPForwardsResets(t *testing.T) {
 		})
 		conn := c.mustDialTCP(targets(port)[0])
 		conn.Write([]byte("x"))
-		waitFor(t, "the flow", func() bool { tcp, _ := c.f.Active(); return tcp == 1 })
+		waitFor(t, "the flow", func() bool { return c.f.Active()[TCP] == 1 })
 		// A client that closes with unread data sends a reset.
 		c.stack.RemoveAddress(1, tcpipAddr(client4))
 		defer c.addAddress(client4)
-		c.f.tcp.closeAll()
+		c.f.tcp().cut()
 		if err := <-saw; !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("server read: %v, want a reset", err)
 		}
@@ -179,7 +179,7 @@ func TestTCPRefusedIsAnImmediateReset(t *testing.T) {
 		}
 	}
 	c.noFlows()
-	if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][refused]); got != 3 {
+	if got := testutil.ToFloat64(c.f.account.failed[TCP][refused]); got != 3 {
 		t.Errorf("counted %v refusals, want 3", got)
 	}
 }
@@ -196,7 +196,7 @@ func TestTCPFailuresAreCountedByReason(t *testing.T) {
 		if _, err := c.dialTCP(targets(80)[0]); err == nil {
 			t.Errorf("%s: connected", reason)
 		}
-		if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][reason]); got != 1 {
+		if got := testutil.ToFloat64(c.f.account.failed[TCP][reason]); got != 1 {
 			t.Errorf("%s: counted %v, want 1", reason, got)
 		}
 	}
@@ -217,7 +217,7 @@ func TestTCPSilentTargetTimesOut(t *testing.T) {
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("gave up after %v", took)
 	}
-	if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][timedOut]); got < 1 {
+	if got := testutil.ToFloat64(c.f.account.failed[TCP][timedOut]); got < 1 {
 		t.Errorf("counted %v time-outs", got)
 	}
 	c.noFlows()
@@ -309,7 +309,7 @@ func TestLimitsRefuseNewFlowsAndKeepOldOnes(t *testing.T) {
 	if _, err := c.dialTCP(targets(port)[1]); err == nil {
 		t.Error("more flows were opened than the limit of all peers")
 	}
-	if got := testutil.ToFloat64(c.f.metrics.failed["tcp"][limited]); got != 2 {
+	if got := testutil.ToFloat64(c.f.account.failed[TCP][limited]); got != 2 {
 		t.Errorf("counted %v refusals by limit, want 2", got)
 	}
 	io.WriteString(old, "alive")
@@ -325,8 +325,8 @@ func TestCloseEndsFlows(t *testing.T) {
 	c := newClient(t, nil)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
 	conn := c.mustDialTCP(targets(port)[0])
-	if tcp, udp := c.f.Close(); tcp != 1 || udp != 0 {
-		t.Errorf("Close returned %d TCP and %d UDP flows, want 1 and 0", tcp, udp)
+	if n := c.f.Close(); n != (Counts{TCP: 1}) {
+		t.Errorf("Close returned %v flows, want one of TCP", n)
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
 		t.Errorf("client read: %v, want a reset", err)
@@ -346,7 +346,7 @@ func TestIdleFlowsHaveNoGoroutine(t *testing.T) {
 	// The test's server has one goroutine for each connection; the forwarder must have
 	// none.
 	waitFor(t, "goroutines that accepted to end", func() bool { return runtime.NumGoroutine() < before+flows+30 })
-	if got := c.f.Flows(10); len(got) != 10 || got[0].ToVPCBytes != 1 || got[0].ToTailnetBytes != 1 || got[0].Protocol != "tcp" {
+	if got := c.f.Flows(10); len(got) != 10 || got[0].ToVPCBytes != 1 || got[0].ToTailnetBytes != 1 || got[0].Protocol != TCP {
 		t.Errorf("the first 10 flows are %+v", got)
 	}
 }
@@ -377,7 +377,7 @@ func TestScanStarvesNoOtherClient(t *testing.T) {
 			}
 		})
 	}
-	waitFor(t, "the scan to be under way", func() bool { c.f.peersMu.Lock(); defer c.f.peersMu.Unlock(); return c.f.reserved > 500 })
+	waitFor(t, "the scan to be under way", func() bool { c.f.limits.mu.Lock(); defer c.f.limits.mu.Unlock(); return c.f.limits.reserved > 500 })
 	start := time.Now()
 	conn := c.mustDialTCP(targets(port)[0])
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "here" || time.Since(start) > time.Second {
@@ -398,7 +398,7 @@ func TestFinishedDescribesTheFlow(t *testing.T) {
 	conn.CloseWrite()
 	io.ReadAll(conn)
 	fl := <-flows
-	if fl.Protocol != "tcp" || fl.Client.Addr() != client6 || fl.Address != target || fl.Target.Addr() != netip.MustParseAddr("10.0.3.4") ||
+	if fl.Protocol != TCP || fl.Client.Addr() != client6 || fl.Address != target || fl.Target.Addr() != netip.MustParseAddr("10.0.3.4") ||
 		fl.ToVPCBytes != 8 || fl.ToTailnetBytes != 6 || fl.End != ended || fl.Dial <= 0 || fl.Duration < fl.Dial {
 		t.Errorf("finished flow %+v", fl)
 	}
@@ -428,9 +428,9 @@ func TestTCPDetectsResetOfIdleSide(t *testing.T) {
 		conn := c.mustDialTCP(targets(port)[0])
 		conn.CloseWrite()
 		waitFor(t, "the end to arrive", func() bool {
-			c.f.tcp.mu.Lock()
-			defer c.f.tcp.mu.Unlock()
-			return len(c.f.tcp.flows) == 1
+			c.f.tcp().mu.Lock()
+			defer c.f.tcp().mu.Unlock()
+			return len(c.f.tcp().flows) == 1
 		})
 		time.Sleep(50 * time.Millisecond)
 		c.stack.Close() // resets the open connections

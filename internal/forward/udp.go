@@ -1,10 +1,7 @@
 package forward
 
 import (
-	"encoding/binary"
 	"errors"
-	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,140 +10,145 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A DNS flow ends when each query has its answer. A forwarding resolver may take longer than a
-// client's first timeout, and clients keep listening while they retry: 30 s is also
-// tailscaled's timeout. Other flows live for at least two minutes, as RFC 4787 section 4.3
-// requires.
-const (
-	dnsPort        = 53
-	dnsIdleTimeout = 30 * time.Second
-	udpIdleTimeout = 2 * time.Minute
-)
-
-// A client that got an answer often sends another query soon, and opening a socket costs more
-// than a query. So up to maxIdleDNS answered flows stay open for idleDNSWait, at any rate of
-// queries, unless their room is needed. Meanwhile the client may continue the flow, or send
-// from another port, as resolvers do; see [udpTable.reuseSocket].
-const (
-	maxIdleDNS  = 128
-	idleDNSWait = time.Second
-)
-
 // groAfter is the number of received datagrams from which a flow asks the kernel for runs of
 // them (GRO). Most flows get a single answer, which would not repay the system call.
 const groAfter = 4
 
-// receiveBudget is the number of receives that a flow may make before other flows get a turn.
-const receiveBudget = 32
-
 // udpTable holds the flows of UDP: each is a connected socket, so that only the target can
 // answer into it, and has no buffer while no bytes move.
 type udpTable struct {
-	f     *Forwarder
+	*core
 	ports sourcePorts
+	reuse socketReuse
 
-	mu       sync.Mutex
-	flows    map[flowKey]*udpFlow
-	idle     [maxIdleDNS]idleDNS // a ring buffer
-	nextIdle int                 // index of the next entry
+	// mu guards flows and idle. It may be locked before a flow's mu, never after it.
+	mu    sync.Mutex
+	flows map[flowKey]*udpFlow
+	idle  idleRing[*udpFlow]
 }
 
-// idleDNS is an answered DNS flow. The entry is stale once flow.queries != queries.
-type idleDNS struct {
-	flow    *udpFlow
-	queries int
+func newUDPTable(c *core, reserved []uint16) *udpTable {
+	t := &udpTable{
+		core: c, reuse: defaultReuse, flows: map[flowKey]*udpFlow{},
+		ports: sourcePorts{reserved: reserved, uses: map[uint16]*portUse{}},
+	}
+	c.limits.evictIdle = t.evictIdle
+	return t
 }
 
-// flowKey identifies a flow as its client sees it: dst may be a 4via6 address.
-type flowKey struct{ client, dst netip.AddrPort }
-
+// udpFlow is one UDP flow:
+//
+//	       first datagram            in the table
+//	(none) ──────────────▶ opening ─────────────────▶ open ──────────────▶ closed
+//	                          │                        ▲ │  idle, cut, revoked,
+//	                          │ no socket, or another  │ │  replaced, evicted,
+//	                          ▼ flow was first         │ ▼  socket taken over
+//	                        (none)              a query │ │ the last answer
+//	                                                    idle (DNS only)
+//
+// From "opening" to its end, the flow has a reservation of the limiter. The socket belongs to
+// the flow: whoever sets fd to -1, with mu locked, owns it from then on, ends the flow, and
+// either closes the socket or passes it to another flow. So a flow ends once, and a socket is
+// closed once. A flow whose fd is -1 may still be in the table for a moment; it takes no more
+// datagrams.
 type udpFlow struct {
-	task
+	task // its step is receive
 	record
-	table     *udpTable
-	dns       bool
+	table *udpTable
+	dns   bool
+	bound portUse // of a source port
+
+	// connected is when the socket was opened, by this flow or an earlier one. It does not
+	// change once the flow is in the table.
 	connected time.Time
-	gro       bool // the kernel returns runs of datagrams
 
-	// boundTarget is the dialed target if the socket is bound to the client's source port,
-	// else invalid. It does not change once the flow is in the table. older is the next
-	// flow in the list of flows with that port, guarded by sourcePorts.mu.
-	boundTarget netip.AddrPort
-	older       *udpFlow
-
-	mu      sync.Mutex // locked while fd is in use: once closed, its number may be reused
-	fd      int        // -1 once closed
-	pending []uint16   // for DNS: IDs of the unanswered queries
-	queries int        // for DNS: all queries so far
-	reused  bool       // fd came from another flow; late answers to its queries may arrive
+	// mu guards the fields below. It is locked while fd is in use: once fd is closed, the
+	// kernel may reuse its number. No other lock is taken and nothing is waited for meanwhile.
+	mu      sync.Mutex
+	fd      int  // -1 until connected, and once the flow has ended
+	gro     bool // the kernel returns runs of datagrams
+	queries queries
 }
 
-// maxPendingQueries bounds udpFlow.pending. A flow with more belongs to a resolver of many
-// clients, and ends by its idle timeout.
-const maxPendingQueries = 64
-
-// queryID returns the ID that an answer repeats from its query (RFC 1035 section 4.1.1).
-func queryID(datagram []byte) uint16 {
-	if len(datagram) < 2 {
-		return 0
-	}
-	return binary.BigEndian.Uint16(datagram)
-}
-
-// udpRun gathers datagrams of one flow and size, to send them with one call.
-type udpRun struct {
+// udpBatch gathers datagrams of one flow and size, to send them with one call.
+type udpBatch struct {
+	t        *udpTable
 	flow     *udpFlow
-	payloads [][]byte
-	bytes    int
-	relayed  bool // by a peer router: such datagrams open no flow
+	payloads [][]byte // not empty if flow is set; all but the last have one size
+	bytes    int      // sum of the payloads
+	relayed  bool     // by a peer router: such datagrams open no flow
 }
 
-// deliver takes a datagram from a peer. It returns false if the delivery accepts only open
-// flows and there is none. The datagram may stay in the run until the next call or
-// [udpTable.flush].
-func (t *udpTable) deliver(d *delivery) (took bool) {
-	p, run := &d.packet, &d.udp
+func (t *udpTable) newBatch() batch { return &udpBatch{t: t} }
+
+func (b *udpBatch) deliver(p *packet.Packet, peers PeerRouters) {
+	t := b.t
 	if !p.UDPChecksumOK() {
-		t.f.drops.add(dropChecksum, 1)
-		return true
+		t.drops.add(dropChecksum, 1)
+		return
 	}
-	key := flowKey{netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)}
-	if fl := run.flow; fl != nil && (fl.key != key || len(run.payloads) == maxRun ||
-		len(p.Data) > len(run.payloads[0]) || len(run.payloads[len(run.payloads)-1]) < len(run.payloads[0]) ||
-		len(p.Data) == 0 || run.bytes+len(p.Data) > packet.MaxRun) {
-		t.flush(run)
+	key := keyOf(p)
+	if b.flow != nil && !b.fits(key, p.Data) {
+		b.flush()
 	}
-	if run.flow == nil {
+	if b.flow == nil {
 		fl := t.find(key)
 		if fl == nil {
-			if t.f.handedOff(d) {
-				return d.scope != openFlows
+			if relayedAway(peers, p.Raw) {
+				return
 			}
 			if fl = t.open(key, p); fl == nil {
-				t.f.drops.add(dropFlowFailed, 1)
-				return true
+				t.drops.add(dropFlowFailed, 1)
+				return
 			}
 		}
-		run.flow = fl
+		b.flow = fl
 	}
-	run.payloads = append(run.payloads, p.Data)
-	run.bytes += len(p.Data)
-	return true
+	b.add(p.Data)
 }
 
-func (t *udpTable) flush(run *udpRun) {
-	if fl := run.flow; fl != nil && !fl.send(run.payloads) {
+// deliverRelayed returns RelayedTaken also if the flow ends before the batch is flushed.
+func (b *udpBatch) deliverRelayed(p *packet.Packet) Relayed {
+	key := keyOf(p)
+	if !p.UDPChecksumOK() || b.t.rules.check(packet.ProtoUDP, key) != allowed {
+		return RelayedRefused
+	}
+	fl := b.t.find(key)
+	if fl == nil {
+		return RelayedUnknown
+	}
+	b.flush()
+	b.flow, b.relayed = fl, true
+	b.add(p.Data)
+	return RelayedTaken
+}
+
+// fits reports whether a datagram may follow those of the batch, which is not empty, in one call.
+func (b *udpBatch) fits(key flowKey, data []byte) bool {
+	n, size := len(b.payloads), len(b.payloads[0])
+	return b.flow.key == key && n < maxRun && len(data) <= size && len(b.payloads[n-1]) == size &&
+		len(data) > 0 && b.bytes+len(data) <= packet.MaxRun
+}
+
+func (b *udpBatch) add(data []byte) {
+	b.payloads = append(b.payloads, data)
+	b.bytes += len(data)
+}
+
+// flush sends the gathered datagrams.
+func (b *udpBatch) flush() {
+	if fl := b.flow; fl != nil && !fl.send(b.payloads) {
 		// The flow ended after it was looked up: the client's datagrams open another.
 		var next *udpFlow
-		if !run.relayed {
-			next = t.open(fl.key, nil)
+		if !b.relayed {
+			next = b.t.open(fl.key, nil)
 		}
-		if next == nil || !next.send(run.payloads) {
-			t.f.drops.add(dropFlowFailed, len(run.payloads))
+		if next == nil || !next.send(b.payloads) {
+			b.t.drops.add(dropFlowFailed, len(b.payloads))
 		}
 	}
-	clear(run.payloads)
-	run.flow, run.payloads, run.bytes = nil, run.payloads[:0], 0
+	clear(b.payloads)
+	b.flow, b.payloads, b.bytes, b.relayed = nil, b.payloads[:0], 0, false
 }
 
 func (t *udpTable) find(key flowKey) *udpFlow {
@@ -158,44 +160,43 @@ func (t *udpTable) find(key flowKey) *udpFlow {
 // open opens the flow of datagram p, or answers p with the reason why it cannot, and returns
 // nil. p is nil if the datagram is no longer available.
 func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
-	f := t.f
-	target := netip.AddrPortFrom(targetOf(key.dst.Addr()), key.dst.Port())
 	refuse := func(reason packet.ICMPError) {
 		if p != nil {
-			f.refuse(p, reason)
+			t.sender.refuse(p, reason)
 		} else {
-			f.sendUDPError(key, reason, 0)
+			t.sender.udpError(key, reason, 0)
 		}
 	}
-	to := f.routes.lookup(key.dst.Addr())
-	if verdict := f.check(packet.ProtoUDP, key); verdict != allowed {
-		f.failed("udp", to, forbidden)
+	to := t.routes.lookup(key.dst.Addr())
+	if verdict := t.rules.check(packet.ProtoUDP, key); verdict != allowed {
+		t.account.flowFailed(UDP, to, forbidden)
 		if verdict == denied {
 			refuse(packet.AdminProhibited)
 		}
 		return nil
 	}
-	node, ok := f.reserve(key.client.Addr())
+	node, ok := t.limits.reserve(key.client.Addr())
 	if !ok {
-		f.failed("udp", to, limited)
+		t.account.flowFailed(UDP, to, limited)
 		refuse(packet.PortUnreachable)
 		return nil
 	}
+	target := key.target()
 	fl := &udpFlow{
-		record: record{key: key, target: target, peer: node, route: to, opened: time.Now()},
+		record: record{protocol: UDP, key: key, target: target, peer: node, route: to, opened: time.Now()},
 		table:  t, dns: target.Port() == dnsPort, fd: -1,
 	}
 	fl.step = fl.receive
-	fl.begin()
+	fl.begin() // events wait until the flow is in the table
 	var err error
-	if !fl.dns || !t.reuseSocket(fl) {
+	if !fl.dns || !t.takeSocket(fl) {
 		err = fl.connect()
 	}
 	if err != nil {
-		f.release(node)
+		t.limits.release(node)
 		reason := dialFailure(err)
-		f.failed("udp", to, reason)
-		f.debug("opening UDP flow failed", "target", target, "reason", reason, "err", err)
+		t.account.flowFailed(UDP, to, reason)
+		t.logs.debug("opening UDP flow failed", "target", target, "reason", reason, "err", err)
 		refuse(unreachableFor(reason))
 		return nil
 	}
@@ -213,15 +214,14 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	t.flows[key] = fl
 	t.mu.Unlock()
 	if before != nil {
-		t.close(before, ended)
+		t.end(before, ended)
 	}
-	f.sched.done(&fl.task) // events may run it from now on
-	f.metrics.opened["udp"].Inc()
-	f.metrics.active["udp"].Inc()
+	t.sched.done(&fl.task) // events may run it from now on
+	t.account.flowOpened(UDP)
 	// The check above may predate a change of the deny list or the rules whose Recheck did
 	// not see the flow in the table.
-	if f.check(packet.ProtoUDP, key) != allowed {
-		t.close(fl, revoked)
+	if t.rules.check(packet.ProtoUDP, key) != allowed {
+		t.end(fl, revoked)
 		return nil
 	}
 	return fl
@@ -229,35 +229,42 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 
 // abandon releases the resources of a flow that did not get into the table.
 func (fl *udpFlow) abandon() {
-	fl.mu.Lock()
-	fd := fl.fd
-	fl.fd = -1
-	fl.mu.Unlock()
-	fl.table.f.poll.forget(fd)
+	t, fd := fl.table, fl.detach()
+	t.poll.forget(fd)
 	unix.Close(fd)
-	fl.table.ports.release(fl)
-	fl.table.f.release(fl.peer)
+	t.ports.release(&fl.bound)
+	t.limits.release(fl.peer)
+}
+
+// detach takes the socket out of the flow. It returns -1 if another goroutine has taken it; else
+// the caller owns the socket.
+func (fl *udpFlow) detach() (fd int) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fd, fl.fd = fl.fd, -1
+	return fd
 }
 
 // connect opens the flow's socket: from the client's own port if that is free; for DNS from a
 // port of the kernel's choice, which is at least as random as the client's (RFC 5452 section
 // 9.2).
 func (fl *udpFlow) connect() error {
-	f, t := fl.table.f, fl.table
-	to, err := f.resolve("udp", fl.target)
+	t := fl.table
+	to, err := t.rules.dialAddr(UDP, fl.target)
 	if err != nil {
 		return err
 	}
 	from := anyPort
 	if !fl.dns {
-		if ok, shared := t.ports.assign(fl, to); ok {
-			from = sourcePort{fl.key.client.Port(), shared}
+		port := fl.key.client.Port()
+		if ok, shared := t.ports.assign(&fl.bound, fl, port, to); ok {
+			from = sourcePort{port, shared}
 		}
 	}
 	fd, bound, err := connectFrom(unix.SOCK_DGRAM, from, to)
 	if !bound {
-		t.ports.release(fl)
-		fl.boundTarget = netip.AddrPort{}
+		t.ports.release(&fl.bound)
+		fl.bound = portUse{}
 	}
 	if err != nil {
 		return err
@@ -266,15 +273,22 @@ func (fl *udpFlow) connect() error {
 	fl.mu.Lock()
 	fl.fd = fd
 	fl.mu.Unlock()
-	if err := f.poll.watch(fd, readable, &fl.task); err != nil {
-		fl.mu.Lock()
-		fl.fd = -1
-		fl.mu.Unlock()
-		unix.Close(fd)
-		t.ports.release(fl)
+	if err := t.poll.watch(fd, onlyReadable, &fl.task); err != nil {
+		unix.Close(fl.detach())
+		t.ports.release(&fl.bound)
 		return err
 	}
 	return nil
+}
+
+// sharePort lets other flows have this one's port. It does nothing while the socket is still
+// being opened: then the other flow gets a port of the kernel's choice.
+func (fl *udpFlow) sharePort() {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.fd >= 0 {
+		sharePort(fl.fd, true)
+	}
 }
 
 // send sends a run to the target. It returns false if the flow has ended.
@@ -287,11 +301,8 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 	}
 	if fl.dns {
 		for _, b := range payloads {
-			if id := queryID(b); !slices.Contains(fl.pending, id) && len(fl.pending) <= maxPendingQueries {
-				fl.pending = append(fl.pending, id)
-			}
+			fl.queries.sent(b)
 		}
-		fl.queries += len(payloads)
 	}
 	err := fl.transmit(payloads)
 	if len(payloads) > 1 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EMSGSIZE)) {
@@ -311,7 +322,7 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 func (fl *udpFlow) transmit(payloads [][]byte) error {
 	err := sendRun(fl.fd, payloads)
 	if errors.Is(err, unix.ECONNREFUSED) {
-		fl.table.f.sendUDPError(fl.key, packet.PortUnreachable, 0)
+		fl.table.sender.udpError(fl.key, packet.PortUnreachable, 0)
 		err = sendRun(fl.fd, payloads)
 	}
 	return err
@@ -320,7 +331,7 @@ func (fl *udpFlow) transmit(payloads [][]byte) error {
 // sent counts the run as sent or dropped, and sends the client an ICMP error if one is due. The
 // kernel takes all datagrams of a call or none.
 func (fl *udpFlow) sent(payloads [][]byte, err error) {
-	f := fl.table.f
+	t := fl.table
 	var reason dropReason
 	switch {
 	case err == nil:
@@ -328,33 +339,31 @@ func (fl *udpFlow) sent(payloads [][]byte, err error) {
 		for _, b := range payloads {
 			bytes += len(b)
 		}
-		fl.up.count(bytes, len(payloads))
-		f.metrics.toVPC["udp"].Add(float64(bytes))
-		fl.route.toVPC.Add(float64(bytes))
+		t.account.sentUp(&fl.record, bytes, len(payloads))
 		return
 	case errors.Is(err, unix.EMSGSIZE):
 		reason = dropTooBig
-		f.sendUDPError(fl.key, packet.PacketTooBig, mtuOf(fl.fd, fl.target.Addr()))
+		t.sender.udpError(fl.key, packet.PacketTooBig, mtuOf(fl.fd, fl.target.Addr()))
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
 		reason = dropUnreachable
-		f.sendUDPError(fl.key, packet.HostUnreachable, 0)
+		t.sender.udpError(fl.key, packet.HostUnreachable, 0)
 	case errors.Is(err, unix.ECONNREFUSED):
 		reason = dropUnreachable
-		f.sendUDPError(fl.key, packet.PortUnreachable, 0)
+		t.sender.udpError(fl.key, packet.PortUnreachable, 0)
 	case wouldBlock(err):
 		reason = dropSocketBuffer
 	default:
 		reason = dropSendFailed
 	}
-	f.drops.add(reason, len(payloads))
+	t.drops.add(reason, len(payloads))
 }
 
 // receive passes datagrams from the target to the client until the socket is empty. It is the
 // task's step.
 func (fl *udpFlow) receive() {
-	f := fl.table.f
-	buf := f.buffers.Get().(*[]byte)
-	defer f.buffers.Put(buf)
+	t := fl.table
+	buf := t.buffers.get()
+	defer t.buffers.put(buf)
 	for range receiveBudget {
 		fl.mu.Lock()
 		if fl.fd < 0 {
@@ -365,21 +374,21 @@ func (fl *udpFlow) receive() {
 			receiveMany(fl.fd)
 			fl.gro = true
 		}
-		n, size, foreign, err := receive(fl.fd, *buf, fl.boundTarget)
+		n, size, foreign, err := receive(fl.fd, *buf, fl.bound.target)
 		fl.mu.Unlock()
 		if err != nil {
 			switch {
 			case wouldBlock(err):
 				return
 			case errors.Is(err, unix.ECONNREFUSED):
-				f.sendUDPError(fl.key, packet.PortUnreachable, 0)
+				t.sender.udpError(fl.key, packet.PortUnreachable, 0)
 			case errors.Is(err, unix.EHOSTUNREACH):
-				f.sendUDPError(fl.key, packet.HostUnreachable, 0)
+				t.sender.udpError(fl.key, packet.HostUnreachable, 0)
 			}
 			continue
 		}
 		if foreign {
-			f.drops.add(dropUnmatched, (n+max(size, 1)-1)/max(size, 1))
+			t.drops.add(dropUnmatched, (n+max(size, 1)-1)/max(size, 1))
 			continue
 		}
 		fl.activity.fromTarget()
@@ -389,8 +398,8 @@ func (fl *udpFlow) receive() {
 			wanted, last := fl.matchAnswer(datagram)
 			answered = answered || last
 			if !wanted {
-				f.drops.add(dropUnmatched, 1)
-			} else if !f.sendUDP(fl.key.dst, fl.key.client, datagram) {
+				t.drops.add(dropUnmatched, 1)
+			} else if !t.sender.udp(fl.key.dst, fl.key.client, datagram) {
 				return
 			}
 			count++
@@ -398,61 +407,50 @@ func (fl *udpFlow) receive() {
 				break
 			}
 		}
-		fl.down.count(n, count)
-		f.metrics.toTailnet["udp"].Add(float64(n))
-		fl.route.toTailnet.Add(float64(n))
+		t.account.sentDown(&fl.record, n, count)
 		if answered {
 			fl.keepIdle()
 			return // nothing is pending; later datagrams are read with the next answer
 		}
 	}
-	f.sched.ready(&fl.task) // there may be more: queue behind the other tasks
+	t.sched.ready(&fl.task) // there may be more: queue behind the other tasks
 }
 
-// matchAnswer removes the query that a datagram from the target answers. It reports whether the
-// datagram is for this flow's client, and whether it was the last pending answer. A reused
-// socket may receive answers to queries that another port of the client sent.
+// matchAnswer is [queries.answered] for a DNS flow; any other flow's datagrams are wanted.
 func (fl *udpFlow) matchAnswer(datagram []byte) (wanted, last bool) {
 	if !fl.dns {
 		return true, false
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	i := slices.Index(fl.pending, queryID(datagram))
-	if i < 0 {
-		return !fl.reused || len(fl.pending) > maxPendingQueries, false
-	}
-	if len(fl.pending) <= maxPendingQueries {
-		fl.pending = slices.Delete(fl.pending, i, i+1)
-	}
-	return true, len(fl.pending) == 0
+	return fl.queries.answered(datagram)
 }
 
 // keepIdle keeps an answered DNS flow open as an idle one, evicting the oldest of them if there
-// are too many.
+// are too many. If sockets are not reused, it evicts the flow itself.
 func (fl *udpFlow) keepIdle() {
 	t := fl.table
 	fl.mu.Lock()
-	queries := fl.queries
+	entry := idleFlow[*udpFlow]{fl, fl.queries.total}
 	fl.mu.Unlock()
-	t.mu.Lock()
-	oldest := t.idle[t.nextIdle]
-	t.idle[t.nextIdle] = idleDNS{fl, queries}
-	t.nextIdle = (t.nextIdle + 1) % maxIdleDNS
-	t.mu.Unlock()
-	t.evict(oldest)
+	if t.reuse.enabled() {
+		t.mu.Lock()
+		entry = t.idle.add(entry)
+		t.mu.Unlock()
+	}
+	t.evict(entry)
 }
 
-// takeSocket takes the socket out of an idle flow, so that no query can use it before the flow
+// detachIdle takes the socket out of an idle flow, so that no query can use it before the flow
 // ends. It returns -1 if the flow has a new query or has ended.
-func (r idleDNS) takeSocket() (fd int) {
-	fl := r.flow
+func detachIdle(e idleFlow[*udpFlow]) (fd int) {
+	fl := e.flow
 	if fl == nil {
 		return -1
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	if fl.queries != r.queries || len(fl.pending) > 0 {
+	if !fl.queries.idleSince(e.queries) {
 		return -1
 	}
 	fd, fl.fd = fl.fd, -1
@@ -460,26 +458,24 @@ func (r idleDNS) takeSocket() (fd int) {
 }
 
 // evict ends an idle DNS flow, unless it has a new query, and reports whether it did.
-func (t *udpTable) evict(r idleDNS) bool {
-	fd := r.takeSocket()
-	t.finish(r.flow, fd, ended)
+func (t *udpTable) evict(e idleFlow[*udpFlow]) bool {
+	fd := detachIdle(e)
+	t.finish(e.flow, fd, ended)
 	return fd >= 0
 }
 
-// reuseSocket gives fl the socket of an idle DNS flow between the same two hosts, and ends that
-// flow. A socket is reused only within idleDNSWait of its opening: a port in use for longer
-// could be discovered, and answers to it forged (RFC 5452 section 9.2).
-func (t *udpTable) reuseSocket(fl *udpFlow) bool {
+// takeSocket gives fl, which is being opened, the socket of an idle DNS flow that the policy
+// permits, and ends that flow.
+func (t *udpTable) takeSocket(fl *udpFlow) bool {
 	fd, old := -1, (*udpFlow)(nil)
 	t.mu.Lock()
-	for i := range t.idle {
-		r := &t.idle[(t.nextIdle+maxIdleDNS-1-i)%maxIdleDNS] // newest first
-		if old = r.flow; old == nil || old.key.dst != fl.key.dst || old.key.client.Addr() != fl.key.client.Addr() ||
-			fl.opened.Sub(old.connected) >= idleDNSWait {
+	for i := range maxIdleDNS {
+		e := t.idle.newest(i)
+		if old = e.flow; old == nil || !t.reuse.mayTake(fl.opened, old.connected, fl.key, old.key) {
 			continue
 		}
-		fd = r.takeSocket()
-		*r = idleDNS{}
+		fd = detachIdle(*e)
+		*e = idleFlow[*udpFlow]{}
 		if fd >= 0 {
 			break
 		}
@@ -488,34 +484,29 @@ func (t *udpTable) reuseSocket(fl *udpFlow) bool {
 	if fd < 0 {
 		return false
 	}
-	fl.fd, fl.connected, fl.gro, fl.reused = fd, old.connected, old.gro, true
-	t.f.poll.reassign(fd, &fl.task)
+	// No other goroutine has seen fl yet, and old no longer uses its socket.
+	fl.fd, fl.connected, fl.gro, fl.queries.reused = fd, old.connected, old.gro, true
+	t.poll.reassign(fd, &fl.task)
 	t.remove(old, ended)
 	return true
 }
 
-// evictIdleDNS ends the DNS flows that have been idle since before a time; it reports whether
+// evictIdle ends the DNS flows that have been idle since before a time; it reports whether
 // there were any.
-func (t *udpTable) evictIdleDNS(since time.Time) (found bool) {
+func (t *udpTable) evictIdle(since time.Time) (found bool) {
 	t.mu.Lock()
-	all := t.idle
+	all := t.idle.entries
 	t.mu.Unlock()
-	for _, r := range all {
-		if r.flow != nil && r.flow.activity.at() <= instant(since) && t.evict(r) {
+	for _, e := range all {
+		if e.flow != nil && e.flow.activity.at() <= instant(since) && t.evict(e) {
 			found = true
 		}
 	}
 	return found
 }
 
-// close ends a flow. Closing it again has no effect.
-func (t *udpTable) close(fl *udpFlow, reason string) {
-	fl.mu.Lock()
-	fd := fl.fd
-	fl.fd = -1
-	fl.mu.Unlock()
-	t.finish(fl, fd, reason)
-}
+// end ends a flow. Ending it again has no effect.
+func (t *udpTable) end(fl *udpFlow, reason string) { t.finish(fl, fl.detach(), reason) }
 
 // finish closes a socket that the caller took out of the flow, and ends the flow. With fd < 0
 // another goroutine took the socket, and finish does nothing.
@@ -523,7 +514,7 @@ func (t *udpTable) finish(fl *udpFlow, fd int, reason string) {
 	if fd < 0 {
 		return
 	}
-	t.f.poll.forget(fd)
+	t.poll.forget(fd)
 	unix.Close(fd)
 	t.remove(fl, reason)
 }
@@ -535,9 +526,9 @@ func (t *udpTable) remove(fl *udpFlow, reason string) {
 		delete(t.flows, fl.key)
 	}
 	t.mu.Unlock()
-	t.ports.release(fl)
-	t.f.release(fl.peer)
-	t.f.finished("udp", &fl.record, reason)
+	t.ports.release(&fl.bound)
+	t.limits.release(fl.peer)
+	t.account.flowEnded(&fl.record, reason)
 }
 
 // idleTimeout returns the time without data after which the flow ends.
@@ -550,7 +541,7 @@ func (fl *udpFlow) idleTimeout() time.Duration {
 
 // sweep ends the flows that were idle for too long.
 func (t *udpTable) sweep(now time.Time) {
-	t.evictIdleDNS(now.Add(-idleDNSWait))
+	t.evictIdle(now.Add(-t.reuse.idle))
 	var old []*udpFlow
 	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) {
 		if instant(now)-fl.activity.at() > int64(fl.idleTimeout()) {
@@ -558,17 +549,36 @@ func (t *udpTable) sweep(now time.Time) {
 		}
 	})
 	for _, fl := range old {
-		t.close(fl, idled)
+		t.end(fl, idled)
 	}
 }
 
-// closeAll cuts every flow and returns their number.
-func (t *udpTable) closeAll() int {
-	t.evictIdleDNS(time.Now())
+// cut ends every flow and returns their number, without those that were idle anyway.
+func (t *udpTable) cut() int {
+	t.evictIdle(time.Now())
 	var all []*udpFlow
 	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) { all = append(all, fl) })
 	for _, fl := range all {
-		t.close(fl, cut)
+		t.end(fl, cut)
 	}
 	return len(all)
 }
+
+func (t *udpTable) active() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.flows)
+}
+
+func (t *udpTable) walk(visit func(flow)) {
+	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) { visit(fl) })
+}
+
+func (t *udpTable) ending() int { return 0 } // cut waits for nothing
+
+func (t *udpTable) close() {}
+
+// A flow is in the table from when it is open.
+func (fl *udpFlow) open() bool              { return true }
+func (fl *udpFlow) busy(now time.Time) bool { return fl.activity.busy(now) }
+func (fl *udpFlow) revoke()                 { fl.table.end(fl, revoked) }

@@ -34,7 +34,7 @@ func TestUDPEchoOfAllSizes(t *testing.T) {
 			}
 		}
 	}
-	if _, udp := c.f.Active(); udp != 3 {
+	if udp := c.f.Active()[UDP]; udp != 3 {
 		t.Errorf("%d flows, want one for each target", udp)
 	}
 }
@@ -128,7 +128,7 @@ func TestDNSFlowsEndWithTheirAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, udp := c.f.Active(); udp != 1 {
+		if udp := c.f.Active()[UDP]; udp != 1 {
 			t.Fatalf("%d flows before answer %d", udp, i+1)
 		}
 		v4.WriteTo(buf[:n], from)
@@ -176,19 +176,19 @@ func TestDNSAnswersAreAwaited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.f.udp.sweep(time.Now().Add(29 * time.Second))
+	c.f.udp().sweep(time.Now().Add(29 * time.Second))
 	v4.WriteTo(buf[:n], from)
 	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := conn.Read(buf); err != nil {
 		t.Fatalf("an answer after 29 s was lost: %v", err)
 	}
-	waitFor(t, "the end of the answered flow", func() bool { _, udp := c.f.Active(); return udp == 0 })
+	waitFor(t, "the end of the answered flow", func() bool { udp := c.f.Active()[UDP]; return udp == 0 })
 
 	conn.Write([]byte("query"))
 	if _, _, err := v4.ReadFrom(buf); err != nil {
 		t.Fatal(err)
 	}
-	c.f.udp.sweep(time.Now().Add(31 * time.Second))
+	c.f.udp().sweep(time.Now().Add(31 * time.Second))
 	c.noFlows()
 }
 
@@ -251,14 +251,14 @@ func TestDNSFromNewPorts(t *testing.T) {
 	answer()
 
 	seen := map[string]bool{}
-	for end := time.Now().Add(idleDNSWait * 3 / 2); time.Now().Before(end); time.Sleep(idleDNSWait / 20) {
+	for end := time.Now().Add(defaultReuse.idle * 3 / 2); time.Now().Before(end); time.Sleep(defaultReuse.idle / 20) {
 		seen[asked(client4, target)] = true
 	}
 	if n := len(seen); n < 2 || n > 6 {
-		t.Errorf("queries for %v came from %d ports, want a new one every %v", idleDNSWait*3/2, n, idleDNSWait)
+		t.Errorf("queries for %v came from %d ports, want a new one every %v", defaultReuse.idle*3/2, n, defaultReuse.idle)
 	}
 	c.noFlows()
-	if opened, closed := testutil.ToFloat64(c.f.metrics.opened["udp"]), testutil.ToFloat64(c.f.metrics.closed["udp"][ended]); opened != closed {
+	if opened, closed := testutil.ToFloat64(c.f.account.opened[UDP]), testutil.ToFloat64(c.f.account.closed[UDP][ended]); opened != closed {
 		t.Errorf("%v flows were opened, %v ended", opened, closed)
 	}
 }
@@ -292,11 +292,11 @@ func TestIdleDNSFlowsAreBounded(t *testing.T) {
 			t.Fatalf("query %d: %v", i, err)
 		}
 		conn.Close()
-		if _, udp := c.f.Active(); udp > maxIdleDNS {
+		if udp := c.f.Active()[UDP]; udp > maxIdleDNS {
 			t.Fatalf("%d flows", udp)
 		}
 	}
-	if got := testutil.ToFloat64(c.f.metrics.failed["udp"][limited]); got != 0 {
+	if got := testutil.ToFloat64(c.f.account.failed[UDP][limited]); got != 0 {
 		t.Errorf("%v flows were refused", got)
 	}
 	c.noFlows()
@@ -307,13 +307,13 @@ func TestUDPFlowEndsWhenIdle(t *testing.T) {
 	conn := c.dialUDP(targets(serveUDPEcho(t))[0])
 	conn.Write([]byte("x"))
 	conn.Read(make([]byte, 1))
-	c.f.udp.sweep(time.Now().Add(udpIdleTimeout - time.Second))
-	if _, udp := c.f.Active(); udp != 1 {
+	c.f.udp().sweep(time.Now().Add(udpIdleTimeout - time.Second))
+	if udp := c.f.Active()[UDP]; udp != 1 {
 		t.Errorf("%d flows before the idle timeout, want 1", udp)
 	}
-	c.f.udp.sweep(time.Now().Add(udpIdleTimeout + time.Second))
+	c.f.udp().sweep(time.Now().Add(udpIdleTimeout + time.Second))
 	c.noFlows()
-	if got := testutil.ToFloat64(c.f.metrics.closed["udp"][idled]); got != 1 {
+	if got := testutil.ToFloat64(c.f.account.closed[UDP][idled]); got != 1 {
 		t.Errorf("counted %v idle flows, want 1", got)
 	}
 }
@@ -337,10 +337,10 @@ func TestUDPManyFlowsLeaveNothing(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if _, udp := c.f.Active(); udp != 300 {
+	if udp := c.f.Active()[UDP]; udp != 300 {
 		t.Errorf("%d flows, want 300", udp)
 	}
-	c.f.udp.sweep(time.Now().Add(udpIdleTimeout + time.Second))
+	c.f.udp().sweep(time.Now().Add(udpIdleTimeout + time.Second))
 	c.noFlows()
 }
 
@@ -355,7 +355,7 @@ func TestUDPLimitIsReportedToTheClient(t *testing.T) {
 	second := c.dialUDP(targets(port)[0])
 	second.Write([]byte("x"))
 	c.awaitPortUnreachable(second, targets(port)[0])
-	if _, udp := c.f.Active(); udp != 1 {
+	if udp := c.f.Active()[UDP]; udp != 1 {
 		t.Errorf("%d flows, want only the first", udp)
 	}
 }
@@ -366,7 +366,7 @@ func TestDeniedIsCounted(t *testing.T) {
 	if !c.f.Denied(bad) || c.f.Denied(targets(80)[0]) {
 		t.Error("Denied does not follow Deny")
 	}
-	if got := testutil.ToFloat64(c.f.metrics.denied); got != 1 {
+	if got := testutil.ToFloat64(c.f.rules.denied); got != 1 {
 		t.Errorf("counted %v, want 1", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/backoff"
+	"subnetrouter/internal/forward"
 	"subnetrouter/internal/handover"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +39,7 @@ const (
 type drainMetrics struct {
 	cut   *prometheus.CounterVec
 	took  prometheus.Gauge
-	total int // flows cut, of both protocols; used by the drain's goroutine only
+	total int // flows cut, of all protocols; used by the drain's goroutine only
 }
 
 func newDrainMetrics(reg prometheus.Registerer) *drainMetrics {
@@ -56,6 +57,16 @@ func newDrainMetrics(reg prometheus.Registerer) *drainMetrics {
 	return m
 }
 
+// add counts cut flows.
+func (m *drainMetrics) add(flows forward.Counts) {
+	m.total += flows.Total()
+	for p, n := range flows {
+		if n > 0 {
+			m.cut.WithLabelValues(forward.Protocol(p).String()).Add(float64(n))
+		}
+	}
+}
+
 // drain hands the flows over or ends them, and logs the node out, within the drain timeout.
 func (r *Router) drain() error {
 	r.draining.Store(true)
@@ -70,8 +81,8 @@ func (r *Router) drain() error {
 	// A peer router may have joined since the last update.
 	r.setTagged(r.node.Tagged())
 	helpers := r.peers.BeginDrain(handOverCtx)
-	tcp, udp := r.forward.Active()
-	r.log.Info("draining", "helpers", helpers, "flows_tcp", tcp, "flows_udp", udp, "timeout", r.cfg.DrainTimeout.String())
+	flows := r.forward.Active()
+	r.log.Info("draining", "helpers", helpers, "flows_tcp", flows[forward.TCP], "flows_udp", flows[forward.UDP], "timeout", r.cfg.DrainTimeout.String())
 	announcing, stopAnnouncing := context.WithCancel(drainCtx)
 	announced := make(chan struct{})
 	go func() {
@@ -110,9 +121,8 @@ func (r *Router) handOver(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		tcp, _ := r.forward.Active()
 		// UDP flows have no end to wait for.
-		if tcp == 0 && r.forward.Busy() == 0 && time.Since(start) > propagation {
+		if r.forward.Active()[forward.TCP] == 0 && r.forward.Busy() == 0 && time.Since(start) > propagation {
 			return
 		}
 		succeeded = succeeded || r.peers.Succeeded()
@@ -170,18 +180,16 @@ const maxLoggedFlows = 20
 // cutFlows cuts the open flows. New ones are still accepted.
 func (r *Router) cutFlows() {
 	names := r.flowNames()
-	tcp, udp := r.forward.Cut()
-	if tcp+udp == 0 {
+	flows := r.forward.Cut()
+	if flows.Total() == 0 {
 		return
 	}
-	r.drainMetrics.total += tcp + udp
-	r.drainMetrics.cut.WithLabelValues("tcp").Add(float64(tcp))
-	r.drainMetrics.cut.WithLabelValues("udp").Add(float64(udp))
+	r.drainMetrics.add(flows)
 	level := slog.LevelInfo // UDP flows, which may be unused
-	if tcp > 0 {
+	if flows[forward.TCP] > 0 {
 		level = slog.LevelWarn
 	}
-	r.log.Log(context.Background(), level, "flows cut", "tcp", tcp, "udp", udp, "flows", names)
+	r.log.Log(context.Background(), level, "flows cut", "tcp", flows[forward.TCP], "udp", flows[forward.UDP], "flows", names)
 }
 
 func (r *Router) flowNames() []string {

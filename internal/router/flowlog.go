@@ -67,7 +67,7 @@ func (l *flowLog) run(ctx context.Context) error {
 func (l *flowLog) write(f forward.Flow) {
 	who := l.whoIs(f.Client.Addr())
 	line := slog.NewRecord(time.Now(), slog.LevelInfo, "flow", 0)
-	line.Add("protocol", f.Protocol, "client", f.Client.String(), "node", who.Node, "user", who.User, "tags", who.Tags,
+	line.Add("protocol", f.Protocol.String(), "client", f.Client.String(), "node", who.Node, "user", who.User, "tags", who.Tags,
 		"target", f.Target.String(), "started", f.Opened, "duration_seconds", f.Duration.Seconds(),
 		"to_vpc_bytes", f.ToVPCBytes, "to_tailnet_bytes", f.ToTailnetBytes,
 		"to_vpc_packets", f.ToVPCPackets, "to_tailnet_packets", f.ToTailnetPackets, "reason", f.End)

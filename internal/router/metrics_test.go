@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/forward"
 	"subnetrouter/internal/limits"
 	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnet"
@@ -189,7 +190,7 @@ func TestMetricsAtScale(t *testing.T) {
 	testwait.Until(t, fmt.Sprintf("%d peers and flows", many), func() error {
 		// Scrapes are measured below, and are slow under the race detector.
 		_, paths := r.node.Peers(0)
-		if _, flows := r.forward.Active(); paths[tailnet.PathIdle] != many || flows != many {
+		if flows := r.forward.Active()[forward.UDP]; paths[tailnet.PathIdle] != many || flows != many {
 			return fmt.Errorf("%d peers and %d flows", paths[tailnet.PathIdle], flows)
 		}
 		return nil

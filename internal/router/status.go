@@ -6,6 +6,7 @@ import (
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/eventlog"
+	"subnetrouter/internal/forward"
 	"subnetrouter/internal/limits"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/secret"
@@ -59,10 +60,11 @@ const maxListedFlows = 100
 func (r *Router) describeFlows() ops.Flows {
 	limit := r.forward.Limit()
 	out := ops.Flows{Limit: limit.Flows, LimitPerPeer: limit.FlowsPerPeer, Live: []ops.Flow{}}
-	out.TCP, out.UDP = r.forward.Active()
+	active := r.forward.Active()
+	out.TCP, out.UDP = active[forward.TCP], active[forward.UDP]
 	for _, f := range r.forward.Flows(maxListedFlows) {
 		out.Live = append(out.Live, ops.Flow{
-			Protocol: f.Protocol, Client: f.Client.String(), Node: r.node.WhoIs(f.Client.Addr()).Node, Target: f.Target.String(),
+			Protocol: f.Protocol.String(), Client: f.Client.String(), Node: r.node.WhoIs(f.Client.Addr()).Node, Target: f.Target.String(),
 			Opened: f.Opened, ToVPCBytes: f.ToVPCBytes, ToTailnetBytes: f.ToTailnetBytes,
 		})
 	}

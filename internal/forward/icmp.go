@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"subnetrouter/internal/packet"
-
-	"golang.org/x/sys/unix"
 )
 
 // echoWait bounds the wait for an echo reply; ping's own timeout is shorter.
@@ -34,63 +32,18 @@ const (
 	echoSocketIdleTimeout = 10 * time.Second
 )
 
-// echoSendBuffer is the requested send buffer: twice the usual one, so that a sweep of a
-// /24 with ping's default size fits. The kernel grants at most net.core.wmem_max.
-const echoSendBuffer = 416 << 10
-
-// deliverICMP forwards an echo request. Other messages are dropped: ICMP errors concern
-// flows that the router itself terminates.
-func (f *Forwarder) deliverICMP(p *packet.Packet) {
-	if !p.IsEchoRequest() {
-		f.drops.add(dropUnsupported, 1)
-		return
-	}
-	if !p.ICMPChecksumOK() {
-		f.drops.add(dropChecksum, 1)
-		return
-	}
-	if verdict := f.check(p.Protocol, flowKey{netip.AddrPortFrom(p.Src, 0), netip.AddrPortFrom(p.Dst, 0)}); verdict != allowed {
-		f.failed("icmp", f.routes.lookup(p.Dst), forbidden)
-		f.drops.add(dropFlowFailed, 1)
-		if verdict == denied {
-			f.refuse(p, packet.AdminProhibited)
-		}
-		return
-	}
-	e := &pendingEcho{
-		client: p.Src, dst: p.Dst, target: targetOf(p.Dst), route: f.routes.lookup(p.Dst),
-		idSeq: [4]byte(p.Data[4:8]), at: time.Now(),
-	}
-	data := p.Data[packet.ICMPHeader:]
-	err := f.pinger.send(e, data)
-	switch {
-	case err == nil:
-		f.metrics.opened["icmp"].Inc()
-		f.metrics.toVPC["icmp"].Add(float64(len(data)))
-		e.route.toVPC.Add(float64(len(data)))
-	case errors.Is(err, ErrClosed):
-		f.drops.add(dropClosed, 1)
-	case wouldBlock(err):
-		f.drops.add(dropSocketBuffer, 1)
-	default:
-		reason := dialFailure(err)
-		f.failed("icmp", e.route, reason)
-		f.drops.add(dropFlowFailed, 1)
-		f.debug("forwarding echo request failed", "target", e.target, "reason", reason, "err", err)
-		if reason == unreachable {
-			f.refuse(p, packet.HostUnreachable)
-		}
-	}
-}
-
-// pinger sends echo requests with its own sequence numbers, and passes each reply on to the
-// client that sent the request.
+// pinger is the flow table of ICMP. It sends echo requests with its own sequence numbers, and
+// passes each reply on to the client that sent the request. A request is no open flow: it is
+// answered or forgotten within echoWait, and no drain waits for it.
 type pinger struct {
-	f       *Forwarder
-	openErr error // of the shared socket for IPv4; nil if there is one
+	*core
+	node    func(client netip.Addr) netip.Addr // [Config.Peer], called without the lock
+	openErr error                              // of the shared socket for IPv4; nil if there is one
 
+	// mu guards everything below, and what its comments name. It is not held while a socket
+	// is used.
 	mu      sync.Mutex
-	shared  [2]*echoSocket // by family; nil where the system refuses
+	shared  [2]*pingSocket // by family; nil where the system refuses
 	peers   map[netip.Addr]*echoPeer
 	pending int // of all peers
 	sockets int // of all peers, including those being opened
@@ -103,7 +56,7 @@ type pinger struct {
 type echoPeer struct {
 	addrs   []netip.Addr // its keys in pinger.peers
 	pending list.List    // of *pendingEcho, oldest first
-	own     [2]*echoSocket
+	own     [2]*pingSocket
 	used    time.Time
 	users   int // goroutines that are about to add to pending
 }
@@ -119,100 +72,110 @@ type pendingEcho struct {
 	// Guarded by pinger.mu.
 	peer    *echoPeer
 	element *list.Element // in peer.pending; nil once removed
-	socket  *echoSocket
+	socket  *pingSocket
 	seq     uint16
 }
 
-// echoSocket is an ICMP socket, an unprivileged one where the system allows it.
-type echoSocket struct {
-	task
-	pinger *pinger
-	family int
-	raw    bool
-	ident  uint16 // for a raw socket; the kernel sets the others'
-
-	mu sync.Mutex // locked while fd is in use: once closed, its number may be reused
-	fd int        // -1 once closed
-
-	// Guarded by pinger.mu.
+// pingSocket is a socket with its pending requests. Its fields are guarded by pinger.mu.
+type pingSocket struct {
+	*echoSocket
 	next    uint16
-	pending map[uint16]*pendingEcho
+	pending map[uint16]*pendingEcho // by sequence number
 }
 
-// Address families, as indexes.
-const (
-	family4 = 0
-	family6 = 1
-)
-
-func familyOf(a netip.Addr) int {
-	if a.Is4() {
-		return family4
-	}
-	return family6
-}
-
-func newPinger(f *Forwarder) *pinger {
-	p := &pinger{f: f, peers: map[netip.Addr]*echoPeer{}, ident: uint16(rand.Uint32())}
+func newPinger(c *core, node func(netip.Addr) netip.Addr) *pinger {
+	p := &pinger{core: c, node: node, peers: map[netip.Addr]*echoPeer{}, ident: uint16(rand.Uint32())}
 	var err4, err6 error
 	p.shared[family4], err4 = p.open(family4)
 	p.shared[family6], err6 = p.open(family6)
 	if err4 != nil {
-		f.log.Warn("cannot forward ping: no ICMP socket", "err", err4,
+		c.logs.log.Warn("cannot forward ping: no ICMP socket", "err", err4,
 			"fix", "grant CAP_NET_RAW, or include the process's group in net.ipv4.ping_group_range")
 		p.openErr = err4
 	} else if err6 != nil {
-		f.debug("cannot forward ping over IPv6: no ICMPv6 socket", "err", err6)
+		c.logs.debug("cannot forward ping over IPv6: no ICMPv6 socket", "err", err6)
 	}
 	return p
 }
 
-// CanPing reports, by nil errors, whether this process may open the sockets for ping.
-func CanPing() (v4, v6 error) {
-	try := func(family int) error {
-		fd, _, err := openEcho(family, 0)
-		if err == nil {
-			unix.Close(fd)
-		}
-		return err
+// echoBatch forwards each packet at once.
+type echoBatch struct{ p *pinger }
+
+func (p *pinger) newBatch() batch { return echoBatch{p} }
+
+func (b echoBatch) deliver(p *packet.Packet, _ PeerRouters) { b.p.forward(p) }
+
+// deliverRelayed refuses every packet: there are no flows that another router could have.
+func (b echoBatch) deliverRelayed(*packet.Packet) Relayed { return RelayedRefused }
+
+func (b echoBatch) flush() {}
+
+func (p *pinger) active() int     { return 0 }
+func (p *pinger) walk(func(flow)) {}
+func (p *pinger) cut() int        { return 0 }
+func (p *pinger) ending() int     { return 0 }
+
+// forward forwards an echo request. Other messages are dropped: ICMP errors concern flows that
+// the router itself terminates.
+func (p *pinger) forward(request *packet.Packet) {
+	if !request.IsEchoRequest() {
+		p.drops.add(dropUnsupported, 1)
+		return
 	}
-	return try(family4), try(family6)
+	if !request.ICMPChecksumOK() {
+		p.drops.add(dropChecksum, 1)
+		return
+	}
+	key := keyOf(request)
+	to := p.routes.lookup(request.Dst)
+	if verdict := p.rules.check(request.Protocol, key); verdict != allowed {
+		p.account.flowFailed(ICMP, to, forbidden)
+		p.drops.add(dropFlowFailed, 1)
+		if verdict == denied {
+			p.sender.refuse(request, packet.AdminProhibited)
+		}
+		return
+	}
+	e := &pendingEcho{
+		client: request.Src, dst: request.Dst, target: key.target().Addr(), route: to,
+		idSeq: [4]byte(request.Data[4:8]), at: time.Now(),
+	}
+	data := request.Data[packet.ICMPHeader:]
+	err := p.send(e, data)
+	switch {
+	case err == nil:
+		p.account.opened[ICMP].Inc()
+		p.account.bytesUp(ICMP, to, len(data))
+	case errors.Is(err, ErrClosed):
+		p.drops.add(dropClosed, 1)
+	case wouldBlock(err):
+		p.drops.add(dropSocketBuffer, 1)
+	default:
+		reason := dialFailure(err)
+		p.account.flowFailed(ICMP, to, reason)
+		p.drops.add(dropFlowFailed, 1)
+		p.logs.debug("forwarding echo request failed", "target", e.target, "reason", reason, "err", err)
+		if reason == unreachable {
+			p.sender.refuse(request, packet.HostUnreachable)
+		}
+	}
 }
 
 // open returns a new socket; a worker reads its replies.
-func (p *pinger) open(family int) (*echoSocket, error) {
+func (p *pinger) open(family int) (*pingSocket, error) {
 	p.mu.Lock()
 	p.ident++
-	s := &echoSocket{pinger: p, family: family, ident: p.ident, next: uint16(rand.Uint32()), pending: map[uint16]*pendingEcho{}}
+	s := &pingSocket{next: uint16(rand.Uint32()), pending: map[uint16]*pendingEcho{}}
+	ident := p.ident
 	p.mu.Unlock()
-	s.step = s.receive
 	var err error
-	if s.fd, s.raw, err = openEcho(family, s.ident); err != nil {
-		return nil, err
-	}
-	unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, echoSendBuffer)
-	if err := p.f.poll.watch(s.fd, readable, &s.task); err != nil {
-		unix.Close(s.fd)
+	s.echoSocket, err = openEchoSocket(p.core, family, ident, func(seq uint16, from netip.Addr, data []byte) {
+		p.answer(s, seq, from, data)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
-}
-
-// openEcho opens a non-blocking ICMP socket. A raw one receives only replies to ident,
-// where the system can filter.
-func openEcho(family int, ident uint16) (fd int, raw bool, err error) {
-	domain, protocol := unix.AF_INET, unix.IPPROTO_ICMP
-	if family == family6 {
-		domain, protocol = unix.AF_INET6, unix.IPPROTO_ICMPV6
-	}
-	if fd, err = openSocket(domain, unix.SOCK_DGRAM, protocol); err == nil {
-		return fd, false, nil
-	}
-	if fd, err = openSocket(domain, unix.SOCK_RAW, protocol); err != nil {
-		return -1, false, fmt.Errorf("opening ICMP socket: %w", err)
-	}
-	filterEchoes(fd, family, ident)
-	return fd, true, nil
 }
 
 // send sends the request e. It never waits: a request that the socket does not take at once
@@ -222,11 +185,7 @@ func (p *pinger) send(e *pendingEcho, data []byte) error {
 	if err != nil {
 		return err
 	}
-	buf := p.f.buffers.Get().(*[]byte)
-	defer p.f.buffers.Put(buf)
-	message := append((*buf)[:packet.ICMPHeader], data...)
-	packet.PutEchoRequest(message, s.family == family6, s.ident, e.seq)
-	if err = s.send(message, e.target); err != nil {
+	if err = s.send(e.target, e.seq, data); err != nil {
 		p.mu.Lock()
 		p.remove(e)
 		p.mu.Unlock()
@@ -234,18 +193,23 @@ func (p *pinger) send(e *pendingEcho, data []byte) error {
 	return err
 }
 
-func (s *echoSocket) send(message []byte, target netip.Addr) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fd < 0 {
-		return ErrClosed
+// answer passes an echo reply on to the client that sent its request.
+func (p *pinger) answer(s *pingSocket, seq uint16, from netip.Addr, data []byte) {
+	p.mu.Lock()
+	e := s.pending[seq]
+	ok := e != nil && e.target == from && p.remove(e)
+	p.mu.Unlock()
+	if !ok {
+		p.drops.add(dropUnmatched, 1)
+		return
 	}
-	return unix.Sendto(s.fd, message, unix.MSG_DONTWAIT, sockaddr(netip.AddrPortFrom(target, 0)))
+	p.account.bytesDown(ICMP, e.route, len(data))
+	p.sender.echoReply(e.client, e.dst, e.idSeq, data)
 }
 
 // addPending makes e pending, evicting an older request if a limit is reached, and returns
 // the socket to send it from.
-func (p *pinger) addPending(e *pendingEcho) (*echoSocket, error) {
+func (p *pinger) addPending(e *pendingEcho) (*pingSocket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	family := familyOf(e.target)
@@ -291,7 +255,7 @@ func (p *pinger) addPending(e *pendingEcho) (*echoSocket, error) {
 // the address's node.
 func (p *pinger) addPeer(client netip.Addr) *echoPeer {
 	p.mu.Unlock()
-	node := p.f.cfg.Peer(client)
+	node := p.node(client)
 	p.mu.Lock()
 	peer := p.peers[client] // another goroutine may have added it meanwhile
 	if peer == nil {
@@ -341,7 +305,7 @@ func (p *pinger) largest() (largest *echoPeer) {
 }
 
 func (p *pinger) evict(peer *echoPeer) {
-	p.f.drops.add(dropEchoEvicted, 1)
+	p.drops.add(dropEchoEvicted, 1)
 	p.remove(peer.pending.Front().Value.(*pendingEcho))
 }
 
@@ -355,7 +319,7 @@ func (p *pinger) remove(e *pendingEcho) (removed bool) {
 	e.element = nil
 	delete(e.socket.pending, e.seq)
 	p.pending--
-	if e.peer.own == [2]*echoSocket{} {
+	if e.peer.own == [2]*pingSocket{} {
 		p.removeIfUnused(e.peer)
 	}
 	return true
@@ -413,69 +377,4 @@ func (p *pinger) close() {
 			s.close()
 		}
 	}
-}
-
-func (s *echoSocket) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fd < 0 {
-		return
-	}
-	s.pinger.f.poll.forget(s.fd)
-	unix.Close(s.fd)
-	s.fd = -1
-}
-
-// receive passes replies on until the socket is empty. It is the task's step.
-func (s *echoSocket) receive() {
-	f := s.pinger.f
-	buf := f.buffers.Get().(*[]byte)
-	defer f.buffers.Put(buf)
-	for range receiveBudget {
-		s.mu.Lock()
-		if s.fd < 0 {
-			s.mu.Unlock()
-			return
-		}
-		n, from, err := unix.Recvfrom(s.fd, *buf, unix.MSG_DONTWAIT)
-		s.mu.Unlock()
-		if err != nil {
-			if wouldBlock(err) {
-				return
-			}
-			continue // an earlier request's error
-		}
-		s.answer((*buf)[:n], addrOf(from))
-	}
-	f.sched.ready(&s.task) // there may be more: queue behind the other tasks
-}
-
-// answer passes an echo reply on to the client that sent its request.
-func (s *echoSocket) answer(message []byte, from netip.Addr) {
-	ident, seq, data, ok := packet.ParseEchoReply(message, s.family == family6)
-	if !ok || s.raw && ident != s.ident { // a reply to another process
-		return
-	}
-	p := s.pinger
-	p.mu.Lock()
-	e := s.pending[seq]
-	ok = e != nil && e.target == from && p.remove(e)
-	p.mu.Unlock()
-	if !ok {
-		p.f.drops.add(dropUnmatched, 1)
-		return
-	}
-	p.f.metrics.toTailnet["icmp"].Add(float64(len(data)))
-	e.route.toTailnet.Add(float64(len(data)))
-	p.f.sendEchoReply(e.client, e.dst, e.idSeq, data)
-}
-
-func addrOf(a unix.Sockaddr) netip.Addr {
-	switch a := a.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(a.Addr)
-	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(a.Addr)
-	}
-	return netip.Addr{}
 }

@@ -1,0 +1,92 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config configures a [Forwarder]. The zero value of a field means the default that its
+// comment gives.
+type Config struct {
+	// MTU of the tailnet. Default: 1280, Tailscale's.
+	MTU int
+	// Resolve returns the address to dial for a target; the network is "tcp" or "udp".
+	// Default: the target.
+	Resolve func(network string, target netip.AddrPort) (netip.AddrPort, error)
+	// Deny reports whether a target (for 4via6, the IPv4 address) must never be reached. It
+	// is called for every packet: it must not block or allocate. Default: no target is
+	// denied.
+	Deny func(target netip.AddrPort) bool
+	// DenyDial is Deny for the address that Resolve returned. Default: Deny.
+	DenyDial func(target netip.AddrPort) bool
+	// Allow reports whether the tailnet's current access rules let a client open a flow of
+	// an IP protocol to dst, which may be a 4via6 address. It must not block. Default:
+	// every flow is allowed.
+	Allow func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
+	// DialTimeout bounds a TCP dial. Clients retransmit their SYN several times in that
+	// time. Default: 10 s.
+	DialTimeout time.Duration
+	// MaxFlows and MaxFlowsPerPeer bound the flows that are open at once. Default: as
+	// [Forwarder.RecomputeLimits] derives them from the process's own limits.
+	MaxFlows, MaxFlowsPerPeer int
+	// Peer maps a client's address to one address of its node, so that all addresses of
+	// a node share its limit. It is called at most once for a flow, during packet
+	// delivery: it must not wait for a delivery. Default: each address is a peer.
+	Peer func(client netip.Addr) netip.Addr
+	// KeepAlive is the silence after which both sides of a TCP flow are probed.
+	// Default: 60 s.
+	KeepAlive time.Duration
+	// ReservedPorts are UDP ports that no flow uses as its source port: those of the
+	// process's own listeners. Default: none.
+	ReservedPorts []uint16
+	// PeerRouters may take packets that belong to no flow here. Default: none.
+	PeerRouters PeerRouters
+	// Finished is called for each flow that ended. It must not block. Default: none.
+	Finished func(Flow)
+	// Registerer registers the metrics. Default: they are not registered.
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+}
+
+// setDefaults replaces zero values by the defaults. It returns an error if a value cannot work.
+func (cfg *Config) setDefaults() error {
+	if cfg.Logger == nil {
+		return errors.New("Logger is needed")
+	}
+	if cfg.MTU == 0 {
+		cfg.MTU = 1280
+	}
+	if cfg.MTU > ownPacketSize {
+		return fmt.Errorf("MTU %d is more than %d", cfg.MTU, ownPacketSize)
+	}
+	if cfg.Resolve == nil {
+		cfg.Resolve = func(_ string, target netip.AddrPort) (netip.AddrPort, error) { return target, nil }
+	}
+	if cfg.Deny == nil {
+		cfg.Deny = func(netip.AddrPort) bool { return false }
+	}
+	if cfg.DenyDial == nil {
+		cfg.DenyDial = cfg.Deny
+	}
+	if cfg.Allow == nil {
+		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return true }
+	}
+	if cfg.Peer == nil {
+		cfg.Peer = func(client netip.Addr) netip.Addr { return client }
+	}
+	if cfg.PeerRouters == nil {
+		cfg.PeerRouters = noPeerRouters{}
+	}
+	if cfg.DialTimeout == 0 {
+		cfg.DialTimeout = 10 * time.Second
+	}
+	if cfg.KeepAlive == 0 {
+		cfg.KeepAlive = keepAliveIdle
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dial opens a TCP connection to target as a flow would, and closes it. It waits for the result
+// in Go's poller: it is no flow, and the caller's goroutine waits anyway.
+func (r *rules) dial(ctx context.Context, target netip.AddrPort) error {
+	if r.deny(target) {
+		return fmt.Errorf("connecting to %s: %w", target, errForbidden)
+	}
+	to, err := r.resolve(TCP.String(), target)
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", target, err)
+	}
+	fd, err := connect(unix.SOCK_STREAM, to)
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", target, err)
+	}
+	socket := os.NewFile(uintptr(fd), "dial") // owns fd
+	defer socket.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		socket.SetWriteDeadline(deadline)
+	}
+	stop := context.AfterFunc(ctx, func() { socket.SetWriteDeadline(time.Now()) })
+	defer stop()
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", target, err)
+	}
+	var failure error
+	err = raw.Write(func(fd uintptr) bool {
+		failure = socketError(int(fd))
+		return failure != nil || connected(int(fd))
+	})
+	switch {
+	case failure != nil:
+		err = failure
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = unix.ETIMEDOUT
+	}
+	if err != nil {
+		return fmt.Errorf("connecting to %s: %w", target, err)
+	}
+	return nil
+}

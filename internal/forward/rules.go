@@ -1,0 +1,71 @@
+package forward
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// rules decide which targets flows may reach, and by which address. The functions are those of
+// [Config] of the same names; all are set, and may be called without and within a delivery.
+type rules struct {
+	resolve  func(network string, target netip.AddrPort) (netip.AddrPort, error)
+	deny     func(target netip.AddrPort) bool
+	denyDial func(target netip.AddrPort) bool
+	allow    func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
+
+	denied prometheus.Counter // packets and dials that the deny list forbade
+}
+
+// verdict is the outcome of [rules.check].
+type verdict int
+
+const (
+	allowed verdict = iota
+	denied          // the deny list forbids it; the client gets an ICMP error or a reset
+	noRule          // no access rule allows it; dropped without an answer, as in the engine's filter
+)
+
+// check decides whether a new flow or an echo request is allowed, on whichever way its packet
+// arrived: directly from its client, reassembled from fragments, delayed, or passed on by a
+// peer router. It repeats, for the target that is dialed, the checks that the engine's filter
+// and the packet hook make of a client's own packets. number is the IP protocol number.
+func (r *rules) check(number uint8, key flowKey) verdict {
+	if r.denies(key.target()) {
+		return denied
+	}
+	if !r.allow(number, key.client.Addr(), key.dst) {
+		return noRule
+	}
+	return allowed
+}
+
+// denies reports whether target must never be reached, and counts it if so.
+func (r *rules) denies(target netip.AddrPort) bool {
+	if !r.deny(target) {
+		return false
+	}
+	r.denied.Inc()
+	return true
+}
+
+// permit is check for a flow that is open already: it counts nothing.
+func (r *rules) permit(number uint8, key flowKey) bool {
+	return !r.deny(key.target()) && r.allow(number, key.client.Addr(), key.dst)
+}
+
+var errForbidden = errors.New("the target is on the deny list")
+
+// dialAddr returns the address to dial for a target. It fails if DenyDial forbids that address.
+func (r *rules) dialAddr(p Protocol, target netip.AddrPort) (netip.AddrPort, error) {
+	to, err := r.resolve(p.String(), target)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if r.denyDial(to) {
+		r.denied.Inc()
+		return netip.AddrPort{}, errForbidden
+	}
+	return to, nil
+}
