@@ -70,11 +70,13 @@ type drops struct {
 	stack  func() uint64 // packets that the TCP stack dropped
 }
 
+// newDrops returns counters of 0. Its stack must be set before it is collected.
 func newDrops() *drops {
 	return &drops{desc: prometheus.NewDesc("router_dropped_packets_total",
 		"Packets that the userspace data path did not forward, by reason.", []string{"reason"}, nil)}
 }
 
+// add counts packets. It takes no lock.
 func (d *drops) add(reason dropReason, packets int) { d.counts[reason].Add(uint64(packets)) }
 
 // fragmentDrops maps the reasons of package packet.

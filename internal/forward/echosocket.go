@@ -25,8 +25,10 @@ type echoSocket struct {
 	// reply handles an echo reply. It may wait, and may not keep data.
 	reply func(seq uint16, from netip.Addr, data []byte)
 
-	mu sync.Mutex // locked while fd is in use: once closed, its number may be reused
-	fd int        // -1 once closed
+	// mu guards fd. It is locked while fd is in use: once fd is closed, the kernel may reuse
+	// its number. No call is made under it that waits.
+	mu sync.Mutex
+	fd int // -1 once closed
 }
 
 // openEchoSocket returns a new socket for an address family; a worker reads its replies.

@@ -9,6 +9,7 @@ import (
 // traffic counts one direction of a flow. For TCP, packets are reads.
 type traffic struct{ bytes, packets atomic.Int64 }
 
+// count adds bytes and packets. The two are not read together: a reader may see one of them first.
 func (t *traffic) count(bytes, packets int) {
 	t.bytes.Add(int64(bytes))
 	t.packets.Add(int64(packets))
@@ -34,6 +35,7 @@ func (t *activity) at() int64 {
 func (t *activity) fromClient() { t.last.Store(-instant(time.Now())) }
 func (t *activity) fromTarget() { t.last.Store(instant(time.Now())) }
 
+// busy reports whether an answer may be due, or more data of the same answer.
 func (t *activity) busy(now time.Time) bool {
 	last := t.last.Load()
 	if last < 0 {
@@ -79,6 +81,7 @@ type record struct {
 // common implements a part of flow.
 func (r *record) common() *record { return r }
 
+// describe returns the flow as it is now; end is "" while it is open.
 func (r *record) describe(end string) Flow {
 	return Flow{
 		Protocol: r.protocol, Client: r.key.client, Address: r.key.dst, Target: r.target,

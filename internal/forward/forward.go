@@ -88,6 +88,7 @@ type delivery struct {
 	batches [protocolCount]batch
 }
 
+// newDelivery returns an empty delivery for the pool.
 func (f *Forwarder) newDelivery() any {
 	d := new(delivery)
 	for p, table := range f.tables {
@@ -142,6 +143,8 @@ func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
 	return d.batches[protocol].deliverRelayed(p)
 }
 
+// deliver passes one packet to the table of its protocol. Each packet that does not get there is
+// counted as dropped, or is a fragment that waits for others.
 func (f *Forwarder) deliver(d *delivery, raw []byte, peers PeerRouters) {
 	p := &d.packet
 	if !p.Parse(raw) {

@@ -51,8 +51,8 @@ type pinger struct {
 	closed  bool
 }
 
-// echoPeer is a node of the tailnet that has pending requests or sockets. Its fields are
-// guarded by pinger.mu.
+// echoPeer is a node of the tailnet that has pending requests or sockets. It is in pinger.peers
+// exactly as long as it has either, or users. Its fields are guarded by pinger.mu.
 type echoPeer struct {
 	addrs   []netip.Addr // its keys in pinger.peers
 	pending list.List    // of *pendingEcho, oldest first
@@ -61,7 +61,8 @@ type echoPeer struct {
 	users   int // goroutines that are about to add to pending
 }
 
-// pendingEcho is a request without a reply yet.
+// pendingEcho is a request without a reply yet. It is in its peer's list and in its socket's map,
+// or in neither; remove takes it out of both, so that a reply counts once.
 type pendingEcho struct {
 	client, dst netip.Addr // dst may be a 4via6 address; target is the IPv4 address in it
 	target      netip.Addr
@@ -83,6 +84,8 @@ type pingSocket struct {
 	pending map[uint16]*pendingEcho // by sequence number
 }
 
+// newPinger opens the shared sockets. Without them the router works, and pings fail: a task may
+// lack the right to open them.
 func newPinger(c *core, node func(netip.Addr) netip.Addr) *pinger {
 	p := &pinger{core: c, node: node, peers: map[netip.Addr]*echoPeer{}, ident: uint16(rand.Uint32())}
 	var err4, err6 error
@@ -110,6 +113,7 @@ func (b echoBatch) deliverRelayed(*packet.Packet) Relayed { return RelayedRefuse
 
 func (b echoBatch) flush() {}
 
+// The table has no open flows; see [pinger].
 func (p *pinger) active() int     { return 0 }
 func (p *pinger) walk(func(flow)) {}
 func (p *pinger) cut() int        { return 0 }
@@ -207,7 +211,7 @@ func (p *pinger) answer(s *pingSocket, seq uint16, from netip.Addr, data []byte)
 	p.sender.echoReply(e.client, e.dst, e.idSeq, data)
 }
 
-// addPending makes e pending, evicting an older request if a limit is reached, and returns
+// addPending makes e pending, as the newest of its peer, evicting an older request if a limit is reached, and returns
 // the socket to send it from.
 func (p *pinger) addPending(e *pendingEcho) (*pingSocket, error) {
 	p.mu.Lock()
@@ -293,6 +297,7 @@ func (p *pinger) openOwn(peer *echoPeer, family int) {
 
 // largest returns the peer with the most pending requests; of several, the one with the oldest
 // request. At least one request must be pending.
+// The caller holds mu.
 func (p *pinger) largest() (largest *echoPeer) {
 	oldest := func(peer *echoPeer) time.Time { return peer.pending.Front().Value.(*pendingEcho).at }
 	for _, peer := range p.peers {
@@ -304,6 +309,7 @@ func (p *pinger) largest() (largest *echoPeer) {
 	return largest
 }
 
+// evict removes the oldest request of a peer, which has one. The caller holds mu.
 func (p *pinger) evict(peer *echoPeer) {
 	p.drops.add(dropEchoEvicted, 1)
 	p.remove(peer.pending.Front().Value.(*pendingEcho))
@@ -325,6 +331,7 @@ func (p *pinger) remove(e *pendingEcho) (removed bool) {
 	return true
 }
 
+// removeIfUnused removes a peer that has no requests; its sockets must be closed. The caller holds mu.
 func (p *pinger) removeIfUnused(peer *echoPeer) {
 	if peer.pending.Len() > 0 || peer.users > 0 {
 		return
@@ -354,6 +361,7 @@ func (p *pinger) sweep(now time.Time) {
 	}
 }
 
+// closeOwn closes the sockets of a peer. The caller holds mu.
 func (p *pinger) closeOwn(peer *echoPeer) {
 	for family, s := range peer.own {
 		if s != nil {

@@ -24,14 +24,16 @@ const maxQueuedReplies = 256
 var ErrClosed = errors.New("forwarder closed")
 
 // outgoing is a packet for a peer: one that the data path built, or one of the stack, which may
-// be a run of segments.
+// be a run of segments. Exactly one of own and stack is set. Whoever holds an outgoing owns it,
+// passes it on or releases it, once.
 type outgoing struct {
 	own   *packetBuffer
-	stack *stack.PacketBuffer
-	done  int // segments of the run that were sent already
+	stack *stack.PacketBuffer // with a reference of its own
+	done  int                 // segments of the run that were sent already
 }
 
-// packetBuffer is a pooled buffer; the packet is b[:n].
+// packetBuffer is a pooled buffer; the packet is b[:n]. Its content is undefined when it comes out
+// of the pool.
 type packetBuffer struct {
 	b [ownPacketSize]byte
 	n int
@@ -43,11 +45,12 @@ const ownPacketSize = 1536
 
 var packetBuffers = sync.Pool{New: func() any { return new(packetBuffer) }}
 
-// link is the queue of packets towards the tailnet.
+// link is the queue of packets towards the tailnet. Any goroutine may send; one receives. A packet
+// in a queue is the receiver's. The queues are never closed, so that a late send does no harm.
 type link struct {
-	packets chan outgoing
-	replies chan outgoing
-	closed  chan struct{}
+	packets chan outgoing // of senders that may wait
+	replies chan outgoing // of those that may not
+	closed  chan struct{} // closed when the receiver is to return
 	drops   *drops
 
 	// partial is the run that did not fit into the reader's last call. Only the reader uses
@@ -62,7 +65,8 @@ func newLink(d *drops) *link {
 	}
 }
 
-// send waits for room in the queue. It takes ownership of p.
+// send waits for room in the queue. It takes ownership of p in any case, and returns false once the
+// link is closed. Call it without a lock that packet delivery takes.
 func (l *link) send(p outgoing) bool {
 	if l.offer(p) {
 		return true
@@ -95,6 +99,7 @@ func (l *link) reply(p outgoing) {
 	}
 }
 
+// drop counts a packet as dropped and releases it.
 func (l *link) drop(p outgoing, reason dropReason) {
 	l.drops.add(reason, 1)
 	p.release()
@@ -117,6 +122,7 @@ func (l *link) discard() {
 	}
 }
 
+// release returns the packet to the pool or the stack. It must not be used afterwards.
 func (p outgoing) release() {
 	if p.own != nil {
 		packetBuffers.Put(p.own)
@@ -164,6 +170,7 @@ func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error
 	return n, nil
 }
 
+// nextReply takes a reply out of the queue, if there is one.
 func (l *link) nextReply() (p outgoing, ok bool) {
 	select {
 	case p = <-l.replies:

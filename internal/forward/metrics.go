@@ -18,6 +18,8 @@ type metrics struct {
 	dialDuration             prometheus.Histogram
 }
 
+// newMetrics creates the metrics with every label, so that a counter that never counted is 0 and not
+// missing, and registers them, the routes and the drops with reg, which may be nil.
 func newMetrics(reg prometheus.Registerer, routes *routeTable, dropped *drops) (*metrics, error) {
 	opened := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "router_flows_opened_total",

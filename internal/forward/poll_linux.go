@@ -12,6 +12,7 @@ type eventQueue struct {
 	file *os.File // known to Go's poller
 }
 
+// newEventQueue returns an empty queue. Go's poller needs its descriptor to be non-blocking.
 func newEventQueue() (*eventQueue, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {

@@ -17,7 +17,8 @@ const maxRoutes = 50
 const otherRoutes = "other"
 
 // route holds the counters of one route. A flow looks its route up once, so that counting costs
-// the data path only an addition.
+// the data path only an addition. It keeps the route when the table changes: what it counts then
+// is lost if the series were deleted.
 type route struct {
 	toVPC, toTailnet prometheus.Counter
 	failed           map[string]prometheus.Counter // by reason
@@ -29,10 +30,13 @@ type routeTable struct {
 	other         *route
 	current       atomic.Pointer[bart.Table[*route]]
 
+	// mu serialises changes, and guards series. Look-ups take no lock: they use current, which
+	// is replaced as a whole and not changed.
 	mu     sync.Mutex
-	series map[netip.Prefix]*route // the routes with series, including former ones
+	series map[netip.Prefix]*route // the routes with series, including former ones; at most maxRoutes
 }
 
+// newRouteTable returns a table without routes: all targets count as "other".
 func newRouteTable() *routeTable {
 	t := &routeTable{
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -50,6 +54,7 @@ func newRouteTable() *routeTable {
 	return t
 }
 
+// create returns a route whose counters have a label.
 func (t *routeTable) create(label string) *route {
 	r := &route{
 		toVPC: t.bytes.WithLabelValues(label, "to_vpc"), toTailnet: t.bytes.WithLabelValues(label, "to_tailnet"),

@@ -8,10 +8,21 @@ import (
 // task is work that can become due: a flow that can move bytes. Any goroutine may make it
 // ready. It runs on one worker at a time, and runs again if it became ready meanwhile. No task
 // has a waiting goroutine.
+//
+//	        ready           a worker takes it            ready
+//	idle ──────────▶ queued ─────────────────▶ running ─────────▶ rerun
+//	 ▲                  ▲                       │   ▲                │
+//	 └──────────────────│──── the step ends ────┘   │                │
+//	                    └──────────────────────────────── it ends ───┘
+//	                                                │
+//	idle ─────────────── runInline, begin ──────────┘
+//
+// So step never runs on two goroutines at once, what one run wrote is visible to the next, and
+// after each ready a run begins.
 type task struct {
-	step  func() // must not block for long
+	step  func() // set before the first ready; must not block for long
 	state atomic.Int32
-	next  *task // in the scheduler's queue
+	next  *task // in the scheduler's queue, while queued; guarded by scheduler.mu
 }
 
 // receiveBudget is the number of packets that a task may receive before other tasks get a turn.
@@ -26,13 +37,14 @@ const (
 
 // scheduler runs tasks on a fixed number of workers, in the order in which they became ready.
 type scheduler struct {
-	mu         sync.Mutex
-	work       sync.Cond
-	head, tail *task
+	mu         sync.Mutex // guards the queue and closed; no task runs while it is held
+	work       sync.Cond  // signalled for each task in the queue, and when closed is set
+	head, tail *task      // the queue, linked by task.next; both nil if it is empty
 	closed     bool
 	workers    sync.WaitGroup
 }
 
+// newScheduler starts the workers, which run until close.
 func newScheduler(workers int) *scheduler {
 	s := &scheduler{}
 	s.work.L = &s.mu
@@ -61,7 +73,8 @@ func (s *scheduler) ready(t *task) {
 	}
 }
 
-// begin marks t as running while its owner sets it up: events are deferred until done.
+// begin marks t as running while its owner sets it up: events are deferred until done. Call it
+// before anything can make t ready.
 func (t *task) begin() { t.state.Store(taskRunning) }
 
 // done ends a run of t, and queues it if it became ready meanwhile.
@@ -83,6 +96,7 @@ func (s *scheduler) runInline(t *task) {
 	s.done(t)
 }
 
+// push appends a task in the state queued, which is thus in the queue once.
 func (s *scheduler) push(t *task) {
 	s.mu.Lock()
 	if s.tail == nil {
@@ -95,6 +109,7 @@ func (s *scheduler) push(t *task) {
 	s.work.Signal()
 }
 
+// pop waits for a task and takes it out of the queue. It returns nil once the scheduler is closed.
 func (s *scheduler) pop() *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,6 +127,7 @@ func (s *scheduler) pop() *task {
 	return t
 }
 
+// run is a worker.
 func (s *scheduler) run() {
 	for t := s.pop(); t != nil; t = s.pop() {
 		t.state.Store(taskRunning)
@@ -120,7 +136,8 @@ func (s *scheduler) run() {
 	}
 }
 
-// close stops the workers after their current tasks.
+// close stops the workers after their current tasks, and waits for them. Queued tasks do not run
+// any more.
 func (s *scheduler) close() {
 	s.mu.Lock()
 	s.closed = true

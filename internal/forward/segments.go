@@ -20,10 +20,14 @@ type tcpBatch struct {
 	run packet.Coalescer
 }
 
+// newBatch returns a batch whose runs go to the stack.
 func (t *tcpTable) newBatch() batch {
 	return &tcpBatch{t: t, run: packet.Coalescer{Sink: t.endpoint}}
 }
 
+// deliver verifies the checksums, on which the stack relies. It looks for the segment's connection
+// only if a peer router may have it, and for SYNs: a segment of no connection is reset by the
+// stack, and a SYN that the stack does not know opens a flow.
 func (b *tcpBatch) deliver(p *packet.Packet, peers PeerRouters) {
 	segment, err := p.Segment()
 	if err != nil {
@@ -45,6 +49,8 @@ func (b *tcpBatch) deliver(p *packet.Packet, peers PeerRouters) {
 	b.run.Add(p, segment)
 }
 
+// deliverRelayed returns RelayedReset for a segment of no connection: the stack answers it with a
+// reset, which ends a connection that no router has.
 func (b *tcpBatch) deliverRelayed(p *packet.Packet) Relayed {
 	segment, err := p.Segment()
 	if err != nil || packet.OpensConnection(segment) {
@@ -86,7 +92,8 @@ func (t *tcpTable) deferSYN(p *packet.Packet) {
 	t.retrySYN(bytes.Clone(p.Raw), maxSYNRetries)
 }
 
-// retrySYN delivers raw, a SYN that is counted as pending, later.
+// retrySYN delivers raw, a SYN that is counted as pending, later. The count ends when the stack has
+// the SYN.
 func (t *tcpTable) retrySYN(raw []byte, retries int) {
 	time.AfterFunc(synRetryEvery, func() {
 		var p packet.Packet

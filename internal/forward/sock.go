@@ -71,6 +71,7 @@ func sharePort(fd int, share bool) {
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, value)
 }
 
+// familyDomain returns the socket domain for an address's family.
 func familyDomain(a netip.Addr) int {
 	if a.Is6() {
 		return unix.AF_INET6
@@ -78,6 +79,7 @@ func familyDomain(a netip.Addr) int {
 	return unix.AF_INET
 }
 
+// sockaddr converts an address and port, which must be valid.
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is6() {
 		return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}

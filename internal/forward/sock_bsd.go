@@ -12,6 +12,7 @@ import (
 // filterEchoes does nothing: these systems cannot filter a raw socket.
 func filterEchoes(int, int, uint16) {}
 
+// openSocket opens a non-blocking socket that child processes do not inherit.
 func openSocket(family, kind, protocol int) (int, error) {
 	fd, err := unix.Socket(family, kind, protocol)
 	if err != nil {
@@ -29,6 +30,7 @@ func keepAlive(fd int, _ time.Duration) {
 // acknowledges knows nothing: these systems end the connection after a timeout of their own.
 func acknowledges(int, time.Duration) (waiting, silent bool) { return false, false }
 
+// receiveMany does nothing: receive returns one datagram a call.
 func receiveMany(int) {}
 
 func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, foreign bool, err error) {
@@ -39,6 +41,7 @@ func receive(fd int, buf []byte, target netip.AddrPort) (n, size int, foreign bo
 	return n, n, foreign, err
 }
 
+// maxRun is 1: these systems send one datagram a call.
 const maxRun = 1
 
 func sendRun(fd int, run [][]byte) error {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// openSocket opens a non-blocking socket that child processes do not inherit.
 func openSocket(family, kind, protocol int) (int, error) {
 	return unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
 }

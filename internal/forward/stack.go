@@ -65,12 +65,14 @@ func newStack(ep *linkEndpoint) (*stack.Stack, error) {
 	return s, nil
 }
 
-// linkEndpoint connects the stack with the link.
+// linkEndpoint connects the stack with the link: packets from peers enter the stack by inject,
+// and the stack's own leave it by WritePackets, on goroutines of the stack, or of packet delivery
+// for answers.
 type linkEndpoint struct {
 	link       *link
 	mtu        uint32
-	dispatcher stack.NetworkDispatcher
-	stack      *stack.Stack
+	dispatcher stack.NetworkDispatcher // set by Attach, before the first packet
+	stack      *stack.Stack            // set by newStack
 }
 
 func (e *linkEndpoint) MTU() uint32                             { return e.mtu }

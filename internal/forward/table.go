@@ -47,7 +47,8 @@ type batch interface {
 	flush()
 }
 
-// flow is one flow of a table.
+// flow is one flow of a table. Its methods may be called concurrently; after its end they have no
+// effect.
 type flow interface {
 	// common returns what is common to the flows of all protocols.
 	common() *record
@@ -63,6 +64,7 @@ type flow interface {
 // tables are the flow tables of all protocols.
 type tables [protocolCount]flowTable
 
+// active returns the open flows of each protocol.
 func (t *tables) active() (n Counts) {
 	for p, table := range t {
 		n[p] = table.active()
@@ -70,6 +72,7 @@ func (t *tables) active() (n Counts) {
 	return n
 }
 
+// cut ends every flow that is open now, and returns how many there were.
 func (t *tables) cut() (n Counts) {
 	for p, table := range t {
 		n[p] = table.cut()
@@ -77,6 +80,7 @@ func (t *tables) cut() (n Counts) {
 	return n
 }
 
+// ending returns the flows that a cut has yet to end.
 func (t *tables) ending() (n int) {
 	for _, table := range t {
 		n += table.ending()

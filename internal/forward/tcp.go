@@ -27,10 +27,14 @@ type tcpTable struct {
 
 	silence silenceCheck
 
+	// mu guards flows. A flow is among them from the moment its socket is connecting until
+	// its release. mu is held for walks over all flows, and taken by no packet delivery.
 	mu    sync.Mutex
 	flows map[*tcpFlow]struct{}
 }
 
+// newTCPTable returns a table with a stack of its own. Its flows end by cut; the stack is never
+// closed.
 func newTCPTable(c *core) (*tcpTable, error) {
 	t := &tcpTable{
 		core: c, endpoint: &linkEndpoint{link: c.link, mtu: uint32(c.sender.mtu)},
@@ -49,15 +53,35 @@ func newTCPTable(c *core) (*tcpTable, error) {
 	return t, nil
 }
 
-// tcpFlow is one TCP flow. Its stages follow one another: dialing, accepting, forwarding,
-// closed; a failure leads from any stage to closed. The task's step does all the work except
-// accepting, for which the stack needs a goroutine that waits.
+// tcpFlow is one TCP flow. Its stages follow one another:
+//
+//	  SYN           connected            handshake complete
+//	──────▶ dialing ─────────▶ accepting ───────────────────▶ forwarding
+//	           │                   │                              │
+//	           │ refused, timed    │ the client reset it,         │ both sides are done (ended),
+//	           │ out, aborted      │ or did not answer            │ one failed, cut, revoked
+//	           ▼                   ▼                              ▼
+//	           └──────────────▶ closed ◀──────────────────────────┘
+//
+//	dialing      the target's socket is connecting; the client's SYN has no answer yet. A
+//	             failure resets the client's connection at once.
+//	accepting    the stack completes the client's handshake. An abort waits for its end, since
+//	             the stack offers no way to stop it.
+//	forwarding   bytes move. If both sides have closed, the end is a normal one; any other end
+//	             is a reset to both.
+//	closed       the flow has no socket, no endpoint and no reservation, and is in no table.
+//
+// One goroutine at a time owns the flow: open until it ends the task's first run, then the task's
+// step, except that accept owns it while accepting, for which the stack needs a goroutine that
+// waits. Only the owner changes the stage, uses the fields without a comment, and closes the
+// socket; so none of these needs a lock. Other goroutines read the stage, set the atomic
+// requests (abort, revoked, probe), and make the task ready.
 type tcpFlow struct {
 	task
 	record
 	table       *tcpTable
-	fd          int
-	stage       atomic.Int32
+	fd          int           // the target's socket, from open until release closes it; -1 before
+	stage       atomic.Int32  // stageDialing and so on
 	abort       atomic.Bool   // abort at the next step
 	revoked     atomic.Bool   // aborted because the flow is no longer allowed
 	probe       atomic.Bool   // check at the next step whether the target has fallen silent
@@ -68,8 +92,10 @@ type tcpFlow struct {
 
 	request *tcp.ForwarderRequest // set while dialing and accepting
 	ep      tcpip.Endpoint        // set while forwarding
-	queue   waiter.Queue
-	entry   waiter.Entry
+	// queue has the events of ep, and entry makes the task ready on them. It is registered
+	// from the end of accept until end.
+	queue waiter.Queue
+	entry waiter.Entry
 
 	upward, downward half
 }
@@ -81,15 +107,17 @@ const (
 	stageClosed
 )
 
-// half is the state of one direction of a flow.
+// half is the state of one direction of a flow. Its source is the client (upward) or the target
+// (downward), its sink the other. eof and done are final: eof comes first, done once the bytes
+// before it have left.
 type half struct {
 	buf        *[]byte // from the pool; nil while there are no bytes
-	start, end int
-	eof        bool // the source has closed its side
-	done       bool // and that was passed on to the sink
-	blocked    bool // the sink is full
-	bulk       bool // downward: the last read was a large one
-	budget     int  // bytes that the current call may still move
+	start, end int     // the bytes that the sink has not taken are buf[start:end]
+	eof        bool    // the source has closed its side
+	done       bool    // and that was passed on to the sink
+	blocked    bool    // the sink is full
+	bulk       bool    // downward: the last read was a large one
+	budget     int     // bytes that the current call may still move
 }
 
 // open is called by the stack for each SYN, on a new goroutine, which ends when open returns:
@@ -146,12 +174,14 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 	t.sched.done(&fl.task)
 }
 
+// addrPort converts an address of the stack.
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
 	addr, _ := netip.AddrFromSlice(a.AsSlice())
 	return netip.AddrPortFrom(addr, port)
 }
 
-// advance is the task's step.
+// advance is the task's step. In the other stages an event needs no work: accept makes the task
+// ready once more at its end, and a closed flow may have events from before.
 func (fl *tcpFlow) advance() {
 	switch fl.stage.Load() {
 	case stageDialing:
@@ -161,7 +191,8 @@ func (fl *tcpFlow) advance() {
 	}
 }
 
-// dialed checks the progress of the dial.
+// dialed checks the progress of the dial. An event may come before the result, and the sweep
+// makes the task ready when the time is over.
 func (fl *tcpFlow) dialed() {
 	t := fl.table
 	err := socketError(fl.fd)
@@ -181,7 +212,8 @@ func (fl *tcpFlow) dialed() {
 	go fl.accept()
 }
 
-// refuse resets the connection of a client whose target cannot be reached.
+// refuse resets the connection of a client whose target cannot be reached. It leads from dialing
+// to closed.
 func (fl *tcpFlow) refuse(err error) {
 	t := fl.table
 	reason := dialFailure(err)
@@ -193,7 +225,8 @@ func (fl *tcpFlow) refuse(err error) {
 	fl.release()
 }
 
-// accept completes the client's handshake, which takes a round trip.
+// accept completes the client's handshake, which takes a round trip. It owns the flow meanwhile,
+// and passes it to the task, or closes it.
 func (fl *tcpFlow) accept() {
 	t := fl.table
 	ep, err := fl.request.CreateEndpoint(&fl.queue)
@@ -233,7 +266,9 @@ func (n notifier) NotifyEvent(waiter.EventMask) { n.fl.table.sched.ready(&n.fl.t
 // get a turn.
 const moveBudget = 16
 
-// forward moves bytes until neither direction can.
+// forward moves bytes until neither direction can, the flow has ended, or the other flows are to
+// get a turn. Events are edge-triggered: it must not return while a direction could move bytes,
+// unless it makes the task ready again.
 func (fl *tcpFlow) forward() {
 	if fl.abort.Load() {
 		reason := cut
@@ -294,7 +329,7 @@ type stackError struct{ err tcpip.Error }
 func (e stackError) Error() string { return e.err.String() }
 
 // moveUp moves bytes from the client to the target. It returns false when it has to wait for
-// either.
+// either, whose next event then makes the task ready. An error ends the flow.
 func (fl *tcpFlow) moveUp() (progress bool, err error) {
 	h := &fl.upward
 	if h.done {
@@ -351,6 +386,8 @@ const directWrite = 8 << 10
 // errPause ends a read of the stack early.
 var errPause = errors.New("no more for now")
 
+// Write implements io.Writer for the stack. It returns errPause with the first byte that it does
+// not take: the stack then keeps that byte and all after it for the next call of moveUp.
 func (w *toTarget) Write(b []byte) (int, error) {
 	fl := (*tcpFlow)(w)
 	h := &fl.upward
@@ -380,7 +417,8 @@ func (w *toTarget) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// sendBuffered sends the bytes in the buffer.
+// sendBuffered sends the bytes in the buffer, and frees it once it is empty. Bytes in the buffer
+// are older than those in the stack, and go first.
 func (fl *tcpFlow) sendBuffered() {
 	h := &fl.upward
 	if h.buf == nil || fl.writeFailed {
@@ -414,6 +452,7 @@ func (fl *tcpFlow) send(b []byte) (sent int) {
 	return sent
 }
 
+// countSent counts n bytes that the target's socket took as one packet.
 func (fl *tcpFlow) countSent(n int) {
 	if n > 0 {
 		fl.table.account.sentUp(&fl.record, n, 1)
@@ -489,6 +528,8 @@ type fromTarget tcpFlow
 
 func (s *fromTarget) Len() int { return s.downward.budget }
 
+// Read implements tcpip.Payloader. The stack asks for at most Len bytes, which the kernel has
+// already: a read fails only if the connection did, and then the flow ends.
 func (s *fromTarget) Read(b []byte) (n int, err error) {
 	for n < len(b) {
 		m, err := unix.Read(s.fd, b[n:])
@@ -506,6 +547,7 @@ func (s *fromTarget) Read(b []byte) (n int, err error) {
 	return n, nil
 }
 
+// free returns the buffer of a direction, with the bytes in it, to the pool.
 func (fl *tcpFlow) free(h *half) {
 	if h.buf != nil {
 		fl.table.buffers.put(h.buf)
@@ -524,7 +566,8 @@ func (p *payload) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// end closes both sides: normally if both were done, otherwise with resets.
+// end closes both sides: normally if both were done, otherwise with resets. It leads from
+// forwarding to closed, and is the only way to it that is counted as the end of an open flow.
 func (fl *tcpFlow) end(reason string) {
 	t := fl.table
 	fl.stage.Store(stageClosed)
@@ -543,6 +586,8 @@ func (fl *tcpFlow) end(reason string) {
 }
 
 // release closes the target's socket, removes the flow from the table and ends its reservation.
+// The owner calls it once, as the last step. The socket's number may be another flow's afterwards:
+// the poller forgets it first, and no other goroutine uses it.
 func (fl *tcpFlow) release() {
 	if fl.fd >= 0 {
 		fl.table.poll.forget(fl.fd)

@@ -27,6 +27,7 @@ type udpTable struct {
 	idle  idleRing[*udpFlow]
 }
 
+// newUDPTable returns a table whose flows never use the reserved source ports.
 func newUDPTable(c *core, reserved []uint16) *udpTable {
 	t := &udpTable{
 		core: c, reuse: defaultReuse, flows: map[flowKey]*udpFlow{},
@@ -81,6 +82,8 @@ type udpBatch struct {
 
 func (t *udpTable) newBatch() batch { return &udpBatch{t: t} }
 
+// deliver adds the datagram to the run, or flushes the run and begins another. So datagrams of one
+// flow keep their order.
 func (b *udpBatch) deliver(p *packet.Packet, peers PeerRouters) {
 	t := b.t
 	if !p.UDPChecksumOK() {
@@ -151,6 +154,7 @@ func (b *udpBatch) flush() {
 	b.flow, b.payloads, b.bytes, b.relayed = nil, b.payloads[:0], 0, false
 }
 
+// find returns the flow with a key, or nil. It may end before it is used; then send returns false.
 func (t *udpTable) find(key flowKey) *udpFlow {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -328,7 +332,7 @@ func (fl *udpFlow) transmit(payloads [][]byte) error {
 	return err
 }
 
-// sent counts the run as sent or dropped, and sends the client an ICMP error if one is due. The
+// sent counts the run as sent or dropped, by the result of transmit, and sends the client an ICMP error if one is due. The
 // kernel takes all datagrams of a call or none.
 func (fl *udpFlow) sent(payloads [][]byte, err error) {
 	t := fl.table
@@ -574,8 +578,10 @@ func (t *udpTable) walk(visit func(flow)) {
 	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) { visit(fl) })
 }
 
-func (t *udpTable) ending() int { return 0 } // cut waits for nothing
+// ending returns 0: cut ends its flows itself.
+func (t *udpTable) ending() int { return 0 }
 
+// close does nothing: all state belongs to flows.
 func (t *udpTable) close() {}
 
 // A flow is in the table from when it is open.
