@@ -1,6 +1,8 @@
 package forward
 
-// account counts what flows do, for each protocol, each route and each flow. Nothing else touches
+import "time"
+
+// account counts the data and the ends of flows, for each protocol, each route and each flow. Nothing else touches
 // these counters, so that the total of a figure is the sum over the routes and over the flows.
 // Packets that are dropped are counted by [drops].
 type account struct {
@@ -12,6 +14,15 @@ type account struct {
 func (a *account) flowFailed(p Protocol, to *route, reason string) {
 	a.failed[p][reason].Inc()
 	to.failed[reason].Inc()
+}
+
+// dialed counts a dial, failed or not, and the time that it took.
+func (a *account) dialed(took time.Duration) { a.dialDuration.Observe(took.Seconds()) }
+
+// echoSent counts an echo request and its data, in bytes.
+func (a *account) echoSent(to *route, bytes int) {
+	a.opened[ICMP].Inc()
+	a.bytesUp(ICMP, to, bytes)
 }
 
 // flowOpened counts a flow that is open. flowEnded must follow, once.

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// core is what the flow tables of all protocols share. Each part has its own lock, if it needs
-// one; none calls a table while it holds that lock, except as its comment says. So a table may
-// call every part with its own lock held, unless the part may wait (sender) or calls back
+// core holds the parts that the flow tables of all protocols share. Each part has its own lock, if
+// it needs one, and calls no table while it holds that lock. So a table may call every part with its
+// own lock held, except for a part that may wait (sender) or call functions of other packages
 // (limiter, rules, account).
 type core struct {
 	rules   *rules

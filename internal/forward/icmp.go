@@ -40,7 +40,7 @@ type pinger struct {
 	node    func(client netip.Addr) netip.Addr // [Config.Peer], called without the lock
 	openErr error                              // of the shared socket for IPv4; nil if there is one
 
-	// mu guards everything below, and what its comments name. It is not held while a socket
+	// mu guards everything below, and the fields whose comments name it. It is not held while a socket
 	// is used.
 	mu      sync.Mutex
 	shared  [2]*pingSocket // by family; nil where the system refuses
@@ -148,8 +148,7 @@ func (p *pinger) forward(request *packet.Packet) {
 	err := p.send(e, data)
 	switch {
 	case err == nil:
-		p.account.opened[ICMP].Inc()
-		p.account.bytesUp(ICMP, to, len(data))
+		p.account.echoSent(to, len(data))
 	case errors.Is(err, ErrClosed):
 		p.drops.add(dropClosed, 1)
 	case wouldBlock(err):

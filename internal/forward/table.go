@@ -22,8 +22,8 @@ type flowTable interface {
 	// cut ends every flow and returns how many were open. A table may end them later, on the
 	// workers; ending reports the progress.
 	cut() int
-	// ending returns the number of flows that cut has yet to end, without those whose end
-	// nobody needs to wait for.
+	// ending returns the number of flows that cut has yet to end, without those that
+	// need no wait.
 	ending() int
 	// sweep ends the flows, and other state, that have timed out. It is called once a second.
 	sweep(now time.Time)

@@ -207,7 +207,7 @@ func (fl *tcpFlow) dialed() {
 		return
 	}
 	fl.dial = time.Since(fl.opened)
-	t.account.dialDuration.Observe(fl.dial.Seconds())
+	t.account.dialed(fl.dial)
 	fl.stage.Store(stageAccepting)
 	go fl.accept()
 }
@@ -217,7 +217,7 @@ func (fl *tcpFlow) dialed() {
 func (fl *tcpFlow) refuse(err error) {
 	t := fl.table
 	reason := dialFailure(err)
-	t.account.dialDuration.Observe(time.Since(fl.opened).Seconds())
+	t.account.dialed(time.Since(fl.opened))
 	t.account.flowFailed(TCP, fl.route, reason)
 	t.logs.debug("dialing target failed", "protocol", "tcp", "target", fl.target, "reason", reason, "err", err)
 	fl.stage.Store(stageClosed)

@@ -19,18 +19,17 @@ const groAfter = 4
 type udpTable struct {
 	*core
 	ports sourcePorts
-	reuse socketReuse
 
 	// mu guards flows and idle. It may be locked before a flow's mu, never after it.
 	mu    sync.Mutex
 	flows map[flowKey]*udpFlow
-	idle  idleRing[*udpFlow]
+	idle  idleFlows[*udpFlow] // its policy does not change
 }
 
 // newUDPTable returns a table whose flows never use the reserved source ports.
 func newUDPTable(c *core, reserved []uint16) *udpTable {
 	t := &udpTable{
-		core: c, reuse: defaultReuse, flows: map[flowKey]*udpFlow{},
+		core: c, flows: map[flowKey]*udpFlow{}, idle: idleFlows[*udpFlow]{reuse: defaultReuse},
 		ports: sourcePorts{reserved: reserved, uses: map[uint16]*portUse{}},
 	}
 	c.limits.evictIdle = t.evictIdle
@@ -48,15 +47,14 @@ func newUDPTable(c *core, reserved []uint16) *udpTable {
 //	                                                    idle (DNS only)
 //
 // From "opening" to its end, the flow has a reservation of the limiter. The socket belongs to
-// the flow: whoever sets fd to -1, with mu locked, owns it from then on, ends the flow, and
-// either closes the socket or passes it to another flow. So a flow ends once, and a socket is
+// the flow: the goroutine that sets fd to -1, with mu locked, owns it from then on, ends the flow,
+// and either closes the socket or passes it to another flow. So a flow ends once, and a socket is
 // closed once. A flow whose fd is -1 may still be in the table for a moment; it takes no more
 // datagrams.
 type udpFlow struct {
 	task // its step is receive
 	record
 	table *udpTable
-	dns   bool
 	bound portUse // of a source port
 
 	// connected is when the socket was opened, by this flow or an earlier one. It does not
@@ -65,10 +63,10 @@ type udpFlow struct {
 
 	// mu guards the fields below. It is locked while fd is in use: once fd is closed, the
 	// kernel may reuse its number. No other lock is taken and nothing is waited for meanwhile.
-	mu      sync.Mutex
-	fd      int  // -1 until connected, and once the flow has ended
-	gro     bool // the kernel returns runs of datagrams
-	queries queries
+	mu    sync.Mutex
+	fd    int  // -1 until connected, and once the flow has ended
+	gro   bool // the kernel returns runs of datagrams
+	state udpState
 }
 
 // udpBatch gathers datagrams of one flow and size, to send them with one call.
@@ -188,12 +186,12 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	target := key.target()
 	fl := &udpFlow{
 		record: record{protocol: UDP, key: key, target: target, peer: node, route: to, opened: time.Now()},
-		table:  t, dns: target.Port() == dnsPort, fd: -1,
+		table:  t, fd: -1, state: udpState{dns: target.Port() == dnsPort},
 	}
 	fl.step = fl.receive
 	fl.begin() // events wait until the flow is in the table
 	var err error
-	if !fl.dns || !t.takeSocket(fl) {
+	if !fl.state.dns || !t.takeSocket(fl) {
 		err = fl.connect()
 	}
 	if err != nil {
@@ -259,7 +257,7 @@ func (fl *udpFlow) connect() error {
 		return err
 	}
 	from := anyPort
-	if !fl.dns {
+	if !fl.state.dns {
 		port := fl.key.client.Port()
 		if ok, shared := t.ports.assign(&fl.bound, fl, port, to); ok {
 			from = sourcePort{port, shared}
@@ -303,9 +301,9 @@ func (fl *udpFlow) send(payloads [][]byte) bool {
 	if fl.fd < 0 {
 		return false
 	}
-	if fl.dns {
+	if fl.state.dns {
 		for _, b := range payloads {
-			fl.queries.sent(b)
+			fl.state.fromClient(b)
 		}
 	}
 	err := fl.transmit(payloads)
@@ -420,14 +418,14 @@ func (fl *udpFlow) receive() {
 	t.sched.ready(&fl.task) // there may be more: queue behind the other tasks
 }
 
-// matchAnswer is [queries.answered] for a DNS flow; any other flow's datagrams are wanted.
-func (fl *udpFlow) matchAnswer(datagram []byte) (wanted, last bool) {
-	if !fl.dns {
+// matchAnswer is [udpState.fromTarget]. Only DNS flows need the lock.
+func (fl *udpFlow) matchAnswer(datagram []byte) (pass, answered bool) {
+	if !fl.state.dns {
 		return true, false
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	return fl.queries.answered(datagram)
+	return fl.state.fromTarget(datagram)
 }
 
 // keepIdle keeps an answered DNS flow open as an idle one, evicting the oldest of them if there
@@ -435,13 +433,11 @@ func (fl *udpFlow) matchAnswer(datagram []byte) (wanted, last bool) {
 func (fl *udpFlow) keepIdle() {
 	t := fl.table
 	fl.mu.Lock()
-	entry := idleFlow[*udpFlow]{fl, fl.queries.total}
+	entry := idleFlow[*udpFlow]{fl, fl.state.queries}
 	fl.mu.Unlock()
-	if t.reuse.enabled() {
-		t.mu.Lock()
-		entry = t.idle.add(entry)
-		t.mu.Unlock()
-	}
+	t.mu.Lock()
+	entry = t.idle.add(entry)
+	t.mu.Unlock()
 	t.evict(entry)
 }
 
@@ -454,7 +450,7 @@ func detachIdle(e idleFlow[*udpFlow]) (fd int) {
 	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	if !fl.queries.idleSince(e.queries) {
+	if !fl.state.answeredAt(e.queries) {
 		return -1
 	}
 	fd, fl.fd = fl.fd, -1
@@ -475,7 +471,7 @@ func (t *udpTable) takeSocket(fl *udpFlow) bool {
 	t.mu.Lock()
 	for i := range maxIdleDNS {
 		e := t.idle.newest(i)
-		if old = e.flow; old == nil || !t.reuse.mayTake(fl.opened, old.connected, fl.key, old.key) {
+		if old = e.flow; old == nil || !t.idle.reuse.mayTake(fl.opened, old.connected, fl.key, old.key) {
 			continue
 		}
 		fd = detachIdle(*e)
@@ -489,7 +485,7 @@ func (t *udpTable) takeSocket(fl *udpFlow) bool {
 		return false
 	}
 	// No other goroutine has seen fl yet, and old no longer uses its socket.
-	fl.fd, fl.connected, fl.gro, fl.queries.reused = fd, old.connected, old.gro, true
+	fl.fd, fl.connected, fl.gro, fl.state.reused = fd, old.connected, old.gro, true
 	t.poll.reassign(fd, &fl.task)
 	t.remove(old, ended)
 	return true
@@ -499,7 +495,7 @@ func (t *udpTable) takeSocket(fl *udpFlow) bool {
 // there were any.
 func (t *udpTable) evictIdle(since time.Time) (found bool) {
 	t.mu.Lock()
-	all := t.idle.entries
+	all := t.idle.ring
 	t.mu.Unlock()
 	for _, e := range all {
 		if e.flow != nil && e.flow.activity.at() <= instant(since) && t.evict(e) {
@@ -535,20 +531,12 @@ func (t *udpTable) remove(fl *udpFlow, reason string) {
 	t.account.flowEnded(&fl.record, reason)
 }
 
-// idleTimeout returns the time without data after which the flow ends.
-func (fl *udpFlow) idleTimeout() time.Duration {
-	if fl.dns {
-		return dnsIdleTimeout
-	}
-	return udpIdleTimeout
-}
-
 // sweep ends the flows that were idle for too long.
 func (t *udpTable) sweep(now time.Time) {
-	t.evictIdle(now.Add(-t.reuse.idle))
+	t.evictIdle(now.Add(-t.idle.reuse.idle))
 	var old []*udpFlow
 	each(&t.mu, t.flows, func(_ flowKey, fl *udpFlow) {
-		if instant(now)-fl.activity.at() > int64(fl.idleTimeout()) {
+		if instant(now)-fl.activity.at() > int64(fl.state.timeout()) {
 			old = append(old, fl)
 		}
 	})
