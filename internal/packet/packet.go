@@ -117,10 +117,10 @@ type Packet struct {
 // packet, or if the lengths of its IP, UDP or ICMP header are inconsistent; then p is undefined.
 // It neither verifies checksums nor reads TCP headers: see [Packet.Segment].
 func (p *Packet) Parse(raw []byte) bool {
-	*p = Packet{}
 	if !p.parse(raw) {
 		return false
 	}
+	p.SrcPort, p.DstPort, p.Data = 0, 0, nil
 	if p.Fragment {
 		p.Protocol = 0
 		return true
