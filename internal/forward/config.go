@@ -56,7 +56,7 @@ type Config struct {
 // setDefaults replaces zero values by the defaults. It returns an error if a value cannot work.
 func (cfg *Config) setDefaults() error {
 	if cfg.Logger == nil {
-		return errors.New("Logger is needed")
+		return errors.New("no Logger is set")
 	}
 	if cfg.MTU == 0 {
 		cfg.MTU = 1280
