@@ -8,15 +8,21 @@
 //
 // Its files are layers, each of which uses those below it:
 //
-//	forward                     the exported type: what enters, leaves and ends
-//	udp, dns, tcp, icmp         one flow table for each protocol (with ports, segments, stack, echo)
-//	table                       the interface of a flow table, and what is done to all flows
-//	core                        what the tables share:
-//	  rules, limits, account      what is allowed, how much of it, and the counts
-//	  sched, poll, sock           the event loop, and sockets towards targets
-//	  send, link, buffers         packets towards clients
-//	flow, peers, protocol,      the words of all of these
-//	reasons, config
+//	forward                       the exported type: everything that enters, leaves and ends
+//	udp, tcp, icmp                one flow table for each protocol
+//	  udpstate, ports               for UDP: decisions without I/O; source ports
+//	  segments, inject, stack,      for TCP: packets of the client; the stack;
+//	  tcpbuffers, silence           buffers and silent targets of a flow
+//	  echosocket                    for ICMP
+//	table                         the interface of a flow table, and the work on all flows
+//	core                          the parts that the tables share:
+//	  rules, dial                   the permitted targets
+//	  limits, buffers               the bounds on flows and on their memory
+//	  account, metrics, route       counts
+//	  sched, poll, sock             the event loop, and sockets towards targets
+//	  send, link, bufferpool        packets towards clients
+//	flow, peers, protocol,        the words of all of these
+//	reasons, drops, config
 package forward
 
 import (
