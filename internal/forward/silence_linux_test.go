@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -90,7 +91,7 @@ func TestSilentTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.SetReadDeadline(time.Now().Add(patience))
-	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("read: %v, want a reset", err)
 	}
 	waitFor(t, "the flow to fail", func() bool { return testutil.ToFloat64(c.f.account.closed[TCP][failed]) == 1 })
