@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -137,10 +138,14 @@ func raiseFiles() int {
 	return int(min(files.Cur, 1<<30))
 }
 
-// peer is a node of the tailnet that has flows. Its fields are guarded by limiter.mu.
+// peer is a node of the tailnet that has flows. Its fields other than handshake are guarded by
+// limiter.mu.
 type peer struct {
 	addrs []netip.Addr // its keys in limiter.peers; never empty
 	flows int          // reservations that were not released; more than 0 outside admit
+	// handshake is the lowest round-trip time of a handshake with the node's clients, in
+	// nanoseconds; 0 if none. One that the machine delayed matters only until the next.
+	handshake atomic.Int64
 }
 
 // reserve is admit, but evicts idle DNS flows if a limit is reached. Each reservation ends with
@@ -191,6 +196,16 @@ func (l *limiter) addPeer(client netip.Addr) *peer {
 		}
 	}
 	return p
+}
+
+// noteHandshake lowers handshake to rtt.
+func (p *peer) noteHandshake(rtt time.Duration) {
+	for {
+		have := p.handshake.Load()
+		if rtt <= 0 || have != 0 && have <= int64(rtt) || p.handshake.CompareAndSwap(have, int64(rtt)) {
+			return
+		}
+	}
 }
 
 // removeIfUnused removes a peer that has no flows.

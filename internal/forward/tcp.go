@@ -244,6 +244,11 @@ func (fl *tcpFlow) accept() {
 	if share := t.memory.share(); share < initialBuffer {
 		ep.SocketOptions().SetReceiveBufferSize(share, false)
 	}
+	ep.SocketOptions().SetSendBufferSize(initialBuffer, true) // true: growSend replaces the stack's tuning
+	var info tcpip.TCPInfoOption
+	if ep.GetSockOpt(&info) == nil {
+		fl.peer.noteHandshake(info.RTT)
+	}
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&interval)
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
@@ -517,6 +522,7 @@ func (fl *tcpFlow) wroteDown(n int64, tcpErr tcpip.Error) (more bool, err error)
 		return true, nil
 	case *tcpip.ErrWouldBlock:
 		fl.downward.blocked = true
+		fl.growSend()
 		return false, nil
 	}
 	return false, stackError{tcpErr}

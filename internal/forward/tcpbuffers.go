@@ -1,46 +1,61 @@
 package forward
 
-import "gvisor.dev/gvisor/pkg/tcpip"
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+)
 
 // The methods below run in the flow's task.
 
-// longPath returns the size in bytes that a buffer may have because of the path's round-trip
-// time: twice what arrives in one.
-func (fl *tcpFlow) longPath() int64 {
-	var info tcpip.TCPInfoOption
-	if fl.ep.GetSockOpt(&info) == nil && info.RTT > 0 && (fl.minRTT == 0 || info.RTT < fl.minRTT) {
+// noteRTT notes the round-trip time to the client. One that varies much is that of a busy
+// machine rather than a long path, and does not count.
+func (fl *tcpFlow) noteRTT(info *tcpip.TCPInfoOption) {
+	if steady := info.RTT > 0 && info.RTTVar <= info.RTT/4; steady && (fl.minRTT == 0 || info.RTT < fl.minRTT) {
 		fl.minRTT = info.RTT
 	}
-	return min(int64(2*fastPath*fl.minRTT.Seconds()), maxBuffer)
 }
 
-// limitSend shrinks the send buffer to the flow's share, and to what its path needs. Data
-// beyond it stays; the target waits until the client has acknowledged enough.
+// needOf returns the size in bytes that a buffer may have because of a path's round-trip time:
+// twice what arrives in one.
+func needOf(rtt time.Duration) int64 { return min(int64(2*fastPath*rtt.Seconds()), maxBuffer) }
+
+// limitSend shrinks the send buffer to the flow's share. Data beyond it stays; the target waits
+// until the client has acknowledged enough.
 func (fl *tcpFlow) limitSend() {
 	options := fl.ep.SocketOptions()
-	size := options.GetSendBufferSize()
-	if size > shortSend {
-		if limit := max(shortSend, fl.longPath()); size > limit {
-			// For good: the stack would let it grow, and wake the flow, with each
-			// acknowledgement.
-			options.SetSendBufferSize(limit, true)
-			size = limit
-		}
+	if share := fl.table.memory.share(); options.GetSendBufferSize() > share {
+		options.SetSendBufferSize(share, false)
 	}
-	if share := fl.table.memory.share(); size > share {
-		options.SetSendBufferSize(share, false) // the stack may let it grow again
+}
+
+// growSend lets a full send buffer grow to twice the congestion window, within the flow's share
+// and the need of its path. The stack's own tuning is off: it would wake the flow with each
+// acknowledgement while the buffer is larger than one of these allows.
+func (fl *tcpFlow) growSend() {
+	var info tcpip.TCPInfoOption
+	if fl.ep.GetSockOpt(&info) != nil {
+		return
+	}
+	fl.noteRTT(&info)
+	options := fl.ep.SocketOptions()
+	limit := min(max(shortSend, needOf(fl.minRTT)), fl.table.memory.share())
+	size := min(2*int64(info.SndCwnd)*int64(fl.table.sender.mtu), limit)
+	if size > options.GetSendBufferSize() {
+		options.SetSendBufferSize(size, true) // true: wakes the flow
 	}
 }
 
 // growReceive lets the receive buffer grow after the target has taken n bytes of it, within the
-// flow's share and what its path needs. It never shrinks: the client may fill the window that
-// was announced to it.
+// flow's share and the need of its path. It never shrinks: the client may fill the window that
+// was announced to it. A flow that sends little has no other sample of the round-trip time than
+// that of its handshake, so the lowest of all handshakes with the client counts.
 func (fl *tcpFlow) growReceive(n int) {
 	size := fl.ep.SocketOptions().GetReceiveBufferSize()
-	if size >= maxBuffer || size >= fl.table.memory.share() || size >= shortReceive && size >= fl.longPath() {
-		return
+	limit := max(shortReceive, needOf(time.Duration(fl.peer.handshake.Load())))
+	if size < min(limit, fl.table.memory.share()) {
+		fl.ep.ModerateRecvBuf(n)
 	}
-	fl.ep.ModerateRecvBuf(n)
 }
 
 // updateHeld updates the flow's part of the budget: the buffers that are full because the other

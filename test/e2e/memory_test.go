@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// bulkMemory bounds the router's peak in a bulk transfer. It is about twice the measured
-// value, and far below the 300 to 1,300 MiB of tailscaled: queued packets occupy WireGuard's
-// buffers of 64 KiB each, so the router's queue towards it is short.
-const bulkMemory = 192 << 20
+// bulkMemory bounds the router's peak in a bulk transfer, in bytes. The smallest task of Fargate
+// has 512 MiB. With two processors to themselves, the transfers below peak at 63 to 88 MiB. Next to
+// three busy loops they peak at up to 330 MiB: the router is starved, and packets queue up in
+// WireGuard at 64 KiB each (0425129 and its successors, 2026-11-26).
+const bulkMemory = 320 << 20
 
 // TestMemoryIsBounded moves bytes at full speed over 8 connections in each direction.
 func TestMemoryIsBounded(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	c := w.startClient()
-	// Other load of the machine can starve the router, so that packets queue up in
-	// WireGuard. A router that uses too much memory does so in each attempt.
+	// A router that uses too much memory does so in each attempt.
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
 		r := w.startRouter(routerOptions{env: map[string]string{"ROUTER_HOSTNAME": fmt.Sprint("edge-router-", attempt)}})
