@@ -17,7 +17,7 @@
 //	table                         the interface of a flow table, and the work on all flows
 //	core                          the parts that the tables share:
 //	  rules, dial                   the permitted targets
-//	  limits, buffers               the bounds on flows and on their memory
+//	  limits, nodes, buffers        the bounds on flows and on their memory
 //	  account, metrics, route       counts
 //	  sched, poll, sock             the event loop, and sockets towards targets
 //	  send, link, bufferpool        packets towards clients

@@ -54,11 +54,11 @@ type pinger struct {
 // echoPeer is a node of the tailnet that has pending requests or sockets. It is in pinger.peers
 // exactly as long as it has either, or users. Its fields are guarded by pinger.mu.
 type echoPeer struct {
-	addrs   []netip.Addr // its keys in pinger.peers
-	pending list.List    // of *pendingEcho, oldest first
-	own     [2]*pingSocket
-	used    time.Time
-	users   int // goroutines that are about to add to pending
+	nodeKeys           // in pinger.peers
+	pending  list.List // of *pendingEcho, oldest first
+	own      [2]*pingSocket
+	used     time.Time
+	users    int // goroutines that are about to add to pending
 }
 
 // pendingEcho is a request without a reply yet. It is in its peer's list and in its socket's map,
@@ -227,7 +227,7 @@ func (p *pinger) addPending(e *pendingEcho) (*pingSocket, error) {
 	}
 	peer := p.peers[e.client]
 	if peer == nil {
-		peer = p.addPeer(e.client)
+		peer = addNode(&p.mu, p.peers, p.node, e.client)
 	}
 	peer.users++
 	if peer.own[family] == nil && p.sockets < maxEchoSockets {
@@ -252,28 +252,6 @@ func (p *pinger) addPending(e *pendingEcho) (*pingSocket, error) {
 		p.evict(p.largest())
 	}
 	return s, nil
-}
-
-// addPeer returns the peer of an address that has none yet. It releases mu while it looks up
-// the address's node.
-func (p *pinger) addPeer(client netip.Addr) *echoPeer {
-	p.mu.Unlock()
-	node := p.node(client)
-	p.mu.Lock()
-	peer := p.peers[client] // another goroutine may have added it meanwhile
-	if peer == nil {
-		peer = p.peers[node]
-	}
-	if peer == nil {
-		peer = &echoPeer{}
-	}
-	for _, addr := range []netip.Addr{client, node} {
-		if p.peers[addr] == nil {
-			p.peers[addr] = peer
-			peer.addrs = append(peer.addrs, addr)
-		}
-	}
-	return peer
 }
 
 // openOwn opens a socket for a peer, or leaves it with the shared one on failure. It releases
@@ -332,11 +310,8 @@ func (p *pinger) remove(e *pendingEcho) (removed bool) {
 
 // removeIfUnused removes a peer that has no requests; its sockets must be closed. The caller holds mu.
 func (p *pinger) removeIfUnused(peer *echoPeer) {
-	if peer.pending.Len() > 0 || peer.users > 0 {
-		return
-	}
-	for _, addr := range peer.addrs {
-		delete(p.peers, addr)
+	if peer.pending.Len() == 0 && peer.users == 0 {
+		removeNode(p.peers, peer)
 	}
 }
 

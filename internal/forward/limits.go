@@ -141,8 +141,8 @@ func raiseFiles() int {
 // peer is a node of the tailnet that has flows. Its fields other than handshake are guarded by
 // limiter.mu.
 type peer struct {
-	addrs []netip.Addr // its keys in limiter.peers; never empty
-	flows int          // reservations that were not released; more than 0 outside admit
+	nodeKeys     // in limiter.peers
+	flows    int // reservations that were not released; more than 0 outside admit
 	// handshake is the lowest round-trip time of a handshake with the node's clients, in
 	// nanoseconds; 0 if none. One that the machine delayed matters only until the next.
 	handshake atomic.Int64
@@ -165,7 +165,7 @@ func (l *limiter) admit(client netip.Addr) (*peer, bool) {
 	defer l.mu.Unlock()
 	p := l.peers[client]
 	if p == nil {
-		p = l.addPeer(client)
+		p = addNode(&l.mu, l.peers, l.node, client)
 	}
 	if l.closing || l.reserved >= l.limit.Flows || p.flows >= l.limit.FlowsPerPeer {
 		l.removeIfUnused(p)
@@ -174,28 +174,6 @@ func (l *limiter) admit(client netip.Addr) (*peer, bool) {
 	p.flows++
 	l.reserved++
 	return p, true
-}
-
-// addPeer returns the peer of an address that has no flows yet. It releases mu while it
-// looks up the address's node.
-func (l *limiter) addPeer(client netip.Addr) *peer {
-	l.mu.Unlock()
-	node := l.node(client)
-	l.mu.Lock()
-	p := l.peers[client] // another goroutine may have added it meanwhile
-	if p == nil {
-		p = l.peers[node]
-	}
-	if p == nil {
-		p = &peer{}
-	}
-	for _, addr := range []netip.Addr{client, node} {
-		if l.peers[addr] == nil {
-			l.peers[addr] = p
-			p.addrs = append(p.addrs, addr)
-		}
-	}
-	return p
 }
 
 // noteHandshake lowers handshake to rtt.
@@ -210,11 +188,8 @@ func (p *peer) noteHandshake(rtt time.Duration) {
 
 // removeIfUnused removes a peer that has no flows.
 func (l *limiter) removeIfUnused(p *peer) {
-	if p.flows > 0 {
-		return
-	}
-	for _, addr := range p.addrs {
-		delete(l.peers, addr)
+	if p.flows == 0 {
+		removeNode(l.peers, p)
 	}
 }
 
