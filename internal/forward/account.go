@@ -2,9 +2,9 @@ package forward
 
 import "time"
 
-// account counts the data and the ends of flows, for each protocol, each route and each flow. Nothing else touches
-// these counters, so that the total of a figure is the sum over the routes and over the flows.
-// Packets that are dropped are counted by [drops].
+// account counts the data and the ends of flows, for each protocol, each route and each flow.
+// Nothing else touches these counters, so that the total of a figure is the sum over the routes
+// and over the flows. Packets that are dropped are counted by [drops].
 type account struct {
 	*metrics
 	finished func(Flow) // [Config.Finished]; nil for none

@@ -31,8 +31,8 @@ const (
 const defaultBuffers = 256 << 20
 
 // bufferBudget bounds the memory of the TCP flows' buffers: targets and clients that stop
-// reading cannot fill it, however many there are. It counts what is buffered, so that idle
-// flows take nothing from others. The zero value has an empty budget.
+// reading cannot fill it, however many there are. It counts data, not flows: idle flows take
+// nothing from others. The zero value has an empty budget.
 type bufferBudget struct {
 	total atomic.Int64 // bytes
 	// used is the sum of all flows' tcpFlow.held, in bytes.

@@ -24,7 +24,7 @@ const maxQueuedReplies = 256
 var ErrClosed = errors.New("forwarder closed")
 
 // outgoing is a packet for a peer: one that the data path built, or one of the stack, which may
-// be a run of segments. Exactly one of own and stack is set. Whoever holds an outgoing owns it,
+// be a run of segments. Exactly one of own and stack is set. The holder of an outgoing owns it,
 // passes it on or releases it, once.
 type outgoing struct {
 	own   *packetBuffer

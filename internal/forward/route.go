@@ -17,8 +17,8 @@ const maxRoutes = 50
 const otherRoutes = "other"
 
 // route holds the counters of one route. A flow looks its route up once, so that counting costs
-// the data path only an addition. It keeps the route when the table changes: what it counts then
-// is lost if the series were deleted.
+// the data path only an addition. It keeps the route when the table changes; if the table deletes
+// the route's series, later counts of the flow are lost.
 type route struct {
 	toVPC, toTailnet prometheus.Counter
 	failed           map[string]prometheus.Counter // by reason

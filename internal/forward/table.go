@@ -50,7 +50,7 @@ type batch interface {
 // flow is one flow of a table. Its methods may be called concurrently; after its end they have no
 // effect.
 type flow interface {
-	// common returns what is common to the flows of all protocols.
+	// common returns the part that flows of all protocols have.
 	common() *record
 	// open reports whether both sides are connected.
 	open() bool

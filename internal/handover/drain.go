@@ -120,9 +120,9 @@ const maxAccepted = 4096
 // firstSYNACK reports whether a SYN-ACK is the first of its flow in this drain. The caller
 // holds c.mu.
 func (c *Coordinator) firstSYNACK(p packet.Header) bool {
-	f, ok := flowOf(p)
-	if _, sent := c.accepted[f]; !ok || sent {
-		return !ok
+	f, _ := flowOf(p) // it has ports
+	if _, sent := c.accepted[f]; sent {
+		return false
 	}
 	if len(c.accepted) < maxAccepted {
 		c.accepted[f] = struct{}{}

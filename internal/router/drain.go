@@ -139,7 +139,8 @@ func (r *Router) handOver(ctx context.Context) {
 	}
 }
 
-// clients returns the client and the address behind the router of each open flow.
+// clients returns the client and the address behind the router of each open flow. The flows
+// that moved the most bytes come first, since introductions are bounded.
 func (r *Router) clients() []handover.Client {
 	flows := r.forward.Flows(math.MaxInt)
 	list := make([]handover.Client, len(flows))
