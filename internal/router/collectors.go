@@ -17,6 +17,23 @@ type collector struct {
 func (c collector) Describe(out chan<- *prometheus.Desc) { out <- c.desc }
 func (c collector) Collect(out chan<- prometheus.Metric) { c.collect(c.desc, out) }
 
+// newInfoCollector returns the series that names the router. Alerts and the dashboard join
+// it by instance, since ECS gives each task a new address and most series have no name.
+func newInfoCollector(r *Router) prometheus.Collector {
+	v := r.opts.Version
+	return collector{
+		prometheus.NewDesc("router_build_info", "Always 1; the labels have the versions, the node's name, its hostname setting and the VPC, each empty until known.",
+			[]string{"node", "hostname", "vpc"},
+			prometheus.Labels{"version": v.Router, "commit": v.Commit, "tailscale_version": v.Tailscale}),
+		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
+			place, _, _, _ := r.lookUps.results()
+			s, _ := r.node.Status()
+			hostname, _ := r.hostname.Load().(string)
+			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, 1, s.Name, hostname, place.VPCID)
+		},
+	}
+}
+
 // maxLabeledRoutes bounds the routes that have their own series, since a prefix list may
 // hold a thousand. router_unapproved_routes and router_primary_routes count all routes.
 const maxLabeledRoutes = 100

@@ -11,18 +11,10 @@ import (
 
 // registerMetrics adds the metrics that span packages; each package registers its own.
 func (r *Router) registerMetrics() {
-	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "router_build_info",
-		Help: "Always 1; the labels have the versions.",
-		ConstLabels: prometheus.Labels{
-			"version": r.opts.Version.Router, "commit": r.opts.Version.Commit, "tailscale_version": r.opts.Version.Tailscale,
-		},
-	})
-	info.Set(1)
 	r.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		info,
+		newInfoCollector(r),
 		gauge("router_ready", "1 while /readyz reports ready.", func() float64 {
 			return boolValue(len(r.notReady()) == 0)
 		}),

@@ -74,6 +74,28 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestBuildInfoNamesTheRouter: alerts and the dashboard can name a router and its service by
+// this series, although the address of a task changes with each deployment.
+func TestBuildInfoNamesTheRouter(t *testing.T) {
+	s := routertest.New(t)
+	s.Env["ROUTER_HOSTNAME"] = "edge"
+	r := start(t, s, Options{})
+	node, _ := r.node.Status()
+	series := parseScrape(t, scrape(t, s))["router_build_info"].GetMetric()
+	if len(series) != 1 {
+		t.Fatalf("%d series: %v", len(series), series)
+	}
+	got := map[string]string{}
+	for _, l := range series[0].GetLabel() {
+		got[l.GetName()] = l.GetValue()
+	}
+	for label, want := range map[string]string{"hostname": "edge", "node": node.Name, "vpc": routertest.World().VPCs[0].ID} {
+		if want == "" || got[label] != want {
+			t.Errorf("router_build_info has %s=%q, want %q", label, got[label], want)
+		}
+	}
+}
+
 func documentedMetrics(t *testing.T) map[string]family {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/metrics.md")

@@ -44,7 +44,8 @@ type Router struct {
 	draining     atomic.Bool
 	heldBack     atomic.Bool // routes are held back: probes fail here and pass at a peer router
 	drainMetrics *drainMetrics
-	bootOverdue  atomic.Bool // was not ready within the boot timeout
+	bootOverdue  atomic.Bool  // was not ready within the boot timeout
+	hostname     atomic.Value // string: the hostname asked of control, from the first join on
 }
 
 // New builds a router. It starts only the workers of the data path. It creates the node
@@ -126,6 +127,7 @@ func (r *Router) join(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
+	r.hostname.Store(hostname)
 	return r.node.Join(tailnet.Identity{Hostname: hostname})
 }
 
