@@ -107,7 +107,7 @@ fuzz: ## run each fuzz target for FUZZTIME=10s
 	scripts/fuzz "$${FUZZTIME:-10s}"
 
 pictures: ## take the screenshots of the documentation
-	PICTURES="$$PWD/docs/img" go test -count=1 -run 'TestPage$$|TestDashboard$$' ./test/e2e
+	PICTURES="$$PWD/docs/img" go test -count=1 -run 'TestPage$$' ./test/e2e
 
 image: ## build the image subnetrouter:VERSION
 	scripts/image "subnetrouter:$$VERSION"
