@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +13,7 @@ import (
 
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/httpproxy"
+	"subnetrouter/internal/reach"
 	"subnetrouter/internal/tailnet"
 )
 
@@ -96,20 +96,10 @@ func (e *exam) askControl(ctx context.Context) (a controlAnswer, err error) {
 }
 
 func (e *exam) controlReach(ctx context.Context) Result {
-	const out = "allow outbound TCP 443 to the control server (security group, network ACL, route to a NAT or internet gateway)"
 	a, err := e.answer.Get(ctx)
 	if err != nil {
-		fix := out
-		var unknown x509.UnknownAuthorityError
-		var hostname x509.HostnameError
-		var invalid x509.CertificateInvalidError
-		switch {
-		case errors.As(err, &unknown), errors.As(err, &hostname):
-			fix = "something on the path intercepts TLS with its own certificate: exempt the control server from it"
-		case errors.As(err, &invalid):
-			fix = "the certificate is not valid at the time of the local clock: see control/clock"
-		}
-		return fail(e.controlURL()+": "+netCause(err), fix)
+		f := reach.Explain(err, a.proxy)
+		return fail(e.controlURL()+": "+f.Cause, f.Fix)
 	}
 	value := fmt.Sprintf("%s answered in %v", e.controlURL(), a.took.Round(time.Millisecond))
 	if a.proxy != "" {

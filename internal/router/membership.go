@@ -79,6 +79,17 @@ func addMemberReasons(s tailnet.Status, add func(*problem.Problem)) {
 		add(credentialProblem(s.LoginError))
 	case s.Backend == "NeedsMachineAuth", s.Removed, s.KeyExpired():
 	default:
-		add(&problem.Problem{Code: problem.Starting, Message: "joining the tailnet: " + s.Backend})
+		add(&problem.Problem{Code: problem.Starting, Message: "joining the tailnet: " + joining(s.Backend)})
 	}
+}
+
+// joining describes a state of the engine before it runs.
+func joining(state string) string {
+	switch state {
+	case "NeedsLogin":
+		return "the control server has not accepted the node yet"
+	case "Starting":
+		return "accepted; waiting for the netmap"
+	}
+	return "the engine is starting"
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/problem"
+	"subnetrouter/internal/reach"
 	"subnetrouter/internal/secret"
 )
 
@@ -44,15 +45,21 @@ func refusedBy(said string) *problem.Problem {
 	return joinProblem(problem.JoinFailed, said, "")
 }
 
-// noAnswer returns the failure of a registration that control did not answer in time.
-// last is the engine's last error, or "".
-func noAnswer(url, last string) *problem.Problem {
-	said := fmt.Sprintf("%v within %v", errNoAnswer, answerWait)
+// noAnswer returns the failure of a registration that control has not answered for the time
+// waited. last is the engine's last error, or "". network explains why control does not
+// answer requests at all; it is nil if control does, or if it is unknown.
+func noAnswer(url string, waited time.Duration, last string, network *reach.Failure) *problem.Problem {
+	said := fmt.Sprintf("%v within %v", errNoAnswer, waited)
+	clock := strings.Contains(last, "certificate has expired or is not yet valid")
+	fix := "is " + url + " reachable from the task's subnet? See router doctor"
+	if network != nil {
+		last, fix, clock = network.Cause, network.Fix, network.Clock
+	}
 	if last != "" {
 		said += ": " + secret.Clean(last, mostSaid)
 	}
-	if strings.Contains(last, "certificate has expired or is not yet valid") {
+	if clock {
 		return joinProblem(problem.ClockSkew, said, "set the clock of this machine, which says "+time.Now().UTC().Format(time.RFC3339))
 	}
-	return joinProblem(problem.ControlUnreachable, said, "is "+url+" reachable from the task's subnet?")
+	return joinProblem(problem.ControlUnreachable, said, fix)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/problem"
+	"subnetrouter/internal/reach"
 	"subnetrouter/internal/secret"
 
 	"tailscale.com/ipn"
@@ -17,6 +18,14 @@ import (
 // answerWait bounds the time that control may take to answer a registration, before
 // the node tries again.
 const answerWait = 30 * time.Second
+
+// reachAfter is the time without an answer after which the node finds out whether the network
+// leads to control at all, so that an operator need not wait for answerWait. reachTimeout
+// bounds that request.
+const (
+	reachAfter   = 3 * time.Second
+	reachTimeout = 6 * time.Second
+)
 
 // keyWait is the time for which a key without an answer is tried again before another
 // is fetched: the key may have been minted for this registration, and a key for each
@@ -147,6 +156,10 @@ func (n *Node) register() error {
 func (n *Node) awaitOutcome(before Status) error {
 	timeout := time.NewTimer(answerWait)
 	defer timeout.Stop()
+	late := time.NewTimer(reachAfter)
+	defer late.Stop()
+	explained := make(chan *reach.Failure, 1) // the request may outlive the wait
+	var network *reach.Failure
 	for {
 		s, changed := n.state.get()
 		switch {
@@ -157,8 +170,15 @@ func (n *Node) awaitOutcome(before Status) error {
 		}
 		select {
 		case <-changed:
+		case <-late.C:
+			go func() { explained <- n.registrar.unreachable(n.ctx) }()
+		case network = <-explained:
+			if network != nil { // the engine keeps trying meanwhile
+				err := noAnswer(n.controlURL(), reachAfter, "", network)
+				n.state.set(func(s *Status) { s.LoginError = err })
+			}
 		case <-timeout.C:
-			return noAnswer(n.controlURL(), n.registrar.lastError())
+			return noAnswer(n.controlURL(), answerWait, n.registrar.lastError(), network)
 		case <-n.ctx.Done():
 			return n.ctx.Err()
 		}
@@ -173,6 +193,8 @@ type registrar interface {
 	stop()
 	// lastError returns the error of the engine's last attempt, or "".
 	lastError() string
+	// unreachable explains why control does not answer requests, or returns nil if it does.
+	unreachable(ctx context.Context) *reach.Failure
 }
 
 // engineRegistrar registers at the node's control server.
@@ -192,4 +214,11 @@ func (r engineRegistrar) lastError() string {
 	w := r.n.sys.HealthTracker.Get().CurrentState().Warnings[tsconst.HealthWarnableLoginState]
 	_, last, _ := strings.Cut(w.Text, "The last login error was: ")
 	return strings.TrimSuffix(last, ".")
+}
+
+func (r engineRegistrar) unreachable(ctx context.Context) *reach.Failure {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	f, _ := reach.Get(ctx, ControlProbe(r.n.cfg.ControlURL))
+	return f
 }

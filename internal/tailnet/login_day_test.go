@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"subnetrouter/internal/reach"
 	"subnetrouter/internal/secret"
 
 	"tailscale.com/ipn"
@@ -64,6 +65,8 @@ func (d *day) stop() {
 }
 
 func (d *day) lastError() string { return "" }
+
+func (d *day) unreachable(context.Context) *reach.Failure { return nil }
 
 // now applies change, and returns the events so far.
 func (d *day) now(change func(*day)) events {

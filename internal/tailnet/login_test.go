@@ -3,14 +3,17 @@ package tailnet
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"subnetrouter/internal/problem"
+	"subnetrouter/internal/reach"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
 
@@ -216,13 +219,56 @@ func TestKeyIsKept(t *testing.T) {
 
 func TestNoAnswer(t *testing.T) {
 	const late = "x509: certificate has expired or is not yet valid: current time 2020-01-01T00:00:00Z is before 2026-01-01T00:00:00Z"
-	if e := noAnswer("https://c", late); e.Code != problem.ClockSkew || !strings.Contains(e.Error(), "set the clock") {
+	if e := noAnswer("https://c", answerWait, late, nil); e.Code != problem.ClockSkew || !strings.Contains(e.Error(), "set the clock") {
 		t.Error(e)
 	}
-	e := noAnswer("https://c", "dial tcp: connection refused")
-	if want := "registering with control server: control server did not answer the registration within 30s: dial tcp: connection refused; is https://c reachable from the task's subnet?"; e.Error() != want {
-		t.Errorf("got  %v\nwant %s", e, want)
+	for _, c := range []struct {
+		network *reach.Failure
+		want    string
+	}{
+		{nil, "registering with control server: control server did not answer the registration within 30s: dial tcp: connection refused; is https://c reachable from the task's subnet? See router doctor"},
+		{&reach.Failure{Cause: "no route", Fix: "add one"}, "registering with control server: control server did not answer the registration within 30s: no route; add one"},
+	} {
+		if e := noAnswer("https://c", answerWait, "dial tcp: connection refused", c.network); e.Error() != c.want || e.Code != problem.ControlUnreachable {
+			t.Errorf("got  %v\nwant %s", e, c.want)
+		}
 	}
+	if e := noAnswer("https://c", answerWait, "", &reach.Failure{Cause: "TLS: expired", Clock: true}); e.Code != problem.ClockSkew {
+		t.Errorf("a certificate of another time: %v", e)
+	}
+}
+
+// TestUnreachableControlIsExplainedEarly: long before the registration times out, LoginError
+// has the network's cause, and the attempt goes on.
+func TestUnreachableControlIsExplainedEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &Node{log: slog.New(slog.DiscardHandler), registrar: silentControl{}}
+		n.state.init()
+		n.ctx = t.Context()
+		start := time.Now()
+		var early time.Duration
+		go func() {
+			if n.state.await(n.ctx, func(s *Status) bool { return s.LoginError != nil }) {
+				early = time.Since(start)
+			}
+		}()
+		err := n.awaitOutcome(Status{})
+		synctest.Wait()
+		if early == 0 || early > 2*reachAfter {
+			t.Errorf("explained after %v", early)
+		}
+		if took := time.Since(start); took != answerWait || !strings.Contains(err.Error(), "DNS: looking up c.example; allow DNS") {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+// silentControl is a registrar whose control server cannot be reached.
+type silentControl struct{ registrar }
+
+func (silentControl) lastError() string { return "a text of the engine" }
+func (silentControl) unreachable(context.Context) *reach.Failure {
+	return &reach.Failure{Cause: "DNS: looking up c.example", Fix: "allow DNS"}
 }
 
 func TestLockedOut(t *testing.T) {

@@ -57,7 +57,7 @@ func TestControlEchoesSecrets(t *testing.T) {
 	n.apply(&ipn.Notify{BrowseToURL: new("https://control/" + key)})
 	s, _ := n.Status()
 	refused := refusedBy(hostile)
-	silent := noAnswer("https://control", hostile)
+	silent := noAnswer("https://control", answerWait, hostile, nil)
 	h := &health.State{Warnings: map[health.WarnableCode]health.UnhealthyState{}}
 	for i := range 1000 {
 		h.Warnings[health.WarnableCode(fmt.Sprint("control-health.", i, key))] = health.UnhealthyState{Text: hostile}
