@@ -8,8 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,10 +33,11 @@ func everything(text func() string) Status {
 	now := time.Now()
 	return Status{
 		Version: Version{Router: text(), Commit: text(), Tailscale: text()}, Started: now.Add(-time.Hour),
-		Reasons: []Reason{{Code: problem.Code(text()), Message: text(), Fix: text()}},
-		Mode:    Mode{Name: text(), Why: text()},
-		Place:   Place{Cluster: text(), Family: text(), TaskARN: text(), LaunchType: text(), Region: text(), Zone: text(), VPC: text(), Subnet: text()},
-		Node:    Node{State: text(), Name: text(), IPs: []string{text()}, KeyExpiry: now.Add(time.Hour), Health: map[string]string{"x": text()}},
+		Reasons:  []Reason{{Code: problem.Code(text()), Title: text(), Message: text(), Fix: text()}},
+		Warnings: []Reason{{Code: problem.Code(text()), Title: text(), Message: text(), Fix: text()}},
+		Mode:     Mode{Name: text(), Why: text()},
+		Place:    Place{Cluster: text(), Family: text(), TaskARN: text(), LaunchType: text(), Region: text(), Zone: text(), VPC: text(), Subnet: text()},
+		Node:     Node{State: text(), Name: text(), IPs: []string{text()}, KeyExpiry: now.Add(time.Hour), Health: map[string]string{"x": text()}},
 		Routes: []RouteStatus{
 			{Prefix: text(), Source: text(), Advertised: true, Approved: true, Primary: true},
 			{Prefix: text(), Source: text(), Refused: text()},
@@ -97,7 +101,7 @@ func TestPageTakesTextForText(t *testing.T) {
 			t.Errorf("the page does not show %s as it is", want)
 		}
 	}
-	for what, want := range map[string]string{"a size": "5.0 MiB", "a latency": "12.3 ms", "an age": "3 min ago", "a share": "20 %", "no limit": "none"} {
+	for what, want := range map[string]string{"a size": "5.0 MiB", "a latency": "12.3 ms", "an age": "3 min ago", "a share": "20%", "no limit": "none"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not show %s, %q:\n%s", what, want, text)
 		}
@@ -142,6 +146,53 @@ func TestPageRefreshesItself(t *testing.T) {
 	p.Await("ready", func(text string) bool { return strings.Contains(text, "ready") && !strings.Contains(text, "not ready") })
 	cancel()
 	p.Await("that nobody answers", func(text string) bool { return strings.Contains(text, "not answering") })
+}
+
+// TestPageShowsConditions: a person reads a headline, the message and the fix of reasons and
+// warnings, words for the engine's state, and no empty attribute.
+func TestPageShowsConditions(t *testing.T) {
+	s := everything(func() string { return "text" })
+	s.Reasons = []Reason{ReasonOf(&problem.Problem{Code: problem.ControlUnreachable, Message: "no route", Fix: "add a NAT gateway"})}
+	s.Warnings = []Reason{ReasonOf(&problem.Problem{Code: problem.CredentialExpiring, Message: "ends tomorrow", Fix: "store a new one"})}
+	s.Node.State = "NeedsLogin"
+	s.Events = []Event{{Time: time.Now(), Level: "WARN", Message: "late", Detail: []string{"fix=", `hint=""`, "reason=starting"}}}
+	server := serveStatus(t, "127.0.0.1:0", func() Status { return s }, nil)
+	text := browsertest.Open(t, "http://"+server.Addr().String()+"/", browsertest.Options{}).
+		Await("the reasons", func(text string) bool { return strings.Contains(text, "no route") })
+	for _, want := range []string{
+		"Cannot reach the control server", "control_unreachable", "add a NAT gateway",
+		"Warning: The credential expires soon", "ends tomorrow", "store a new one", "has not accepted it yet", "reason=starting",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q:\n%s", want, text)
+		}
+	}
+	for _, not := range []string{"NeedsLogin", "fix=", "hint="} {
+		if strings.Contains(text, not) {
+			t.Errorf("the page shows %q:\n%s", not, text)
+		}
+	}
+}
+
+// TestPageShowsRates: a flow that moves 1 MiB between two refreshes shows a rate, one that
+// ended in between shows none.
+func TestPageShowsRates(t *testing.T) {
+	var calls atomic.Int64
+	server := serveStatus(t, "127.0.0.1:0", func() Status {
+		s := everything(func() string { return "text" })
+		n := calls.Add(1)
+		s.Flows.Live = []Flow{{Protocol: "tcp", Client: "100.64.0.1:4000", Node: "laptop", Target: "10.0.3.4:5432", Opened: time.Unix(1_800_000_000, 0),
+			ToVPCBytes: n << 20, ToTailnetBytes: 1 << 30}}
+		return s
+	}, nil)
+	p := browsertest.Open(t, "http://"+server.Addr().String()+"/", browsertest.Options{})
+	text := p.Await("a rate", func(text string) bool { return strings.Contains(text, "/s to the VPC") })
+	// 1 MiB in the 3 s between two refreshes, which a busy machine makes longer.
+	if got := regexp.MustCompile(`, ([0-9.]+) KiB/s to the VPC, 0 B/s to the tailnet`).FindStringSubmatch(text); got == nil {
+		t.Errorf("no rate:\n%s", text)
+	} else if kib, err := strconv.ParseFloat(got[1], 64); err != nil || kib <= 0 || kib > 1024/2.5 {
+		t.Errorf("%s KiB/s", got[1])
+	}
 }
 
 // httpServer starts a server that ends before the test does.

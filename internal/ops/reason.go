@@ -9,6 +9,8 @@ import (
 type Reason struct {
 	// Code is one of [problem.Codes].
 	Code problem.Code `json:"code"`
+	// Title is the headline of the code, for people.
+	Title string `json:"title,omitempty"`
 	// Message describes the condition, with values.
 	Message string `json:"message"`
 	// Fix is the advice; "" if there is none.
@@ -24,5 +26,5 @@ const (
 
 // ReasonOf returns p as a reason, in one line each, bounded and without credentials.
 func ReasonOf(p *problem.Problem) Reason {
-	return Reason{Code: p.Code, Message: secret.Clean(p.Message, MaxMessage), Fix: secret.Clean(p.Fix, maxFix)}
+	return Reason{Code: p.Code, Title: p.Code.Title(), Message: secret.Clean(p.Message, MaxMessage), Fix: secret.Clean(p.Fix, maxFix)}
 }

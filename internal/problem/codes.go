@@ -60,6 +60,8 @@ const (
 type Entry struct {
 	Code Code
 	Use  Use
+	// Title is a headline for the person who reads the status page.
+	Title string
 	// Meaning is the text of docs/operations.md.
 	Meaning string
 }
@@ -67,32 +69,32 @@ type Entry struct {
 // Codes is the closed set, in the order of docs/operations.md. The credential is also read
 // while the node needs none, so the codes of reading it are warnings, too.
 var Codes = []Entry{
-	{Starting, Reason, "look-ups, engine or login are under way"},
-	{RoutesUnknown, Reason, "the look-up of routes has not succeeded yet"},
-	{CredentialMissing, Reason | Login | Warning, "no credential is configured, or the secret does not exist, is deleted or is empty"},
-	{CredentialDenied, Reason | Login | Warning, "the task role may not read the secret, use its KMS key or request an identity token, or there is no role"},
-	{CredentialMalformed, Reason | Login | Warning, "the secret holds no credential"},
-	{CredentialUnreachable, Reason | Login | Warning, "Secrets Manager, STS or Tailscale's API does not answer"},
-	{CredentialThrottled, Reason | Login | Warning, "Secrets Manager, STS or Tailscale's API limits the rate of calls"},
-	{FederationDisabled, Reason | Login | Warning, "outbound web identity federation is disabled in this AWS account"},
-	{IdentityRefused, Reason | Login | Warning, "Tailscale's API refuses the OAuth client or the federated identity"},
-	{TagsRefused, Reason | Login, "the key may not give the tags"},
-	{KeyRefused, Reason | Login, "control refused the auth key: expired, revoked, used up or unknown, which it does not distinguish"},
-	{ControlUnreachable, Reason | Login, "the control server does not answer the registration"},
-	{ControlThrottled, Reason | Login, "the control server limits the rate of registrations"},
-	{ClockSkew, Reason | Login | Warning, "the clock of this machine differs from that of AWS, Tailscale's API or control"},
-	{JoinFailed, Reason | Login | Warning, "any other failure to join"},
-	{NodeRemoved, Reason, "control no longer knows the node, which joins again"},
-	{NodeKeyExpired, Reason, "the node key expired, and the node joins again"},
-	{LockedOut, Reason, "the tailnet has Tailnet Lock, and this node's key is not signed"},
-	{DeviceApproval, Reason, "the tailnet requires approval of new devices"},
-	{Announcing, Reason, "joined, waiting for endpoints and a home DERP"},
-	{RoutesUnapproved, Reason, "the tailnet does not let this node serve a route"},
-	{Draining, Reason, "the router is stopping"},
-	{ProbeFailed, Reason, "a target of `ROUTER_PROBE` does not accept connections from this task"},
-	{NodeKeyExpiring, Warning, "the node key expires within a week"},
-	{CredentialExpiring, Warning, "the stored credential expires within a week"},
-	{StateUnwritable, Warning, "the folder of `ROUTER_STATE` cannot be read or written"},
+	{Starting, Reason, "Starting", "look-ups, engine or login are under way"},
+	{RoutesUnknown, Reason, "Routes not found yet", "the look-up of routes has not succeeded yet"},
+	{CredentialMissing, Reason | Login | Warning, "No credential", "no credential is configured, or the secret does not exist, is deleted or is empty"},
+	{CredentialDenied, Reason | Login | Warning, "Not allowed to read the credential", "the task role may not read the secret, use its KMS key or request an identity token, or there is no role"},
+	{CredentialMalformed, Reason | Login | Warning, "The secret holds no credential", "the secret holds no credential"},
+	{CredentialUnreachable, Reason | Login | Warning, "Cannot reach the source of the credential", "Secrets Manager, STS or Tailscale's API does not answer"},
+	{CredentialThrottled, Reason | Login | Warning, "Asked to wait for the credential", "Secrets Manager, STS or Tailscale's API limits the rate of calls"},
+	{FederationDisabled, Reason | Login | Warning, "Identity federation is disabled in AWS", "outbound web identity federation is disabled in this AWS account"},
+	{IdentityRefused, Reason | Login | Warning, "Tailscale refuses this identity", "Tailscale's API refuses the OAuth client or the federated identity"},
+	{TagsRefused, Reason | Login, "Tags refused", "the key may not give the tags"},
+	{KeyRefused, Reason | Login, "Auth key refused", "control refused the auth key: expired, revoked, used up or unknown, which it does not distinguish"},
+	{ControlUnreachable, Reason | Login, "Cannot reach the control server", "the control server does not answer the registration"},
+	{ControlThrottled, Reason | Login, "Asked to wait by the control server", "the control server limits the rate of registrations"},
+	{ClockSkew, Reason | Login | Warning, "The clock is wrong", "the clock of this machine differs from that of AWS, Tailscale's API or control"},
+	{JoinFailed, Reason | Login | Warning, "Cannot join the tailnet", "any other failure to join"},
+	{NodeRemoved, Reason, "Removed from the tailnet", "control no longer knows the node, which joins again"},
+	{NodeKeyExpired, Reason, "The node key has expired", "the node key expired, and the node joins again"},
+	{LockedOut, Reason, "Not signed for Tailnet Lock", "the tailnet has Tailnet Lock, and this node's key is not signed"},
+	{DeviceApproval, Reason, "Waiting for device approval", "the tailnet requires approval of new devices"},
+	{Announcing, Reason, "Announcing itself to the tailnet", "joined, waiting for endpoints and a home DERP"},
+	{RoutesUnapproved, Reason, "Routes are not approved", "the tailnet does not let this node serve a route"},
+	{Draining, Reason, "Stopping", "the router is stopping"},
+	{ProbeFailed, Reason, "A probed target does not answer", "a target of `ROUTER_PROBE` does not accept connections from this task"},
+	{NodeKeyExpiring, Warning, "The node key expires soon", "the node key expires within a week"},
+	{CredentialExpiring, Warning, "The credential expires soon", "the stored credential expires within a week"},
+	{StateUnwritable, Warning, "State cannot be saved", "the folder of `ROUTER_STATE` cannot be read or written"},
 }
 
 // With returns the codes that have a use.
@@ -104,4 +106,14 @@ func With(u Use) []Code {
 		}
 	}
 	return list
+}
+
+// Title returns the headline of a code, or "" if the code is not in [Codes].
+func (c Code) Title() string {
+	for _, e := range Codes {
+		if e.Code == c {
+			return e.Title
+		}
+	}
+	return ""
 }

@@ -162,3 +162,23 @@ func TestCodesAreDocumented(t *testing.T) {
 		t.Errorf("docs/operations.md has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
+
+// TestTitles: each code has a headline of its own, in words and not in the names of codes.
+func TestTitles(t *testing.T) {
+	seen := map[string]problem.Code{}
+	for _, e := range problem.Codes {
+		if e.Title == "" || strings.ContainsAny(e.Title, "_`.") || len(e.Title) > 48 {
+			t.Errorf("%s has the title %q", e.Code, e.Title)
+		}
+		if other, twice := seen[e.Title]; twice {
+			t.Errorf("%s and %s have the same title %q", other, e.Code, e.Title)
+		}
+		seen[e.Title] = e.Code
+		if e.Code.Title() != e.Title {
+			t.Errorf("%s.Title() is %q", e.Code, e.Code.Title())
+		}
+	}
+	if got := problem.Code("unknown").Title(); got != "" {
+		t.Errorf("an unknown code has the title %q", got)
+	}
+}
