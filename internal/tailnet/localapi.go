@@ -20,6 +20,11 @@ func (n *Node) serveLocalAPI() {
 		return
 	}
 	ln, err := safesocket.Listen(path)
+	if errors.Is(err, syscall.EROFS) {
+		// As the documentation recommends; there is nothing to fix.
+		n.log.Info("no LocalAPI socket: the tailscale command cannot reach this router, since the file system is read-only; `router status` works without it", "path", path)
+		return
+	}
 	if err != nil {
 		n.log.Warn("no LocalAPI socket: the tailscale command cannot reach this router", "path", path, "err", err,
 			"fix", "mount a writable volume there or set ROUTER_SOCKET; `router status` works without it")
