@@ -55,7 +55,7 @@ func chooseMode(want Mode) (got Mode, reason string, err error) {
 	case len(missing) == 0:
 		return ModeKernel, "/dev/net/tun and CAP_NET_ADMIN are there", nil
 	case want == ModeKernel:
-		return 0, "", problem.New("give the task both, or set ROUTER_MODE=userspace", "choosing kernel mode: %s",
+		return 0, "", problem.New("give the container the device /dev/net/tun, CAP_NET_ADMIN and user 0, or set ROUTER_MODE=userspace", "choosing kernel mode: %s",
 			strings.Join(missing, " and "))
 	}
 	return ModeUserspace, strings.Join(missing, " and "), nil

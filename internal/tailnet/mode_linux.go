@@ -14,12 +14,26 @@ import (
 // missingForKernel lists the requirements of kernel mode that this process does not meet.
 func missingForKernel() (missing []string) {
 	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
-	if err != nil {
-		missing = append(missing, fmt.Sprintf("/dev/net/tun cannot be opened (%v)", unwrapPath(err)))
-	} else {
+	if err == nil {
 		f.Close()
 	}
-	if !hasCapability(unix.CAP_NET_ADMIN) {
+	capable := hasCapability(unix.CAP_NET_ADMIN)
+	// The bounding set has the capabilities that the container was given.
+	bounded, _ := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_NET_ADMIN, 0, 0, 0)
+	return missingParts(unwrapPath(err), capable, bounded == 1, os.Geteuid())
+}
+
+// missingParts lists the missing requirements: tun is the error of opening the device, capable
+// and given report whether the process and its container have CAP_NET_ADMIN.
+func missingParts(tun error, capable, given bool, uid int) (missing []string) {
+	if !capable && given && uid != 0 {
+		// The device may be there and accept root only, which the same change fixes.
+		return []string{fmt.Sprintf("the process runs as user %d, and capabilities that are added to a container count for root only: run it as user 0", uid)}
+	}
+	if tun != nil {
+		missing = append(missing, fmt.Sprintf("/dev/net/tun cannot be opened (%v)", tun))
+	}
+	if !capable {
 		missing = append(missing, "CAP_NET_ADMIN is not granted")
 	}
 	return missing
