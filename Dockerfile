@@ -24,10 +24,12 @@ RUN --mount=type=cache,target=/cache/mod \
 # The image's other files, with their owners and modes.
 COPY LICENSE THIRD_PARTY_NOTICES /image/licenses/
 RUN cd /image && ln -s router tailscale \
- && mkdir -p etc/ssl/certs var/run/tailscale && mkdir -m 1777 tmp \
+ && mkdir -p etc/ssl/certs usr/local/bin var/run/tailscale && mkdir -m 1777 tmp \
+ && ln -s /router usr/local/bin/router && ln -s /router usr/local/bin/tailscale \
+ && mkdir -p -m 700 var/lib/tailscale \
  && cp /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/ \
  && echo 'nonroot:x:65532:65532::/:/router' >etc/passwd \
- && chown 65532:65532 var/run/tailscale && chmod 755 router && chmod 644 licenses/*
+ && chown 65532:65532 var/run/tailscale var/lib/tailscale && chmod 755 router && chmod 644 licenses/*
 
 FROM scratch
 COPY --from=build /image /
@@ -37,10 +39,14 @@ EXPOSE 9002/tcp 41641/udp
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/router", "healthcheck"]
 ENTRYPOINT ["/router"]
 
-ARG VERSION=dev REVISION=unknown TAILSCALE_VERSION=unknown
+ARG VERSION=dev REVISION=unknown TAILSCALE_VERSION=unknown HOME_URL=unknown
 LABEL org.opencontainers.image.title="subnetrouter" \
       org.opencontainers.image.description="Tailscale subnet router for an AWS VPC, as one ECS task" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.vendor="subnetrouter" \
+      org.opencontainers.image.url="$HOME_URL" \
+      org.opencontainers.image.source="$HOME_URL" \
+      org.opencontainers.image.documentation="$HOME_URL/blob/main/docs/README.md" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       com.tailscale.version="$TAILSCALE_VERSION"

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -51,6 +52,11 @@ func TestConfiguration(t *testing.T) {
 		{"ports", c.ExposedPorts, map[string]struct{}{"9002/tcp": {}, "41641/udp": {}}},
 		{"title", c.Labels["org.opencontainers.image.title"], "subnetrouter"},
 		{"licenses", c.Labels["org.opencontainers.image.licenses"], "Apache-2.0"},
+		{"vendor", c.Labels["org.opencontainers.image.vendor"], "subnetrouter"},
+		// Registries and update bots link to the source and its changelog by these.
+		{"source", c.Labels["org.opencontainers.image.source"], home(t)},
+		{"url", c.Labels["org.opencontainers.image.url"], home(t)},
+		{"documentation", c.Labels["org.opencontainers.image.documentation"], home(t) + "/blob/main/docs/README.md"},
 	} {
 		if !reflect.DeepEqual(check.got, check.want) {
 			t.Errorf("%s: %#v, want %#v", check.what, check.got, check.want)
@@ -71,6 +77,12 @@ func TestConfiguration(t *testing.T) {
 	}
 }
 
+// home returns the address of the repository.
+func home(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSpace(string(read(t, filepath.Join(root, "build/home"))))
+}
+
 func TestContents(t *testing.T) {
 	requireRouterImage(t)
 	id := docker(t, "create", "--network", "none", routerImage)
@@ -84,6 +96,9 @@ func TestContents(t *testing.T) {
 		"router 755 0",
 		"tailscale -> router",
 		"tmp/ 1777 0",
+		"usr/local/bin/router -> /router",
+		"usr/local/bin/tailscale -> /router",
+		"var/lib/tailscale/ 700 65532",
 		"var/run/tailscale/ 755 65532",
 	}
 	if got := list(t, id); !slices.Equal(got, want) {
