@@ -4,7 +4,8 @@
 //	publish [-epoch T] [-layout DIR] [-repository NAME -tags A,B] saved.tar …
 //
 // It sets the time of files and configurations to T, so that the digest does not depend
-// on the build time, and prints the digest.
+// on the build time, and prints NAME@DIGEST, which task definitions take, or the digest
+// alone without a repository.
 //
 // It is a separate module, so that the router's go.mod does not have its requirements.
 package main
@@ -79,6 +80,9 @@ func run(ctx context.Context, args []string) error {
 		if err := push(ctx, *repository, strings.Split(*tags, ","), index); err != nil {
 			return err
 		}
+	}
+	if *repository != "" {
+		fmt.Print(*repository, "@")
 	}
 	fmt.Println(digest)
 	return nil

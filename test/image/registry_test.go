@@ -74,8 +74,11 @@ func push(t *testing.T, registry string) pushed {
 	if err != nil {
 		t.Fatalf("pushing: %v\n%s", err, log.String())
 	}
-	digest := strings.TrimSpace(string(out))
-	p := pushed{registry + "/subnetrouter@" + digest, map[string]int64{}}
+	p := pushed{strings.TrimSpace(string(out)), map[string]int64{}}
+	digest, ok := strings.CutPrefix(p.name, registry+"/subnetrouter@")
+	if !ok {
+		t.Fatalf("make push printed %q, not REPOSITORY@DIGEST", out)
+	}
 
 	type descriptor struct {
 		Digest   string
