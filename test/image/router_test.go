@@ -33,7 +33,7 @@ func TestRouter(t *testing.T) {
 }
 
 // TestBareRouter runs a task without a writable folder, ICMP sockets and the image's user.
-// Only ping and the tailscale command do not work, and the log warns about both.
+// Only ping and the tailscale command do not work, and the log has both.
 func TestBareRouter(t *testing.T) {
 	w := newWorld(t)
 	r := w.router(t, "--user", "1000:1000", "--sysctl", "net.ipv4.ping_group_range=1 0")
@@ -59,7 +59,9 @@ func TestBareRouter(t *testing.T) {
 
 // approve waits until /readyz reports the unapproved route, approves it, and waits until the
 // router is ready.
-func (w *world) approve(t *testing.T, r container) {
+func (w *world) approve(t *testing.T, r container) { w.approveNode(t, r, name) }
+
+func (w *world) approveNode(t *testing.T, r container, name string) {
 	lacks := fmt.Sprintf("the tailnet has not approved %v", w.vpc)
 	testwait.Until(t, "the router to report the unapproved route", func() error {
 		code, body, err := w.ask(r, "/readyz")
@@ -119,6 +121,8 @@ func answersCommands(t *testing.T, w *world, r container) {
 		{"/router healthcheck --ready", ""},
 		{"/router status", w.vpc.String() + "  primary"},
 		{"/tailscale status", name},
+		{"router status", w.vpc.String() + "  primary"}, // both are on PATH
+		{"tailscale status", name},
 	} {
 		out, err := r.exec(strings.Fields(c.argv)...)
 		if err != nil {
