@@ -64,6 +64,31 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestHome: documents, alerts and the module's address name the repository as build/home does.
+func TestHome(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "build/home"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := strings.TrimPrefix(strings.TrimSpace(string(text)), "https://")
+	address := regexp.MustCompile(`github\.com/[\w.-]+/subnetrouter`)
+	found := 0
+	for _, file := range []string{"README.md", "docs/getting-started.md", "deploy/prometheus/subnetrouter.rules.yml"} {
+		text, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, got := range address.FindAllString(string(text), -1) {
+			if found++; got != home {
+				t.Errorf("%s names %s, but build/home is %s", file, got, home)
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d addresses of the repository", found)
+	}
+}
+
 // anchorsOf returns the anchors of the headings of a document, as GitHub generates them.
 func anchorsOf(t *testing.T, file string) (out []string) {
 	t.Helper()
