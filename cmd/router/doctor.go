@@ -5,19 +5,16 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"os"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/doctor"
 	"subnetrouter/internal/limits"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/router"
-
-	"golang.org/x/term"
+	"subnetrouter/internal/terminal"
 )
 
 func doctorCommand(own *flag.FlagSet) func(context.Context, call) int {
@@ -48,19 +45,13 @@ func examine(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 		enc.SetEscapeHTML(false)
 		enc.Encode(report)
 	} else {
-		report.Print(in.out, coloured(in.out, in.environ))
+		getenv := func(name string) string { return environment(in.environ, name) }
+		report.Print(in.out, terminal.Coloured(in.out, getenv), terminal.Width(in.out))
 	}
 	if !report.OK {
 		return exitFailed
 	}
 	return exitOK
-}
-
-// coloured reports whether output to w may have colours: on a terminal, unless the user
-// opted out as in https://no-color.org.
-func coloured(w io.Writer, environ []string) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) && environment(environ, "NO_COLOR") == "" && environment(environ, "TERM") != "dumb"
 }
 
 func askDERPMap(ctx context.Context, cfg config.Config) ([]byte, error) {

@@ -6,12 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/router"
 	"subnetrouter/internal/secret"
+	"subnetrouter/internal/terminal"
 )
 
 // planTimeout bounds the look-ups of one `router plan`.
@@ -60,7 +62,9 @@ func plan(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 		enc.Encode(p)
 		return exitOK
 	}
-	printPlan(in.out, p)
+	var text strings.Builder
+	printPlan(&text, p)
+	fmt.Fprint(in.out, terminal.Fit(text.String(), terminal.Width(in.out), 2))
 	return exitOK
 }
 

@@ -184,7 +184,7 @@ func (w *world) examine() Report {
 		w.t.Errorf("the examination took %v", took)
 	}
 	var text bytes.Buffer
-	report.Print(&text, false)
+	report.Print(&text, false, 0)
 	w.t.Logf("\n%s", text.String())
 	if data, _ := json.Marshal(report); strings.Contains(text.String()+string(data), authKey) {
 		w.t.Error("the report shows the key")

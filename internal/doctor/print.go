@@ -5,12 +5,15 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"subnetrouter/internal/terminal"
 )
 
 var colours = map[State]string{Pass: "32", Warn: "33", Fail: "31", Skip: "2"}
 
-// Print writes the report as text: one aligned line for each check, with its fix below.
-func (r Report) Print(w io.Writer, colour bool) {
+// Print writes the report as text: one aligned line for each check, with its fix below. The
+// values continue below themselves within the columns of a terminal; 0 does not wrap.
+func (r Report) Print(w io.Writer, colour bool, columns int) {
 	paint := func(code, s string) string {
 		if !colour {
 			return s
@@ -32,9 +35,12 @@ func (r Report) Print(w io.Writer, colour bool) {
 				continue
 			}
 			pad := strings.Repeat(" ", width-utf8.RuneCountInString(c.Name))
-			fmt.Fprintf(w, "  %s  %s%s  %s\n", paint(colours[c.State], string(c.State)), c.Name, pad, c.Value)
+			value := strings.Join(terminal.Wrap(c.Value, columns-len(indent)), "\n"+indent)
+			fmt.Fprintf(w, "  %s  %s%s  %s\n", paint(colours[c.State], string(c.State)), c.Name, pad, value)
 			if c.Fix != "" {
-				fmt.Fprintf(w, "%s%s\n", indent, paint("1", "fix: ")+c.Fix)
+				fix := terminal.Wrap("fix: "+c.Fix, columns-len(indent))
+				fix[0] = paint("1", "fix: ") + strings.TrimPrefix(fix[0], "fix: ")
+				fmt.Fprintf(w, "%s%s\n", indent, strings.Join(fix, "\n"+indent))
 			}
 		}
 	}
