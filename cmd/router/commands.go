@@ -58,6 +58,11 @@ func commands() []command {
 			name: "version", summary: "print version, commit and Tailscale version",
 			flags: versionCommand,
 		},
+		{
+			name: "completion", summary: "print the script that completes command lines in bash, zsh or fish",
+			detail: "For bash: source <(router completion bash)",
+			flags:  completionCommand,
+		},
 	}
 }
 

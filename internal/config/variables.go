@@ -290,6 +290,17 @@ func setMode(c *Config, name, value string) error {
 	return nil
 }
 
+// Flags returns the names of the flags of all settings, without dashes, in the order of the
+// table.
+func Flags() (names []string) {
+	for _, v := range variables {
+		if v.flag != "" {
+			names = append(names, v.flag)
+		}
+	}
+	return names
+}
+
 // Names returns the names of all settings, in the order of the table.
 func Names() []string {
 	names := make([]string, len(variables))
