@@ -51,7 +51,7 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-17s %s\n", $$1, $$2}' Makefile
 
 sandbox: ## run the router in a throwaway tailnet, VPC and AWS on this machine (ARGS="--once")
-	@go run ./cmd/sandbox $$ARGS
+	@scripts/sandbox $$ARGS
 
 bench: ## compare the router with tailscaled, as root (ARGS="-group wan")
 	@go run ./bench $$ARGS

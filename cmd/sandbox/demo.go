@@ -176,7 +176,11 @@ func (s *demo) startRouter(context.Context) ([]string, error) {
 	}
 	s.listen = ln.Addr().String()
 	ln.Close() // the router listens on it
-	env := s.world.routerEnv(s.listen, filepath.Join(s.dir, "router.sock"))
+	socket := filepath.Join(s.dir, "router.sock")
+	env := s.world.routerEnv(s.listen, socket)
+	if err := writeCommands(s.dir, s.binary, socket, env); err != nil {
+		return nil, err
+	}
 	if s.router, err = startRouter(s.binary, env, s.dir, &s.log); err != nil {
 		return nil, err
 	}
@@ -384,6 +388,9 @@ func (s *demo) printHints() {
 	s.show.print("\nEverything is up. Try in another terminal:\n\n")
 	for _, try := range [][2]string{
 		{"page", "http://" + s.listen + "/"},
+		{"router status", filepath.Join(s.dir, "router") + " status"},
+		{"router doctor", filepath.Join(s.dir, "router") + " doctor"},
+		{"tailscale", filepath.Join(s.dir, "tailscale") + " status"},
 		{"readiness", "curl http://" + s.listen + "/readyz"},
 		{"status", "curl http://" + s.listen + "/status"},
 		{"metrics", "curl http://" + s.listen + "/metrics"},

@@ -23,10 +23,11 @@ import (
 
 	"subnetrouter/cmd/sandbox/sandboxed"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/terminal"
 )
 
 func main() {
-	o := options{out: os.Stdout, colour: wantsColour(os.Stdout)}
+	o := options{out: os.Stdout, colour: terminal.Coloured(os.Stdout, os.Getenv), width: terminal.Width(os.Stdout)}
 	flag.BoolVar(&o.once, "once", false, "run every step, stop, and exit with 0, or with 1 if a step failed")
 	flag.BoolVar(&o.verbose, "verbose", false, "show the router's log")
 	flag.DurationVar(&o.timeout, "timeout", time.Minute, "timeout for all steps after the build; without --once, for start and stop each")
@@ -37,9 +38,12 @@ func main() {
 	}
 	tailnettest.Isolate()
 	sandboxed.OnLoopback()
+	giveBack := takeTerminal(os.Stdin)
 	ctx, stop := untilSignal(context.Background())
-	defer stop()
-	os.Exit(run(ctx, o))
+	code := run(ctx, o)
+	stop()
+	giveBack()
+	os.Exit(code)
 }
 
 // untilSignal returns a context that ends at Ctrl-C, SIGTERM or the loss of the terminal.
@@ -49,6 +53,7 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 
 type options struct {
 	once, verbose, colour bool
+	width                 int           // columns of the terminal; 0 does not wrap
 	timeout               time.Duration // for the steps after the build
 	out                   io.Writer
 	alter                 func(*world) // if not nil, lets a test change the world before the router starts
@@ -56,7 +61,7 @@ type options struct {
 
 // run returns the exit code: 0, or 1 if a step failed.
 func run(ctx context.Context, o options) int {
-	s := &demo{options: o, show: newShow(o.out, o.colour)}
+	s := &demo{options: o, show: newShow(o.out, o.colour, o.width)}
 	defer s.cleanUp()
 	err := s.run(ctx)
 	if err == nil {

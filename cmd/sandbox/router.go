@@ -35,9 +35,8 @@ func build(ctx context.Context, dir string) (string, error) {
 		}
 	}
 	binary := filepath.Join(dir, "router")
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags", strings.Join(tags, ","), "-o", binary, "./cmd/router")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as in the image
+	// As shipped, with the version of Tailscale, except for the tag.
+	cmd := exec.CommandContext(ctx, filepath.Join(root, "scripts", "build"), binary, "-tags", strings.Join(tags, ","))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building ./cmd/router: %w\n%s", err, bytes.TrimSpace(out))
 	}
@@ -55,6 +54,37 @@ func moduleRoot(ctx context.Context) (string, error) {
 	}
 	return filepath.Dir(mod), nil
 }
+
+// writeCommands writes the programs router and tailscale into dir, for the user's terminal.
+// They run the binary as commands against the sandbox's router: with its environment, which
+// has no credential, and its socket.
+func writeCommands(dir, binary, socket string, env []string) error {
+	link := filepath.Join(dir, "binary", "tailscale") // the binary acts by its name
+	if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
+		return err
+	}
+	if err := os.Symlink(binary, link); err != nil {
+		return err
+	}
+	var router strings.Builder
+	router.WriteString("#!/bin/sh\nexec env")
+	for _, e := range env {
+		router.WriteString(" " + quote(e))
+	}
+	router.WriteString(" " + quote(binary) + " \"$@\"\n")
+	for name, text := range map[string]string{
+		"router":    router.String(),
+		"tailscale": "#!/bin/sh\nexec " + quote(link) + " --socket=" + quote(socket) + " \"$@\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quote returns s as one word of a POSIX shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // child is the running router.
 type child struct {

@@ -4,31 +4,25 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"subnetrouter/internal/terminal"
 )
 
 // show prints one line per step. Its methods may be called concurrently.
 type show struct {
 	start  time.Time
 	colour bool
+	width  int // columns of the terminal; 0 does not wrap
 
 	mu  sync.Mutex
 	out io.Writer
 }
 
-func newShow(out io.Writer, colour bool) *show {
-	return &show{start: time.Now(), out: out, colour: colour}
-}
-
-// wantsColour reports whether f is a terminal and its user has not disabled colour with
-// NO_COLOR (https://no-color.org) or TERM=dumb.
-func wantsColour(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 &&
-		os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+func newShow(out io.Writer, colour bool, width int) *show {
+	return &show{start: time.Now(), out: out, colour: colour, width: width}
 }
 
 // ANSI codes of text colours.
@@ -71,7 +65,13 @@ func (s *show) step(ctx context.Context, name string, do func(context.Context) (
 // line prints a step: its mark, the time since the start, its name and its result.
 func (s *show) line(mark, name string, lines ...string) {
 	const margin = 27 // columns before the result
-	text := strings.Join(lines, "\n"+strings.Repeat(" ", margin))
+	var wrapped []string
+	for _, l := range lines {
+		for part := range strings.SplitSeq(l, "\n") {
+			wrapped = append(wrapped, terminal.Wrap(part, s.width-margin)...)
+		}
+	}
+	text := strings.Join(wrapped, "\n"+strings.Repeat(" ", margin))
 	since := fmt.Sprintf("%6.2fs", time.Since(s.start).Seconds())
 	s.print("  %s %s  %-13s %s\n", mark, s.paint(dim, since), name, text)
 }
@@ -85,7 +85,9 @@ func (s *show) print(format string, args ...any) {
 
 // logLine prints a line of the router's log.
 func (s *show) logLine(line string) {
-	s.print("      %s\n", s.paint(dim, "│ "+line))
+	for _, part := range terminal.Wrap(line, s.width-8) {
+		s.print("      %s\n", s.paint(dim, "│ "+part))
+	}
 }
 
 // failure prints the failed step with its error, the router's readiness reasons and the
