@@ -227,7 +227,7 @@ func TestUnreachable(t *testing.T) {
 		at := netip.MustParseAddrPort(routertest.FreeAddress(t))
 		s.Env["ROUTER_CONTROL_URL"] = "http://" + at.String()
 		c := s.start(t)
-		if why := c.awaitCode("control_unreachable"); !regexp.MustCompile(`did not answer the registration within 3s: 127\.0\.0\.1:.*connection refused; allow outbound TCP 443`).MatchString(textOf(why)) {
+		if why := c.awaitCode("control_unreachable"); !regexp.MustCompile(`did not answer the registration within 3s: 127\.[0-9.]+:[0-9]+: connect: connection refused; allow outbound TCP 443`).MatchString(textOf(why)) {
 			t.Errorf("/readyz says %s", textOf(why))
 		}
 		if n := s.Control.Minted(); n != 1 {
