@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"subnetrouter/cmd/sandbox/sandboxed"
 )
 
 // build builds the router and returns the path of the binary. It keeps one binary per
@@ -69,7 +71,10 @@ func writeCommands(dir, binary, socket string, env []string) error {
 	var router strings.Builder
 	router.WriteString("#!/bin/sh\nexec env")
 	for _, e := range env {
-		router.WriteString(" " + quote(e))
+		// With it, the process would end when its standard input does, as the router must.
+		if !strings.HasPrefix(e, sandboxed.Variable+"=") {
+			router.WriteString(" " + quote(e))
+		}
 	}
 	router.WriteString(" " + quote(binary) + " \"$@\"\n")
 	for name, text := range map[string]string{

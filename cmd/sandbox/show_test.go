@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"subnetrouter/cmd/sandbox/sandboxed"
 )
 
 // TestStepsFitTheTerminal: lines that have spaces fit into 80 columns, below each other.
@@ -60,10 +62,10 @@ func TestMakeSandboxNamesTheGoThatItNeeds(t *testing.T) {
 func TestCommandsOfTheSandbox(t *testing.T) {
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "fake")
-	if err := os.WriteFile(binary, []byte("#!/bin/sh\nprintf '%s|' \"${0##*/}\" \"$NAME\" \"$@\"\n"), 0o700); err != nil {
+	if err := os.WriteFile(binary, []byte("#!/bin/sh\nprintf '%s|' \"${0##*/}\" \"$NAME$"+sandboxed.Variable+"\" \"$@\"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeCommands(dir, binary, "/s o", []string{"NAME=it's $HOME"}); err != nil {
+	if err := writeCommands(dir, binary, "/s o", []string{"NAME=it's $HOME", sandboxed.Variable + "=ends with standard input"}); err != nil {
 		t.Fatal(err)
 	}
 	for command, want := range map[string]string{"router": "fake|it's $HOME|status|a b|", "tailscale": "tailscale||--socket=/s o|status|a b|"} {
