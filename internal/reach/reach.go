@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 
 	"subnetrouter/internal/httpproxy"
@@ -74,6 +75,9 @@ func Explain(err error, proxy string) Failure {
 		return f
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		if strings.Contains(dns.Err, "network is unreachable") { // its cause has no type
+			return Failure{Cause: "no route: looking up " + dns.Name + ": " + cause(dns), Fix: fixRoute}
+		}
 		return Failure{Cause: "DNS: looking up " + dns.Name + ": " + cause(dns), Fix: fixDNS}
 	}
 	if errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) {

@@ -75,7 +75,7 @@ func TestExplain(t *testing.T) {
 		"DNS": {err: &url.Error{Op: "Get", URL: "https://c", Err: &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "c.example", Server: "10.0.0.2:53"}}},
 			cause: "DNS: looking up c.example: no such host (resolver 10.0.0.2:53)", fix: "enableDnsSupport"},
 		"DNS without a network": {err: &net.DNSError{Err: "dial udp 10.0.0.2:53: connect: network is unreachable", Name: "c.example"},
-			cause: "DNS: looking up c.example: dial udp 10.0.0.2:53: connect: network is unreachable", fix: "enableDnsSupport"},
+			cause: "no route: looking up c.example: dial udp 10.0.0.2:53: connect: network is unreachable", fix: "assign a public address"},
 		"route": {err: &net.OpError{Op: "dial", Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 443}, Err: syscall.ENETUNREACH},
 			cause: "no route: 192.0.2.1:443: network is unreachable", fix: "assign a public address"},
 		"silence":           {err: do(t, "http://"+silent.Addr().String(), "", nil, nil), cause: "no answer in time", fix: "outbound TCP 443"},
