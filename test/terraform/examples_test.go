@@ -1,7 +1,6 @@
 package terraform
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,7 +12,7 @@ func TestExamples(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
 	examples, err := filepath.Glob("../../deploy/terraform/examples/*")
-	if err != nil || len(examples) < 6 {
+	if err != nil || len(examples) < 10 {
 		t.Fatalf("there are %d examples (%v)", len(examples), err)
 	}
 	ids := strings.NewReplacer(
@@ -28,11 +27,7 @@ func TestExamples(t *testing.T) {
 		t.Run(filepath.Base(example), func(t *testing.T) {
 			a := a
 			a.t = t
-			b, err := os.ReadFile(filepath.Join(example, "main.tf"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			text := string(b)
+			text := readExample(t, example)
 			if filepath.Base(example) == "complete" { // it creates a private DNS namespace
 				text = strings.NewReplacer(
 					"vpc-0123456789abcdef0", a.world["other_vpc_id"],

@@ -25,12 +25,14 @@ func TestValidate(t *testing.T) {
 	t.Parallel()
 	w := newWorkspace(t, map[string]string{"AWS_REGION": "eu-west-1"})
 	examples, err := filepath.Glob("../../deploy/terraform/examples/*")
-	if err != nil || len(examples) < 6 {
+	if err != nil || len(examples) < 10 {
 		t.Fatalf("there are %d examples (%v)", len(examples), err)
 	}
 	dirs := []string{"module"}
 	for _, e := range examples {
-		dirs = append(dirs, "module/examples/"+filepath.Base(e))
+		dir := "module/examples/" + filepath.Base(e)
+		w.write(dir+"/main.tf", readExample(t, e))
+		dirs = append(dirs, dir)
 	}
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
@@ -70,7 +72,7 @@ func TestModuleTree(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(w.dir, "module")); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{".", "examples/minimal", "examples/complete"} {
+	for _, dir := range []string{".", "examples/minimal", "examples/complete", "examples/private"} {
 		w.init("terraform-aws-tailscale-subnet-router/" + dir)
 		w.run("terraform-aws-tailscale-subnet-router/"+dir, "validate")
 	}
