@@ -7,7 +7,7 @@ import (
 )
 
 // TestExamples applies every example in an account with the resources that it expects. The
-// next plan is empty.
+// next plan is empty. Its plans also show what hashicorp/aws 6.x would do differently.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
@@ -22,6 +22,7 @@ func TestExamples(t *testing.T) {
 		"arn:aws:ecs:eu-west-1:123456789012:cluster/network", a.world["cluster_arn"],
 		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf", a.world["secret_arn"],
 	)
+	types, ran := map[string]bool{}, 0
 	for _, example := range examples {
 		dir := "module/examples/" + filepath.Base(example)
 		t.Run(filepath.Base(example), func(t *testing.T) {
@@ -37,13 +38,18 @@ func TestExamples(t *testing.T) {
 			a.write(dir+"/main.tf", ids.Replace(text))
 			a.write(dir+"/provider.tf", provider)
 			a.init(dir)
-			a.apply(dir)
+			checkProvider6(t, a.plan(dir), types)
+			ran++
+			a.run(dir, "apply", "plan")
 			a.noChange(dir)
 			if filepath.Base(example) == "complete" {
 				a.addProvider(dir)
 			}
 			a.run(dir, "destroy", "-auto-approve")
 		})
+	}
+	if ran == len(examples) { // not with -run
+		checkProvider6Types(t, types)
 	}
 }
 

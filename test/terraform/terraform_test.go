@@ -146,13 +146,19 @@ type plan struct {
 		Outputs    map[string]struct{ Value json.RawMessage }
 		RootModule module `json:"root_module"`
 	} `json:"planned_values"`
+	Configuration struct {
+		RootModule configuration `json:"root_module"`
+	}
 }
 
 type change struct {
 	Address         string
 	PreviousAddress string `json:"previous_address"`
 	Type, Mode      string
-	Change          struct{ Actions []string }
+	Change          struct {
+		Actions []string
+		After   map[string]any
+	}
 }
 
 // has reports whether the change has the action: "create", "update", "delete", "forget".
