@@ -21,6 +21,7 @@ import (
 // platform handles the log driver and volumes.
 type taskDefinition struct {
 	CPU, Memory          string
+	NetworkMode          string
 	ContainerDefinitions []struct {
 		User                   string
 		Environment            []struct{ Name, Value string }
@@ -28,6 +29,10 @@ type taskDefinition struct {
 		LinuxParameters        struct {
 			InitProcessEnabled bool
 			Capabilities       struct{ Add, Drop []string }
+			Devices            []struct {
+				HostPath, ContainerPath string
+				Permissions             []string
+			}
 		}
 		SystemControls []struct{ Namespace, Value string }
 		Ulimits        []struct {
@@ -47,10 +52,11 @@ type taskDefinition struct {
 	}
 }
 
-// readTaskDefinition reads the task definition of the Terraform module.
-func readTaskDefinition(t *testing.T) (d taskDefinition) {
+// readTaskDefinition reads a task definition of the Terraform module in testdata, which
+// test/terraform compares with the module's.
+func readTaskDefinition(t *testing.T, file string) (d taskDefinition) {
 	t.Helper()
-	b, err := os.ReadFile("testdata/taskdefinition.json")
+	b, err := os.ReadFile("testdata/" + file)
 	if err == nil {
 		err = json.Unmarshal(b, &d)
 	}
@@ -109,6 +115,14 @@ func (d taskDefinition) run(t *testing.T, image string, networks []string, env, 
 	for _, p := range def.PortMappings {
 		ports[fmt.Sprintf("%d/%s", p.ContainerPort, p.Protocol)] = object{}
 	}
+	devices := []object{}
+	for _, d := range def.LinuxParameters.Devices {
+		permissions := ""
+		for _, p := range d.Permissions {
+			permissions += p[:1] // "read" is "r" to the engine
+		}
+		devices = append(devices, object{"PathOnHost": d.HostPath, "PathInContainer": d.ContainerPath, "CgroupPermissions": permissions})
+	}
 	second := int(time.Second)
 	c := container{t, create(t, object{
 		"Image": image, "User": def.User, "Env": environ, "Labels": allLabels, "ExposedPorts": ports,
@@ -120,7 +134,7 @@ func (d taskDefinition) run(t *testing.T, image string, networks []string, env, 
 		"HostConfig": object{
 			"NetworkMode": networks[0], "ReadonlyRootfs": def.ReadonlyRootFilesystem, "Init": def.LinuxParameters.InitProcessEnabled,
 			"CapAdd": def.LinuxParameters.Capabilities.Add, "CapDrop": def.LinuxParameters.Capabilities.Drop,
-			"Sysctls": sysctls, "Ulimits": ulimits,
+			"Sysctls": sysctls, "Ulimits": ulimits, "Devices": devices,
 			"NanoCpus": number(d.CPU) * 1e9 / 1024, "Memory": number(d.Memory) << 20,
 		},
 	})}

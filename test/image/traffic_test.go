@@ -24,7 +24,7 @@ import (
 // stopped while a client sends, and a Prometheus that discovered both reports the metrics.
 func TestPushToTraffic(t *testing.T) {
 	requireDocker(t)
-	task := readTaskDefinition(t)
+	task := readTaskDefinition(t, "taskdefinition.json")
 	engineSocket(t)
 	registry := startRegistry(t)
 

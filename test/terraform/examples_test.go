@@ -42,8 +42,11 @@ func TestExamples(t *testing.T) {
 			ran++
 			a.run(dir, "apply", "plan")
 			a.noChange(dir)
-			if filepath.Base(example) == "complete" {
+			switch filepath.Base(example) {
+			case "complete":
 				a.addProvider(dir)
+			case "ec2":
+				checkImageTest(t, a.taskDefinition("kernel"), "taskdefinition-ec2.json")
 			}
 			a.run(dir, "destroy", "-auto-approve")
 		})

@@ -13,6 +13,7 @@ import (
 // taskDefinition holds the stored fields of a task definition that the tests check.
 type taskDefinition struct {
 	CPU, Memory, Status  string
+	NetworkMode          string
 	RequiresAttributes   []any
 	ContainerDefinitions []map[string]any
 	TaskRoleArn          string
@@ -69,7 +70,7 @@ func TestLifecycle(t *testing.T) {
 
 	d := a.taskDefinition("sandbox-tailscale")
 	a.checkPlan(t, called{Environment: d.environment(t), AutoApprover: a.output("call", "autoapprovers_json"), Nameservers: nil}, a.metadata())
-	checkImageTest(t, d)
+	checkImageTest(t, d, "taskdefinition.json")
 	first, _ := d.container(t)["image"].(string)
 	if !strings.HasSuffix(first, "/tailscale@sha256:"+strings.Repeat("0", 63)+"1") {
 		t.Errorf("the image is %s, want the digest of the tag", first)
@@ -190,11 +191,11 @@ func (a account) countResources() map[string]int {
 	return count
 }
 
-// checkImageTest compares the task definition of test/image with the module's, except for
+// checkImageTest compares a task definition of test/image with the module's, except for
 // values that depend on the account.
-func checkImageTest(t *testing.T, made taskDefinition) {
+func checkImageTest(t *testing.T, made taskDefinition, name string) {
 	t.Helper()
-	b, err := os.ReadFile("../image/testdata/taskdefinition.json")
+	b, err := os.ReadFile("../image/testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,8 +203,8 @@ func checkImageTest(t *testing.T, made taskDefinition) {
 	if err := json.Unmarshal(b, &file); err != nil {
 		t.Fatal(err)
 	}
-	if made.CPU != file.CPU || made.Memory != file.Memory {
-		t.Errorf("cpu %s and memory %s, in test/image %s and %s", made.CPU, made.Memory, file.CPU, file.Memory)
+	if made.CPU != file.CPU || made.Memory != file.Memory || made.NetworkMode != file.NetworkMode {
+		t.Errorf("cpu %s, memory %s, network %s, in test/image %s, %s, %s", made.CPU, made.Memory, made.NetworkMode, file.CPU, file.Memory, file.NetworkMode)
 	}
 	got, want := made.environment(t), file.environment(t)
 	delete(got, "ROUTER_AUTH_SECRET")
