@@ -1,10 +1,10 @@
 # From the boot timeout on, a router that is not ready logs it once a minute, unless it is
 # stopping.
 resource "aws_cloudwatch_log_metric_filter" "not_ready" {
-  count = var.create_alarms ? 1 : 0
+  count = var.create && var.create_alarms ? 1 : 0
 
   name           = "${local.name}-not-ready"
-  log_group_name = aws_cloudwatch_log_group.tailscale.name
+  log_group_name = local.log_group_name
   pattern        = "{ $.msg = \"router not ready\" }"
 
   metric_transformation {
@@ -16,7 +16,7 @@ resource "aws_cloudwatch_log_metric_filter" "not_ready" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "not_ready" {
-  count = var.create_alarms ? 1 : 0
+  count = var.create && var.create_alarms ? 1 : 0
 
   alarm_name          = "${local.name}-not-ready"
   alarm_description   = "A subnet router has not been ready for 5 minutes: it serves no route. Its log has the cause in the field \"reasons\"."
@@ -34,13 +34,13 @@ resource "aws_cloudwatch_metric_alarm" "not_ready" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "running" {
-  count = var.create_alarms ? 1 : 0
+  count = var.create && var.create_alarms ? 1 : 0
 
   alarm_name          = "${local.name}-running"
   alarm_description   = "Fewer than ${var.desired_count} subnet routers have been running for 5 minutes, or Container Insights are disabled in the cluster."
   namespace           = "ECS/ContainerInsights"
   metric_name         = "RunningTaskCount"
-  dimensions          = { ClusterName = local.cluster_name, ServiceName = aws_ecs_service.tailscale.name }
+  dimensions          = { ClusterName = local.cluster_name, ServiceName = aws_ecs_service.tailscale[0].name }
   statistic           = "Minimum"
   period              = 60
   evaluation_periods  = 5

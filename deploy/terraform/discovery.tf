@@ -1,5 +1,5 @@
 resource "aws_service_discovery_service" "router" {
-  count = var.service_discovery == null ? 0 : 1
+  count = var.create && var.service_discovery != null ? 1 : 0
 
   name = coalesce(trim(local.name, "-"), "tailscale") # a DNS label
   tags = var.tags

@@ -1,10 +1,10 @@
 # Two roles. ECS itself uses the execution role, to pull the image and write logs. The
 # router runs as the task role, which only allows reading its credential and looking up
-# the network.
+# the network. For a role of the caller's the module creates no role, policy or attachment.
 
 locals {
   # Secrets Manager accepts the ARN only without ECS's suffix; the router, with it.
-  auth_secret = var.tailscale_auth_key_secret == null ? var.auth_secret_arn : data.aws_secretsmanager_secret.auth[0].arn
+  auth_secret = var.tailscale_auth_key_secret == null ? var.auth_secret_arn : one(data.aws_secretsmanager_secret.auth[*].arn)
   secret_arn  = try(join(":", slice(split(":", local.auth_secret), 0, 7)), null)
   # A complete ARN ends with six characters that Secrets Manager adds to the name. A
   # name may end in such characters itself, as "subnet-router" does.
@@ -51,7 +51,7 @@ locals {
       Action   = ["kms:Decrypt"]
       Resource = [key]
       Condition = {
-        StringLike = { "kms:ViaService" = "secretsmanager.${split(":", local.secret_arn)[3]}.${data.aws_partition.current.dns_suffix}" }
+        StringLike = { "kms:ViaService" = "secretsmanager.${split(":", local.secret_arn)[3]}.${local.dns_suffix}" }
       }
     }],
     [for audience in var.tailscale_client_id == null ? [] : [var.tailscale_audience] : {
@@ -84,7 +84,7 @@ locals {
   # Region, account and name of an ECR repository given by URI.
   ecr_uri = try(regex("^([0-9]{12})\\.dkr[.-]ecr(?:-fips)?\\.([a-z0-9-]+)\\.[a-z.]+/([^:@]+)", coalesce(var.image, "none")), null)
   ecr_repository_arn = (
-    var.tailscale_docker_repository != null ? data.aws_ecr_repository.tailscale[0].arn :
+    var.tailscale_docker_repository != null ? one(data.aws_ecr_repository.tailscale[*].arn) :
     local.ecr_uri != null ? "arn:${local.partition}:ecr:${local.ecr_uri[1]}:${local.ecr_uri[0]}:repository/${local.ecr_uri[2]}" :
     null
   )
@@ -97,14 +97,82 @@ locals {
       Principal = { Service = "ecs-tasks.amazonaws.com" }
       # Only for tasks of this account and region, to prevent a confused deputy.
       Condition = {
-        StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id }
-        ArnLike      = { "aws:SourceArn" = "arn:${local.partition}:ecs:${local.region}:${data.aws_caller_identity.current.account_id}:*" }
+        StringEquals = { "aws:SourceAccount" = local.account_id }
+        ArnLike      = { "aws:SourceArn" = "arn:${local.partition}:ecs:${local.region}:${local.account_id}:*" }
       }
     }]
   })
+
+  exec_statements = !var.enable_execute_command ? [] : [{
+    Sid    = "ECSExec"
+    Effect = "Allow"
+    Action = [
+      "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+      "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+    ]
+    Resource = ["*"] # the actions have no resources
+  }]
+
+  efs_statements = [for point in aws_efs_access_point.state : {
+    Sid       = "MountState"
+    Effect    = "Allow"
+    Action    = concat(["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"], var.efs_owner_id == 0 ? ["elasticfilesystem:ClientRootAccess"] : [])
+    Resource  = [point.file_system_arn]
+    Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = point.arn } }
+  }]
+
+  task_role_statements = concat(local.router_statements, local.exec_statements, local.efs_statements)
+
+  execution_role_statements = concat(
+    [for repository in local.ecr_repository_arn == null ? [] : [local.ecr_repository_arn] : {
+      Sid    = "PullImage"
+      Effect = "Allow"
+      Action = concat(
+        ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+        var.ecr_pull_through_cache ? ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"] : [],
+      )
+      Resource = [repository]
+    }],
+    [for used in local.ecr_repository_arn == null ? [] : ["used"] : {
+      Sid      = "LogInToECR"
+      Effect   = "Allow"
+      Action   = ["ecr:GetAuthorizationToken"]
+      Resource = ["*"] # the action has no resources
+    }],
+    [for group in local.log_group_arn == null ? [] : [local.log_group_arn] : {
+      Sid      = "WriteLogs"
+      Effect   = "Allow"
+      Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+      Resource = ["${group}:*"]
+    }],
+    # ECS reads these before the container starts; an ARN may end with a JSON key.
+    [for used in length(local.injected_secrets) == 0 ? [] : ["used"] : {
+      Sid      = "ReadSecrets"
+      Effect   = "Allow"
+      Action   = ["secretsmanager:GetSecretValue"]
+      Resource = local.injected_secrets
+    }],
+    [for used in length(local.injected_parameters) == 0 ? [] : ["used"] : {
+      Sid      = "ReadParameters"
+      Effect   = "Allow"
+      Action   = ["ssm:GetParameters"]
+      Resource = local.injected_parameters
+    }],
+    [for s in var.execution_role_statements : s],
+  )
+
+  create_task_role      = var.create && var.create_task_role
+  create_execution_role = var.create && var.create_execution_role
+
+  task_role_arn       = var.create_task_role ? one(aws_iam_role.ecs_task_tailscale[*].arn) : var.task_role_arn
+  task_role_name      = var.create_task_role ? one(aws_iam_role.ecs_task_tailscale[*].name) : try(reverse(split("/", var.task_role_arn))[0], null)
+  execution_role_arn  = var.create_execution_role ? one(aws_iam_role.ecs_task_execution_tailscale[*].arn) : var.execution_role_arn
+  execution_role_name = var.create_execution_role ? one(aws_iam_role.ecs_task_execution_tailscale[*].name) : try(reverse(split("/", var.execution_role_arn))[0], null)
 }
 
 resource "aws_iam_role" "ecs_task_execution_tailscale" {
+  count = local.create_execution_role ? 1 : 0
+
   name                 = "ecs-task-execution-${local.name}"
   path                 = var.iam_path
   permissions_boundary = var.permissions_boundary_arn
@@ -113,58 +181,30 @@ resource "aws_iam_role" "ecs_task_execution_tailscale" {
 }
 
 resource "aws_iam_role_policy" "execution" {
+  count = local.create_execution_role ? 1 : 0
+
   name = "start-task"
-  role = aws_iam_role.ecs_task_execution_tailscale.name
+  role = aws_iam_role.ecs_task_execution_tailscale[0].name
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = concat(
-      [for repository in local.ecr_repository_arn == null ? [] : [local.ecr_repository_arn] : {
-        Sid    = "PullImage"
-        Effect = "Allow"
-        Action = concat(
-          ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-          var.ecr_pull_through_cache ? ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"] : [],
-        )
-        Resource = [repository]
-      }],
-      [for used in local.ecr_repository_arn == null ? [] : ["used"] : {
-        Sid      = "LogInToECR"
-        Effect   = "Allow"
-        Action   = ["ecr:GetAuthorizationToken"]
-        Resource = ["*"] # the action has no resources
-      }],
-      [{
-        Sid      = "WriteLogs"
-        Effect   = "Allow"
-        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-        Resource = ["${aws_cloudwatch_log_group.tailscale.arn}:*"]
-      }],
-      # ECS reads these before the container starts; an ARN may end with a JSON key.
-      [for used in length(local.injected_secrets) == 0 ? [] : ["used"] : {
-        Sid      = "ReadSecrets"
-        Effect   = "Allow"
-        Action   = ["secretsmanager:GetSecretValue"]
-        Resource = local.injected_secrets
-      }],
-      [for used in length(local.injected_parameters) == 0 ? [] : ["used"] : {
-        Sid      = "ReadParameters"
-        Effect   = "Allow"
-        Action   = ["ssm:GetParameters"]
-        Resource = local.injected_parameters
-      }],
-      [for s in var.execution_role_statements : s],
+      local.execution_role_statements,
+      # A policy has at least one statement.
+      [for used in length(local.execution_role_statements) > 0 ? [] : ["used"] : { Sid = "NoPermission", Effect = "Deny", Action = ["none:null"], Resource = ["*"] }],
     )
   })
 }
 
 resource "aws_iam_role_policy_attachment" "execution" {
-  count = length(var.execution_role_policy_arns)
+  for_each = local.create_execution_role ? var.execution_role_policy_arns : {}
 
-  role       = aws_iam_role.ecs_task_execution_tailscale.name
-  policy_arn = var.execution_role_policy_arns[count.index]
+  role       = aws_iam_role.ecs_task_execution_tailscale[0].name
+  policy_arn = each.value
 }
 
 resource "aws_iam_role" "ecs_task_tailscale" {
+  count = local.create_task_role ? 1 : 0
+
   name                 = "ecs-task-${local.name}"
   path                 = var.iam_path
   permissions_boundary = var.permissions_boundary_arn
@@ -173,16 +213,18 @@ resource "aws_iam_role" "ecs_task_tailscale" {
 }
 
 resource "aws_iam_role_policy_attachment" "task" {
-  count = length(var.task_role_policy_arns)
+  for_each = local.create_task_role ? var.task_role_policy_arns : {}
 
-  role       = aws_iam_role.ecs_task_tailscale.name
-  policy_arn = var.task_role_policy_arns[count.index]
+  role       = aws_iam_role.ecs_task_tailscale[0].name
+  policy_arn = each.value
 }
 
 # The same statements as `router plan --iam` prints.
 resource "aws_iam_role_policy" "router" {
+  count = local.create_task_role ? 1 : 0
+
   name = "router"
-  role = aws_iam_role.ecs_task_tailscale.name
+  role = aws_iam_role.ecs_task_tailscale[0].name
   policy = jsonencode({
     Version   = "2012-10-17"
     Statement = local.router_statements
@@ -190,37 +232,39 @@ resource "aws_iam_role_policy" "router" {
 }
 
 resource "aws_iam_role_policy" "exec" {
-  count = var.enable_execute_command ? 1 : 0
+  count = local.create_task_role && var.enable_execute_command ? 1 : 0
 
   name = "ecs-exec"
-  role = aws_iam_role.ecs_task_tailscale.name
+  role = aws_iam_role.ecs_task_tailscale[0].name
   policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid    = "ECSExec"
-      Effect = "Allow"
-      Action = [
-        "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
-        "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
-      ]
-      Resource = ["*"] # the actions have no resources
-    }]
+    Version   = "2012-10-17"
+    Statement = local.exec_statements
   })
 }
 
 resource "aws_iam_role_policy" "efs" {
-  count = local.on_efs ? 1 : 0
+  count = local.create_task_role && local.on_efs ? 1 : 0
 
   name = "state"
-  role = aws_iam_role.ecs_task_tailscale.name
+  role = aws_iam_role.ecs_task_tailscale[0].name
   policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "MountState"
-      Effect    = "Allow"
-      Action    = concat(["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"], var.efs_owner_id == 0 ? ["elasticfilesystem:ClientRootAccess"] : [])
-      Resource  = [aws_efs_access_point.state[0].file_system_arn]
-      Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = aws_efs_access_point.state[0].arn } }
-    }]
+    Version   = "2012-10-17"
+    Statement = local.efs_statements
   })
+}
+
+# IAM takes some seconds to make a new role known to ECS, which until then refuses a task
+# definition with it (iam:PassRole). Terraform has no wait of its own: where the command
+# does not exist, it goes on at once.
+resource "terraform_data" "roles_known" {
+  count = var.iam_wait > 0 && (local.create_task_role || local.create_execution_role) ? 1 : 0
+
+  triggers_replace = concat(aws_iam_role.ecs_task_tailscale[*].unique_id, aws_iam_role.ecs_task_execution_tailscale[*].unique_id)
+
+  provisioner "local-exec" {
+    command    = "sleep ${var.iam_wait}"
+    on_failure = continue
+  }
+
+  depends_on = [aws_iam_role_policy.execution, aws_iam_role_policy.router]
 }

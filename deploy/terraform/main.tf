@@ -2,7 +2,7 @@ locals {
   # "<vpc>-tailscale" if AWS accepts that as a name. The characters of a Name
   # tag that AWS does not accept in a role's or a family's name become dashes. A
   # tag without other characters is replaced by the VPC's ID.
-  vpc_name = var.vpc == null ? lookup(data.aws_vpc.this.tags, "Name", "") : var.vpc
+  vpc_name = var.vpc == null ? lookup(local.vpc.tags, "Name", "") : var.vpc
   vpc_label = (
     can(regex("^[A-Za-z0-9_-]{1,35}$", local.vpc_name)) ? local.vpc_name :
     can(regex("^[ -~]+$", local.vpc_name)) ? trim(replace(local.vpc_name, "/[^A-Za-z0-9_-]+/", "-"), "-") :
@@ -10,7 +10,7 @@ locals {
   )
   default_name = "${can(regex("^.{1,35}$", local.vpc_label)) ? local.vpc_label : local.vpc_id}-tailscale"
 
-  name = var.name == null ? terraform_data.default_name.input : var.name
+  name = var.name == null ? try(terraform_data.default_name[0].input, local.default_name) : var.name
 
   # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
   fargate_memory = {
@@ -79,7 +79,7 @@ locals {
     logConfiguration = var.log_configuration != null ? { logDriver = var.log_configuration.log_driver, options = var.log_configuration.options } : {
       logDriver = "awslogs"
       options = {
-        awslogs-group         = aws_cloudwatch_log_group.tailscale.name
+        awslogs-group         = local.log_group_name
         awslogs-region        = local.region
         awslogs-stream-prefix = "ecs"
         mode                  = "non-blocking" # a full pipe must not block the router
@@ -95,6 +95,8 @@ locals {
 # The default name of the first apply stays: roles, log group and task family are
 # not replaced when the VPC's Name tag changes.
 resource "terraform_data" "default_name" {
+  count = var.create ? 1 : 0
+
   input = local.default_name
 
   lifecycle {
@@ -103,13 +105,15 @@ resource "terraform_data" "default_name" {
 }
 
 resource "aws_ecs_task_definition" "tailscale" {
+  count = var.create ? 1 : 0
+
   family                   = local.name
   requires_compatibilities = [var.launch_type]
   network_mode             = "awsvpc"
   cpu                      = var.cpu
   memory                   = var.memory
-  execution_role_arn       = aws_iam_role.ecs_task_execution_tailscale.arn
-  task_role_arn            = aws_iam_role.ecs_task_tailscale.arn
+  execution_role_arn       = local.execution_role_arn
+  task_role_arn            = local.task_role_arn
   container_definitions    = jsonencode(concat([local.container], var.extra_containers))
   skip_destroy             = var.keep_task_definitions
   tags                     = var.tags
@@ -137,8 +141,7 @@ resource "aws_ecs_task_definition" "tailscale" {
     }
   }
 
-  # IAM is eventually consistent: register after the roles' policies.
-  depends_on = [aws_iam_role_policy.execution, aws_iam_role_policy.router]
+  depends_on = [terraform_data.roles_known, aws_iam_role_policy.execution, aws_iam_role_policy.router]
 
   lifecycle {
     precondition {
@@ -174,6 +177,26 @@ resource "aws_ecs_task_definition" "tailscale" {
       error_message = "Set tailscale_docker_repository and tailscale_docker_tag together."
     }
     precondition {
+      condition     = var.create_task_role == (var.task_role_arn == null) && var.create_execution_role == (var.execution_role_arn == null)
+      error_message = "For a role of your own, set create_task_role to false and task_role_arn, or create_execution_role to false and execution_role_arn."
+    }
+    precondition {
+      condition     = (var.create_task_role || length(var.task_role_policy_arns) == 0) && (var.create_execution_role || length(var.execution_role_policy_arns) + length(var.execution_role_statements) == 0)
+      error_message = "The module does not change a role of your own: attach its policies yourself, and remove task_role_policy_arns, execution_role_policy_arns and execution_role_statements."
+    }
+    precondition {
+      condition     = !var.create_log_group || var.log_group_name == null
+      error_message = "The log_group_name is that of an existing group: set create_log_group to false, or remove it."
+    }
+    precondition {
+      condition     = var.create_log_group || var.log_group_name != null || (var.log_configuration != null && !var.create_alarms)
+      error_message = "There is no log group for the router or its alarm: set log_group_name, or leave create_log_group at true."
+    }
+    precondition {
+      condition     = var.region == null || var.region == local.region
+      error_message = "The provider's region is ${local.region}, not ${coalesce(var.region, "none")}: pass the module a provider for that region, as in providers = { aws = aws.${replace(coalesce(var.region, "none"), "-", "_")} }."
+    }
+    precondition {
       condition     = var.stop_timeout >= var.drain_timeout + 10
       error_message = "ECS would kill the router while it drains: stop_timeout (${var.stop_timeout}) must be at least drain_timeout (${var.drain_timeout}) plus 10."
     }
@@ -181,9 +204,11 @@ resource "aws_ecs_task_definition" "tailscale" {
 }
 
 resource "aws_ecs_service" "tailscale" {
+  count = var.create ? 1 : 0
+
   name                   = local.name
   cluster                = local.cluster_arn
-  task_definition        = aws_ecs_task_definition.tailscale.arn
+  task_definition        = aws_ecs_task_definition.tailscale[0].arn
   desired_count          = var.desired_count
   launch_type            = length(var.capacity_provider_strategy) == 0 ? var.launch_type : null
   platform_version       = var.launch_type == "FARGATE" ? var.platform_version : null
@@ -256,6 +281,8 @@ resource "aws_ecs_service" "tailscale" {
     aws_iam_role_policy.router,
     aws_iam_role_policy.exec,
     aws_iam_role_policy.efs,
+    aws_iam_role_policy_attachment.execution,
+    aws_iam_role_policy_attachment.task,
     aws_efs_mount_target.state,
     aws_vpc_endpoint.interface,
     aws_vpc_endpoint.s3,
@@ -271,7 +298,7 @@ resource "aws_ecs_service" "tailscale" {
   lifecycle {
     # The provider's waiter accepts a service that is steady on the previous revision.
     postcondition {
-      condition     = !var.wait_for_steady_state || self.task_definition == aws_ecs_task_definition.tailscale.arn
+      condition     = !var.wait_for_steady_state || self.task_definition == aws_ecs_task_definition.tailscale[0].arn
       error_message = "The deployment failed, and ECS rolled it back: the service runs ${self.task_definition}. The events of the service and the logs of the stopped tasks contain the cause; correct it and apply again."
     }
 
@@ -292,8 +319,8 @@ resource "aws_ecs_service" "tailscale" {
       error_message = "A task has 1 to 5 security groups: set security_group_ids, or set create_security_group."
     }
     precondition {
-      condition     = var.create_security_group || (length(var.metrics_ingress_security_group_ids) == 0 && length(var.metrics_ingress_cidrs) == 0 && var.egress_rules == null)
-      error_message = "The metrics_ingress_security_group_ids, metrics_ingress_cidrs and egress_rules apply to the security group of the module: set create_security_group."
+      condition     = var.create_security_group || (length(var.metrics_ingress_security_group_ids) == 0 && length(var.metrics_ingress_cidrs) == 0 && length(var.metrics_ingress_rules) == 0 && var.egress_rules == null)
+      error_message = "The metrics_ingress_security_group_ids, metrics_ingress_cidrs, metrics_ingress_rules and egress_rules apply to the security group of the module: set create_security_group."
     }
     precondition {
       condition     = !local.on_efs || (var.desired_count <= 1 && local.maximum_percent <= 100)

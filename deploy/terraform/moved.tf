@@ -27,6 +27,44 @@ moved {
   to   = aws_iam_role.ecs_task_execution_tailscale
 }
 
+# With create, each resource has an index. A target can be named once, so the moves above
+# lead to the addresses without one.
+
+moved {
+  from = aws_ecs_service.tailscale
+  to   = aws_ecs_service.tailscale[0]
+}
+
+moved {
+  from = aws_ecs_task_definition.tailscale
+  to   = aws_ecs_task_definition.tailscale[0]
+}
+
+moved {
+  from = aws_cloudwatch_log_group.tailscale
+  to   = aws_cloudwatch_log_group.tailscale[0]
+}
+
+moved {
+  from = aws_iam_role.ecs_task_tailscale
+  to   = aws_iam_role.ecs_task_tailscale[0]
+}
+
+moved {
+  from = aws_iam_role.ecs_task_execution_tailscale
+  to   = aws_iam_role.ecs_task_execution_tailscale[0]
+}
+
+moved {
+  from = aws_iam_role_policy.execution
+  to   = aws_iam_role_policy.execution[0]
+}
+
+moved {
+  from = aws_iam_role_policy.router
+  to   = aws_iam_role_policy.router[0]
+}
+
 # The file system holds the identity of the old node. Terraform forgets it instead of
 # destroying it: state = "existing-efs" uses it again. Delete it by hand if you do not need
 # it any more.

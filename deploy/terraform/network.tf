@@ -13,7 +13,7 @@ locals {
 }
 
 resource "aws_security_group" "router" {
-  count = var.create_security_group ? 1 : 0
+  count = var.create && var.create_security_group ? 1 : 0
 
   name_prefix = "${local.group_name}-"
   description = "Tailscale subnet router"
@@ -28,7 +28,7 @@ resource "aws_security_group" "router" {
 
 # WireGuard does not answer packets of unknown keys.
 resource "aws_vpc_security_group_ingress_rule" "wireguard" {
-  for_each = var.create_security_group ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
+  for_each = var.create && var.create_security_group ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
 
   security_group_id = aws_security_group.router[0].id
   description       = "WireGuard"
@@ -45,7 +45,7 @@ resource "aws_vpc_security_group_ingress_rule" "wireguard" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "metrics" {
-  count = var.create_security_group ? length(var.metrics_ingress_security_group_ids) : 0
+  count = var.create && var.create_security_group ? length(var.metrics_ingress_security_group_ids) : 0
 
   security_group_id            = aws_security_group.router[0].id
   description                  = "Metrics and status"
@@ -57,21 +57,36 @@ resource "aws_vpc_security_group_ingress_rule" "metrics" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "metrics_cidr" {
-  count = var.create_security_group ? length(var.metrics_ingress_cidrs) : 0
+  for_each = var.create && var.create_security_group ? toset(var.metrics_ingress_cidrs) : []
 
   security_group_id = aws_security_group.router[0].id
   description       = "Metrics and status"
   ip_protocol       = "tcp"
   from_port         = local.metrics_port
   to_port           = local.metrics_port
-  cidr_ipv4         = strcontains(var.metrics_ingress_cidrs[count.index], ":") ? null : var.metrics_ingress_cidrs[count.index]
-  cidr_ipv6         = strcontains(var.metrics_ingress_cidrs[count.index], ":") ? var.metrics_ingress_cidrs[count.index] : null
+  cidr_ipv4         = strcontains(each.value, ":") ? null : each.value
+  cidr_ipv6         = strcontains(each.value, ":") ? each.value : null
   tags              = var.tags
+}
+
+resource "aws_vpc_security_group_ingress_rule" "metrics_given" {
+  for_each = var.create && var.create_security_group ? var.metrics_ingress_rules : {}
+
+  security_group_id            = aws_security_group.router[0].id
+  description                  = each.key
+  ip_protocol                  = "tcp"
+  from_port                    = local.metrics_port
+  to_port                      = local.metrics_port
+  cidr_ipv4                    = try(strcontains(each.value.cidr, ":"), true) ? null : each.value.cidr
+  cidr_ipv6                    = try(strcontains(each.value.cidr, ":"), false) ? each.value.cidr : null
+  prefix_list_id               = each.value.prefix_list_id
+  referenced_security_group_id = each.value.security_group_id
+  tags                         = var.tags
 }
 
 # The router connects to the whole VPC, the control server and DERP servers.
 resource "aws_vpc_security_group_egress_rule" "all" {
-  for_each = var.create_security_group && var.egress_rules == null ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
+  for_each = var.create && var.create_security_group && var.egress_rules == null ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
 
   security_group_id = aws_security_group.router[0].id
   description       = "Everywhere"
@@ -86,7 +101,7 @@ resource "aws_vpc_security_group_egress_rule" "all" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "given" {
-  for_each = var.create_security_group && var.egress_rules != null ? coalesce(var.egress_rules, {}) : {}
+  for_each = var.create && var.create_security_group && var.egress_rules != null ? coalesce(var.egress_rules, {}) : {}
 
   security_group_id = aws_security_group.router[0].id
   description       = each.key
@@ -105,9 +120,11 @@ resource "aws_vpc_security_group_egress_rule" "given" {
 # ---------------------------------------------------------------- VPC endpoints
 
 locals {
+  create_vpc_endpoints = var.create && var.create_vpc_endpoints
+
   # The services that a task calls. Keys must not depend on values, such as the ID of a
   # prefix list that the same apply creates: EC2 is always included.
-  endpoint_services = !var.create_vpc_endpoints ? [] : var.vpc_endpoint_services != null ? var.vpc_endpoint_services : concat(
+  endpoint_services = !local.create_vpc_endpoints ? [] : var.vpc_endpoint_services != null ? var.vpc_endpoint_services : concat(
     ["ecr.api", "ecr.dkr", "logs", "ec2"],
     var.tailscale_client_id == null ? ["secretsmanager"] : ["sts"],
     var.enable_execute_command ? ["ssmmessages"] : [],
@@ -116,7 +133,7 @@ locals {
 }
 
 resource "aws_security_group" "endpoints" {
-  count = var.create_vpc_endpoints ? 1 : 0
+  count = local.create_vpc_endpoints ? 1 : 0
 
   name_prefix = "${local.group_name}-endpoints-"
   description = "VPC endpoints of the Tailscale subnet router"
@@ -130,7 +147,7 @@ resource "aws_security_group" "endpoints" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "endpoints" {
-  count = var.create_vpc_endpoints ? length(local.security_group_ids) : 0
+  count = local.create_vpc_endpoints ? length(local.security_group_ids) : 0
 
   security_group_id            = aws_security_group.endpoints[0].id
   description                  = "The router's tasks"
@@ -154,14 +171,14 @@ resource "aws_vpc_endpoint" "interface" {
 
   lifecycle {
     precondition {
-      condition     = data.aws_vpc.this.enable_dns_support && data.aws_vpc.this.enable_dns_hostnames
+      condition     = local.vpc.enable_dns_support && local.vpc.enable_dns_hostnames
       error_message = "The endpoints need private DNS: set enable_dns_support and enable_dns_hostnames of the VPC ${local.vpc_id}, or remove create_vpc_endpoints."
     }
   }
 }
 
 resource "aws_vpc_endpoint" "s3" {
-  count = var.create_vpc_endpoints && length(var.vpc_endpoint_route_table_ids) > 0 ? 1 : 0
+  count = local.create_vpc_endpoints && length(var.vpc_endpoint_route_table_ids) > 0 ? 1 : 0
 
   vpc_id            = local.vpc_id
   service_name      = "com.amazonaws.${local.region}.s3"
@@ -172,7 +189,7 @@ resource "aws_vpc_endpoint" "s3" {
 
 check "s3_endpoint" {
   assert {
-    condition     = !var.create_vpc_endpoints || length(var.vpc_endpoint_route_table_ids) > 0
+    condition     = !local.create_vpc_endpoints || length(var.vpc_endpoint_route_table_ids) > 0
     error_message = "ECR serves an image's layers from S3, for which no endpoint is created: set vpc_endpoint_route_table_ids to the subnets' route tables, unless the VPC has an S3 endpoint."
   }
 }

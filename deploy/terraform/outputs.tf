@@ -1,21 +1,31 @@
 output "tailscale_ecs_task_role_name" {
   description = "Name of the task role, as which the router runs, to attach additional policies to."
-  value       = aws_iam_role.ecs_task_tailscale.name
+  value       = local.task_role_name
 }
 
 output "task_role_arn" {
   description = "ARN of the task role, as which the router runs. It is the subject of the router's tokens in workload identity federation."
-  value       = aws_iam_role.ecs_task_tailscale.arn
+  value       = local.task_role_arn
 }
 
 output "execution_role_name" {
   description = "Name of the execution role, with which ECS pulls the image and writes logs."
-  value       = aws_iam_role.ecs_task_execution_tailscale.name
+  value       = local.execution_role_name
 }
 
 output "execution_role_arn" {
   description = "ARN of the execution role."
-  value       = aws_iam_role.ecs_task_execution_tailscale.arn
+  value       = local.execution_role_arn
+}
+
+output "task_role_policy_json" {
+  description = "Policy that the task role needs, for a task_role_arn of your own."
+  value       = var.create ? jsonencode({ Version = "2012-10-17", Statement = local.task_role_statements }) : null
+}
+
+output "execution_role_policy_json" {
+  description = "Policy that the execution role needs, for an execution_role_arn of your own."
+  value       = var.create ? jsonencode({ Version = "2012-10-17", Statement = local.execution_role_statements }) : null
 }
 
 output "name" {
@@ -25,12 +35,12 @@ output "name" {
 
 output "service_name" {
   description = "Name of the ECS service: the name of the deployment when the service was created."
-  value       = aws_ecs_service.tailscale.name
+  value       = one(aws_ecs_service.tailscale[*].name)
 }
 
 output "service_arn" {
   description = "ARN of the ECS service."
-  value       = aws_ecs_service.tailscale.id
+  value       = one(aws_ecs_service.tailscale[*].id)
 }
 
 output "cluster_arn" {
@@ -40,12 +50,12 @@ output "cluster_arn" {
 
 output "task_definition_arn" {
   description = "ARN of the task definition with its revision."
-  value       = aws_ecs_task_definition.tailscale.arn
+  value       = one(aws_ecs_task_definition.tailscale[*].arn)
 }
 
 output "task_definition_family" {
   description = "Family of the task definition."
-  value       = aws_ecs_task_definition.tailscale.family
+  value       = one(aws_ecs_task_definition.tailscale[*].family)
 }
 
 output "container_name" {
@@ -70,7 +80,7 @@ output "hostname" {
 
 output "vpc_id" {
   description = "ID of the VPC."
-  value       = local.vpc_id
+  value       = var.create ? local.vpc_id : null
 }
 
 output "subnet_ids" {
@@ -95,17 +105,17 @@ output "metrics_port" {
 
 output "log_group_name" {
   description = "Name of the log group."
-  value       = aws_cloudwatch_log_group.tailscale.name
+  value       = local.log_group_name
 }
 
 output "log_group_arn" {
   description = "ARN of the log group."
-  value       = aws_cloudwatch_log_group.tailscale.arn
+  value       = local.log_group_arn
 }
 
 output "efs_file_system_id" {
   description = "ID of the file system that holds the state, or null."
-  value       = local.on_efs ? local.efs_file_system_id : null
+  value       = var.create && local.on_efs ? local.efs_file_system_id : null
 }
 
 output "efs_access_point_id" {
@@ -136,8 +146,8 @@ output "alarm_arns" {
 locals {
   static_routes = [for r in local.routes : r if can(cidrhost(r, 0))]
   vpc_cidrs = length([for r in local.routes : r if r == "vpc" || r == "subnet" || startswith(r, "subnets:")]) == 0 ? [] : concat(
-    [for a in data.aws_vpc.this.cidr_block_associations : a.cidr_block if contains(["associated", ""], coalesce(a.state, "associated"))],
-    [for cidr in [data.aws_vpc.this.ipv6_cidr_block] : cidr if cidr != null && cidr != ""],
+    [for a in local.vpc.cidr_block_associations : a.cidr_block if contains(["associated", ""], coalesce(a.state, "associated"))],
+    [for cidr in [local.vpc.ipv6_cidr_block] : cidr if cidr != null && cidr != ""],
   )
 
   # With a site, the 4via6 addresses: fd7a:115c:a1e0:b1a, the site, the
@@ -149,7 +159,7 @@ locals {
     ])...), 0, 0)
   ]
 
-  resolver4 = cidrhost(data.aws_vpc.this.cidr_block, 2)
+  resolver4 = cidrhost(local.vpc.cidr_block, 2)
   resolver = var.site_id == null ? local.resolver4 : cidrhost(format("fd7a:115c:a1e0:b1a:0:%x:%02x%02x:%02x%02x/128", flatten([
     var.site_id, [for octet in split(".", local.resolver4) : tonumber(octet)],
   ])...), 0)
@@ -157,7 +167,7 @@ locals {
 
 output "autoapprovers_json" {
   description = "Part to merge into the tailnet's policy file. It approves the routes automatically (the VPC's current CIDRs and static ones; the module does not know those of peerings and prefix lists), and allows routers to hand over flows to each other."
-  value = jsonencode({
+  value = !var.create ? null : jsonencode({
     autoApprovers = { routes = { for cidr in local.approved_cidrs : cidr => local.tailnet_tags } }
     grants        = [{ src = local.tailnet_tags, dst = local.tailnet_tags, ip = ["udp:9003"] }]
   })
@@ -165,7 +175,7 @@ output "autoapprovers_json" {
 
 output "split_dns" {
   description = "Settings with which clients resolve the VPC's private zones: the address of the VPC's resolver for clients, and the Terraform resource for a zone. The address must be within an advertised route, as it is by default."
-  value = {
+  value = !var.create ? null : {
     nameservers = [local.resolver]
     terraform   = <<-EOT
       resource "tailscale_dns_split_nameservers" "vpc" {

@@ -1,16 +1,17 @@
 # The node's keys on EFS, for a node that must keep its identity.
 
 locals {
-  on_efs = var.state != "ephemeral"
+  on_efs     = var.state != "ephemeral"
+  create_efs = var.create && var.state == "efs"
 
   # EFS allows one per zone.
-  mount_target_subnet_ids = var.state != "efs" ? {} : var.efs_mount_target_subnet_ids != null ? var.efs_mount_target_subnet_ids : local.subnets_by_zone
+  mount_target_subnet_ids = !local.create_efs ? {} : var.efs_mount_target_subnet_ids != null ? var.efs_mount_target_subnet_ids : local.subnets_by_zone
 
   efs_file_system_id = var.state == "efs" ? one(aws_efs_file_system.state[*].id) : var.efs_file_system_id
 }
 
 resource "aws_efs_file_system" "state" {
-  count = var.state == "efs" ? 1 : 0
+  count = local.create_efs ? 1 : 0
 
   encrypted  = true
   kms_key_id = var.efs_kms_key_arn
@@ -27,7 +28,7 @@ resource "aws_efs_mount_target" "state" {
 
 # Without a policy, a file system allows every client that can reach it.
 resource "aws_efs_file_system_policy" "state" {
-  count = var.state == "efs" && var.create_efs_policy ? 1 : 0
+  count = local.create_efs && var.create_efs_policy ? 1 : 0
 
   file_system_id = aws_efs_file_system.state[0].id
   policy = jsonencode({
@@ -36,7 +37,7 @@ resource "aws_efs_file_system_policy" "state" {
       {
         Sid       = "Router"
         Effect    = "Allow"
-        Principal = { AWS = aws_iam_role.ecs_task_tailscale.arn }
+        Principal = { AWS = local.task_role_arn }
         Action    = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
         Resource  = aws_efs_file_system.state[0].arn
         Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = aws_efs_access_point.state[0].arn } }
@@ -55,7 +56,7 @@ resource "aws_efs_file_system_policy" "state" {
 
 # The module's own group allows only WireGuard inbound.
 resource "aws_security_group" "efs" {
-  count = var.state == "efs" && var.create_security_group ? 1 : 0
+  count = local.create_efs && var.create_security_group ? 1 : 0
 
   name_prefix = "${local.group_name}-efs-"
   description = "State of the Tailscale subnet router"
@@ -69,7 +70,7 @@ resource "aws_security_group" "efs" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "efs" {
-  count = var.state == "efs" && var.create_security_group ? 1 : 0
+  count = local.create_efs && var.create_security_group ? 1 : 0
 
   security_group_id            = aws_security_group.efs[0].id
   description                  = "NFS from the router's tasks"
@@ -86,7 +87,7 @@ resource "aws_vpc_security_group_ingress_rule" "efs" {
 
 # Everything below it belongs to the router, regardless of other contents of the file system.
 resource "aws_efs_access_point" "state" {
-  count = local.on_efs ? 1 : 0
+  count = var.create && local.on_efs ? 1 : 0
 
   file_system_id = local.efs_file_system_id
   tags           = merge({ Name = local.name }, var.tags)

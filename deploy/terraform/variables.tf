@@ -1,5 +1,12 @@
 # ---------------------------------------------------------------- identity
 
+variable "create" {
+  description = "Whether to create anything. If false, there is no resource and no look-up."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
 variable "name" {
   description = "Name of the deployment; the names of all resources derive from it. By default it is \"<vpc>-tailscale\" with the VPC's Name tag at the first apply (characters that AWS rejects in names become dashes), or else the VPC's ID. The service and the security groups keep the names that they were created with."
   type        = string
@@ -36,6 +43,17 @@ variable "tags" {
 }
 
 # ---------------------------------------------------------------- where
+
+variable "region" {
+  description = "Region in which the router must run, such as eu-west-1: the plan fails if the provider is configured for another one. With hashicorp/aws 5.x, a module's resources are in the region of its provider; for another region pass another provider, as in providers = { aws = aws.frankfurt }."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.region == null || can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+$", var.region))
+    error_message = "The region must look like eu-west-1."
+  }
+}
 
 variable "vpc" {
   description = "Value of the Name tag of the VPC in which the router runs. Give this or vpc_id."
@@ -93,14 +111,30 @@ variable "create_security_group" {
 }
 
 variable "metrics_ingress_security_group_ids" {
-  description = "IDs of security groups whose members may reach the HTTP port 9002 (metrics, status), through the security group that the module creates."
+  description = "IDs of security groups whose members may reach the HTTP port 9002 (metrics, status), through the security group that the module creates. The rules are numbered: to remove one of several, use metrics_ingress_rules."
   type        = list(string)
   default     = []
   nullable    = false
 }
 
+variable "metrics_ingress_rules" {
+  description = "Sources that may reach the HTTP port 9002 (metrics, status) through the security group that the module creates, keyed by description: each a cidr, a security_group_id or a prefix_list_id, which the same apply may create."
+  type = map(object({
+    cidr              = optional(string)
+    security_group_id = optional(string)
+    prefix_list_id    = optional(string)
+  }))
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for r in values(var.metrics_ingress_rules) : length([for source in values(r) : source if source != null]) == 1 && (r.cidr == null || can(cidrhost(r.cidr, 0)))])
+    error_message = "Each of the metrics_ingress_rules must have exactly one of cidr, such as 10.0.9.0/24, security_group_id and prefix_list_id."
+  }
+}
+
 variable "metrics_ingress_cidrs" {
-  description = "CIDRs, IPv4 or IPv6, from which the HTTP port 9002 (metrics, status) may be reached, through the security group that the module creates."
+  description = "CIDRs, IPv4 or IPv6, from which the HTTP port 9002 (metrics, status) may be reached, through the security group that the module creates. The plan must know them; otherwise use metrics_ingress_rules."
   type        = list(string)
   default     = []
   nullable    = false
@@ -792,10 +826,58 @@ variable "permissions_boundary_arn" {
   default     = null
 }
 
+variable "create_task_role" {
+  description = "Whether to create the task role, as which the router runs. If false, give task_role_arn."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "task_role_arn" {
+  description = "ARN of a task role of your own, with create_task_role = false. It needs the policy of the output task_role_policy_json, and ecs-tasks.amazonaws.com must be able to assume it."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.task_role_arn == null || can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$", var.task_role_arn))
+    error_message = "The task_role_arn must look like arn:aws:iam::123456789012:role/router."
+  }
+}
+
+variable "create_execution_role" {
+  description = "Whether to create the execution role, with which ECS starts the task. If false, give execution_role_arn."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "execution_role_arn" {
+  description = "ARN of an execution role of your own, with create_execution_role = false. It needs the policy of the output execution_role_policy_json, and ecs-tasks.amazonaws.com must be able to assume it."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.execution_role_arn == null || can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$", var.execution_role_arn))
+    error_message = "The execution_role_arn must look like arn:aws:iam::123456789012:role/ecs-start."
+  }
+}
+
+variable "iam_wait" {
+  description = "Seconds between the creation of the roles and their first use, 0 to 120. IAM takes some seconds to make a new role known to ECS; without the wait, the first apply can fail with iam:PassRole. Terraform runs the command sleep where it applies, and goes on without it if there is none."
+  type        = number
+  default     = 10
+  nullable    = false
+
+  validation {
+    condition     = var.iam_wait >= 0 && var.iam_wait <= 120 && floor(var.iam_wait) == var.iam_wait
+    error_message = "The iam_wait must be a whole number from 0 to 120."
+  }
+}
+
 variable "execution_role_policy_arns" {
-  description = "ARNs of additional policies for the execution role, with which ECS starts the task, such as AmazonECSTaskExecutionRolePolicy: GuardDuty's Runtime Monitoring pulls its sidecar with that role."
-  type        = list(string)
-  default     = []
+  description = "ARNs of additional policies for the execution role, with which ECS starts the task, by a key of your choice, such as { guardduty = \"arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy\" }: GuardDuty's Runtime Monitoring pulls its sidecar with that role."
+  type        = map(string)
+  default     = {}
   nullable    = false
 }
 
@@ -812,9 +894,9 @@ variable "execution_role_statements" {
 }
 
 variable "task_role_policy_arns" {
-  description = "ARNs of additional policies for the task role, as which the router runs."
-  type        = list(string)
-  default     = []
+  description = "ARNs of additional policies for the task role, as which the router runs, by a key of your choice."
+  type        = map(string)
+  default     = {}
   nullable    = false
 }
 
@@ -823,6 +905,24 @@ variable "ecr_pull_through_cache" {
   type        = bool
   default     = false
   nullable    = false
+}
+
+variable "create_log_group" {
+  description = "Whether to create the log group, /ecs/ and the name. If false, give log_group_name, or a log_configuration of your own."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "log_group_name" {
+  description = "Name of an existing log group of this account and region, with create_log_group = false."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.log_group_name == null || can(regex("^[A-Za-z0-9_./#-]{1,512}$", var.log_group_name))
+    error_message = "The log_group_name must be 1 to 512 letters, digits and the characters _ . / # -."
+  }
 }
 
 variable "log_retention_days" {

@@ -16,11 +16,11 @@ import (
 	"testing"
 )
 
-// Rule is one way in which AWS is stricter than moto_server: the sentence of the
-// documentation, and the answers of a [Strict] that follow from it.
+// Rule is one way in which AWS is stricter than moto_server, and the answers of a [Strict]
+// that follow from it.
 type Rule struct {
 	Name     string
-	Sentence string // from the documentation
+	Sentence string // a summary of the documentation, or of a report from AWS
 	Source   string // its address
 
 	// before refuses a call, or edits its form; after edits the answer to a successful
@@ -31,7 +31,7 @@ type Rule struct {
 
 // StrictRules returns every rule, in the order in which they apply.
 func StrictRules() []Rule {
-	return slices.Concat(ecsRules, ec2Rules, otherRules)
+	return slices.Concat(iamRules, ecsRules, ec2Rules, otherRules)
 }
 
 // gaps complete answers that moto gives without some of their fields.
@@ -49,6 +49,7 @@ type Strict struct {
 	inactive     map[string]bool     // deregistered task definitions, by ARN
 	descriptions map[string]string   // of security group rules, by ID
 	shared       bool                // VPCs belong to another account
+	iam          propagation
 }
 
 // RunStrict starts a proxy that ends with the test.
@@ -131,6 +132,10 @@ func (o fields) fill(defaults fields) {
 
 // ServeHTTP forwards a request to moto and applies the rules to request and answer.
 func (s *Strict) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == sleepPath {
+		s.sleep(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

@@ -14,7 +14,7 @@ const ec2API = "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/"
 var ec2Rules = []Rule{
 	{
 		Name:     "security group: not deleted while in use",
-		Sentence: "If you attempt to delete a security group that is associated with an instance or network interface, is referenced by another security group in the same VPC, or has a VPC association, the operation fails with DependencyViolation.",
+		Sentence: "Deleting a group fails with DependencyViolation while an instance, a network interface or another group refers to it.",
 		Source:   ec2API + "API_DeleteSecurityGroup.html",
 		before: func(s *Strict, c *call) *refusal {
 			if !c.is("ec2", "DeleteSecurityGroup") {
@@ -28,7 +28,7 @@ var ec2Rules = []Rule{
 	},
 	{
 		Name:     "interface endpoint: one subnet per zone",
-		Sentence: "DuplicateSubnetsInSameZone: Found another VPC endpoint subnet in the availability zone of the subnet.",
+		Sentence: "An interface endpoint can have only one subnet in each availability zone.",
 		Source:   "https://github.com/terraform-aws-modules/terraform-aws-vpc/issues/451",
 		before: func(s *Strict, c *call) *refusal {
 			if !c.is("ec2", "CreateVpcEndpoint") || c.form.Get("VpcEndpointType") != "Interface" {
@@ -46,7 +46,7 @@ var ec2Rules = []Rule{
 	},
 	{
 		Name:     "interface endpoint: private DNS needs the VPC's",
-		Sentence: "To use a private hosted zone, you must set the following VPC attributes to true: enableDnsHostnames and enableDnsSupport.",
+		Sentence: "Private DNS of an endpoint needs both enableDnsSupport and enableDnsHostnames of the VPC.",
 		Source:   ec2API + "API_CreateVpcEndpoint.html",
 		before: func(s *Strict, c *call) *refusal {
 			if !c.is("ec2", "CreateVpcEndpoint") || c.form.Get("PrivateDnsEnabled") != "true" {
@@ -68,8 +68,8 @@ var ec2Rules = []Rule{
 	},
 	{
 		Name:     "shared VPC: participants do not see the owner's tags",
-		Sentence: "VPC tags, and tags for the resources within the shared VPC are not shared with the participants.",
-		Source:   "https://docs.aws.amazon.com/vpc/latest/userguide/vpc-sharing.html",
+		Sentence: "The tags of a shared VPC, and of the resources in it, are visible to the owner's account only.",
+		Source:   "https://docs.aws.amazon.com/vpc/latest/userguide/vpc-sharing.html, quoted in https://github.com/aws/karpenter-provider-aws/issues/1368",
 		before: func(s *Strict, c *call) *refusal {
 			if !s.sharing() || !c.is("ec2", "DescribeVpcs", "DescribeSubnets") {
 				return nil
@@ -89,7 +89,7 @@ var ec2Rules = []Rule{
 	},
 	{
 		Name:     "shared VPC: only the owner creates endpoints",
-		Sentence: "VPC owners are responsible for creating, managing, and deleting all VPC-level resources, among them gateway endpoints and interface endpoints.",
+		Sentence: "The owner of a shared VPC creates its gateway and interface endpoints; a participant creates only resources such as network interfaces and security groups.",
 		Source:   "https://docs.aws.amazon.com/vpc/latest/userguide/vpc-share-limitations.html",
 		before: func(s *Strict, c *call) *refusal {
 			if s.sharing() && c.is("ec2", "CreateVpcEndpoint") {

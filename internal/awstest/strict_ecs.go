@@ -12,7 +12,7 @@ const ecsAPI = "https://docs.aws.amazon.com/AmazonECS/latest/APIReference/"
 var ecsRules = []Rule{
 	{
 		Name:     "task definition: omitted lists are stored as empty lists",
-		Sentence: "AWS persists linuxParameters.capabilities as {add=[], drop=[ALL]} ... ForceNew-replaced on every plan.",
+		Sentence: "ECS stores and returns lists that were left out, such as the added capabilities, as empty lists.",
 		Source:   "https://github.com/braintrustdata/terraform-aws-braintrust-data-plane/pull/335",
 		after: func(_ *Strict, c *call) {
 			for _, container := range containers(c) {
@@ -25,7 +25,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "task definition: defaults of a health check",
-		Sentence: "interval: The default value is 30 seconds. timeout: The default value is 5. retries: The default value is 3.",
+		Sentence: "A health check runs every 30 s, may take 5 s, and makes the container unhealthy after 3 failures, unless it sets other values.",
 		Source:   ecsAPI + "API_HealthCheck.html",
 		after: func(_ *Strict, c *call) {
 			for _, container := range containers(c) {
@@ -37,7 +37,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "task definition: defaults of a port",
-		Sentence: "For containers in a task with the awsvpc network mode, the hostPort is set to the same value as the containerPort. protocol: The default is tcp.",
+		Sentence: "With awsvpc, the host port is the container port; the protocol is tcp unless another one is given.",
 		Source:   ecsAPI + "API_PortMapping.html",
 		after: func(_ *Strict, c *call) {
 			for _, container := range containers(c) {
@@ -49,7 +49,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "task definition: Fargate's sizes",
-		Sentence: "If using the Fargate launch type, this field is required and you must use one of the following values.",
+		Sentence: "On Fargate, cpu and memory are required, and only certain pairs exist.",
 		Source:   ecsAPI + "API_RegisterTaskDefinition.html",
 		before: func(_ *Strict, c *call) *refusal {
 			if !c.is("ecs", "RegisterTaskDefinition") || !slices.Contains(c.in.texts("requiresCompatibilities"), "FARGATE") {
@@ -63,7 +63,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "task definition: Fargate's capabilities and devices",
-		Sentence: "Tasks launched on Fargate only support adding the SYS_PTRACE kernel capability. If you're using tasks that use the Fargate launch type, the devices parameter isn't supported.",
+		Sentence: "A task on Fargate can have no devices, and add no capability other than SYS_PTRACE.",
 		Source:   ecsAPI + "API_KernelCapabilities.html",
 		before: func(_ *Strict, c *call) *refusal {
 			if !c.is("ecs", "RegisterTaskDefinition") || !slices.Contains(c.in.texts("requiresCompatibilities"), "FARGATE") {
@@ -85,7 +85,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "service: names are unique in a cluster",
-		Sentence: "Service names must be unique within a cluster.",
+		Sentence: "Two services of a cluster cannot have the same name.",
 		Source:   ecsAPI + "API_CreateService.html",
 		before: func(s *Strict, c *call) *refusal {
 			if !c.is("ecs", "CreateService") {
@@ -103,7 +103,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "service: not with an inactive task definition",
-		Sentence: "You can't use an INACTIVE task definition to run new tasks or create new services, and you can't update an existing service to reference an INACTIVE task definition.",
+		Sentence: "No service can be created with, or updated to, a task definition that is INACTIVE.",
 		Source:   ecsAPI + "API_DeregisterTaskDefinition.html",
 		before: func(s *Strict, c *call) *refusal {
 			if !c.is("ecs", "CreateService", "UpdateService") {
@@ -126,7 +126,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "service: only capacity providers of its cluster",
-		Sentence: "Only capacity providers that are already associated with a cluster and have an ACTIVE or UPDATING status can be used in a capacity provider strategy.",
+		Sentence: "A strategy can name only capacity providers that are associated with the cluster.",
 		Source:   ecsAPI + "API_CapacityProviderStrategyItem.html",
 		before: func(s *Strict, c *call) *refusal {
 			strategy := c.in.objects("capacityProviderStrategy")
@@ -149,7 +149,7 @@ var ecsRules = []Rule{
 	},
 	{
 		Name:     "service: a failed deployment is rolled back",
-		Sentence: "If rollback is on, when a service deployment fails, the service is rolled back to the last deployment that completed successfully.",
+		Sentence: "With rollback, ECS returns a service whose deployment failed to its last completed deployment.",
 		Source:   ecsAPI + "API_DeploymentCircuitBreaker.html",
 		// See FailDeployments.
 	},

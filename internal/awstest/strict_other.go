@@ -5,13 +5,13 @@ import "strings"
 var otherRules = []Rule{
 	{
 		Name:     "file system: one mount target per zone",
-		Sentence: "You can create mount targets for a file system in only one VPC, and there can be only one mount target per Availability Zone.",
+		Sentence: "A file system can have one mount target in each availability zone, all in one VPC.",
 		Source:   "https://docs.aws.amazon.com/efs/latest/ug/API_CreateMountTarget.html",
 		// moto does the same.
 	},
 	{
 		Name:     "secret: its key is an ID or an alias",
-		Sentence: "KmsKeyId: The key ID or alias ARN of the KMS key that Secrets Manager uses to encrypt the secret value. Secrets created using the console use an KMS key ID.",
+		Sentence: "DescribeSecret returns the key of a secret in the form in which it was set: an ID, the ARN of an alias, or the ARN of a key.",
 		Source:   "https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_DescribeSecret.html",
 		after: func(_ *Strict, c *call) {
 			if !c.is("secretsmanager", "DescribeSecret") {
@@ -25,7 +25,7 @@ var otherRules = []Rule{
 	},
 	{
 		Name:     "Cloud Map: the failure threshold is 1",
-		Sentence: "FailureThreshold: This parameter is no longer supported and is always set to 1.",
+		Sentence: "The failure threshold is no longer supported, and is always 1.",
 		Source:   "https://docs.aws.amazon.com/cloud-map/latest/api/API_HealthCheckCustomConfig.html",
 		after: func(_ *Strict, c *call) {
 			if !c.is("servicediscovery", "CreateService", "GetService") {
@@ -38,7 +38,7 @@ var otherRules = []Rule{
 	},
 	{
 		Name:     "Cloud Map: a service with instances is not deleted",
-		Sentence: "If the service still contains one or more registered instances, the request fails.",
+		Sentence: "Deleting a service fails while instances are registered in it.",
 		Source:   "https://docs.aws.amazon.com/cloud-map/latest/api/API_DeleteService.html",
 		before: func(s *Strict, c *call) *refusal {
 			if !c.is("servicediscovery", "DeleteService") {

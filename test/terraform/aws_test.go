@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -35,6 +37,7 @@ func newAccount(t *testing.T) account {
 	)
 	strict := awstest.RunStrict(t, moto)
 	a := account{Strict: strict, workspace: newWorkspace(t, strict.Env(awstest.World{}))}
+	a.simulateSleep(strict)
 	a.copy("world", "testdata/world")
 	a.write("world/provider.tf", provider)
 	a.init("world")
@@ -42,6 +45,20 @@ func newAccount(t *testing.T) account {
 	a.world = a.outputs("world")
 	a.pushImage(publishedTag, 1)
 	return a
+}
+
+// simulateSleep puts a command "sleep" first on PATH, which advances the clock of the AWS
+// double instead of waiting.
+func (w *workspace) simulateSleep(strict *awstest.Strict) {
+	w.t.Helper()
+	address, request, _ := strings.Cut(strings.TrimPrefix(strict.SleepURL(), "http://"), "/")
+	host, port, _ := strings.Cut(address, ":")
+	w.write("bin/sleep", fmt.Sprintf("#!/bin/bash\nset -e\nexec 3<>/dev/tcp/%s/%s\nprintf 'GET /%s%%ss HTTP/1.0\\r\\n\\r\\n' \"$1\" >&3\ngrep -q '200 OK' <&3\n", host, port, request))
+	bin := filepath.Join(w.dir, "bin")
+	if err := os.Chmod(filepath.Join(bin, "sleep"), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	w.env = append(w.env, "PATH="+bin+":"+os.Getenv("PATH"))
 }
 
 // pushImage pushes an image to the repository.

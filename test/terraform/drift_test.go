@@ -77,7 +77,7 @@ func TestDrift(t *testing.T) {
 					kms = []string{"--kms-key=" + a.world["kms_key_arn"]}
 				}
 				want := runRouter(t, c.Environment, map[string]string{"AWS_REGION": "eu-west-1"}, append([]string{"plan", "--iam"}, kms...)...)
-				got := p.value(t, "module."+name+".aws_iam_role_policy.router", "policy")
+				got := p.value(t, "module."+name+".aws_iam_role_policy.router[0]", "policy")
 				if got, want := statements(t, []byte(got)), statements(t, want); !reflect.DeepEqual(got, want) {
 					t.Errorf("the task role's policy is\n%v\nbut the binary needs\n%v", got, want)
 				}

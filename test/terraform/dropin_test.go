@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -60,6 +61,7 @@ func TestPublishedCall(t *testing.T) {
 func TestMigration(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
+	a.SettleRoles()
 	a.copy("hardfin", "testdata/hardfin")
 	a.callFrom("call", "../hardfin")
 	a.apply("call")
@@ -73,10 +75,39 @@ func TestMigration(t *testing.T) {
 func TestSubmoduleMigration(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
+	a.SettleRoles()
 	a.copy("hardfin", "testdata/hardfin")
-	write := func(source, more string) {
-		a.write("call/provider.tf", provider)
-		a.write("call/main.tf", strings.NewReplacer("SOURCE", source, "GROUP", a.world["security_group_id"], "MORE", more).Replace(`
+	a.callSubmodule("call", "../hardfin/modules/subnet_router", "")
+	a.apply("call")
+	fileSystem := a.fileSystem()
+	a.callSubmodule("call", "../module", keepNode(fileSystem))
+	a.checkMigration("module.sandbox.", fileSystem)
+	if b := a.call("elasticfilesystem", "GET", "/2015-02-01/mount-targets?FileSystemId="+fileSystem, "", nil); strings.Count(string(b), `"MountTargetId"`) != 2 {
+		t.Errorf("the mount targets are gone: %s", b)
+	}
+	volumes := a.taskDefinition("sandbox-tailscale").Volumes
+	if len(volumes) != 1 || volumes[0].EFSVolumeConfiguration.FileSystemID != fileSystem {
+		t.Errorf("the task has the volumes %+v, want the file system %s", volumes, fileSystem)
+	}
+}
+
+// keepNode returns the arguments with which the router uses the file system of Hardfin's
+// node, as UPGRADING.md explains.
+func keepNode(fileSystem string) string {
+	return fmt.Sprintf(`
+  state              = "existing-efs"
+  efs_file_system_id = %q
+  efs_root_directory = "/"
+  efs_owner_id       = 0
+`, fileSystem)
+}
+
+// callSubmodule writes a call of Hardfin's submodule, with another source and more
+// arguments.
+func (a account) callSubmodule(dir, source, more string) {
+	a.t.Helper()
+	a.write(dir+"/provider.tf", provider)
+	a.write(dir+"/main.tf", strings.NewReplacer("SOURCE", source, "GROUP", a.world["security_group_id"], "MORE", more).Replace(`
 module "sandbox" {
   source = "SOURCE"
 
@@ -102,25 +133,7 @@ output "tailscale_ecs_task_role_name" {
   value = module.sandbox.tailscale_ecs_task_role_name
 }
 `))
-		a.init("call")
-	}
-	write("../hardfin/modules/subnet_router", "")
-	a.apply("call")
-	fileSystem := a.fileSystem()
-	write("../module", `
-  state              = "existing-efs"
-  efs_file_system_id = "`+fileSystem+`"
-  efs_root_directory = "/"
-  efs_owner_id       = 0
-`)
-	a.checkMigration("module.sandbox.", fileSystem)
-	if b := a.call("elasticfilesystem", "GET", "/2015-02-01/mount-targets?FileSystemId="+fileSystem, "", nil); strings.Count(string(b), `"MountTargetId"`) != 2 {
-		t.Errorf("the mount targets are gone: %s", b)
-	}
-	volumes := a.taskDefinition("sandbox-tailscale").Volumes
-	if len(volumes) != 1 || volumes[0].EFSVolumeConfiguration.FileSystemID != fileSystem {
-		t.Errorf("the task has the volumes %+v, want the file system %s", volumes, fileSystem)
-	}
+	a.init(dir)
 }
 
 // fileSystem returns the ID of the account's only file system.
@@ -136,20 +149,19 @@ func (a account) fileSystem() string {
 	return out.FileSystems[0].FileSystemID
 }
 
-// checkMigration plans and applies a change of the source of a call whose resources were at
-// the address old.
-func (a account) checkMigration(old, fileSystem string) {
+// checkMigrationPlan checks a plan after a change of the source of a call whose resources
+// were at the address old.
+func (a account) checkMigrationPlan(p plan, old string) {
 	a.t.Helper()
-	const now = "module.sandbox."
 	kept := map[string]bool{
 		"aws_ecs_service.tailscale": false, "aws_cloudwatch_log_group.tailscale": false,
 		"aws_iam_role.ecs_task_tailscale": false, "aws_iam_role.ecs_task_execution_tailscale": false,
 	}
 	var forgotten []string
-	for _, c := range a.plan("call").ResourceChanges {
-		name := strings.TrimPrefix(c.Address, now)
+	for _, c := range p.ResourceChanges {
+		name := strings.TrimSuffix(strings.TrimPrefix(c.Address, "module.sandbox."), "[0]")
 		switch _, keep := kept[name]; {
-		case keep && (c.PreviousAddress == old+name || old == now) && !c.has("create") && !c.has("delete"):
+		case keep && c.PreviousAddress == old+name && !c.has("create") && !c.has("delete"):
 			kept[name] = true
 		case keep:
 			a.t.Errorf("%s, before at %q: %v", c.Address, c.PreviousAddress, c.Change.Actions)
@@ -169,7 +181,12 @@ func (a account) checkMigration(old, fileSystem string) {
 	if got := slices.Compact(slices.Clone(forgotten)); len(got) != 3 {
 		a.t.Errorf("the plan forgets %v, want file system, access point and mount targets", forgotten)
 	}
+}
 
+// checkMigration plans and applies such a change.
+func (a account) checkMigration(old, fileSystem string) {
+	a.t.Helper()
+	a.checkMigrationPlan(a.plan("call"), old)
 	a.apply("call")
 	a.noChange("call")
 	if got := a.services("sandbox-spot"); !slices.Equal(got, []string{"tailscale"}) {

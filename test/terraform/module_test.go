@@ -174,3 +174,35 @@ func readAll(t *testing.T, pattern string) string {
 	}
 	return all.String()
 }
+
+// TestNothing: with create = false, a plan has no resource and calls AWS for no look-up,
+// for which there is no endpoint here.
+func TestNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t, map[string]string{"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "none"})
+	w.write("call/provider.tf", strings.Replace(provider, "max_retries", "skip_requesting_account_id = true\n  max_retries", 1))
+	w.write("call/main.tf", `
+module "router" {
+  source = "../module"
+  create = false
+
+  vpc                         = "sandbox"
+  subnet_group                = "private"
+  target_ecs_cluster          = "main"
+  tailscale_auth_key_secret   = "tailscale"
+  tailscale_docker_repository = "tailscale"
+  tailscale_docker_tag        = "1"
+  state                       = "efs"
+  create_security_group       = true
+  metrics_ingress_cidrs       = ["10.0.9.0/24"]
+  create_alarms               = true
+  create_vpc_endpoints        = true
+  enable_execute_command      = true
+  service_discovery           = { namespace_id = "ns-0a" }
+}
+`)
+	w.init("call")
+	for _, c := range w.plan("call").ResourceChanges {
+		t.Errorf("%s: %v", c.Address, c.Change.Actions)
+	}
+}

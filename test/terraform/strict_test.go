@@ -29,7 +29,7 @@ var variants = map[string]variant{
 	"capabilities": {
 		rule: "task definition: omitted lists are stored as empty lists",
 		file: "main.tf", old: `add = var.kernel_mode ? ["NET_ADMIN", "NET_RAW"] : [], drop`, new: `drop`,
-		plan: `aws_ecs_task_definition.tailscale must be replaced`,
+		plan: `aws_ecs_task_definition.tailscale\[0\] must be replaced`,
 	},
 	"sizes": {
 		rule: "task definition: Fargate's sizes",
@@ -44,13 +44,24 @@ var variants = map[string]variant{
 	},
 	"one_name_a": {
 		rule: "service: names are unique in a cluster",
-		file: "main.tf", old: "resource \"aws_ecs_service\" \"tailscale\" {\n  name                   = local.name", new: "resource \"aws_ecs_service\" \"tailscale\" {\n  name = \"tailscale\"",
+		file: "main.tf", old: `name                   = local.name`, new: `name = "tailscale"`,
 		error: `InvalidParameterException: Creation of service was not idempotent`,
 	},
 	"one_name_b": {
 		rule: "service: names are unique in a cluster",
-		file: "main.tf", old: "resource \"aws_ecs_service\" \"tailscale\" {\n  name                   = local.name", new: "resource \"aws_ecs_service\" \"tailscale\" {\n  name = \"tailscale\"",
+		file: "main.tf", old: `name                   = local.name`, new: `name = "tailscale"`,
 		error: `InvalidParameterException: Creation of service was not idempotent`,
+	},
+	"new_roles": {
+		rule:      "role: not known to ECS at once",
+		arguments: `iam_wait = 0`,
+		error:     `is not authorized to perform: iam:PassRole`,
+	},
+	"trust": {
+		rule: "role: trusts ECS for tasks of the account and region",
+		file: "iam.tf", old: `ArnLike      = { "aws:SourceArn" = "arn:${local.partition}:ecs:${local.region}:`, new: `ArnLike      = { "aws:SourceArn" = "arn:${local.partition}:ecs:us-east-1:`,
+		arguments: `timeouts = { create = "10s" }`,
+		error:     `timeout while waiting for state`,
 	},
 	"providers": {
 		rule:      "service: only capacity providers of its cluster",
@@ -71,7 +82,7 @@ var variants = map[string]variant{
 	},
 	"private_dns": {
 		rule: "interface endpoint: private DNS needs the VPC's",
-		file: "network.tf", old: `condition     = data.aws_vpc.this.enable_dns_support && data.aws_vpc.this.enable_dns_hostnames`, new: `condition     = data.aws_vpc.this.enable_dns_support`,
+		file: "network.tf", old: `condition     = local.vpc.enable_dns_support && local.vpc.enable_dns_hostnames`, new: `condition     = local.vpc.enable_dns_support`,
 		arguments: "create_vpc_endpoints = true\n  vpc_endpoint_services = [\"logs\"]\n  vpc_id = aws_vpc.plain.id\n  subnet_ids = [aws_subnet.plain.id]",
 		error:     `InvalidParameter: Enabling private DNS requires both enableDnsSupport and enableDnsHostnames`,
 	},
@@ -116,6 +127,11 @@ func TestStrictRules(t *testing.T) {
 	a := newAccount(t)
 	a.writeVariants("call", variants)
 	a.init("call")
+	// Alone: the waits of the other variants would advance the clock for its roles too.
+	fresh, err := a.try("call", "apply", "-auto-approve", "-target=module.new_roles")
+	if v := variants["new_roles"]; err == nil || !strings.Contains(fresh, v.error) {
+		t.Errorf("new_roles: the apply did not fail with %q: %v\n%s", v.error, err, fresh)
+	}
 	applied, err := a.try("call", "apply", "-auto-approve")
 	if err == nil {
 		t.Fatal("the apply of the variants succeeded")
@@ -131,7 +147,7 @@ func TestStrictRules(t *testing.T) {
 			if text := a.rolePolicy("ecs-task-"+name, "router"); strings.Contains(text, v.policy) {
 				t.Errorf("%s: the policy contains %s: %s", name, v.policy, text)
 			}
-		case strings.HasPrefix(name, "one_name_"):
+		case strings.HasPrefix(name, "one_name_"), name == "new_roles":
 		case !strings.Contains(applied, v.error) || !strings.Contains(applied, "with module."+name+"."):
 			t.Errorf("%s: the apply did not fail with %q", name, v.error)
 		}
@@ -220,7 +236,7 @@ func TestRollback(t *testing.T) {
 	a.callFrom("call", "../module")
 	// One copy lacks the condition that detects a rollback, another deregisters revisions.
 	a.copy("blind", "../../deploy/terraform")
-	a.edit("blind/main.tf", `condition     = !var.wait_for_steady_state || self.task_definition == aws_ecs_task_definition.tailscale.arn`, `condition     = self.name != ""`)
+	a.edit("blind/main.tf", `condition     = !var.wait_for_steady_state || self.task_definition == aws_ecs_task_definition.tailscale[0].arn`, `condition     = self.name != ""`)
 	a.copy("forgetful", "../../deploy/terraform")
 	extra := `
 variable "image" {
@@ -258,10 +274,10 @@ module "SOURCE" {
 	if err == nil || strings.Count(out, "ECS rolled it back") != 1 || !strings.Contains(out, "task-definition/sandbox-tailscale:1") {
 		t.Errorf("the apply of a deployment that was rolled back: %v\n%s", err, out)
 	}
-	if !strings.Contains(out, "module.blind.aws_ecs_service.tailscale: Modifications complete") {
+	if !strings.Contains(out, "module.blind.aws_ecs_service.tailscale[0]: Modifications complete") {
 		t.Error("without the condition, the provider no longer reports the deployment as successful")
 	}
-	if !strings.Contains(out, "with module.forgetful.aws_ecs_service.tailscale") {
+	if !strings.Contains(out, "with module.forgetful.aws_ecs_service.tailscale[0]") {
 		t.Error("a service with an inactive previous revision was rolled back")
 	}
 	for family, want := range map[string]string{"sandbox-tailscale:1": "ACTIVE", "forgetful:1": "INACTIVE"} {

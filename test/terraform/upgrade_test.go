@@ -14,32 +14,56 @@ import (
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
+	a.SettleRoles()
 	a.copy("before", "testdata/before")
-	a.callFrom("call", "../before")
-	a.writeFullCall("call", "../before")
-	a.writeUnordered("call", "../before", "")
-	a.init("call")
+	a.callUpgraded("call", "../before")
 	a.apply("call")
 
-	a.callFrom("call", "../module")
-	a.writeFullCall("call", "../module")
-	a.writeUnordered("call", "../module", "")
-	a.init("call")
+	a.callUpgraded("call", "../module")
 	if got, want := a.replacedMountTargets("call"), []string{`module.unordered.aws_efs_mount_target.state["a"]`, `module.unordered.aws_efs_mount_target.state["b"]`}; !slices.Equal(got, want) {
 		t.Errorf("without efs_mount_target_subnet_ids the plan replaces the mount targets %q, want %q", got, want)
 	}
-	a.writeUnordered("call", "../module", fmt.Sprintf("efs_mount_target_subnet_ids = { a = %q, b = %q }", a.world["subnet_b"], a.world["subnet_a"]))
-	for _, c := range a.plan("call").ResourceChanges {
-		added := slices.Contains([]string{"terraform_data", "aws_efs_file_system_policy"}, c.Type) && slices.Equal(c.Change.Actions, []string{"create"})
-		replaced := c.Type == "aws_ecs_task_definition" && c.has("create") && c.has("delete")
-		if c.Mode == "managed" && !added && !replaced && (c.has("create") || c.has("delete")) {
-			t.Errorf("%s: %v", c.Address, c.Change.Actions)
-		}
-	}
+	a.keepMountTargets("call")
+	a.checkUpgradePlan(a.plan("call"))
 	a.apply("call")
 	a.noChange("call")
 	if got := a.services("sandbox-spot"); !slices.Equal(got, []string{"everything", "tailscale", "unordered"}) {
 		t.Errorf("the services are %q", got)
+	}
+}
+
+// callUpgraded writes calls of the module at commit 21d0de2 with the given source.
+func (a account) callUpgraded(dir, source string) {
+	a.t.Helper()
+	a.callFrom(dir, source)
+	a.writeFullCall(dir, source)
+	a.writeUnordered(dir, source, "")
+	a.init(dir)
+}
+
+// keepMountTargets adds the argument that keeps the mount targets of subnets that are not
+// in the order of their zones.
+func (a account) keepMountTargets(dir string) {
+	a.t.Helper()
+	a.writeUnordered(dir, "../module", fmt.Sprintf("efs_mount_target_subnet_ids = { a = %q, b = %q }", a.world["subnet_b"], a.world["subnet_a"]))
+}
+
+// checkUpgradePlan checks that only task definitions are replaced.
+func (a account) checkUpgradePlan(p plan) {
+	a.t.Helper()
+	kept := 0
+	for _, c := range p.ResourceChanges {
+		added := slices.Contains([]string{"terraform_data", "aws_efs_file_system_policy"}, c.Type) && slices.Equal(c.Change.Actions, []string{"create"})
+		replaced := c.Type == "aws_ecs_task_definition" && c.has("create") && c.has("delete")
+		if c.Mode == "managed" && !added && !replaced && (c.has("create") || c.has("delete") || c.has("forget")) {
+			a.t.Errorf("%s: %v", c.Address, c.Change.Actions)
+		}
+		if slices.Contains([]string{"aws_efs_file_system", "aws_efs_access_point"}, c.Type) && c.has("no-op") {
+			kept++
+		}
+	}
+	if kept != 4 {
+		a.t.Errorf("the plan keeps %d file systems and access points, want 2 of each", kept)
 	}
 }
 

@@ -39,6 +39,7 @@ mock_provider "aws" {
 }
 
 variables {
+  iam_wait           = 0
   vpc_id             = "vpc-0123456789abcdef0"
   subnet_ids         = ["subnet-0a", "subnet-0b"]
   security_group_ids = ["sg-0a"]
@@ -51,27 +52,27 @@ run "defaults" {
   command = plan
 
   assert {
-    condition     = aws_ecs_service.tailscale.desired_count == 1 && aws_ecs_service.tailscale.launch_type == "FARGATE"
+    condition     = aws_ecs_service.tailscale[0].desired_count == 1 && aws_ecs_service.tailscale[0].launch_type == "FARGATE"
     error_message = "By default there is one task on Fargate, as in Hardfin's module."
   }
 
   assert {
-    condition     = aws_ecs_service.tailscale.deployment_minimum_healthy_percent == 100 && aws_ecs_service.tailscale.deployment_maximum_percent == 200
+    condition     = aws_ecs_service.tailscale[0].deployment_minimum_healthy_percent == 100 && aws_ecs_service.tailscale[0].deployment_maximum_percent == 200
     error_message = "A new task must come before the old one goes: the hand-over needs both."
   }
 
   assert {
-    condition     = aws_ecs_service.tailscale.deployment_circuit_breaker[0].enable && aws_ecs_service.tailscale.deployment_circuit_breaker[0].rollback
+    condition     = aws_ecs_service.tailscale[0].deployment_circuit_breaker[0].enable && aws_ecs_service.tailscale[0].deployment_circuit_breaker[0].rollback
     error_message = "The circuit breaker with rollback must be on."
   }
 
   assert {
-    condition     = var.drain_timeout == 60 && jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].stopTimeout >= 75 && jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].stopTimeout <= 120
+    condition     = var.drain_timeout == 60 && jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].stopTimeout >= 75 && jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].stopTimeout <= 120
     error_message = "ECS must give the router longer than it takes to drain, and Fargate allows 120 s."
   }
 
   assert {
-    condition     = jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].healthCheck.command == ["CMD", "/router", "healthcheck"]
+    condition     = jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].healthCheck.command == ["CMD", "/router", "healthcheck"]
     error_message = "The health check asks for liveness."
   }
 
@@ -81,12 +82,12 @@ run "defaults" {
   }
 
   assert {
-    condition     = !aws_ecs_service.tailscale.force_new_deployment && aws_ecs_service.tailscale.availability_zone_rebalancing == "DISABLED" && aws_ecs_service.tailscale.timeouts.update == "40m"
+    condition     = !aws_ecs_service.tailscale[0].force_new_deployment && aws_ecs_service.tailscale[0].availability_zone_rebalancing == "DISABLED" && aws_ecs_service.tailscale[0].timeouts.update == "40m"
     error_message = "What provider versions leave to different defaults must be set."
   }
 
   assert {
-    condition     = aws_ecs_service.tailscale.propagate_tags == "SERVICE" && aws_ecs_service.tailscale.wait_for_steady_state
+    condition     = aws_ecs_service.tailscale[0].propagate_tags == "SERVICE" && aws_ecs_service.tailscale[0].wait_for_steady_state
     error_message = "Tasks get the service's tags, and apply waits for them."
   }
 }
@@ -97,23 +98,30 @@ run "two_tasks_that_must_be_ready_once" {
   variables {
     desired_count              = 2
     health_check               = "started"
+    region                     = "eu-west-1"
+    iam_wait                   = 15
     capacity_provider_strategy = [{ capacity_provider = "FARGATE", base = 1 }, { capacity_provider = "FARGATE_SPOT", weight = 3 }]
     create_security_group      = true
     udp_port                   = 42000
   }
 
   assert {
-    condition     = jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].healthCheck.command == ["CMD", "/router", "healthcheck", "--started"]
+    condition     = jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].healthCheck.command == ["CMD", "/router", "healthcheck", "--started"]
     error_message = "health_check = started asks for the first readiness."
   }
 
   assert {
-    condition     = aws_ecs_service.tailscale.force_new_deployment && aws_ecs_service.tailscale.availability_zone_rebalancing == "ENABLED"
+    condition     = aws_ecs_service.tailscale[0].force_new_deployment && aws_ecs_service.tailscale[0].availability_zone_rebalancing == "ENABLED"
     error_message = "Another strategy must not replace the service, and two tasks must not stay in one zone."
   }
 
   assert {
-    condition     = length(aws_ecs_service.tailscale.capacity_provider_strategy) == 2
+    condition     = length(terraform_data.roles_known) == 1
+    error_message = "New roles need a wait before their first use."
+  }
+
+  assert {
+    condition     = length(aws_ecs_service.tailscale[0].capacity_provider_strategy) == 2
     error_message = "The capacity providers are those that were given."
   }
 
@@ -134,12 +142,12 @@ run "state_on_a_file_system" {
   }
 
   assert {
-    condition     = aws_ecs_service.tailscale.deployment_minimum_healthy_percent == 0 && aws_ecs_service.tailscale.deployment_maximum_percent == 100
+    condition     = aws_ecs_service.tailscale[0].deployment_minimum_healthy_percent == 0 && aws_ecs_service.tailscale[0].deployment_maximum_percent == 100
     error_message = "Two tasks must not share a node: the old one goes first."
   }
 
   assert {
-    condition     = !strcontains(aws_iam_role_policy.efs[0].policy, "ClientRootAccess") && aws_efs_file_system_policy.state[0].file_system_id != "" && aws_ecs_service.tailscale.availability_zone_rebalancing == "DISABLED"
+    condition     = !strcontains(aws_iam_role_policy.efs[0].policy, "ClientRootAccess") && aws_efs_file_system_policy.state[0].file_system_id != "" && aws_ecs_service.tailscale[0].availability_zone_rebalancing == "DISABLED"
     error_message = "The router is not root on its file system, which has a policy of its own."
   }
 
@@ -169,25 +177,126 @@ run "roles" {
   variables {
     image                      = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/ghcr/subnetrouter:1"
     ecr_pull_through_cache     = true
-    execution_role_policy_arns = ["arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"]
+    execution_role_policy_arns = { guardduty = "arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy" }
     execution_role_statements = [
       { Effect = "Allow", Action = ["secretsmanager:GetSecretValue"], Resource = ["*"] },
       { Sid = "More", Effect = "Allow", Action = "kms:Decrypt", Resource = "*", Condition = { StringLike = { "kms:ViaService" = "secretsmanager.*" } } },
     ]
-    task_role_policy_arns = ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
+    task_role_policy_arns = { read = "arn:aws:iam::aws:policy/ReadOnlyAccess" }
   }
 
   assert {
     condition = (
-      aws_iam_role_policy_attachment.execution[0].role == "ecs-task-execution-sandbox-tailscale" &&
-      aws_iam_role_policy_attachment.task[0].role == "ecs-task-sandbox-tailscale"
+      aws_iam_role_policy_attachment.execution["guardduty"].role == "ecs-task-execution-sandbox-tailscale" &&
+      aws_iam_role_policy_attachment.task["read"].role == "ecs-task-sandbox-tailscale"
     )
     error_message = "Further policies are attached to the roles."
   }
 
   assert {
-    condition     = toset(flatten([for r in [aws_iam_role.ecs_task_tailscale, aws_iam_role.ecs_task_execution_tailscale] : [for c in values(jsondecode(r.assume_role_policy).Statement[0].Condition) : keys(c)]])) == toset(["aws:SourceAccount", "aws:SourceArn"])
+    condition     = toset(flatten([for r in [aws_iam_role.ecs_task_tailscale[0], aws_iam_role.ecs_task_execution_tailscale[0]] : [for c in values(jsondecode(r.assume_role_policy).Statement[0].Condition) : keys(c)]])) == toset(["aws:SourceAccount", "aws:SourceArn"])
     error_message = "ECS may assume the roles for tasks of this account only."
+  }
+}
+
+# Every kind of resource and look-up that the module has.
+run "nothing" {
+  command = plan
+
+  variables {
+    create                       = false
+    vpc_id                       = null
+    vpc                          = "sandbox"
+    subnet_ids                   = null
+    subnet_group                 = "private"
+    cluster_arn                  = null
+    target_ecs_cluster           = "main"
+    auth_secret_arn              = null
+    tailscale_auth_key_secret    = "tailscale"
+    image                        = null
+    tailscale_docker_repository  = "tailscale"
+    tailscale_docker_tag         = "1"
+    state                        = "efs"
+    create_security_group        = true
+    create_alarms                = true
+    create_vpc_endpoints         = true
+    vpc_endpoint_route_table_ids = ["rtb-0a"]
+    enable_execute_command       = true
+    metrics_ingress_cidrs        = ["10.0.9.0/24"]
+    service_discovery            = { namespace_id = "ns-0a" }
+  }
+
+  assert {
+    condition = alltrue([for o in [
+      output.task_role_arn, output.execution_role_arn, output.service_arn, output.task_definition_arn, output.security_group_id, output.log_group_arn,
+      output.efs_file_system_id, output.efs_access_point_id, output.service_discovery_service_arn, output.vpc_id, output.image, output.autoapprovers_json, output.split_dns,
+    ] : o == null])
+    error_message = "Without create, the outputs of resources are null."
+  }
+}
+
+# The same look-ups fail with create: they need names that no mock has.
+run "own_roles_and_log_group" {
+  command = plan
+
+  variables {
+    create_task_role       = false
+    task_role_arn          = "arn:aws:iam::123456789012:role/network/router"
+    create_execution_role  = false
+    execution_role_arn     = "arn:aws:iam::123456789012:role/ecs-start"
+    create_log_group       = false
+    log_group_name         = "/network/routers"
+    create_alarms          = true
+    enable_execute_command = true
+    state                  = "existing-efs"
+    efs_file_system_id     = "fs-0123abcd"
+  }
+
+  assert {
+    condition = 0 == sum([for r in [
+      aws_iam_role.ecs_task_tailscale, aws_iam_role.ecs_task_execution_tailscale, aws_iam_role_policy.router, aws_iam_role_policy.exec, aws_iam_role_policy.efs,
+      aws_iam_role_policy.execution, aws_iam_role_policy_attachment.task, aws_iam_role_policy_attachment.execution, aws_cloudwatch_log_group.tailscale, terraform_data.roles_known,
+    ] : length(r)])
+    error_message = "With roles and a log group of the caller's, there are none of the module's."
+  }
+
+  assert {
+    condition     = aws_ecs_task_definition.tailscale[0].task_role_arn == "arn:aws:iam::123456789012:role/network/router" && aws_ecs_task_definition.tailscale[0].execution_role_arn == "arn:aws:iam::123456789012:role/ecs-start"
+    error_message = "The task has the given roles."
+  }
+
+  assert {
+    condition     = output.tailscale_ecs_task_role_name == "router" && output.execution_role_name == "ecs-start"
+    error_message = "The names of the given roles are the last parts of their ARNs."
+  }
+
+  assert {
+    condition     = jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].logConfiguration.options.awslogs-group == "/network/routers" && aws_cloudwatch_log_metric_filter.not_ready[0].log_group_name == "/network/routers"
+    error_message = "The router logs into the given group, which the alarm reads."
+  }
+
+  assert {
+    condition     = jsondecode(output.execution_role_policy_json).Statement[0].Resource == ["arn:aws:logs:eu-west-1:123456789012:log-group:/network/routers:*"]
+    error_message = "The policy for the caller's execution role is about the given group: ${output.execution_role_policy_json}"
+  }
+}
+
+run "policy_for_a_role_of_the_callers" {
+  variables {
+    create_task_role       = false
+    task_role_arn          = "arn:aws:iam::123456789012:role/router"
+    enable_execute_command = true
+    state                  = "efs"
+  }
+
+  assert {
+    condition     = join(" ", [for s in jsondecode(output.task_role_policy_json).Statement : s.Sid]) == "ReadCredential ReadNetwork ECSExec MountState"
+    error_message = "The policy for the caller's task role has everything that the router needs: ${output.task_role_policy_json}"
+  }
+
+  assert {
+    condition     = jsondecode(aws_efs_file_system_policy.state[0].policy).Statement[0].Principal.AWS == "arn:aws:iam::123456789012:role/router"
+    error_message = "The file system allows the caller's role."
   }
 }
 
@@ -205,7 +314,7 @@ run "state_of_before" {
   }
 
   assert {
-    condition     = { for e in jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].environment : e.name => e.value }["ROUTER_STATE"] == jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].mountPoints[0].containerPath
+    condition     = { for e in jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].environment : e.name => e.value }["ROUTER_STATE"] == jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].mountPoints[0].containerPath
     error_message = "The router must keep its state where the file system is mounted."
   }
 
@@ -226,17 +335,17 @@ run "kernel_mode" {
   }
 
   assert {
-    condition     = aws_ecs_service.tailscale.launch_type == "EC2" && aws_ecs_task_definition.tailscale.requires_compatibilities == toset(["EC2"]) && aws_ecs_task_definition.tailscale.network_mode == "awsvpc"
+    condition     = aws_ecs_service.tailscale[0].launch_type == "EC2" && aws_ecs_task_definition.tailscale[0].requires_compatibilities == toset(["EC2"]) && aws_ecs_task_definition.tailscale[0].network_mode == "awsvpc"
     error_message = "The tasks run on instances, each with an interface of its own."
   }
 
   assert {
-    condition     = jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].user == "0:0" && join(" ", jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].linuxParameters.capabilities.add) == "NET_ADMIN NET_RAW"
+    condition     = jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].user == "0:0" && join(" ", jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].linuxParameters.capabilities.add) == "NET_ADMIN NET_RAW"
     error_message = "Capabilities count for root only."
   }
 
   assert {
-    condition     = jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].linuxParameters.devices[0].hostPath == "/dev/net/tun" && output.environment["ROUTER_MODE"] == "kernel"
+    condition     = jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].linuxParameters.devices[0].hostPath == "/dev/net/tun" && output.environment["ROUTER_MODE"] == "kernel"
     error_message = "Kernel mode needs the device, and must not fall back in silence."
   }
 }
@@ -247,17 +356,28 @@ run "further_inputs" {
   variables {
     create_security_group             = true
     metrics_ingress_cidrs             = ["10.0.9.0/24", "fd00::/64"]
+    metrics_ingress_rules             = { Prometheus = { security_group_id = "sg-0b" }, VPN = { cidr = "10.9.0.0/16" }, Office = { prefix_list_id = "pl-0123abcd" } }
     egress_rules                      = { vpc = { cidr = "10.0.0.0/16" }, control = { cidr = "0.0.0.0/0", protocol = "tcp", from_port = 443 } }
     keepalive                         = "90s"
     secrets                           = { TOKEN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:token-AbCdEf:key::", OTHER = "arn:aws:ssm:eu-west-1:123456789012:parameter/other" }
     repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ghcr-AbCdEf"
     extra_containers                  = [{ name = "log_router", image = "fluent-bit:1", essential = true, firelensConfiguration = { type = "fluentbit" } }]
+    create_log_group                  = false
     log_configuration                 = { log_driver = "awsfirelens", options = { Name = "cloudwatch" } }
   }
 
   assert {
-    condition     = join(" ", [for r in aws_vpc_security_group_ingress_rule.metrics_cidr : coalesce(r.cidr_ipv4, r.cidr_ipv6)]) == "10.0.9.0/24 fd00::/64"
-    error_message = "Metrics may be opened to CIDRs."
+    condition     = { for key, r in aws_vpc_security_group_ingress_rule.metrics_cidr : key => coalesce(r.cidr_ipv4, r.cidr_ipv6) } == { "10.0.9.0/24" = "10.0.9.0/24", "fd00::/64" = "fd00::/64" }
+    error_message = "Each CIDR has a rule of its own, whatever the order."
+  }
+
+  assert {
+    condition = (
+      aws_vpc_security_group_ingress_rule.metrics_given["Prometheus"].referenced_security_group_id == "sg-0b" &&
+      aws_vpc_security_group_ingress_rule.metrics_given["VPN"].cidr_ipv4 == "10.9.0.0/16" &&
+      aws_vpc_security_group_ingress_rule.metrics_given["Office"].prefix_list_id == "pl-0123abcd"
+    )
+    error_message = "The rules have the given sources."
   }
 
   assert {
@@ -266,18 +386,23 @@ run "further_inputs" {
   }
 
   assert {
+    condition     = !strcontains(aws_iam_role_policy.execution[0].policy, "logs:") && length(aws_cloudwatch_log_group.tailscale) == 0
+    error_message = "Another log driver needs neither a group nor a permission."
+  }
+
+  assert {
     condition     = output.environment["ROUTER_KEEPALIVE"] == "90s"
     error_message = "The keepalive is the router's."
   }
 
   assert {
-    condition     = join(" ", [for c in jsondecode(aws_ecs_task_definition.tailscale.container_definitions) : c.name]) == "tailscale log_router"
+    condition     = join(" ", [for c in jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions) : c.name]) == "tailscale log_router"
     error_message = "Further containers follow the router's."
   }
 
   assert {
-    condition = jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].logConfiguration.logDriver == "awsfirelens" && (
-      join(" ", [for s in jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].secrets : s.name]) == "OTHER TOKEN"
+    condition = jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].logConfiguration.logDriver == "awsfirelens" && (
+      join(" ", [for s in jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].secrets : s.name]) == "OTHER TOKEN"
     )
     error_message = "Log driver and secrets are those that were given."
   }
@@ -304,7 +429,7 @@ run "named_secret_without_a_look_up_of_its_key" {
   }
 
   assert {
-    condition     = [for s in jsondecode(aws_iam_role_policy.router.policy).Statement : s.Resource if s.Sid == "DecryptCredential"] == [["arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"]]
+    condition     = [for s in jsondecode(aws_iam_role_policy.router[0].policy).Statement : s.Resource if s.Sid == "DecryptCredential"] == [["arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"]]
     error_message = "The task role may decrypt with the key that is given."
   }
 }
@@ -313,7 +438,7 @@ run "another_partition" {
   command = plan
 
   override_data {
-    target = data.aws_partition.current
+    target = data.aws_partition.current[0]
     values = { partition = "aws-cn", dns_suffix = "amazonaws.com.cn" }
   }
 
@@ -326,7 +451,7 @@ run "another_partition" {
   }
 
   assert {
-    condition     = !strcontains(aws_iam_role_policy.router.policy, "arn:aws:") && strcontains(aws_iam_role_policy.router.policy, "secretsmanager.cn-north-1.amazonaws.com.cn")
+    condition     = !strcontains(aws_iam_role_policy.router[0].policy, "arn:aws:") && strcontains(aws_iam_role_policy.router[0].policy, "secretsmanager.cn-north-1.amazonaws.com.cn")
     error_message = "The task role's policy must name the partition's own ARNs."
   }
 }
@@ -353,7 +478,7 @@ run "isolated" {
   }
 
   assert {
-    condition     = !jsondecode(aws_ecs_task_definition.tailscale.container_definitions)[0].readonlyRootFilesystem
+    condition     = !jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].readonlyRootFilesystem
     error_message = "ECS Exec needs a writable root."
   }
 }

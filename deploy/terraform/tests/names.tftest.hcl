@@ -22,6 +22,7 @@ mock_provider "aws" {
 }
 
 variables {
+  iam_wait              = 0
   vpc_id                = "vpc-0123456789abcdef0"
   subnet_ids            = ["subnet-0a", "subnet-0b"]
   create_security_group = true
@@ -34,17 +35,17 @@ run "tag_valid" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox_1-eu" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "sandbox_1-eu-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "sandbox_1-eu-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -58,17 +59,17 @@ run "tag_slash" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "NetworkStack/Vpc" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "NetworkStack-Vpc-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "NetworkStack-Vpc-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -82,17 +83,17 @@ run "tag_space" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "Main VPC" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "Main-VPC-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "Main-VPC-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -106,17 +107,17 @@ run "tag_dot" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "prod.eu" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "prod-eu-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "prod-eu-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -130,17 +131,17 @@ run "tag_punctuation_at_the_ends" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "/prod (main)/" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "prod-main-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "prod-main-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -154,17 +155,17 @@ run "tag_prefix_of_security_groups" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sg-prod" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "sg-prod-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "sg-prod-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -178,17 +179,17 @@ run "tag_other_script" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "生产" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -202,17 +203,17 @@ run "tag_other_script_in_part" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "生产-1" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -226,17 +227,17 @@ run "tag_only_punctuation" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "..." }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -250,17 +251,17 @@ run "tag_empty" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -274,17 +275,17 @@ run "tag_longest" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "a-vpc-with-a-name-of-35-characters1" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "a-vpc-with-a-name-of-35-characters1-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "a-vpc-with-a-name-of-35-characters1-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -298,17 +299,17 @@ run "tag_too_long" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "a-vpc-with-a-name-of-more-than-35-characters" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -322,17 +323,17 @@ run "no_tag" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = {}, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale.name == output.name
-    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale.name}."
+    condition     = output.name == "vpc-0123456789abcdef0-tailscale" && aws_ecs_service.tailscale[0].name == output.name
+    error_message = "The name is ${output.name}, and that of the service ${aws_ecs_service.tailscale[0].name}."
   }
 
   assert {
-    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale.name, aws_iam_role.ecs_task_execution_tailscale.name, aws_ecs_task_definition.tailscale.family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
+    condition     = alltrue([for n in [aws_iam_role.ecs_task_tailscale[0].name, aws_iam_role.ecs_task_execution_tailscale[0].name, aws_ecs_task_definition.tailscale[0].family] : can(regex("^[A-Za-z0-9_-]{1,64}$", n))])
     error_message = "IAM or ECS would refuse a name."
   }
 
@@ -366,12 +367,12 @@ run "after_a_new_tag" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "renamed" }, enable_dns_support = true, enable_dns_hostnames = true, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 
   assert {
-    condition     = output.name == "sandbox-tailscale" && aws_iam_role.ecs_task_tailscale.name == "ecs-task-sandbox-tailscale" && aws_cloudwatch_log_group.tailscale.name == "/ecs/sandbox-tailscale"
+    condition     = output.name == "sandbox-tailscale" && aws_iam_role.ecs_task_tailscale[0].name == "ecs-task-sandbox-tailscale" && aws_cloudwatch_log_group.tailscale[0].name == "/ecs/sandbox-tailscale"
     error_message = "A VPC that is renamed must not replace what is named after it: the name is now ${output.name}."
   }
 }

@@ -148,6 +148,58 @@ run "tag_without_repository" {
   expect_failures = [aws_ecs_task_definition.tailscale]
 }
 
+run "own_role_without_an_arn" {
+  command = plan
+
+  variables {
+    create_task_role = false
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "policies_for_a_role_of_the_callers" {
+  command = plan
+
+  variables {
+    create_execution_role      = false
+    execution_role_arn         = "arn:aws:iam::123456789012:role/ecs-start"
+    execution_role_policy_arns = { guardduty = "arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy" }
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "two_log_groups" {
+  command = plan
+
+  variables {
+    log_group_name = "/network/routers"
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "no_log_group" {
+  command = plan
+
+  variables {
+    create_log_group = false
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "another_region" {
+  command = plan
+
+  variables {
+    region = "eu-central-1"
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
 run "stop_before_the_drain_ends" {
   command = plan
 
@@ -306,7 +358,7 @@ run "empty_subnet_group" {
   command = plan
 
   override_data {
-    target = data.aws_subnets.group
+    target = data.aws_subnets.group[0]
     values = { ids = [] }
   }
 
@@ -322,7 +374,7 @@ run "endpoints_without_private_dns" {
   command = plan
 
   override_data {
-    target = data.aws_vpc.this
+    target = data.aws_vpc.this[0]
     values = { id = "vpc-0123456789abcdef0", cidr_block = "10.0.0.0/16", tags = { Name = "sandbox" }, enable_dns_support = true, enable_dns_hostnames = false, cidr_block_associations = [], ipv6_cidr_block = "" }
   }
 

@@ -18,6 +18,12 @@ run "refuses_malformed_values" {
     subnet_ids                         = []
     cluster_arn                        = "main"
     metrics_ingress_cidrs              = ["10.0.0.0"]
+    metrics_ingress_rules              = { both = { cidr = "10.0.0.0/8", security_group_id = "sg-0a" } }
+    region                             = "Ireland"
+    task_role_arn                      = "router"
+    execution_role_arn                 = "ecs-start"
+    iam_wait                           = 121
+    log_group_name                     = "a group"
     egress_rules                       = { vpc = { cidr = "10.0.0.0/16", protocol = "tcp" } }
     secrets                            = { TOKEN = "token" }
     repository_credentials_secret_arn  = "registry-credentials"
@@ -70,6 +76,12 @@ run "refuses_malformed_values" {
     var.subnet_ids,
     var.cluster_arn,
     var.metrics_ingress_cidrs,
+    var.metrics_ingress_rules,
+    var.region,
+    var.task_role_arn,
+    var.execution_role_arn,
+    var.iam_wait,
+    var.log_group_name,
     var.egress_rules,
     var.secrets,
     var.repository_credentials_secret_arn,

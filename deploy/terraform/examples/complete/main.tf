@@ -116,8 +116,8 @@ module "subnet_router" {
   # every change of theirs would defer all look-ups of the module.
   cluster_arn = replace(aws_ecs_cluster.network.arn, "/[^/]+$/", aws_ecs_cluster_capacity_providers.network.cluster_name)
 
-  create_security_group              = true
-  metrics_ingress_security_group_ids = [aws_security_group.prometheus.id]
+  create_security_group = true
+  metrics_ingress_rules = { Prometheus = { security_group_id = aws_security_group.prometheus.id } }
 
   image            = var.image
   cpu_architecture = "ARM64"
