@@ -18,6 +18,7 @@ func TestUpgrade(t *testing.T) {
 	a.copy("before", "testdata/before")
 	a.callUpgraded("call", "../before")
 	a.apply("call")
+	a.storeState("call", "before")
 
 	a.callUpgraded("call", "../module")
 	if got, want := a.replacedMountTargets("call"), []string{`module.unordered.aws_efs_mount_target.state["a"]`, `module.unordered.aws_efs_mount_target.state["b"]`}; !slices.Equal(got, want) {
