@@ -1,6 +1,6 @@
 # Two roles. ECS itself uses the execution role, to pull the image and write logs. The
 # router runs as the task role, which only allows reading its credential and looking up
-# the network. For a role of the caller's the module creates no role, policy or attachment.
+# the network. If the caller gives a role, the module creates no role, policy or attachment.
 
 locals {
   # Secrets Manager accepts the ARN only without ECS's suffix; the router, with it.
@@ -255,7 +255,7 @@ resource "aws_iam_role_policy" "efs" {
 
 # IAM takes some seconds to make a new role known to ECS, which until then refuses a task
 # definition with it (iam:PassRole). Terraform has no wait of its own: where the command
-# does not exist, it goes on at once.
+# does not exist, it continues at once.
 resource "terraform_data" "roles_known" {
   count = var.iam_wait > 0 && (local.create_task_role || local.create_execution_role) ? 1 : 0
 

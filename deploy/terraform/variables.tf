@@ -863,7 +863,7 @@ variable "execution_role_arn" {
 }
 
 variable "iam_wait" {
-  description = "Seconds between the creation of the roles and their first use, 0 to 120. IAM takes some seconds to make a new role known to ECS; without the wait, the first apply can fail with iam:PassRole. Terraform runs the command sleep where it applies, and goes on without it if there is none."
+  description = "Seconds between the creation of the roles and their first use, 0 to 120. IAM takes some seconds to make a new role known to ECS; without the wait, the first apply can fail with iam:PassRole. Terraform runs the command sleep where it applies, and continues without it if there is none."
   type        = number
   default     = 10
   nullable    = false
