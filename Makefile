@@ -75,7 +75,7 @@ test-terraform: ## test the Terraform module against moto_server
 	@$(TALLY) $(terraform)
 
 soak: ## run long simulations and endurance tests (SOAK=10m each, CHAOS_SEED=… or SIMNET_SEED=… replays one)
-	@SOAK="$${SOAK:-10m}" $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e ./internal/simnet
+	@SOAK="$${SOAK:-10m}" $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e ./internal/simnet/...
 
 flakes: ## run each of SUITES="unit e2e image terraform" N=10 times, two at once, and count failures
 	@$(TALLY) -jobs 2 -times "$$N" $(wordlist 2,999,$(foreach suite,$(SUITES),+ -count=1 $($(suite))))

@@ -56,15 +56,17 @@ var rules = []rule{
 // pure lists the packages that may import only the standard library and the listed
 // packages.
 var pure = map[string][]string{
-	"internal/routes":     {},
-	"internal/backoff":    {},
-	"internal/memo":       {},
-	"internal/secret":     {},
-	"internal/problem":    {},
-	"internal/eventlog":   {},
-	"internal/limits":     {},
-	"internal/processors": {},
-	"internal/packet":     {},
+	"internal/routes":         {},
+	"internal/backoff":        {},
+	"internal/memo":           {},
+	"internal/secret":         {},
+	"internal/problem":        {},
+	"internal/eventlog":       {},
+	"internal/limits":         {},
+	"internal/processors":     {},
+	"internal/packet":         {},
+	"internal/tcp":            {"subnetrouter/internal/tcp/congestion"},
+	"internal/tcp/congestion": {},
 }
 
 func below(prefix string) func(string) bool {
