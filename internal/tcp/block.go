@@ -160,7 +160,7 @@ func (s *sendBuffer) release(to int64) {
 		s.held -= len(first.b)
 		s.blocks.pop().free()
 	}
-	if s.blocks.list != nil && cap(s.blocks.list) > 8 {
+	if s.blocks.list != nil && cap(s.blocks.list) > 32 {
 		s.blocks.list = nil // a connection that was fast may be idle from now on
 	}
 }
@@ -250,7 +250,7 @@ func (r *receiveBuffer) release(to int64, idle bool) {
 	clear(r.blocks[rest:])
 	r.blocks = r.blocks[:rest]
 	r.first += int64(n) * receiveBlock
-	if rest == 0 && cap(r.blocks) > 16 {
+	if rest == 0 && cap(r.blocks) > 64 {
 		r.blocks = nil
 	}
 }

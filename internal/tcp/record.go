@@ -98,7 +98,7 @@ func (b *scoreboard) popFirst() {
 	b.head++
 	if b.head == len(b.records) {
 		b.records, b.head = b.records[:0], 0
-		if cap(b.records) > 64 {
+		if cap(b.records) > 32 {
 			b.records = nil
 		}
 	}
