@@ -24,11 +24,12 @@ type Controller interface {
 	// calls it as well; the next Ack then covers them. The losses of a retransmission timeout are reported by Timeout.
 	Lost(now time.Duration, p *Packet, size int)
 
-	// Ack ends the report of one ACK.
+	// Ack ends the report of one ACK. The sender may also call it once, with nothing delivered, for the round-trip time
+	// of the handshake: the first window is then paced by it.
 	Ack(now time.Duration, a Ack)
 
 	// Timeout reports that the retransmission timer fired: everything in flight is taken for lost, and Lost is not
-	// called for it. inFlight is the number of bytes in flight before that.
+	// called for it. inFlight is the number of bytes in flight before that. It begins a recovery, as EnterRecovery does.
 	Timeout(now time.Duration, inFlight int)
 
 	// Spurious reports that no byte was lost in the last recovery or timeout (D-SACK, or Eifel detection by
@@ -36,8 +37,8 @@ type Controller interface {
 	Spurious(now time.Duration)
 
 	// EnterRecovery reports that loss was found outside of a recovery, after Lost was called for it. inFlight is the
-	// number of bytes in flight without what is lost. The recovery ends with ExitRecovery, when all that was sent
-	// before it began is acknowledged, or with Timeout.
+	// number of bytes in flight without what is lost. ExitRecovery ends the recovery, when all that was sent before it
+	// began is acknowledged; a Timeout replaces it by another.
 	EnterRecovery(now time.Duration, inFlight int)
 	ExitRecovery(now time.Duration)
 
@@ -70,6 +71,18 @@ type Ack struct {
 	InRecovery    bool          // between EnterRecovery and ExitRecovery
 }
 
+// Bounds of all arithmetic: no path has more in flight or is faster.
+const (
+	maxVolume = 1 << 30 // bytes; the largest window of TCP (RFC 7323)
+	maxRate   = 1e12    // bytes per second
+	minRate   = 100     // bytes per second
+)
+
+// initialWindow is the window of a new connection in bytes (RFC 6928).
+func initialWindow(mss int) int64 {
+	return int64(min(10*mss, max(2*mss, 14600)))
+}
+
 // Packet is what a sender remembers with each record in flight, on behalf of its Controller. A sender that splits a
 // record copies it to both parts. The zero value is that of a record that was never sent.
 type Packet struct {
@@ -81,4 +94,6 @@ type Packet struct {
 	inFlight    int64         // bytes in flight, this record included, when it was sent
 	appLimited  bool          // the application, not the window, limited what was in flight
 	sent        bool
+
+	takenForLost bool // Lost was called since it was last sent
 }

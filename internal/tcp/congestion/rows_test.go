@@ -1,0 +1,234 @@
+package congestion
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+const (
+	simRate = 300e6 / 8 // bytes per second of the bottleneck in all rows
+	ms      = time.Millisecond
+)
+
+// maker makes the controller of a flow. The seed differs between the flows of a path.
+type maker func(seed uint64) Controller
+
+func makeBBR(seed uint64) Controller { return NewBBR(simMSS, seed) }
+func makeCUBIC(uint64) Controller    { return NewCUBIC(simMSS) }
+
+// makeBBRWith returns a maker of BBR with parameters that change changes.
+func makeBBRWith(change func(*bbrTuning)) maker {
+	return func(seed uint64) Controller {
+		t := defaultBBR
+		change(&t)
+		return newBBR(simMSS, seed, t)
+	}
+}
+
+// row is a situation and the figure by which it is judged.
+type row struct {
+	name string
+	run  func(make maker, seed uint64) float64
+}
+
+func path(rtt time.Duration) simPath { return simPath{rate: simRate, rtt: rtt, queue: 60 * ms} }
+
+// download is the share of the bottleneck's rate that one flow has in its first 10 s.
+func download(p simPath) func(maker, uint64) float64 {
+	return func(make maker, seed uint64) float64 {
+		p.seed = seed
+		s := newSim(p)
+		f := s.add(make(seed), 0, 0)
+		s.run(10 * time.Second)
+		return f.goodput(0, 10*time.Second)
+	}
+}
+
+func lossy(rtt time.Duration, loss float64) func(maker, uint64) float64 {
+	p := path(rtt)
+	p.loss = loss
+	return download(p)
+}
+
+// late is the download of a path on which 1 % of the packets are 5 ms late.
+func late(rtt time.Duration) func(maker, uint64) float64 {
+	p := path(rtt)
+	p.late, p.lateBy = 0.01, 5*ms
+	return download(p)
+}
+
+// policed is the share of a policer's rate, a part of the bottleneck's, that one flow has in its first 10 s.
+func policed(part float64) func(maker, uint64) float64 {
+	return func(make maker, seed uint64) float64 {
+		p := path(60 * ms)
+		p.police, p.bucket, p.seed = simRate*part, 256<<10, seed
+		return download(p)(make, seed) / part
+	}
+}
+
+// policedLoss is the share of packets that the policer drops.
+func policedLoss(part float64) func(maker, uint64) float64 {
+	return func(make maker, seed uint64) float64 {
+		p := path(60 * ms)
+		p.police, p.bucket, p.seed = simRate*part, 256<<10, seed
+		s := newSim(p)
+		f := s.add(make(seed), 0, 0)
+		s.run(10 * time.Second)
+		return float64(f.drops) / float64(f.sent)
+	}
+}
+
+// afterBurst is the share of the rate in the second that begins two round trips after 50 packets were lost in a row.
+// The loss is known a round trip after it happened. It is the worst of some times in the cycle of probes.
+func afterBurst(rtt time.Duration) func(maker, uint64) float64 {
+	return func(make maker, seed uint64) float64 {
+		worst := 1.0
+		for i := range 5 {
+			p := path(rtt)
+			p.burst, p.burstAt, p.seed = 50, 2500*ms+time.Duration(i)*530*ms, seed
+			s := newSim(p)
+			f := s.add(make(seed), 0, 0)
+			s.run(6 * time.Second)
+			from := p.burstAt + 3*rtt
+			worst = min(worst, f.goodput(from, from+time.Second))
+		}
+		return worst
+	}
+}
+
+// beside is the share of the rate of one flow beside one with CUBIC, from 10 s to 60 s.
+func beside(rtt time.Duration) func(maker, uint64) float64 {
+	return func(make maker, seed uint64) float64 {
+		p := path(rtt)
+		p.seed = seed
+		s := newSim(p)
+		f := s.add(make(seed), 0, 0)
+		s.add(makeCUBIC(0), 0, 0)
+		s.run(60 * time.Second)
+		return f.goodput(10*time.Second, 60*time.Second)
+	}
+}
+
+// eight runs 8 flows for 10 s and returns Jain's index of fairness, or the sum of their shares.
+func eight(jain bool) func(maker, uint64) float64 {
+	return func(make maker, seed uint64) float64 {
+		p := path(60 * ms)
+		p.seed = seed
+		s := newSim(p)
+		for i := range 8 {
+			s.add(make(seed+uint64(i)<<32), time.Duration(i)*3*ms, 0)
+		}
+		s.run(10 * time.Second)
+		var sum, squares float64
+		for _, f := range s.flows {
+			x := f.goodput(0, 10*time.Second)
+			sum += x
+			squares += x * x
+		}
+		if jain {
+			return sum * sum / (8 * squares)
+		}
+		return sum
+	}
+}
+
+// ping is the 95th percentile of the queueing delay in seconds during a download of 10 s, with a queue of 250 ms.
+func ping(make maker, seed uint64) float64 {
+	p := path(60 * ms)
+	p.queue, p.seed = 250*ms, seed
+	s := newSim(p)
+	s.add(make(seed), 0, 0)
+	s.run(10 * time.Second)
+	slices.Sort(s.queueDelay)
+	return s.queueDelay[len(s.queueDelay)*95/100].Seconds()
+}
+
+// file is the time in seconds that a file of size bytes takes.
+func file(size int64, loss float64) func(maker, uint64) float64 {
+	return func(make maker, seed uint64) float64 {
+		p := path(60 * ms)
+		p.loss, p.seed = loss, seed
+		s := newSim(p)
+		f := s.add(make(seed), 0, size)
+		s.run(30 * time.Second)
+		return f.done.Seconds()
+	}
+}
+
+// follows is the share of the new rate in the 5 s that begin wait after the bottleneck's rate changed by a factor.
+func follows(factor float64, wait time.Duration) func(maker, uint64) float64 {
+	return func(make maker, seed uint64) float64 {
+		p := path(60 * ms)
+		p.rate = min(simRate, simRate/factor)
+		p.seed = seed
+		s := newSim(p)
+		f := s.add(make(seed), 0, 0)
+		s.at(5*time.Second, func() { s.rate *= factor })
+		s.run(10*time.Second + wait)
+		return f.goodput(5*time.Second+wait, 10*time.Second+wait)
+	}
+}
+
+var rows = []row{
+	{"clean-20ms", lossy(20*ms, 0)},
+	{"clean-60ms", lossy(60*ms, 0)},
+	{"clean-150ms", lossy(150*ms, 0)},
+	{"loss-0.1%-20ms", lossy(20*ms, 0.001)},
+	{"loss-0.1%-60ms", lossy(60*ms, 0.001)},
+	{"loss-0.1%-150ms", lossy(150*ms, 0.001)},
+	{"loss-1%-20ms", lossy(20*ms, 0.01)},
+	{"loss-1%-60ms", lossy(60*ms, 0.01)},
+	{"loss-1%-150ms", lossy(150*ms, 0.01)},
+	{"loss-3%-60ms", lossy(60*ms, 0.03)},
+	{"loss-5%-60ms", lossy(60*ms, 0.05)},
+	{"late-20ms", late(20 * ms)},
+	{"late-60ms", late(60 * ms)},
+	{"policer-1/3", policed(1.0 / 3)},
+	{"policer-1/3-loss", policedLoss(1.0 / 3)},
+	{"policer-1/6", policed(1.0 / 6)},
+	{"policer-1/6-loss", policedLoss(1.0 / 6)},
+	{"burst-20ms", afterBurst(20 * ms)},
+	{"burst-60ms", afterBurst(60 * ms)},
+	{"beside-cubic-20ms", beside(20 * ms)},
+	{"beside-cubic-60ms", beside(60 * ms)},
+	{"beside-cubic-150ms", beside(150 * ms)},
+	{"8-flows-sum", eight(false)},
+	{"8-flows-jain", eight(true)},
+	{"ping-p95-s", ping},
+	{"file-2MB-s", file(2e6, 0)},
+	{"file-20MB-s", file(20e6, 0)},
+	{"file-20MB-0.1%-s", file(20e6, 0.001)},
+	{"slower-10x", follows(0.1, 3*time.Second)},
+	{"faster-10x", follows(10, 5*time.Second)},
+}
+
+// BenchmarkRows prints the figure of each row for the controllers and for variants of their parameters: the median of
+// three seeds. docs/decisions/0011-congestion-control.md has its result.
+func BenchmarkRows(b *testing.B) {
+	for _, v := range []struct {
+		name string
+		make maker
+	}{
+		{"bbr", makeBBR},
+		{"cubic", makeCUBIC},
+		{"any-loss", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold = 0 })},
+		{"tolerant", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold = 0.02 })},
+		{"v1-like", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold, t.lossThreshold = 1, 1 })},
+	} {
+		for _, r := range rows {
+			b.Run(fmt.Sprintf("%s/%s", r.name, v.name), func(b *testing.B) {
+				var f []float64
+				for seed := range uint64(3) {
+					f = append(f, r.run(v.make, seed+1))
+				}
+				slices.Sort(f)
+				b.ReportMetric(f[1], "figure")
+				b.ReportMetric(f[0], "min")
+				b.ReportMetric(f[2], "max")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
