@@ -13,6 +13,7 @@ type ackState struct {
 	echo      bool          // tsEcho is valid
 	tsEcho    uint32
 	dsack     bool
+	original  bool // a retransmission was not needed; see recovery.original
 }
 
 // acknowledge processes the acknowledgement, SACK blocks and window of an acceptable segment at a position.
@@ -42,8 +43,8 @@ func (c *Conn) acknowledge(now time.Duration, s *Segment, from, ack int64) {
 		c.backoff = 0
 	}
 	c.resolveProbe(now, ack, advanced, a.dsack)
-	if advanced {
-		c.checkUndo(now, &a)
+	if a.original {
+		c.undo(now)
 	}
 	if c.sackOK {
 		c.detectLosses(now)
@@ -111,6 +112,7 @@ func (c *Conn) advance(now time.Duration, a *ackState, ack int64) {
 			break
 		}
 		if r.state != sacked {
+			a.original = a.original || c.recovery.original(a, r, end)
 			c.delivered(now, a, r, end)
 		}
 		if end < r.end {

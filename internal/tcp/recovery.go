@@ -16,8 +16,9 @@ type recovery struct {
 	undoable bool
 	begin    int64  // SND.UNA at its start
 	repeated int    // bytes that were sent again, less those that D-SACKs report as duplicates
-	stamped  bool   // stamp is set
-	stamp    uint32 // the timestamp of its first retransmission
+	stamped  bool   // first and stamp are set
+	first    int64  // the position of its first retransmission
+	stamp    uint32 // and the timestamp
 
 	duplicates int // acknowledgements that repeat SND.UNA; only of a peer without SACK
 }
@@ -67,13 +68,12 @@ func (c *Conn) undo(now time.Duration) {
 	c.cc.Spurious(now)
 }
 
-// checkUndo looks for evidence in an acknowledgement that moved SND.UNA: it answers a transmission from before the first
-// retransmission (Eifel detection, RFC 3522).
-func (c *Conn) checkUndo(now time.Duration, a *ackState) {
-	v := &c.recovery
-	if v.active && v.undoable && v.stamped && a.echo && int32(a.tsEcho-v.stamp) < 0 {
-		c.undo(now)
-	}
+// original reports whether an acknowledgement of a record, which was not reported by SACK before, shows that its first
+// transmission has arrived (Eifel detection, RFC 3522): the record was the first to be sent again in this episode, and the
+// acknowledgement answers a segment from before that.
+func (v *recovery) original(a *ackState, r *record, end int64) bool {
+	return v.active && v.undoable && v.stamped && r.repeated && r.start <= v.first && v.first < end &&
+		a.echo && int32(a.tsEcho-v.stamp) < 0
 }
 
 // duplicateReported takes a D-SACK for n bytes: all that was sent again had arrived before, if it is for the last of it.

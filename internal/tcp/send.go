@@ -23,7 +23,15 @@ type pacer struct {
 	waiting  bool          // Next returned false for this reason alone
 	override bool          // send a part of a segment, since the peer's window stays small
 	probe    bool          // send one segment without regard to the congestion window
+	// gatherUntil is until when a small part of the congestion window waits for more; 0: none waits.
+	gatherUntil time.Duration
 }
+
+// maxGather is the longest time for which a part of the congestion window waits for more acknowledgements.
+const maxGather = time.Millisecond
+
+// due returns when a run that waits may be sent.
+func (p *pacer) due() time.Duration { return max(p.at, p.gatherUntil) }
 
 // paceCredit is how late the caller may be without a loss of rate: runs that were due meanwhile follow at once.
 const paceCredit = 2 * time.Millisecond
@@ -43,12 +51,14 @@ func (c *Conn) Room() int {
 	if c.closing || c.una < 0 && c.state != SynSent && c.state != SynReceived && c.state != Received || c.state == Closed {
 		return 0
 	}
-	limit := minRoom
+	path := minRoom
 	if c.cc != nil {
-		limit = max(limit, 2*c.cc.Window())
+		path = max(path, 2*c.cc.Window())
 	}
-	limit = min(limit, c.options.SendLimit)
-	room := limit - int(c.out.end-c.out.start)
+	limit := min(path, c.options.SendLimit)
+	held := int(c.out.end - c.out.start)
+	// What the peer has reported and not acknowledged occupies memory, but not the path.
+	room := min(path-(held-c.board.sacked), c.options.SendLimit-held)
 	if room < limit/4 {
 		return 0
 	}
@@ -223,7 +233,7 @@ func (c *Conn) idle() {
 }
 
 // allowed returns how many of n bytes the congestion window allows now, in whole segments; 0: none.
-func (c *Conn) allowed(n int) int {
+func (c *Conn) allowed(now time.Duration, n int) int {
 	size := c.segmentSize()
 	if c.pace.probe {
 		return min(n, size)
@@ -233,11 +243,17 @@ func (c *Conn) allowed(n int) int {
 	if free >= n {
 		return n
 	}
-	// Runs of a few segments for each acknowledgement cost more than those of a quarter of the window, for which the
-	// acknowledgements of the rest provide in time.
 	c.limitedTo = c.nxt
-	if least := min(c.cc.Quantum(), window/4); free < least && flight > window/2 {
-		return 0
+	// A run for each acknowledgement costs more than a larger one for several, so a part of a quantum waits for the
+	// acknowledgements of the next moment.
+	if free >= size && free < c.cc.Quantum() && flight > window/2 {
+		if c.pace.gatherUntil == 0 {
+			c.pace.gatherUntil = now + min(maxGather, c.rtt.smoothed/16)
+		}
+		if now < c.pace.gatherUntil {
+			c.pace.waiting = true
+			return 0
+		}
 	}
 	if free < size {
 		if flight > 0 {
@@ -270,7 +286,7 @@ func (c *Conn) paced(now time.Duration) bool {
 func (c *Conn) sendLost(now time.Duration, run *Run, i int) bool {
 	b := &c.board
 	r := b.at(i)
-	limit := c.allowed(min(c.runLimit(), b.lost))
+	limit := c.allowed(now, min(c.runLimit(), b.lost))
 	if r.start >= c.edge {
 		limit = min(limit, c.segmentSize())
 	}
@@ -312,7 +328,7 @@ func (c *Conn) sendNew(now time.Duration, run *Run) bool {
 		return false
 	}
 	if data > 0 {
-		limit := c.allowed(n)
+		limit := c.allowed(now, n)
 		if limit == 0 {
 			return false
 		}
@@ -375,13 +391,13 @@ func (c *Conn) transmit(now time.Duration, run *Run, r *record, fresh bool) {
 		v := &c.recovery
 		v.repeated += r.size()
 		if !v.stamped {
-			v.stamped, v.stamp = c.timestamps, s.TSVal
+			v.stamped, v.first, v.stamp = c.timestamps, r.start, s.TSVal
 		}
 		if c.retransmitAt == 0 {
 			c.armRetransmission(now)
 		}
 	}
-	c.pace.probe = false
+	c.pace.probe, c.pace.gatherUntil = false, 0
 	c.pace.spend(now, r.size(), c.cc.PacingRate())
 }
 
@@ -412,9 +428,9 @@ func (c *Conn) sendTail(now time.Duration, run *Run) bool {
 	c.rack.probeRepeat = true
 	c.stats.retransmissions++
 	c.stats.retransmitted += int64(r.size())
-	undo := c.recovery // a probe is no evidence about an episode
+	before := c.recovery // a probe is no evidence about an episode
 	b.setState(r, lost)
 	c.transmit(now, run, r, false)
-	c.recovery.repeated, c.recovery.stamped, c.recovery.stamp = undo.repeated, undo.stamped, undo.stamp
+	c.recovery = before
 	return true
 }

@@ -20,7 +20,7 @@ func (c *Conn) Deadline() (at time.Duration, ok bool) {
 	earliest(c.keepaliveAt())
 	earliest(c.giveUpAt())
 	if c.pace.waiting {
-		earliest(c.pace.at)
+		earliest(c.pace.due())
 	}
 	return at, ok
 }

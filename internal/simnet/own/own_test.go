@@ -49,14 +49,20 @@ func scaled(n int) int {
 // TestPairs runs random scenarios between the router's TCP and itself, and gVisor's in both roles.
 func TestPairs(t *testing.T) {
 	ours, google := own.Subject(own.Options{}), gvisor.Subject(gvisor.Options{})
+	googleCUBIC := gvisor.Subject(gvisor.Options{CUBIC: true})
 	for _, pair := range []struct {
 		name string
 		a, b simnet.Subject
 		n    int
 	}{
-		{"own", ours, ours, 4000},
-		{"to gVisor", ours, google, 300},
-		{"from gVisor", google, ours, 300},
+		{"fixed window", ours, ours, 2000},
+		{"BBR", bbr(), bbr(), 2000},
+		{"CUBIC", cubic(), cubic(), 2000},
+		{"BBR to CUBIC", bbr(), cubic(), 2000},
+		{"BBR to gVisor", bbr(), google, 200},
+		{"gVisor to BBR", google, bbr(), 200},
+		{"CUBIC to gVisor", cubic(), googleCUBIC, 200},
+		{"gVisor to CUBIC", googleCUBIC, cubic(), 200},
 	} {
 		t.Run(pair.name, func(t *testing.T) {
 			total := simnet.Check(t, 0, scaled(pair.n), func(seed uint64) simnet.Scenario { return random(seed, pair.a, pair.b) })
@@ -68,8 +74,8 @@ func TestPairs(t *testing.T) {
 // TestSoak runs random scenarios with new seeds for as long as SOAK sets (make soak), or without SOAK a few with seeds
 // that no other test has.
 func TestSoak(t *testing.T) {
-	ours, google := own.Subject(own.Options{}), gvisor.Subject(gvisor.Options{})
-	pairs := [][2]simnet.Subject{{ours, ours}, {ours, ours}, {ours, google}, {google, ours}}
+	google := gvisor.Subject(gvisor.Options{})
+	pairs := [][2]simnet.Subject{{bbr(), bbr()}, {bbr(), cubic()}, {cubic(), cubic()}, {bbr(), google}, {google, bbr()}}
 	scenario := func(seed uint64) simnet.Scenario {
 		pair := pairs[seed%uint64(len(pairs))]
 		return random(seed, pair[0], pair[1])
