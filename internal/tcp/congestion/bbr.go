@@ -15,6 +15,11 @@ type bbrTuning struct {
 	// The draft has 0: it backs off at any loss.
 	shortTermThreshold float64
 
+	// Both thresholds are raised by ambientGain times the loss that the sender did not cause, at most by ambientMax.
+	ambientGain, ambientMax float64
+
+	startupPlateau bool // losses end startup only once the rate grows no more
+
 	beta     float64 // least factor of a reaction to loss, per round trip
 	headroom float64 // share of inflightLong that is left to others while cruising
 
@@ -35,7 +40,10 @@ type bbrTuning struct {
 
 var defaultBBR = bbrTuning{
 	lossThreshold:      0.02,
-	shortTermThreshold: 0,
+	shortTermThreshold: 0.02,
+	ambientGain:        1.5,
+	ambientMax:         0.13,
+	startupPlateau:     true,
 	beta:               0.7,
 	headroom:           0.15,
 	startupGain:        2.77,
@@ -60,6 +68,8 @@ const (
 	plateauRounds     = 3 // round trips without growth that show that the path is full
 	plateauGrowth     = 1.25
 	extraAckedRounds  = 10 // window of the aggregation estimate, in round trips
+	ambientRounds     = 4  // least group of round trips in which the ambient loss is measured
+	ambientSegments   = 200
 	maxQuantum        = 64 << 10
 	unlimited         = math.MaxInt64 // a volume
 )
@@ -164,6 +174,7 @@ func newBBR(mss int, seed uint64, t bbrTuning) *bbr {
 	b.inflightShort = unlimited
 	b.inflightLong = unlimited
 	b.probeUpPerSegment = unlimited
+	b.ambientMin = [2]float64{inf, inf}
 	b.enterStartup()
 	// Until the first round-trip time is known, the first window may leave as fast as over a path of 1 ms.
 	b.pacingRate = b.pacingGain * float64(b.cwnd) / time.Millisecond.Seconds()
@@ -235,7 +246,7 @@ func (b *bbr) Lost(now time.Duration, p *Packet, size int) {
 		return
 	}
 	lost := b.sampler.lost - p.lost
-	if float64(lost) > float64(p.inFlight)*b.tuning.lossThreshold {
+	if b.tooLossy(lost, p.inFlight) {
 		b.inflightTooHigh(now, b.inflightAtLoss(p, int64(size), lost), p.appLimited)
 	}
 }

@@ -1,6 +1,9 @@
 package congestion
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // bbrModel is what BBR believes about the path.
 type bbrModel struct {
@@ -41,6 +44,12 @@ type bbrLoss struct {
 	roundLost      int64 // sampler.lost when it began
 	roundLossRate  float64
 	roundEvents    int // lossEvents of the round trip that ended
+
+	// Ambient loss: what is lost although the sender does not probe, in groups of round trips.
+	ambientRounds    int
+	ambientDelivered int64
+	ambientLost      int64
+	ambientMin       [2]float64 // minima of this cycle of probes and of the one before; +Inf: none
 }
 
 func (b *bbr) maxBW() float64 { return max(b.maxBWs[0], b.maxBWs[1]) }
@@ -56,6 +65,9 @@ func (b *bbr) updateMaxBW(s *sample) {
 func (b *bbr) advanceMaxBW() {
 	if b.maxBWs[0] > 0 {
 		b.maxBWs[1], b.maxBWs[0] = b.maxBWs[0], 0
+	}
+	if !math.IsInf(b.ambientMin[0], 1) {
+		b.ambientMin[1], b.ambientMin[0] = b.ambientMin[0], inf
 	}
 }
 
@@ -138,7 +150,41 @@ func (b *bbr) updateDeliverySignals(s *sample) {
 		b.roundDelivered, b.roundLost = b.sampler.delivered, b.sampler.lost
 		b.roundLossRate = float64(lost) / float64(max(delivered+lost, 1))
 		b.roundEvents, b.lossEvents = b.lossEvents, 0
+		b.updateAmbientLoss(delivered, lost)
 	}
+}
+
+// updateAmbientLoss measures the share of packets that is lost for reasons other than this sender. It counts only round
+// trips in which nothing of a bandwidth probe is in flight, and takes the minimum, since a sender that is too fast for
+// the path, which slows down while it loses too much, or other senders, which fill the queue now and then, cause losses
+// that end.
+func (b *bbr) updateAmbientLoss(delivered, lost int64) {
+	if b.ackPhase != acksInit || b.state != probeDown && b.state != probeCruise {
+		b.ambientRounds, b.ambientDelivered, b.ambientLost = 0, 0, 0
+		return
+	}
+	b.ambientRounds++
+	b.ambientDelivered += delivered
+	b.ambientLost += lost
+	if b.ambientRounds >= ambientRounds && b.ambientDelivered >= ambientSegments*b.mss {
+		rate := float64(b.ambientLost) / float64(b.ambientDelivered+b.ambientLost)
+		b.ambientMin[0] = min(b.ambientMin[0], rate)
+		b.ambientRounds, b.ambientDelivered, b.ambientLost = 0, 0, 0
+	}
+}
+
+// ambientLoss returns the allowance for ambient loss.
+func (b *bbr) ambientLoss() float64 {
+	least := min(b.ambientMin[0], b.ambientMin[1])
+	if math.IsInf(least, 1) {
+		return 0
+	}
+	return min(b.tuning.ambientGain*least, b.tuning.ambientMax)
+}
+
+// tooLossy reports that a probe that lost a share of what it had in flight went too far.
+func (b *bbr) tooLossy(lost, inFlight int64) bool {
+	return float64(lost) > float64(inFlight)*(b.tuning.lossThreshold+b.ambientLoss())
 }
 
 // advanceDeliverySignals begins the maxima of the next round trip with the newest sample.
@@ -159,7 +205,7 @@ func (b *bbr) updateCongestionSignals() {
 	if !b.lossRoundStart {
 		return
 	}
-	if b.lossInRound && !b.state.accelerates() && b.roundLossRate > b.tuning.shortTermThreshold {
+	if b.lossInRound && !b.state.accelerates() && b.roundLossRate > b.tuning.shortTermThreshold+b.ambientLoss() {
 		b.bwShort = max(b.bwLatest, b.tuning.beta*min(b.bwShort, b.maxBW()))
 		if b.inflightShort == unlimited {
 			b.inflightShort = b.cwnd
@@ -174,6 +220,9 @@ func (b *bbr) resetShortTerm() { b.bwShort, b.inflightShort = inf, unlimited }
 // checkStartupLoss ends startup if the path was full for a whole round trip, as its losses show: more than the
 // threshold, and spread, so that one burst is no reason.
 func (b *bbr) checkStartupLoss() {
+	if b.tuning.startupPlateau && b.fullBWCount == 0 {
+		return // the rate still grows: the path is not full
+	}
 	if !b.lossRoundStart || !b.inRecovery || b.roundLossRate <= b.tuning.lossThreshold || b.roundEvents < startupLossEvents {
 		return
 	}
@@ -186,7 +235,8 @@ func (b *bbr) checkStartupLoss() {
 // record, which can have many segments.
 func (b *bbr) inflightAtLoss(p *Packet, size, lost int64) int64 {
 	before, lostBefore := float64(p.inFlight-size), float64(lost-size)
-	prefix := (b.tuning.lossThreshold*before - lostBefore) / (1 - b.tuning.lossThreshold)
+	threshold := b.tuning.lossThreshold + b.ambientLoss()
+	prefix := (threshold*before - lostBefore) / (1 - threshold)
 	return clampVolume(before + prefix)
 }
 

@@ -133,7 +133,7 @@ func (b *bbr) adaptLongTerm(now time.Duration, s *sample) bool {
 			return true
 		}
 	}
-	if float64(s.lostSince) > float64(s.inFlight)*b.tuning.lossThreshold || b.inflightLong == unlimited {
+	if b.tooLossy(s.lostSince, s.inFlight) || b.inflightLong == unlimited {
 		return false
 	}
 	b.inflightLong = max(b.inflightLong, s.inFlight)

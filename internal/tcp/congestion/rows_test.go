@@ -80,19 +80,22 @@ func policedLoss(part float64) func(maker, uint64) float64 {
 	}
 }
 
-// afterBurst is the share of the rate in the second that begins two round trips after 50 packets were lost in a row.
-// The loss is known a round trip after it happened. It is the worst of some times in the cycle of probes.
+// afterBurst is the goodput of the second that begins two round trips after the loss of 50 packets in a row was known,
+// as a share of that without the loss. It is the worst of some times in the cycle of probes.
 func afterBurst(rtt time.Duration) func(maker, uint64) float64 {
 	return func(make maker, seed uint64) float64 {
-		worst := 1.0
-		for i := range 5 {
+		run := func(burst int, at time.Duration) float64 {
 			p := path(rtt)
-			p.burst, p.burstAt, p.seed = 50, 2500*ms+time.Duration(i)*530*ms, seed
+			p.burst, p.burstAt, p.seed = burst, at, seed
 			s := newSim(p)
 			f := s.add(make(seed), 0, 0)
-			s.run(6 * time.Second)
-			from := p.burstAt + 3*rtt
-			worst = min(worst, f.goodput(from, from+time.Second))
+			s.run(at + 3*rtt + time.Second)
+			return f.goodput(at+3*rtt, at+3*rtt+time.Second)
+		}
+		worst := 1.0
+		for i := range time.Duration(5) {
+			at := 2500*ms + i*530*ms
+			worst = min(worst, run(50, at)/run(0, at))
 		}
 		return worst
 	}
@@ -152,7 +155,9 @@ func file(size int64, loss float64) func(maker, uint64) float64 {
 		p.loss, p.seed = loss, seed
 		s := newSim(p)
 		f := s.add(make(seed), 0, size)
-		s.run(30 * time.Second)
+		for f.done == 0 && s.now < 30*time.Second {
+			s.run(s.now + time.Second)
+		}
 		return f.done.Seconds()
 	}
 }
@@ -185,10 +190,10 @@ var rows = []row{
 	{"loss-5%-60ms", lossy(60*ms, 0.05)},
 	{"late-20ms", late(20 * ms)},
 	{"late-60ms", late(60 * ms)},
-	{"policer-1/3", policed(1.0 / 3)},
-	{"policer-1/3-loss", policedLoss(1.0 / 3)},
-	{"policer-1/6", policed(1.0 / 6)},
-	{"policer-1/6-loss", policedLoss(1.0 / 6)},
+	{"policer-third", policed(1.0 / 3)},
+	{"policer-third-loss", policedLoss(1.0 / 3)},
+	{"policer-sixth", policed(1.0 / 6)},
+	{"policer-sixth-loss", policedLoss(1.0 / 6)},
 	{"burst-20ms", afterBurst(20 * ms)},
 	{"burst-60ms", afterBurst(60 * ms)},
 	{"beside-cubic-20ms", beside(20 * ms)},
@@ -213,9 +218,9 @@ func BenchmarkRows(b *testing.B) {
 	}{
 		{"bbr", makeBBR},
 		{"cubic", makeCUBIC},
-		{"any-loss", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold = 0 })},
-		{"tolerant", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold = 0.02 })},
-		{"v1-like", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold, t.lossThreshold = 1, 1 })},
+		{"no-ambient", makeBBRWith(func(t *bbrTuning) { t.ambientGain = 0 })},
+		{"no-plateau", makeBBRWith(func(t *bbrTuning) { t.startupPlateau = false })},
+		{"draft", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold, t.ambientGain, t.startupPlateau = 0, 0, false })},
 	} {
 		for _, r := range rows {
 			b.Run(fmt.Sprintf("%s/%s", r.name, v.name), func(b *testing.B) {

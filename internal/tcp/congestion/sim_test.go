@@ -33,7 +33,8 @@ type sim struct {
 	simPath
 	now    time.Duration
 	rand   *rand.Rand
-	events simHeap
+	events simHeap    // all others
+	wire   []simEvent // packets on the wire, in the order in which they arrive
 	order  uint64
 	flows  []*simFlow
 
@@ -57,8 +58,10 @@ type simEvent struct {
 // simHeap orders events by time, then by the order in which they were made.
 type simHeap []simEvent
 
-func (h simHeap) less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].order < h[j].order
+func (h simHeap) less(i, j int) bool { return h[i].before(&h[j]) }
+
+func (e *simEvent) before(f *simEvent) bool {
+	return e.at < f.at || e.at == f.at && e.order < f.order
 }
 
 func (h *simHeap) push(e simEvent) {
@@ -73,8 +76,8 @@ func (h *simHeap) push(e simEvent) {
 	}
 }
 
-func (h *simHeap) pop() simEvent {
-	top, last := (*h)[0], len(*h)-1
+func (h *simHeap) pop() {
+	last := len(*h) - 1
 	(*h)[0] = (*h)[last]
 	(*h)[last] = simEvent{}
 	*h = (*h)[:last]
@@ -86,7 +89,7 @@ func (h *simHeap) pop() simEvent {
 			}
 		}
 		if least == i {
-			return top
+			return
 		}
 		(*h)[i], (*h)[least] = (*h)[least], (*h)[i]
 		i = least
@@ -105,13 +108,26 @@ func (s *sim) at(t time.Duration, what func()) {
 	s.events.push(simEvent{at: t, order: s.order, what: what})
 }
 
-// run runs the simulation until the end, or until all flows with a limit are done if all have one.
+// run runs the simulation until end.
 func (s *sim) run(end time.Duration) {
-	for tick := time.Duration(0); tick < end; tick += time.Millisecond {
-		s.at(tick, func() { s.queueDelay = append(s.queueDelay, max(s.busyUntil-s.now, 0)) })
+	if len(s.queueDelay) == 0 {
+		s.sampleQueue()
 	}
-	for len(s.events) > 0 && s.events[0].at <= end {
-		e := s.events.pop()
+	for {
+		wire := len(s.wire) > 0 && s.wire[0].before(&s.events[0]) // sampleQueue is always in events
+		next := &s.events[0]
+		if wire {
+			next = &s.wire[0]
+		}
+		if next.at > end {
+			break
+		}
+		e := *next
+		if wire {
+			s.wire = s.wire[1:]
+		} else {
+			s.events.pop()
+		}
 		s.now = e.at
 		if e.what != nil {
 			e.what()
@@ -120,6 +136,11 @@ func (s *sim) run(end time.Duration) {
 		}
 	}
 	s.now = end
+}
+
+func (s *sim) sampleQueue() {
+	s.queueDelay = append(s.queueDelay, max(s.busyUntil-s.now, 0))
+	s.at(s.now+time.Millisecond, s.sampleQueue)
 }
 
 // transmit carries one packet to the receiver and its ACK back, unless it is lost.
@@ -151,12 +172,14 @@ func (s *sim) transmit(f *simFlow, seq int64) {
 	if s.loss > 0 && s.rand.Float64() < s.loss {
 		return
 	}
-	arrival := s.busyUntil + s.rtt
-	if s.late > 0 && s.rand.Float64() < s.late {
-		arrival += s.lateBy
-	}
 	s.order++
-	s.events.push(simEvent{at: arrival, order: s.order, flow: f, seq: seq, sent: s.now})
+	e := simEvent{at: s.busyUntil + s.rtt, order: s.order, flow: f, seq: seq, sent: s.now}
+	if s.late > 0 && s.rand.Float64() < s.late {
+		e.at += s.lateBy
+		s.events.push(e)
+	} else {
+		s.wire = append(s.wire, e)
+	}
 }
 
 // simFlow is a sender and its receiver: RACK with the classic threshold of 3 until reordering is seen, a retransmission
@@ -193,9 +216,13 @@ type simFlow struct {
 	srtt       time.Duration
 	rttVar     time.Duration
 	rto        time.Duration // deadline; 0: none
+	rtoTimer   bool
+	backoff    int
 
-	pending []simArrival // arrived, not yet acknowledged
-	holes   int          // segments that arrived beyond a missing one
+	pending      []simArrival // arrived, not yet acknowledged
+	pendingSince time.Duration
+	delaying     bool
+	holes        int // segments that arrived beyond a missing one
 
 	retransmissions, drops, timeouts, spurious int
 	delivered                                  []int64 // bytes, for each 10 ms
@@ -316,13 +343,28 @@ func (f *simFlow) arrive(seq int64, sent time.Duration) {
 	if len(f.pending) >= f.ackEvery || f.holes > 0 || seq != f.una || seq+1 == f.limit {
 		f.acknowledge()
 	} else if len(f.pending) == 1 {
-		n := f.sent
-		f.at(f.now+40*time.Millisecond, func() { // delayed ACK
-			if len(f.pending) > 0 && f.sent >= n {
-				f.acknowledge()
-			}
-		})
+		f.pendingSince = f.now
+		f.delayACK(40 * time.Millisecond)
 	}
+}
+
+// delayACK acknowledges what has been pending for the time of a delayed ACK.
+func (f *simFlow) delayACK(wait time.Duration) {
+	if f.delaying {
+		return
+	}
+	f.delaying = true
+	f.at(f.now+wait, func() {
+		f.delaying = false
+		if len(f.pending) == 0 {
+			return
+		}
+		if left := f.pendingSince + 40*time.Millisecond - f.now; left > 0 {
+			f.delayACK(left)
+		} else {
+			f.acknowledge()
+		}
+	})
 }
 
 func (f *simFlow) acknowledge() {
@@ -439,34 +481,47 @@ func (f *simFlow) detectLoss() {
 	}
 }
 
+// armRTO sets the retransmission timer.
 func (f *simFlow) armRTO(backoff int) {
-	wait := time.Duration(backoff) * max(f.srtt+max(4*f.rttVar, 200*time.Millisecond), time.Second/5)
+	wait := time.Duration(backoff) * (f.srtt + max(4*f.rttVar, 200*time.Millisecond))
 	if f.srtt == 0 {
 		wait = time.Second
 	}
-	t := f.now + wait
-	f.rto = t
-	f.at(t, func() {
-		if f.rto != t || f.una >= f.next {
-			return
+	f.rto, f.backoff = f.now+wait, backoff
+	if !f.rtoTimer {
+		f.rtoTimer = true
+		f.at(f.rto, f.checkRTO)
+	}
+}
+
+func (f *simFlow) checkRTO() {
+	f.rtoTimer = false
+	switch {
+	case f.rto == 0:
+	case f.now < f.rto:
+		f.rtoTimer = true
+		f.at(f.rto, f.checkRTO)
+	default:
+		f.timeout()
+	}
+}
+
+func (f *simFlow) timeout() {
+	f.timeouts++
+	f.ctl.Timeout(f.now, f.inFlight)
+	f.lost = f.lost[:0]
+	for s := f.una; s < f.next; s++ {
+		if g := f.seg(s); !g.acked {
+			g.flying, g.lost = false, true
+			f.lost = append(f.lost, s)
 		}
-		f.timeouts++
-		f.ctl.Timeout(f.now, f.inFlight)
-		f.lost = f.lost[:0]
-		for s := f.una; s < f.next; s++ {
-			if g := f.seg(s); !g.acked {
-				g.flying, g.lost = false, true
-				f.lost = append(f.lost, s)
-			}
-		}
-		f.inFlight, f.order = 0, nil
-		f.inRecovery, f.recoverUntil = true, f.next
-		f.undo = len(f.lost)
-		f.rto = 0
-		f.armRTO(min(2*backoff, 64))
-		f.nextSend = f.now
-		f.send()
-	})
+	}
+	f.inFlight, f.order = 0, nil
+	f.inRecovery, f.recoverUntil = true, f.next
+	f.undo = len(f.lost)
+	f.armRTO(min(2*f.backoff, 64))
+	f.nextSend = f.now
+	f.send()
 }
 
 // goodput is the rate of deliveries between two times, as a share of the bottleneck's rate.
