@@ -175,8 +175,8 @@ func (c *Conn) sendSYN(now time.Duration, r *Run) {
 		s.Scale = ownScale
 	}
 	if c.state == SynSent {
-		s.Window = uint16(min(c.in.window, 65535))
-		c.in.edge = int64(s.Window)
+		c.in.edge = max(c.in.edge, min(int64(c.in.window), 65535))
+		s.Window = uint16(c.in.edge)
 	}
 	if c.nxt < 0 {
 		c.handshakeRTT = now
