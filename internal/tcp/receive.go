@@ -132,8 +132,9 @@ func (c *Conn) desiredEdge() int64 {
 	return min(edge, c.in.next+65535<<ownScale)
 }
 
-// offer moves the offered window and returns it as the header has it. The edge never moves back: a window that is not a
-// multiple of the scale is rounded up.
+// offer moves the offered window and returns it as the header has it. What was offered is accepted, so a window that is
+// not a multiple of the scale is rounded up, but only up to one step above the buffer's size: the peer could otherwise
+// move the edge with each tiny segment. Behind that it is rounded down (RFC 7323, section 2.4).
 func (c *Conn) offer(syn bool) uint16 {
 	r := &c.in
 	if r.ended() {
@@ -143,13 +144,13 @@ func (c *Conn) offer(syn bool) uint16 {
 	if c.scaling && !syn {
 		scale = ownScale
 	}
-	edge := r.edge
+	edge, desired := r.edge, c.desiredEdge()
 	// A receiver's part of silly-window avoidance: no steps smaller than a segment.
-	if d := c.desiredEdge(); d-edge >= int64(min(r.peerMSS, r.window/2)) {
-		edge = d
+	if desired-edge >= int64(min(r.peerMSS, r.window/2)) {
+		edge = desired
 	}
 	units := max(edge-r.next, 0) >> scale
-	if r.next+units<<scale < r.edge {
+	if up := r.next + (units+1)<<scale; r.next+units<<scale < r.edge && up <= desired+1<<scale {
 		units++
 	}
 	units = min(units, 65535)
