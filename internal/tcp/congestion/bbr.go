@@ -18,6 +18,10 @@ type bbrTuning struct {
 	// Both thresholds are raised by ambientGain times the loss that the sender did not cause, at most by ambientMax.
 	ambientGain, ambientMax float64
 
+	// upEnough is the multiple of the bandwidth-delay product that inflightLong may hold back without excusing a plateau
+	// of the rate while probing up. The draft has +Inf: a probe that inflightLong limits ends only with losses.
+	upEnough float64
+
 	startupPlateau bool // losses end startup only once the rate grows no more
 
 	beta     float64 // least factor of a reaction to loss, per round trip
@@ -44,6 +48,7 @@ var defaultBBR = bbrTuning{
 	ambientGain:        1.5,
 	ambientMax:         0.13,
 	startupPlateau:     true,
+	upEnough:           1.3,
 	beta:               0.7,
 	headroom:           0.15,
 	startupGain:        2.77,

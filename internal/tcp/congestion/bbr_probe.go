@@ -98,7 +98,7 @@ func (b *bbr) timeToGoDown(s *sample, inFlight int64) bool {
 		b.probePrecaution = true // the last probe lost too much here: a round trip more would do it again
 		return true
 	}
-	if b.limitedByLongTerm() {
+	if b.limitedByLongTerm() && b.inflightLong < clampVolume(b.tuning.upEnough*b.maxBW()*b.minRTT.Seconds()) {
 		b.resetFullBW(s.rate) // the rate cannot grow, which says nothing about the path
 		return false
 	}

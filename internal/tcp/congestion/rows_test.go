@@ -59,6 +59,14 @@ func late(rtt time.Duration) func(maker, uint64) float64 {
 	return download(p)
 }
 
+// coarse is the download with ACKs of up to 64 KiB and timers that fire up to 1 ms late, as between user-space programs
+// on a busy machine.
+func coarse(rtt time.Duration) func(maker, uint64) float64 {
+	p := path(rtt)
+	p.ackEvery, p.timerLate = 52, ms
+	return download(p)
+}
+
 // policed is the share of a policer's rate, a part of the bottleneck's, that one flow has in its first 10 s.
 func policed(part float64) func(maker, uint64) float64 {
 	return func(make maker, seed uint64) float64 {
@@ -137,6 +145,17 @@ func eight(jain bool) func(maker, uint64) float64 {
 	}
 }
 
+// joins is the share that a flow has beside one of its kind that began 5 s earlier, from 10 s to 20 s after it began.
+func joins(make maker, seed uint64) float64 {
+	p := path(60 * ms)
+	p.seed = seed
+	s := newSim(p)
+	s.add(make(seed), 0, 0)
+	f := s.add(make(seed+1<<32), 5*time.Second, 0)
+	s.run(25 * time.Second)
+	return f.goodput(15*time.Second, 25*time.Second)
+}
+
 // ping is the 95th percentile of the queueing delay in seconds during a download of 10 s, with a queue of 250 ms.
 func ping(make maker, seed uint64) float64 {
 	p := path(60 * ms)
@@ -190,6 +209,8 @@ var rows = []row{
 	{"loss-5%-60ms", lossy(60*ms, 0.05)},
 	{"late-20ms", late(20 * ms)},
 	{"late-60ms", late(60 * ms)},
+	{"coarse-20ms", coarse(20 * ms)},
+	{"coarse-60ms", coarse(60 * ms)},
 	{"policer-third", policed(1.0 / 3)},
 	{"policer-third-loss", policedLoss(1.0 / 3)},
 	{"policer-sixth", policed(1.0 / 6)},
@@ -201,6 +222,7 @@ var rows = []row{
 	{"beside-cubic-150ms", beside(150 * ms)},
 	{"8-flows-sum", eight(false)},
 	{"8-flows-jain", eight(true)},
+	{"joins-after-5s", joins},
 	{"ping-p95-s", ping},
 	{"file-2MB-s", file(2e6, 0)},
 	{"file-20MB-s", file(20e6, 0)},
@@ -218,9 +240,14 @@ func BenchmarkRows(b *testing.B) {
 	}{
 		{"bbr", makeBBR},
 		{"cubic", makeCUBIC},
+		// Without one of the differences from the draft, then without any.
+		{"any-loss", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold = 0 })},
 		{"no-ambient", makeBBRWith(func(t *bbrTuning) { t.ambientGain = 0 })},
 		{"no-plateau", makeBBRWith(func(t *bbrTuning) { t.startupPlateau = false })},
-		{"draft", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold, t.ambientGain, t.startupPlateau = 0, 0, false })},
+		{"long-up", makeBBRWith(func(t *bbrTuning) { t.upEnough = inf })},
+		{"draft", makeBBRWith(func(t *bbrTuning) {
+			t.shortTermThreshold, t.ambientGain, t.startupPlateau, t.upEnough = 0, 0, false, inf
+		})},
 	} {
 		for _, r := range rows {
 			b.Run(fmt.Sprintf("%s/%s", r.name, v.name), func(b *testing.B) {

@@ -340,7 +340,7 @@ func (f *simFlow) wakeAt(t time.Duration) {
 // nothing happens to ACKs, the receiver acts at the time when its ACK arrives.
 func (f *simFlow) arrive(seq int64, sent time.Duration) {
 	f.pending = append(f.pending, simArrival{seq, sent})
-	if len(f.pending) >= f.ackEvery || f.holes > 0 || seq != f.una || seq+1 == f.limit {
+	if len(f.pending) >= f.ackEvery || f.holes > 0 || seq != f.una+int64(len(f.pending))-1 || seq+1 == f.limit {
 		f.acknowledge()
 	} else if len(f.pending) == 1 {
 		f.pendingSince = f.now
