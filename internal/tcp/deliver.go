@@ -9,6 +9,10 @@ const (
 	challengeInterval = time.Second
 	// pawsAge is the time after which an idle connection forgets the peer's timestamp (RFC 7323, section 5.5).
 	pawsAge = 24 * 24 * time.Hour
+	// pawsTolerance is how much older than the last one a timestamp may be. Without it, the arrival of a retransmission
+	// makes all segments unacceptable that were sent before it and arrive after it, and each is sent again. A sequence
+	// number repeats no sooner than after 3 s at 10 Gbit/s; peers count milliseconds, or less.
+	pawsTolerance = 1000
 )
 
 // Deliver processes a segment of the peer. s and its payload are not kept.
@@ -99,7 +103,7 @@ func (c *Conn) synchronized(now time.Duration, s *Segment) {
 		return
 	}
 	if c.timestamps && s.Timestamps && s.Flags&(RST|SYN) == 0 &&
-		int32(s.TSVal-c.tsRecent) < 0 && now-c.tsRecentAt < pawsAge { // PAWS
+		int32(s.TSVal-c.tsRecent) < -pawsTolerance && now-c.tsRecentAt < pawsAge { // PAWS
 		c.unacceptable(now, s)
 		return
 	}

@@ -208,10 +208,21 @@ func TestUnacceptableACK(t *testing.T) {
 
 func timestamps(_ *Options, syn *Segment) { syn.Timestamps, syn.TSVal = true, 100 }
 
+// TestReorderedTimestamp: a segment that a retransmission has overtaken is taken.
+func TestReorderedTimestamp(t *testing.T) {
+	s := open(t, timestamps)
+	repeated, late := s.data(0, 10), s.data(10, 10)
+	repeated.TSVal, late.TSVal = 300, 200
+	s.in(repeated, late)
+	if n := s.read(); n != 20 || s.c.tsRecent != 300 {
+		t.Errorf("read %d bytes, last timestamp %d", n, s.c.tsRecent)
+	}
+}
+
 func TestPAWS(t *testing.T) {
 	s := open(t, timestamps)
 	g := s.data(0, 10)
-	g.TSVal = 99
+	g.TSVal = s.c.tsRecent - pawsTolerance - 1
 	s.one("an old timestamp", s.in(g), ACK)
 	if s.c.in.next != 0 {
 		t.Error("the payload of an old segment was taken")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/simnet"
+	"subnetrouter/internal/simnet/gvisor"
 )
 
 type spy struct {
@@ -36,6 +37,30 @@ func TestDebug(t *testing.T) {
 		return s
 	}
 	rtt := time.Duration(ms) * time.Millisecond
-	took, rate := transfer(t, wrap(cubic(), "rcv"), wrap(bbr(), "snd"), 100<<20, line(rtt, loss), line(rtt, 0))
+	if os.Getenv("SPY") == "" {
+		for _, snd := range []simnet.Subject{bbr(), cubic()} {
+			for _, row := range []string{"clean", "late", "late20", "jitter", "acklate"} {
+				d, u := line(rtt, loss), line(rtt, 0)
+				switch row {
+				case "late":
+					d.Reorder, d.ReorderDelay = 0.01, 5*time.Millisecond
+				case "late20":
+					d.Reorder, d.ReorderDelay = 0.01, 20*time.Millisecond
+				case "jitter":
+					d.Jitter = 5 * time.Millisecond
+				case "acklate":
+					u.Reorder, u.ReorderDelay = 0.3, 5*time.Millisecond
+				}
+				for _, rcv := range []simnet.Subject{cubic(), gvisor.Subject(gvisor.Options{})} {
+					took, rate := transfer(t, rcv, snd, 100<<20, d, u)
+					fmt.Println(snd.Name, rcv.Name, row, took, rate)
+				}
+			}
+		}
+		return
+	}
+	d := line(rtt, loss)
+	d.Reorder, d.ReorderDelay = 0.01, 20*time.Millisecond
+	took, rate := transfer(t, wrap(cubic(), "rcv"), wrap(cubic(), "snd"), 100<<20, d, line(rtt, 0))
 	t.Log(took, rate)
 }
