@@ -6,7 +6,7 @@ import (
 	"subnetrouter/internal/tcp/congestion"
 )
 
-// ackState is what one acknowledgement has brought about so far.
+// ackState collects the effects of one acknowledgement.
 type ackState struct {
 	delivered int           // bytes, by cumulative or selective acknowledgement
 	rtt       time.Duration // of the newest record that was sent once; 0: none
@@ -102,7 +102,7 @@ func (c *Conn) updateWindow(_ time.Duration, s *Segment, from, ack int64) bool {
 	return c.setWindow(s, from, ack)
 }
 
-// advance frees what the peer has acknowledged up to a position.
+// advance frees everything before a position, which the peer has acknowledged.
 func (c *Conn) advance(now time.Duration, a *ackState, ack int64) {
 	b := &c.board
 	for b.len() > 0 {

@@ -119,7 +119,7 @@ type Conn struct {
 	tsRecentAt   time.Duration // when it was set
 	mss          int           // payload of a full segment, without options
 	headerExtra  int           // bytes of options in each segment
-	pathMSS      int           // what the path takes, without options
+	pathMSS      int           // the payload that the path takes, without options
 	handshakeRTT time.Duration // when the SYN was sent, if once
 
 	// Sending: una ≤ nxt ≤ out.end, plus one position for the FIN.
@@ -137,7 +137,7 @@ type Conn struct {
 	limitedTo int64 // the end of the data that was sent while the congestion window held more back
 	urgentOut urgentSender
 
-	// What Next has to send.
+	// Segments that Next has to send.
 	synDue, resetDue, probeDue, ackNow bool
 	resetPos                           int64
 
@@ -243,7 +243,7 @@ func (c *Conn) SetMSS(now time.Duration, mss int) {
 	mss = max(mss, minMSS)
 	c.pathMSS = mss
 	if c.mss == 0 || mss >= c.mss {
-		return // before the peer's SYN, or no smaller than what both ends take
+		return // before the peer's SYN, or no smaller than both ends take
 	}
 	c.mss = mss
 	if c.una < 0 {
@@ -292,8 +292,8 @@ func (c *Conn) streamEnd() int64 {
 	return c.out.end
 }
 
-// SetLimits changes the bytes that may be buffered in each direction. What is buffered, and the window that the peer
-// has been offered, stay.
+// SetLimits changes the bytes that may be buffered in each direction. Buffered bytes and the window that the
+// peer has been offered stay.
 func (c *Conn) SetLimits(send, receive int) {
 	c.options.SendLimit, c.options.ReceiveLimit = send, receive
 	c.in.setLimit(receive)
@@ -355,7 +355,7 @@ func (c *Conn) Abort(time.Duration) {
 }
 
 // end ends the connection and frees its memory. Only after an orderly release, without an error, the application may
-// still consume what has arrived.
+// still consume the bytes that have arrived.
 func (c *Conn) end(err error) {
 	c.state, c.err = Closed, err
 	c.out.clear()

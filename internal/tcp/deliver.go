@@ -69,7 +69,7 @@ func (c *Conn) answerToSYN(now time.Duration, s *Segment) {
 }
 
 // strayReset answers an acknowledgement of something that this end has not sent, during the handshake: the segment is
-// of an old connection, whose end the reset reaches. This connection goes on.
+// of an old connection, whose end the reset reaches. This connection continues.
 func (c *Conn) strayReset(ack uint32) {
 	c.resetDue, c.resetPos = true, c.position(ack)
 }
@@ -146,7 +146,7 @@ func (c *Conn) synchronized(now time.Duration, s *Segment) {
 		c.challenge(now)
 		return
 	}
-	c.heard(now, s, from)
+	c.noteAlive(now, s, from)
 	c.acknowledge(now, s, from, ack)
 	if c.state == Closed {
 		return
@@ -164,9 +164,9 @@ func (c *Conn) synchronized(now time.Duration, s *Segment) {
 	c.accept(now, s, from, to)
 }
 
-// heard notes an acceptable segment: the peer lives, and its timestamp is the one to echo if the segment is the next
+// noteAlive notes an acceptable segment: the peer lives, and its timestamp is the one to echo if the segment is the next
 // one (RFC 7323, section 4.3).
-func (c *Conn) heard(now time.Duration, s *Segment, from int64) {
+func (c *Conn) noteAlive(now time.Duration, s *Segment, from int64) {
 	if len(s.Payload) > 0 && c.timestamps && s.Timestamps {
 		c.sampleReceiver(now, s)
 	}

@@ -12,8 +12,7 @@ import (
 	"subnetrouter/internal/tcp/congestion"
 )
 
-// FuzzParse: no segment makes Parse fail in another way than with its error, and what it reads survives a header that is
-// built from it.
+// FuzzParse: Parse returns its error or a segment, and a header that is built from the segment parses to the same.
 func FuzzParse(f *testing.F) {
 	s := Segment{Seq: 1, Ack: 2, Flags: SYN | ACK, Window: 3, MSS: 1240, Scale: 8, SACKPermitted: true, Timestamps: true, TSVal: 4, TSEcr: 5}
 	f.Add(s.appendHeader(nil))

@@ -123,7 +123,7 @@ func (c *Conn) Consume(now time.Duration, n int) {
 	}
 }
 
-// desiredEdge returns the end of the window that the buffer has room for, without regard to what was offered.
+// desiredEdge returns the end of the window that the buffer has room for, whatever was offered before.
 func (c *Conn) desiredEdge() int64 {
 	edge := c.in.consumed + int64(c.in.window)
 	if !c.scaling {
@@ -132,7 +132,7 @@ func (c *Conn) desiredEdge() int64 {
 	return min(edge, c.in.next+65535<<ownScale)
 }
 
-// offer moves the offered window and returns it as the header has it. What was offered is accepted, so a window that is
+// offer moves the offered window and returns it as the header has it. Offered bytes are accepted, so a window that is
 // not a multiple of the scale is rounded up, but only up to one step above the buffer's size: the peer could otherwise
 // move the edge with each tiny segment. Behind that it is rounded down (RFC 7323, section 2.4).
 func (c *Conn) offer(syn bool) uint16 {
@@ -342,8 +342,8 @@ func (c *Conn) blocks(s *Segment) {
 	}
 }
 
-// tuner sizes the receive window (dynamic right-sizing): what the application takes in a round-trip time is what the
-// path delivers in one, and a sender in slow start doubles it in the next.
+// tuner sizes the receive window (dynamic right-sizing): in a round-trip time the application takes as much as the
+// path delivers, and a sender in slow start doubles it in the next.
 type tuner struct {
 	started bool
 	since   time.Duration
@@ -375,7 +375,7 @@ func (t *tuner) consumed(now time.Duration, r *receiver, rtt time.Duration) {
 		return
 	}
 	taken := r.consumed - t.bytes
-	// Twice what arrived, and more while the rate grows.
+	// Twice as much as arrived, and more while the rate grows.
 	want := 2*taken + 16*int64(r.peerMSS)
 	if t.last > 0 && taken > t.last {
 		want += 2 * taken * min(taken-t.last, t.last) / t.last

@@ -9,7 +9,7 @@ import (
 
 const (
 	// maxRecords bounds the records that SACK blocks of the peer can cause. A block that would need more marks only
-	// the whole records inside of it: what it covers besides is acknowledged later, or sent again.
+	// the whole records inside of it: the rest is acknowledged later, or sent again.
 	maxRecords = 4096
 	// maxRecordsSent bounds them altogether. New data waits at this number, which only an application that writes
 	// thousands of times within a round-trip time reaches.
@@ -202,8 +202,8 @@ func (b *scoreboard) remove(i int) {
 	b.records = b.records[:at+n]
 }
 
-// mergeSacked merges record number i, which is sacked, with sacked neighbours, and returns the number of the result.
-// What the peer has is one record for each gapless range, however often it repeats its blocks.
+// mergeSacked merges record number i, which is sacked, with sacked records next to it, and returns the number of the result.
+// Each gapless range that the peer has is one record, however often it repeats its blocks.
 func (b *scoreboard) mergeSacked(i int) int {
 	r := b.at(i)
 	if i+1 < b.len() && b.at(i+1).state == sacked {

@@ -379,7 +379,7 @@ func TestWindowOfBytes(t *testing.T) {
 	}
 }
 
-// TestWindowTuning: the window grows with what the application takes in a round-trip time, up to the limit, and not for an
+// TestWindowTuning: the window grows with the bytes that are consumed in a round-trip time, up to the limit, and not for an
 // application that does not read.
 func TestWindowTuning(t *testing.T) {
 	s := open(t, func(o *Options, _ *Segment) { o.ReceiveLimit = 4 << 20 })
@@ -617,7 +617,7 @@ func TestEarlyFIN(t *testing.T) {
 	}
 }
 
-// TestDataAfterRelease: what arrived before an orderly end can be read after it.
+// TestDataAfterRelease: bytes that arrived before an orderly end can be read after it.
 func TestDataAfterRelease(t *testing.T) {
 	s := open(t, nil)
 	g := s.data(0, 50_000)
@@ -803,7 +803,7 @@ func TestTrueTimeout(t *testing.T) {
 	}
 }
 
-// TestReneging: what a peer has reported and does not acknowledge is sent again after a timeout.
+// TestReneging: bytes that a peer has reported and does not acknowledge are sent again after a timeout.
 func TestReneging(t *testing.T) {
 	s := open(t, nil)
 	s.write(3000)
@@ -971,7 +971,7 @@ func TestIdleMemory(t *testing.T) {
 	}
 }
 
-// TestRoom: the buffer takes what the path can use, not all that the limit allows.
+// TestRoom: the buffer takes as much as the path can use, not all that the limit allows.
 func TestRoom(t *testing.T) {
 	s := open(t, func(o *Options, _ *Segment) { o.Congestion = fixed(100_000, 64<<10); o.SendLimit = 1 << 20 })
 	if n := s.c.Room(); n != 200_000 {

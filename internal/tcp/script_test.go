@@ -82,7 +82,7 @@ func (s *script) sacks(g Segment, positions ...int64) Segment {
 	return g
 }
 
-// in delivers segments and returns what is sent in return.
+// in delivers segments and returns the answers.
 func (s *script) in(segments ...Segment) []sentRun {
 	s.t.Helper()
 	var out []sentRun
@@ -157,7 +157,7 @@ func (r sentRun) String() string {
 // pass lets time pass, without timers.
 func (s *script) pass(d time.Duration) { s.now += d }
 
-// wait runs the timers of a time, and returns what they sent, with the times.
+// wait runs the timers of a time, and returns the segments that they sent, with the times.
 func (s *script) wait(d time.Duration) (out []sentRun, times []time.Duration) {
 	s.t.Helper()
 	end := s.now + d
@@ -179,7 +179,7 @@ func (s *script) wait(d time.Duration) (out []sentRun, times []time.Duration) {
 	}
 }
 
-// write commits n bytes, and returns what is sent.
+// write commits n bytes, and returns the segments that are sent.
 func (s *script) write(n int) []sentRun {
 	s.t.Helper()
 	for n > 0 {

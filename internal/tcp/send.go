@@ -57,7 +57,7 @@ func (c *Conn) Room() int {
 	}
 	limit := min(path, c.options.SendLimit)
 	held := int(c.out.end - c.out.start)
-	// What the peer has reported and not acknowledged occupies memory, but not the path.
+	// Bytes that the peer has reported and not acknowledged occupy memory, but not the path.
 	room := min(path-(held-c.board.sacked), c.options.SendLimit-held)
 	if room < limit/4 {
 		return 0
@@ -207,7 +207,7 @@ func (c *Conn) sendData(now time.Duration, r *Run) bool {
 		return false
 	}
 	if i := c.board.firstLost(); i >= 0 {
-		// What the peer has no room for any more waits until it has, except for the first byte, which serves as probe.
+		// A record behind a window that has shrunk waits, except for the first one, which serves as a probe.
 		if rec := c.board.at(i); rec.start < c.edge || rec.start == c.una {
 			return c.sendLost(now, r, i)
 		}
@@ -296,7 +296,7 @@ func (c *Conn) sendLost(now time.Duration, run *Run, i int) bool {
 	if r.size() > limit {
 		b.split(i, r.start+int64(limit), 2*maxRecordsSent)
 	}
-	// Lost neighbours that the run has room for.
+	// The next lost records, if the run has room.
 	for i+1 < b.len() {
 		next := b.at(i + 1)
 		if next.state != lost || r.size()+next.size() > limit {

@@ -126,7 +126,7 @@ func (c *Conn) persist(now time.Duration) {
 	c.persistAt = now + min(c.rtt.rto<<min(c.persistCount, 16), maxRTO)
 }
 
-// probeWindow sends what a small window has room for, or a probe of a closed one.
+// probeWindow fills a small window, or probes a closed one.
 func (c *Conn) probeWindow(now time.Duration) {
 	if c.una != c.nxt || c.out.end == c.nxt {
 		c.persistCount = 0

@@ -79,7 +79,7 @@ func (e *endpoint) mss(mtu int) int {
 	return mtu - packet.HeaderSize(e.config.Local.Addr()) - packet.TCPHeader
 }
 
-// settle takes what the connection has to give.
+// settle takes segments and notifications from the connection.
 func (e *endpoint) settle(now time.Duration) {
 	e.now = now
 	c := e.conn
