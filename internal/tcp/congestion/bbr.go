@@ -22,7 +22,9 @@ type bbrTuning struct {
 	// of the rate while probing up. The draft has +Inf: a probe that inflightLong limits ends only with losses.
 	upEnough float64
 
-	startupPlateau bool // losses end startup only once the rate grows no more
+	// queueRTT is the round-trip time, as a multiple of the least, that shows a queue. Losses without one end startup only
+	// once the rate has stopped growing. The draft has 0: they always do.
+	queueRTT float64
 
 	beta     float64 // least factor of a reaction to loss, per round trip
 	headroom float64 // share of inflightLong that is left to others while cruising
@@ -47,7 +49,7 @@ var defaultBBR = bbrTuning{
 	shortTermThreshold: 0.02,
 	ambientGain:        1.5,
 	ambientMax:         0.13,
-	startupPlateau:     true,
+	queueRTT:           1.25,
 	upEnough:           1.3,
 	beta:               0.7,
 	headroom:           0.15,
@@ -69,11 +71,13 @@ var defaultBBR = bbrTuning{
 }
 
 const (
+	startupStalled    = 2 // round trips without growth after which losses alone end startup
 	startupLossEvents = 6 // ACKs with losses in a round trip, fewer than which are no reason to leave startup
 	plateauRounds     = 3 // round trips without growth that show that the path is full
 	plateauGrowth     = 1.25
-	extraAckedRounds  = 10 // window of the aggregation estimate, in round trips
-	ambientRounds     = 4  // least group of round trips in which the ambient loss is measured
+	fullInFlight      = 1.5 // bandwidth-delay products in flight with which no sample is app-limited
+	extraAckedRounds  = 10  // window of the aggregation estimate, in round trips
+	ambientRounds     = 4   // least group of round trips in which the ambient loss is measured
 	ambientSegments   = 200
 	maxQuantum        = 64 << 10
 	unlimited         = math.MaxInt64 // a volume
@@ -141,6 +145,9 @@ type bbr struct {
 	bbrLoss
 	bbrProbe
 	bbrUndo
+
+	growth  float64 // as fullBW and fullBWCount, but of all samples
+	stalled int
 
 	fullBW        float64 // rate that has to grow by plateauGrowth, or the path is full
 	fullBWCount   int     // round trips without that growth
@@ -351,9 +358,15 @@ func (b *bbr) updateRound(s *sample) {
 func (b *bbr) startRound() { b.roundEnd = b.sampler.delivered }
 
 // checkFullBW looks for a plateau of the delivery rate, which shows that the path is full. App-limited round trips show
-// nothing.
+// nothing, unless they had more in flight than the path takes all the same: the limit is a buffer then.
 func (b *bbr) checkFullBW(s *sample) {
-	if b.fullBWNow || !b.roundStart || s.appLimited || s.rate == 0 {
+	if b.roundStart {
+		b.stalled++
+		if s.rate >= b.growth*plateauGrowth {
+			b.growth, b.stalled = s.rate, 0
+		}
+	}
+	if b.fullBWNow || !b.roundStart || s.rate == 0 || s.appLimited && float64(s.inFlight) < fullInFlight*float64(b.bdp(1)) {
 		return
 	}
 	if s.rate >= b.fullBW*plateauGrowth {

@@ -23,6 +23,7 @@ type bbrModel struct {
 	recentRTT       time.Duration
 	recentRTTAt     time.Duration
 	probeRTTExpired bool
+	lastRTT         time.Duration
 
 	// Aggregation: data that is acknowledged in bunches, beyond the data that the path delivers in the same time.
 	ackedSince   int64
@@ -43,7 +44,8 @@ type bbrLoss struct {
 	roundDelivered int64 // sampler.delivered when the round trip began
 	roundLost      int64 // sampler.lost when it began
 	roundLossRate  float64
-	roundEvents    int // lossEvents of the round trip that ended
+	roundTooLossy  bool // more than shortTermThreshold and the ambient loss
+	roundEvents    int  // lossEvents of the round trip that ended
 
 	// Ambient loss: what is lost although the sender does not probe, in groups of round trips.
 	ambientRounds    int
@@ -72,6 +74,9 @@ func (b *bbr) advanceMaxBW() {
 }
 
 func (b *bbr) updateMinRTT(now, rtt time.Duration) {
+	if rtt > 0 {
+		b.lastRTT = rtt
+	}
 	b.probeRTTExpired = b.recentRTT > 0 && now > b.recentRTTAt+b.tuning.probeRTTInterval
 	if rtt > 0 && (b.recentRTT == 0 || rtt < b.recentRTT || b.probeRTTExpired) {
 		b.recentRTT, b.recentRTTAt = rtt, now
@@ -148,7 +153,9 @@ func (b *bbr) updateDeliverySignals(s *sample) {
 		b.lossRoundEnd = b.sampler.delivered
 		delivered, lost := b.sampler.delivered-b.roundDelivered, max(b.sampler.lost-b.roundLost, 0)
 		b.roundDelivered, b.roundLost = b.sampler.delivered, b.sampler.lost
-		b.roundLossRate = float64(lost) / float64(max(delivered+lost, 1))
+		volume := delivered + lost
+		b.roundLossRate = float64(lost) / float64(max(volume, 1))
+		b.roundTooLossy = float64(lost) > float64(volume)*b.tuning.shortTermThreshold+b.allowance(volume)
 		b.roundEvents, b.lossEvents = b.lossEvents, 0
 		b.updateAmbientLoss(delivered, lost)
 	}
@@ -173,18 +180,19 @@ func (b *bbr) updateAmbientLoss(delivered, lost int64) {
 	}
 }
 
-// ambientLoss returns the allowance for ambient loss.
-func (b *bbr) ambientLoss() float64 {
+// allowance returns the ambient loss to expect of a volume, which varies all the more, the fewer packets there are.
+func (b *bbr) allowance(volume int64) float64 {
 	least := min(b.ambientMin[0], b.ambientMin[1])
 	if math.IsInf(least, 1) {
 		return 0
 	}
-	return min(b.tuning.ambientGain*least, b.tuning.ambientMax)
+	expected := min(b.tuning.ambientGain*least, b.tuning.ambientMax) * float64(volume)
+	return expected + 2*math.Sqrt(expected*float64(b.mss))
 }
 
-// tooLossy reports that a probe that lost a share of what it had in flight went too far.
+// tooLossy reports that a probe that lost a part of what it had in flight went too far.
 func (b *bbr) tooLossy(lost, inFlight int64) bool {
-	return float64(lost) > float64(inFlight)*(b.tuning.lossThreshold+b.ambientLoss())
+	return float64(lost) > float64(inFlight)*b.tuning.lossThreshold+b.allowance(inFlight)
 }
 
 // advanceDeliverySignals begins the maxima of the next round trip with the newest sample.
@@ -205,7 +213,7 @@ func (b *bbr) updateCongestionSignals() {
 	if !b.lossRoundStart {
 		return
 	}
-	if b.lossInRound && !b.state.accelerates() && b.roundLossRate > b.tuning.shortTermThreshold+b.ambientLoss() {
+	if b.lossInRound && !b.state.accelerates() && b.roundTooLossy {
 		b.bwShort = max(b.bwLatest, b.tuning.beta*min(b.bwShort, b.maxBW()))
 		if b.inflightShort == unlimited {
 			b.inflightShort = b.cwnd
@@ -218,12 +226,14 @@ func (b *bbr) updateCongestionSignals() {
 func (b *bbr) resetShortTerm() { b.bwShort, b.inflightShort = inf, unlimited }
 
 // checkStartupLoss ends startup if the path was full for a whole round trip, as its losses show: more than the
-// threshold, and spread, so that one burst is no reason.
+// threshold, and spread, so that one burst is no reason. Without a queue, which the round-trip time would show, losses
+// may be ambient; then only a rate that has stopped growing shows that the path is full.
 func (b *bbr) checkStartupLoss() {
-	if b.tuning.startupPlateau && b.fullBWCount == 0 {
-		return // the rate still grows: the path is not full
-	}
 	if !b.lossRoundStart || !b.inRecovery || b.roundLossRate <= b.tuning.lossThreshold || b.roundEvents < startupLossEvents {
+		return
+	}
+	queue := float64(b.lastRTT) > b.tuning.queueRTT*float64(b.minRTT)
+	if !queue && b.stalled < startupStalled {
 		return
 	}
 	b.undoBack, b.undoState = true, startup
@@ -235,7 +245,7 @@ func (b *bbr) checkStartupLoss() {
 // record, which can have many segments.
 func (b *bbr) inflightAtLoss(p *Packet, size, lost int64) int64 {
 	before, lostBefore := float64(p.inFlight-size), float64(lost-size)
-	threshold := b.tuning.lossThreshold + b.ambientLoss()
+	threshold := b.tuning.lossThreshold + b.allowance(p.inFlight)/float64(max(p.inFlight, 1))
 	prefix := (threshold*before - lostBefore) / (1 - threshold)
 	return clampVolume(before + prefix)
 }

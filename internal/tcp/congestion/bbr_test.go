@@ -150,7 +150,7 @@ func TestBBRAmbientLoss(t *testing.T) {
 		loss, police, least, most float64
 	}{
 		{0, 0, 0, 0},
-		{0.03, 0, 0.02, 0.05},
+		{0.03, 0, 0.03, 0.06},
 		{0, simRate / 3, 0, 0.04},
 	} {
 		p := path(60 * ms)
@@ -159,7 +159,7 @@ func TestBBRAmbientLoss(t *testing.T) {
 		b := newBBR(simMSS, 1, defaultBBR)
 		s.add(b, 0, 0)
 		s.run(20 * time.Second)
-		if a := b.ambientLoss(); a < c.least || a > c.most {
+		if a := b.allowance(1000*simMSS) / (1000 * simMSS); a < c.least || a > c.most {
 			t.Errorf("loss %.2f, policer %.0f: allowance of %.3f, want %.3f to %.3f", c.loss, c.police, a, c.least, c.most)
 		}
 	}

@@ -259,10 +259,10 @@ func BenchmarkRows(b *testing.B) {
 		// Without one of the differences from the draft, then without any.
 		{"any-loss", makeBBRWith(func(t *bbrTuning) { t.shortTermThreshold = 0 })},
 		{"no-ambient", makeBBRWith(func(t *bbrTuning) { t.ambientGain = 0 })},
-		{"no-plateau", makeBBRWith(func(t *bbrTuning) { t.startupPlateau = false })},
+		{"loss-ends-startup", makeBBRWith(func(t *bbrTuning) { t.queueRTT = 0 })},
 		{"long-up", makeBBRWith(func(t *bbrTuning) { t.upEnough = inf })},
 		{"draft", makeBBRWith(func(t *bbrTuning) {
-			t.shortTermThreshold, t.ambientGain, t.startupPlateau, t.upEnough = 0, 0, false, inf
+			t.shortTermThreshold, t.ambientGain, t.queueRTT, t.upEnough = 0, 0, 0, inf
 		})},
 	} {
 		for _, r := range rows {
