@@ -36,6 +36,21 @@ func TestNewerSYN(t *testing.T) {
 	}
 }
 
+// TestResetBeforeAnswer: a client that gives up before Answer ends the connection, and nothing is sent.
+func TestResetBeforeAnswer(t *testing.T) {
+	s := listen(t, nil)
+	s.none("a reset elsewhere", s.in(Segment{Seq: peerISS + 5, Flags: RST, Scale: -1}))
+	if s.c.Closed() {
+		t.Fatal("a reset elsewhere ended the connection")
+	}
+	s.none("a reset", s.in(Segment{Seq: peerISS + 1, Flags: RST, Scale: -1}))
+	s.c.Answer(s.now)
+	s.none("Answer", s.out())
+	if !s.c.Closed() || s.c.Established() || s.c.State().String() != "CLOSED" {
+		t.Error(s.c.State())
+	}
+}
+
 // TestOptionsAgreed: only the options that the SYN offers are used.
 func TestOptionsAgreed(t *testing.T) {
 	s := listen(t, func(_ *Options, syn *Segment) { *syn = Segment{Seq: peerISS, Flags: SYN, Window: 3000, Scale: -1} })
@@ -974,9 +989,19 @@ func TestIdleMemory(t *testing.T) {
 // TestRoom: the buffer takes as much as the path can use, not all that the limit allows.
 func TestRoom(t *testing.T) {
 	s := open(t, func(o *Options, _ *Segment) { o.Congestion = fixed(100_000, 64<<10); o.SendLimit = 1 << 20 })
+	wide := s.ack(0)
+	wide.Window = 5000 // times 128
+	s.in(wide)
 	if n := s.c.Room(); n != 200_000 {
 		t.Errorf("room for %d bytes", n)
 	}
+	closed, opened := s.ack(0), s.ack(0)
+	closed.Window, opened.Window = 0, 5000
+	s.in(closed)
+	if n := s.c.Room(); n != minRoom/2 {
+		t.Errorf("room for %d bytes behind a closed window", n)
+	}
+	s.in(opened)
 	s.c.SetLimits(1000, 1000)
 	if n := s.c.Room(); n != 1000 {
 		t.Errorf("room for %d bytes", n)

@@ -55,6 +55,9 @@ func (c *Conn) Room() int {
 	if c.cc != nil {
 		path = max(path, 2*c.cc.Window())
 	}
+	if c.una >= 0 {
+		path = min(path, int(c.edge-c.una)+minRoom/2) // bytes behind the peer's window wait elsewhere
+	}
 	limit := min(path, c.options.SendLimit)
 	held := int(c.out.end - c.out.start)
 	// Bytes that the peer has reported and not acknowledged occupy memory, but not the path.
