@@ -3,10 +3,16 @@ package tcp
 import "testing"
 
 // BenchmarkTransfer is a lossless transfer in memory: one operation moves 1 MiB through both ends, in runs of up to 64
-// KiB, with an acknowledgement for each run.
+// KiB, with an acknowledgement for each run. The receiver takes the payload from its buffer, or directly.
 func BenchmarkTransfer(b *testing.B) {
+	b.Run("buffered", func(b *testing.B) { benchmarkTransfer(b, false) })
+	b.Run("direct", func(b *testing.B) { benchmarkTransfer(b, true) })
+}
+
+func benchmarkTransfer(b *testing.B, direct bool) {
 	o := Options{MSS: 1240, Congestion: fixed(1<<20, 64<<10), SendLimit: 4 << 20, ReceiveLimit: 4 << 20}
 	p := connect(o, o)
+	p.direct = direct
 	b.SetBytes(1 << 20)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -15,8 +15,27 @@ const (
 	pawsTolerance = 1000
 )
 
+// DeliverDirect is Deliver without a copy of payload that the application takes at once: [Conn.Peek] returns the payload
+// itself if it is next. The caller consumes as much as it can, then calls [Conn.Keep], before the payload's memory has
+// another use.
+func (c *Conn) DeliverDirect(now time.Duration, s *Segment) {
+	c.in.direct = true
+	c.Deliver(now, s)
+	c.in.direct = false
+}
+
+// Keep copies the rest of the payload of [Conn.DeliverDirect].
+func (c *Conn) Keep() {
+	r := &c.in
+	if len(r.borrowed) > 0 {
+		r.buffer.write(r.consumed, r.consumed, r.borrowed)
+	}
+	r.borrowed = nil
+}
+
 // Deliver processes a segment of the peer. s and its payload are not kept.
 func (c *Conn) Deliver(now time.Duration, s *Segment) {
+	c.Keep()
 	switch c.state {
 	case Closed:
 	case Received:

@@ -188,7 +188,15 @@ func converse(b []byte) error {
 			if c.timestamps && next()%4 > 0 {
 				s.Timestamps, s.TSVal, s.TSEcr = true, c.tsRecent+uint32(next()%4), c.timestamp(now)-uint32(next())
 			}
-			c.Deliver(now, &s)
+			if next()%2 == 0 {
+				c.Deliver(now, &s)
+				break
+			}
+			c.DeliverDirect(now, &s)
+			if pieces := c.Peek(); len(pieces) > 0 {
+				c.Consume(now, number(0, len(pieces[0])))
+			}
+			c.Keep()
 		}
 		for n := 0; c.Next(now, &run); n++ {
 			if n > 20_000 {
@@ -301,6 +309,9 @@ func (c *Conn) check() error {
 		if x.from <= in.next || x.to <= x.from || x.to > in.edge {
 			return fmt.Errorf("early range %v; next %d, edge %d", x, in.next, in.edge)
 		}
+	}
+	if len(in.borrowed) > 0 && (in.buffer.held > 0 || int64(len(in.borrowed)) != in.dataEnd()-in.consumed) {
+		return fmt.Errorf("%d bytes are borrowed, of %d; %d are held", len(in.borrowed), in.dataEnd()-in.consumed, in.buffer.held)
 	}
 	held := 0
 	for i := range c.out.blocks.len() {

@@ -35,6 +35,8 @@ type pair struct {
 	ends [2]*Conn
 	run  Run
 	flat []byte
+	// direct makes the receiver consume all payload without a copy.
+	direct bool
 }
 
 // connect returns the ends of an established connection.
@@ -68,7 +70,14 @@ func (p *pair) move(from int) (runs int) {
 			panic(err)
 		}
 		s.Payload = p.flat
-		p.ends[1-from].Deliver(p.now, &s)
+		to := p.ends[1-from]
+		if !p.direct {
+			to.Deliver(p.now, &s)
+			continue
+		}
+		to.DeliverDirect(p.now, &s)
+		to.Consume(p.now, to.Available())
+		to.Keep()
 	}
 	return runs
 }

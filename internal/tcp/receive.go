@@ -26,7 +26,11 @@ type span struct{ from, to int64 }
 
 // receiver is the state of the peer's stream: consumed ≤ next ≤ edge.
 type receiver struct {
-	buffer   receiveBuffer
+	buffer receiveBuffer
+	// borrowed are the bytes from position consumed on, in memory of the caller of DeliverDirect. Nothing else is
+	// buffered while there are any.
+	borrowed []byte
+	direct   bool  // during DeliverDirect
 	consumed int64 // the application has taken the bytes before
 	next     int64 // RCV.NXT: the first position that is missing
 	edge     int64 // the end of the offered window; it never moves back
@@ -65,7 +69,7 @@ func (r *receiver) setLimit(limit int) {
 
 func (r *receiver) clear() {
 	r.buffer.release(r.next, true)
-	r.buffer = receiveBuffer{}
+	r.buffer, r.borrowed = receiveBuffer{}, nil
 	r.early, r.recents = nil, 0
 	r.dsack = span{}
 	r.urgent.mark = -1
@@ -93,6 +97,9 @@ func (c *Conn) peerSeq(pos int64) uint32 { return c.irs + 1 + uint32(pos) }
 // Peek returns the next bytes of the peer's stream, which [Conn.Consume] takes: up to 128 KiB, and none at its end. They
 // are valid until the next call of a method.
 func (c *Conn) Peek() [][]byte {
+	if len(c.in.borrowed) > 0 {
+		return append(c.peek[:0], c.in.borrowed)
+	}
 	return c.in.buffer.pieces(c.peek[:0], c.in.consumed, c.in.dataEnd())
 }
 
@@ -109,6 +116,7 @@ func (c *Conn) Consume(now time.Duration, n int) {
 		return
 	}
 	r.consumed += int64(n)
+	r.borrowed = r.borrowed[min(n, len(r.borrowed)):]
 	r.buffer.release(r.consumed, r.consumed == r.dataEnd() && len(r.early) == 0)
 	r.urgent.consumed(r.consumed)
 	r.tuner.consumed(now, r, c.receiverRTT())
@@ -201,7 +209,11 @@ func (c *Conn) accept(now time.Duration, s *Segment, from, to int64) {
 	case from > r.next:
 		c.acceptEarly(from, end, data[:end-from])
 	default:
-		r.buffer.write(r.consumed, from, data[:end-from])
+		if r.direct && r.consumed == from && len(r.early) == 0 {
+			r.borrowed = data[:end-from]
+		} else {
+			r.buffer.write(r.consumed, from, data[:end-from])
+		}
 		c.stats.received += end - from
 		r.next = end
 		c.schedule(now, int(end-from))

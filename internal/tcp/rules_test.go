@@ -964,6 +964,49 @@ func TestUrgentReceived(t *testing.T) {
 	}
 }
 
+// TestDirect: payload that is next is not copied, and the rest of it is kept.
+func TestDirect(t *testing.T) {
+	s := open(t, nil)
+	deliver := func(pos int64, n, take int) {
+		t.Helper()
+		g := s.data(pos, n)
+		s.c.DeliverDirect(s.now, &g)
+		if _, held := s.c.Buffered(); held != 0 {
+			t.Errorf("%d bytes are copied", held)
+		}
+		if p := s.c.Peek(); len(p) != 1 || &p[0][0] != &g.Payload[0] {
+			t.Error("Peek returns a copy")
+		}
+		s.c.Consume(s.now, take)
+		s.c.Keep()
+		clear(g.Payload)
+		s.out()
+	}
+	deliver(0, 500, 500)
+	deliver(500, 500, 200)
+	g := s.data(1000, 500)
+	s.c.DeliverDirect(s.now, &g)
+	if n := s.read(); n != 800 {
+		t.Errorf("read %d bytes", n)
+	}
+	s.c.Keep()
+	deliver(1500, 500, 0)
+	if n := s.read(); n != 500 {
+		t.Errorf("read %d bytes", n)
+	}
+	early := s.data(2500, 500)
+	s.c.DeliverDirect(s.now, &early)
+	s.c.Keep()
+	clear(early.Payload)
+	g = s.data(2000, 500)
+	s.c.DeliverDirect(s.now, &g)
+	s.c.Keep()
+	clear(g.Payload)
+	if n := s.read(); n != 1000 {
+		t.Errorf("read %d bytes around a gap", n)
+	}
+}
+
 // TestIdleMemory: an idle connection holds no memory for bytes, and a few bytes in flight hold little.
 func TestIdleMemory(t *testing.T) {
 	s := open(t, nil)
