@@ -44,8 +44,8 @@ type Options struct {
 	Keepalive Keepalive
 	// GiveUp is the time after which the connection ends if data is due and the peer does not answer; 0: 15 minutes.
 	GiveUp time.Duration
-	// SendLimit and ReceiveLimit are the bytes that may be buffered in each direction. A connection may exceed them by
-	// the unused part of two blocks of memory (128 KiB) when it sends, and by one block (32 KiB) when it receives.
+	// SendLimit and ReceiveLimit are the bytes that may be buffered in each direction. The memory for them may be larger
+	// by the unused parts of blocks: up to three of 64 KiB for sending, and two of 16 KiB for receiving.
 	SendLimit, ReceiveLimit int
 }
 

@@ -164,7 +164,12 @@ func (e *endpoint) Deliver(now time.Duration, b []byte) {
 	}
 	switch {
 	case e.conn != nil && !(e.over && e.conn.Closed()):
-		e.conn.Deliver(now, &s)
+		if e.config.Seed%2 == 0 {
+			e.conn.Deliver(now, &s)
+			return
+		}
+		e.conn.DeliverDirect(now, &s)
+		e.conn.Keep()
 	case e.conn == nil && !e.config.Active && !e.over && s.Flags&(tcp.SYN|tcp.ACK|tcp.RST) == tcp.SYN:
 		e.conn = tcp.Accept(now, e.options, &s)
 		e.conn.Answer(now)
