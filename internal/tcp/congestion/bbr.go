@@ -22,9 +22,9 @@ type bbrTuning struct {
 	// of the rate while probing up. The draft has +Inf: a probe that inflightLong limits ends only with losses.
 	upEnough float64
 
-	// queueRTT is the round-trip time, as a multiple of the least, that shows a queue. Losses without one end startup only
-	// once the rate has stopped growing. The draft has 0: they always do.
-	queueRTT float64
+	// queueRTT is a round-trip time beyond the least that shows a queue; a quarter of the least does so as well. Losses
+	// without a queue end startup only once the rate has stopped growing. The draft has 0: they always do.
+	queueRTT time.Duration
 
 	beta     float64 // least factor of a reaction to loss, per round trip
 	headroom float64 // share of inflightLong that is left to others while cruising
@@ -49,8 +49,8 @@ var defaultBBR = bbrTuning{
 	shortTermThreshold: 0.02,
 	ambientGain:        1.5,
 	ambientMax:         0.13,
-	queueRTT:           1.25,
-	upEnough:           1.3,
+	queueRTT:           20 * time.Millisecond,
+	upEnough:           1.35,
 	beta:               0.7,
 	headroom:           0.15,
 	startupGain:        2.77,

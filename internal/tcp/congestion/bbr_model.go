@@ -229,11 +229,10 @@ func (b *bbr) resetShortTerm() { b.bwShort, b.inflightShort = inf, unlimited }
 // threshold, and spread, so that one burst is no reason. Without a queue, which the round-trip time would show, losses
 // may be ambient; then only a rate that has stopped growing shows that the path is full.
 func (b *bbr) checkStartupLoss() {
-	if !b.lossRoundStart || !b.inRecovery || b.roundLossRate <= b.tuning.lossThreshold || b.roundEvents < startupLossEvents {
+	if !b.lossRoundStart || b.roundLossRate <= b.tuning.lossThreshold || b.roundEvents < startupLossEvents {
 		return
 	}
-	queue := float64(b.lastRTT) > b.tuning.queueRTT*float64(b.minRTT)
-	if !queue && b.stalled < startupStalled {
+	if b.lastRTT-b.minRTT < min(b.minRTT/4, b.tuning.queueRTT) && b.stalled < startupStalled {
 		return
 	}
 	b.undoBack, b.undoState = true, startup
