@@ -325,7 +325,7 @@ type Stats struct {
 func (c *Conn) Stats() Stats {
 	s := Stats{
 		State: c.state, RTT: c.rtt.smoothed, MinRTT: c.rtt.min(), RTO: c.rtt.rto,
-		InFlight: c.board.inFlight, ReceiveWindow: c.in.window,
+		InFlight: c.board.inFlight, ReceiveWindow: c.in.window(),
 		Sent: c.stats.sent, Received: c.stats.received, Retransmitted: c.stats.retransmitted,
 		Segments: c.stats.segments, Retransmissions: c.stats.retransmissions,
 		Timeouts: c.stats.timeouts, TailProbes: c.stats.tailProbes, Undone: c.stats.undone,

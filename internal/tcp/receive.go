@@ -48,9 +48,8 @@ type receiver struct {
 	// interactive is set while data of this end comes in time to carry acknowledgements: then they are not sent at once.
 	interactive bool
 
-	limit  int // of the window
-	window int // the window's size as tuned so far
-	tuner  tuner
+	limit int // of the window
+	tuner tuner
 
 	urgent urgentReceiver
 }
@@ -58,14 +57,14 @@ type receiver struct {
 func (r *receiver) init(limit int) {
 	r.finAt, r.quick = -1, quickACKs
 	r.limit = limit
-	r.window = min(initialWindow, limit)
+	r.tuner.window = initialWindow
 	r.urgent.mark = -1
 }
 
-func (r *receiver) setLimit(limit int) {
-	r.limit = limit
-	r.window = min(max(r.window, initialWindow), limit)
-}
+func (r *receiver) setLimit(limit int) { r.limit = limit }
+
+// window returns the size of the window: as tuned for the path, within the present limit.
+func (r *receiver) window() int { return max(min(r.tuner.window, r.limit), 0) }
 
 func (r *receiver) clear() {
 	r.buffer.release(r.next, true)
@@ -126,14 +125,14 @@ func (c *Conn) Consume(now time.Duration, n int) {
 	// An update of its own is due when the peer may be waiting for it: the window at least doubles, and does not grow by
 	// crumbs (RFC 9293, section 3.8.6.2.2). Otherwise the next acknowledgement carries it.
 	offered, possible := r.edge-r.next, c.desiredEdge()-r.next
-	if possible >= 2*offered && possible-offered >= int64(min(2*r.peerMSS, r.window/2)) {
+	if possible >= 2*offered && possible-offered >= int64(min(2*r.peerMSS, r.window()/2)) {
 		c.ackNow = true
 	}
 }
 
 // desiredEdge returns the end of the window that the buffer has room for, whatever was offered before.
 func (c *Conn) desiredEdge() int64 {
-	edge := c.in.consumed + int64(c.in.window)
+	edge := c.in.consumed + int64(c.in.window())
 	if !c.scaling {
 		return min(edge, c.in.next+65535)
 	}
@@ -154,7 +153,7 @@ func (c *Conn) offer(syn bool) uint16 {
 	}
 	edge, desired := r.edge, c.desiredEdge()
 	// A receiver's part of silly-window avoidance: no steps smaller than a segment.
-	if desired-edge >= int64(min(r.peerMSS, r.window/2)) {
+	if desired-edge >= int64(min(r.peerMSS, r.window()/2)) {
 		edge = desired
 	}
 	units := max(edge-r.next, 0) >> scale
@@ -357,6 +356,7 @@ func (c *Conn) blocks(s *Segment) {
 // tuner sizes the receive window (dynamic right-sizing): in a round-trip time the application takes as much as the
 // path delivers, and a sender in slow start doubles it in the next.
 type tuner struct {
+	window  int
 	started bool
 	since   time.Duration
 	bytes   int64 // consumed since then
@@ -394,7 +394,7 @@ func (t *tuner) consumed(now time.Duration, r *receiver, rtt time.Duration) {
 	}
 	// An application that takes a burst after a pause has not seen a faster path.
 	if now-t.since < 4*rtt {
-		r.window = int(min(max(int64(r.window), want), int64(max(r.limit, 0))))
+		t.window = max(t.window, int(min(want, int64(r.limit))))
 		t.last = taken
 	} else {
 		t.last = 0

@@ -410,6 +410,15 @@ func TestWindowTuning(t *testing.T) {
 	if w := s.c.Stats().ReceiveWindow; w < 1<<20 {
 		t.Errorf("the window is %d after 12 rounds of slow start", w)
 	}
+	tuned := s.c.Stats().ReceiveWindow
+	s.c.SetLimits(1<<20, 10_000)
+	if w := s.c.Stats().ReceiveWindow; w != 10_000 {
+		t.Errorf("the window is %d with a limit of 10,000", w)
+	}
+	s.c.SetLimits(1<<20, 4<<20)
+	if w := s.c.Stats().ReceiveWindow; w != tuned {
+		t.Errorf("the window is %d after a smaller limit, and was %d", w, tuned)
+	}
 	idle := open(t, func(o *Options, _ *Segment) { o.ReceiveLimit = 4 << 20 })
 	for pos := int64(0); pos < 100_000; pos += testMSS {
 		idle.in(idle.data(pos, testMSS))

@@ -178,7 +178,7 @@ func (c *Conn) sendSYN(now time.Duration, r *Run) {
 		s.Scale = ownScale
 	}
 	if c.state == SynSent {
-		c.in.edge = max(c.in.edge, min(int64(c.in.window), 65535))
+		c.in.edge = max(c.in.edge, min(int64(c.in.window()), 65535))
 		s.Window = uint16(c.in.edge)
 	}
 	if c.nxt < 0 {
