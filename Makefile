@@ -17,6 +17,9 @@ export REPOSITORY TAGS FUZZTIME FOLDER ARGS
 # Packages and commands under the race detector. Only this part uses it, since it needs
 # another set of build flags.
 unit      := -timeout=20m -race ./internal/... ./cmd/... ./scripts/... ./deploy/...
+# Tens of thousands of simulated connections of the router's TCP, each in one goroutine. The
+# race detector, with which they take ten times as long, sees a twentieth of them in unit.
+simulation := -timeout=20m ./internal/simnet/own
 # Every supported build of the router.
 binary    := -timeout=20m -count=1 ./test/binary/...
 # Real processes, networks and containers, never from the test cache.
@@ -57,10 +60,10 @@ bench: ## compare the router with tailscaled, as root (ARGS="-group wan")
 	@go run ./bench $$ARGS
 
 test: lint build ## run everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)
-	@$(TALLY) -jobs "$$JOBS" $(terraform) + $(image) + $(e2e) + $(unit) + $(binary)
+	@$(TALLY) -jobs "$$JOBS" $(terraform) + $(image) + $(e2e) + $(unit) + $(simulation) + $(binary)
 
-test-unit: ## test packages and commands under the race detector
-	@$(TALLY) $(unit)
+test-unit: ## test packages and commands under the race detector, and simulate TCP
+	@$(TALLY) $(unit) + $(simulation)
 
 test-binary: ## test every supported build of the router, and its size
 	@$(TALLY) $(binary)

@@ -20,7 +20,10 @@ func both(changes ...simnet.Change) [2][]simnet.Change { return [2][]simnet.Chan
 
 // TestNamed runs situations of real networks, with the router's TCP as the passive end, towards itself and gVisor's.
 func TestNamed(t *testing.T) {
-	const mib = 1 << 20
+	mib := 1 << 20
+	if race {
+		mib /= 8
+	}
 	wan := simnet.Path{Delay: 30 * time.Millisecond, Rate: 300e6 / 8, Queue: 2_250_000}
 	with := func(edit func(*simnet.Path)) simnet.Path {
 		p := wan
@@ -62,12 +65,12 @@ func TestNamed(t *testing.T) {
 			simnet.Change{At: 2 * time.Second, Path: with(func(p *simnet.Path) { p.Delay, p.Rate = 2*time.Millisecond, 1e6 })},
 		), duplex(8 * mib), nil},
 		{"a reader pauses for ten minutes", both(simnet.Change{Path: wan}), download(4*mib, func(s *simnet.Script) {
-			s.A.Pauses = []simnet.Pause{{At: mib, For: 10 * time.Minute}}
+			s.A.Pauses = []simnet.Pause{{At: int64(mib), For: 10 * time.Minute}}
 		}), nil},
 		{"both readers pause for ten minutes", both(simnet.Change{Path: wan}), func() simnet.Script {
 			s := duplex(4 * mib)
-			s.A.Pauses = []simnet.Pause{{At: mib, For: 10 * time.Minute}}
-			s.B.Pauses = []simnet.Pause{{At: mib, For: 10 * time.Minute}}
+			s.A.Pauses = []simnet.Pause{{At: int64(mib), For: 10 * time.Minute}}
+			s.B.Pauses = []simnet.Pause{{At: int64(mib), For: 10 * time.Minute}}
 			return s
 		}(), nil},
 		{"an idle client sleeps for an hour", both(

@@ -55,10 +55,10 @@ func TestPairs(t *testing.T) {
 		a, b simnet.Subject
 		n    int
 	}{
-		{"fixed window", ours, ours, 2000},
-		{"BBR", bbr(), bbr(), 2000},
-		{"CUBIC", cubic(), cubic(), 2000},
-		{"BBR to CUBIC", bbr(), cubic(), 2000},
+		{"fixed window", ours, ours, 4000},
+		{"BBR", bbr(), bbr(), 4000},
+		{"CUBIC", cubic(), cubic(), 4000},
+		{"BBR to CUBIC", bbr(), cubic(), 4000},
 		{"BBR to gVisor", bbr(), google, 200},
 		{"gVisor to BBR", google, bbr(), 200},
 		{"CUBIC to gVisor", cubic(), googleCUBIC, 200},
