@@ -20,7 +20,7 @@ type ackState struct {
 func (c *Conn) acknowledge(now time.Duration, s *Segment, from, ack int64) {
 	a := ackState{echo: c.timestamps && s.Timestamps && s.TSEcr != 0, tsEcho: s.TSEcr}
 	before := c.una
-	moved := c.updateWindow(now, s, from, ack)
+	moved := c.updateWindow(s, from, ack)
 	if ack >= c.una && c.sackOK && s.Blocks > 0 {
 		c.selective(now, &a, s, ack)
 	}
@@ -95,7 +95,7 @@ func (c *Conn) setWindow(s *Segment, from, ack int64) (moved bool) {
 
 // updateWindow sets the peer's window, unless the segment is older than the one that set it last. It reports whether the
 // window's end has moved.
-func (c *Conn) updateWindow(_ time.Duration, s *Segment, from, ack int64) bool {
+func (c *Conn) updateWindow(s *Segment, from, ack int64) bool {
 	if ack < c.una || from < c.wl1 || from == c.wl1 && ack < c.wl2 {
 		return false
 	}

@@ -458,12 +458,10 @@ func TestPersist(t *testing.T) {
 	g.Window = 0
 	s.in(g)
 	s.none("a closed window", s.write(100))
-	start := s.now
 	s.wait(2 * defaultGiveUp)
 	if !errors.Is(s.c.Err(), ErrTimeout) {
 		t.Fatalf("without answers: %v, %v", s.c.State(), s.c.Err())
 	}
-	_ = start
 }
 
 // TestGiveUp: data that is not acknowledged is sent again with growing pauses, for GiveUp.
@@ -1064,7 +1062,7 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// TestReset of a host without the connection.
+// TestResetFor: the answer of a host without the connection.
 func TestResetFor(t *testing.T) {
 	for _, c := range []struct {
 		in, want Segment
