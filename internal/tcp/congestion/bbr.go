@@ -93,9 +93,9 @@ const (
 	drain                       // empties the queue that startup filled
 	probeDown                   // sends slower than the path delivers, to leave room to others
 	probeCruise                 // sends as fast as the path delivers
-	probeRefill                 // fills the path for a round trip, so that what follows measures it
+	probeRefill                 // fills the path for a round trip, so that the next state measures it
 	probeUp                     // sends faster, to find bandwidth
-	probeRTT                    // halves what is in flight, to measure the path without a queue
+	probeRTT                    // halves the data in flight, to measure the path without a queue
 )
 
 func (s bbrState) String() string {
@@ -162,7 +162,7 @@ type bbr struct {
 	probeRTTRoundDone bool
 }
 
-// bbrUndo has what a recovery changes, to restore it if nothing was lost after all.
+// bbrUndo is the state before a recovery, to restore if nothing was lost after all.
 type bbrUndo struct {
 	inRecovery bool
 	saved      bool     // the values below are those before the recovery that runs, or is about to
@@ -208,7 +208,7 @@ func (b *bbr) Send(now time.Duration, p *Packet, size, inFlight int) {
 		b.idleRestart = true
 		b.ackedSince, b.ackedSinceAt = 0, now
 		if b.state.probesBandwidth() {
-			b.setPacingRate(1) // whatever the phase: the queue has drained
+			b.setPacingRate(1) // the queue has drained, so no phase has a reason to be faster or slower
 		} else if b.state == probeRTT {
 			b.checkProbeRTTDone(now)
 		}
@@ -317,7 +317,7 @@ func (b *bbr) noteLoss() {
 	}
 }
 
-// save keeps what a recovery changes. A recovery of several round trips keeps what was before the first.
+// save keeps the state before a recovery. A recovery of several round trips keeps that before the first.
 func (b *bbr) save() {
 	if b.saved {
 		return
@@ -404,7 +404,7 @@ func (b *bbr) checkProbeRTT(now time.Duration, s *sample, inFlight int64) {
 		b.startRound()
 	}
 	if b.state == probeRTT {
-		b.sampler.limit(int(inFlight)) // what is measured now is no reason to lower the estimate
+		b.sampler.limit(int(inFlight)) // the low samples are no reason to lower the estimate
 		switch {
 		case !b.probeRTTTimed && inFlight <= b.probeRTTCwnd():
 			b.probeRTTTimed, b.probeRTTDoneAt = true, now+b.tuning.probeRTTDuration

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// bbrModel is what BBR believes about the path.
+// bbrModel is BBR's model of the path.
 type bbrModel struct {
-	// Rate: the maxima of the samples of the last two bandwidth probes and what follows them, and what the losses since
-	// the last probe leave of it.
+	// Rate: the maxima of the samples since the last bandwidth probe and the one before, and a lower limit by the losses
+	// since the last probe.
 	maxBWs  [2]float64
 	bwShort float64 // +Inf: no limit
 
-	// Volume in flight: the most that a probe found to be safe, and what the losses since then leave of it.
+	// Volume in flight: the most that a probe found to be safe, and a lower limit by the losses since then.
 	inflightLong  int64
 	inflightShort int64
 
@@ -32,7 +32,7 @@ type bbrModel struct {
 	extraRound   int64    // value of rounds when this window began
 }
 
-// bbrLoss is what BBR measures of the present round trip, for its answer to losses.
+// bbrLoss has the measurements of the present round trip that decide on the answer to its losses.
 type bbrLoss struct {
 	bwLatest       float64 // maximum of the samples
 	inflightLatest int64   // maximum delivered in the time of a sample
@@ -47,7 +47,7 @@ type bbrLoss struct {
 	roundTooLossy  bool // more than shortTermThreshold and the ambient loss
 	roundEvents    int  // lossEvents of the round trip that ended
 
-	// Ambient loss: what is lost although the sender does not probe, in groups of round trips.
+	// Ambient loss: the losses while the sender does not probe, in groups of round trips.
 	ambientRounds    int
 	ambientDelivered int64
 	ambientLost      int64
@@ -190,7 +190,7 @@ func (b *bbr) allowance(volume int64) float64 {
 	return expected + 2*math.Sqrt(expected*float64(b.mss))
 }
 
-// tooLossy reports that a probe that lost a part of what it had in flight went too far.
+// tooLossy reports that a probe which lost so much of the volume in flight went too far.
 func (b *bbr) tooLossy(lost, inFlight int64) bool {
 	return float64(lost) > float64(inFlight)*b.tuning.lossThreshold+b.allowance(inFlight)
 }
@@ -207,8 +207,8 @@ func (b *bbr) resetCongestionSignals() {
 	b.bwLatest, b.inflightLatest = 0, 0
 }
 
-// updateCongestionSignals shrinks the short-term model towards what was delivered, once per round trip with losses,
-// unless the sender caused them by probing.
+// updateCongestionSignals shrinks the short-term model towards the rate and volume that were delivered, once per round
+// trip with losses, unless the sender caused them by probing.
 func (b *bbr) updateCongestionSignals() {
 	if !b.lossRoundStart {
 		return
@@ -244,7 +244,7 @@ func (b *bbr) checkStartupLoss() {
 // record, which can have many segments.
 func (b *bbr) inflightAtLoss(p *Packet, size, lost int64) int64 {
 	before, lostBefore := float64(p.inFlight-size), float64(lost-size)
-	threshold := b.tuning.lossThreshold + b.allowance(p.inFlight)/float64(max(p.inFlight, 1))
+	threshold := min(b.tuning.lossThreshold+b.allowance(p.inFlight)/float64(max(p.inFlight, 1)), 0.5)
 	prefix := (threshold*before - lostBefore) / (1 - threshold)
 	return clampVolume(before + prefix)
 }

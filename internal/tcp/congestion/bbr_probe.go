@@ -17,6 +17,8 @@ type bbrProbe struct {
 	probeUpPerSegment int64 // bytes to be acknowledged for each segment by which inflightLong is raised
 }
 
+// startDown leaves the queue that a probe built to drain, and draws the time of the next probe, so that flows which share
+// a path do not probe together.
 func (b *bbr) startDown(now time.Duration) {
 	b.resetCongestionSignals()
 	b.probeUpPerSegment = unlimited
@@ -30,6 +32,7 @@ func (b *bbr) startDown(now time.Duration) {
 
 func (b *bbr) startCruise() { b.setProbeState(probeCruise, 1, b.tuning.cwndGain) }
 
+// startRefill forgets the short-term model: the probe finds out whether its losses were due to others that have left.
 func (b *bbr) startRefill() {
 	b.resetShortTerm()
 	b.upRounds, b.upAcked = 0, 0
@@ -39,6 +42,7 @@ func (b *bbr) startRefill() {
 	b.setProbeState(probeRefill, 1, b.tuning.cwndGain)
 }
 
+// startUp begins the probe itself. From here on, losses count against the volume in flight.
 func (b *bbr) startUp(s *sample) {
 	b.probeSample = true
 	b.ackPhase = acksStarting
@@ -85,7 +89,7 @@ func (b *bbr) timeToProbe(now time.Duration) bool {
 	return now > b.cycleAt+b.wait || b.roundsSinceProbe >= min(b.targetInflight()/b.mss, b.tuning.probeRounds)
 }
 
-// inflightOfMaxBW is the volume in flight that fills the path, whatever losses did to the short-term model.
+// inflightOfMaxBW is the volume in flight that fills the path. Unlike inflight(1), losses do not shrink it.
 func (b *bbr) inflightOfMaxBW() int64 {
 	if b.minRTT == 0 {
 		return b.quantize(initialWindow(int(b.mss)))
@@ -93,6 +97,8 @@ func (b *bbr) inflightOfMaxBW() int64 {
 	return b.quantize(clampVolume(b.maxBW() * b.minRTT.Seconds()))
 }
 
+// timeToGoDown ends a probe before it causes losses, which tooLossy looks for: at the volume that was too much last
+// time, or when the rate no longer grows.
 func (b *bbr) timeToGoDown(s *sample, inFlight int64) bool {
 	if b.probeTooHigh && inFlight >= b.inflightLong {
 		b.probePrecaution = true // the last probe lost too much here: a round trip more would do it again
@@ -105,6 +111,7 @@ func (b *bbr) timeToGoDown(s *sample, inFlight int64) bool {
 	return b.fullBWNow
 }
 
+// limitedByLongTerm reports that inflightLong holds the sender back.
 func (b *bbr) limitedByLongTerm() bool {
 	return (b.windowLimited || b.windowLimitedBefore) && b.cwnd >= b.inflightLong
 }

@@ -42,8 +42,8 @@ type Controller interface {
 	EnterRecovery(now time.Duration, inFlight int)
 	ExitRecovery(now time.Duration)
 
-	// AppLimited reports that nothing is left to send although the window allows more: what is delivered in the next
-	// round trip says little about the path. inFlight is the number of bytes in flight.
+	// AppLimited reports that nothing is left to send although the window allows more: the rate of delivery in the next
+	// round trip is not the path's. inFlight is the number of bytes in flight.
 	AppLimited(inFlight int)
 
 	// Window is the number of bytes that may be in flight; at least one segment.
@@ -83,7 +83,7 @@ func initialWindow(mss int) int64 {
 	return int64(min(10*mss, max(2*mss, 14600)))
 }
 
-// Packet is what a sender remembers with each record in flight, on behalf of its Controller. A sender that splits a
+// Packet is the part of a record in flight that its sender keeps on behalf of its Controller. A sender that splits a
 // record copies it to both parts. The zero value is that of a record that was never sent.
 type Packet struct {
 	sentAt      time.Duration // of this transmission
@@ -92,7 +92,7 @@ type Packet struct {
 	delivered   int64         // bytes delivered when this record was sent
 	lost        int64         // bytes lost when this record was sent
 	inFlight    int64         // bytes in flight, this record included, when it was sent
-	appLimited  bool          // the application, not the window, limited what was in flight
+	appLimited  bool          // the application, not the window, limited the volume in flight
 	sent        bool
 
 	takenForLost bool // Lost was called since it was last sent

@@ -20,7 +20,7 @@ const (
 
 // cubic is CUBIC (RFC 9438) with HyStart++ (RFC 9406), proportional rate reduction (RFC 6937 and its revision), undo of
 // spurious reductions, and validation of the window in a simple form of RFC 7661: it grows only while it limits the
-// sender, it shrinks while the sender is idle, and if it did not limit, a loss reduces what was in flight.
+// sender, it shrinks while the sender is idle, and if it did not limit, a loss reduces the volume in flight instead.
 type cubic struct {
 	mss     int64
 	sampler sampler
@@ -43,11 +43,11 @@ type cubic struct {
 	windowLimited, windowLimitedBefore bool // in this round trip and in the last
 }
 
-// growth is the window and what decides its growth, in bytes.
+// growth is the window and the state of its growth, in bytes.
 type growth struct {
 	cwnd     float64
 	ssthresh float64 // slow start ends here; +Inf: not known
-	wMax     float64 // window before the last reduction, less what fast convergence gave up
+	wMax     float64 // window before the last reduction, less the share that fast convergence gives up
 
 	// The present growth along the cubic curve.
 	running bool

@@ -3,7 +3,7 @@ package congestion
 import "math"
 
 // prr is proportional rate reduction (RFC 6937 and its revision, draft-ietf-tcpm-prr-rfc6937bis): in a recovery it
-// reduces what is in flight to the new threshold over a round trip, clocked by what is delivered, and never stops
+// reduces the volume in flight to the new threshold over a round trip, clocked by deliveries, and never stops
 // sending meanwhile.
 type prr struct {
 	active    bool

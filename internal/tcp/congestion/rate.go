@@ -68,7 +68,7 @@ func (s *sampler) lose(p *Packet, size int) {
 }
 
 // finish returns the sample of the ACK that ends now. minRTT is the shortest round-trip time seen, 0 if there is none:
-// what claims to have been delivered in less is a retransmission whose original arrived.
+// a record that seems to have been delivered in less is a retransmission whose original arrived.
 func (s *sampler) finish(minRTT time.Duration) sample {
 	r := sample{acked: s.acked, lost: s.newlyLost}
 	p := s.newest
