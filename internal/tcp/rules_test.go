@@ -1062,6 +1062,29 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// TestRoomBehindWindow: a window that opens step by step never runs dry.
+func TestRoomBehindWindow(t *testing.T) {
+	s := open(t, nil)
+	g := s.ack(0)
+	g.Window = 5000 // times 128
+	s.in(g)
+	for s.c.Room() > 0 {
+		s.write(s.c.Room())
+	}
+	for acked := int64(0); acked < 2_000_000; {
+		acked += 20_000
+		g := s.ack(acked)
+		g.Window = 5000
+		s.in(g)
+		for s.c.Room() > 0 {
+			s.write(s.c.Room())
+		}
+		if unused := s.c.edge - s.c.nxt; unused >= testMSS {
+			t.Fatalf("%d bytes of the window are unused, room for %d", unused, s.c.Room())
+		}
+	}
+}
+
 // TestResetFor: the answer of a host without the connection.
 func TestResetFor(t *testing.T) {
 	for _, c := range []struct {

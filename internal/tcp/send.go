@@ -45,8 +45,8 @@ func (p *pacer) spend(now time.Duration, n int, rate int64) {
 }
 
 // Room returns how many bytes [Conn.Buffer] and [Conn.Commit] take now: as many as the path can use soon. Those that
-// are not needed yet had better wait where they come from. After it was 0, it stays 0 until there is room for a large
-// write.
+// are not needed yet had better wait where they come from. It is 0 while there is room only for little, so that
+// writes are large.
 func (c *Conn) Room() int {
 	if c.closing || c.una < 0 && c.state != SynSent && c.state != SynReceived && c.state != Received || c.state == Closed {
 		return 0
@@ -56,13 +56,19 @@ func (c *Conn) Room() int {
 		path = max(path, 2*c.cc.Window())
 	}
 	if c.una >= 0 {
-		path = min(path, int(c.edge-c.una)+minRoom/2) // bytes behind the peer's window wait elsewhere
+		// Bytes far behind the peer's window wait elsewhere.
+		window := int(max(c.edge-c.una, 0))
+		path = min(path, window+max(minRoom/2, window/4))
 	}
 	limit := min(path, c.options.SendLimit)
 	held := int(c.out.end - c.out.start)
 	// Bytes that the peer has reported and not acknowledged occupy memory, but not the path.
 	room := min(path-(held-c.board.sacked), c.options.SendLimit-held)
-	if room < limit/4 {
+	least := limit / 4
+	if int(c.out.end-max(c.nxt, 0)) < least {
+		least = min(least, minRoom/4) // before the path runs dry
+	}
+	if room < least {
 		return 0
 	}
 	return room
