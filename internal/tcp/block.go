@@ -77,7 +77,8 @@ type sendBuffer struct {
 	blocks     blockQueue
 	start, end int64
 	held       int    // capacity of all blocks
-	spare      *block // of an unfinished Buffer, unless that is the rest of the last block
+	spare      *block // of an unfinished Buffer, unless that is the rest of the last block:
+	lent       bool   // then the last block stays, even if all its bytes are released
 }
 
 // minRest is the rest of a block below which a reader gets a new block, if it wants more.
@@ -92,6 +93,7 @@ func (s *sendBuffer) buffer(n int) []byte {
 	if last := s.last(); last != nil {
 		rest := last.b[last.end-last.start:]
 		if len(rest) >= min(n, minRest) {
+			s.lent = true
 			return rest[:min(n, len(rest))]
 		}
 	}
@@ -103,14 +105,15 @@ func (s *sendBuffer) buffer(n int) []byte {
 // commit appends the first n bytes of the last buffer. Few bytes in a large block move to memory of their size, so that
 // bytes in flight do not occupy many times as much.
 func (s *sendBuffer) commit(n int) {
-	spare := s.spare
-	if n <= 0 {
+	spare, lent := s.spare, s.lent
+	if n <= 0 || spare == nil && !lent {
 		s.drop()
 		return
 	}
+	s.lent = false
 	last := s.last()
 	switch {
-	case spare == nil:
+	case lent:
 		last.end += int64(n)
 		s.end = last.end
 		return
@@ -141,7 +144,12 @@ func (s *sendBuffer) last() *block {
 	return nil
 }
 
+// drop ends an unfinished Buffer.
 func (s *sendBuffer) drop() {
+	if s.lent {
+		s.lent = false
+		s.release(s.start)
+	}
 	if s.spare != nil {
 		s.held -= len(s.spare.b)
 		s.spare.free()
@@ -154,7 +162,7 @@ func (s *sendBuffer) release(to int64) {
 	s.start = to
 	for s.blocks.len() > 0 {
 		first := s.blocks.at(0)
-		if first.end > to {
+		if first.end > to || s.lent && s.blocks.len() == 1 {
 			return
 		}
 		s.held -= len(first.b)
@@ -165,13 +173,15 @@ func (s *sendBuffer) release(to int64) {
 	}
 }
 
-// clear frees everything.
+// clear frees everything. The memory of an unfinished Buffer, which may be written to at this moment, is left to the
+// garbage collector: another connection must not get it.
 func (s *sendBuffer) clear() {
-	s.drop()
 	for s.blocks.len() > 0 {
-		s.blocks.pop().free()
+		if b := s.blocks.pop(); !s.lent || s.blocks.len() > 0 {
+			b.free()
+		}
 	}
-	s.blocks, s.held, s.start = blockQueue{}, 0, s.end
+	*s = sendBuffer{start: s.end, end: s.end}
 }
 
 // pieces appends the bytes from position from up to to.

@@ -110,6 +110,7 @@ func converse(b []byte) error {
 	}
 	sendMax, receiveMax := o.SendLimit, o.ReceiveLimit
 	var run Run
+	var buffer []byte // of an unfinished Buffer
 	payload := make([]byte, 70_000)
 	edge := int64(0)
 	for len(b) > 0 {
@@ -124,8 +125,15 @@ func converse(b []byte) error {
 				c.Wake(now)
 			}
 		case 3, 4:
-			if m := c.Buffer(number(0, 100_000)); len(m) > 0 && c.Room() > 0 {
-				c.Commit(now, number(0, min(len(m), c.Room())))
+			if op == 3 || buffer == nil {
+				buffer = c.Buffer(number(0, 100_000))
+			}
+			if op == 4 && c.Room() > 0 {
+				for i := range buffer {
+					buffer[i] = byte(i)
+				}
+				c.Commit(now, number(0, min(len(buffer), c.Room())))
+				buffer = nil
 			}
 		case 5:
 			n := 0
@@ -139,8 +147,10 @@ func converse(b []byte) error {
 			switch next() % 16 {
 			case 0:
 				c.CloseWrite(now)
+				buffer = nil
 			case 1:
 				c.Abort(now)
+				buffer = nil
 			case 2:
 				c.SetMSS(now, number(0, 9000))
 			case 3:

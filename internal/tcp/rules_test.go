@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"testing"
@@ -1033,6 +1034,43 @@ func TestIdleMemory(t *testing.T) {
 	}
 	if s.c.board.first != nil || s.c.in.early != nil || len(s.c.board.records) != 0 {
 		t.Error("records are left")
+	}
+}
+
+// TestBufferDuringACK: the memory of Buffer stays valid while acknowledgements free the bytes in front of it.
+func TestBufferDuringACK(t *testing.T) {
+	s := open(t, nil)
+	s.write(100)
+	b := s.c.Buffer(1000)
+	s.in(s.ack(100))
+	other := open(t, nil)
+	other.write(4000) // would take a block that was freed too early
+	s.c.Commit(s.now, copy(b, stream(100, 1000)))
+	if out := s.out(); len(out) != 1 || !bytes.Equal(out[0].data, stream(100, len(b))) {
+		t.Errorf("sent %v", out)
+	}
+	s.c.Buffer(1000)
+	s.in(s.ack(100 + int64(len(b))))
+	s.c.Commit(s.now, 0)
+	if send, _ := s.c.Buffered(); send != 0 {
+		t.Errorf("%d bytes are held", send)
+	}
+	for _, before := range []int{0, 100} { // a block of its own, and the rest of the last
+		s := open(t, nil)
+		s.write(before)
+		b := s.c.Buffer(1000)
+		g := s.ack(0)
+		g.Flags = RST
+		s.in(g)
+		other := open(t, nil)
+		for range 10 {
+			other.write(4000)
+		}
+		clear(b)
+		if out := other.in(other.sacks(other.ack(0), 4000, 40_000)); len(out) == 0 || !bytes.Equal(out[0].data, stream(0, 4000)) {
+			t.Errorf("the memory of a connection that ended belongs to another: %v", out)
+		}
+		s.c.Commit(s.now, len(b))
 	}
 }
 
