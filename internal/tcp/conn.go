@@ -350,6 +350,7 @@ func (c *Conn) Abort(time.Duration) {
 	case Received:
 		// The peer's SYN is refused.
 		c.resetDue, c.resetPos = true, -1
+	default: // the peer has nothing to reset
 	}
 	c.end(ErrAborted)
 }

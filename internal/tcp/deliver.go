@@ -229,9 +229,6 @@ func (c *Conn) reset(now time.Duration, from int64) {
 // unacceptable answers a segment outside of the window, or with an old timestamp, with the current state. The peer may
 // need the answer to a repeated segment; those without payload are bounded.
 func (c *Conn) unacceptable(now time.Duration, s *Segment) {
-	if s.Flags&RST != 0 {
-		return
-	}
 	if len(s.Payload) == 0 && s.Flags&FIN == 0 {
 		c.challenge(now)
 		return
@@ -262,6 +259,7 @@ func (c *Conn) receivedFIN(now time.Duration) {
 		c.state = Closing
 	case FinWait2:
 		c.enterTimeWait(now)
+	default: // no other state gets here: the FIN counts once
 	}
 }
 
@@ -274,6 +272,7 @@ func (c *Conn) acknowledgedFIN(now time.Duration) {
 		c.enterTimeWait(now)
 	case LastAck:
 		c.end(nil)
+	default: // no other state has sent a FIN that is not acknowledged
 	}
 }
 

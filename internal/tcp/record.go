@@ -142,6 +142,7 @@ func (b *scoreboard) setState(r *record, s recordState) {
 		b.link(r, b.last)
 	case lost:
 		b.lostFrom = min(b.lostFrom, r.start)
+	case sacked:
 	}
 }
 

@@ -103,6 +103,7 @@ func (b *scoreboard) restoreLost() {
 			list = append(list, r)
 		case inFlight:
 			list = append(list, r)
+		case sacked:
 		}
 	}
 	slices.SortFunc(list, func(x, y *record) int {

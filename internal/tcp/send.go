@@ -114,7 +114,8 @@ func (c *Conn) Next(now time.Duration, r *Run) bool {
 		return true
 	case c.una < 0:
 		if c.ackNow {
-			return c.sendACK(now, r, c.nxt)
+			c.sendACK(now, r, c.nxt)
+			return true
 		}
 		return false
 	}
@@ -125,19 +126,22 @@ func (c *Conn) Next(now time.Duration, r *Run) bool {
 	}
 	// Data does not carry SACK blocks, which would make its segments smaller.
 	if c.ackNow && (len(c.in.early) > 0 || c.in.dsack.from < c.in.dsack.to) {
-		return c.sendACK(now, r, c.nxt)
+		c.sendACK(now, r, c.nxt)
+		return true
 	}
 	if c.sendData(now, r) {
 		return true
 	}
-	if c.probeDue {
+	switch {
+	case c.probeDue:
 		c.probeDue = false
-		return c.sendACK(now, r, c.una-1)
+		c.sendACK(now, r, c.una-1)
+	case c.ackNow:
+		c.sendACK(now, r, c.nxt)
+	default:
+		return false
 	}
-	if c.ackNow {
-		return c.sendACK(now, r, c.nxt)
-	}
-	return false
+	return true
 }
 
 // build starts a segment at a position with the fields that all have.
@@ -201,12 +205,11 @@ func (c *Conn) sendSYN(now time.Duration, r *Run) {
 }
 
 // sendACK sends a segment without payload.
-func (c *Conn) sendACK(now time.Duration, r *Run, pos int64) bool {
+func (c *Conn) sendACK(now time.Duration, r *Run, pos int64) {
 	s := c.build(now, 0, pos)
 	c.blocks(s)
 	c.putUrgent(s, pos)
 	c.put(s, r)
-	return true
 }
 
 // sendData sends a run of lost records or of new data, if window, congestion window and pacing allow it.

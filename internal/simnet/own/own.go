@@ -29,7 +29,7 @@ func Subject(o Options) simnet.Subject {
 		name += ", " + o.Name
 	}
 	if o.Congestion == nil {
-		o.Congestion = func(mss int, _ uint64) congestion.Controller { return &Fixed{MSS: mss} }
+		o.Congestion = func(mss int, _ uint64) congestion.Controller { return &fixed{mss: mss} }
 	}
 	return simnet.Subject{Name: name, New: func(c simnet.Config) simnet.Endpoint { return newEndpoint(c, o) }}
 }
@@ -302,42 +302,35 @@ func (e *endpoint) String() string {
 	return fmt.Sprintf("%+v", e.conn.Stats())
 }
 
-// Fixed is a congestion control with a constant window, halved while it recovers.
-type Fixed struct {
-	MSS       int
-	recovery  bool
-	delivered int64
+// fixed is a congestion control with a constant window, halved while it recovers.
+type fixed struct {
+	mss      int
+	recovery bool
 }
 
-func (f *Fixed) Send(time.Duration, *congestion.Packet, int, int)      {}
-func (f *Fixed) Acked(_ time.Duration, _ *congestion.Packet, size int) { f.delivered += int64(size) }
-func (f *Fixed) Lost(time.Duration, *congestion.Packet, int)           {}
-func (f *Fixed) Ack(time.Duration, congestion.Ack)                     {}
-func (f *Fixed) Timeout(time.Duration, int)                            { f.recovery = false }
-func (f *Fixed) Spurious(time.Duration)                                {}
-func (f *Fixed) EnterRecovery(time.Duration, int)                      { f.recovery = true }
-func (f *Fixed) ExitRecovery(time.Duration)                            { f.recovery = false }
-func (f *Fixed) AppLimited(int)                                        {}
+func (f *fixed) Send(time.Duration, *congestion.Packet, int, int) {}
+func (f *fixed) Acked(time.Duration, *congestion.Packet, int)     {}
+func (f *fixed) Lost(time.Duration, *congestion.Packet, int)      {}
+func (f *fixed) Ack(time.Duration, congestion.Ack)                {}
+func (f *fixed) Timeout(time.Duration, int)                       { f.recovery = false }
+func (f *fixed) Spurious(time.Duration)                           {}
+func (f *fixed) EnterRecovery(time.Duration, int)                 { f.recovery = true }
+func (f *fixed) ExitRecovery(time.Duration)                       { f.recovery = false }
+func (f *fixed) AppLimited(int)                                   {}
 
-// Window returns 20 segments, or 10 in a recovery.
-func (f *Fixed) Window() int {
+func (f *fixed) Window() int {
 	if f.recovery {
-		return 10 * f.MSS
+		return 10 * f.mss
 	}
-	return 20 * f.MSS
+	return 20 * f.mss
 }
 
-// PacingRate returns a rate that no link has.
-func (f *Fixed) PacingRate() int64 { return 1 << 40 }
+func (f *fixed) PacingRate() int64 { return 1 << 40 }
 
-// Quantum returns ten segments.
-func (f *Fixed) Quantum() int { return 10 * f.MSS }
+func (f *fixed) Quantum() int { return 10 * f.mss }
 
-// DeliveryRate returns 0: unknown.
-func (f *Fixed) DeliveryRate() int64 { return 0 }
+func (f *fixed) DeliveryRate() int64 { return 0 }
 
-// Name returns fixed.
-func (f *Fixed) Name() string { return "fixed" }
+func (f *fixed) Name() string { return "fixed" }
 
-// State returns the state.
-func (f *Fixed) State() string { return "steady" }
+func (f *fixed) State() string { return "steady" }
