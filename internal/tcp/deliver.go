@@ -1,6 +1,10 @@
 package tcp
 
-import "time"
+import (
+	"time"
+
+	"subnetrouter/internal/tcp/congestion"
+)
 
 const (
 	// maxChallenges bounds the answers to unacceptable segments in each challengeInterval (RFC 5961, section 7), which
@@ -99,6 +103,7 @@ func (c *Conn) established(now time.Duration) {
 	c.una = 0
 	if c.handshakeRTT > 0 && c.backoff == 0 {
 		c.rtt.sample(now, now-c.handshakeRTT)
+		c.cc.Ack(now, congestion.Ack{RTT: now - c.handshakeRTT}) // it paces the first window
 	} else if c.backoff > 0 {
 		c.rtt.afterLostSYN()
 	}

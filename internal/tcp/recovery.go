@@ -44,9 +44,7 @@ func (c *Conn) enterRecovery(now time.Duration) {
 func (c *Conn) exitRecovery(now time.Duration) {
 	v := &c.recovery
 	v.active, v.duplicates = false, 0
-	if !v.timeout {
-		c.cc.ExitRecovery(now)
-	}
+	c.cc.ExitRecovery(now)
 	k := &c.rack
 	if k.persist > 0 {
 		if k.persist--; k.persist == 0 {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/tcp/congestion"
 )
 
 // Each test in this file shows a rule of docs/tcp.md.
@@ -823,6 +825,34 @@ func TestTrueTimeout(t *testing.T) {
 	s.in(s.ack(10_000))
 	if st := s.c.Stats(); st.Undone != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// recoveries counts the recoveries that a congestion control is told of.
+type recoveries struct {
+	*fixedWindow
+	begun, ended int
+}
+
+func (r *recoveries) Timeout(time.Duration, int)       { r.begun++ }
+func (r *recoveries) EnterRecovery(time.Duration, int) { r.begun++ }
+func (r *recoveries) ExitRecovery(time.Duration)       { r.ended++ }
+
+// TestTimeoutRecovery: the congestion control learns of the end of a recovery that a timeout began.
+func TestTimeoutRecovery(t *testing.T) {
+	r := &recoveries{fixedWindow: &fixedWindow{20 * testMSS, 10 * testMSS}}
+	s := open(t, func(o *Options, g *Segment) {
+		timestamps(o, g)
+		o.Congestion = func(int) congestion.Controller { return r }
+	})
+	s.write(10_000)
+	for s.c.Stats().Timeouts == 0 {
+		s.wait(10 * time.Millisecond)
+	}
+	s.wait(10 * time.Millisecond)
+	s.in(s.ack(10_000))
+	if r.begun != 1 || r.ended != 1 {
+		t.Errorf("%d recoveries begun, %d ended", r.begun, r.ended)
 	}
 }
 
