@@ -247,6 +247,39 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestPaths: BBR fills paths of all rates, distances and queues.
+func TestPaths(t *testing.T) {
+	if race {
+		t.Skip("a run is one goroutine, and takes long under the race detector")
+	}
+	for _, c := range []struct {
+		mbit       float64
+		rtt, queue time.Duration
+		loss       float64
+		least      float64 // share of the rate from 5 s to 10 s
+	}{
+		{1, 60 * ms, 200 * ms, 0, 0.9},
+		{1, 60 * ms, 200 * ms, 0.01, 0.9},
+		{5, 20 * ms, 100 * ms, 0.01, 0.9},
+		{20, 40 * ms, 40 * ms, 0.02, 0.85},
+		{50, 300 * ms, 100 * ms, 0.01, 0.85},
+		{300, 60 * ms, 5 * ms, 0, 0.88},
+		{300, 60 * ms, 15 * ms, 0, 0.92},
+		{1000, 200 * time.Microsecond, 5 * ms, 0, 0.93},
+		{1000, 2 * ms, 2 * ms, 0.001, 0.93},
+	} {
+		t.Run(fmt.Sprintf("%g Mbit/s, %v, queue %v, loss %g", c.mbit, c.rtt, c.queue, c.loss), func(t *testing.T) {
+			t.Parallel()
+			s := newSim(simPath{rate: c.mbit * 1e6 / 8, rtt: c.rtt, queue: c.queue, loss: c.loss, seed: 1})
+			f := s.add(makeBBR(1), 0, 0)
+			s.run(10 * time.Second)
+			if got := f.goodput(5*time.Second, 10*time.Second); got < c.least {
+				t.Errorf("%.3f of the rate, want %.2f", got, c.least)
+			}
+		})
+	}
+}
+
 // BenchmarkRows prints the figure of each row for the controllers and for variants of their parameters: the median of
 // three seeds. docs/decisions/0011-congestion-control.md has its result.
 func BenchmarkRows(b *testing.B) {
