@@ -151,10 +151,11 @@ func TestBBRAmbientLoss(t *testing.T) {
 	}{
 		{0, 0, 0, 0},
 		{0.03, 0, 0.03, 0.06},
-		{0, simRate / 3, 0, 0.04},
+		{0, simRate / 30, 0, 0.06},
 	} {
 		p := path(60 * ms)
-		p.loss, p.police, p.bucket, p.seed = c.loss, c.police, 256<<10, 3
+		p.rate /= 10
+		p.loss, p.police, p.bucket, p.seed = c.loss, c.police, 64<<10, 3
 		s := newSim(p)
 		b := newBBR(simMSS, 1, defaultBBR)
 		s.add(b, 0, 0)
