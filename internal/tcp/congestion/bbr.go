@@ -473,6 +473,7 @@ func (b *bbr) boundCwnd() {
 		limit = b.inflightLong
 	case probeCruise, probeRTT:
 		limit = b.withHeadroom()
+	default: // startup and drain have no limit
 	}
 	limit = max(min(limit, b.inflightShort), b.minCwnd())
 	b.cwnd = min(b.cwnd, limit)

@@ -58,7 +58,7 @@ func (b *bbr) setProbeState(s bbrState, pacingGain, cwndGain float64) {
 
 // updateProbe moves on in the cycle of bandwidth probes.
 func (b *bbr) updateProbe(now time.Duration, s *sample, inFlight int64) {
-	if !b.fullBWReached || b.adaptLongTerm(now, s) {
+	if !b.fullBWReached || b.adaptLongTerm(s) {
 		return
 	}
 	switch b.state {
@@ -81,6 +81,7 @@ func (b *bbr) updateProbe(now time.Duration, s *sample, inFlight int64) {
 			b.probeTooHigh = false
 			b.startDown(now)
 		}
+	default: // no part of the cycle
 	}
 }
 
@@ -125,7 +126,7 @@ func (b *bbr) raiseSlope() {
 
 // adaptLongTerm follows the ACKs of a bandwidth probe, and raises inflightLong while nothing shows that it is too high.
 // It reports whether it began another state.
-func (b *bbr) adaptLongTerm(now time.Duration, s *sample) bool {
+func (b *bbr) adaptLongTerm(s *sample) bool {
 	if b.ackPhase == acksStarting && b.roundStart {
 		b.ackPhase = acksFeedback
 	}

@@ -13,11 +13,11 @@ func FuzzController(f *testing.F) {
 	f.Add([]byte("\x00\x00\x10\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09"), uint16(1228))
 	f.Add([]byte("\x00\xff\xff\x01\xff\xff\x03\xff\xff\x00\xff\xff\x02\x00\x00\x04\x00\x00"), uint16(0))
 	f.Fuzz(func(t *testing.T, calls []byte, mss uint16) {
-		for _, make := range []func() Controller{
+		for _, mk := range []func() Controller{
 			func() Controller { return NewBBR(int(mss), 1) },
 			func() Controller { return NewCUBIC(int(mss)) },
 		} {
-			c, again := make(), make()
+			c, again := mk(), mk()
 			drive(t, c, calls, int(mss))
 			drive(t, again, calls, int(mss))
 			if c.Window() != again.Window() || c.PacingRate() != again.PacingRate() || c.State() != again.State() {

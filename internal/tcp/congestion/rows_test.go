@@ -31,17 +31,17 @@ func makeBBRWith(change func(*bbrTuning)) maker {
 type row struct {
 	name        string
 	least, most float64 // of BBR
-	run         func(make maker, seed uint64) float64
+	run         func(mk maker, seed uint64) float64
 }
 
 func path(rtt time.Duration) simPath { return simPath{rate: simRate, rtt: rtt, queue: 60 * ms} }
 
 // download is the share of the bottleneck's rate that one flow has in its first 10 s.
 func download(p simPath) func(maker, uint64) float64 {
-	return func(make maker, seed uint64) float64 {
+	return func(mk maker, seed uint64) float64 {
 		p.seed = seed
 		s := newSim(p)
-		f := s.add(make(seed), 0, 0)
+		f := s.add(mk(seed), 0, 0)
 		s.run(10 * time.Second)
 		return f.goodput(0, 10*time.Second)
 	}
@@ -70,20 +70,20 @@ func coarse(rtt time.Duration) func(maker, uint64) float64 {
 
 // policed is the share of a policer's rate, a part of the bottleneck's, that one flow has in its first 10 s.
 func policed(part float64) func(maker, uint64) float64 {
-	return func(make maker, seed uint64) float64 {
+	return func(mk maker, seed uint64) float64 {
 		p := path(60 * ms)
 		p.police, p.bucket, p.seed = simRate*part, 256<<10, seed
-		return download(p)(make, seed) / part
+		return download(p)(mk, seed) / part
 	}
 }
 
 // policedLoss is the share of packets that the policer drops.
 func policedLoss(part float64) func(maker, uint64) float64 {
-	return func(make maker, seed uint64) float64 {
+	return func(mk maker, seed uint64) float64 {
 		p := path(60 * ms)
 		p.police, p.bucket, p.seed = simRate*part, 256<<10, seed
 		s := newSim(p)
-		f := s.add(make(seed), 0, 0)
+		f := s.add(mk(seed), 0, 0)
 		s.run(10 * time.Second)
 		return float64(f.drops) / float64(f.sent)
 	}
@@ -92,12 +92,12 @@ func policedLoss(part float64) func(maker, uint64) float64 {
 // afterBurst is the goodput of the second that begins two round trips after the loss of 50 packets in a row was known,
 // as a share of that without the loss. It is the worst of some times in the cycle of probes.
 func afterBurst(rtt time.Duration) func(maker, uint64) float64 {
-	return func(make maker, seed uint64) float64 {
+	return func(mk maker, seed uint64) float64 {
 		run := func(burst int, at time.Duration) float64 {
 			p := path(rtt)
 			p.burst, p.burstAt, p.seed = burst, at, seed
 			s := newSim(p)
-			f := s.add(make(seed), 0, 0)
+			f := s.add(mk(seed), 0, 0)
 			s.run(at + 3*rtt + time.Second)
 			return f.goodput(at+3*rtt, at+3*rtt+time.Second)
 		}
@@ -112,11 +112,11 @@ func afterBurst(rtt time.Duration) func(maker, uint64) float64 {
 
 // beside is the share of the rate of one flow beside one with CUBIC, from 10 s to 60 s.
 func beside(rtt time.Duration) func(maker, uint64) float64 {
-	return func(make maker, seed uint64) float64 {
+	return func(mk maker, seed uint64) float64 {
 		p := path(rtt)
 		p.seed = seed
 		s := newSim(p)
-		f := s.add(make(seed), 0, 0)
+		f := s.add(mk(seed), 0, 0)
 		s.add(makeCUBIC(0), 0, 0)
 		s.run(60 * time.Second)
 		return f.goodput(10*time.Second, 60*time.Second)
@@ -125,12 +125,12 @@ func beside(rtt time.Duration) func(maker, uint64) float64 {
 
 // eight runs 8 flows for 10 s and returns Jain's index of fairness, or the sum of their shares.
 func eight(jain bool) func(maker, uint64) float64 {
-	return func(make maker, seed uint64) float64 {
+	return func(mk maker, seed uint64) float64 {
 		p := path(60 * ms)
 		p.seed = seed
 		s := newSim(p)
 		for i := range 8 {
-			s.add(make(seed+uint64(i)<<32), time.Duration(i)*3*ms, 0)
+			s.add(mk(seed+uint64(i)<<32), time.Duration(i)*3*ms, 0)
 		}
 		s.run(10 * time.Second)
 		var sum, squares float64
@@ -147,22 +147,22 @@ func eight(jain bool) func(maker, uint64) float64 {
 }
 
 // joins is the share that a flow has beside one of its kind that began 5 s earlier, from 10 s to 20 s after it began.
-func joins(make maker, seed uint64) float64 {
+func joins(mk maker, seed uint64) float64 {
 	p := path(60 * ms)
 	p.seed = seed
 	s := newSim(p)
-	s.add(make(seed), 0, 0)
-	f := s.add(make(seed+1<<32), 5*time.Second, 0)
+	s.add(mk(seed), 0, 0)
+	f := s.add(mk(seed+1<<32), 5*time.Second, 0)
 	s.run(25 * time.Second)
 	return f.goodput(15*time.Second, 25*time.Second)
 }
 
 // ping is the 95th percentile of the queueing delay in seconds during a download of 10 s, with a queue of 250 ms.
-func ping(make maker, seed uint64) float64 {
+func ping(mk maker, seed uint64) float64 {
 	p := path(60 * ms)
 	p.queue, p.seed = 250*ms, seed
 	s := newSim(p)
-	s.add(make(seed), 0, 0)
+	s.add(mk(seed), 0, 0)
 	s.run(10 * time.Second)
 	slices.Sort(s.queueDelay)
 	return s.queueDelay[len(s.queueDelay)*95/100].Seconds()
@@ -170,11 +170,11 @@ func ping(make maker, seed uint64) float64 {
 
 // file is the time in seconds that a file of size bytes takes.
 func file(size int64, loss float64) func(maker, uint64) float64 {
-	return func(make maker, seed uint64) float64 {
+	return func(mk maker, seed uint64) float64 {
 		p := path(60 * ms)
 		p.loss, p.seed = loss, seed
 		s := newSim(p)
-		f := s.add(make(seed), 0, size)
+		f := s.add(mk(seed), 0, size)
 		for f.done == 0 && s.now < 30*time.Second {
 			s.run(s.now + time.Second)
 		}
@@ -184,12 +184,12 @@ func file(size int64, loss float64) func(maker, uint64) float64 {
 
 // follows is the share of the new rate in the 5 s that begin wait after the bottleneck's rate changed by a factor.
 func follows(factor float64, wait time.Duration) func(maker, uint64) float64 {
-	return func(make maker, seed uint64) float64 {
+	return func(mk maker, seed uint64) float64 {
 		p := path(60 * ms)
 		p.rate = min(simRate, simRate/factor)
 		p.seed = seed
 		s := newSim(p)
-		f := s.add(make(seed), 0, 0)
+		f := s.add(mk(seed), 0, 0)
 		s.at(5*time.Second, func() { s.rate *= factor })
 		s.run(10*time.Second + wait)
 		return f.goodput(5*time.Second+wait, 10*time.Second+wait)
@@ -285,7 +285,7 @@ func TestPaths(t *testing.T) {
 func BenchmarkRows(b *testing.B) {
 	for _, v := range []struct {
 		name string
-		make maker
+		mk   maker
 	}{
 		{"bbr", makeBBR},
 		{"cubic", makeCUBIC},
@@ -302,7 +302,7 @@ func BenchmarkRows(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%s", r.name, v.name), func(b *testing.B) {
 				var f []float64
 				for seed := range uint64(3) {
-					f = append(f, r.run(v.make, seed+1))
+					f = append(f, r.run(v.mk, seed+1))
 				}
 				slices.Sort(f)
 				b.ReportMetric(f[1], "figure")
