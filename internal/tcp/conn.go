@@ -159,10 +159,11 @@ type Conn struct {
 	challenges  int           // challenge ACKs since challengeAt
 	challengeAt time.Duration // the start of their current interval
 
-	stats   counters
-	scratch Segment // that Next builds
-	header  [maxHeaderSize]byte
-	peek    [8][]byte
+	stats       counters
+	maxSegments int     // of the run that Next builds; 0: no bound
+	scratch     Segment // that Next builds
+	header      [maxHeaderSize]byte
+	peek        [8][]byte
 }
 
 type counters struct {

@@ -15,6 +15,9 @@ type Run struct {
 	Pieces [][]byte
 	// Size is the payload of the whole run, and MSS that of each segment but the last, which may have less.
 	Size, MSS int
+
+	// MaxSegments, set by the caller, bounds the segments of the run; 0: no bound but that of [Run.Size], 64 KiB.
+	MaxSegments int
 }
 
 // pacer spreads runs over time.
@@ -100,6 +103,7 @@ func (c *Conn) timestamp(now time.Duration) uint32 {
 // each call of a method that has a time.
 func (c *Conn) Next(now time.Duration, r *Run) bool {
 	r.Header, r.Pieces, r.Size, r.MSS = nil, r.Pieces[:0], 0, 0
+	c.maxSegments = r.MaxSegments
 	if c.resetDue {
 		c.resetDue = false
 		c.sendReset(r)
@@ -283,6 +287,9 @@ func (c *Conn) runLimit() int {
 		return size // the urgent pointer is relative to each segment
 	}
 	limit := min(c.cc.Quantum(), maxRunSize)
+	if c.maxSegments > 0 {
+		limit = min(limit, c.maxSegments*size)
+	}
 	return max(limit-limit%size, size)
 }
 

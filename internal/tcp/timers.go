@@ -97,6 +97,9 @@ func (c *Conn) Wake(now time.Duration) {
 		c.persistAt = 0
 		c.probeWindow(now)
 	}
+	if now >= c.pace.at {
+		c.pace.waiting = false // Next is the one to go on: no more calls are needed
+	}
 }
 
 // armRetransmission starts the timer again from now: for a tail loss probe if one may be sent, otherwise for a
