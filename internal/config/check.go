@@ -23,6 +23,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkMetadata(c, given, r)
 	checkMode(c, r)
 	checkProbes(c, given, r)
+	checkTCP(c, given, r)
 
 	if perPeer := given["ROUTER_MAX_FLOWS_PER_PEER"]; c.MaxFlows > 0 && c.MaxFlowsPerPeer > c.MaxFlows && !r.bad("ROUTER_MAX_FLOWS_PER_PEER") {
 		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is more than %s, which is %d: use at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
@@ -156,6 +157,13 @@ func checkProbes(c *Config, given map[string]setting, r *report) {
 				r.problemf("ROUTER_PROBE", given["ROUTER_PROBE"].name, fmt.Sprintf("%q cannot be reached through the router (%s), so it does not test the VPC: use a target behind the router", target, reason))
 			}
 		}
+	}
+}
+
+// checkTCP refuses a congestion control that the selected TCP does not have.
+func checkTCP(c *Config, given map[string]setting, r *report) {
+	if s, ok := given["ROUTER_CONGESTION"]; ok && c.TCPStack == StackGVisor && !r.bad("ROUTER_CONGESTION") && !r.bad("ROUTER_TCP_STACK") {
+		r.problemf("ROUTER_CONGESTION", s.name, fmt.Sprintf("gVisor's TCP does not have %q: set ROUTER_TCP_STACK=own, or remove this", s.value))
 	}
 }
 

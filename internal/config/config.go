@@ -34,7 +34,10 @@ type Config struct {
 	StatusPage      bool
 	MaxFlows        int // 0 = derived from the memory limit
 	MaxFlowsPerPeer int // 0 = derived from MaxFlows
-	KeepAlive       time.Duration
+	KeepAlive       KeepAlive
+	TargetKeepAlive time.Duration
+	TCPStack        TCPStack
+	Congestion      Congestion
 
 	LogLevel  slog.Level
 	LogFormat string // "json" or "text"
@@ -52,6 +55,36 @@ type Config struct {
 	// Warnings are for the log: settings that work but should be changed.
 	Warnings []string
 }
+
+// KeepAlive is the silence after which the client of a TCP connection is probed.
+type KeepAlive struct {
+	Default time.Duration
+	Ports   map[uint16]time.Duration // for connections to these ports; nil for none
+}
+
+// For returns the silence for connections to a port.
+func (k KeepAlive) For(port uint16) time.Duration {
+	if d, ok := k.Ports[port]; ok {
+		return d
+	}
+	return k.Default
+}
+
+// TCPStack is the TCP that ends the clients' connections.
+type TCPStack int
+
+const (
+	StackGVisor TCPStack = iota
+	StackOwn
+)
+
+// Congestion is the congestion control towards clients.
+type Congestion int
+
+const (
+	CongestionBBR Congestion = iota
+	CongestionCUBIC
+)
 
 // Mode selects how traffic gets from the tailnet into the VPC.
 type Mode int

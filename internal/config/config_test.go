@@ -46,11 +46,11 @@ func TestDefaults(t *testing.T) {
 		DrainTimeout: time.Minute,
 		BootTimeout:  time.Minute,
 		StatusPage:   true,
-		KeepAlive:    time.Minute,
-		LogLevel:     slog.LevelInfo,
-		LogFormat:    "json",
-		SNAT:         true,
-		MetadataURI:  "http://169.254.170.2/v4/abc",
+		KeepAlive:    KeepAlive{Default: 2 * time.Hour}, TargetKeepAlive: time.Minute,
+		LogLevel:    slog.LevelInfo,
+		LogFormat:   "json",
+		SNAT:        true,
+		MetadataURI: "http://169.254.170.2/v4/abc",
 	}
 	if got := load(t, nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -100,7 +100,13 @@ var values = []struct {
 	{"ROUTER_FLOW_LOG", func(c Config) any { return c.FlowLog }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_MAX_FLOWS", func(c Config) any { return c.MaxFlows }, map[string]any{"1": 1, "5000": 5000}},
 	{"ROUTER_MAX_FLOWS_PER_PEER", func(c Config) any { return c.MaxFlowsPerPeer }, map[string]any{"1": 1, "5000": 5000}},
-	{"ROUTER_KEEPALIVE", func(c Config) any { return c.KeepAlive }, map[string]any{"10s": 10 * time.Second, "2h": 2 * time.Hour}},
+	{"ROUTER_KEEPALIVE", func(c Config) any { return c.KeepAlive }, map[string]any{
+		"10s": KeepAlive{Default: 10 * time.Second}, "2h": KeepAlive{Default: 2 * time.Hour},
+		"5432=10m":               KeepAlive{2 * time.Hour, map[uint16]time.Duration{5432: 10 * time.Minute}},
+		"22=1h, 60s, 65535 = 2m": KeepAlive{time.Minute, map[uint16]time.Duration{22: time.Hour, 65535: 2 * time.Minute}},
+	}},
+	{"ROUTER_TCP_STACK", func(c Config) any { return c.TCPStack }, map[string]any{"gvisor": StackGVisor, "own": StackOwn}},
+	{"ROUTER_TARGET_KEEPALIVE", func(c Config) any { return c.TargetKeepAlive }, map[string]any{"10s": 10 * time.Second, "2h": 2 * time.Hour}},
 	{"ROUTER_DEBUG_LISTEN", func(c Config) any { return c.DebugListen }, map[string]any{
 		":6060": "127.0.0.1:6060", "0.0.0.0:6060": "0.0.0.0:6060", "10.0.0.5:1": "10.0.0.5:1", "off": "",
 	}},
@@ -110,13 +116,28 @@ var values = []struct {
 	{extraArgs, func(c Config) any { return c.AcceptRoutes }, map[string]any{"--accept-routes": true}},
 }
 
+// TestCongestion: only the router's own TCP has a choice.
+func TestCongestion(t *testing.T) {
+	for value, want := range map[string]Congestion{"": CongestionBBR, "bbr": CongestionBBR, "cubic": CongestionCUBIC} {
+		for _, c := range []Config{
+			load(t, nil, "ROUTER_TCP_STACK=own", "ROUTER_CONGESTION="+value),
+			load(t, []string{"--congestion", value, "--tcp-stack=own"}),
+		} {
+			if c.Congestion != want || c.TCPStack != StackOwn {
+				t.Errorf("%q gives %+v", value, c)
+			}
+		}
+	}
+}
+
 func TestEveryVariableUnderEveryName(t *testing.T) {
 	seen := map[string]bool{
-		"TS_AUTHKEY":   true, // TestAuthKey: alone
-		"TS_CLIENT_ID": true, // TestFederation: the two go together, and with nothing else
-		"TS_AUDIENCE":  true,
-		"ROUTER_MODE":  true, // TestMode: the alias has words of its own
-		metadataURI:    true, // TestDefaults
+		"TS_AUTHKEY":        true, // TestAuthKey: alone
+		"TS_CLIENT_ID":      true, // TestFederation: the two go together, and with nothing else
+		"TS_AUDIENCE":       true,
+		"ROUTER_MODE":       true, // TestMode: the alias has words of its own
+		metadataURI:         true, // TestDefaults
+		"ROUTER_CONGESTION": true, // TestCongestion: not with every stack
 	}
 	for _, tt := range values {
 		v := find(tt.variable)

@@ -40,6 +40,14 @@ func parseMode(s string) (Mode, error) {
 	return choice(s, []string{"auto", "userspace", "kernel"}, []Mode{ModeAuto, ModeUserspace, ModeKernel})
 }
 
+func parseTCPStack(s string) (TCPStack, error) {
+	return choice(s, []string{"own", "gvisor"}, []TCPStack{StackOwn, StackGVisor})
+}
+
+func parseCongestion(s string) (Congestion, error) {
+	return choice(s, []string{"bbr", "cubic"}, []Congestion{CongestionBBR, CongestionCUBIC})
+}
+
 func parseSwitch(s string) (bool, error) {
 	return choice(s, []string{"off", "on"}, []bool{false, true})
 }
@@ -78,6 +86,54 @@ func duration(lowest, highest time.Duration) func(string) (time.Duration, error)
 		}
 		return d, nil
 	}
+}
+
+var keepAliveTime = duration(10*time.Second, defaultKeepAlive)
+
+// defaultKeepAlive is RFC 9293's: section 3.8.4 asks for at least two hours by default.
+const defaultKeepAlive = 2 * time.Hour
+
+// parseKeepAlive reads a duration for all ports and others for single ports, in any order.
+func parseKeepAlive(s string) (KeepAlive, error) {
+	k := KeepAlive{Default: defaultKeepAlive}
+	general := false
+	var errs []error
+	for i, element := range strings.Split(s, ",") {
+		element = strings.TrimSpace(element)
+		port, value, single := strings.Cut(element, "=")
+		if !single {
+			value = element
+		}
+		if element == "" {
+			errs = append(errs, fmt.Errorf("element %d is empty: remove the extra comma", i+1))
+			continue
+		}
+		d, err := keepAliveTime(strings.TrimSpace(value))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if !single {
+			if general {
+				errs = append(errs, fmt.Errorf("%s is a second duration without a port: keep one of them", quote(element)))
+			}
+			k.Default, general = d, true
+			continue
+		}
+		number, err := parsePort(strings.TrimSpace(port))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s has a malformed port: write port=duration, such as 5432=10m", quote(element)))
+			continue
+		}
+		if _, twice := k.Ports[number]; twice {
+			errs = append(errs, fmt.Errorf("%s is a second duration for port %d: keep one of them", quote(element), number))
+		}
+		if k.Ports == nil {
+			k.Ports = map[uint16]time.Duration{}
+		}
+		k.Ports[number] = d
+	}
+	return k, errors.Join(errs...)
 }
 
 // short returns a duration as people write it: 24h, not 24h0m0s.

@@ -219,10 +219,30 @@ var variables = []variable{
 		set:     into(func(c *Config) *int { return &c.MaxFlowsPerPeer }, integer(1, maxFlowLimit)),
 	},
 	{
+		group: operationGroup, accepts: "a comma list of durations, for all ports or as port=duration", sample: "2h,5432=10m",
+		name: "ROUTER_KEEPALIVE", flag: "keepalive", fallback: "2h",
+		meaning: "Silence after which the client of a TCP connection is probed, also per port of the target.",
+		details: "Each duration is from 10s to 2h. A computer that sleeps for less time keeps its idle connections. A client that never returns holds its connection to the target, such as a database session, for this long and 4 probes of 15s: 2h1m by default. If data is due to it, its connection ends earlier.",
+		set:     into(func(c *Config) *KeepAlive { return &c.KeepAlive }, parseKeepAlive),
+	},
+	{
 		group: operationGroup, accepts: "10s to 2h", sample: "5m",
-		name: "ROUTER_KEEPALIVE", flag: "keepalive", fallback: "60s",
-		meaning: "Silence after which both ends of a TCP connection are probed.",
-		set:     into(func(c *Config) *time.Duration { return &c.KeepAlive }, duration(10*time.Second, 2*time.Hour)),
+		name: "ROUTER_TARGET_KEEPALIVE", flag: "target-keepalive", fallback: "60s",
+		meaning: "Silence after which the target of a TCP connection is probed.",
+		set:     into(func(c *Config) *time.Duration { return &c.TargetKeepAlive }, keepAliveTime),
+	},
+	{
+		group: operationGroup, accepts: "own or gvisor", sample: "own",
+		name: "ROUTER_TCP_STACK", flag: "tcp-stack", fallback: "gvisor",
+		meaning: "The TCP towards clients, in userspace mode: the router's own, or gVisor's.",
+		details: "The router's own TCP is new: see [tcp.md](tcp.md). gVisor's will be removed once the router's own has been the default for one release.",
+		set:     into(func(c *Config) *TCPStack { return &c.TCPStack }, parseTCPStack),
+	},
+	{
+		group: operationGroup, accepts: "bbr or cubic", sample: "cubic",
+		name: "ROUTER_CONGESTION", flag: "congestion", fallback: "bbr",
+		meaning: "Congestion control of the router's own TCP towards clients.",
+		set:     into(func(c *Config) *Congestion { return &c.Congestion }, parseCongestion),
 	},
 	{
 		group: operationGroup, accepts: "off, host:port or :port", sample: ":6060",

@@ -48,6 +48,15 @@ func (b *bufferBudget) setMemory(limit int64) {
 	b.total.Store(limit / 4)
 }
 
+// peerPart is the inverse of the part of the whole budget that the flows of one node may fill
+// together, apart from minBuffer for each: what is left is for the others.
+const peerPart = 2
+
+// shareOf is share for a flow of one node, all of whose flows hold a number of bytes.
+func (b *bufferBudget) shareOf(held int64) int64 {
+	return max(min(b.share(), (b.total.Load()/peerPart-held)/flowPart), minBuffer)
+}
+
 // share returns the size in bytes that a flow's buffer may have now, in each direction.
 func (b *bufferBudget) share() int64 {
 	return min(max((b.total.Load()-b.used.Load())/flowPart, minBuffer), maxBuffer)

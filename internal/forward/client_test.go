@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -34,6 +36,19 @@ var (
 	client6 = netip.MustParseAddr("fd7a:115c:a1e0::2")
 )
 
+// stackUnderTest is the stack of every forwarder that newClient makes.
+var stackUnderTest Stack
+
+// TestMain runs all tests with each stack in turn.
+func TestMain(m *testing.M) {
+	for stackUnderTest = range StackOwn + 1 {
+		if code := m.Run(); code != 0 {
+			fmt.Printf("the stack under test was %v\n", stackUnderTest)
+			os.Exit(code)
+		}
+	}
+}
+
 // client is a host of the tailnet with its own stack, whose packets pass through a Forwarder as
 // if WireGuard were between them.
 type client struct {
@@ -59,7 +74,7 @@ func newClient(t *testing.T, edit func(*Config)) *client {
 func newClientWithICMP(t *testing.T, errors chan quotedError, edit func(*Config)) *client {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	cfg := Config{Registerer: reg, Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback}
+	cfg := Config{Registerer: reg, Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback, Stack: stackUnderTest}
 	if edit != nil {
 		edit(&cfg)
 	}
@@ -329,14 +344,12 @@ func (c *client) noFlows() {
 	c.t.Helper()
 	defer func() {
 		if c.t.Failed() {
-			c.f.tcp().mu.Lock()
-			defer c.f.tcp().mu.Unlock()
 			n := 0
-			for fl := range c.f.tcp().flows {
+			c.f.tables[TCP].walk(func(fl flow) {
 				if n++; n < 5 {
-					c.t.Logf("left: stage %d, state %d, fd %d, opened %v ago, %+v", fl.stage.Load(), fl.state.Load(), fl.fd, time.Since(fl.opened), fl.key)
+					c.t.Logf("left: %s", describeStage(fl))
 				}
-			}
+			})
 			c.t.Logf("left: %d TCP flows, %d reservations", n, c.f.limits.reserved)
 		}
 	}()
@@ -346,6 +359,19 @@ func (c *client) noFlows() {
 		defer c.f.limits.mu.Unlock()
 		return flows+c.f.limits.reserved+len(c.f.limits.peers) == 0
 	})
+}
+
+// describeStage returns where a flow of TCP is, for a failure.
+func describeStage(fl flow) string {
+	switch fl := fl.(type) {
+	case *tcpFlow:
+		return fmt.Sprintf("stage %d, task %d, fd %d, opened %v ago, %+v", fl.stage.Load(), fl.state.Load(), fl.fd, time.Since(fl.opened), fl.key)
+	case *streamFlow:
+		fl.mu.Lock()
+		defer fl.mu.Unlock()
+		return fmt.Sprintf("stage %d, task %d, fd %d, opened %v ago, %+v, %+v", fl.stage.Load(), fl.task.state.Load(), fl.fd, time.Since(fl.opened), fl.key, fl.conn.Stats())
+	}
+	return ""
 }
 
 func tcpipAddr(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }

@@ -38,12 +38,18 @@ type Config struct {
 	// a node share its limit. It is called at most once for a flow, during packet
 	// delivery: it must not wait for a delivery. Default: each address is a peer.
 	Peer func(client netip.Addr) netip.Addr
-	// KeepAlive is the silence after which both sides of a TCP flow are probed.
-	// Default: 60 s.
-	KeepAlive time.Duration
+	// KeepAlive returns the silence after which the client of a TCP flow to a port is
+	// probed. It must not block. Default: 2 h.
+	KeepAlive func(port uint16) time.Duration
+	// TargetKeepAlive is the same for the targets. Default: 60 s.
+	TargetKeepAlive time.Duration
 	// ReservedPorts are UDP ports that no flow uses as its source port: those of the
 	// process's own listeners. Default: none.
 	ReservedPorts []uint16
+	// Stack is the TCP that ends the clients' connections. Default: StackGVisor.
+	Stack Stack
+	// Congestion is the congestion control towards clients, with StackOwn. Default: BBR.
+	Congestion Congestion
 	// PeerRouters may take packets that belong to no flow here. Default: none.
 	PeerRouters PeerRouters
 	// Finished is called for each flow that ended. It must not block. Default: none.
@@ -52,6 +58,24 @@ type Config struct {
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
+
+// Stack is a TCP implementation.
+type Stack int
+
+// The stacks.
+const (
+	StackGVisor Stack = iota
+	StackOwn          // package tcp
+)
+
+// Congestion is a congestion control of package tcp.
+type Congestion int
+
+// The congestion controls.
+const (
+	BBR Congestion = iota
+	CUBIC
+)
 
 // setDefaults replaces zero values by the defaults. It returns an error if a value cannot work.
 func (cfg *Config) setDefaults() error {
@@ -85,8 +109,11 @@ func (cfg *Config) setDefaults() error {
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 10 * time.Second
 	}
-	if cfg.KeepAlive == 0 {
-		cfg.KeepAlive = keepAliveIdle
+	if cfg.KeepAlive == nil {
+		cfg.KeepAlive = func(uint16) time.Duration { return clientKeepAlive }
+	}
+	if cfg.TargetKeepAlive == 0 {
+		cfg.TargetKeepAlive = targetKeepAlive
 	}
 	return nil
 }

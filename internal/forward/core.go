@@ -24,7 +24,8 @@ type core struct {
 	link    *link
 	sender  *sender
 
-	dialTimeout, keepAlive time.Duration // of TCP
+	dialTimeout, targetKeepAlive time.Duration                   // of TCP
+	clientKeepAlive              func(port uint16) time.Duration // of TCP
 }
 
 // newCore creates the parts and starts the workers and the event queue. cfg has its defaults.
@@ -41,7 +42,7 @@ func newCore(cfg *Config) (*core, error) {
 		limits:  newLimiter(Limit{Flows: cfg.MaxFlows, FlowsPerPeer: cfg.MaxFlowsPerPeer}, cfg.Peer, memory, m, cfg.Logger),
 		account: &account{metrics: m, finished: cfg.Finished},
 		routes:  routes, drops: drops, logs: newLogQueue(cfg.Logger), buffers: newBufferPool(), link: newLink(drops),
-		dialTimeout: cfg.DialTimeout, keepAlive: cfg.KeepAlive,
+		dialTimeout: cfg.DialTimeout, targetKeepAlive: cfg.TargetKeepAlive, clientKeepAlive: cfg.KeepAlive,
 	}
 	c.sender = &sender{link: c.link, mtu: cfg.MTU, buffers: c.buffers, drops: drops}
 	c.sched = newScheduler(workers())

@@ -67,12 +67,12 @@ var dropNames = [dropReasonCount]string{
 type drops struct {
 	counts [dropReasonCount]atomic.Uint64
 	desc   *prometheus.Desc
-	stack  func() uint64 // packets that the TCP stack dropped
+	stack  func() uint64 // packets that the TCP stack dropped; 0 by default
 }
 
-// newDrops returns counters of 0. Its stack must be set before it is collected.
+// newDrops returns counters of 0. Its stack may be set before it is collected.
 func newDrops() *drops {
-	return &drops{desc: prometheus.NewDesc("router_dropped_packets_total",
+	return &drops{stack: func() uint64 { return 0 }, desc: prometheus.NewDesc("router_dropped_packets_total",
 		"Packets that the userspace data path did not forward, by reason.", []string{"reason"}, nil)}
 }
 

@@ -138,7 +138,7 @@ func raiseFiles() int {
 	return int(min(files.Cur, 1<<30))
 }
 
-// peer is a node of the tailnet that has flows. Its fields other than handshake are guarded by
+// peer is a node of the tailnet that has flows. Its fields other than the atomic ones are guarded by
 // limiter.mu.
 type peer struct {
 	nodeKeys     // in limiter.peers
@@ -146,6 +146,8 @@ type peer struct {
 	// handshake is the lowest round-trip time of a handshake with the node's clients, in
 	// nanoseconds; 0 if none. One that the machine delayed matters only until the next.
 	handshake atomic.Int64
+	// held is the sum of streamFlow.held of the node's flows, in bytes.
+	held atomic.Int64
 }
 
 // reserve is admit, but evicts idle DNS flows if a limit is reached. Each reservation ends with

@@ -53,16 +53,62 @@ type link struct {
 	closed  chan struct{} // closed when the receiver is to return
 	drops   *drops
 
-	// partial is the run that did not fit into the reader's last call. Only the reader uses
-	// it.
-	partial *outgoing
+	// partial is a packet that the reader has taken from a queue and not copied as a whole;
+	// zero for none. Only the reader uses it.
+	partial outgoing
+
+	// mu guards the queue of streams that have something to send, linked by streamFlow.next.
+	// Each is in it at most once (streamFlow.queued). It may be taken with a flow's lock held,
+	// not the reverse.
+	mu         sync.Mutex
+	head, tail *streamFlow
+	wake       chan struct{} // has a token while the queue is not empty, and perhaps after
 }
 
 func newLink(d *drops) *link {
 	return &link{
 		packets: make(chan outgoing, maxQueued), replies: make(chan outgoing, maxQueuedReplies),
-		closed: make(chan struct{}), drops: d,
+		closed: make(chan struct{}), wake: make(chan struct{}, 1), drops: d,
 	}
+}
+
+// want queues a stream whose packets the reader is to fetch, unless it is queued already. Streams
+// take turns, and build each packet when the reader has room for it: no packet of theirs waits
+// here, and what they send is never older than the latest acknowledgement.
+func (l *link) want(fl *streamFlow) {
+	l.mu.Lock()
+	queued := fl.queued
+	if !queued {
+		fl.queued = true
+		if l.tail == nil {
+			l.head = fl
+		} else {
+			l.tail.next = fl
+		}
+		l.tail = fl
+	}
+	l.mu.Unlock()
+	if !queued {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// nextStream takes a stream out of the queue; nil if there is none.
+func (l *link) nextStream() *streamFlow {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fl := l.head
+	if fl == nil {
+		return nil
+	}
+	l.head, fl.next, fl.queued = fl.next, nil, false
+	if l.head == nil {
+		l.tail = nil
+	}
+	return fl
 }
 
 // send waits for room in the queue. It takes ownership of p in any case, and returns false once the
@@ -105,8 +151,12 @@ func (l *link) drop(p outgoing, reason dropReason) {
 	p.release()
 }
 
-// empty reports whether both queues are empty.
-func (l *link) empty() bool { return len(l.packets)+len(l.replies) == 0 }
+// empty reports whether all queues are empty.
+func (l *link) empty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head == nil && len(l.packets)+len(l.replies) == 0
+}
 
 // discard drops the packets that are queued when the link has been closed.
 func (l *link) discard() {
@@ -132,48 +182,63 @@ func (p outgoing) release() {
 	}
 }
 
-// receive waits for a packet, then takes as many queued ones as fit: packet i is copied to
+// receive waits for a packet, then takes as many as there are and fit: packet i is copied to
 // bufs[i][offset:], and its length to sizes[i].
 func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
-	var next outgoing
-	var ok bool
-	if l.partial != nil {
-		next, ok, l.partial = *l.partial, true, nil
-	} else if next, ok = l.nextReply(); !ok {
+	for {
+		if n = l.fill(bufs, sizes, offset); n > 0 {
+			return n, nil
+		}
 		select {
-		case next = <-l.packets:
-			ok = true
-		case next = <-l.replies:
-			ok = true
+		case l.partial = <-l.packets:
+		case l.partial = <-l.replies:
+		case <-l.wake:
 		case <-l.closed:
 			return 0, ErrClosed
 		}
 	}
-	for ok {
-		took, all := next.copyTo(bufs[n:], sizes[n:], offset)
-		n += took
-		if !all { // a run with more segments than bufs has left
-			next.done += took
-			l.partial = &next
-			break
-		}
-		next.release()
-		if n == len(bufs) {
-			break
-		}
-		select {
-		case next = <-l.packets:
-		default:
-			next, ok = l.nextReply()
-		}
-	}
-	return n, nil
 }
 
-// nextReply takes a reply out of the queue, if there is one.
-func (l *link) nextReply() (p outgoing, ok bool) {
+// fill takes one run of packets from each queue in turn until bufs are full, or nothing waits.
+func (l *link) fill(bufs [][]byte, sizes []int, offset int) (n int) {
+	for n < len(bufs) {
+		idle := true
+		for _, queue := range []chan outgoing{l.packets, l.replies} {
+			next, ok := l.take(queue)
+			if !ok {
+				continue
+			}
+			idle = false
+			took, all := next.copyTo(bufs[n:], sizes[n:], offset)
+			n += took
+			if !all { // a run with more segments than bufs has left
+				next.done += took
+				l.partial = next
+				return n
+			}
+			if next.release(); n == len(bufs) {
+				return n
+			}
+		}
+		if fl := l.nextStream(); fl != nil {
+			idle = false
+			n += fl.pull(bufs[n:], sizes[n:], offset)
+		}
+		if idle {
+			break
+		}
+	}
+	return n
+}
+
+// take returns the packet that was begun before, or else one from a queue, if there is one.
+func (l *link) take(queue chan outgoing) (p outgoing, ok bool) {
+	if p = l.partial; p != (outgoing{}) {
+		l.partial = outgoing{}
+		return p, true
+	}
 	select {
-	case p = <-l.replies:
+	case p = <-queue:
 		return p, true
 	default:
 		return outgoing{}, false
@@ -205,6 +270,7 @@ func copyStack(pkt *stack.PacketBuffer, from int, bufs [][]byte, sizes []int, of
 		IP: pkt.NetworkHeader().Slice(), TCP: pkt.TransportHeader().Slice(),
 		Pieces: pkt.AsSlices(), Size: pkt.Data().Size(), MSS: pkt.Data().Size(),
 	}
+	run.Skip = len(run.IP) + len(run.TCP)
 	if pkt.GSOOptions.Type != stack.GSONone {
 		run.MSS = int(pkt.GSOOptions.MSS)
 	}

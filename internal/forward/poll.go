@@ -26,7 +26,7 @@ func newPoller(s *scheduler) (*poller, error) {
 	p := &poller{sched: s, queue: queue, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		queue.run(p.event)
+		queue.run(p.event, p.urgent)
 	}()
 	return p, nil
 }
@@ -69,6 +69,16 @@ func (p *poller) forget(fd int) {
 		p.tasks[fd] = nil
 	}
 	p.mu.Unlock()
+}
+
+// urgent notes that a target has sent urgent data.
+func (p *poller) urgent(fd int) {
+	p.mu.RLock()
+	t := p.tasks[fd]
+	p.mu.RUnlock()
+	if t != nil {
+		t.urgent.Store(true)
+	}
 }
 
 // event makes the task of fd ready. A single event is handled on the calling goroutine: on a

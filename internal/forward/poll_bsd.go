@@ -35,8 +35,9 @@ func (q *eventQueue) add(fd int, writable bool) error {
 // stopIdent identifies the user event that ends run.
 const stopIdent = 1
 
-// run calls event for each event until close; alone is false for one of several.
-func (q *eventQueue) run(event func(fd int, alone bool)) {
+// run calls event for each event until close; alone is false for one of several. These systems
+// report no urgent data.
+func (q *eventQueue) run(event func(fd int, alone bool), _ func(fd int)) {
 	events := make([]unix.Kevent_t, 256)
 	for {
 		n, err := unix.Kevent(q.fd, nil, events, nil)

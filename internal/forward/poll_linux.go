@@ -27,17 +27,18 @@ func newEventQueue() (*eventQueue, error) {
 
 // add reports events of fd, once for each change, until fd is closed.
 func (q *eventQueue) add(fd int, writable bool) error {
-	mask := uint32(unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff)
+	mask := uint32(unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff)
 	if writable {
 		mask |= unix.EPOLLOUT
 	}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(q.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: mask, Fd: int32(fd)}))
 }
 
-// run calls event for each event until close; alone is false for one of several. The event queue is itself registered with Go's poller, so
+// run calls event for each event until close; alone is false for one of several. It calls urgent
+// before, if there is urgent data. The event queue is itself registered with Go's poller, so
 // that waiting blocks no thread: a thread asleep in epoll_wait would have to be woken, and
 // acquire a processor, for each event.
-func (q *eventQueue) run(event func(fd int, alone bool)) {
+func (q *eventQueue) run(event func(fd int, alone bool), urgent func(fd int)) {
 	events := make([]unix.EpollEvent, 256)
 	queue, err := q.file.SyscallConn()
 	if err != nil {
@@ -53,6 +54,9 @@ func (q *eventQueue) run(event func(fd int, alone bool)) {
 				return true
 			}
 			for i := range max(n, 0) {
+				if events[i].Events&unix.EPOLLPRI != 0 {
+					urgent(int(events[i].Fd))
+				}
 				event(int(events[i].Fd), n == 1)
 			}
 			if n < len(events) && err == nil {

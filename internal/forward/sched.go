@@ -22,7 +22,10 @@ import (
 type task struct {
 	step  func() // set before the first ready; must not block for long
 	state atomic.Int32
-	next  *task // in the scheduler's queue, while queued; guarded by scheduler.mu
+	// urgent is set before the task becomes ready because its TCP socket received urgent
+	// data; the step clears it.
+	urgent atomic.Bool
+	next   *task // in the scheduler's queue, while queued; guarded by scheduler.mu
 }
 
 // receiveBudget is the number of packets that a task may receive before other tasks get a turn.

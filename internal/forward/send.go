@@ -1,10 +1,12 @@
 package forward
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"sync/atomic"
 
 	"subnetrouter/internal/packet"
+	"subnetrouter/internal/tcp"
 )
 
 // sender builds packets for clients and queues them on the link. Datagrams and echo replies wait
@@ -116,4 +118,29 @@ func (s *sender) echoReply(client, dst netip.Addr, idSeq [4]byte, data []byte) {
 	p := packetBuffers.Get().(*packetBuffer)
 	p.n = copy(p.b[:], whole)
 	s.link.send(outgoing{own: p})
+}
+
+// reset answers a client's segment that belongs to no connection, unless it is a reset itself. It
+// never waits.
+func (s *sender) reset(key flowKey, segment *tcp.Segment) {
+	header, ok := tcp.ResetFor(segment)
+	if !ok {
+		return
+	}
+	src, dst := key.dst, key.client
+	ip := make([]byte, packet.HeaderSize(src.Addr()))
+	packet.PutIP(ip, src.Addr(), dst.Addr(), packet.ProtoTCP)
+	setPorts(header, key)
+	p := packetBuffers.Get().(*packetBuffer)
+	run := packet.SegmentRun{IP: ip, TCP: header}
+	var size [1]int
+	run.Split(0, [][]byte{p.b[:]}, size[:], 0)
+	p.n = size[0]
+	s.link.reply(outgoing{own: p})
+}
+
+// setPorts writes the ports of a segment to a client.
+func setPorts(header []byte, key flowKey) {
+	binary.BigEndian.PutUint16(header, key.dst.Port())
+	binary.BigEndian.PutUint16(header[2:], key.client.Port())
 }

@@ -12,7 +12,7 @@ import "time"
 type silenceCheck struct {
 	every time.Duration // between two checks of a flow
 	limit time.Duration // how long a target may acknowledge nothing while data waits for it
-	last  time.Time     // used by tcpTable.sweep only
+	last  time.Time     // used by sweep only
 }
 
 // newSilenceCheck allows a target the same time as if keep-alives were sent to it.
@@ -20,13 +20,21 @@ func newSilenceCheck(keepAlive time.Duration) silenceCheck {
 	return silenceCheck{every: keepAliveInterval, limit: keepAlive + keepAliveCount*keepAliveInterval}
 }
 
+// due reports, once in every interval, that the flows are to be checked.
+func (s *silenceCheck) due(now time.Time) bool {
+	if now.Sub(s.last) < s.every {
+		return false
+	}
+	s.last = now
+	return true
+}
+
 // checkSilence asks the flows whose target may have data to acknowledge to check that at their
 // next step.
 func (t *tcpTable) checkSilence(now time.Time) {
-	if now.Sub(t.silence.last) < t.silence.every {
+	if !t.silence.due(now) {
 		return
 	}
-	t.silence.last = now
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for fl := range t.flows {

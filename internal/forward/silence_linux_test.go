@@ -18,6 +18,10 @@ import (
 // impatient shortens the times after which a silent target or client ends a flow.
 func impatient(t *testing.T, f *Forwarder) {
 	t.Helper()
+	if t, ok := f.tables[TCP].(*streamTable); ok {
+		t.silence.every, t.silence.limit, t.giveUp = time.Second, time.Second, 3*time.Second
+		return
+	}
 	f.tcp().silence.every, f.tcp().silence.limit = time.Second, time.Second
 	rto, retries := tcpip.TCPMaxRTOOption(400*time.Millisecond), tcpip.TCPMaxRetriesOption(3)
 	for _, o := range []tcpip.SettableTransportProtocolOption{&rto, &retries} {

@@ -27,6 +27,14 @@ func keepAlive(fd int, _ time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
+// keepUrgent and atMark do nothing: on these systems, urgent data of targets is plain data.
+func keepUrgent(int) {}
+
+func atMark(int) bool { return false }
+
+// writePieces writes as much of the first piece as the socket takes.
+func writePieces(fd int, pieces [][]byte) (n int, err error) { return unix.Write(fd, pieces[0]) }
+
 // acknowledges knows nothing: these systems end the connection after a timeout of their own.
 func acknowledges(int, time.Duration) (waiting, silent bool) { return false, false }
 

@@ -52,6 +52,18 @@ func keepAlive(fd int, idle time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
+// keepUrgent makes urgent data of a TCP socket stay in the stream; [atMark] finds it.
+func keepUrgent(fd int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
+
+// atMark reports whether the next byte of a socket is urgent. A read ends before that byte.
+func atMark(fd int) bool {
+	at, err := unix.IoctlGetInt(fd, unix.SIOCATMARK)
+	return err == nil && at != 0
+}
+
+// writePieces writes as much of pieces as the socket takes with one call.
+func writePieces(fd int, pieces [][]byte) (n int, err error) { return unix.Writev(fd, pieces) }
+
 // lostProbes is the number of unanswered window probes in a row that mean silence. The kernel
 // sends them at up to 120 s from one another, so that one may just be on its way.
 const lostProbes = 2

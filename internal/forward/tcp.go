@@ -38,7 +38,7 @@ type tcpTable struct {
 func newTCPTable(c *core) (*tcpTable, error) {
 	t := &tcpTable{
 		core: c, endpoint: &linkEndpoint{link: c.link, mtu: uint32(c.sender.mtu)},
-		silence: newSilenceCheck(c.keepAlive), flows: map[*tcpFlow]struct{}{},
+		silence: newSilenceCheck(c.targetKeepAlive), flows: map[*tcpFlow]struct{}{},
 	}
 	s, err := newStack(t.endpoint)
 	if err != nil {
@@ -105,6 +105,7 @@ const (
 	stageAccepting
 	stageForwarding
 	stageClosed
+	stageNew // of a streamFlow
 )
 
 // half is the state of one direction of a flow. Its source is the client (upward) or the target
@@ -153,7 +154,7 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		fl.fd, err = connect(unix.SOCK_STREAM, to)
 	}
 	if err == nil {
-		keepAlive(fl.fd, t.keepAlive)
+		keepAlive(fl.fd, t.targetKeepAlive)
 		t.mu.Lock()
 		t.flows[fl] = struct{}{}
 		t.mu.Unlock()
@@ -240,7 +241,7 @@ func (fl *tcpFlow) accept() {
 		return
 	}
 	fl.ep = ep
-	idle, interval := tcpip.KeepaliveIdleOption(t.keepAlive), tcpip.KeepaliveIntervalOption(keepAliveInterval)
+	idle, interval := tcpip.KeepaliveIdleOption(t.clientKeepAlive(fl.key.dst.Port())), tcpip.KeepaliveIntervalOption(keepAliveInterval)
 	if share := t.memory.share(); share < initialBuffer {
 		ep.SocketOptions().SetReceiveBufferSize(share, false)
 	}

@@ -156,7 +156,7 @@ func TestTCPForwardsResets(t *testing.T) {
 		// A client that closes with unread data sends a reset.
 		c.stack.RemoveAddress(1, tcpipAddr(client4))
 		defer c.addAddress(client4)
-		c.f.tcp().cut()
+		c.f.tables[TCP].cut()
 		if err := <-saw; !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("server read: %v, want a reset", err)
 		}
@@ -356,7 +356,7 @@ func TestIdleFlowsHaveNoGoroutine(t *testing.T) {
 func TestScanStarvesNoOtherClient(t *testing.T) {
 	silent := fullListener(t)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.WriteString(conn, "here"); conn.Close() })
-	c := newClient(t, func(cfg *Config) {
+	c := newClientWithICMP(t, nil, func(cfg *Config) {
 		cfg.DialTimeout = 3 * time.Second
 		cfg.Resolve = func(network string, target netip.AddrPort) (netip.AddrPort, error) {
 			if target.Port() == port {
@@ -409,13 +409,16 @@ func TestFinishedDescribesTheFlow(t *testing.T) {
 func TestTCPDetectsResetOfIdleSide(t *testing.T) {
 	c := newClient(t, nil)
 	t.Run("server resets after its end", func(t *testing.T) {
+		connected := make(chan struct{})
 		port := serveTCP(t, func(conn *net.TCPConn) {
+			<-connected
 			conn.CloseWrite()
 			time.Sleep(100 * time.Millisecond) // lets the FIN arrive first
 			conn.SetLinger(0)
 			conn.Close()
 		})
 		conn := c.mustDialTCP(targets(port)[0])
+		close(connected)
 		if _, err := io.ReadAll(conn); err != nil && !strings.Contains(err.Error(), "reset") {
 			t.Error(err)
 		}
@@ -428,9 +431,9 @@ func TestTCPDetectsResetOfIdleSide(t *testing.T) {
 		conn := c.mustDialTCP(targets(port)[0])
 		conn.CloseWrite()
 		waitFor(t, "the end to arrive", func() bool {
-			c.f.tcp().mu.Lock()
-			defer c.f.tcp().mu.Unlock()
-			return len(c.f.tcp().flows) == 1
+			n := 0
+			c.f.tables[TCP].walk(func(flow) { n++ })
+			return n == 1
 		})
 		time.Sleep(50 * time.Millisecond)
 		c.stack.Close() // resets the open connections

@@ -207,7 +207,7 @@ func FuzzSegmentRun(f *testing.F) {
 		headers := ip + tcpHeaderSize(whole[ip:])
 		r := SegmentRun{
 			IP: whole[:ip:ip], TCP: whole[ip:headers:headers], Size: size, MSS: mss,
-			Pieces: [][]byte{whole[:headers], data[:size/3], data[size/3:]},
+			Pieces: [][]byte{whole[:headers], data[:size/3], data[size/3:]}, Skip: headers,
 		}
 		const offset = 5
 		bufs, sizes := make([][]byte, vector), make([]int, vector)

@@ -11,8 +11,9 @@ type SegmentRun struct {
 	// IP and TCP are the headers. Lengths and checksums in them are ignored. The sequence
 	// number is that of the first segment; FIN and PSH are for the last.
 	IP, TCP []byte
-	// Pieces are the bytes of the whole run in order, headers included.
+	// Pieces are the run's data in order, after Skip bytes of something else, such as headers.
 	Pieces [][]byte
+	Skip   int
 	// Size is the size of the run's data, without the headers.
 	Size int
 	// MSS is the size of each segment's data, of which the last may have less; positive
@@ -30,7 +31,7 @@ func (r *SegmentRun) Split(from int, bufs [][]byte, sizes []int, offset int) (n 
 	if r.Size > 0 {
 		count = (r.Size + r.MSS - 1) / r.MSS
 	}
-	source := pieceReader{pieces: r.Pieces, skip: headers + from*r.MSS}
+	source := pieceReader{pieces: r.Pieces, skip: r.Skip + from*r.MSS}
 	for i := from; i < count && n < len(bufs); i++ {
 		length := min(r.MSS, r.Size-i*r.MSS)
 		b := bufs[n][offset : offset+headers+length]

@@ -84,7 +84,10 @@ func (r *Router) forwardConfig() forward.Config {
 		DenyDial:        r.opts.DenyDial,
 		Allow:           r.node.AllowsFlow,
 		Peer:            r.node.NodeAddress,
-		KeepAlive:       r.cfg.KeepAlive,
+		KeepAlive:       r.cfg.KeepAlive.For,
+		TargetKeepAlive: r.cfg.TargetKeepAlive,
+		Stack:           stacks[r.cfg.TCPStack],
+		Congestion:      congestions[r.cfg.Congestion],
 		MaxFlows:        r.cfg.MaxFlows,
 		MaxFlowsPerPeer: r.cfg.MaxFlowsPerPeer,
 		ReservedPorts:   []uint16{r.cfg.UDPPort},
@@ -97,6 +100,12 @@ func (r *Router) forwardConfig() forward.Config {
 	}
 	return cfg
 }
+
+// The data path's names of settings.
+var (
+	stacks      = map[config.TCPStack]forward.Stack{config.StackGVisor: forward.StackGVisor, config.StackOwn: forward.StackOwn}
+	congestions = map[config.Congestion]forward.Congestion{config.CongestionBBR: forward.BBR, config.CongestionCUBIC: forward.CUBIC}
+)
 
 // nodeConfig returns the configuration of the engine.
 func (r *Router) nodeConfig() tailnet.Config {

@@ -127,7 +127,7 @@ func (e *endpoint) split(r *tcp.Run) {
 	copy(headers[ip:], r.Header)
 	headers[ip], headers[ip+1] = byte(src.Port()>>8), byte(src.Port())
 	headers[ip+2], headers[ip+3] = byte(dst.Port()>>8), byte(dst.Port())
-	run := packet.SegmentRun{IP: headers[:ip], TCP: headers[ip:], Pieces: append([][]byte{headers}, r.Pieces...), Size: r.Size, MSS: r.MSS}
+	run := packet.SegmentRun{IP: headers[:ip], TCP: headers[ip:], Pieces: r.Pieces, Size: r.Size, MSS: r.MSS}
 	n := 1
 	if r.Size > 0 {
 		n = (r.Size + r.MSS - 1) / r.MSS

@@ -1,0 +1,157 @@
+package forward
+
+import (
+	"time"
+
+	"subnetrouter/internal/packet"
+	"subnetrouter/internal/tcp"
+
+	"golang.org/x/sys/unix"
+)
+
+// move moves bytes in both directions, and passes the ends of streams on. It returns true if more
+// can be moved, once other flows had a turn. It needs mu.
+func (fl *streamFlow) move(now time.Duration) (more bool) {
+	fl.resize()
+	up := fl.moveUp(now)
+	down := fl.moveDown(now)
+	if fl.reason == "" && (fl.sawEOF || fl.blocked) && !fl.shut && socketError(fl.fd) != nil {
+		// No read or write would return the error: that direction is closed or waits.
+		fl.fail(now, failed)
+	}
+	return (up || down) && fl.reason == ""
+}
+
+// resize sets the connection's limits to the flow's share of the memory.
+func (fl *streamFlow) resize() {
+	share := int(fl.table.memory.shareOf(fl.peer.held.Load()))
+	fl.conn.SetLimits(share, share)
+}
+
+// moveUp writes what the client sent to the target, from the connection's memory.
+func (fl *streamFlow) moveUp(now time.Duration) (more bool) {
+	c := fl.conn
+	fl.blocked = false
+	for range moveBudget {
+		if c.Available() == 0 {
+			break
+		}
+		n, err := fl.write()
+		if n > 0 {
+			fl.activity.fromClient()
+			fl.table.account.sentUp(&fl.record, n, 1)
+			c.Consume(now, n)
+		}
+		if err != nil {
+			if wouldBlock(err) {
+				fl.blocked = true
+				return false
+			}
+			// The target takes no more data, but its last answer may still be read.
+			fl.failing = true
+		}
+		if fl.failing {
+			c.Consume(now, c.Available())
+		}
+	}
+	if c.Available() > 0 {
+		return true
+	}
+	if c.ReceivedFIN() && !fl.shut {
+		fl.shut = true
+		unix.Shutdown(fl.fd, unix.SHUT_WR)
+	}
+	return false
+}
+
+// write writes to the target what waits in the connection: up to the client's urgent byte, or that
+// byte, as urgent too.
+func (fl *streamFlow) write() (n int, err error) {
+	pieces := fl.conn.Peek()
+	if mark, ok := fl.conn.UrgentMark(); ok && mark == 0 {
+		return unix.SendmsgN(fl.fd, pieces[0][:1], nil, nil, unix.MSG_OOB)
+	} else if ok {
+		pieces = firstBytes(pieces, mark)
+	}
+	for {
+		n, err = writePieces(fl.fd, pieces)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// firstBytes cuts pieces after n bytes in all; n is positive.
+func firstBytes(pieces [][]byte, n int) [][]byte {
+	for i, b := range pieces {
+		if n <= len(b) {
+			pieces[i] = b[:n]
+			return pieces[:i+1]
+		}
+		n -= len(b)
+	}
+	return pieces
+}
+
+// moveDown reads from the target into the connection's memory, as much as the path can use.
+func (fl *streamFlow) moveDown(now time.Duration) (more bool) {
+	c := fl.conn
+	fl.starved = false
+	if fl.sawEOF {
+		return false
+	}
+	for range moveBudget {
+		room := c.Room()
+		if room == 0 {
+			fl.starved = true
+			return false
+		}
+		mark := fl.urgent.Load() && atMark(fl.fd)
+		if mark {
+			room = 1
+		}
+		n, err := unix.Read(fl.fd, c.Buffer(room))
+		c.Commit(now, max(n, 0))
+		switch {
+		case err == unix.EINTR:
+		case err != nil && wouldBlock(err):
+			return false
+		case err != nil:
+			fl.fail(now, failed)
+			return false
+		case n == 0:
+			fl.sawEOF = true
+			c.CloseWrite(now)
+			return false
+		default:
+			if mark {
+				fl.urgent.Store(false)
+				c.MarkUrgent()
+			}
+			fl.activity.fromTarget()
+			fl.table.account.sentDown(&fl.record, n, 1)
+		}
+	}
+	return true
+}
+
+// pull writes packets that the flow has to send now: packet i to bufs[i][offset:], which is not
+// empty, and its size to sizes[i]. Only the link's reader calls it.
+func (fl *streamFlow) pull(bufs [][]byte, sizes []int, offset int) (n int) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	now := streamNow()
+	run := tcp.Run{MaxSegments: len(bufs)}
+	if !fl.conn.Next(now, &run) {
+		fl.schedule(now)
+		return 0
+	}
+	var ip [packet.IPv6Header]byte
+	header := ip[:packet.HeaderSize(fl.key.dst.Addr())]
+	packet.PutIP(header, fl.key.dst.Addr(), fl.key.client.Addr(), packet.ProtoTCP)
+	setPorts(run.Header, fl.key)
+	segments := packet.SegmentRun{IP: header, TCP: run.Header, Pieces: run.Pieces, Size: run.Size, MSS: run.MSS}
+	n, _ = segments.Split(0, bufs, sizes, offset)
+	fl.settle(now)
+	return n
+}
