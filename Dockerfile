@@ -1,5 +1,5 @@
 # The Go version of go.mod, in its newest patch release.
-ARG GO_IMAGE=golang:1.26
+ARG GO_IMAGE=golang:1.27
 
 # The compiler runs on the machine's platform and cross-compiles.
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build

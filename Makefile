@@ -5,6 +5,9 @@
 # compiles the engine's module graph again (about two minutes on two cores).
 export CGO_ENABLED := 0
 export GOFLAGS     := $(GOFLAGS) -trimpath
+# The Go version of go.mod: some systems configure Go not to fetch a newer one.
+GO_VERSION         := $(shell sed -n 's/^go //p' go.mod)
+export GOTOOLCHAIN ?= go$(GO_VERSION)
 
 export VERSION  ?= $(shell scripts/version)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -41,7 +44,8 @@ export JOBS N # after their defaults: an exported name counts as defined
 
 LINT_VERSION := v2.15.0
 VULN_VERSION := v1.9.0
-LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)
+# A linter that an older Go has built refuses the language of a newer one.
+LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)-go$(GO_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
 GO_FOLDERS   := bench cmd deploy internal scripts test
 
@@ -96,7 +100,7 @@ vulncheck: ## list known vulnerabilities in code that the router calls (asks vul
 
 newest-tailscale: ## raise tailscale.com to its newest release, in this work tree
 	go get tailscale.com@latest
-	go mod tidy
+	go mod tidy -e # a module that only other modules' tests need may not be served
 	$(MAKE) notices
 
 prose: ## count "what" and dialect words in comments and documents (ARGS="-list docs")

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	stockprograms "subnetrouter/internal/tailnettest/stock"
 )
 
 // stockPrograms are the programs of the official image.
@@ -66,7 +68,7 @@ func buildBinaries(ctx context.Context, s *scope, o options, logf func(string, .
 	for _, name := range stockPrograms {
 		logf("building %s", name)
 		take[name] = filepath.Join(built, name)
-		if err := goBuild(ctx, root, take[name], "tailscale.com/cmd/"+name); err != nil {
+		if err := stockprograms.Build(ctx, root, stockprograms.Current, built, name); err != nil {
 			return "", err
 		}
 	}

@@ -2,84 +2,73 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
-	"time"
 
-	"tailscale.com/client/local"
-	"tailscale.com/ipn"
 	"tailscale.com/net/socks5"
-	"tailscale.com/tsnet"
 
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/tailnettest/stock"
 	"subnetrouter/internal/testwait"
 )
 
-// client is a node that uses the router, as a laptop does. It runs in this process;
-// other programs use it through a SOCKS5 proxy on loopback.
+// client is a node that uses the router, as a laptop does: Tailscale's own tailscaled. Other
+// programs use it through a SOCKS5 proxy on loopback.
 type client struct {
-	node  *tsnet.Server
-	local *local.Client
+	node  *stock.Client
 	names *net.Resolver // queries the resolver of the VPC, through the tailnet
 	socks net.Listener
 }
 
-// joinTailnet starts a client that accepts routes.
-func joinTailnet(ctx context.Context, control tailnettest.Control, key tailnettest.Key, dir string) (_ *client, err error) {
-	quiet := func(string, ...any) {}
-	c := &client{node: &tsnet.Server{
-		ControlURL: control.ControlURL(),
-		AuthKey:    key.Value.Reveal(),
-		Ephemeral:  true,
-		Hostname:   "laptop",
-		Dir:        dir,
-		Logf:       quiet,
-		UserLogf:   quiet,
-	}}
-	defer func() {
-		if err != nil {
-			c.close()
-		}
-	}()
-	if _, err := c.node.Up(ctx); err != nil {
-		return nil, fmt.Errorf("joining the tailnet: %w", err)
-	}
-	if c.local, err = c.node.LocalClient(); err != nil {
+// joinTailnet starts a client that accepts routes. program is the path of tailscaled.
+func joinTailnet(ctx context.Context, program string, control tailnettest.Control, key tailnettest.Key, dir string) (_ *client, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	accept := &ipn.MaskedPrefs{Prefs: ipn.Prefs{RouteAll: true}, RouteAllSet: true}
-	if _, err := c.local.EditPrefs(ctx, accept); err != nil {
-		return nil, fmt.Errorf("accepting routes: %w", err)
+	c := new(client)
+	c.node, err = stock.StartClient(ctx, stock.ClientConfig{
+		Program: program, Dir: dir, ControlURL: control.ControlURL(), Key: key.Value, Hostname: "laptop",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("joining the tailnet: %w", err)
 	}
 	c.names = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return c.dial(ctx, "udp", resolver.String())
+		conn, err := c.node.Dial(ctx, "udp", resolver)
+		if err != nil {
+			return nil, err
+		}
+		return datagrams{conn}, nil
 	}}
 	if c.socks, err = listenNear("127.0.0.1:1055"); err != nil {
+		c.close()
 		return nil, fmt.Errorf("listening for the SOCKS5 proxy: %w", err)
 	}
-	proxy := &socks5.Server{Dialer: c.dial, Logf: quiet}
+	proxy := &socks5.Server{Dialer: c.dial, Logf: func(string, ...any) {}}
 	go proxy.Serve(c.socks)
 	return c, nil
 }
 
-// dial opens a connection through the tailnet only. [tsnet.Server.Dial] would use the
-// operating system's network if the tailnet has no route.
+// datagrams shows [net.Resolver] that a connection is not a stream: it sends each query as it is.
+type datagrams struct{ net.Conn }
+
+func (datagrams) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, errors.ErrUnsupported }
+func (datagrams) WriteTo([]byte, net.Addr) (int, error)  { return 0, errors.ErrUnsupported }
+
+// dial opens a connection through the tailnet.
 func (c *client) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	target, err := c.resolve(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	dialer := c.node.Sys().Dialer.Get()
-	if strings.HasPrefix(network, "udp") {
-		return dialer.NetstackDialUDP(ctx, target)
-	}
-	return dialer.NetstackDialTCP(ctx, target)
+	return c.node.Dial(ctx, network, target)
 }
 
 func (c *client) resolve(ctx context.Context, address string) (netip.AddrPort, error) {
@@ -100,7 +89,7 @@ func (c *client) resolve(ctx context.Context, address string) (netip.AddrPort, e
 // awaitRoutes waits until one peer is the primary router of all routes.
 func (c *client) awaitRoutes(ctx context.Context, routes []netip.Prefix) error {
 	return testwait.For(ctx, "the routes at the client", func(ctx context.Context) error {
-		st, err := c.local.Status(ctx)
+		st, err := c.node.Local.Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -148,23 +137,11 @@ func get(ctx context.Context, t http.RoundTripper, page string) (string, error) 
 	return fmt.Sprintf("%s %q", resp.Status, line), err
 }
 
-// closeTimeout bounds the close of the node, whose network stack can deadlock with
-// connections open. The process exits soon afterwards.
-const closeTimeout = 3 * time.Second
-
 func (c *client) close() {
 	if c.socks != nil {
 		c.socks.Close()
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.node.Close()
-	}()
-	select {
-	case <-done:
-	case <-time.After(closeTimeout):
-	}
+	c.node.Close()
 }
 
 // listenNear listens on the address or, if its port is in use, on any free port.

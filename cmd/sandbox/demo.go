@@ -23,13 +23,15 @@ type demo struct {
 	show *show
 	log  routerLog
 
-	dir     string // temporary
-	binary  string
-	listen  string // the router's HTTP listener
-	world   *world
-	client  *client
-	router  *child
-	reasons []string // why the router was not ready when a step failed
+	dir    string // temporary
+	binary string // the router's
+	// tailscaled is the path of Tailscale's program, for the client.
+	tailscaled string
+	listen     string // the router's HTTP listener
+	world      *world
+	client     *client
+	router     *child
+	reasons    []string // why the router was not ready when a step failed
 }
 
 // run runs every step. If one of them fails, the error is a [*stepError].
@@ -101,7 +103,7 @@ func (s *demo) build(ctx context.Context) (_ []string, err error) {
 		s.show.line("…", "build", "compiling; the first build takes minutes, the next ones a second")
 	})
 	defer notice.Stop()
-	if s.binary, err = build(ctx, s.dir); err != nil {
+	if s.binary, s.tailscaled, err = build(ctx, s.dir); err != nil {
 		return nil, err
 	}
 	return []string{"the router's binary: " + s.binary}, nil
@@ -162,11 +164,10 @@ func (s *demo) startWorld(context.Context) ([]string, error) {
 }
 
 func (s *demo) startClient(ctx context.Context) (_ []string, err error) {
-	if s.client, err = joinTailnet(ctx, s.world.tailnet, s.world.guest, filepath.Join(s.dir, "client")); err != nil {
+	if s.client, err = joinTailnet(ctx, s.tailscaled, s.world.tailnet, s.world.guest, filepath.Join(s.dir, "client")); err != nil {
 		return nil, err
 	}
-	ip, _ := s.client.node.TailscaleIPs()
-	return []string{"laptop is in the tailnet as " + ip.String()}, nil
+	return []string{"laptop is in the tailnet as " + s.client.node.IPs[0].String()}, nil
 }
 
 func (s *demo) startRouter(context.Context) ([]string, error) {

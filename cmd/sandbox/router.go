@@ -16,18 +16,20 @@ import (
 	"syscall"
 
 	"subnetrouter/cmd/sandbox/sandboxed"
+	"subnetrouter/internal/tailnettest/stock"
 )
 
-// build builds the router and returns the path of the binary. It keeps one binary per
-// checkout in the user's cache, so that the next start does not have to link it.
-func build(ctx context.Context, dir string) (string, error) {
+// build builds the router, and tailscaled for the client, and returns the paths of the binaries.
+// It keeps them in the user's cache, by checkout, so that the next start does not have to link
+// them.
+func build(ctx context.Context, dir string) (router, tailscaled string, err error) {
 	root, err := moduleRoot(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	omit, err := os.ReadFile(filepath.Join(root, "build", "tags"))
 	if err != nil {
-		return "", fmt.Errorf("reading the build tags: %w", err)
+		return "", "", fmt.Errorf("reading the build tags: %w", err)
 	}
 	tags := append(strings.Fields(string(omit)), "sandbox")
 	if cache, err := os.UserCacheDir(); err == nil {
@@ -36,13 +38,16 @@ func build(ctx context.Context, dir string) (string, error) {
 			dir = kept
 		}
 	}
-	binary := filepath.Join(dir, "router")
+	router = filepath.Join(dir, "router")
 	// As shipped, with the version of Tailscale, except for the tag.
-	cmd := exec.CommandContext(ctx, filepath.Join(root, "scripts", "build"), binary, "-tags", strings.Join(tags, ","))
+	cmd := exec.CommandContext(ctx, filepath.Join(root, "scripts", "build"), router, "-tags", strings.Join(tags, ","))
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building ./cmd/router: %w\n%s", err, bytes.TrimSpace(out))
+		return "", "", fmt.Errorf("building ./cmd/router: %w\n%s", err, bytes.TrimSpace(out))
 	}
-	return binary, nil
+	if err := stock.Build(ctx, root, stock.Current, dir, "tailscaled"); err != nil {
+		return "", "", err
+	}
+	return router, filepath.Join(dir, "tailscaled"), nil
 }
 
 func moduleRoot(ctx context.Context) (string, error) {

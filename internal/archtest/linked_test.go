@@ -11,10 +11,11 @@ import (
 
 // notLinked lists packages that the binary must not link with the tags of build/tags, and why.
 var notLinked = map[string]string{
-	"text/template":     "it calls methods by name, so the linker has to keep every exported method of every type: tens of megabytes",
-	"html/template":     "it links text/template",
-	"net/http/httptest": "the product must not contain code for tests",
-	"plugin":            "the linker then keeps everything",
+	"text/template":                   "it calls methods by name, so the linker has to keep every exported method of every type: tens of megabytes",
+	"html/template":                   "it links text/template",
+	"net/http/httptest":               "the product must not contain code for tests",
+	"plugin":                          "the linker then keeps everything",
+	"tailscale.com/wgengine/netstack": "it does not compile with the gVisor revision of go.mod; internal/forward serves the node's own addresses",
 	"tailscale.com/tstest/integration/testcontrol": "the product must not contain code for tests",
 	"subnetrouter/cmd/sandbox/sandboxed":           "it replaces the VPC by a simulated one; only the sandbox builds with it",
 }

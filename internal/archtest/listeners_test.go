@@ -17,6 +17,7 @@ var binds = map[string]string{
 	"internal/router/run.go":           "passes the address of ops.Listen to denylist.List.Opened",
 	"internal/ops/ops.go":              "run.go, see there",
 	"internal/forward/sock.go":         "sockets of flows, connected before anything is read from them",
+	"internal/forward/ownstack.go":     "listens on the node's tailnet addresses, in this process",
 	"internal/tailnet/localapi.go":     "a Unix socket",
 	"internal/denylist/watch_linux.go": "netlink",
 }

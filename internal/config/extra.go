@@ -27,7 +27,7 @@ type upFlag struct {
 	instead string // the advice for a refused flag
 }
 
-// The flags of v1.102.5 (cmd/tailscale/cli/up.go) and, at the end, flags of tailscaled, which
+// The flags of v1.104.5 (cmd/tailscale/cli/up.go) and, at the end, flags of tailscaled, which
 // people confuse with them.
 var upFlags = []upFlag{
 	{name: "hostname", variable: "ROUTER_HOSTNAME"},

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Variables of the official image (cmd/containerboot of v1.102.5) that have a different
+// Variables of the official image (cmd/containerboot of v1.104.5) that have a different
 // meaning here, or none. Those in officialSilent cause no warning: they enable features that
 // are always on, or are for tests and Kubernetes.
 var (

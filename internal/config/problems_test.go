@@ -287,7 +287,7 @@ func TestTwoNamesOfOneSetting(t *testing.T) {
 	}
 }
 
-// Every variable of the official image v1.102.5 is read, refused, or known to cause a
+// Every variable of the official image v1.104.5 is read, refused, or known to cause a
 // warning or none.
 func TestEveryOfficialVariableHasAnAnswer(t *testing.T) {
 	known := readNames()
@@ -420,7 +420,7 @@ func TestExtraArgsProblems(t *testing.T) {
 	}
 }
 
-// Every flag of `tailscale up` in v1.102.5, on any system, is read or refused
+// Every flag of `tailscale up` in v1.104.5, on any system, is read or refused
 // with advice.
 func TestEveryUpFlagHasAnAnswer(t *testing.T) {
 	for name := range strings.FieldsSeq(`qr qr-format auth-key audience client-id client-secret id-token login-server

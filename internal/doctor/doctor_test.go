@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -610,8 +611,8 @@ func withSTUN(t *testing.T, ports ...uint16) func(*tailcfg.DERPMap) {
 		first := m.Regions[tailnettest.DERPRegion]
 		for i, port := range servers {
 			node := *first.Nodes[0]
-			node.STUNPort, node.RegionID = port, tailnettest.DERPRegion+i
-			node.Name = strconv.Itoa(node.RegionID) + "a"
+			node.STUNPort, node.RegionID = port, first.RegionID+tailcfg.DERPRegionID(i)
+			node.Name = fmt.Sprint(node.RegionID, "a")
 			m.Regions[node.RegionID] = &tailcfg.DERPRegion{
 				RegionID: node.RegionID, RegionCode: "test" + strconv.Itoa(i), RegionName: "Test", Nodes: []*tailcfg.DERPNode{&node},
 			}

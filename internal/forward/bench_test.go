@@ -106,16 +106,15 @@ func BenchmarkReceiveTCP(b *testing.B) {
 	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = header.IPv4ProtocolNumber, header.TCPProtocolNumber
 	pkt.GSOOptions = stack.GSO{Type: stack.GSOTCPv4, MSS: mss}
 	l := newLink(newDrops())
-	bufs, sizes := make([][]byte, 64), make([]int, 64)
-	for i := range bufs {
-		bufs[i] = make([]byte, 2000)
-	}
+	var slab packet.Slab
+	buf := make([]byte, 1<<17)
 	b.ReportAllocs()
 	b.SetBytes(size)
 	for b.Loop() {
 		l.send(outgoing{stack: pkt.IncRef()})
-		if n, err := l.receive(bufs, sizes, 16); n != size/mss || err != nil {
-			b.Fatal(n, err)
+		slab.Reset(buf, 64)
+		if err := l.receive(&slab); slab.Len() != size/mss || err != nil {
+			b.Fatal(slab.Len(), err)
 		}
 	}
 }

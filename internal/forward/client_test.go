@@ -129,23 +129,24 @@ func (c *client) sendLoop(ctx context.Context) {
 		}
 		raw := append(make([]byte, offset), pkt.ToView().AsSlice()...)
 		pkt.DecRef()
+		if isOwn(raw[offset:]) {
+			c.f.DeliverOwn(raw[offset:])
+			continue
+		}
 		c.f.Deliver([][]byte{raw}, offset)
 	}
 }
 
 func (c *client) receiveLoop() {
-	const offset = 16
-	bufs, sizes := make([][]byte, 128), make([]int, 128)
-	for i := range bufs {
-		bufs[i] = make([]byte, 65536)
-	}
+	var slab packet.Slab
+	buf := make([]byte, 1<<17)
 	for {
-		n, err := c.f.Receive(bufs, sizes, offset)
-		if err != nil {
+		slab.Reset(buf, 128)
+		if err := c.f.Receive(&slab); err != nil {
 			return
 		}
-		for i := range n {
-			raw := bufs[i][offset : offset+sizes[i]]
+		for i := range slab.Len() {
+			raw, _ := slab.Packet(i)
 			if len(raw) > 1280 {
 				c.t.Errorf("received a packet of %d bytes, more than the MTU", len(raw))
 			}

@@ -28,6 +28,10 @@ type Config struct {
 	// an IP protocol to dst, which may be a 4via6 address. It must not block. Default:
 	// every flow is allowed.
 	Allow func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
+	// Rejection returns a packet that reports to a client's node that the deny list has its
+	// flow's destination, or nil. It is sent besides the ICMP error or the reset, which reach
+	// the client's program. It must not block. Default: no such packet is sent.
+	Rejection func(protocol uint8, client, dst netip.AddrPort) []byte
 	// DialTimeout bounds a TCP dial. Clients retransmit their SYN several times in that
 	// time. Default: 10 s.
 	DialTimeout time.Duration

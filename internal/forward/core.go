@@ -44,7 +44,8 @@ func newCore(cfg *Config) (*core, error) {
 		routes:  routes, drops: drops, logs: newLogQueue(cfg.Logger), buffers: newBufferPool(), link: newLink(drops),
 		dialTimeout: cfg.DialTimeout, targetKeepAlive: cfg.TargetKeepAlive, clientKeepAlive: cfg.KeepAlive,
 	}
-	c.sender = &sender{link: c.link, mtu: cfg.MTU, buffers: c.buffers, drops: drops}
+	c.sender = &sender{link: c.link, mtu: cfg.MTU, buffers: c.buffers, drops: drops, rejection: cfg.Rejection}
+	c.rules.reject = c.sender.reject
 	c.sched = newScheduler(workers())
 	if c.poll, err = newPoller(c.sched); err != nil {
 		c.sched.close()

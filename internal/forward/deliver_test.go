@@ -68,6 +68,7 @@ func TestDeliverSurvivesAnything(t *testing.T) {
 					packet.PutIP(short, src, targets(80)[i].Addr(), protocol)
 				}
 				c.f.Deliver([][]byte{short}, 0)
+				c.f.DeliverOwn(short)
 			}
 		}
 	}

@@ -65,13 +65,16 @@ func do(t *testing.T, h *netnstest.Host, f *Forwarder, packets ...[]byte) (took 
 func replies(f *Forwarder) <-chan packet.Packet {
 	out := make(chan packet.Packet, 10_000)
 	go func() {
-		buf, sizes := [][]byte{make([]byte, 70_000)}, []int{0}
+		var slab packet.Slab
+		buf := make([]byte, 70_000)
 		for {
-			if _, err := f.Receive(buf, sizes, 0); err != nil {
+			slab.Reset(buf, 1)
+			if err := f.Receive(&slab); err != nil {
 				return
 			}
 			var p packet.Packet
-			if p.Parse(append([]byte(nil), buf[0][:sizes[0]]...)) {
+			raw, _ := slab.Packet(0)
+			if p.Parse(append([]byte(nil), raw...)) {
 				out <- p
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/packet"
 	"subnetrouter/internal/routes"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -91,4 +92,61 @@ func TestDeniedAddressIsNotDialed(t *testing.T) {
 	}
 	waitFor(t, "both to be counted", func() bool { return testutil.ToFloat64(c.f.rules.denied) == 2 })
 	c.noFlows()
+}
+
+// TestDenialIsReported: one rejection for each datagram to a denied target and each SYN, on any
+// way that the packet arrives, and none for other segments, other refusals and allowed flows.
+func TestDenialIsReported(t *testing.T) {
+	_, _, port := listenUDP(t)
+	for i, target := range targets(port) {
+		from := netip.AddrPortFrom([]netip.Addr{client4, client6, client6}[i], 1000)
+		type rejected struct {
+			protocol    uint8
+			client, dst netip.AddrPort
+		}
+		got := make(chan rejected, 10)
+		message := wholePacket(target, from, 4) // any packet to the client
+		c := newClientWithICMP(t, nil, func(cfg *Config) {
+			denyPort(port)(cfg)
+			cfg.Rejection = func(protocol uint8, client, dst netip.AddrPort) []byte {
+				got <- rejected{protocol, client, dst}
+				return message
+			}
+		})
+		segment := func(to netip.AddrPort, flags packet.TCPFlags) []byte {
+			return tcpSegment(from, to, 1, byte(flags), 1, nil)
+		}
+		next := func() rejected {
+			t.Helper()
+			select {
+			case r := <-got:
+				return r
+			case <-time.After(patience):
+				t.Fatalf("%v: no rejection", target)
+				panic("unreachable")
+			}
+		}
+		for name, deliver := range map[string]func([]byte){
+			"by the hook":  c.f.Prohibit,
+			"by the table": func(raw []byte) { c.f.Deliver([][]byte{raw}, 0) },
+		} {
+			deliver(wholePacket(from, target, 10))
+			if r := next(); r != (rejected{packet.ProtoUDP, from, target}) {
+				t.Errorf("%s: got %v", name, r)
+			}
+			deliver(segment(target, packet.SYN))
+			if r := next(); r != (rejected{packet.ProtoTCP, from, target}) {
+				t.Errorf("%s: got %v", name, r)
+			}
+		}
+		c.f.Prohibit(segment(target, packet.ACK))
+		refused := netip.AddrPortFrom(target.Addr(), 1) // nothing listens
+		c.f.Deliver([][]byte{wholePacket(from, refused, 10)}, 0)
+		if _, err := c.dialTCP(refused); err == nil {
+			t.Errorf("connected to %v", refused)
+		}
+		if len(got) > 0 {
+			t.Errorf("%v: got %v without a denial", target, <-got)
+		}
+	}
 }

@@ -18,6 +18,7 @@
 //	  streammove                    client; bytes between its connection and the target
 //	  echosocket                    for ICMP
 //	table                         the interface of a flow table, and the work on all flows
+//	own, ownstack                 the node's own addresses
 //	core                          the parts that the tables share:
 //	  rules, dial                   the permitted targets
 //	  limits, nodes, buffers        the bounds on flows and on their memory
@@ -43,6 +44,7 @@ type Forwarder struct {
 	*core
 	cfg        Config
 	tables     tables
+	own        *own
 	reassembly *packet.Reassembler
 	deliveries sync.Pool // of *delivery
 
@@ -60,7 +62,7 @@ func New(cfg Config) (*Forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Forwarder{core: c, cfg: cfg}
+	f := &Forwarder{core: c, cfg: cfg, own: newOwn(c)}
 	f.reassembly = packet.NewReassembler(packet.ReassemblerConfig{Node: cfg.Peer, Dropped: c.drops.fragments})
 	var tcp flowTable = newStreamTable(c, cfg.Congestion)
 	if cfg.Stack == StackGVisor {
@@ -158,19 +160,8 @@ func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
 // counted as dropped, or is a fragment that waits for others.
 func (f *Forwarder) deliver(d *delivery, raw []byte, peers PeerRouters) {
 	p := &d.packet
-	if !p.Parse(raw) {
-		f.drops.add(dropMalformed, 1)
+	if !f.parse(p, raw) {
 		return
-	}
-	if p.Fragment {
-		whole := f.reassembly.Add(p.Raw, time.Now())
-		if whole == nil {
-			return // incomplete, or counted as dropped
-		}
-		if !p.Parse(whole) || p.Fragment {
-			f.drops.add(dropMalformed, 1)
-			return
-		}
 	}
 	protocol, ok := protocolOf(p.Protocol)
 	if !ok {
@@ -181,14 +172,36 @@ func (f *Forwarder) deliver(d *delivery, raw []byte, peers PeerRouters) {
 	d.batches[protocol].deliver(p, peers)
 }
 
-// Receive waits for packets to peers and fills bufs[i][offset:] and sizes[i]. It returns
-// [ErrClosed] once the forwarder is closed. Only one goroutine may call it.
-func (f *Forwarder) Receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
-	return f.link.receive(bufs, sizes, offset)
+// parse parses raw into p, or the datagram that raw is the last missing fragment of. It reports
+// false if there is no whole packet: raw is counted as dropped, or waits for other fragments.
+func (f *Forwarder) parse(p *packet.Packet, raw []byte) bool {
+	if !p.Parse(raw) {
+		f.drops.add(dropMalformed, 1)
+		return false
+	}
+	if !p.Fragment {
+		return true
+	}
+	whole := f.reassembly.Add(p.Raw, time.Now())
+	if whole == nil {
+		return false // incomplete, or counted as dropped
+	}
+	if !p.Parse(whole) || p.Fragment {
+		f.drops.add(dropMalformed, 1)
+		return false
+	}
+	return true
 }
 
+// Receive waits for packets to peers and adds as many to an empty slab as fit, which must have
+// room for at least one of 64 KiB. It returns [ErrClosed] once the forwarder is closed. Only one
+// goroutine may call it.
+func (f *Forwarder) Receive(to *packet.Slab) error { return f.link.receive(to) }
+
 // Prohibit answers a peer's IP packet with an ICMP error "administratively prohibited" (RFC
-// 1812 section 5.2.7.1, RFC 4443 section 3.1). It sends nothing where RFC 1122 section 3.2.2
+// 1812 section 5.2.7.1, RFC 4443 section 3.1). If the packet is a datagram or opens a TCP
+// connection, it reports the denial to the peer's node, too: [Config.Rejection]. It sends nothing
+// where RFC 1122 section 3.2.2
 // forbids an error: for ICMP messages other than echo requests, for fragments other than the
 // first, and for packets whose source or destination is not a single host.
 func (f *Forwarder) Prohibit(raw []byte) { f.sender.prohibit(raw) }
@@ -292,6 +305,7 @@ func (f *Forwarder) close() {
 	f.closed = f.Cut()
 	f.cancel()
 	f.core.close()
+	f.own.close() // its resets do not wait for room in the link, which is closed
 	f.tables.close()
 	f.reassembly.Close()
 	f.link.discard()

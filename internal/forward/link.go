@@ -53,8 +53,8 @@ type link struct {
 	closed  chan struct{} // closed when the receiver is to return
 	drops   *drops
 
-	// partial is a packet that the reader has taken from a queue and not copied as a whole;
-	// zero for none. Only the reader uses it.
+	// partial is the packet, or the rest of a run, that did not fit into the reader's last
+	// slab; zero for none. Only the reader uses it.
 	partial outgoing
 
 	// mu guards the queue of streams that have something to send, linked by streamFlow.next.
@@ -182,26 +182,26 @@ func (p outgoing) release() {
 	}
 }
 
-// receive waits for a packet, then takes as many as there are and fit: packet i is copied to
-// bufs[i][offset:], and its length to sizes[i].
-func (l *link) receive(bufs [][]byte, sizes []int, offset int) (n int, err error) {
+// receive waits for a packet, then adds as many as there are and fit to the slab. An empty slab has
+// room for any packet of the data path, so each call takes at least one.
+func (l *link) receive(to *packet.Slab) error {
 	for {
-		if n = l.fill(bufs, sizes, offset); n > 0 {
-			return n, nil
+		if l.fill(to); to.Len() > 0 {
+			return nil
 		}
 		select {
 		case l.partial = <-l.packets:
 		case l.partial = <-l.replies:
 		case <-l.wake:
 		case <-l.closed:
-			return 0, ErrClosed
+			return ErrClosed
 		}
 	}
 }
 
-// fill takes one run of packets from each queue in turn until bufs are full, or nothing waits.
-func (l *link) fill(bufs [][]byte, sizes []int, offset int) (n int) {
-	for n < len(bufs) {
+// fill adds one run of packets from each queue in turn until the slab is full, or nothing waits.
+func (l *link) fill(to *packet.Slab) {
+	for {
 		idle := true
 		for _, queue := range []chan outgoing{l.packets, l.replies} {
 			next, ok := l.take(queue)
@@ -209,26 +209,27 @@ func (l *link) fill(bufs [][]byte, sizes []int, offset int) (n int) {
 				continue
 			}
 			idle = false
-			took, all := next.copyTo(bufs[n:], sizes[n:], offset)
-			n += took
-			if !all { // a run with more segments than bufs has left
-				next.done += took
+			added, all := next.addTo(to)
+			if !all { // a packet, or the rest of a run, that the slab has no room for
+				next.done += added
 				l.partial = next
-				return n
+				return
 			}
-			if next.release(); n == len(bufs) {
-				return n
+			if next.release(); to.Full() {
+				return
 			}
 		}
 		if fl := l.nextStream(); fl != nil {
 			idle = false
-			n += fl.pull(bufs[n:], sizes[n:], offset)
+			if !fl.pull(to) {
+				l.want(fl)
+				return
+			}
 		}
 		if idle {
-			break
+			return
 		}
 	}
-	return n
 }
 
 // take returns the packet that was begun before, or else one from a queue, if there is one.
@@ -245,25 +246,31 @@ func (l *link) take(queue chan outgoing) (p outgoing, ok bool) {
 	}
 }
 
-// copyTo writes as much of p as fits. It returns the number of packets written and whether p is
-// complete.
-func (p outgoing) copyTo(bufs [][]byte, sizes []int, offset int) (n int, all bool) {
+// addTo adds as much of p to a slab as fits. It returns the number of packets added and whether p
+// is complete.
+func (p outgoing) addTo(to *packet.Slab) (n int, all bool) {
 	if p.own != nil {
-		sizes[0] = copy(bufs[0][offset:], p.own.b[:p.own.n])
+		b := to.Add(p.own.n)
+		if b == nil {
+			return 0, false
+		}
+		copy(b, p.own.b[:p.own.n])
 		return 1, true
 	}
-	return copyStack(p.stack, p.done, bufs, sizes, offset)
+	return addStack(p.stack, p.done, to)
 }
 
-// copyStack writes the packets of pkt from number from, as [packet.SegmentRun.Split] does. The
-// stack left the checksums of TCP out, and only those.
-func copyStack(pkt *stack.PacketBuffer, from int, bufs [][]byte, sizes []int, offset int) (n int, all bool) {
+// addStack adds the packets of pkt from number from, as [packet.SegmentRun.Split] does. The stack
+// left the checksums of TCP out, and only those.
+func addStack(pkt *stack.PacketBuffer, from int, to *packet.Slab) (n int, all bool) {
 	if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
-		end := offset
-		for _, piece := range pkt.AsSlices() {
-			end += copy(bufs[0][end:], piece)
+		b := to.Add(pkt.Size())
+		if b == nil {
+			return 0, false
 		}
-		sizes[0] = end - offset
+		for _, piece := range pkt.AsSlices() {
+			b = b[copy(b, piece):]
+		}
 		return 1, true
 	}
 	run := packet.SegmentRun{
@@ -274,5 +281,5 @@ func copyStack(pkt *stack.PacketBuffer, from int, bufs [][]byte, sizes []int, of
 	if pkt.GSOOptions.Type != stack.GSONone {
 		run.MSS = int(pkt.GSOOptions.MSS)
 	}
-	return run.Split(from, bufs, sizes, offset)
+	return run.Split(from, to)
 }

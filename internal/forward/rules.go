@@ -16,6 +16,9 @@ type rules struct {
 	allow    func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
 
 	denied prometheus.Counter // packets and dials that the deny list forbade
+	// reject reports to a client's node that the deny list has its flow's destination. It
+	// never waits.
+	reject func(number uint8, client, dst netip.AddrPort)
 }
 
 // verdict is the outcome of [rules.check].
@@ -33,6 +36,7 @@ const (
 // and the packet hook make of a client's own packets. number is the IP protocol number.
 func (r *rules) check(number uint8, key flowKey) verdict {
 	if r.denies(key.target()) {
+		r.reject(number, key.client, key.dst)
 		return denied
 	}
 	if !r.allow(number, key.client.Addr(), key.dst) {

@@ -39,19 +39,17 @@ func TestRunLongerThanTheVector(t *testing.T) {
 	after.n = copy(after.b[:], "behind it")
 	l.send(outgoing{own: after})
 
-	bufs, sizes := make([][]byte, 32), make([]int, 32)
-	for i := range bufs {
-		bufs[i] = make([]byte, 2000)
-	}
+	var slab packet.Slab
+	buf := make([]byte, 80_000)
 	var got []byte
 	last := false
 	for calls := 0; !last; calls++ {
-		n, err := l.receive(bufs, sizes, 16)
-		if err != nil || n == 0 || calls > 10 {
-			t.Fatalf("call %d gave %d packets, %v; %d bytes so far", calls, n, err, len(got))
+		slab.Reset(buf, 32)
+		if err := l.receive(&slab); err != nil || slab.Len() == 0 || calls > 10 {
+			t.Fatalf("call %d gave %d packets, %v; %d bytes so far", calls, slab.Len(), err, len(got))
 		}
-		for i := range n {
-			raw := bufs[i][16 : 16+sizes[i]]
+		for i := range slab.Len() {
+			raw, _ := slab.Packet(i)
 			if string(raw) == "behind it" {
 				last = true
 				continue

@@ -1,12 +1,10 @@
 package forward
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sync/atomic"
 
 	"subnetrouter/internal/packet"
-	"subnetrouter/internal/tcp"
 )
 
 // sender builds packets for clients and queues them on the link. Datagrams and echo replies wait
@@ -18,6 +16,7 @@ type sender struct {
 	mtu        int // of the tailnet
 	buffers    *bufferPool
 	drops      *drops
+	rejection  func(protocol uint8, client, dst netip.AddrPort) []byte // [Config.Rejection]; may be nil
 	fragmentID atomic.Uint32
 }
 
@@ -56,7 +55,8 @@ func (s *sender) fragments(whole []byte) bool {
 }
 
 // prohibit answers a peer's IP packet with an ICMP error "administratively prohibited" (RFC
-// 1812 section 5.2.7.1, RFC 4443 section 3.1). It sends nothing where RFC 1122 section 3.2.2
+// 1812 section 5.2.7.1, RFC 4443 section 3.1). If the packet is a datagram or opens a TCP
+// connection, it reports the denial to the peer's node, too. It sends nothing where RFC 1122 section 3.2.2
 // forbids an error: for ICMP messages other than echo requests, for fragments other than the
 // first, and for packets whose source or destination is not a single host.
 func (s *sender) prohibit(raw []byte) {
@@ -75,6 +75,28 @@ func (s *sender) prohibit(raw []byte) {
 		return
 	}
 	s.refuse(&p, packet.AdminProhibited)
+	switch body := p.Payload(); {
+	case p.Fragment: // the ports may be in another fragment
+	case p.Protocol == packet.ProtoTCP && len(body) >= packet.TCPHeader && packet.OpensConnection(body):
+		src, dst := packet.SegmentPorts(body)
+		s.reject(p.Protocol, netip.AddrPortFrom(p.Src, src), netip.AddrPortFrom(p.Dst, dst))
+	case p.Protocol == packet.ProtoUDP:
+		s.reject(p.Protocol, netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort))
+	}
+}
+
+// reject reports to a client's node that the deny list has dst. It never waits.
+func (s *sender) reject(protocol uint8, client, dst netip.AddrPort) {
+	if s.rejection == nil {
+		return
+	}
+	raw := s.rejection(protocol, client, dst)
+	if len(raw) == 0 || len(raw) > ownPacketSize {
+		return
+	}
+	p := packetBuffers.Get().(*packetBuffer)
+	p.n = copy(p.b[:], raw)
+	s.link.reply(outgoing{own: p})
 }
 
 // refuse answers a packet with an ICMP error.
@@ -120,27 +142,41 @@ func (s *sender) echoReply(client, dst netip.Addr, idSeq [4]byte, data []byte) {
 	s.link.send(outgoing{own: p})
 }
 
-// reset answers a client's segment that belongs to no connection, unless it is a reset itself. It
-// never waits.
-func (s *sender) reset(key flowKey, segment *tcp.Segment) {
-	header, ok := tcp.ResetFor(segment)
-	if !ok {
+// ownEchoReply answers an echo request to one of the node's own addresses. It never waits: a reply
+// is dropped if there is no room.
+func (s *sender) ownEchoReply(request *packet.Packet) {
+	h := packet.HeaderSize(request.Dst) + packet.ICMPHeader
+	data := request.Data[packet.ICMPHeader:]
+	buf := s.buffers.get()
+	defer s.buffers.put(buf)
+	total := h + len(data)
+	if total > len(*buf) {
+		s.drops.add(dropTooBig, 1)
 		return
 	}
-	src, dst := key.dst, key.client
-	ip := make([]byte, packet.HeaderSize(src.Addr()))
-	packet.PutIP(ip, src.Addr(), dst.Addr(), packet.ProtoTCP)
-	setPorts(header, key)
-	p := packetBuffers.Get().(*packetBuffer)
-	run := packet.SegmentRun{IP: ip, TCP: header}
-	var size [1]int
-	run.Split(0, [][]byte{p.b[:]}, size[:], 0)
-	p.n = size[0]
-	s.link.reply(outgoing{own: p})
+	whole := (*buf)[:total]
+	copy(whole[h:], data)
+	packet.PutEchoReply(whole, request.Dst, request.Src, [4]byte(request.Data[4:8]))
+	if total <= s.mtu {
+		p := packetBuffers.Get().(*packetBuffer)
+		p.n = copy(p.b[:], whole)
+		s.link.reply(outgoing{own: p})
+		return
+	}
+	for parts := packet.Split(whole, s.mtu, s.fragmentID.Add(1)); parts.More(); {
+		p := packetBuffers.Get().(*packetBuffer)
+		p.n = parts.Next(p.b[:])
+		s.link.reply(outgoing{own: p})
+	}
 }
 
-// setPorts writes the ports of a segment to a client.
-func setPorts(header []byte, key flowKey) {
-	binary.BigEndian.PutUint16(header, key.dst.Port())
-	binary.BigEndian.PutUint16(header[2:], key.client.Port())
+// reset answers a client's segment that belongs to no connection, unless it is a reset itself. It
+// never waits.
+func (s *sender) reset(p *packet.Packet, segment []byte) {
+	b := packetBuffers.Get().(*packetBuffer)
+	if b.n = packet.PutReset(b.b[:], p, segment); b.n == 0 {
+		packetBuffers.Put(b)
+		return
+	}
+	s.link.reply(outgoing{own: b})
 }

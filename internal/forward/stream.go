@@ -105,19 +105,20 @@ func streamNow() time.Duration { return time.Duration(instant(time.Now())) }
 // open creates the flow for a SYN, which packet delivery holds. It does not wait: a worker opens
 // the socket.
 func (t *streamTable) open(p *packet.Packet, s *tcp.Segment, key flowKey) {
+	refuse := func() { t.sender.reset(p, p.Payload()) }
 	if verdict := t.rules.check(packet.ProtoTCP, key); verdict != allowed {
 		t.account.flowFailed(TCP, t.routes.lookup(key.dst.Addr()), forbidden)
 		if verdict == noRule {
 			t.drops.add(dropFlowFailed, 1)
 			return
 		}
-		t.sender.reset(key, s)
+		refuse()
 		return
 	}
 	node, ok := t.limits.reserve(key.client.Addr())
 	if !ok {
 		t.account.flowFailed(TCP, t.routes.lookup(key.dst.Addr()), limited)
-		t.sender.reset(key, s)
+		refuse()
 		return
 	}
 	fl := &streamFlow{
@@ -237,9 +238,7 @@ func (fl *streamFlow) refuse(err error) {
 	if (reason == timedOut || reason == unreachable) && !fl.abort.Load() {
 		t.sender.icmpError(syn, packet.HostUnreachable, 0)
 	} else if p := new(packet.Packet); p.Parse(syn) {
-		if s, err := tcp.Parse(p.Payload()); err == nil {
-			t.sender.reset(fl.key, &s)
-		}
+		t.sender.reset(p, p.Payload())
 	}
 	fl.release()
 }

@@ -36,7 +36,7 @@ func (b *streamBatch) deliver(p *packet.Packet, peers PeerRouters) {
 		b.t.open(p, &b.seg, key)
 	case peers.MayHaveFlow() && relayedAway(peers, p.Raw):
 	default:
-		b.t.sender.reset(key, &b.seg)
+		b.t.sender.reset(p, segment)
 	}
 }
 
@@ -53,7 +53,7 @@ func (b *streamBatch) deliverRelayed(p *packet.Packet) Relayed {
 	}
 	fl := b.find(key)
 	if fl == nil {
-		b.t.sender.reset(key, &b.seg)
+		b.t.sender.reset(p, segment)
 		return RelayedReset
 	}
 	b.pass(fl)

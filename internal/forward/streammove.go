@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"encoding/binary"
 	"time"
 
 	"subnetrouter/internal/packet"
@@ -135,23 +136,33 @@ func (fl *streamFlow) moveDown(now time.Duration) (more bool) {
 	return true
 }
 
-// pull writes packets that the flow has to send now: packet i to bufs[i][offset:], which is not
-// empty, and its size to sizes[i]. Only the link's reader calls it.
-func (fl *streamFlow) pull(bufs [][]byte, sizes []int, offset int) (n int) {
+// pull adds packets that the flow has to send now to a slab. It returns false, and adds none, if the
+// slab has no room. Only the link's reader calls it.
+func (fl *streamFlow) pull(to *packet.Slab) bool {
+	room := to.Room(fl.table.sender.mtu)
+	if room == 0 {
+		return false
+	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	now := streamNow()
-	run := tcp.Run{MaxSegments: len(bufs)}
+	run := tcp.Run{MaxSegments: room}
 	if !fl.conn.Next(now, &run) {
 		fl.schedule(now)
-		return 0
+		return true
 	}
 	var ip [packet.IPv6Header]byte
 	header := ip[:packet.HeaderSize(fl.key.dst.Addr())]
 	packet.PutIP(header, fl.key.dst.Addr(), fl.key.client.Addr(), packet.ProtoTCP)
 	setPorts(run.Header, fl.key)
 	segments := packet.SegmentRun{IP: header, TCP: run.Header, Pieces: run.Pieces, Size: run.Size, MSS: run.MSS}
-	n, _ = segments.Split(0, bufs, sizes, offset)
+	segments.Split(0, to)
 	fl.settle(now)
-	return n
+	return true
+}
+
+// setPorts writes the ports of a segment to a client.
+func setPorts(header []byte, key flowKey) {
+	binary.BigEndian.PutUint16(header, key.dst.Port())
+	binary.BigEndian.PutUint16(header[2:], key.client.Port())
 }

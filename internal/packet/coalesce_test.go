@@ -209,19 +209,18 @@ func FuzzSegmentRun(f *testing.F) {
 			IP: whole[:ip:ip], TCP: whole[ip:headers:headers], Size: size, MSS: mss,
 			Pieces: [][]byte{whole[:headers], data[:size/3], data[size/3:]}, Skip: headers,
 		}
-		const offset = 5
-		bufs, sizes := make([][]byte, vector), make([]int, vector)
-		for i := range bufs {
-			bufs[i] = make([]byte, offset+headers+mss)
-		}
+		var slab Slab
+		buf := make([]byte, vector*(headers+mss+SlabGap)+SlabGap)
 		var packets [][]byte
 		for all := false; !all; {
 			var n int
-			if n, all = r.Split(len(packets), bufs, sizes, offset); n == 0 {
-				t.Fatal("no progress")
+			slab.Reset(buf, 128)
+			if n, all = r.Split(len(packets), &slab); n == 0 || n != slab.Len() {
+				t.Fatalf("%d packets added, %d in the slab", n, slab.Len())
 			}
 			for i := range n {
-				packets = append(packets, bytes.Clone(bufs[i][offset:offset+sizes[i]]))
+				raw, _ := slab.Packet(i)
+				packets = append(packets, bytes.Clone(raw))
 			}
 		}
 		var got []byte

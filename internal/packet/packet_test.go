@@ -2,6 +2,7 @@ package packet
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -106,4 +107,60 @@ func wholePacket(src, dst netip.AddrPort, size int) []byte {
 	}
 	PutUDP(raw, src, dst)
 	return raw
+}
+
+// TestPutReset: the reset belongs to the connection that the client believes in (RFC 9293, section
+// 3.10.7.1), and no reset answers a reset.
+func TestPutReset(t *testing.T) {
+	for _, client := range []netip.AddrPort{client4Port, client6Port} {
+		target := targetFor(client.Addr())
+		for _, c := range []struct {
+			flags     TCPFlags
+			data      int
+			want      TCPFlags
+			seq, acks uint32
+		}{
+			{SYN, 0, RST | ACK, 0, 1001},
+			{SYN | FIN, 3, RST | ACK, 0, 1005},
+			{FIN, 5, RST | ACK, 0, 1006},
+			{ACK, 5, RST, 0x01020304, 0},
+			{SYN | ACK, 0, RST, 0x01020304, 0},
+			{RST, 0, 0, 0, 0},
+			{RST | ACK, 0, 0, 0, 0},
+		} {
+			raw := tcpSegment(client, target, 1000, byte(c.flags), 1, make([]byte, c.data))
+			h := HeaderSize(client.Addr())
+			copy(raw[h+8:], []byte{1, 2, 3, 4})
+			binary.BigEndian.PutUint16(raw[h+16:], 0)
+			binary.BigEndian.PutUint16(raw[h+16:], Checksum(raw[h:], PseudoSum(client.Addr(), target.Addr(), ProtoTCP, len(raw)-h)))
+			var p, got Packet
+			if !p.Parse(raw) {
+				t.Fatal("malformed segment")
+			}
+			segment, err := p.Segment()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 100)
+			size := PutReset(b, &p, segment)
+			if c.want == 0 {
+				if size != 0 {
+					t.Errorf("%v answered by %x", c.flags, b[:size])
+				}
+				continue
+			}
+			if !got.Parse(b[:size]) {
+				t.Fatalf("malformed reset %x", b[:size])
+			}
+			reset, err := got.Segment()
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, to := SegmentPorts(reset)
+			if got.Src != target.Addr() || got.Dst != client.Addr() || from != target.Port() || to != client.Port() ||
+				TCPFlags(reset[13]) != c.want || binary.BigEndian.Uint32(reset[4:]) != c.seq || binary.BigEndian.Uint32(reset[8:]) != c.acks {
+				t.Errorf("%v, %d bytes: got %v:%d > %v:%d %x", c.flags, c.data, got.Src, from, got.Dst, to, reset)
+			}
+		}
+	}
 }

@@ -21,25 +21,26 @@ type SegmentRun struct {
 	MSS int
 }
 
-// Split writes the segments of the run as packets, with segment from first: packet i is written
-// to bufs[i][offset:], and its size to sizes[i]. Copying and splitting are one pass over the
-// data. It returns the number of packets written, and whether the last segment is among them: a
-// client may ask for segments so small that a run has more of them than bufs.
-func (r *SegmentRun) Split(from int, bufs [][]byte, sizes []int, offset int) (n int, all bool) {
+// Split adds the segments of the run to a slab as packets, with segment from first. Copying and
+// splitting are one pass over the data. It returns the number of packets added, and whether the
+// last segment is among them: a client may ask for segments so small that a run has more of them
+// than the slab has room for.
+func (r *SegmentRun) Split(from int, to *Slab) (n int, all bool) {
 	headers := len(r.IP) + len(r.TCP)
 	count := 1
 	if r.Size > 0 {
 		count = (r.Size + r.MSS - 1) / r.MSS
 	}
 	source := pieceReader{pieces: r.Pieces, skip: r.Skip + from*r.MSS}
-	for i := from; i < count && n < len(bufs); i++ {
-		length := min(r.MSS, r.Size-i*r.MSS)
-		b := bufs[n][offset : offset+headers+length]
+	for i := from; i < count; i++ {
+		b := to.Add(headers + min(r.MSS, r.Size-i*r.MSS))
+		if b == nil {
+			break
+		}
 		copy(b, r.IP)
 		copy(b[len(r.IP):], r.TCP)
 		source.read(b[headers:])
 		finishTCP(b, len(r.IP), i*r.MSS, i == count-1)
-		sizes[n] = len(b)
 		n++
 	}
 	return n, from+n == count

@@ -48,3 +48,36 @@ func (h *Header) IsSYNACK() bool {
 
 // tcpHeaderSize returns the size of a segment's header, with its options, as the header gives it.
 func tcpHeaderSize(segment []byte) int { return int(segment[12]>>4) * 4 }
+
+// PutReset writes to b the reset that answers a segment of no connection (RFC 9293, section
+// 3.10.7.1), from the packet's destination to its source, and returns its size, or 0 if the
+// segment is itself a reset, which gets no answer. segment is the result of [Packet.Segment] of p.
+func PutReset(b []byte, p *Packet, segment []byte) (size int) {
+	flags := TCPFlags(segment[13])
+	if flags&RST != 0 {
+		return 0
+	}
+	h := HeaderSize(p.Src)
+	size = h + TCPHeader
+	reset := b[h:size]
+	clear(reset)
+	copy(reset, segment[2:4])
+	copy(reset[2:], segment[:2])
+	reset[12] = TCPHeader / 4 << 4
+	if flags&ACK != 0 {
+		copy(reset[4:], segment[8:12])
+		reset[13] = byte(RST)
+	} else {
+		length := len(segment) - tcpHeaderSize(segment)
+		for _, f := range []TCPFlags{SYN, FIN} {
+			if flags&f != 0 {
+				length++
+			}
+		}
+		binary.BigEndian.PutUint32(reset[8:], binary.BigEndian.Uint32(segment[4:])+uint32(length))
+		reset[13] = byte(RST | ACK)
+	}
+	binary.BigEndian.PutUint16(reset[16:], Checksum(reset, PseudoSum(p.Dst, p.Src, ProtoTCP, len(reset))))
+	PutIP(b[:size], p.Dst, p.Src, ProtoTCP)
+	return size
+}

@@ -83,6 +83,7 @@ func (r *Router) forwardConfig() forward.Config {
 		Deny:            r.deny.Denied,
 		DenyDial:        r.opts.DenyDial,
 		Allow:           r.node.AllowsFlow,
+		Rejection:       tailnet.Rejection,
 		Peer:            r.node.NodeAddress,
 		KeepAlive:       r.cfg.KeepAlive.For,
 		TargetKeepAlive: r.cfg.TargetKeepAlive,

@@ -1,7 +1,6 @@
 package tailnet
 
 import (
-	"bytes"
 	"io"
 	"os"
 	"slices"
@@ -9,19 +8,33 @@ import (
 
 	"github.com/tailscale/wireguard-go/tun"
 
+	"subnetrouter/internal/packet"
+
 	"tailscale.com/net/tstun"
 )
+
+// batchSize is the number of packets that WireGuard reads or writes at once, at most.
+const batchSize = 128
+
+// A slab's gaps are as large as WireGuard requires.
+const _ = uint(packet.SlabGap - tun.ReadPacketSpacing)
 
 // flowDevice is the engine's TUN device in userspace mode. The engine writes to it
 // packets of peers for addresses behind the router that passed the access rules, and
 // reads packets to peers from it, in batches. It is the only type that implements
-// WireGuard's device interface, which changes between versions.
+// WireGuard's device interface, which changes between versions: [Forwarder] is the
+// contract that does not.
 type flowDevice struct {
 	node    *Node
 	forward Forwarder
 	mtu     int
 	events  chan tun.Event // no event is ever sent; closed by Close
 	once    sync.Once      // for Close
+
+	// The fields below belong to the goroutine of the engine that calls Read.
+	out     packet.Slab // over the engine's buffer, during a call
+	routed  packet.Slab // the packets that [Handover].Route is asked about
+	scratch []byte      // the memory of routed, allocated by the first hand-over
 }
 
 var _ tun.Device = (*flowDevice)(nil)
@@ -36,47 +49,60 @@ func (d *flowDevice) Write(packets [][]byte, offset int) (int, error) {
 	return len(packets), nil
 }
 
-// Read implements [tun.Device]. The engine owns bufs, and one goroutine of it calls Read.
-func (d *flowDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	handover := d.node.handover
-	if handover == nil || !handover.Active() {
-		n, err := d.forward.Receive(bufs, sizes, offset)
-		if err != nil {
-			return 0, io.EOF // the Forwarder was closed: the engine's reader ends
-		}
-		return n, nil
+// Read implements [tun.Reader]. The engine owns slab and packets, and one goroutine of it calls
+// Read.
+func (d *flowDevice) Read(slab []byte, packets []tun.ReadPacket) (int, error) {
+	d.out.Reset(slab, len(packets))
+	receive := d.forward.Receive
+	if h := d.node.handover; h != nil && h.Active() {
+		receive = d.receiveRouted
 	}
-	// Half of bufs, so that there is room for a second copy of each packet.
-	n, err := d.forward.Receive(bufs[:max(1, len(bufs)/2)], sizes, offset)
-	if err != nil {
-		return 0, io.EOF
+	if receive(&d.out) != nil {
+		return 0, io.EOF // the Forwarder was closed: the engine's reader ends
 	}
-	return d.routeToClients(bufs, sizes, offset, n), nil
+	for i := range d.out.Len() {
+		p, offset := d.out.Packet(i)
+		packets[i] = tun.ReadPacket{Offset: offset, Size: len(p)}
+	}
+	return d.out.Len(), nil
 }
 
-// routeToClients replaces the first n packets in bufs by those that [Handover].Route has
-// sent to clients, directly or in datagrams to other routers, and returns their number.
-func (d *flowDevice) routeToClients(bufs [][]byte, sizes []int, offset, n int) int {
-	var unchanged, relayed [][]byte
-	for i := range n {
-		p := bufs[i][offset : offset+sizes[i]]
+// During a hand-over a packet may leave twice: directly, and in an envelope, which adds some 100
+// bytes. These many packets and bytes fit twice into the engine's slab of 128 KiB.
+const (
+	routedBatch = 32
+	routedBytes = 56 << 10
+)
+
+// receiveRouted adds packets to a slab as [Forwarder].Receive does, after [Handover].Route has
+// sent them to clients, directly or in datagrams to other routers.
+func (d *flowDevice) receiveRouted(to *packet.Slab) error {
+	if d.scratch == nil {
+		d.scratch = make([]byte, routedBytes)
+	}
+	d.routed.Reset(d.scratch, routedBatch)
+	if err := d.forward.Receive(&d.routed); err != nil {
+		return err
+	}
+	for i := range d.routed.Len() {
+		p, _ := d.routed.Packet(i)
 		direct, via, prefix := d.node.handover.Route(p)
 		if direct {
-			unchanged = append(unchanged, bytes.Clone(p))
+			addCopy(to, p)
 		}
-		if !via.IsValid() {
-			continue
-		}
-		if e := d.node.envelope(via, slices.Concat(prefix, p)); e != nil {
-			relayed = append(relayed, e)
+		if via.IsValid() {
+			addCopy(to, d.node.envelope(via, slices.Concat(prefix, p)))
 		}
 	}
-	all := append(unchanged, relayed...)
-	all = all[:min(len(all), len(bufs))] // if bufs has room for one packet only, the direct copy
-	for i, p := range all {
-		sizes[i] = copy(bufs[i][offset:], p)
+	return nil
+}
+
+// addCopy adds a copy of p to a slab, unless p is empty. A packet that does not fit is lost, as
+// on any link.
+func addCopy(to *packet.Slab, p []byte) {
+	if len(p) > 0 {
+		copy(to.Add(len(p)), p)
 	}
-	return len(all)
 }
 
 func (d *flowDevice) Close() error {
@@ -88,7 +114,7 @@ func (d *flowDevice) File() *os.File           { return nil }
 func (d *flowDevice) MTU() (int, error)        { return d.mtu, nil }
 func (d *flowDevice) Name() (string, error)    { return "subnetrouter", nil }
 func (d *flowDevice) Events() <-chan tun.Event { return d.events }
-func (d *flowDevice) BatchSize() int           { return 128 }
+func (d *flowDevice) BatchSize() int           { return batchSize }
 
 // IsFakeTun reports to the engine that the kernel has no such device.
 func (d *flowDevice) IsFakeTun() bool { return true }
@@ -97,18 +123,15 @@ func (d *flowDevice) IsFakeTun() bool { return true }
 // the kernel's and only 4via6 traffic passes through the Forwarder. It returns when the
 // Forwarder is closed.
 func (n *Node) injectReplies(t *tstun.Wrapper) {
-	const batch, size = 32, 2 << 10
-	bufs, sizes := make([][]byte, batch), make([]int, batch)
-	for i := range bufs {
-		bufs[i] = make([]byte, size)
-	}
-	for {
-		count, err := n.forwarder.Receive(bufs, sizes, 0)
-		if err != nil {
+	var slab packet.Slab
+	for buf := make([]byte, 1<<17); ; {
+		slab.Reset(buf, batchSize)
+		if n.forwarder.Receive(&slab) != nil {
 			return
 		}
-		for i := range count {
-			t.InjectOutbound(append([]byte(nil), bufs[i][:sizes[i]]...))
+		for i := range slab.Len() {
+			p, _ := slab.Packet(i)
+			t.InjectOutbound(slices.Clone(p))
 		}
 	}
 }

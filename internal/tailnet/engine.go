@@ -2,6 +2,7 @@ package tailnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,7 +24,6 @@ import (
 	"tailscale.com/tsd"
 	"tailscale.com/types/logid"
 	"tailscale.com/wgengine"
-	"tailscale.com/wgengine/netstack"
 	"tailscale.com/wgengine/router"
 )
 
@@ -34,10 +34,6 @@ func init() {
 	// No log of this program goes to Tailscale: the uploader is not linked in. Report
 	// that to control.
 	envknob.SetNoLogsNoSupport()
-	// Tailscale ends connections of peers that have gone after some 2 h by default,
-	// which is too late for clients of databases (tailscale issue 4522).
-	envknob.Setenv("TS_NETSTACK_KEEPALIVE_IDLE", "60s")
-	envknob.Setenv("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s")
 	// No NAT device in a VPC answers port mapping requests.
 	envknob.Setenv("TS_DISABLE_PORTMAPPER", "true")
 }
@@ -89,10 +85,7 @@ func (n *Node) buildBackend() error {
 	sys.Set(n.engine)
 	sys.NetstackRouter.Set(!kernel)
 
-	stack, err := n.newStack()
-	if err != nil {
-		return err
-	}
+	n.hookPackets(sys.Tun.Get())
 
 	stateStore, flags := n.openState()
 	sys.Set(stateStore)
@@ -109,12 +102,9 @@ func (n *Node) buildBackend() error {
 	n.engine.attach(lb)
 	lb.SetVarRoot(n.cfg.StateDir)
 	if !kernel {
-		dialer.UseNetstackForIP = func(ip netip.Addr) bool {
-			_, ok := lb.PeerForIP(ip)
-			return ok
-		}
+		n.dialFromNode(dialer)
 	}
-	return stack.Start(lb)
+	return nil
 }
 
 // openKernelDevice adds the TUN device, and the configuration of the host's addresses,
@@ -142,38 +132,23 @@ func (n *Node) openKernelDevice(conf *wgengine.Config) error {
 	return enableForwarding(n.log)
 }
 
-// newStack creates the engine's userspace stack, for connections to and from the
-// node itself, and installs our packet hook before it.
-func (n *Node) newStack() (*netstack.Impl, error) {
-	sys := n.sys
-	ns, err := netstack.Create(n.engineLogf(), sys.Tun.Get(), sys.Engine.Get(), sys.MagicSock.Get(),
-		sys.Dialer.Get(), sys.DNSManager.Get(), sys.ProxyMapper())
-	if err != nil {
-		return nil, err
+// dialFromNode has the engine open connections to peers, such as those of `tailscale nc`,
+// through the Forwarder. UDP is not offered: nothing that is linked in needs it.
+func (n *Node) dialFromNode(dialer *tsdial.Dialer) {
+	dialer.UseNetstackForIP = func(ip netip.Addr) bool {
+		_, ok := n.lb.PeerForIP(ip)
+		return ok
 	}
-	sys.Set(ns)
-	userspace := n.mode == ModeUserspace
-	ns.ProcessLocalIPs = userspace
-	refuseFlows(ns)
-	n.hookPackets(sys.Tun.Get())
-	if userspace {
-		// The explicit nil checks keep a typed nil out of the interface.
-		sys.Dialer.Get().NetstackDialTCP = func(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
-			c, err := ns.DialContextTCP(ctx, dst)
-			if err != nil {
-				return nil, err
-			}
-			return c, nil
+	dialer.NetstackDialTCP = func(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+		from, ok := n.ownAddress(dst.Addr().Is4())
+		if !ok {
+			return nil, fmt.Errorf("connecting to %v: this node has no address of that family", dst)
 		}
-		sys.Dialer.Get().NetstackDialUDP = func(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
-			c, err := ns.DialContextUDP(ctx, dst)
-			if err != nil {
-				return nil, err
-			}
-			return c, nil
-		}
+		return n.forwarder.DialTCP(ctx, from, dst)
 	}
-	return ns, nil
+	dialer.NetstackDialUDP = func(context.Context, netip.AddrPort) (net.Conn, error) {
+		return nil, errors.ErrUnsupported
+	}
 }
 
 // openState opens the state store, which decides whether the node outlives its process.

@@ -32,17 +32,26 @@ func (n *Node) SendToPeer(packet []byte) {
 // node has no address of that family. The datagram may exceed the tailnet's MTU by its own
 // headers: the path between two routers carries it, and nothing drops it on the way.
 func (n *Node) envelope(to netip.Addr, payload []byte) []byte {
-	s, _ := n.state.get()
-	i := slices.IndexFunc(s.IPs, func(a netip.Addr) bool { return a.Is4() == to.Is4() })
-	if i < 0 {
+	from, ok := n.ownAddress(to.Is4())
+	if !ok {
 		return nil
 	}
 	if to.Is4() {
 		return packet.Generate(packet.UDP4Header{
-			IP4Header: packet.IP4Header{IPProto: ipproto.UDP, Src: s.IPs[i], Dst: to}, SrcPort: HandoverPort, DstPort: HandoverPort,
+			IP4Header: packet.IP4Header{IPProto: ipproto.UDP, Src: from, Dst: to}, SrcPort: HandoverPort, DstPort: HandoverPort,
 		}, payload)
 	}
 	return packet.Generate(packet.UDP6Header{
-		IP6Header: packet.IP6Header{IPProto: ipproto.UDP, Src: s.IPs[i], Dst: to}, SrcPort: HandoverPort, DstPort: HandoverPort,
+		IP6Header: packet.IP6Header{IPProto: ipproto.UDP, Src: from, Dst: to}, SrcPort: HandoverPort, DstPort: HandoverPort,
 	}, payload)
+}
+
+// ownAddress returns this node's address of one family. It reports false while there is none.
+func (n *Node) ownAddress(is4 bool) (addr netip.Addr, ok bool) {
+	s, _ := n.state.get()
+	i := slices.IndexFunc(s.IPs, func(a netip.Addr) bool { return a.Is4() == is4 })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return s.IPs[i], true
 }

@@ -1,7 +1,6 @@
 package tailnet
 
 import (
-	"net"
 	"net/netip"
 
 	"subnetrouter/internal/routes"
@@ -10,19 +9,9 @@ import (
 	"tailscale.com/net/tsaddr"
 	"tailscale.com/net/tstun"
 	"tailscale.com/types/ipproto"
-	"tailscale.com/types/nettype"
 	"tailscale.com/wgengine/filter"
-	"tailscale.com/wgengine/netstack"
 	"tailscale.com/wgengine/netstack/gro"
 )
-
-// refuseFlows restricts netstack to the node's own services (peer API). By default
-// netstack forwards flows to the node's tailnet address to loopback, and so exposes the
-// listeners there to the tailnet.
-func refuseFlows(ns *netstack.Impl) {
-	ns.GetTCPHandlerForFlow = func(_, _ netip.AddrPort) (func(net.Conn), bool) { return nil, true }
-	ns.GetUDPHandlerForFlow = func(_, _ netip.AddrPort) (func(nettype.ConnPacketConn), bool) { return nil, true }
-}
 
 // dstPort returns a packet's destination port, or 0 if the packet has none. A later fragment
 // has none; p.Dst then holds the port of an earlier packet that p was decoded from. Checking
@@ -37,16 +26,15 @@ func dstPort(p *packet.Parsed) uint16 {
 	}
 }
 
-// hookPackets handles each packet that passed the tailnet's access rules before other hooks
-// do. It refuses packets to denied targets, in both modes, and accepts other packets to
-// addresses behind the router, which go to the device: a [flowDevice] or the kernel's. In
-// kernel mode it delivers 4via6 packets to the Forwarder, as the kernel has no 4via6.
+// hookPackets handles each packet that passed the tailnet's access rules. It refuses packets to
+// denied targets, in both modes, and accepts other packets to addresses behind the router, which
+// go to the device: a [flowDevice] or the kernel's. In kernel mode it delivers 4via6 packets to
+// the Forwarder, as the kernel has no 4via6; in userspace mode, packets for the node itself.
 //
 // The hook runs on the goroutines that receive from WireGuard, which own the packets.
 func (n *Node) hookPackets(tun *tstun.Wrapper) {
-	next := tun.PostFilterPacketInboundFromWireGuard
 	userspace := n.mode == ModeUserspace
-	tun.PostFilterPacketInboundFromWireGuard = func(p *packet.Parsed, t *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
+	tun.PostFilterPacketInboundFromWireGuard = func(p *packet.Parsed, _ *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
 		dst := p.Dst.Addr()
 		target := routes.Target(dst)
 		if n.forwarder.Denied(netip.AddrPortFrom(target, dstPort(p))) {
@@ -60,13 +48,14 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 				n.handover.Receive(p.Src.Addr(), p.Payload())
 				return filter.DropSilently, g
 			}
-			return next(p, t, g)
-		case userspace:
-			return filter.Accept, g
-		case via:
+			if userspace {
+				n.forwarder.DeliverOwn(p.Buffer())
+				return filter.DropSilently, g
+			}
+		case via && !userspace:
 			n.forwarder.Deliver([][]byte{p.Buffer()}, 0)
 			return filter.DropSilently, g
 		}
-		return next(p, t, g)
+		return filter.Accept, g
 	}
 }

@@ -1,9 +1,10 @@
 // Package tailnet embeds a Tailscale node. It is the only importer of
 // tailscale.com, so that a new Tailscale version changes one package.
 //
-// It assembles the engine, netstack, LocalBackend and LocalAPI as tailscaled does,
-// because tsnet forwards no subnet traffic: see
-// docs/decisions/0001-embed-the-backend.md.
+// It assembles the engine, LocalBackend and LocalAPI as tailscaled does, because tsnet
+// forwards no subnet traffic: see docs/decisions/0001-embed-the-backend.md. Tailscale's
+// userspace stack (wgengine/netstack) is not part of it: the [Forwarder] serves the node's
+// own addresses too.
 //
 // Locks, outermost first: LocalBackend's, [frozenEngine].mu, then the engine's own.
 // Node.mu, state.mu and the other mutexes of this package are leaves: nothing that
@@ -16,11 +17,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
 
 	"subnetrouter/internal/backoff"
+	"subnetrouter/internal/packet"
 	"subnetrouter/internal/secret"
 
 	"tailscale.com/ipn"
@@ -69,22 +72,28 @@ type Config struct {
 }
 
 // Forwarder is the node's interface to the data path: whole IP packets in and out.
-// Packet i of a batch begins at offset of slice i.
 //
 // The caller owns each packet that is an argument, which is valid during the call only.
-// Denied, Prohibit and Deliver are called by the engine's goroutines that receive from
-// WireGuard, and must not block; Receive is called by one goroutine.
+// Denied, Prohibit, Deliver and DeliverOwn are called by the engine's goroutines that
+// receive from WireGuard, and must not block; Receive is called by one goroutine.
 type Forwarder interface {
 	// Denied reports whether the deny list has target, which is not a 4via6 address.
 	// It is called for every packet, in both modes, and must not allocate.
 	Denied(target netip.AddrPort) bool
 	// Prohibit answers a packet to a denied target, if it requires an answer.
 	Prohibit(packet []byte)
-	// Deliver delivers packets of one peer for addresses behind the node.
+	// Deliver delivers packets of one peer for addresses behind the node. Packet i
+	// begins at offset of packets[i].
 	Deliver(packets [][]byte, offset int)
-	// Receive waits for packets to peers, and copies n of them into bufs. An error
-	// means that there will be no more packets.
-	Receive(bufs [][]byte, sizes []int, offset int) (n int, err error)
+	// DeliverOwn delivers a packet of a peer for one of the node's own addresses, in
+	// userspace mode.
+	DeliverOwn(packet []byte)
+	// DialTCP opens a TCP connection from one of the node's own addresses to a peer, in
+	// userspace mode.
+	DialTCP(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
+	// Receive waits for packets to peers, and adds as many to an empty slab as fit. An
+	// error means that there will be no more packets.
+	Receive(to *packet.Slab) error
 }
 
 // Handover is the node's interface to the hand-over between routers.
@@ -241,9 +250,6 @@ func (n *Node) Mode() (Mode, string) { return n.mode, n.modeReason }
 
 // Close ends the node. An ephemeral node logs out, so that control removes it at once.
 // Close takes until ctx ends at most, and a few seconds if control does not answer.
-// The process should exit soon after: Close leaves the userspace stack open, since
-// closing it can deadlock while connections are open (tailscale.com v1.102.5,
-// wgengine/netstack: aborts fill a queue that has no reader any more).
 func (n *Node) Close(ctx context.Context) error {
 	n.mu.Lock()
 	already := n.closed

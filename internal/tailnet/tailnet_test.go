@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"subnetrouter/internal/packet"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
@@ -52,9 +54,13 @@ type nothing struct{ closed chan struct{} }
 func (nothing) Denied(netip.AddrPort) bool { return false }
 func (nothing) Prohibit([]byte)            {}
 func (nothing) Deliver([][]byte, int)      {}
-func (n nothing) Receive([][]byte, []int, int) (int, error) {
+func (nothing) DeliverOwn([]byte)          {}
+func (nothing) DialTCP(context.Context, netip.Addr, netip.AddrPort) (net.Conn, error) {
+	return nil, errors.ErrUnsupported
+}
+func (n nothing) Receive(*packet.Slab) error {
 	<-n.closed
-	return 0, io.EOF
+	return io.EOF
 }
 
 func startNode(t *testing.T, control tailnettest.Control, credential func(context.Context) (secret.String, error), edit func(*Config)) *Node {

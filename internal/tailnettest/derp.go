@@ -95,7 +95,7 @@ func (r *derpServer) derpMap() *tailcfg.DERPMap {
 	}
 	return &tailcfg.DERPMap{
 		OmitDefaultRegions: true,
-		Regions: map[int]*tailcfg.DERPRegion{DERPRegion: {
+		Regions: map[tailcfg.DERPRegionID]*tailcfg.DERPRegion{DERPRegion: {
 			RegionID:   DERPRegion,
 			RegionCode: "test",
 			RegionName: "Test",

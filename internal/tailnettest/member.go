@@ -164,7 +164,7 @@ func (t *Tailnet) nodesLocked() []Node {
 			Authorized: n.authorized,
 			Expired:    n.expired(now),
 			Endpoints:  reported.Endpoints,
-			HomeDERP:   reported.HomeDERP,
+			HomeDERP:   int(reported.HomeDERP),
 		}
 		if reported.Hostinfo.Valid() {
 			out.Hostname = reported.Hostinfo.Hostname()

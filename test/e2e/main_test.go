@@ -1,6 +1,6 @@
 // Package e2e runs the real router binary in network namespaces, with a control server with
 // DERP, moto_server as AWS, a VPC with services, and an unmodified Tailscale client of the
-// same version.
+// same version, or with E2E_CLIENT=older, of the release before.
 //
 // HEADSCALE=/path/to/headscale (0.26 or later) replaces the control server by that program.
 // Tests that need features that it lacks are then skipped, with the reason; docs/headscale.md
@@ -8,6 +8,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"subnetrouter/internal/netnstest"
+	"subnetrouter/internal/tailnettest/stock"
 )
 
 const binariesVar = "E2E_BINARIES"
@@ -52,22 +54,12 @@ func buildBinaries(dir string) error {
 	if err := os.Symlink("../router", filepath.Join(dir, "image", "tailscale")); err != nil {
 		return err
 	}
-	for _, name := range []string{"tailscaled", "tailscale"} {
-		if err := goBuild(dir, name, "tailscale.com/cmd/"+name); err != nil {
-			return err
-		}
+	version := stock.Version(os.Getenv("E2E_CLIENT"))
+	if err := stock.Build(context.Background(), "../..", version, dir, "tailscaled", "tailscale"); err != nil {
+		return err
 	}
 	// The unprivileged router must be able to run it.
 	return os.Chmod(dir, 0o755)
-}
-
-func goBuild(dir, name string, args ...string) error {
-	cmd := exec.Command("go", append([]string{"build", "-o", filepath.Join(dir, name)}, args...)...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building %s: %w\n%s", name, err, out)
-	}
-	return nil
 }
 
 func binary(name string) string { return filepath.Join(os.Getenv(binariesVar), name) }

@@ -162,7 +162,7 @@ func checkCommands(t *testing.T, r *router, mode string) {
 		{"router", []string{"healthcheck", "--ready"}, ""},
 		{"router", []string{"status"}, "edge-router: ready (Running, " + mode + " mode"},
 		{"router", []string{"status", "--json"}, `"state": "Running"`},
-		{"router", []string{"version"}, "tailscale 1.102.5"},
+		{"router", []string{"version"}, "tailscale 1.104.5"},
 		{"router", []string{"plan"}, "10.8.0.0/16"},
 		{"image/tailscale", []string{"--socket", r.socket(), "status"}, "edge-router"},
 	} {

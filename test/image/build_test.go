@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"subnetrouter/internal/tailnettest/stock"
 )
 
 // Images are built once, under names that no other test process uses.
@@ -48,7 +51,7 @@ func requireWorldImage(t *testing.T) {
 	}
 }
 
-// importWorld creates an image of one static binary and a folder for its state.
+// importWorld creates an image of the world, tailscaled for its client, and a folder for state.
 func importWorld() error {
 	dir, err := os.MkdirTemp("", "world")
 	if err != nil {
@@ -61,7 +64,12 @@ func importWorld() error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the world: %w\n%s", err, out)
 	}
-	return importImage(worldImage, "/world", map[string]string{"world": binary})
+	if err := stock.Build(context.Background(), root, stock.Current, dir, "tailscaled"); err != nil {
+		return err
+	}
+	return importImage(worldImage, "/world", map[string]string{
+		"world": binary, "tailscaled": filepath.Join(dir, "tailscaled"),
+	})
 }
 
 // importImage creates an image of files, keyed by their path in it, and /tmp.

@@ -132,13 +132,12 @@ func (e *endpoint) split(r *tcp.Run) {
 	if r.Size > 0 {
 		n = (r.Size + r.MSS - 1) / r.MSS
 	}
-	bufs, sizes := make([][]byte, n), make([]int, n)
-	for i := range bufs {
-		bufs[i] = make([]byte, len(headers)+min(r.MSS, r.Size))
-	}
-	run.Split(0, bufs, sizes, 0)
-	for i, b := range bufs {
-		e.packets = append(e.packets, b[:sizes[i]])
+	var slab packet.Slab
+	slab.Reset(make([]byte, n*(packet.SlabGap+len(headers))+r.Size+packet.SlabGap), n)
+	run.Split(0, &slab)
+	for i := range slab.Len() {
+		b, _ := slab.Packet(i)
+		e.packets = append(e.packets, b)
 	}
 }
 

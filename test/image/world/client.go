@@ -11,12 +11,11 @@ import (
 	"net/netip"
 	"time"
 
-	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/secret"
+	"subnetrouter/internal/tailnettest/stock"
 
 	"tailscale.com/client/local"
-	"tailscale.com/ipn"
 	"tailscale.com/tailcfg"
-	"tailscale.com/tsnet"
 )
 
 // patience bounds one request through the tailnet.
@@ -35,24 +34,18 @@ func client(ctx context.Context, args []string) error {
 	key := flags.String("key", "", "auth `key`")
 	flags.Parse(args)
 
-	tailnettest.Isolate()
-	node := &tsnet.Server{ControlURL: *control, AuthKey: *key, Hostname: "laptop", Dir: "/tmp", Ephemeral: true}
-	defer node.Close()
-	if _, err := node.Up(ctx); err != nil {
-		return err
-	}
-	lc, err := node.LocalClient()
+	node, err := stock.StartClient(ctx, stock.ClientConfig{
+		Program: "/tailscaled", Dir: "/tmp", ControlURL: *control, Key: secret.String(*key), Hostname: "laptop",
+	})
 	if err != nil {
 		return err
 	}
-	if _, err := lc.EditPrefs(ctx, &ipn.MaskedPrefs{Prefs: ipn.Prefs{RouteAll: true}, RouteAllSet: true}); err != nil {
-		return err
-	}
+	defer node.Close()
 	mux := http.NewServeMux()
 	for path, ask := range map[string]func(context.Context, string) (string, error){
 		"/tcp":  func(ctx context.Context, to string) (string, error) { return get(ctx, node, to) },
 		"/udp":  func(ctx context.Context, to string) (string, error) { return datagram(ctx, node, to) },
-		"/ping": func(ctx context.Context, to string) (string, error) { return ping(ctx, lc, to) },
+		"/ping": func(ctx context.Context, to string) (string, error) { return ping(ctx, node.Local, to) },
 	} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithTimeout(r.Context(), patience)
@@ -80,8 +73,15 @@ func client(ctx context.Context, args []string) error {
 	return nil
 }
 
-func get(ctx context.Context, node *tsnet.Server, to string) (string, error) {
-	c := &http.Client{Transport: &http.Transport{DialContext: node.Dial, DisableKeepAlives: true}}
+func get(ctx context.Context, node *stock.Client, to string) (string, error) {
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		target, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return nil, err
+		}
+		return node.Dial(ctx, network, target)
+	}
+	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+to, nil)
 	if err != nil {
 		return "", err
@@ -95,8 +95,12 @@ func get(ctx context.Context, node *tsnet.Server, to string) (string, error) {
 	return string(body), err
 }
 
-func datagram(ctx context.Context, node *tsnet.Server, to string) (string, error) {
-	c, err := node.Dial(ctx, "udp", to)
+func datagram(ctx context.Context, node *stock.Client, to string) (string, error) {
+	target, err := netip.ParseAddrPort(to)
+	if err != nil {
+		return "", err
+	}
+	c, err := node.Dial(ctx, "udp", target)
 	if err != nil {
 		return "", err
 	}

@@ -1,5 +1,5 @@
 // Command world runs the router's surroundings in the image test. It is one static binary
-// for containers without other files:
+// for containers without other files, except for tailscaled:
 //
 //	world cloud    control server with DERP server, AWS endpoints, task metadata
 //	world service  servers in the VPC: HTTP and UDP

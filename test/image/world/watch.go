@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"tailscale.com/tsnet"
+	"subnetrouter/internal/tailnettest/stock"
 )
 
 const (
@@ -28,7 +28,7 @@ type watchResult struct {
 	GapMS int64 `json:"gap_ms"`
 }
 
-func (w *watch) start(ctx context.Context, node *tsnet.Server, to string) {
+func (w *watch) start(ctx context.Context, node *stock.Client, to string) {
 	ctx, w.cancel = context.WithCancel(ctx)
 	w.result = watchResult{Answers: map[string]int{}, Failures: []string{}}
 	w.done.Go(func() {

@@ -1,0 +1,310 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"subnetrouter/internal/packet"
+)
+
+// own is this node as a host of the tailnet: the traffic of its own addresses, which it neither
+// forwards nor counts as flows. It answers echo requests. Anything else needs a listener on its
+// port: other TCP segments are reset, and other datagrams get an ICMP error. There is no listener
+// by default.
+type own struct {
+	sender *sender
+	drops  *drops
+
+	mu  sync.RWMutex              // covers the fields below
+	udp map[uint16]*ownPacketConn // by port
+	tcp ownTCP                    // nil until the first listener or connection
+	// newTCP creates tcp.
+	newTCP func() (ownTCP, error)
+	closed bool
+}
+
+// ownTCP is a TCP for the node's own addresses. deliver takes a whole segment with valid
+// checksums, and never waits.
+type ownTCP interface {
+	listen(port uint16) (net.Listener, error)
+	dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
+	deliver(p *packet.Packet)
+	close()
+}
+
+func newOwn(c *core) *own {
+	return &own{
+		sender: c.sender, drops: c.drops, udp: map[uint16]*ownPacketConn{},
+		newTCP: func() (ownTCP, error) { return newOwnStack(c.link, c.sender.mtu) },
+	}
+}
+
+// DeliverOwn takes an IP packet that a peer sent to one of this node's own addresses. It is valid
+// only during the call, which never waits.
+func (f *Forwarder) DeliverOwn(raw []byte) {
+	var p packet.Packet
+	if f.parse(&p, raw) {
+		f.own.deliver(&p)
+	}
+}
+
+// Listen listens on a TCP port of all of this node's own addresses.
+func (f *Forwarder) Listen(port uint16) (net.Listener, error) {
+	tcp, err := f.own.startTCP()
+	if err != nil {
+		return nil, fmt.Errorf("listening on tailnet port %d: %w", port, err)
+	}
+	return tcp.listen(port)
+}
+
+// DialTCP opens a TCP connection from one of this node's own addresses to a peer.
+func (f *Forwarder) DialTCP(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	tcp, err := f.own.startTCP()
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %v: %w", to, err)
+	}
+	return tcp.dial(ctx, from, to)
+}
+
+// ListenPacket listens on a UDP port of all of this node's own addresses. It holds up to
+// maxOwnDatagrams that have not been read; further ones are dropped.
+//
+// Each datagram is read with its sender's address, and WriteTo answers from the address that
+// the sender's last datagram went to.
+func (f *Forwarder) ListenPacket(port uint16) (net.PacketConn, error) {
+	return f.own.listenPacket(port)
+}
+
+func (o *own) startTCP() (ownTCP, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, ErrClosed
+	}
+	if o.tcp == nil {
+		var err error
+		if o.tcp, err = o.newTCP(); err != nil {
+			o.tcp = nil
+			return nil, err
+		}
+	}
+	return o.tcp, nil
+}
+
+// deliver never waits.
+func (o *own) deliver(p *packet.Packet) {
+	switch p.Protocol {
+	case packet.ProtoTCP:
+		o.deliverTCP(p)
+	case packet.ProtoUDP:
+		o.deliverUDP(p)
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		switch {
+		case !p.IsEchoRequest():
+			o.drops.add(dropUnsupported, 1)
+		case !p.ICMPChecksumOK():
+			o.drops.add(dropChecksum, 1)
+		default:
+			o.sender.ownEchoReply(p)
+		}
+	default:
+		o.drops.add(dropUnsupported, 1)
+		o.sender.refuse(p, packet.AdminProhibited)
+	}
+}
+
+func (o *own) deliverTCP(p *packet.Packet) {
+	segment, err := p.Segment()
+	switch {
+	case errors.Is(err, packet.ErrChecksum):
+		o.drops.add(dropChecksum, 1)
+		return
+	case err != nil:
+		o.drops.add(dropMalformed, 1)
+		return
+	}
+	o.mu.RLock()
+	tcp := o.tcp
+	o.mu.RUnlock()
+	if tcp != nil {
+		tcp.deliver(p)
+		return
+	}
+	o.sender.reset(p, segment)
+}
+
+func (o *own) deliverUDP(p *packet.Packet) {
+	if !p.UDPChecksumOK() {
+		o.drops.add(dropChecksum, 1)
+		return
+	}
+	o.mu.RLock()
+	conn := o.udp[p.DstPort]
+	o.mu.RUnlock()
+	if conn == nil {
+		o.sender.refuse(p, packet.PortUnreachable)
+		return
+	}
+	d := ownDatagram{
+		from: netip.AddrPortFrom(p.Src, p.SrcPort), to: p.Dst, data: append([]byte(nil), p.Data...),
+	}
+	select {
+	case conn.received <- d:
+	default:
+		o.drops.add(dropSocketBuffer, 1)
+	}
+}
+
+// close ends all listeners and connections.
+func (o *own) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	for _, c := range o.udp {
+		close(c.closed)
+	}
+	clear(o.udp)
+	if o.tcp != nil {
+		o.tcp.close()
+	}
+}
+
+// maxOwnDatagrams bounds the datagrams that wait for the reader of a port, and maxOwnSenders the
+// senders whose last destination is known.
+const (
+	maxOwnDatagrams = 64
+	maxOwnSenders   = 1024
+)
+
+type ownDatagram struct {
+	from netip.AddrPort
+	to   netip.Addr
+	data []byte
+}
+
+// ownPacketConn is the [net.PacketConn] of a UDP port of the node's own addresses.
+type ownPacketConn struct {
+	own      *own
+	port     uint16
+	received chan ownDatagram
+	closed   chan struct{} // closed when the conn is taken out of own.udp
+
+	mu       sync.Mutex
+	deadline time.Time
+	wake     chan struct{}                 // closed, and replaced, when deadline changes
+	dst      map[netip.AddrPort]netip.Addr // by sender: the address that its last datagram went to
+}
+
+func (o *own) listenPacket(port uint16) (net.PacketConn, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, fmt.Errorf("listening on tailnet UDP port %d: %w", port, ErrClosed)
+	}
+	if port == 0 || o.udp[port] != nil {
+		return nil, fmt.Errorf("listening on tailnet UDP port %d: the port is 0 or in use", port)
+	}
+	c := &ownPacketConn{
+		own: o, port: port, received: make(chan ownDatagram, maxOwnDatagrams), closed: make(chan struct{}),
+		wake: make(chan struct{}), dst: map[netip.AddrPort]netip.Addr{},
+	}
+	o.udp[port] = c
+	return c, nil
+}
+
+// ReadFrom implements [net.PacketConn].
+func (c *ownPacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		c.mu.Lock()
+		deadline, changed := c.deadline, c.wake
+		c.mu.Unlock()
+		var late <-chan time.Time
+		if !deadline.IsZero() {
+			late = time.After(time.Until(deadline))
+		}
+		select {
+		case d := <-c.received:
+			c.noteSender(d)
+			return copy(b, d.data), net.UDPAddrFromAddrPort(d.from), nil
+		case <-changed:
+		case <-late:
+			return 0, nil, os.ErrDeadlineExceeded
+		case <-c.closed:
+			return 0, nil, net.ErrClosed
+		}
+	}
+}
+
+// noteSender keeps the address that a datagram went to. The table is emptied when it is full: a
+// sender is known again with its next datagram.
+func (c *ownPacketConn) noteSender(d ownDatagram) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.dst) >= maxOwnSenders {
+		clear(c.dst)
+	}
+	c.dst[d.from] = d.to
+}
+
+// WriteTo implements [net.PacketConn]. It waits for room in the link, and fails for a peer that
+// has sent no datagram to this port.
+func (c *ownPacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	udp, ok := to.(*net.UDPAddr)
+	if !ok {
+		return 0, fmt.Errorf("sending to %v: %w", to, errors.ErrUnsupported)
+	}
+	dst := udp.AddrPort()
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	c.mu.Lock()
+	from, ok := c.dst[dst]
+	c.mu.Unlock()
+	select {
+	case <-c.closed:
+		return 0, net.ErrClosed
+	default:
+	}
+	switch {
+	case !ok:
+		return 0, fmt.Errorf("sending to %v: it has sent nothing to this port", dst)
+	case !c.own.sender.udp(netip.AddrPortFrom(from, c.port), dst, b):
+		return 0, net.ErrClosed
+	}
+	return len(b), nil
+}
+
+// Close implements [net.PacketConn].
+func (c *ownPacketConn) Close() error {
+	c.own.mu.Lock()
+	defer c.own.mu.Unlock()
+	if c.own.udp[c.port] != c {
+		return net.ErrClosed
+	}
+	delete(c.own.udp, c.port)
+	close(c.closed)
+	return nil
+}
+
+// LocalAddr implements [net.PacketConn]. Its address is unspecified.
+func (c *ownPacketConn) LocalAddr() net.Addr { return &net.UDPAddr{Port: int(c.port)} }
+
+// SetReadDeadline implements [net.PacketConn].
+func (c *ownPacketConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
+	close(c.wake)
+	c.wake = make(chan struct{})
+	return nil
+}
+
+// SetDeadline implements [net.PacketConn]. Writes have no deadline.
+func (c *ownPacketConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+// SetWriteDeadline implements [net.PacketConn], and does nothing.
+func (c *ownPacketConn) SetWriteDeadline(time.Time) error { return nil }

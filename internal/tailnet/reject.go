@@ -1,0 +1,24 @@
+package tailnet
+
+import (
+	"net/netip"
+
+	"tailscale.com/net/packet"
+	"tailscale.com/types/ipproto"
+)
+
+// Rejection returns a message of Tailscale's own protocol (TSMP) that reports to a client's
+// node that this node refuses a flow to dst. The client's `tailscale` command shows it among its
+// rejected connections, with the reason "host-firewall": the deny list is this node's own rule,
+// which no change of the tailnet's access rules can lift. It returns nil for protocols other
+// than TCP and UDP, for which there is no such message.
+func Rejection(protocol uint8, client, dst netip.AddrPort) []byte {
+	proto := ipproto.Proto(protocol)
+	if proto != ipproto.TCP && proto != ipproto.UDP || client.Addr().Is4() != dst.Addr().Is4() {
+		return nil
+	}
+	return packet.Generate(packet.TailscaleRejectedHeader{
+		IPSrc: dst.Addr(), IPDst: client.Addr(), Src: client, Dst: dst, Proto: proto,
+		Reason: packet.RejectedDueToHostFirewall,
+	}, nil)
+}
