@@ -4,8 +4,6 @@ package stock
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,12 +33,12 @@ func Build(ctx context.Context, root string, v Version, folder string, programs 
 	args := []string{"build", "-trimpath", "-buildvcs=false"}
 	switch v {
 	case Current:
-		overlay, err := os.MkdirTemp("", "overlay-")
+		module, err := os.MkdirTemp("", "stock-")
 		if err != nil {
 			return fmt.Errorf("building stock programs: %w", err)
 		}
-		defer os.RemoveAll(overlay)
-		flags, err := currentFlags(ctx, root, overlay)
+		defer os.RemoveAll(module)
+		flags, err := currentFlags(ctx, root, module)
 		if err != nil {
 			return fmt.Errorf("building stock programs: %w", err)
 		}
@@ -66,29 +64,39 @@ func Build(ctx context.Context, root string, v Version, folder string, programs 
 const newerThanPin = "opts.ClockResolution = 500 * time.Microsecond"
 
 // currentFlags returns the flags of `go build` for the programs of go.mod's version. The router
-// does not link netstack; the stock programs do, and are built from the published source without
-// the line newerThanPin. They lack the SSH server, whose pinned dependency is not served
-// everywhere.
-func currentFlags(ctx context.Context, root, overlay string) ([]string, error) {
+// does not link netstack; the stock programs do, and are built from a copy of the published module
+// without the line newerThanPin, which it puts into folder. They lack the SSH server, whose pinned
+// dependency is not served everywhere.
+func currentFlags(ctx context.Context, root, folder string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "tailscale.com")
 	cmd.Dir = root
 	dir, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("finding module tailscale.com: %w", err)
 	}
-	name := filepath.Join(strings.TrimSpace(string(dir)), "wgengine/netstack/netstack.go")
-	source, err := os.ReadFile(name)
+	module := filepath.Join(folder, "tailscale.com")
+	if err := os.CopyFS(module, os.DirFS(strings.TrimSpace(string(dir)))); err != nil {
+		return nil, fmt.Errorf("copying module tailscale.com: %w", err)
+	}
+	netstack := filepath.Join(module, "wgengine/netstack/netstack.go")
+	source, err := os.ReadFile(netstack)
 	if err != nil {
 		return nil, fmt.Errorf("reading netstack: %w", err)
 	}
-	flags := []string{"-tags=ts_omit_ssh"}
-	before, after, found := strings.Cut(string(source), newerThanPin)
-	if !found {
-		return flags, nil
+	if err := os.WriteFile(netstack, []byte(strings.Replace(string(source), newerThanPin, "", 1)), 0o600); err != nil {
+		return nil, fmt.Errorf("writing netstack: %w", err)
 	}
-	changed := filepath.Join(overlay, "netstack.go")
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {name: changed}})
-	return append(flags, "-overlay="+filepath.Join(overlay, "overlay.json")), errors.Join(err,
-		os.WriteFile(changed, []byte(before+after), 0o600),
-		os.WriteFile(filepath.Join(overlay, "overlay.json"), list, 0o600))
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			return nil, fmt.Errorf("reading the module's files: %w", err)
+		}
+		if name == "go.mod" {
+			text = append(text, "\nreplace tailscale.com => "+module+"\n"...)
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			return nil, fmt.Errorf("writing the module's files: %w", err)
+		}
+	}
+	return []string{"-tags=ts_omit_ssh", "-modfile=" + filepath.Join(folder, "go.mod")}, nil
 }
