@@ -8,7 +8,7 @@ import (
 )
 
 // Rejection returns a message of Tailscale's own protocol (TSMP) that reports to a client's
-// node that this node refuses a flow to dst. The client's `tailscale` command shows it among its
+// node that this node refuses a flow to dst. The client's tailscaled lists it among its
 // rejected connections, with the reason "host-firewall": the deny list is this node's own rule,
 // which no change of the tailnet's access rules can lift. It returns nil for protocols other
 // than TCP and UDP, for which there is no such message.
