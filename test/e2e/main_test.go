@@ -54,6 +54,15 @@ func buildBinaries(dir string) error {
 	if err := os.Symlink("../router", filepath.Join(dir, "image", "tailscale")); err != nil {
 		return err
 	}
+	// Another variable names a folder with other builds of tailscaled and tailscale.
+	if other := os.Getenv("E2E_STOCK"); other != "" {
+		for _, name := range []string{"tailscaled", "tailscale"} {
+			if err := os.Symlink(filepath.Join(other, name), filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+		return os.Chmod(dir, 0o755)
+	}
 	version := stock.Version(os.Getenv("E2E_CLIENT"))
 	if err := stock.Build(context.Background(), "../..", version, dir, "tailscaled", "tailscale"); err != nil {
 		return err
