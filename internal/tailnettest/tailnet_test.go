@@ -16,11 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"tailscale.com/client/local"
 	"tailscale.com/ipn"
 	"tailscale.com/ipn/ipnstate"
 	"tailscale.com/tailcfg"
-	"tailscale.com/tsnet"
 
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/testwait"
@@ -70,48 +68,6 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// A testNode is a real Tailscale node.
-type testNode struct {
-	*tsnet.Server
-	local *local.Client
-}
-
-// newNode starts a node, without waiting until it runs.
-func newNode(t *testing.T, tn Control, name string, key Key) testNode {
-	t.Helper()
-	s := &tsnet.Server{
-		ControlURL: tn.ControlURL(),
-		AuthKey:    key.Value.Reveal(),
-		Ephemeral:  key.Ephemeral,
-		Dir:        t.TempDir(),
-		Hostname:   name,
-		Logf:       func(string, ...any) {},
-		UserLogf:   func(string, ...any) {},
-	}
-	if os.Getenv("TAILNETTEST_VERBOSE") != "" {
-		s.Logf = func(f string, a ...any) { fmt.Fprintf(os.Stderr, name+": "+f+"\n", a...) }
-	}
-	if err := s.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	lc, err := s.LocalClient()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return testNode{s, lc}
-}
-
-// join starts a node and waits until it runs.
-func join(t *testing.T, tn Control, name string, key Key) testNode {
-	t.Helper()
-	n := newNode(t, tn, name, key)
-	if _, err := n.Up(testwait.Context(t)); err != nil {
-		t.Fatalf("starting node %s: %v", name, err)
-	}
-	return n
 }
 
 func (n testNode) advertise(t *testing.T, routes ...netip.Prefix) {
@@ -203,7 +159,7 @@ func TestRegistration(t *testing.T) {
 		{"malformed", Key{Value: "hunter2"}, "invalid key: unable to validate API key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := newNode(t, tn, tt.name, tt.key).Up(testwait.Context(t))
+			err := newNode(t, tn, tt.name, tt.key).Up(testwait.Context(t))
 			if err == nil || !strings.HasSuffix(err.Error(), tt.want) {
 				t.Errorf("Up: %v, want ...%q", err, tt.want)
 			}
@@ -220,7 +176,7 @@ func TestOnRegister(t *testing.T) {
 	tn := start(t, Config{OnRegister: func(*tailcfg.RegisterRequest) *tailcfg.RegisterResponse {
 		return &tailcfg.RegisterResponse{Error: "come back tomorrow"}
 	}})
-	_, err := newNode(t, tn, "refused", clientKey).Up(testwait.Context(t))
+	err := newNode(t, tn, "refused", clientKey).Up(testwait.Context(t))
 	if err == nil || !strings.HasSuffix(err.Error(), "come back tomorrow") {
 		t.Errorf("Up: %v", err)
 	}
@@ -276,25 +232,12 @@ func TestTwoNodesTalk(t *testing.T) {
 		})
 	}
 
-	ln, err := b.Listen("tcp", ":80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	ctx := testwait.Context(t)
 	for _, ip := range second.IPs {
-		ctx := testwait.Context(t)
-		if ping, err := a.local.Ping(ctx, ip, tailcfg.PingDisco); err != nil || ping.Err != "" {
-			t.Errorf("ping %s: %+v, %v", ip, ping, err)
-		}
-		req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+netip.AddrPortFrom(ip, 80).String(), nil)
-		res, err := a.HTTPClient().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(res.Body)
-		res.Body.Close()
-		if string(body) != "hello" {
-			t.Errorf("from %s: %q", ip, body)
+		for _, kind := range []tailcfg.PingType{tailcfg.PingDisco, tailcfg.PingTSMP} {
+			if ping, err := a.local.Ping(ctx, ip, kind); err != nil || ping.Err != "" {
+				t.Errorf("%s ping to %s: %+v, %v", kind, ip, ping, err)
+			}
 		}
 	}
 }
@@ -513,7 +456,7 @@ func TestDeviceApproval(t *testing.T) {
 	if err := tn.ApproveDevice(t.Context(), "device"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Up(testwait.Context(t)); err != nil {
+	if err := n.Up(testwait.Context(t)); err != nil {
 		t.Errorf("after approval: %v", err)
 	}
 }
