@@ -89,21 +89,43 @@ locals {
   # A value "file:PATH" can be read only in the container.
   unit_nanoseconds = { h = 3600000000000, m = 60000000000, s = 1000000000, ms = 1000000, us = 1000, "µs" = 1000, "μs" = 1000, ns = 1 }
   duration_bounds = {
-    ROUTER_BOOT_TIMEOUT = { least = "1s", most = "1h", seconds = [1, 3600] }
-    ROUTER_KEEPALIVE    = { least = "10s", most = "2h", seconds = [10, 7200] }
-    ROUTER_REFRESH      = { least = "1s", most = "24h", seconds = [1, 86400] }
+    ROUTER_BOOT_TIMEOUT     = { least = "1s", most = "1h", seconds = [1, 3600] }
+    ROUTER_KEEPALIVE        = { least = "10s", most = "2h", seconds = [10, 7200] }
+    ROUTER_REFRESH          = { least = "1s", most = "24h", seconds = [1, 86400] }
+    ROUTER_TARGET_KEEPALIVE = { least = "10s", most = "2h", seconds = [10, 7200] }
   }
-  durations = { for name in keys(local.duration_bounds) : name => trimspace(local.environment[name])
+  duration_labels = {
+    ROUTER_KEEPALIVE        = var.keepalive != null ? "keepalive" : "environment: ROUTER_KEEPALIVE"
+    ROUTER_TARGET_KEEPALIVE = var.target_keepalive != null ? "target_keepalive" : "environment: ROUTER_TARGET_KEEPALIVE"
+  }
+  given_durations = { for name in keys(local.duration_bounds) : name => trimspace(local.environment[name])
     if !contains(["", "file:"], try(substr(trimspace(local.environment[name]), 0, 5), ""))
   }
-  nanoseconds = { for name, d in local.durations : name => sum([for part in regexall("([0-9]*)(\\.[0-9]*)?(h|ms|m|s|us|µs|μs|ns)", d) :
+  # Elements of ROUTER_KEEPALIVE: a duration, or port=duration.
+  keepalives = [for e in split(",", lookup(local.given_durations, "ROUTER_KEEPALIVE", "10s")) : {
+    text     = trimspace(e)
+    port     = strcontains(e, "=") ? trimspace(split("=", e)[0]) : null
+    duration = trimspace(regex("^[^=]*=?(.*)$", strcontains(e, "=") ? e : "=${e}")[0])
+  }]
+  keepalive_ports = [for k in local.keepalives : k.port == null ? "all" : try(tostring(tonumber(regex("^\\+?([0-9]+)$", k.port)[0])), "malformed") if k.text != ""]
+  malformed_keepalives = concat(
+    [for i, k in local.keepalives : "${local.duration_labels.ROUTER_KEEPALIVE}: element ${i + 1} is empty: remove the extra comma." if k.text == ""],
+    [for k in local.keepalives : "${local.duration_labels.ROUTER_KEEPALIVE}: ${jsonencode(k.text)} has a malformed port: write port=duration, such as 5432=10m."
+    if k.port != null && !try(tonumber(regex("^\\+?([0-9]+)$", k.port)[0]) >= 1 && tonumber(regex("^\\+?([0-9]+)$", k.port)[0]) <= 65535, false)],
+    length(distinct(local.keepalive_ports)) == length(local.keepalive_ports) ? [] : ["${local.duration_labels.ROUTER_KEEPALIVE}: two elements are for the same ports: keep one of them."],
+  )
+  durations = concat(
+    [for name, d in local.given_durations : { name = name, text = d } if name != "ROUTER_KEEPALIVE"],
+    [for k in local.keepalives : { name = "ROUTER_KEEPALIVE", text = k.duration } if k.text != ""],
+  )
+  nanoseconds = { for d in distinct(local.durations[*].text) : d => sum([for part in regexall("([0-9]*)(\\.[0-9]*)?(h|ms|m|s|us|µs|μs|ns)", d) :
     floor(tonumber("0${part[0]}${part[1] == null ? "" : "${part[1]}0"}") * local.unit_nanoseconds[part[2]])
     ]) if can(regex("^\\+?(([0-9]+\\.?[0-9]*|\\.[0-9]+)(h|ms|m|s|us|µs|μs|ns))+$", d))
   }
-  malformed_durations = [for name, d in local.durations :
-    "${name == "ROUTER_KEEPALIVE" && var.keepalive != null ? "keepalive" : "environment: ${name}"}: ${jsonencode(d)} is not a duration from ${local.duration_bounds[name].least} to ${local.duration_bounds[name].most}: use one such as 30s, 5m or 1m30s."
-    if !try(local.nanoseconds[name] >= local.duration_bounds[name].seconds[0] * local.unit_nanoseconds.s && local.nanoseconds[name] <= local.duration_bounds[name].seconds[1] * local.unit_nanoseconds.s, false)
-  ]
+  malformed_durations = concat(local.malformed_keepalives, [for d in local.durations :
+    "${lookup(local.duration_labels, d.name, "environment: ${d.name}")}: ${jsonencode(d.text)} is not a duration from ${local.duration_bounds[d.name].least} to ${local.duration_bounds[d.name].most}: use one such as 30s, 5m or 1m30s."
+    if !try(local.nanoseconds[d.text] >= local.duration_bounds[d.name].seconds[0] * local.unit_nanoseconds.s && local.nanoseconds[d.text] <= local.duration_bounds[d.name].seconds[1] * local.unit_nanoseconds.s, false)
+  ])
 
   debug_listen = trimspace(lookup(var.environment, "ROUTER_DEBUG_LISTEN", ""))
   malformed_debug_listen = local.debug_listen == "" || local.debug_listen == "off" || startswith(local.debug_listen, "file:") ? [] : [for problem in [
@@ -120,6 +142,7 @@ locals {
     if !can(regex("^https?://([A-Za-z0-9._~-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]+)?(/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?$", u))],
     var.auth_secret_json_key != null && try(split(":", var.auth_secret_arn)[7] != "", false) ? ["auth_secret_json_key: auth_secret_arn names a JSON key too: keep one of them."] : [],
     try(tonumber(var.environment["ROUTER_MAX_FLOWS_PER_PEER"]) > tonumber(var.environment["ROUTER_MAX_FLOWS"]), false) ? ["environment: ROUTER_MAX_FLOWS_PER_PEER is above ROUTER_MAX_FLOWS."] : [],
+    trimspace(lookup(var.environment, "ROUTER_CONGESTION", "")) != "" && contains(["", "gvisor"], trimspace(lookup(var.environment, "ROUTER_TCP_STACK", ""))) ? ["environment: ROUTER_CONGESTION needs ROUTER_TCP_STACK=own."] : [],
   )
 
   problems = concat(local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_durations, local.malformed_debug_listen, local.other_problems)

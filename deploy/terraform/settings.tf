@@ -22,24 +22,25 @@ locals {
 
   # The binary's defaults apply, except for settings that the module relies on.
   environment = merge(var.environment, { for k, v in {
-    ROUTER_AUTH_SECRET     = local.auth_secret
-    ROUTER_AUTH_SECRET_KEY = var.auth_secret_json_key
-    TS_CLIENT_ID           = var.tailscale_client_id
-    TS_AUDIENCE            = var.tailscale_audience
-    ROUTER_TAGS            = join(",", local.tailnet_tags)
-    ROUTER_HOSTNAME        = local.hostname
-    ROUTER_CONTROL_URL     = var.control_url
-    ROUTER_ROUTES          = join(",", local.routes)
-    ROUTER_EXCLUDE_ROUTES  = length(var.exclude_routes) == 0 ? null : join(",", local.exclude_routes)
-    ROUTER_SITE_ID         = var.site_id == null ? null : tostring(var.site_id)
-    ROUTER_STATE           = local.on_efs ? local.state_dir : null
-    ROUTER_UDP_PORT        = tostring(var.udp_port)
-    ROUTER_DRAIN_TIMEOUT   = "${var.drain_timeout}s"
-    ROUTER_PROBE           = length(var.probes) == 0 ? null : join(",", local.probes)
-    ROUTER_MODE            = var.kernel_mode ? "kernel" : null
-    ROUTER_KEEPALIVE       = var.keepalive
-    ROUTER_FLOW_LOG        = var.flow_log ? "on" : null
-    ROUTER_LOG_LEVEL       = var.log_level
-    TS_EXTRA_ARGS          = var.additional_flags == "" ? null : var.additional_flags
+    ROUTER_AUTH_SECRET      = local.auth_secret
+    ROUTER_AUTH_SECRET_KEY  = var.auth_secret_json_key
+    TS_CLIENT_ID            = var.tailscale_client_id
+    TS_AUDIENCE             = var.tailscale_audience
+    ROUTER_TAGS             = join(",", local.tailnet_tags)
+    ROUTER_HOSTNAME         = local.hostname
+    ROUTER_CONTROL_URL      = var.control_url
+    ROUTER_ROUTES           = join(",", local.routes)
+    ROUTER_EXCLUDE_ROUTES   = length(var.exclude_routes) == 0 ? null : join(",", local.exclude_routes)
+    ROUTER_SITE_ID          = var.site_id == null ? null : tostring(var.site_id)
+    ROUTER_STATE            = local.on_efs ? local.state_dir : null
+    ROUTER_UDP_PORT         = tostring(var.udp_port)
+    ROUTER_DRAIN_TIMEOUT    = "${var.drain_timeout}s"
+    ROUTER_PROBE            = length(var.probes) == 0 ? null : join(",", local.probes)
+    ROUTER_MODE             = var.kernel_mode ? "kernel" : null
+    ROUTER_KEEPALIVE        = var.keepalive
+    ROUTER_TARGET_KEEPALIVE = var.target_keepalive
+    ROUTER_FLOW_LOG         = var.flow_log ? "on" : null
+    ROUTER_LOG_LEVEL        = var.log_level
+    TS_EXTRA_ARGS           = var.additional_flags == "" ? null : var.additional_flags
   } : k => v if v != null })
 }

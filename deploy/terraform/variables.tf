@@ -451,14 +451,26 @@ variable "probes" {
 }
 
 variable "keepalive" {
-  description = "Silence after which the ends of a TCP connection are probed, as in ROUTER_KEEPALIVE: a duration from 10s to 2h, such as 60s. By default the router decides."
+  description = "Silence after which the client of a TCP connection is probed, as in ROUTER_KEEPALIVE: a comma list of a duration from 10s to 2h for all ports, and of port=duration, such as 2h,5432=10m. By default the router decides: 2h."
+  type        = string
+  default     = null
+
+  validation {
+    # checks.tf has the ports and bounds.
+    condition     = var.keepalive == null || can(regex("^\\s*(file:.*|([^,=]*=)?\\s*\\+?([0-9.]+(h|m|s|ms|us|µs|μs|ns))+\\s*(,([^,=]*=)?\\s*\\+?([0-9.]+(h|m|s|ms|us|µs|μs|ns))+\\s*)*)?$", var.keepalive))
+    error_message = "The keepalive must be a comma list of durations from 10s to 2h, for all ports or as port=duration, such as 2h,5432=10m."
+  }
+}
+
+variable "target_keepalive" {
+  description = "Silence after which the target of a TCP connection is probed, as in ROUTER_TARGET_KEEPALIVE: a duration from 10s to 2h, such as 60s. By default the router decides: 60s."
   type        = string
   default     = null
 
   validation {
     # checks.tf has the bounds.
-    condition     = var.keepalive == null || can(regex("^\\s*(file:.*|\\+?([0-9.]+(h|m|s|ms|us|µs|μs|ns))+)?\\s*$", var.keepalive))
-    error_message = "The keepalive must be a duration from 10s to 2h, such as 60s."
+    condition     = var.target_keepalive == null || can(regex("^\\s*(file:.*|\\+?([0-9.]+(h|m|s|ms|us|µs|μs|ns))+)?\\s*$", var.target_keepalive))
+    error_message = "The target_keepalive must be a duration from 10s to 2h, such as 60s."
   }
 }
 
@@ -503,8 +515,8 @@ variable "environment" {
 
   validation {
     condition = alltrue([for name in keys(var.environment) : !startswith(name, "ROUTER_") || contains([
-      "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_DEBUG_LISTEN", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
-      "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE",
+      "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
+      "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
       "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_LOG_LEVEL",
     ], name)])
@@ -513,6 +525,8 @@ variable "environment" {
 
   validation {
     condition = alltrue([for name, value in var.environment : trimspace(value) == "" || startswith(trimspace(value), "file:") || can(regex(lookup({
+      ROUTER_CONGESTION         = "^(bbr|cubic)$"
+      ROUTER_TCP_STACK          = "^(own|gvisor)$"
       ROUTER_API_URL            = "^https?://[^/?#@\\s]+(/[^?#\\s]*)?$"
       ROUTER_LOG_FORMAT         = "^(json|text)$"
       ROUTER_MAX_FLOWS          = "^([1-9][0-9]{0,6}|10000000)$"
@@ -523,7 +537,7 @@ variable "environment" {
       TS_CLIENT_SECRET          = "^$"
       TS_ID_TOKEN               = "^$"
     }, name, ""), trimspace(value)))])
-    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_STATUS_PAGE on or off, ROUTER_LOG_FORMAT json or text."
+    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_STATUS_PAGE on or off, ROUTER_LOG_FORMAT json or text, ROUTER_TCP_STACK own or gvisor, ROUTER_CONGESTION bbr or cubic."
   }
 }
 

@@ -169,7 +169,7 @@ func (c settings) environment() map[string]string {
 	set("ROUTER_EXCLUDE_ROUTES", list("exclude_routes"))
 	set("ROUTER_PROBE", list("probes"))
 	set("ROUTER_TAGS", list("tailscale_tags"))
-	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "keepalive": "ROUTER_KEEPALIVE"} {
+	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "keepalive": "ROUTER_KEEPALIVE", "target_keepalive": "ROUTER_TARGET_KEEPALIVE"} {
 		if s, ok := c[k].(string); ok {
 			set(name, s)
 		}
@@ -218,6 +218,11 @@ var fixedSettings = []settings{
 	environmentOf("ROUTER_BOOT_TIMEOUT", "1.5m"), environmentOf("ROUTER_BOOT_TIMEOUT", "5m0s"), environmentOf("ROUTER_BOOT_TIMEOUT", "1h1s"), environmentOf("ROUTER_BOOT_TIMEOUT", ".5h"),
 	environmentOf("ROUTER_KEEPALIVE", "5s"), environmentOf("ROUTER_KEEPALIVE", "1h30m"), environmentOf("ROUTER_DEBUG_LISTEN", "127.0.0.1:6060"), environmentOf("ROUTER_DEBUG_LISTEN", "6060"),
 	{"auth_secret_arn": credential, "keepalive": "60"}, {"auth_secret_arn": credential, "keepalive": "5s"}, {"auth_secret_arn": credential, "keepalive": "2h"}, {"auth_secret_arn": credential, "keepalive": "2h1ns"}, {"auth_secret_arn": credential, "keepalive": "+1m"}, {"auth_secret_arn": credential, "keepalive": " "},
+	{"auth_secret_arn": credential, "keepalive": "2h,5432=10m"}, {"auth_secret_arn": credential, "keepalive": "22=1h, +443 = 60s"}, {"auth_secret_arn": credential, "keepalive": "2h,,5432=10m"},
+	{"auth_secret_arn": credential, "keepalive": "5432=10m,05432=10m"}, {"auth_secret_arn": credential, "keepalive": "0=10m"}, {"auth_secret_arn": credential, "keepalive": "65536=10m"}, {"auth_secret_arn": credential, "keepalive": "x=10m,22=3h"},
+	{"auth_secret_arn": credential, "keepalive": "1h,2h"}, {"auth_secret_arn": credential, "target_keepalive": "9s"}, {"auth_secret_arn": credential, "target_keepalive": "90s"}, {"auth_secret_arn": credential, "target_keepalive": "22=90s"},
+	environmentOf("ROUTER_CONGESTION", "cubic"), environmentOf("ROUTER_TCP_STACK", "own"), environmentOf("ROUTER_TCP_STACK", "linux"), environmentOf("ROUTER_KEEPALIVE", "22=10m,1h"),
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_TCP_STACK": "own", "ROUTER_CONGESTION": "cubic"}},
 	{"auth_secret_arn": credential + ":a::", "auth_secret_json_key": "b"},
 }
 

@@ -358,7 +358,8 @@ run "further_inputs" {
     metrics_ingress_cidrs             = ["10.0.9.0/24", "fd00::/64"]
     metrics_ingress_rules             = { Prometheus = { security_group_id = "sg-0b" }, VPN = { cidr = "10.9.0.0/16" }, Office = { prefix_list_id = "pl-0123abcd" } }
     egress_rules                      = { vpc = { cidr = "10.0.0.0/16" }, control = { cidr = "0.0.0.0/0", protocol = "tcp", from_port = 443 } }
-    keepalive                         = "90s"
+    keepalive                         = "90s,5432=10m"
+    target_keepalive                  = "30s"
     secrets                           = { TOKEN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:token-AbCdEf:key::", OTHER = "arn:aws:ssm:eu-west-1:123456789012:parameter/other" }
     repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ghcr-AbCdEf"
     extra_containers                  = [{ name = "log_router", image = "fluent-bit:1", essential = true, firelensConfiguration = { type = "fluentbit" } }]
@@ -391,8 +392,8 @@ run "further_inputs" {
   }
 
   assert {
-    condition     = output.environment["ROUTER_KEEPALIVE"] == "90s"
-    error_message = "The keepalive is the router's."
+    condition     = output.environment["ROUTER_KEEPALIVE"] == "90s,5432=10m" && output.environment["ROUTER_TARGET_KEEPALIVE"] == "30s"
+    error_message = "The keepalives are the router's."
   }
 
   assert {

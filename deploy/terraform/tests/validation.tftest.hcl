@@ -46,6 +46,7 @@ run "refuses_malformed_values" {
     efs_root_directory                 = "state"
     probes                             = ["10.0.3.4"]
     keepalive                          = "60"
+    target_keepalive                   = "60"
     log_level                          = "verbose"
     environment                        = { ROUTER_LISTEN = ":80" }
     cpu_architecture                   = "arm64"
@@ -104,6 +105,7 @@ run "refuses_malformed_values" {
     var.efs_root_directory,
     var.probes,
     var.keepalive,
+    var.target_keepalive,
     var.log_level,
     var.environment,
     var.cpu_architecture,
