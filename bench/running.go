@@ -93,7 +93,7 @@ func firstOf(errs ...error) error {
 func knock() load.Generator {
 	return load.FirstByte{
 		Address: at(target.EchoPort), Every: 20 * time.Millisecond,
-		Patience: load.Patience{Each: 5 * time.Second, Total: patience},
+		Each: 5 * time.Second, Total: patience,
 	}
 }
 

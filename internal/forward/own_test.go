@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -162,14 +164,14 @@ func TestOwnPacketConn(t *testing.T) {
 		t.Error("sent to a stranger")
 	}
 	pc.Close()
-	if err := <-ended; err != net.ErrClosed {
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the reader ended with %v, want %v", err, net.ErrClosed)
 	}
 	if pc, err = c.f.ListenPacket(53); err != nil {
 		t.Fatal("listening again:", err)
 	}
 	pc.SetReadDeadline(time.Now().Add(-time.Second))
-	if _, _, err := pc.ReadFrom(nil); err == nil || !err.(net.Error).Timeout() {
+	if _, _, err := pc.ReadFrom(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("reading after the deadline: %v, want a timeout", err)
 	}
 }

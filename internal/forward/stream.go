@@ -122,10 +122,8 @@ func (t *streamTable) open(p *packet.Packet, s *tcp.Segment, key flowKey) {
 		return
 	}
 	fl := &streamFlow{
-		record: record{
-			protocol: TCP, key: key, target: key.target(), peer: node,
-			route: t.routes.lookup(key.dst.Addr()), opened: time.Now(),
-		},
+		protocol: TCP, key: key, target: key.target(), peer: node,
+		route: t.routes.lookup(key.dst.Addr()), opened: time.Now(),
 		table: t, fd: -1, syn: append([]byte(nil), p.Raw...),
 	}
 	fl.stage.Store(stageNew)

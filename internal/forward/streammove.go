@@ -2,6 +2,7 @@ package forward
 
 import (
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"subnetrouter/internal/packet"
@@ -76,7 +77,7 @@ func (fl *streamFlow) write() (n int, err error) {
 	}
 	for {
 		n, err = writePieces(fl.fd, pieces)
-		if err != unix.EINTR {
+		if err == nil || !errors.Is(err, unix.EINTR) {
 			return max(n, 0), err
 		}
 	}

@@ -141,10 +141,8 @@ func (t *tcpTable) open(r *tcp.ForwarderRequest) {
 		return
 	}
 	fl := &tcpFlow{
-		record: record{
-			protocol: TCP, key: key, target: key.target(), peer: node,
-			route: t.routes.lookup(key.dst.Addr()), opened: time.Now(),
-		},
+		protocol: TCP, key: key, target: key.target(), peer: node,
+		route: t.routes.lookup(key.dst.Addr()), opened: time.Now(),
 		table: t, request: r, fd: -1,
 	}
 	fl.step = fl.advance

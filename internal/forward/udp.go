@@ -185,8 +185,8 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	}
 	target := key.target()
 	fl := &udpFlow{
-		record: record{protocol: UDP, key: key, target: target, peer: node, route: to, opened: time.Now()},
-		table:  t, fd: -1, state: udpState{dns: target.Port() == dnsPort},
+		protocol: UDP, key: key, target: target, peer: node, route: to, opened: time.Now(),
+		table: t, fd: -1, state: udpState{dns: target.Port() == dnsPort},
 	}
 	fl.step = fl.receive
 	fl.begin() // events wait until the flow is in the table

@@ -38,7 +38,7 @@ func (t Totals) String() string {
 func Seeds(first uint64, more func(done int) bool, scenario func(seed uint64) Scenario) Totals {
 	var (
 		mu    sync.Mutex
-		total = Totals{First: first, Result: Result{Seen: Seen{}}}
+		total = Totals{First: first, Seen: Seen{}}
 		next  = 0
 		all   sync.WaitGroup
 	)

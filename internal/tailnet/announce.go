@@ -129,7 +129,7 @@ func (n *Node) announce() {
 			}
 		}
 		err := n.edit(&ipn.MaskedPrefs{
-			Prefs:              ipn.Prefs{AdvertiseRoutes: want},
+			AdvertiseRoutes:    want,
 			AdvertiseRoutesSet: true,
 		})
 		if err != nil {

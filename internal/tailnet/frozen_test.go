@@ -184,7 +184,7 @@ func TestRemovedRuleEndsUDP(t *testing.T) {
 	e, below, b := newFake(t)
 	n := startedNode(e)
 	answer := packet.Generate(packet.UDP4Header{
-		IP4Header: packet.IP4Header{Src: netip.MustParseAddr("10.0.3.4"), Dst: netip.MustParseAddr(laptop)}, SrcPort: 7, DstPort: 1000,
+		Src: netip.MustParseAddr("10.0.3.4"), Dst: netip.MustParseAddr(laptop), SrcPort: 7, DstPort: 1000,
 	}, []byte("answer"))
 	var p packet.Parsed
 	p.Decode(answer)

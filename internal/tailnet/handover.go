@@ -38,11 +38,11 @@ func (n *Node) envelope(to netip.Addr, payload []byte) []byte {
 	}
 	if to.Is4() {
 		return packet.Generate(packet.UDP4Header{
-			IP4Header: packet.IP4Header{IPProto: ipproto.UDP, Src: from, Dst: to}, SrcPort: HandoverPort, DstPort: HandoverPort,
+			IPProto: ipproto.UDP, Src: from, Dst: to, SrcPort: HandoverPort, DstPort: HandoverPort,
 		}, payload)
 	}
 	return packet.Generate(packet.UDP6Header{
-		IP6Header: packet.IP6Header{IPProto: ipproto.UDP, Src: from, Dst: to}, SrcPort: HandoverPort, DstPort: HandoverPort,
+		IPProto: ipproto.UDP, Src: from, Dst: to, SrcPort: HandoverPort, DstPort: HandoverPort,
 	}, payload)
 }
 

@@ -39,8 +39,8 @@ func TestHookChecksTarget(t *testing.T) {
 	gre := tcp4(laptop, "10.0.1.6", 22, 16)
 	gre[9] = 47
 	via := packet.Generate(packet.UDP6Header{
-		IP6Header: packet.IP6Header{Src: netip.MustParseAddr("fd7a:115c:a1e0::9"), Dst: netip.MustParseAddr("fd7a:115c:a1e0:b1a:0:7:a00:106")},
-		SrcPort:   1000, DstPort: 9002,
+		Src: netip.MustParseAddr("fd7a:115c:a1e0::9"), Dst: netip.MustParseAddr("fd7a:115c:a1e0:b1a:0:7:a00:106"),
+		SrcPort: 1000, DstPort: 9002,
 	}, make([]byte, 8))
 	tun := n.sys.Tun.Get()
 	var p packet.Parsed
@@ -120,7 +120,7 @@ func TestEngineSeesPortsOfFragments(t *testing.T) {
 
 func udp4(src, dst string, from, to uint16) []byte {
 	return packet.Generate(packet.UDP4Header{
-		IP4Header: packet.IP4Header{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst)}, SrcPort: from, DstPort: to,
+		Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst), SrcPort: from, DstPort: to,
 	}, make([]byte, 100))
 }
 

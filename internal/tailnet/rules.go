@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"tailscale.com/tailcfg"
+	"tailscale.com/tailcfg/nodecap"
 	"tailscale.com/types/ipproto"
 	"tailscale.com/wgengine/filter"
 )
@@ -34,7 +34,7 @@ func (e *frozenEngine) isOpenPeer(addr netip.Addr) bool {
 
 // hasCap reports whether the node with an address has a capability. Rules may have
 // capabilities as sources.
-func (e *frozenEngine) hasCap(addr netip.Addr, c tailcfg.NodeCapability) bool {
+func (e *frozenEngine) hasCap(addr netip.Addr, c nodecap.Cap) bool {
 	p, ok := e.backend.PeerForIP(addr)
 	return ok && c != "" && !p.Node.UnsignedPeerAPIOnly() && p.Node.HasCap(c) &&
 		slices.Contains(p.Node.Addresses().AsSlice(), netip.PrefixFrom(addr, addr.BitLen()))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tailscale.com/tailcfg"
+	"tailscale.com/tailcfg/nodecap"
 	"tailscale.com/types/key"
 	"tailscale.com/util/zstdframe"
 )
@@ -197,7 +198,7 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, sent map[tailc
 	res.Node.AllowedIPs = append(slices.Clone(res.Node.Addresses), own...)
 	// Otherwise a node without connectivity asks a public server whether it is behind a
 	// captive portal.
-	res.Node.CapMap = tailcfg.NodeCapMap{tailcfg.NodeAttrDisableCaptivePortalDetection: nil}
+	res.Node.CapMap = tailcfg.NodeCapMap{nodecap.DisableCaptivePortalDetection: nil}
 
 	peers := res.Peers
 	res.Peers = nil

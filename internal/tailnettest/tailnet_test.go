@@ -73,7 +73,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 func (n testNode) advertise(t *testing.T, routes ...netip.Prefix) {
 	t.Helper()
 	_, err := n.local.EditPrefs(t.Context(), &ipn.MaskedPrefs{
-		Prefs:              ipn.Prefs{AdvertiseRoutes: routes},
+		AdvertiseRoutes:    routes,
 		AdvertiseRoutesSet: true,
 	})
 	if err != nil {

@@ -389,7 +389,7 @@ func TestWindow(t *testing.T) {
 // TestWindowOfBytes: segments of single bytes do not move the edge.
 func TestWindowOfBytes(t *testing.T) {
 	s := open(t, func(o *Options, _ *Segment) { o.ReceiveLimit = 10_000 })
-	for pos := int64(0); pos < 12_000; pos++ {
+	for pos := range int64(12_000) {
 		s.in(s.data(pos, 1))
 	}
 	if n := s.read(); n > 10_000+1<<ownScale {
@@ -594,7 +594,7 @@ func TestPassiveClose(t *testing.T) {
 	g := s.data(0, 10)
 	g.Flags |= FIN
 	s.one("data with FIN", s.in(g), ACK)
-	if s.c.State() != CloseWait || s.c.ReceivedFIN() != true || s.read() != 10 {
+	if s.c.State() != CloseWait || !s.c.ReceivedFIN() || s.read() != 10 {
 		t.Fatal(s.c.State())
 	}
 	s.write(100)

@@ -42,7 +42,8 @@ var provider6 = []struct {
 		"6.x: a changed strategy fails the plan without force_new_deployment", "https://github.com/hashicorp/terraform-provider-aws/pull/43533",
 		[]string{"aws_ecs_service"},
 		func(r planned) error {
-			if strategy, _ := r.after["capacity_provider_strategy"].([]any); len(strategy) > 0 && r.after["force_new_deployment"] != true {
+			strategy, _ := r.after["capacity_provider_strategy"].([]any)
+			if force, _ := r.after["force_new_deployment"].(bool); len(strategy) > 0 && !force {
 				return fmt.Errorf("force_new_deployment is %v", r.after["force_new_deployment"])
 			}
 			return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -49,7 +50,7 @@ func Build(ctx context.Context, root string, v Version, folder string, programs 
 		return fmt.Errorf("building stock programs: version %q is not known: use %q or %q", v, Current, Older)
 	}
 	for _, name := range programs {
-		cmd := exec.CommandContext(ctx, "go", append(args[:len(args):len(args)], "-o", filepath.Join(folder, name), "tailscale.com/cmd/"+name)...)
+		cmd := exec.CommandContext(ctx, "go", append(slices.Clip(args), "-o", filepath.Join(folder, name), "tailscale.com/cmd/"+name)...)
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
