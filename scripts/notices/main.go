@@ -110,6 +110,7 @@ func link(into map[string]*module, pkg, tags, platform string) error {
 			Module *struct {
 				Path, Version, Dir string
 				Main               bool
+				Replace            *struct{ Path, Version string } // what go.mod has in place of it
 			}
 		}
 		if err := dec.Decode(&p); err != nil {
@@ -120,7 +121,11 @@ func link(into map[string]*module, pkg, tags, platform string) error {
 		}
 		m := into[p.Module.Path]
 		if m == nil {
-			m = &module{name: p.Module.Path + " " + p.Module.Version, dir: p.Module.Dir, folders: map[string]bool{}}
+			name := p.Module.Path + " " + p.Module.Version
+			if r := p.Module.Replace; r != nil {
+				name = r.Path + " " + r.Version
+			}
+			m = &module{name: name, dir: p.Module.Dir, folders: map[string]bool{}}
 			into[p.Module.Path] = m
 		}
 		m.folders[p.Dir] = true
