@@ -12,15 +12,16 @@ import (
 
 // mayReadEnviron lists the packages besides commands that may read the environment, and why.
 var mayReadEnviron = map[string]string{
-	"internal/awstest":     "a test helper: CI=true makes a skip a failure, and moto_server inherits PATH",
-	"internal/browsertest": "a test helper: CI=true makes a skip a failure",
-	"internal/netnstest":   "a test helper: CI=true makes a skip a failure, and commands inherit PATH",
-	"internal/httpproxy":   "net/http reads the proxy from there, and an error names the variable in force",
-	"internal/simnet":      "a test helper: SIMNET_SEED replays one simulation",
-	"internal/testwait":    "a test helper: CI=true makes waits longer",
-	"scripts/notices":      "go list inherits it",
-	"scripts/tally":        "go test inherits it",
-	"scripts/typecheck":    "go list inherits it",
+	"internal/awstest":           "a test helper: CI=true makes a skip a failure, and moto_server inherits PATH",
+	"internal/browsertest":       "a test helper: CI=true makes a skip a failure",
+	"internal/netnstest":         "a test helper: CI=true makes a skip a failure, and commands inherit PATH",
+	"internal/httpproxy":         "net/http reads the proxy from there, and an error names the variable in force",
+	"internal/simnet":            "a test helper: SIMNET_SEED replays one simulation",
+	"internal/tailnettest/stock": "tailscaled and go build inherit it",
+	"internal/testwait":          "a test helper: CI=true makes waits longer",
+	"scripts/notices":            "go list inherits it",
+	"scripts/tally":              "go test inherits it",
+	"scripts/typecheck":          "go list inherits it",
 }
 
 var environReaders = []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}
