@@ -39,7 +39,7 @@ func TestBareRouter(t *testing.T) {
 	r := w.router(t, "--user", "1000:1000", "--sysctl", "net.ipv4.ping_group_range=1 0")
 	w.approve(t, r)
 	for _, warning := range []string{
-		`"msg":"no LocalAPI socket: the tailscale command cannot reach this router"`,
+		`"msg":"no LocalAPI socket: the tailscale command cannot reach this router`,
 		`"msg":"cannot forward ping: no ICMP socket"`,
 	} {
 		if !strings.Contains(r.logs(), warning) {

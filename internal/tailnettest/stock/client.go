@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
@@ -113,8 +114,20 @@ func (c *Client) Dial(ctx context.Context, network string, to netip.AddrPort) (n
 		}
 		return nil, fmt.Errorf("connecting to %v through the tailnet: %s: %s", to, res.Status, text)
 	}
+	if network == "udp" {
+		// tailscaled answers before it has taken the connection over from its HTTP server. Of
+		// bytes that arrive in between, the first becomes a datagram of its own. Nothing
+		// reports the end of this time, so callers should repeat a question without an answer.
+		select {
+		case <-time.After(takeOver):
+		case <-ctx.Done():
+		}
+	}
 	return &conn{Conn: <-got, body: body}, nil
 }
+
+// takeOver is the time that tailscaled usually needs to take a connection over.
+const takeOver = 20 * time.Millisecond
 
 // conn is the connection of a LocalAPI request that was upgraded. Its body may hold bytes that
 // were read with the response's header.

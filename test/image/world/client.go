@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"subnetrouter/internal/secret"
@@ -95,11 +96,24 @@ func get(ctx context.Context, node *stock.Client, to string) (string, error) {
 	return string(body), err
 }
 
-func datagram(ctx context.Context, node *stock.Client, to string) (string, error) {
+// datagram returns the reply to a datagram, whose text is at its start. It repeats the question if
+// only a part of it arrived: see [stock.Client.Dial].
+func datagram(ctx context.Context, node *stock.Client, to string) (reply string, err error) {
 	target, err := netip.ParseAddrPort(to)
 	if err != nil {
 		return "", err
 	}
+	for range 5 {
+		if reply, err = exchange(ctx, node, target); err != nil || strings.HasPrefix(reply, question) {
+			break
+		}
+	}
+	return reply, err
+}
+
+const question = "datagram"
+
+func exchange(ctx context.Context, node *stock.Client, target netip.AddrPort) (string, error) {
 	c, err := node.Dial(ctx, "udp", target)
 	if err != nil {
 		return "", err
@@ -108,7 +122,7 @@ func datagram(ctx context.Context, node *stock.Client, to string) (string, error
 	if deadline, ok := ctx.Deadline(); ok {
 		c.SetDeadline(deadline)
 	}
-	if _, err := c.Write([]byte("datagram")); err != nil {
+	if _, err := c.Write([]byte(question)); err != nil {
 		return "", err
 	}
 	buf := make([]byte, 1500)
