@@ -206,6 +206,7 @@ func TestEchoTableIsBounded(t *testing.T) {
 	f := in(t, h, Config{})
 	answers := replies(f)
 	const peers = 3 * maxEchoSockets
+	start := time.Now()
 	for i := range 2 * maxEchoes {
 		src := netip.AddrFrom4([4]byte{100, 64, 1, byte(i % peers)})
 		do(t, h, f, echoRequest(src, netip.AddrFrom4([4]byte{10, 9, byte(1 + i>>8), byte(i)}), uint16(i), 8))
@@ -218,7 +219,9 @@ func TestEchoTableIsBounded(t *testing.T) {
 	if p := f.pinger(); p.pending > maxEchoes || p.sockets > maxEchoSockets || len(p.peers) > peers+1 {
 		t.Errorf("%d requests, %d sockets, %d peers", p.pending, p.sockets, len(p.peers))
 	}
-	if got := f.drops.count(dropEchoEvicted); got != maxEchoes+1 {
+	// On a slow machine the first requests expire before they are evicted.
+	expired := time.Since(start) >= echoWait
+	if got := f.drops.count(dropEchoEvicted); got > maxEchoes+1 || got < maxEchoes+1 && !expired || got == 0 {
 		t.Errorf("%d evictions, want %d", got, maxEchoes+1)
 	}
 }

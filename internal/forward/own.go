@@ -226,7 +226,7 @@ func (c *ownPacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 		c.mu.Unlock()
 		var late <-chan time.Time
 		if !deadline.IsZero() {
-			late = time.After(deadline.Sub(time.Now()))
+			late = time.After(time.Until(deadline))
 		}
 		select {
 		case d := <-c.received:
