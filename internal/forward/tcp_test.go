@@ -356,8 +356,9 @@ func TestIdleFlowsHaveNoGoroutine(t *testing.T) {
 func TestScanStarvesNoOtherClient(t *testing.T) {
 	silent := fullListener(t)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.WriteString(conn, "here"); conn.Close() })
+	const dialTimeout = 3 * time.Second // after which a place that the scan takes is free again
 	c := newClientWithICMP(t, nil, func(cfg *Config) {
-		cfg.DialTimeout = 3 * time.Second
+		cfg.DialTimeout = dialTimeout
 		cfg.Resolve = func(network string, target netip.AddrPort) (netip.AddrPort, error) {
 			if target.Port() == port {
 				return toLoopback(network, target)
@@ -380,7 +381,7 @@ func TestScanStarvesNoOtherClient(t *testing.T) {
 	waitFor(t, "the scan to be under way", func() bool { c.f.limits.mu.Lock(); defer c.f.limits.mu.Unlock(); return c.f.limits.reserved > 500 })
 	start := time.Now()
 	conn := c.mustDialTCP(targets(port)[0])
-	if got, err := io.ReadAll(conn); err != nil || string(got) != "here" || time.Since(start) > time.Second {
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "here" || time.Since(start) > dialTimeout {
 		t.Errorf("during the scan: %q, %v after %v", got, err, time.Since(start))
 	}
 	conn.Close()
