@@ -346,11 +346,9 @@ func (c *Conn) Abort(time.Duration) {
 		if c.err != nil {
 			return
 		}
-	case SynReceived, Established, FinWait1, FinWait2, CloseWait, Closing, LastAck:
-		c.resetDue, c.resetPos = c.nxt >= 0, c.nxt
-	case Received:
-		// The peer's SYN is refused.
-		c.resetDue, c.resetPos = true, -1
+	case Received, SynReceived, Established, FinWait1, FinWait2, CloseWait, Closing, LastAck:
+		// If nothing was sent yet, nxt is -1, and the peer's SYN is refused.
+		c.resetDue, c.resetPos = true, c.nxt
 	default: // the peer has nothing to reset
 	}
 	c.end(ErrAborted)

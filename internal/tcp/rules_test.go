@@ -99,10 +99,15 @@ func TestHandshakeTimeout(t *testing.T) {
 
 // TestRefuse: Abort before Answer resets the peer's SYN.
 func TestRefuse(t *testing.T) {
-	s := listen(t, nil)
-	s.c.Abort(s.now)
-	if g := s.next("refusal", Segment{Flags: RST | ACK}); g.ackTo != 0 {
-		t.Errorf("%v", g)
+	for _, answered := range []bool{false, true} { // the SYN-ACK is due, and not sent yet
+		s := listen(t, nil)
+		if answered {
+			s.c.Answer(s.now)
+		}
+		s.c.Abort(s.now)
+		if g := s.next("refusal", Segment{Flags: RST | ACK}); g.ackTo != 0 {
+			t.Errorf("%v", g)
+		}
 	}
 }
 
