@@ -123,7 +123,7 @@ func (c *Client) Dial(ctx context.Context, network string, to netip.AddrPort) (n
 		case <-ctx.Done():
 		}
 	}
-	return &conn{Conn: <-got, body: body}, nil
+	return &conn{Conn: <-got, body: body, local: c.IPs[0]}, nil
 }
 
 // takeOver is the time that tailscaled usually needs to take a connection over.
@@ -133,8 +133,13 @@ const takeOver = 20 * time.Millisecond
 // were read with the response's header.
 type conn struct {
 	net.Conn
-	body io.ReadWriteCloser
+	body  io.ReadWriteCloser
+	local netip.Addr
 }
+
+// LocalAddr returns the node's address: the port is known only to tailscaled. SOCKS5 servers report
+// it to their clients.
+func (c *conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.local, 0)) }
 
 func (c *conn) Read(b []byte) (int, error)  { return c.body.Read(b) }
 func (c *conn) Write(b []byte) (int, error) { return c.body.Write(b) }
