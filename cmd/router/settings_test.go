@@ -70,6 +70,9 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_MAX_FLOWS":              {values: these("100", "200"), observe: metrics("router_flows_limit")},
 	"ROUTER_MAX_FLOWS_PER_PEER":     {values: these("10", "20"), observe: metrics("router_flows_limit_per_peer")},
 	"ROUTER_KEEPALIVE":              {values: these("30s", "1h"), observe: keepAlive},
+	"ROUTER_TARGET_KEEPALIVE":       {values: these("30s", "1h"), observe: dataPath("TargetKeepAlive")},
+	"ROUTER_TCP_STACK":              {values: these("own", "gvisor"), observe: dataPath("Stack")},
+	"ROUTER_CONGESTION":             {prepare: ownTCP, values: these("bbr", "cubic"), observe: dataPath("Congestion")},
 	"ROUTER_DEBUG_LISTEN":           {values: twoAddresses, observe: answering("/debug/pprof/")},
 	"ROUTER_LOG_LEVEL":              {values: these("debug", "info"), observe: debugLines},
 	"ROUTER_LOG_FORMAT":             {values: these("json", "text"), observe: firstByte},
@@ -322,10 +325,20 @@ func metrics(name string) func(*testing.T, *setting) string {
 }
 
 // keepAlive returns the keep-alive interval of the data path.
+// dataPath returns an observer of a field of the data path's configuration, a number.
+func dataPath(field string) func(*testing.T, *setting) string {
+	return func(t *testing.T, s *setting) string {
+		return fmt.Sprint(reflect.ValueOf(s.build(t)).Elem().FieldByName("forward").Elem().FieldByName("cfg").FieldByName(field).Int())
+	}
+}
+
+// keepAlive returns the router's own setting: the data path has a function of it.
 func keepAlive(t *testing.T, s *setting) string {
-	v := reflect.ValueOf(s.build(t)).Elem().FieldByName("forward").Elem().FieldByName("cfg").FieldByName("KeepAlive")
+	v := reflect.ValueOf(s.build(t)).Elem().FieldByName("cfg").FieldByName("KeepAlive").FieldByName("Default")
 	return time.Duration(v.Int()).String()
 }
+
+func ownTCP(_ *testing.T, s *setting) { s.Env["ROUTER_TCP_STACK"] = "own" }
 
 // Observers of the whole program.
 
