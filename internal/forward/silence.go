@@ -1,6 +1,9 @@
 package forward
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // A target that disappears while it has yet to acknowledge data sends nothing that could end
 // its flow, and keep-alives are not sent meanwhile. Linux gives up after some 15 minutes, or
@@ -45,13 +48,14 @@ func (t *tcpTable) checkSilence(now time.Time) {
 	}
 }
 
-// targetSilent reports whether the target has fallen silent. It runs in the flow's task, which
-// owns the socket.
-func (fl *tcpFlow) targetSilent() bool {
-	sent := fl.up.bytes.Load()
-	waiting, silent := acknowledges(fl.fd, fl.table.silence.limit)
+// targetSilent reports whether a flow's target has acknowledged nothing for limit while data waits
+// for it. If it has acknowledged everything, that is recorded in delivered. It runs in the flow's
+// task, which owns the socket.
+func targetSilent(r *record, fd int, delivered *atomic.Int64, limit time.Duration) bool {
+	sent := r.up.bytes.Load()
+	waiting, silent := acknowledges(fd, limit)
 	if !waiting {
-		fl.delivered.Store(sent)
+		delivered.Store(sent)
 	}
 	return silent
 }

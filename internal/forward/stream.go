@@ -263,7 +263,7 @@ func (fl *streamFlow) forward() {
 	if fl.stage.Load() == stageForwarding && fl.reason == "" {
 		more = fl.move(now)
 	}
-	if fl.probe.Swap(false) && fl.reason == "" && fl.targetSilent() {
+	if fl.probe.Swap(false) && fl.reason == "" && targetSilent(&fl.record, fl.fd, &fl.delivered, t.silence.limit) {
 		fl.fail(now, failed)
 	}
 	over := fl.over()
@@ -419,16 +419,6 @@ func (t *streamTable) sweep(now time.Time) {
 			t.sched.ready(&fl.task)
 		}
 	})
-}
-
-// targetSilent reports whether the target has fallen silent.
-func (fl *streamFlow) targetSilent() bool {
-	sent := fl.up.bytes.Load()
-	waiting, silent := acknowledges(fl.fd, fl.table.silence.limit)
-	if !waiting {
-		fl.delivered.Store(sent)
-	}
-	return silent
 }
 
 // cut marks every flow for a worker to abort, and returns the number of those past dialing.

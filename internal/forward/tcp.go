@@ -305,7 +305,7 @@ func (fl *tcpFlow) forward() {
 		}
 		return
 	}
-	if fl.failedSilently() || fl.probe.Swap(false) && fl.targetSilent() {
+	if fl.failedSilently() || fl.probe.Swap(false) && targetSilent(&fl.record, fl.fd, &fl.delivered, fl.table.silence.limit) {
 		fl.end(failed)
 		return
 	}
