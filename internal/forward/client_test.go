@@ -78,15 +78,23 @@ func newClient(t *testing.T, edit func(*Config)) *client {
 
 func newClientWithICMP(t *testing.T, errors chan quotedError, edit func(*Config)) *client {
 	t.Helper()
+	return startClient(t, errors, edit, func(*Forwarder) {})
+}
+
+// startClient starts a client with a forwarder that prepare may change before its workers run.
+func startClient(t *testing.T, errors chan quotedError, edit func(*Config), prepare func(*Forwarder)) *client {
+	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
 	cfg := Config{Registerer: reg, Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback, Stack: stackUnderTest}
 	if edit != nil {
 		edit(&cfg)
 	}
-	f, err := New(cfg)
+	f, err := build(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	prepare(f)
+	f.start()
 	c := &client{t: t, f: f, reg: reg, ep: channel.New(1024, 1280, ""), icmp: errors}
 	c.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},

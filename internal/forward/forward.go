@@ -55,6 +55,16 @@ type Forwarder struct {
 
 // New creates a Forwarder, and starts its workers. They run until Close.
 func New(cfg Config) (*Forwarder, error) {
+	f, err := build(cfg)
+	if err != nil {
+		return nil, err
+	}
+	f.start()
+	return f, nil
+}
+
+// build creates a Forwarder without workers. Tests change its times before they call start.
+func build(cfg Config) (*Forwarder, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, fmt.Errorf("creating forwarder: %w", err)
 	}
@@ -73,11 +83,15 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	f.tables = tables{TCP: tcp, UDP: newUDPTable(c, cfg.ReservedPorts), ICMP: newPinger(c, cfg.Peer)}
 	f.deliveries.New = f.newDelivery
+	return f, nil
+}
+
+// start runs the workers until Close.
+func (f *Forwarder) start() {
 	var ctx context.Context
 	ctx, f.cancel = context.WithCancel(context.Background())
 	go f.sweep(ctx)
-	go c.logs.run(ctx)
-	return f, nil
+	go f.logs.run(ctx)
 }
 
 // sweep expires, once a second, the state that no event ends.

@@ -15,6 +15,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
+// newImpatientClient returns a client whose forwarder ends a flow with a silent target or client
+// after seconds.
+func newImpatientClient(t *testing.T) *client {
+	t.Helper()
+	return startClient(t, make(chan quotedError, 16), nil, func(f *Forwarder) { impatient(t, f) })
+}
+
 // impatient shortens the times after which a silent target or client ends a flow.
 func impatient(t *testing.T, f *Forwarder) {
 	t.Helper()
@@ -31,7 +38,7 @@ func impatient(t *testing.T, f *Forwarder) {
 	}
 }
 
-// pause is longer than each of the times that [impatient] sets, and than the pauses between
+// pause is longer than each of the times of [newImpatientClient], and than the pauses between
 // the first window probes.
 const pause = 4 * time.Second
 
@@ -41,8 +48,7 @@ func TestPausedTransfers(t *testing.T) {
 	const size = 16 << 20
 	data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
 	t.Run("target", func(t *testing.T) {
-		c := newClient(t, nil)
-		impatient(t, c.f)
+		c := newImpatientClient(t)
 		got := make(chan int64, 1)
 		port := serveTCP(t, func(conn *net.TCPConn) {
 			time.Sleep(pause)
@@ -60,8 +66,7 @@ func TestPausedTransfers(t *testing.T) {
 		}
 	})
 	t.Run("client", func(t *testing.T) {
-		c := newClient(t, nil)
-		impatient(t, c.f)
+		c := newImpatientClient(t)
 		port := serveTCP(t, func(conn *net.TCPConn) {
 			conn.Write(data)
 			conn.Close()
@@ -76,8 +81,7 @@ func TestPausedTransfers(t *testing.T) {
 
 // TestSilentTarget: a target that acknowledges nothing ends the flow.
 func TestSilentTarget(t *testing.T) {
-	c := newClient(t, nil)
-	impatient(t, c.f)
+	c := newImpatientClient(t)
 	silenced := make(chan struct{})
 	port := serveTCP(t, func(conn *net.TCPConn) {
 		raw, _ := conn.SyscallConn()
@@ -103,8 +107,7 @@ func TestSilentTarget(t *testing.T) {
 
 // TestSilentClient: a client that acknowledges nothing ends the flow.
 func TestSilentClient(t *testing.T) {
-	c := newClient(t, nil)
-	impatient(t, c.f)
+	c := newImpatientClient(t)
 	asked, gone := make(chan struct{}), make(chan struct{})
 	port := serveTCP(t, func(conn *net.TCPConn) {
 		io.ReadFull(conn, make([]byte, 2))
