@@ -111,7 +111,7 @@ func BenchmarkReceiveTCP(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(size)
 	for b.Loop() {
-		l.send(outgoing{stack: pkt.IncRef()})
+		l.send(outgoing{run: stackPacket{pkt.IncRef()}})
 		slab.Reset(buf, 64)
 		if err := l.receive(&slab); slab.Len() != size/mss || err != nil {
 			b.Fatal(slab.Len(), err)

@@ -40,11 +40,11 @@ var (
 // stackUnderTest is the stack of every forwarder that newClient makes.
 var stackUnderTest Stack
 
-// TestMain runs the tests with each stack in turn, and those without TCP only once.
+// TestMain runs the tests with each stack in turn, and those without forwarded TCP only once.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	for stackUnderTest = range StackOwn + 1 {
-		if skip := flag.Lookup("test.skip"); stackUnderTest != StackGVisor && skip.Value.String() == "" {
+	for stackUnderTest = range StackGVisor + 1 {
+		if skip := flag.Lookup("test.skip"); stackUnderTest != StackOwn && skip.Value.String() == "" {
 			flag.Set(skip.Name, "UDP|DNS|Echo|Fragment|Ping|ICMP|Scheduler|Own")
 		}
 		if code := m.Run(); code != 0 {

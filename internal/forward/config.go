@@ -50,7 +50,7 @@ type Config struct {
 	// ReservedPorts are UDP ports that no flow uses as its source port: those of the
 	// process's own listeners. Default: none.
 	ReservedPorts []uint16
-	// Stack is the TCP that ends the clients' connections. Default: StackGVisor.
+	// Stack is the TCP that ends the clients' connections. Default: StackOwn.
 	Stack Stack
 	// Congestion is the congestion control towards clients, with StackOwn. Default: BBR.
 	Congestion Congestion
@@ -68,8 +68,8 @@ type Stack int
 
 // The stacks.
 const (
-	StackGVisor Stack = iota
-	StackOwn          // package tcp
+	StackOwn    Stack = iota // package tcp
+	StackGVisor              // not in a build with the tag omit_gvisor
 )
 
 // Congestion is a congestion control of package tcp.

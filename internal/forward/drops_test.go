@@ -154,7 +154,7 @@ func TestResetsWaitForTheTailnet(t *testing.T) {
 	c.f.tcp().mu.Lock()
 	for fl := range c.f.tcp().flows {
 		pkt := resetOf(fl.key)
-		reset = &outgoing{stack: pkt}
+		reset = &outgoing{run: stackPacket{pkt}}
 		if c.f.tcp().endpoint.isReply(pkt) {
 			t.Error("a connection's reset is queued as a reply that may be dropped")
 		}

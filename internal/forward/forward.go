@@ -72,7 +72,7 @@ func build(cfg Config) (*Forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Forwarder{core: c, cfg: cfg, own: newOwn(c)}
+	f := &Forwarder{core: c, cfg: cfg, own: newOwn(c, cfg.Congestion)}
 	f.reassembly = packet.NewReassembler(packet.ReassemblerConfig{Node: cfg.Peer, Dropped: c.drops.fragments})
 	var tcp flowTable = newStreamTable(c, cfg.Congestion)
 	if cfg.Stack == StackGVisor {

@@ -5,9 +5,6 @@ import (
 	"sync"
 
 	"subnetrouter/internal/packet"
-
-	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 // maxQueued bounds the packets that wait for the tailnet. Senders wait when the queue is full,
@@ -23,13 +20,20 @@ const maxQueuedReplies = 256
 // ErrClosed is returned once the forwarder is closed.
 var ErrClosed = errors.New("forwarder closed")
 
-// outgoing is a packet for a peer: one that the data path built, or one of the stack, which may
-// be a run of segments. Exactly one of own and stack is set. The holder of an outgoing owns it,
-// passes it on or releases it, once.
+// outgoing is a packet for a peer that the data path built, or a run of segments of gVisor's stack.
+// Exactly one of own and run is set. The holder of an outgoing owns it, passes it on or releases it,
+// once.
 type outgoing struct {
-	own   *packetBuffer
-	stack *stack.PacketBuffer // with a reference of its own
-	done  int                 // segments of the run that were sent already
+	own  *packetBuffer
+	run  packetRun
+	done int // segments of the run that were sent already
+}
+
+// packetRun is one packet, or a run of segments.
+type packetRun interface {
+	// addTo adds the packets from number from to a slab, as [packet.SegmentRun.Split] does.
+	addTo(from int, to *packet.Slab) (n int, all bool)
+	release()
 }
 
 // packetBuffer is a pooled buffer; the packet is b[:n]. Its content is undefined when it comes out
@@ -57,12 +61,26 @@ type link struct {
 	// slab; zero for none. Only the reader uses it.
 	partial outgoing
 
-	// mu guards the queue of streams that have something to send, linked by streamFlow.next.
-	// Each is in it at most once (streamFlow.queued). It may be taken with a flow's lock held,
+	// mu guards the queue of connections that have something to send, linked by turn.next.
+	// Each is in it at most once (turn.queued). It may be taken with a connection's lock held,
 	// not the reverse.
 	mu         sync.Mutex
-	head, tail *streamFlow
+	head, tail *turn
 	wake       chan struct{} // has a token while the queue is not empty, and perhaps after
+}
+
+// turn is a connection's place in the link's queue. Its fields other than of are guarded by link.mu.
+type turn struct {
+	of     puller
+	queued bool
+	next   *turn
+}
+
+// puller is a connection that builds its packets when the link's reader has room for them.
+type puller interface {
+	// pull adds packets that the connection has to send now to a slab. It returns false, and
+	// adds none, if the slab has no room. Only the link's reader calls it.
+	pull(to *packet.Slab) bool
 }
 
 func newLink(d *drops) *link {
@@ -72,20 +90,20 @@ func newLink(d *drops) *link {
 	}
 }
 
-// want queues a stream whose packets the reader is to fetch, unless it is queued already. Streams
-// take turns, and build each packet when the reader has room for it: no packet of theirs waits
+// want queues a connection whose packets the reader is to fetch, unless it is queued already.
+// Connections take turns, and build each packet when the reader has room for it: no packet of theirs waits
 // here, and what they send is never older than the latest acknowledgement.
-func (l *link) want(fl *streamFlow) {
+func (l *link) want(t *turn) {
 	l.mu.Lock()
-	queued := fl.queued
+	queued := t.queued
 	if !queued {
-		fl.queued = true
+		t.queued = true
 		if l.tail == nil {
-			l.head = fl
+			l.head = t
 		} else {
-			l.tail.next = fl
+			l.tail.next = t
 		}
-		l.tail = fl
+		l.tail = t
 	}
 	l.mu.Unlock()
 	if !queued {
@@ -96,19 +114,19 @@ func (l *link) want(fl *streamFlow) {
 	}
 }
 
-// nextStream takes a stream out of the queue; nil if there is none.
-func (l *link) nextStream() *streamFlow {
+// nextTurn takes a connection out of the queue; nil if there is none.
+func (l *link) nextTurn() *turn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fl := l.head
-	if fl == nil {
+	t := l.head
+	if t == nil {
 		return nil
 	}
-	l.head, fl.next, fl.queued = fl.next, nil, false
+	l.head, t.next, t.queued = t.next, nil, false
 	if l.head == nil {
 		l.tail = nil
 	}
-	return fl
+	return t
 }
 
 // send waits for room in the queue. It takes ownership of p in any case, and returns false once the
@@ -172,13 +190,13 @@ func (l *link) discard() {
 	}
 }
 
-// release returns the packet to the pool or the stack. It must not be used afterwards.
+// release returns the packet to the pool or to where it comes from. It must not be used afterwards.
 func (p outgoing) release() {
 	if p.own != nil {
 		packetBuffers.Put(p.own)
 	}
-	if p.stack != nil {
-		p.stack.DecRef()
+	if p.run != nil {
+		p.run.release()
 	}
 }
 
@@ -219,10 +237,10 @@ func (l *link) fill(to *packet.Slab) {
 				return
 			}
 		}
-		if fl := l.nextStream(); fl != nil {
+		if t := l.nextTurn(); t != nil {
 			idle = false
-			if !fl.pull(to) {
-				l.want(fl)
+			if !t.of.pull(to) {
+				l.want(t)
 				return
 			}
 		}
@@ -257,29 +275,5 @@ func (p outgoing) addTo(to *packet.Slab) (n int, all bool) {
 		copy(b, p.own.b[:p.own.n])
 		return 1, true
 	}
-	return addStack(p.stack, p.done, to)
-}
-
-// addStack adds the packets of pkt from number from, as [packet.SegmentRun.Split] does. The stack
-// left the checksums of TCP out, and only those.
-func addStack(pkt *stack.PacketBuffer, from int, to *packet.Slab) (n int, all bool) {
-	if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
-		b := to.Add(pkt.Size())
-		if b == nil {
-			return 0, false
-		}
-		for _, piece := range pkt.AsSlices() {
-			b = b[copy(b, piece):]
-		}
-		return 1, true
-	}
-	run := packet.SegmentRun{
-		IP: pkt.NetworkHeader().Slice(), TCP: pkt.TransportHeader().Slice(),
-		Pieces: pkt.AsSlices(), Size: pkt.Data().Size(), MSS: pkt.Data().Size(),
-	}
-	run.Skip = len(run.IP) + len(run.TCP)
-	if pkt.GSOOptions.Type != stack.GSONone {
-		run.MSS = int(pkt.GSOOptions.MSS)
-	}
-	return run.Split(from, to)
+	return p.run.addTo(p.done, to)
 }

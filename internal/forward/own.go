@@ -21,28 +21,15 @@ type own struct {
 	sender *sender
 	drops  *drops
 
-	mu  sync.RWMutex              // covers the fields below
-	udp map[uint16]*ownPacketConn // by port
-	tcp ownTCP                    // nil until the first listener or connection
-	// newTCP creates tcp.
-	newTCP func() (ownTCP, error)
+	tcp *ownTCP
+
+	mu     sync.RWMutex              // covers the fields below
+	udp    map[uint16]*ownPacketConn // by port
 	closed bool
 }
 
-// ownTCP is a TCP for the node's own addresses. deliver takes a whole segment with valid
-// checksums, and never waits.
-type ownTCP interface {
-	listen(port uint16) (net.Listener, error)
-	dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
-	deliver(p *packet.Packet)
-	close()
-}
-
-func newOwn(c *core) *own {
-	return &own{
-		sender: c.sender, drops: c.drops, udp: map[uint16]*ownPacketConn{},
-		newTCP: func() (ownTCP, error) { return newOwnStack(c.link, c.sender.mtu) },
-	}
+func newOwn(c *core, control Congestion) *own {
+	return &own{sender: c.sender, drops: c.drops, udp: map[uint16]*ownPacketConn{}, tcp: newOwnTCP(c, control)}
 }
 
 // DeliverOwn takes an IP packet that a peer sent to one of this node's own addresses. It is valid
@@ -56,20 +43,12 @@ func (f *Forwarder) DeliverOwn(raw []byte) {
 
 // Listen listens on a TCP port of all of this node's own addresses.
 func (f *Forwarder) Listen(port uint16) (net.Listener, error) {
-	tcp, err := f.own.startTCP()
-	if err != nil {
-		return nil, fmt.Errorf("listening on tailnet port %d: %w", port, err)
-	}
-	return tcp.listen(port)
+	return f.own.tcp.listen(port)
 }
 
 // DialTCP opens a TCP connection from one of this node's own addresses to a peer.
 func (f *Forwarder) DialTCP(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
-	tcp, err := f.own.startTCP()
-	if err != nil {
-		return nil, fmt.Errorf("connecting to %v: %w", to, err)
-	}
-	return tcp.dial(ctx, from, to)
+	return f.own.tcp.dial(ctx, from, to)
 }
 
 // ListenPacket listens on a UDP port of all of this node's own addresses. It holds up to
@@ -79,22 +58,6 @@ func (f *Forwarder) DialTCP(ctx context.Context, from netip.Addr, to netip.AddrP
 // the sender's last datagram went to.
 func (f *Forwarder) ListenPacket(port uint16) (net.PacketConn, error) {
 	return f.own.listenPacket(port)
-}
-
-func (o *own) startTCP() (ownTCP, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		return nil, ErrClosed
-	}
-	if o.tcp == nil {
-		var err error
-		if o.tcp, err = o.newTCP(); err != nil {
-			o.tcp = nil
-			return nil, err
-		}
-	}
-	return o.tcp, nil
 }
 
 // deliver never waits.
@@ -129,14 +92,7 @@ func (o *own) deliverTCP(p *packet.Packet) {
 		o.drops.add(dropMalformed, 1)
 		return
 	}
-	o.mu.RLock()
-	tcp := o.tcp
-	o.mu.RUnlock()
-	if tcp != nil {
-		tcp.deliver(p)
-		return
-	}
-	o.sender.reset(p, segment)
+	o.tcp.deliver(p, segment)
 }
 
 func (o *own) deliverUDP(p *packet.Packet) {
@@ -170,9 +126,7 @@ func (o *own) close() {
 		close(c.closed)
 	}
 	clear(o.udp)
-	if o.tcp != nil {
-		o.tcp.close()
-	}
+	o.tcp.close()
 }
 
 // maxOwnDatagrams bounds the datagrams that wait for the reader of a port, and maxOwnSenders the

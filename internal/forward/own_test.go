@@ -82,7 +82,7 @@ func TestOwnListener(t *testing.T) {
 			}
 		}
 	}
-	// Another port is still refused, by the stack now.
+	// Another port is still refused, although there is a listener now.
 	if _, err := c.dialTCP(ownAddrs(port + 1)[0]); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("another port: %v, want a refusal", err)
 	}

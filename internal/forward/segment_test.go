@@ -34,7 +34,7 @@ func TestRunLongerThanTheVector(t *testing.T) {
 	pkt.GSOOptions = stack.GSO{Type: stack.GSOTCPv4, MSS: mss}
 
 	l := newLink(newDrops())
-	l.send(outgoing{stack: pkt})
+	l.send(outgoing{run: stackPacket{pkt}})
 	after := packetBuffers.Get().(*packetBuffer)
 	after.n = copy(after.b[:], "behind it")
 	l.send(outgoing{own: after})

@@ -32,22 +32,6 @@ func (s *silenceCheck) due(now time.Time) bool {
 	return true
 }
 
-// checkSilence asks the flows whose target may have data to acknowledge to check that at their
-// next step.
-func (t *tcpTable) checkSilence(now time.Time) {
-	if !t.silence.due(now) {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for fl := range t.flows {
-		if fl.stage.Load() == stageForwarding && fl.up.bytes.Load() != fl.delivered.Load() {
-			fl.probe.Store(true)
-			t.sched.ready(&fl.task)
-		}
-	}
-}
-
 // targetSilent reports whether a flow's target has acknowledged nothing for limit while data waits
 // for it. If it has acknowledged everything, that is recorded in delivered. It runs in the flow's
 // task, which owns the socket.

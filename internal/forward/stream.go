@@ -63,6 +63,7 @@ func newStreamTable(c *core, control Congestion) *streamTable {
 type streamFlow struct {
 	task
 	record
+	turn
 	table     *streamTable
 	fd        int          // the target's socket; -1 before it is opened
 	stage     atomic.Int32 // stageNew and so on
@@ -84,11 +85,16 @@ type streamFlow struct {
 	failing bool          // a write to the target failed; its last answer may still be read
 	starved bool          // the last read from the target stopped for want of room in conn
 	blocked bool          // the target's socket is full
-
-	// Guarded by link.mu: the link's queue.
-	queued bool
-	next   *streamFlow
 }
+
+// The stages of a TCP flow. A flow of gVisor's TCP begins with stageDialing.
+const (
+	stageDialing int32 = iota
+	stageAccepting
+	stageForwarding
+	stageClosed
+	stageNew
+)
 
 // pendingSYN is a packet, and when it arrived; zero for none.
 type pendingSYN struct {
@@ -127,7 +133,7 @@ func (t *streamTable) open(p *packet.Packet, s *tcp.Segment, key flowKey) {
 		table: t, fd: -1, syn: append([]byte(nil), p.Raw...),
 	}
 	fl.stage.Store(stageNew)
-	fl.step = fl.advance
+	fl.step, fl.of = fl.advance, fl
 	var random [16]byte
 	rand.Read(random[:])
 	share := int(t.memory.shareOf(node.held.Load()))
@@ -358,7 +364,7 @@ func (t *streamTable) reopen(raw []byte, key flowKey) {
 func (fl *streamFlow) settle(now time.Duration) {
 	t, c := fl.table, fl.conn
 	if c.Pending() {
-		t.link.want(fl)
+		t.link.want(&fl.turn)
 	}
 	fl.schedule(now)
 }

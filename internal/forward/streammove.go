@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// moveBudget is the number of reads, or writes, that a flow may make in each direction before other
+// flows get a turn.
+const moveBudget = 16
+
 // move moves bytes in both directions, and passes the ends of streams on. It returns true if more
 // can be moved, once other flows had a turn. It needs mu.
 func (fl *streamFlow) move(now time.Duration) (more bool) {
@@ -137,8 +141,7 @@ func (fl *streamFlow) moveDown(now time.Duration) (more bool) {
 	return true
 }
 
-// pull adds packets that the flow has to send now to a slab. It returns false, and adds none, if the
-// slab has no room. Only the link's reader calls it.
+// pull implements [puller].
 func (fl *streamFlow) pull(to *packet.Slab) bool {
 	room := to.Room(fl.table.sender.mtu)
 	if room == 0 {
@@ -147,23 +150,27 @@ func (fl *streamFlow) pull(to *packet.Slab) bool {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	now := streamNow()
-	run := tcp.Run{MaxSegments: room}
-	if !fl.conn.Next(now, &run) {
+	if putRun(fl.conn, now, fl.key, room, to) {
+		fl.settle(now)
+	} else {
 		fl.schedule(now)
-		return true
 	}
-	var ip [packet.IPv6Header]byte
-	header := ip[:packet.HeaderSize(fl.key.dst.Addr())]
-	packet.PutIP(header, fl.key.dst.Addr(), fl.key.client.Addr(), packet.ProtoTCP)
-	setPorts(run.Header, fl.key)
-	segments := packet.SegmentRun{IP: header, TCP: run.Header, Pieces: run.Pieces, Size: run.Size, MSS: run.MSS}
-	segments.Split(0, to)
-	fl.settle(now)
 	return true
 }
 
-// setPorts writes the ports of a segment to a client.
-func setPorts(header []byte, key flowKey) {
-	binary.BigEndian.PutUint16(header, key.dst.Port())
-	binary.BigEndian.PutUint16(header[2:], key.client.Port())
+// putRun adds the packets of a connection's next run to a slab, as long as it has room for them. It
+// returns false if nothing is to be sent now.
+func putRun(c *tcp.Conn, now time.Duration, key flowKey, room int, to *packet.Slab) bool {
+	run := tcp.Run{MaxSegments: room}
+	if !c.Next(now, &run) {
+		return false
+	}
+	var ip [packet.IPv6Header]byte
+	header := ip[:packet.HeaderSize(key.dst.Addr())]
+	packet.PutIP(header, key.dst.Addr(), key.client.Addr(), packet.ProtoTCP)
+	binary.BigEndian.PutUint16(run.Header, key.dst.Port())
+	binary.BigEndian.PutUint16(run.Header[2:], key.client.Port())
+	segments := packet.SegmentRun{IP: header, TCP: run.Header, Pieces: run.Pieces, Size: run.Size, MSS: run.MSS}
+	segments.Split(0, to)
+	return true
 }

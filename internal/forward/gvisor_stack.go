@@ -1,3 +1,5 @@
+//go:build !omit_gvisor
+
 package forward
 
 import (
@@ -104,7 +106,7 @@ func (e *linkEndpoint) SupportedGSO() stack.SupportedGSO { return stack.HostGSOS
 func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	for _, p := range list.AsSlice() {
-		out := outgoing{stack: p.IncRef()}
+		out := outgoing{run: stackPacket{p.IncRef()}}
 		switch {
 		case e.link.offer(out):
 		case e.isReply(p):
@@ -115,6 +117,34 @@ func (e *linkEndpoint) WritePackets(list stack.PacketBufferList) (int, tcpip.Err
 		n++
 	}
 	return n, nil
+}
+
+// stackPacket is a packet of the stack, or a run of segments, with a reference of its own.
+type stackPacket struct{ *stack.PacketBuffer }
+
+func (p stackPacket) release() { p.DecRef() }
+
+// addTo implements [packetRun]. The stack left the checksums of TCP out, and only those.
+func (p stackPacket) addTo(from int, to *packet.Slab) (n int, all bool) {
+	if p.TransportProtocolNumber != header.TCPProtocolNumber {
+		b := to.Add(p.Size())
+		if b == nil {
+			return 0, false
+		}
+		for _, piece := range p.AsSlices() {
+			b = b[copy(b, piece):]
+		}
+		return 1, true
+	}
+	run := packet.SegmentRun{
+		IP: p.NetworkHeader().Slice(), TCP: p.TransportHeader().Slice(),
+		Pieces: p.AsSlices(), Size: p.Data().Size(), MSS: p.Data().Size(),
+	}
+	run.Skip = len(run.IP) + len(run.TCP)
+	if p.GSOOptions.Type != stack.GSONone {
+		run.MSS = int(p.GSOOptions.MSS)
+	}
+	return run.Split(from, to)
 }
 
 // isReply reports whether a packet may be the stack's immediate answer to one that is being

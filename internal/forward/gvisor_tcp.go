@@ -1,3 +1,5 @@
+//go:build !omit_gvisor
+
 package forward
 
 import (
@@ -99,14 +101,6 @@ type tcpFlow struct {
 
 	upward, downward half
 }
-
-const (
-	stageDialing int32 = iota
-	stageAccepting
-	stageForwarding
-	stageClosed
-	stageNew // of a streamFlow
-)
 
 // half is the state of one direction of a flow. Its source is the client (upward) or the target
 // (downward), its sink the other. eof and done are final: eof comes first, done once the bytes
@@ -265,10 +259,6 @@ func (fl *tcpFlow) accept() {
 type notifier struct{ fl *tcpFlow }
 
 func (n notifier) NotifyEvent(waiter.EventMask) { n.fl.table.sched.ready(&n.fl.task) }
-
-// moveBudget is the number of buffers that a flow may move in each direction before other flows
-// get a turn.
-const moveBudget = 16
 
 // forward moves bytes until neither direction can, the flow has ended, or the other flows are to
 // get a turn. Events are edge-triggered: it must not return while a direction could move bytes,
@@ -671,4 +661,20 @@ func (fl *tcpFlow) revoke() {
 	fl.revoked.Store(true)
 	fl.abort.Store(true)
 	fl.table.sched.ready(&fl.task)
+}
+
+// checkSilence asks the flows whose target may have data to acknowledge to check that at their
+// next step.
+func (t *tcpTable) checkSilence(now time.Time) {
+	if !t.silence.due(now) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for fl := range t.flows {
+		if fl.stage.Load() == stageForwarding && fl.up.bytes.Load() != fl.delivered.Load() {
+			fl.probe.Store(true)
+			t.sched.ready(&fl.task)
+		}
+	}
 }

@@ -1,3 +1,5 @@
+//go:build !omit_gvisor
+
 package forward
 
 import (

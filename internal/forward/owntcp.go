@@ -1,0 +1,284 @@
+package forward
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"subnetrouter/internal/packet"
+	"subnetrouter/internal/tcp"
+)
+
+// The bounds of the connections of the node's own addresses. Together with maxOwnBuffer they bound
+// the memory that one peer, and all peers, can take.
+const (
+	maxOwnConns        = 256
+	maxOwnConnsPerPeer = 32
+	maxOwnBacklog      = 32 // of a listener: connections that were not accepted
+	maxOwnBuffer       = 512 << 10
+)
+
+// Times of these connections.
+const (
+	ownKeepAlive = time.Minute // silence after which the peer is probed
+	ownGiveUp    = time.Minute // without an answer to data that is due
+	ownLinger    = time.Minute // after Close, for the peer to close too
+)
+
+// firstEphemeral is the first port that connections are opened from, as IANA has it.
+const firstEphemeral = 49152
+
+// ownTCP is the TCP of the node's own addresses: listeners, and connections that are a [net.Conn]
+// in this process. Each connection's lock may be held when mu is taken, not the reverse.
+type ownTCP struct {
+	*core
+	congestion Congestion
+
+	mu        sync.Mutex // covers the fields below
+	listeners map[uint16]*ownListener
+	conns     map[flowKey]*ownConn // client is the peer, dst the node itself
+	byPeer    map[netip.Addr]int   // the number of conns
+	closed    bool
+}
+
+func newOwnTCP(c *core, control Congestion) *ownTCP {
+	return &ownTCP{core: c, congestion: control, listeners: map[uint16]*ownListener{}, conns: map[flowKey]*ownConn{}, byPeer: map[netip.Addr]int{}}
+}
+
+// deliver takes a segment with valid checksums for one of the node's own addresses. It never waits.
+func (t *ownTCP) deliver(p *packet.Packet, segment []byte) {
+	s, err := tcp.Parse(segment)
+	if err != nil {
+		t.drops.add(dropMalformed, 1)
+		return
+	}
+	key := segmentKey(p, segment)
+	t.mu.Lock()
+	c := t.conns[key]
+	t.mu.Unlock()
+	switch {
+	case c != nil:
+		c.deliver(&s)
+	case !packet.OpensConnection(segment) || !t.accept(key, &s):
+		t.sender.reset(p, segment)
+	}
+}
+
+// accept creates the connection of a SYN. It returns false if nothing listens, or at a bound.
+func (t *ownTCP) accept(key flowKey, syn *tcp.Segment) bool {
+	t.mu.Lock()
+	ln := t.listeners[key.dst.Port()]
+	if ln == nil || len(ln.backlog) == cap(ln.backlog) {
+		t.mu.Unlock()
+		return false
+	}
+	c, err := t.addLocked(key)
+	t.mu.Unlock()
+	if err != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := streamNow()
+	c.listener = ln
+	c.conn = tcp.Accept(now, t.options(key), syn)
+	c.conn.Answer(now)
+	c.settle(now)
+	return true
+}
+
+// addLocked adds a connection without a state machine to the table, with its lock free: whoever
+// adds it sets conn, and settles. The caller holds t.mu.
+func (t *ownTCP) addLocked(key flowKey) (*ownConn, error) {
+	peer := key.client.Addr()
+	switch {
+	case t.closed:
+		return nil, ErrClosed
+	case len(t.conns) >= maxOwnConns, t.byPeer[peer] >= maxOwnConnsPerPeer:
+		return nil, errors.New("too many connections")
+	case t.conns[key] != nil:
+		return nil, syscall.EADDRINUSE
+	}
+	c := newOwnConn(t, key)
+	t.conns[key] = c
+	t.byPeer[peer]++
+	return c, nil
+}
+
+// remove takes a connection that is over out of the table.
+func (t *ownTCP) remove(c *ownConn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conns[c.key] != c {
+		return
+	}
+	delete(t.conns, c.key)
+	peer := c.key.client.Addr()
+	if t.byPeer[peer]--; t.byPeer[peer] == 0 {
+		delete(t.byPeer, peer)
+	}
+}
+
+// options returns the options of a new connection.
+func (t *ownTCP) options(key flowKey) tcp.Options {
+	var random [16]byte
+	rand.Read(random[:])
+	limit := t.limit()
+	return tcp.Options{
+		MSS:             t.sender.mtu - packet.HeaderSize(key.dst.Addr()) - packet.TCPHeader,
+		ISS:             binary.BigEndian.Uint32(random[:]),
+		TimestampOffset: binary.BigEndian.Uint32(random[4:]),
+		Congestion:      t.congestion.maker(binary.BigEndian.Uint64(random[8:])),
+		Keepalive:       tcp.Keepalive{Idle: ownKeepAlive, Interval: keepAliveInterval, Count: keepAliveCount},
+		Handshake:       t.dialTimeout,
+		GiveUp:          ownGiveUp,
+		SendLimit:       limit, ReceiveLimit: limit,
+	}
+}
+
+// limit returns the size in bytes that a connection's buffers may have now, in each direction.
+func (t *ownTCP) limit() int { return int(min(t.memory.share(), maxOwnBuffer)) }
+
+// listen listens on a port of all own addresses.
+func (t *ownTCP) listen(port uint16) (net.Listener, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.closed:
+		return nil, fmt.Errorf("listening on tailnet port %d: %w", port, ErrClosed)
+	case port == 0 || t.listeners[port] != nil:
+		return nil, fmt.Errorf("listening on tailnet port %d: the port is 0 or in use", port)
+	}
+	ln := &ownListener{table: t, port: port, backlog: make(chan *ownConn, maxOwnBacklog), done: make(chan struct{})}
+	t.listeners[port] = ln
+	return ln, nil
+}
+
+// dial opens a connection from one of the own addresses to a peer.
+func (t *ownTCP) dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	c, err := t.begin(from, to)
+	if err == nil {
+		err = c.awaitEstablished(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %v: %w", to, err)
+	}
+	return c, nil
+}
+
+// begin adds a connection from a free port, and sends its SYN.
+func (t *ownTCP) begin(from netip.Addr, to netip.AddrPort) (*ownConn, error) {
+	var random [2]byte
+	rand.Read(random[:])
+	const ports = 1<<16 - firstEphemeral
+	first := int(binary.BigEndian.Uint16(random[:])) % ports
+	for i := range ports {
+		key := flowKey{client: to, dst: netip.AddrPortFrom(from, uint16(firstEphemeral+(first+i)%ports))}
+		t.mu.Lock()
+		c, err := t.addLocked(key)
+		t.mu.Unlock()
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		now := streamNow()
+		c.conn = tcp.Dial(now, t.options(key))
+		c.settle(now)
+		c.mu.Unlock()
+		return c, nil
+	}
+	return nil, syscall.EADDRINUSE
+}
+
+// close ends all listeners and connections.
+func (t *ownTCP) close() {
+	t.mu.Lock()
+	t.closed = true
+	var listeners []*ownListener
+	for _, ln := range t.listeners {
+		listeners = append(listeners, ln)
+	}
+	var conns []*ownConn
+	for _, c := range t.conns {
+		conns = append(conns, c)
+	}
+	t.mu.Unlock()
+	for _, ln := range listeners {
+		ln.Close()
+	}
+	for _, c := range conns {
+		c.abort()
+	}
+}
+
+// ownListener is the [net.Listener] of a TCP port of the node's own addresses.
+type ownListener struct {
+	table   *ownTCP
+	port    uint16
+	backlog chan *ownConn // connected, and not accepted yet
+	done    chan struct{} // closed when the listener is taken out of the table
+}
+
+// Accept implements [net.Listener].
+func (l *ownListener) Accept() (net.Conn, error) {
+	select {
+	case <-l.done:
+		return nil, net.ErrClosed
+	default:
+	}
+	select {
+	case c := <-l.backlog:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener]. It resets the connections that were not accepted.
+func (l *ownListener) Close() error {
+	l.table.mu.Lock()
+	if l.table.listeners[l.port] != l {
+		l.table.mu.Unlock()
+		return net.ErrClosed
+	}
+	delete(l.table.listeners, l.port)
+	close(l.done)
+	l.table.mu.Unlock()
+	for {
+		select {
+		case c := <-l.backlog:
+			c.abort()
+		default:
+			return nil
+		}
+	}
+}
+
+// Addr implements [net.Listener]. Its address is unspecified.
+func (l *ownListener) Addr() net.Addr { return &net.TCPAddr{Port: int(l.port)} }
+
+// offer gives a connection to the next Accept. It returns false if the listener has closed, or has
+// too many.
+func (l *ownListener) offer(c *ownConn) bool {
+	l.table.mu.Lock() // so that Close finds every connection in backlog
+	defer l.table.mu.Unlock()
+	if l.table.listeners[l.port] != l {
+		return false
+	}
+	select {
+	case l.backlog <- c:
+		return true
+	default:
+		return false
+	}
+}
