@@ -99,4 +99,8 @@ func printPlan(w io.Writer, p router.Plan) {
 		fmt.Fprintf(w, "\nDNS: %s\n", p.DNS.SplitDNS)
 		fmt.Fprintf(w, "  As Terraform:\n\n%s", p.DNS.Terraform)
 	}
+	if p.StatusGrants != nil {
+		policy, _ := json.MarshalIndent(p.StatusGrants, "  ", "  ")
+		fmt.Fprintf(w, "\nstatus on the tailnet: add this to the tailnet policy, with those who may read it in src:\n\n  %s\n", policy)
+	}
 }

@@ -63,6 +63,7 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_UDP_PORT":               {values: twoUDPPorts, observe: portsInUse},
 	"ROUTER_LISTEN":                 {values: twoAddresses, observe: answering("/healthz")},
 	"ROUTER_STATUS_PAGE":            {values: these("on", "off"), observe: page},
+	"ROUTER_TAILNET_STATUS":         {values: these("on", "off"), observe: plannedGrants},
 	"ROUTER_DRAIN_TIMEOUT":          {values: these("7s", "9s"), observe: drainTimeout},
 	"ROUTER_BOOT_TIMEOUT":           {values: these("1s", "1h"), observe: bootOverdue},
 	"ROUTER_PROBE":                  {values: these("10.0.3.4:5432", "10.0.3.5:5432"), observe: probedTarget},
@@ -295,6 +296,14 @@ func plannedRoutes(t *testing.T, s *setting) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%v %v", p.Place, p.Advertise)
+}
+
+func plannedGrants(t *testing.T, s *setting) string {
+	p, err := router.MakePlan(t.Context(), s.Load(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(p.StatusGrants)
 }
 
 // engine returns the configuration of the engine, without functions.

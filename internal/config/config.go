@@ -32,6 +32,7 @@ type Config struct {
 
 	FlowLog         bool
 	StatusPage      bool
+	TailnetStatus   bool
 	MaxFlows        int // 0 = derived from the memory limit
 	MaxFlowsPerPeer int // 0 = derived from MaxFlows
 	KeepAlive       KeepAlive

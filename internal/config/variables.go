@@ -181,6 +181,12 @@ var variables = []variable{
 		set:     into(func(c *Config) *bool { return &c.StatusPage }, parseSwitch),
 	},
 	{
+		group: operationGroup, accepts: "on or off", sample: "on",
+		name: "ROUTER_TAILNET_STATUS", flag: "tailnet-status", fallback: "off",
+		meaning: "on: page, status, health and metrics also on the node's tailnet addresses, at the port of ROUTER_LISTEN, for peers whose grant has the app capability that `router plan` prints.",
+		set:     into(func(c *Config) *bool { return &c.TailnetStatus }, parseSwitch),
+	},
+	{
 		group: operationGroup, accepts: "1s to 1h", sample: "110s",
 		name: "ROUTER_DRAIN_TIMEOUT", flag: "drain-timeout", fallback: "60s",
 		meaning: "Upper bound of the drain on SIGTERM. ECS kills the task after its stopTimeout, at most 120s on Fargate: above 110s is a warning.",

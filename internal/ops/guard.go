@@ -18,15 +18,20 @@ import (
 // over all listeners has to fit into forward.ReservedFiles.
 type Bounds struct {
 	Remote     int // connections from all other hosts together
-	PerAddress int // connections from one other host; an IPv6 host has a /80
+	PerAddress int // connections from one other host
 	Local      int // connections from this host, reserved for it
+	HostBits   int // the length of the IPv6 prefix that counts as one host
 }
 
-// The bounds of the router's two listeners. A browser opens 6 connections, a
-// Prometheus one or two. The container's health check comes from this host.
+// The bounds of the router's listeners. A browser opens 6 connections, a Prometheus one or two.
+// The container's health check comes from this host.
+//
+// EC2 delegates at most a /80 to a network interface; a subnet is a /64 with many hosts. A node of
+// the tailnet has one address, and its listener uses no descriptors.
 var (
-	StatusBounds = Bounds{Remote: 64, PerAddress: 16, Local: 8}
-	DebugBounds  = Bounds{Remote: 8, PerAddress: 8, Local: 8}
+	StatusBounds  = Bounds{Remote: 64, PerAddress: 16, Local: 8, HostBits: 80}
+	DebugBounds   = Bounds{Remote: 8, PerAddress: 8, Local: 8, HostBits: 80}
+	TailnetBounds = Bounds{Remote: 64, PerAddress: 16, HostBits: 128}
 )
 
 // MaxFiles returns the largest number of descriptors that a listener with these bounds uses.
@@ -110,7 +115,7 @@ func (g *guard) Close() error {
 // admit counts c, and reports whether it is within the bounds. While descriptors are
 // scarce, it admits only connections from this host.
 func (g *guard) admit(c net.Conn, scarce bool) bool {
-	host, local := hostOf(c.RemoteAddr().String(), c.LocalAddr().String())
+	host, local := hostOf(c.RemoteAddr().String(), c.LocalAddr().String(), g.bounds.HostBits)
 	if scarce && !local {
 		return false
 	}
@@ -211,14 +216,10 @@ func (g *guard) refill() {
 	}
 }
 
-// hostBits is the length of the IPv6 prefix that counts as one host. EC2 delegates at most
-// a /80 to a network interface; a subnet is a /64 with many hosts.
-const hostBits = 80
-
 // hostOf returns the host that a connection counts for, and whether it is this host: over
 // loopback, or from the address that it connected to. The kernel drops packets from other
 // hosts with such a source.
-func hostOf(remoteAddr, localAddr string) (host netip.Addr, local bool) {
+func hostOf(remoteAddr, localAddr string, hostBits int) (host netip.Addr, local bool) {
 	from, err := netip.ParseAddrPort(remoteAddr)
 	if err != nil {
 		return host, false

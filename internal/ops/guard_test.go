@@ -96,7 +96,7 @@ var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.Writ
 // TestIdleConnectionsGiveWay: a new connection from another host replaces an idle one, and
 // one from this host is always accepted.
 func TestIdleConnectionsGiveWay(t *testing.T) {
-	h, g := serveHosts(t, Bounds{Remote: 8, PerAddress: 4, Local: 2}, ok)
+	h, g := serveHosts(t, Bounds{Remote: 8, PerAddress: 4, Local: 2, HostBits: 80}, ok)
 	var hoard []*conn
 	for range 100 {
 		_, c := h.dial(t, "10.0.9.9")
@@ -141,7 +141,7 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 // addresses of a host's /80 together.
 func TestIPv6HostsOfOneSubnet(t *testing.T) {
 	block, reached := make(chan struct{}), make(chan struct{}, 10)
-	h, _ := serveHosts(t, Bounds{Remote: 8, PerAddress: 2, Local: 1}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h, _ := serveHosts(t, Bounds{Remote: 8, PerAddress: 2, Local: 1, HostBits: StatusBounds.HostBits}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		reached <- struct{}{}
 		<-block
 		io.WriteString(w, "ok")
@@ -167,10 +167,33 @@ func TestIPv6HostsOfOneSubnet(t *testing.T) {
 	}
 }
 
+// TestNodesOfTheTailnet: the nodes, whose addresses are in one /96, count separately.
+func TestNodesOfTheTailnet(t *testing.T) {
+	block, reached := make(chan struct{}), make(chan struct{}, 10)
+	b := TailnetBounds
+	b.PerAddress = 1
+	h, _ := serveHosts(t, b, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		reached <- struct{}{}
+		<-block
+	}))
+	defer close(block)
+	for i := range 4 {
+		c, server := h.dial(t, fmt.Sprintf("fd7a:115c:a1e0::%d", i+1))
+		go ask(c)
+		select {
+		case <-reached:
+		case <-server.closed:
+			t.Errorf("node %d is refused", i+1)
+		}
+	}
+	_, server := h.dial(t, "fd7a:115c:a1e0::1")
+	<-server.closed
+}
+
 // TestActiveConnectionsStay: a new connection never interrupts a request.
 func TestActiveConnectionsStay(t *testing.T) {
 	block, reached := make(chan struct{}), make(chan struct{}, 10)
-	h, _ := serveHosts(t, Bounds{Remote: 2, PerAddress: 2, Local: 1}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h, _ := serveHosts(t, Bounds{Remote: 2, PerAddress: 2, Local: 1, HostBits: 80}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		reached <- struct{}{}
 		<-block
 		io.WriteString(w, "ok")
@@ -198,7 +221,7 @@ func TestActiveConnectionsStay(t *testing.T) {
 // host are answered.
 func TestScarceDescriptors(t *testing.T) {
 	for _, tc := range []struct{ from, code string }{{"127.0.0.1", "200"}, {"10.0.1.5", "200"}, {"10.0.9.9", ""}} {
-		h, g := serveHosts(t, Bounds{Remote: 2, PerAddress: 2, Local: 1}, ok)
+		h, g := serveHosts(t, Bounds{Remote: 2, PerAddress: 2, Local: 1, HostBits: 80}, ok)
 		h.conns <- nil
 		c, _ := h.dial(t, tc.from)
 		if code := ask(c); code != tc.code {

@@ -35,8 +35,8 @@ func hashOf(element string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
-	if s.cfg.Private {
+func (s *Server) page(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Private && !isGranted(r) {
 		http.Error(w, "the status page is disabled (ROUTER_STATUS_PAGE=off)", http.StatusNotFound)
 		return
 	}
@@ -50,7 +50,7 @@ func (s *Server) page(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	if s.cfg.Private && !fromHere(r) {
+	if s.cfg.Private && !fromHere(r) && !isGranted(r) {
 		http.Error(w, "only this host may read /status (ROUTER_STATUS_PAGE=off); run `router status` in the task", http.StatusForbidden)
 		return
 	}
@@ -60,11 +60,14 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 // fromHere reports whether the request came from this host: over loopback, or from one of
 // its own addresses. The kernel drops packets from other hosts with such a source.
 func fromHere(r *http.Request) bool {
+	if isGranted(r) {
+		return false
+	}
 	var to string
 	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
 		to = a.String()
 	}
-	if _, local := hostOf(r.RemoteAddr, to); local {
+	if _, local := hostOf(r.RemoteAddr, to, 128); local {
 		return true
 	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)

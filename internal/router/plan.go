@@ -26,6 +26,8 @@ type Plan struct {
 	Warnings   []string          `json:"warnings,omitempty"` // about the configuration
 	DNS        *ops.DNS          `json:"dns,omitempty"`
 	Site       *PlanSite         `json:"site,omitempty"`
+	// StatusGrants is the part of the tailnet policy that ROUTER_TAILNET_STATUS=on needs.
+	StatusGrants *Grants `json:"status_grants,omitempty"`
 }
 
 // PlanSite describes, with an example, how clients reach targets behind a router with a
@@ -63,6 +65,8 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 		Notes:      found.Notes,
 		Warnings:   cfg.Warnings,
 		Site:       planSite(cfg.Routes.Site, found),
+
+		StatusGrants: statusGrants(cfg),
 	}
 	if resolver, ok := boot.Resolver(ctx, found); ok {
 		p.DNS = describeDNS(resolver)

@@ -75,6 +75,9 @@ func (r *Router) Run(ctx context.Context) error {
 	case <-serving.Done():
 		return awaitParts(group, log)
 	}
+	if cfg.TailnetStatus {
+		group.Go(func() error { return r.serveTailnetStatus(serving, server) })
+	}
 	group.Go(func() error { return r.fitLimits(serving, scaler) })
 	group.Go(func() error { return scale(serving, scaler) })
 	group.Go(func() error { return r.join(serving) })

@@ -26,10 +26,11 @@ func dstPort(p *packet.Parsed) uint16 {
 	}
 }
 
-// hookPackets handles each packet that passed the tailnet's access rules. It refuses packets to
-// denied targets, in both modes, and accepts other packets to addresses behind the router, which
-// go to the device: a [flowDevice] or the kernel's. In kernel mode it delivers 4via6 packets to
-// the Forwarder, as the kernel has no 4via6; in userspace mode, packets for the node itself.
+// hookPackets handles each packet that passed the tailnet's access rules. In both modes it delivers
+// TCP to the ports of [Node.Listen] to the Forwarder, and refuses packets to denied targets. It
+// accepts other packets to addresses behind the router, which go to the device: a [flowDevice] or
+// the kernel's. In kernel mode it delivers 4via6 packets to the Forwarder, as the kernel has no
+// 4via6; in userspace mode, packets for the node itself.
 //
 // The hook runs on the goroutines that receive from WireGuard, which own the packets.
 func (n *Node) hookPackets(tun *tstun.Wrapper) {
@@ -37,13 +38,18 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 	tun.PostFilterPacketInboundFromWireGuard = func(p *packet.Parsed, _ *tstun.Wrapper, g *gro.GRO) (filter.Response, *gro.GRO) {
 		dst := p.Dst.Addr()
 		target := routes.Target(dst)
+		via := target != dst
+		own := !via && tsaddr.IsTailscaleIP(dst) // the node itself
+		if own && p.IPProto == ipproto.TCP && n.listening.has(p.Dst.Port()) {
+			n.forwarder.DeliverOwn(p.Buffer())
+			return filter.DropSilently, g
+		}
 		if n.forwarder.Denied(netip.AddrPortFrom(target, dstPort(p))) {
 			n.forwarder.Prohibit(p.Buffer())
 			return filter.DropSilently, g
 		}
-		via := target != dst
 		switch {
-		case !via && tsaddr.IsTailscaleIP(dst): // the node itself
+		case own:
 			if n.handover != nil && p.IPProto == ipproto.UDP && p.Dst.Port() == HandoverPort {
 				n.handover.Receive(p.Src.Addr(), p.Payload())
 				return filter.DropSilently, g

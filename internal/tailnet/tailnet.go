@@ -85,9 +85,11 @@ type Forwarder interface {
 	// Deliver delivers packets of one peer for addresses behind the node. Packet i
 	// begins at offset of packets[i].
 	Deliver(packets [][]byte, offset int)
-	// DeliverOwn delivers a packet of a peer for one of the node's own addresses, in
-	// userspace mode.
+	// DeliverOwn delivers a packet of a peer for one of the node's own addresses. In kernel
+	// mode it is called for the ports of Listen only.
 	DeliverOwn(packet []byte)
+	// Listen listens on a TCP port of the node's own addresses.
+	Listen(port uint16) (net.Listener, error)
 	// DialTCP opens a TCP connection from one of the node's own addresses to a peer, in
 	// userspace mode.
 	DialTCP(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
@@ -148,6 +150,7 @@ type Node struct {
 	pendingKey unansweredKey // only login's goroutine uses it
 
 	registrar registrar
+	listening listeningPorts
 
 	// routesChanged has an element if a field that routesToAdvertise reads may have
 	// changed since announce last called it. Its capacity is 1.

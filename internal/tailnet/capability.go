@@ -1,0 +1,44 @@
+package tailnet
+
+import (
+	"encoding/json"
+	"net/netip"
+
+	"tailscale.com/tailcfg"
+	"tailscale.com/tailcfg/peercap"
+)
+
+// capabilityDomain begins the names of this program's app capabilities, which are a domain and a
+// path by Tailscale's rule. A release needs a domain that its maintainers own.
+const capabilityDomain = "subnetrouter.dev/cap/"
+
+// StatusCapability is the app capability of peers that may read the router's status on the
+// tailnet. Its values are objects like {"read": true}.
+const StatusCapability = capabilityDomain + "status"
+
+// MayReadStatus reports whether a grant gives the peer with an address [StatusCapability] on this
+// node. It answers by control's newest rules, and returns false for an address of no peer.
+func (n *Node) MayReadStatus(client netip.Addr) bool {
+	for _, value := range n.capabilities(client, StatusCapability) {
+		var v struct {
+			Read bool `json:"read"`
+		}
+		if json.Unmarshal([]byte(value), &v) == nil && v.Read {
+			return true
+		}
+	}
+	return false
+}
+
+// capabilities returns the values, as JSON, that the grants to a peer have for a capability.
+// Each value may be of any form: a policy's author wrote it.
+func (n *Node) capabilities(client netip.Addr, name string) []tailcfg.RawMessage {
+	if !n.Started() || n.engine.rules.Load() == nil || !n.engine.isOpenPeer(client) {
+		return nil
+	}
+	own, ok := n.ownAddress(client.Is4()) // a grant may name one of the node's two addresses
+	if !ok {
+		return nil
+	}
+	return n.lb.PeerCapsForIP(client, own)[peercap.Cap(name)]
+}

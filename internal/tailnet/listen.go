@@ -1,0 +1,51 @@
+package tailnet
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Listen listens on a TCP port of this node's tailnet addresses, in both modes, for the peers that
+// the tailnet's access rules allow. The deny list does not apply to such a port. [Node.Start] must
+// have returned.
+func (n *Node) Listen(port uint16) (net.Listener, error) {
+	if !n.Started() {
+		return nil, fmt.Errorf("listening on tailnet port %d: %w", port, errors.New("the node has not started"))
+	}
+	ln, err := n.forwarder.Listen(port)
+	if err != nil {
+		return nil, err
+	}
+	n.listening.add(port)
+	return ln, nil
+}
+
+// listeningPorts are the ports of [Node.Listen]. A port stays when its listener closes: the
+// Forwarder then resets connections to it.
+type listeningPorts struct {
+	mu   sync.Mutex               // serializes add
+	list atomic.Pointer[[]uint16] // immutable, so that the data path needs no lock; nil is empty
+}
+
+func (l *listeningPorts) add(port uint16) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.has(port) {
+		return
+	}
+	var list []uint16
+	if old := l.list.Load(); old != nil {
+		list = slices.Clone(*old)
+	}
+	list = append(list, port)
+	l.list.Store(&list)
+}
+
+func (l *listeningPorts) has(port uint16) bool {
+	list := l.list.Load()
+	return list != nil && slices.Contains(*list, port)
+}
