@@ -73,7 +73,7 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_KEEPALIVE":              {values: these("30s", "1h"), observe: keepAlive},
 	"ROUTER_TARGET_KEEPALIVE":       {values: these("30s", "1h"), observe: dataPath("TargetKeepAlive")},
 	"ROUTER_TCP_STACK":              {values: these("own", "gvisor"), observe: dataPath("Stack")},
-	"ROUTER_CONGESTION":             {prepare: ownTCP, values: these("bbr", "cubic"), observe: dataPath("Congestion")},
+	"ROUTER_CONGESTION":             {values: these("bbr", "cubic"), observe: dataPath("Congestion")},
 	"ROUTER_DEBUG_LISTEN":           {values: twoAddresses, observe: answering("/debug/pprof/")},
 	"ROUTER_LOG_LEVEL":              {values: these("debug", "info"), observe: debugLines},
 	"ROUTER_LOG_FORMAT":             {values: these("json", "text"), observe: firstByte},
@@ -347,7 +347,6 @@ func keepAlive(t *testing.T, s *setting) string {
 	return time.Duration(v.Int()).String()
 }
 
-func ownTCP(_ *testing.T, s *setting) { s.Env["ROUTER_TCP_STACK"] = "own" }
 
 // Observers of the whole program.
 

@@ -163,7 +163,7 @@ func checkProbes(c *Config, given map[string]setting, r *report) {
 // checkTCP refuses a congestion control that the selected TCP does not have.
 func checkTCP(c *Config, given map[string]setting, r *report) {
 	if s, ok := given["ROUTER_CONGESTION"]; ok && c.TCPStack == StackGVisor && !r.bad("ROUTER_CONGESTION") && !r.bad("ROUTER_TCP_STACK") {
-		r.problemf("ROUTER_CONGESTION", s.name, fmt.Sprintf("gVisor's TCP does not have %q: set ROUTER_TCP_STACK=own, or remove this", s.value))
+		r.problemf("ROUTER_CONGESTION", s.name, fmt.Sprintf("gVisor's TCP does not have %q: remove this, or ROUTER_TCP_STACK=gvisor", s.value))
 	}
 }
 

@@ -75,8 +75,8 @@ func (k KeepAlive) For(port uint16) time.Duration {
 type TCPStack int
 
 const (
-	StackGVisor TCPStack = iota
-	StackOwn
+	StackOwn TCPStack = iota
+	StackGVisor
 )
 
 // Congestion is the congestion control towards clients.

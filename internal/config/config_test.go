@@ -121,13 +121,17 @@ var values = []struct {
 func TestCongestion(t *testing.T) {
 	for value, want := range map[string]Congestion{"": CongestionBBR, "bbr": CongestionBBR, "cubic": CongestionCUBIC} {
 		for _, c := range []Config{
-			load(t, nil, "ROUTER_TCP_STACK=own", "ROUTER_CONGESTION="+value),
+			load(t, nil, "ROUTER_CONGESTION="+value),
 			load(t, []string{"--congestion", value, "--tcp-stack=own"}),
 		} {
 			if c.Congestion != want || c.TCPStack != StackOwn {
 				t.Errorf("%q gives %+v", value, c)
 			}
 		}
+	}
+	const want = `ROUTER_CONGESTION: gVisor's TCP does not have "cubic": remove this, or ROUTER_TCP_STACK=gvisor`
+	if got := problemsOf(nil, []string{"ROUTER_TCP_STACK=gvisor", "ROUTER_CONGESTION=cubic"}); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
 	}
 }
 

@@ -238,10 +238,10 @@ var variables = []variable{
 		set:     into(func(c *Config) *time.Duration { return &c.TargetKeepAlive }, keepAliveTime),
 	},
 	{
-		group: operationGroup, accepts: "own or gvisor", sample: "own",
-		name: "ROUTER_TCP_STACK", flag: "tcp-stack", fallback: "gvisor",
+		group: operationGroup, accepts: "own or gvisor", sample: "gvisor",
+		name: "ROUTER_TCP_STACK", flag: "tcp-stack", fallback: "own",
 		meaning: "The TCP towards clients, in userspace mode: the router's own, or gVisor's.",
-		details: "The router's own TCP is new: see [tcp.md](tcp.md). gVisor's will be removed once the router's own has been the default for one release.",
+		details: "[tcp.md](tcp.md) describes the router's own TCP. gVisor's, the default until 2026-11, is there for one release, so that a deployment can go back without another image.",
 		set:     into(func(c *Config) *TCPStack { return &c.TCPStack }, parseTCPStack),
 	},
 	{

@@ -223,6 +223,7 @@ var fixedSettings = []settings{
 	{"auth_secret_arn": credential, "keepalive": "1h,2h"}, {"auth_secret_arn": credential, "target_keepalive": "9s"}, {"auth_secret_arn": credential, "target_keepalive": "90s"}, {"auth_secret_arn": credential, "target_keepalive": "22=90s"},
 	environmentOf("ROUTER_CONGESTION", "cubic"), environmentOf("ROUTER_TCP_STACK", "own"), environmentOf("ROUTER_TCP_STACK", "linux"), environmentOf("ROUTER_KEEPALIVE", "22=10m,1h"),
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_TCP_STACK": "own", "ROUTER_CONGESTION": "cubic"}},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_TCP_STACK": "gvisor", "ROUTER_CONGESTION": "cubic"}},
 	{"auth_secret_arn": credential + ":a::", "auth_secret_json_key": "b"},
 }
 
