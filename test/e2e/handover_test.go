@@ -121,7 +121,7 @@ func TestRollingDeploy(t *testing.T) {
 // the successor: if the handshake failed, they would stall for 5 s.
 func TestDeployFarAway(t *testing.T) {
 	const rtt, flows = 150 * time.Millisecond, 20
-	w, old, _ := twoRoutersIn(newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: time.Second}, rtt: rtt}), nil, sameKey)
+	w, old, _ := twoRoutersIn(newWorld(t, worldOptions{policy: tailnettest.Policy{Failover: time.Second}, wire: &netnstest.DirectionOptions{Delay: rtt / 2}}), nil, sameKey)
 	l := w.startLoad(flows, 5*time.Second)
 	l.window(2 * time.Second)
 	old.cmd.Process.Signal(syscall.SIGTERM)

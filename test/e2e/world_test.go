@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/netnstest"
@@ -54,14 +53,15 @@ type world struct {
 	host6, router6, gw6 netip.Addr
 	routerMAC           string
 	metadata            *awstest.Metadata
-	advertised          []netip.Prefix // routes that a router in this VPC should find
-	inProgress          *atomic.Int32  // requests that a server of the VPC has not answered yet
+	advertised          []netip.Prefix  // routes that a router in this VPC should find
+	wire                *netnstest.Wire // worldOptions.wire; nil if there is none
+	inProgress          *atomic.Int32   // requests that a server of the VPC has not answered yet
 }
 
 type worldOptions struct {
 	policy tailnettest.Policy
-	task   func(*awstest.Task) // changes the task metadata
-	rtt    time.Duration       // round-trip time between the client and everything else
+	task   func(*awstest.Task)         // changes the task metadata
+	wire   *netnstest.DirectionOptions // in each direction, between the client and everything else; nil: a short cable
 }
 
 func newWorld(t *testing.T, o worldOptions) *world {
@@ -71,8 +71,8 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	w.internet, w.vpcSwitch = w.net.Switch("internet"), w.net.Switch("vpcnet")
 	w.self, w.client, w.vpc, w.routerHost = w.net.Self(), w.net.Host("client"), w.net.Host("vpc"), w.net.Host("router")
 	w.internet.Plug(w.self, "eth0", selfIP+"/24")
-	if o.rtt > 0 {
-		w.internet.PlugOver(w.client, "eth0", netnstest.Symmetric(netnstest.DirectionOptions{Delay: o.rtt / 2}), clientIP+"/24")
+	if o.wire != nil {
+		w.wire = w.internet.PlugOver(w.client, "eth0", netnstest.Symmetric(*o.wire), clientIP+"/24")
 	} else {
 		w.internet.Plug(w.client, "eth0", clientIP+"/24")
 	}
