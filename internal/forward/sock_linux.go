@@ -80,6 +80,23 @@ func acknowledges(fd int, limit time.Duration) (waiting, silent bool) {
 	return waiting, silent
 }
 
+// boundBuffers bounds the window that the kernel offers the peer of a TCP socket, until it grows
+// because data is read fast, and the bytes that it takes for the peer before it has sent them. Both
+// are in bytes; what the kernel holds already stays.
+func boundBuffers(fd, window, notSent int) {
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, window)
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
+}
+
+// unsent returns the bytes that the kernel holds for a TCP socket's peer.
+func unsent(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // receiveMany makes the kernel return runs of datagrams (GRO).
 func receiveMany(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) }
 

@@ -77,6 +77,8 @@ type streamFlow struct {
 	timer   *time.Timer   // runs wake when armed has come; nil before its first use
 	armed   time.Duration // 0 if the timer does not run
 	held    int64         // the flow's part of the budget for buffers, in bytes
+	kernel  int64         // the bytes that waited in the target's socket at the last move
+	bound   int           // of the kernel's buffers, in bytes; 0 before the first move
 	syn     []byte        // the client's first packet, until it is answered
 	nextSYN pendingSYN    // opens the next flow with the same addresses when this one is over
 	reason  string        // of the end, once the router has begun it
@@ -382,7 +384,7 @@ func (fl *streamFlow) schedule(now time.Duration) {
 		t.sched.ready(&fl.task)
 	}
 	send, receive := c.Buffered()
-	fl.hold(int64(send + receive))
+	fl.hold(int64(send+receive) + fl.kernel)
 	if at, ok := c.Deadline(); ok && (fl.armed == 0 || at < fl.armed) {
 		fl.armed = at
 		if fl.timer == nil {
