@@ -87,9 +87,11 @@ func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) 
 			"ROUTER_MODE="+mode,
 			"ROUTER_SOCKET="+filepath.Join(r.dir, "router.sock"),
 			"ROUTER_DRAIN_TIMEOUT=1s",
-			// All load comes from one client, which by default may have a share only.
-			"ROUTER_MAX_FLOWS=18000", "ROUTER_MAX_FLOWS_PER_PEER=18000",
 		)
+		if mode == "userspace" {
+			// All load comes from one client, which by default may have a share only.
+			env = append(env, "ROUTER_MAX_FLOWS=18000", "ROUTER_MAX_FLOWS_PER_PEER=18000")
+		}
 		if withAWS || w.limits.memoryMiB > 0 {
 			// The router reads its limits from task metadata: the cgroup is not visible here.
 			metadata, err := w.startMetadata(r)

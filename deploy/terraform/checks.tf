@@ -145,5 +145,18 @@ locals {
     trimspace(lookup(var.environment, "ROUTER_CONGESTION", "")) != "" && trimspace(lookup(var.environment, "ROUTER_TCP_STACK", "")) == "gvisor" ? ["environment: gVisor's TCP (ROUTER_TCP_STACK=gvisor) does not have ROUTER_CONGESTION: remove one of them."] : [],
   )
 
-  problems = concat(local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_durations, local.malformed_debug_listen, local.other_problems)
+  # Kernel mode passes 4via6 alone through the router's own data path, which these settings are for.
+  in_kernel = var.site_id == null && (var.kernel_mode || trimspace(lookup(var.environment, "ROUTER_MODE", "")) == "kernel")
+  userspace_settings = {
+    flow_log         = var.flow_log
+    keepalive        = try(trimspace(var.keepalive), "") != ""
+    target_keepalive = try(trimspace(var.target_keepalive), "") != ""
+    environment      = anytrue([for n in ["ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK", "ROUTER_CONGESTION"] : trimspace(lookup(var.environment, n, "")) != ""])
+  }
+  mode_problems = [for name, set in local.userspace_settings : "${name}: kernel mode forwards in the kernel, which has no flow log, flow limits, keepalives or TCP settings of the router: remove them, or kernel mode." if local.in_kernel && set]
+
+  keeps_addresses = can(regex("(^|\\s)-{1,2}snat-subnet-routes=(0|f|F|FALSE|false|False)", var.additional_flags))
+  snat_problems   = local.keeps_addresses && !var.kernel_mode && trimspace(lookup(var.environment, "ROUTER_MODE", "")) != "kernel" ? ["additional_flags: only kernel mode keeps the clients' addresses: remove --snat-subnet-routes, or set kernel_mode."] : []
+
+  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_durations, local.malformed_debug_listen, local.other_problems)
 }

@@ -21,7 +21,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkAuthKey(c, given, r)
 	checkRoutes(c, given, r)
 	checkMetadata(c, given, r)
-	checkMode(c, r)
+	checkMode(c, given, r)
 	checkProbes(c, given, r)
 	checkTCP(c, given, r)
 
@@ -167,13 +167,22 @@ func checkTCP(c *Config, given map[string]setting, r *report) {
 	}
 }
 
-func checkMode(c *Config, r *report) {
-	const spelled = extraArgs + " --snat-subnet-routes"
-	switch {
-	case c.SNAT:
-	case c.Mode == ModeUserspace:
-		r.problemf(extraArgs, spelled, "userspace mode always replaces the clients' addresses: remove this, or set ROUTER_MODE=kernel")
-	case c.Mode == ModeAuto:
-		r.warn(spelled, "only kernel mode keeps the clients' addresses; set ROUTER_MODE=kernel to require it")
+// userspaceSettings are settings of the router's own data path, which kernel mode uses for 4via6 only.
+var userspaceSettings = []string{
+	"ROUTER_FLOW_LOG", "ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK", "ROUTER_CONGESTION",
+}
+
+// checkMode refuses settings that the mode cannot honor.
+func checkMode(c *Config, given map[string]setting, r *report) {
+	if !c.SNAT && c.Mode != ModeKernel {
+		r.problemf(extraArgs, extraArgs+" --snat-subnet-routes", "userspace mode always replaces the clients' addresses: remove this, or set ROUTER_MODE=kernel")
+	}
+	if c.Mode != ModeKernel || c.Routes.Site != nil || r.bad("ROUTER_SITE_ID") {
+		return
+	}
+	for _, name := range userspaceSettings {
+		if s, ok := given[name]; ok && !r.bad(name) && (name != "ROUTER_FLOW_LOG" || c.FlowLog) {
+			r.problemf(name, s.name, "kernel mode forwards in the kernel, which does not have this setting: remove it, or set ROUTER_MODE=userspace")
+		}
 	}
 }

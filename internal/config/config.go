@@ -91,7 +91,7 @@ const (
 type Mode int
 
 const (
-	ModeAuto      Mode = iota // kernel if the task is permitted to use it, else userspace
+	ModeAuto      Mode = iota // userspace
 	ModeUserspace             // in-process TCP/IP stack
 	ModeKernel                // TUN device and netfilter
 )

@@ -271,7 +271,7 @@ func TestWarnings(t *testing.T) {
 			},
 		},
 		{[]string{"ROUTER_DRAIN_TIMEOUT=111s"}, []string{`ROUTER_DRAIN_TIMEOUT: "111s" leaves too little of the stopTimeout, which is at most 120s on Fargate: use 1m50s or less unless the task's stopTimeout is longer`}},
-		{[]string{"TS_EXTRA_ARGS=--snat-subnet-routes=false"}, []string{"TS_EXTRA_ARGS --snat-subnet-routes: only kernel mode keeps the clients' addresses; set ROUTER_MODE=kernel to require it"}},
+		{[]string{"TS_EXTRA_ARGS=--snat-subnet-routes=false", "ROUTER_MODE=kernel"}, nil},
 		{[]string{"TS_ACCEPT_DNS=true"}, []string{"TS_ACCEPT_DNS: ignored: the router uses the VPC's resolver, never the tailnet's DNS settings"}},
 		{[]string{"TS_SOCKS5_SERVER=:1055"}, []string{"TS_SOCKS5_SERVER: ignored: there is no proxy into the tailnet"}},
 	} {

@@ -308,7 +308,9 @@ func TestProblemsBetweenSettings(t *testing.T) {
 	const (
 		metadata = "ECS_CONTAINER_METADATA_URI_V4=http://169.254.170.2/v4/abc"
 		static   = "ROUTER_ROUTES=10.0.0.0/16"
-		noKey    = "ROUTER_AUTH_SECRET: there is no credential to join the tailnet with: set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE"
+
+		notInKernel = "kernel mode forwards in the kernel, which does not have this setting: remove it, or set ROUTER_MODE=userspace"
+		noKey       = "ROUTER_AUTH_SECRET: there is no credential to join the tailnet with: set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE"
 	)
 	for _, tt := range []struct {
 		args, env []string
@@ -328,6 +330,11 @@ func TestProblemsBetweenSettings(t *testing.T) {
 		{nil, []string{"TS_AUTHKEY=tskey-a", "TS_EXTRA_ARGS=--advertise-routes=vpc"}, `TS_EXTRA_ARGS --advertise-routes: "vpc" cannot be looked up outside ECS (ECS_CONTAINER_METADATA_URI_V4 is not set): write CIDRs such as 10.0.0.0/16, or run on ECS`},
 		{nil, []string{"TS_AUTHKEY=tskey-a", "ECS_CONTAINER_METADATA_URI_V4=x"}, `ECS_CONTAINER_METADATA_URI_V4: "x" is not an http or https URL: write one such as https://headscale.example.com`},
 		{nil, []string{"TS_AUTHKEY=tskey-a", static, "TS_USERSPACE=true", "TS_EXTRA_ARGS=--snat-subnet-routes=false"}, "TS_EXTRA_ARGS --snat-subnet-routes: userspace mode always replaces the clients' addresses: remove this, or set ROUTER_MODE=kernel"},
+		{nil, []string{"TS_AUTHKEY=tskey-a", static, "TS_EXTRA_ARGS=--snat-subnet-routes=false"}, "TS_EXTRA_ARGS --snat-subnet-routes: userspace mode always replaces the clients' addresses: remove this, or set ROUTER_MODE=kernel"},
+		{nil, []string{"TS_AUTHKEY=tskey-a", static, "TS_USERSPACE=false", "ROUTER_FLOW_LOG=on", "ROUTER_KEEPALIVE=1h"},
+			"ROUTER_FLOW_LOG: " + notInKernel + "\nROUTER_KEEPALIVE: " + notInKernel},
+		{nil, []string{"TS_AUTHKEY=tskey-a", static, "ROUTER_MODE=kernel", "ROUTER_FLOW_LOG=off"}, ""},
+		{nil, []string{"TS_AUTHKEY=tskey-a", static, "ROUTER_MODE=kernel", "ROUTER_SITE_ID=7", "ROUTER_MAX_FLOWS=100"}, ""},
 
 		// Everything at once, in the order of variables.
 		{

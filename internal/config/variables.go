@@ -159,7 +159,8 @@ var variables = []variable{
 	{
 		group: nodeGroup, accepts: "auto, userspace or kernel", sample: "userspace",
 		name: "ROUTER_MODE", flag: "mode", aliases: []string{"TS_USERSPACE"}, fallback: "auto",
-		meaning: "How traffic reaches the VPC; auto is kernel where the task may, else userspace. TS_USERSPACE is true or false (kernel).",
+		meaning: "How traffic reaches the VPC; auto is userspace. TS_USERSPACE is true or false (kernel).",
+		details: "[Modes](#modes) compares them. With kernel, a setting of the router's own data path is an error, except with ROUTER_SITE_ID: 4via6 traffic passes it in both modes.",
 		set:     setMode,
 	},
 	{

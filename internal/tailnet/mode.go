@@ -10,7 +10,7 @@ import (
 type Mode int
 
 const (
-	// ModeAuto selects the kernel where the process has the privileges, else userspace.
+	// ModeAuto selects userspace: see docs/decisions/0012.
 	ModeAuto Mode = iota
 	// ModeUserspace forwards in this process, without privileges (Fargate).
 	ModeUserspace
@@ -45,18 +45,15 @@ func ModeFor(want Mode) (Mode, string, error) { return chooseMode(want) }
 
 // chooseMode resolves ModeAuto, and returns an error for a mode that cannot work.
 func chooseMode(want Mode) (got Mode, reason string, err error) {
-	if want == ModeUserspace {
+	switch want {
+	case ModeUserspace:
 		return ModeUserspace, "asked for", nil
+	case ModeAuto:
+		return ModeUserspace, "the default", nil
 	}
-	missing := missingForKernel()
-	switch {
-	case len(missing) == 0 && want == ModeKernel:
-		return ModeKernel, "asked for", nil
-	case len(missing) == 0:
-		return ModeKernel, "/dev/net/tun and CAP_NET_ADMIN are there", nil
-	case want == ModeKernel:
+	if missing := missingForKernel(); len(missing) > 0 {
 		return 0, "", problem.New("give the container the device /dev/net/tun, CAP_NET_ADMIN and user 0, or set ROUTER_MODE=userspace", "choosing kernel mode: %s",
 			strings.Join(missing, " and "))
 	}
-	return ModeUserspace, strings.Join(missing, " and "), nil
+	return ModeKernel, "asked for", nil
 }

@@ -110,7 +110,7 @@ type router struct {
 }
 
 type routerOptions struct {
-	root bool              // run as the namespace's root with all capabilities, else unprivileged
+	root bool              // in kernel mode, as the namespace's root with all capabilities, else unprivileged
 	env  map[string]string // in addition to that of ECS and the module
 	host *netnstest.Host
 	key  secret.String // if set, the router gets key and routes directly, without AWS and ECS
@@ -150,6 +150,9 @@ func (w *world) startRouter(o routerOptions) *router {
 	r := &router{w: w, host: o.host}
 	for k, v := range env {
 		r.env = append(r.env, k+"="+v)
+	}
+	if o.root && o.env["ROUTER_MODE"] == "" {
+		r.env = append(r.env, "ROUTER_MODE=kernel")
 	}
 	args := []string{cmp.Or(o.program, binary("router"))}
 	if !o.root {

@@ -225,6 +225,13 @@ var fixedSettings = []settings{
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_TCP_STACK": "own", "ROUTER_CONGESTION": "cubic"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_TCP_STACK": "gvisor", "ROUTER_CONGESTION": "cubic"}},
 	{"auth_secret_arn": credential + ":a::", "auth_secret_json_key": "b"},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_MAX_FLOWS": "100"}},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_CONGESTION": "cubic"}, "site_id": 7},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "flow_log": true},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "keepalive": "1h"},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "userspace"}, "target_keepalive": "1m"},
+	{"auth_secret_arn": credential, "additional_flags": "--snat-subnet-routes=false"},
+	{"auth_secret_arn": credential, "additional_flags": "--snat-subnet-routes=false", "environment": map[string]string{"ROUTER_MODE": "kernel"}},
 }
 
 type generator struct{ *rand.Rand }
