@@ -95,7 +95,7 @@ func startClient(t *testing.T, errors chan quotedError, edit func(*Config), prep
 	}
 	prepare(f)
 	f.start()
-	c := &client{t: t, f: f, reg: reg, ep: channel.New(1024, 1280, ""), icmp: errors}
+	c := &client{t: t, f: f, reg: reg, ep: channel.New(1<<14, 1280, ""), icmp: errors}
 	c.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -133,20 +133,31 @@ func toLoopback(_ string, target netip.AddrPort) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(netip.IPv6Loopback(), target.Port()), nil
 }
 
+// sendLoop delivers packets in batches, as WireGuard does, and overwrites their memory afterwards.
 func (c *client) sendLoop(ctx context.Context) {
-	const offset = 16
+	const offset, maxBatch = 16, 128
 	for {
-		pkt := c.ep.ReadContext(ctx)
-		if pkt == nil {
+		var batch [][]byte
+		for pkt := c.ep.ReadContext(ctx); pkt != nil; pkt = c.ep.Read() {
+			raw := append(make([]byte, offset), pkt.ToView().AsSlice()...)
+			pkt.DecRef()
+			if isOwn(raw[offset:]) {
+				c.f.DeliverOwn(raw[offset:])
+			} else if batch = append(batch, raw); len(batch) == maxBatch {
+				break
+			}
+		}
+		if len(batch) > 0 {
+			c.f.Deliver(batch, offset)
+		}
+		for _, raw := range batch {
+			for i := range raw {
+				raw[i] = 0xee
+			}
+		}
+		if ctx.Err() != nil {
 			return
 		}
-		raw := append(make([]byte, offset), pkt.ToView().AsSlice()...)
-		pkt.DecRef()
-		if isOwn(raw[offset:]) {
-			c.f.DeliverOwn(raw[offset:])
-			continue
-		}
-		c.f.Deliver([][]byte{raw}, offset)
 	}
 }
 

@@ -42,6 +42,34 @@ func impatient(t *testing.T, f *Forwarder) {
 // the first window probes.
 const pause = 4 * time.Second
 
+// TestTargetTakesNothingAfterTheEnd: a client's connection is over, and the target neither takes the
+// rest nor closes. The flow ends after the time for a silent client.
+func TestTargetTakesNothingAfterTheEnd(t *testing.T) {
+	if stackUnderTest != StackOwn {
+		t.Skip("gVisor's TCP keeps the client's connection until then")
+	}
+	c := startClient(t, make(chan quotedError, 16), nil, func(f *Forwarder) {
+		table := f.tables[TCP].(*streamTable)
+		table.silence.every, table.giveUp = time.Hour, time.Second // the target answers probes
+	})
+	quit := make(chan struct{})
+	defer close(quit)
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		conn.SetReadBuffer(4 << 10)
+		conn.CloseWrite()
+		<-quit
+		conn.Close()
+	})
+	conn := c.mustDialTCP(targets(port)[0])
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Fatal(err)
+	}
+	// A little more than the target's socket takes waits in the connection's memory.
+	conn.Write(make([]byte, maxNotSent+100<<10))
+	conn.CloseWrite()
+	waitFor(t, "the flow to end", func() bool { return c.f.tables[TCP].active() == 0 })
+}
+
 // TestPausedTransfers: a target or a client that takes no data for long, and answers probes,
 // gets all of it afterwards.
 func TestPausedTransfers(t *testing.T) {

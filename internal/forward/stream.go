@@ -82,6 +82,7 @@ type streamFlow struct {
 	syn     []byte        // the client's first packet, until it is answered
 	nextSYN pendingSYN    // opens the next flow with the same addresses when this one is over
 	reason  string        // of the end, once the router has begun it
+	endedAt time.Duration // when the client's connection was over; 0 before
 	sawEOF  bool          // the target has closed its side
 	shut    bool          // the client's end was passed on to the target
 	failing bool          // a write to the target failed; its last answer may still be read
@@ -285,10 +286,15 @@ func (fl *streamFlow) forward() {
 	}
 }
 
-// over reports whether the connection has ended and has sent its last segment. In TIME-WAIT it would only keep the
-// client from the same addresses and ports for a while. It needs mu.
+// over reports whether the connection has ended and has sent its last segment. In TIME-WAIT it would
+// only keep the client from the same addresses and ports for a while. After an orderly end, what the
+// client sent may still wait for the target. It needs mu.
 func (fl *streamFlow) over() bool {
-	return fl.conn.Replaceable() && !fl.conn.Pending()
+	c := fl.conn
+	if !c.Replaceable() || c.Pending() {
+		return false
+	}
+	return c.Err() != nil || fl.reason != "" || fl.shut || fl.stage.Load() != stageForwarding
 }
 
 // fail resets the client's connection; reason is that of the flow's end. It needs mu.
@@ -334,6 +340,7 @@ func (fl *streamFlow) release() {
 	}
 	fl.mu.Lock()
 	fl.conn.Release()
+	fl.kernel = 0
 	fl.hold(0)
 	if fl.timer != nil {
 		fl.timer.Stop()
@@ -385,7 +392,15 @@ func (fl *streamFlow) schedule(now time.Duration) {
 	}
 	send, receive := c.Buffered()
 	fl.hold(int64(send+receive) + fl.kernel)
-	if at, ok := c.Deadline(); ok && (fl.armed == 0 || at < fl.armed) {
+	at, ok := c.Deadline()
+	if stage == stageForwarding && c.Replaceable() && !fl.over() {
+		// No timer of the connection ends a flow whose target takes no data.
+		if fl.endedAt == 0 {
+			fl.endedAt = now
+		}
+		at, ok = fl.endedAt+t.giveUp, true
+	}
+	if ok && (fl.armed == 0 || at < fl.armed) {
 		fl.armed = at
 		if fl.timer == nil {
 			fl.timer = time.AfterFunc(at-now, fl.wake)
@@ -402,6 +417,9 @@ func (fl *streamFlow) wake() {
 	fl.armed = 0
 	now := streamNow()
 	fl.conn.Wake(now)
+	if fl.endedAt != 0 && now >= fl.endedAt+fl.table.giveUp && fl.reason == "" {
+		fl.reason = failed
+	}
 	fl.settle(now)
 }
 

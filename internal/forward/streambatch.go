@@ -88,7 +88,7 @@ func (b *streamBatch) find(key flowKey) *streamFlow {
 // pass gives seg to a flow's connection.
 func (b *streamBatch) pass(fl *streamFlow) {
 	if b.last != fl {
-		b.flush()
+		b.settleLast()
 		b.last, b.key = fl, fl.key
 	}
 	fl.mu.Lock()
@@ -108,14 +108,16 @@ func (b *streamBatch) repeated(fl *streamFlow, p *packet.Packet) {
 	b.pass(fl)
 }
 
-// flush settles the last flow.
+// flush settles the last flow, and forgets its segment, whose bytes are no longer valid.
 func (b *streamBatch) flush() {
-	fl := b.last
-	if fl == nil {
-		return
-	}
+	b.settleLast()
 	b.last, b.key, b.seg = nil, flowKey{}, tcp.Segment{}
-	fl.mu.Lock()
-	fl.settle(streamNow())
-	fl.mu.Unlock()
+}
+
+func (b *streamBatch) settleLast() {
+	if fl := b.last; fl != nil {
+		fl.mu.Lock()
+		fl.settle(streamNow())
+		fl.mu.Unlock()
+	}
 }

@@ -461,3 +461,67 @@ func TestTCPDeliversAnswerBeforeReset(t *testing.T) {
 	conn.Close()
 	c.noFlows()
 }
+
+// TestConcurrentStreams moves bytes on many connections at a time, whose segments come in the same
+// batches. The path loses nothing, so neither side may have to repeat a segment.
+func TestConcurrentStreams(t *testing.T) {
+	const streams, size = 8, 1 << 20
+	c := newClient(t, nil)
+	data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
+	var done sync.WaitGroup
+	done.Add(streams)
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		defer done.Done()
+		go func() { conn.Write(data); conn.CloseWrite() }()
+		got, err := io.ReadAll(conn)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("a target got %d bytes, %v, want %d", len(got), err, len(data))
+		}
+		conn.Close()
+	})
+	for range streams {
+		conn := c.mustDialTCP(targets(port)[0])
+		done.Go(func() { conn.Write(data); conn.CloseWrite() })
+		done.Go(func() {
+			if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("a client got %d bytes, %v, want %d", len(got), err, len(data))
+			}
+		})
+	}
+	done.Wait()
+	if n := c.stack.Stats().TCP.FastRetransmit.Value(); n != 0 {
+		t.Errorf("the clients have repeated segments %d times", n)
+	}
+}
+
+// TestEndWaitsForTheTarget: what the client sent before the end of a connection reaches a target that
+// closed its own side first, and reads slowly. The client's connection is over before.
+func TestEndWaitsForTheTarget(t *testing.T) {
+	c := newClient(t, nil)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 2<<20/16)
+	done := make(chan struct{})
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		defer close(done)
+		defer conn.Close()
+		conn.SetReadBuffer(64 << 10)
+		conn.CloseWrite()
+		var got []byte
+		for part := make([]byte, 32<<10); ; time.Sleep(5 * time.Millisecond) {
+			n, err := conn.Read(part)
+			got = append(got, part[:n]...)
+			if err != nil {
+				if err != io.EOF || !bytes.Equal(got, data) {
+					t.Errorf("the target got %d bytes, %v, want %d", len(got), err, len(data))
+				}
+				return
+			}
+		}
+	})
+	conn := c.mustDialTCP(targets(port)[0])
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Fatal(err)
+	}
+	conn.Write(data)
+	conn.CloseWrite()
+	<-done
+}

@@ -51,10 +51,10 @@ func startTailnet(t *testing.T, edit func(*tailnettest.Config)) *tailnettest.Tai
 // nothing is a Forwarder that drops all packets.
 type nothing struct{ closed chan struct{} }
 
-func (nothing) Denied(netip.AddrPort) bool { return false }
-func (nothing) Prohibit([]byte)            {}
-func (nothing) Deliver([][]byte, int)      {}
-func (nothing) DeliverOwn([]byte)          {}
+func (nothing) Denied(netip.AddrPort) bool          { return false }
+func (nothing) Prohibit([]byte)                     {}
+func (nothing) Deliver([][]byte, int)               {}
+func (nothing) DeliverOwn([]byte)                   {}
 func (nothing) Listen(uint16) (net.Listener, error) { return nil, errors.ErrUnsupported }
 func (nothing) DialTCP(context.Context, netip.Addr, netip.AddrPort) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
