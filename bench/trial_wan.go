@@ -34,6 +34,16 @@ func lossPath(rtt time.Duration, loss float64) path {
 	}
 }
 
+// An outage loses the packets that are sent within outageTime: at 300 Mbit/s some 50.
+const (
+	outageEvery = 2 * time.Second
+	outageTime  = 2 * time.Millisecond
+)
+
+func outage(rtt time.Duration) path {
+	return path{name: "outage", rtt: rtt, change: func(o *netnstest.DirectionOptions) { o.Loss = 1 }}
+}
+
 // use makes the wire the path, with the seeds of the measurement's round, and returns a
 // function that makes it a short cable again.
 func (m *measurement) use(p path) (restore func(), err error) {
@@ -68,8 +78,17 @@ func wanTrials(s scale) (list []trial) {
 	}
 	streams := func(p path, name string, n int) *trial {
 		up, down := speedRow("up", name), speedRow("down", name)
-		return add(p, []row{down, up}, func(ctx context.Context, m *measurement) error {
-			first := m.setSpeed(ctx, down, stream("down", s, n))
+		rows := []row{down, up}
+		fair := row{name: down.name + ": Jain's index"}
+		if n > 1 {
+			rows = append(rows, fair)
+		}
+		return add(p, rows, func(ctx context.Context, m *measurement) error {
+			first := m.measureSpeed(ctx, down, stream("down", s, n), func(r load.Result) {
+				if n > 1 {
+					m.set(fair.name, r.Fairness)
+				}
+			})
 			// The rest of the download has to leave the wire, and the upload has the same
 			// sequence of losses.
 			const rest = time.Second
@@ -109,14 +128,34 @@ func wanTrials(s scale) (list []trial) {
 			// The share of the bad state is Enter/(Enter+Leave).
 			o.BurstLoss = netnstest.BurstLoss{Enter: 0.125 * 0.001 / 0.999, Leave: 0.125, Loss: 1}
 		}, true},
-		{"60 ms, policer at a third of the rate", usual, func(o *netnstest.DirectionOptions) {
-			o.Policer = netnstest.Policer{Rate: o.Rate / 3, Burst: 256 << 10}
+		{"60 ms, policer at 50 Mbit/s", usual, func(o *netnstest.DirectionOptions) {
+			o.Policer = netnstest.Policer{Rate: 50e6, Burst: 256 << 10}
 		}, false},
 	} {
 		streams(p, p.name, 1)
 	}
 
 	clean := lossPath(usual, 0)
+	burst := speedRow("down", "60 ms, some 50 packets lost each 2 s")
+	add(clean, []row{burst}, func(ctx context.Context, m *measurement) error {
+		return m.during(ctx, stream("down", s, 1), func() error {
+			for left := s.stream; left > outageEvery; left -= outageEvery {
+				if err := m.sleep(outageEvery); err != nil {
+					return err
+				}
+				if _, err := m.use(outage(usual)); err != nil {
+					return err
+				}
+				if err := m.sleep(outageTime); err != nil {
+					return err
+				}
+				if _, err := m.use(clean); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, func(r load.Result) error { return m.recordSpeed(burst, r) })
+	})
 	moved := speedRow("down", "60 ms, then 120 ms")
 	add(clean, []row{moved}, func(ctx context.Context, m *measurement) error {
 		return m.during(ctx, stream("down", s, 1), func() error {
@@ -131,13 +170,18 @@ func wanTrials(s scale) (list []trial) {
 	shared := speedRow("down", "60 ms, beside a plain cubic flow")
 	other := row{name: shared.name + ": the plain flow", unit: shared.unit}
 	add(clean, []row{shared, other}, func(ctx context.Context, m *measurement) error {
-		plainly := load.Stream{Address: fmt.Sprintf("%s:%d", neighborIP, target.SourcePort), Streams: 1, Down: true, For: s.stream}
-		return m.during(ctx, plainly, func() error { return m.setSpeed(ctx, shared, stream("down", s, 1)) },
+		ours, plainly := stream("down", s, 1), load.Stream{Address: fmt.Sprintf("%s:%d", neighborIP, target.SourcePort), Streams: 1, Down: true}
+		for _, g := range []*load.Stream{&ours, &plainly} { // shares settle slowly
+			g.For, g.Skip = 3*s.stream, s.stream/2
+		}
+		return m.during(ctx, plainly, func() error { return m.setSpeed(ctx, shared, ours) },
 			func(r load.Result) error { return m.recordSpeed(other, r) })
 	})
 
-	p50, p99 := row{name: "ping during TCP down, 60 ms: p50", unit: "ms"}, row{name: "ping during TCP down, 60 ms: p99", unit: "ms"}
-	add(clean, []row{p50, p99}, func(ctx context.Context, m *measurement) error {
+	const pings = "ping during TCP down, 60 ms, a queue of 250 ms: "
+	p50, p95 := row{name: pings + "p50", unit: "ms"}, row{name: pings + "p95", unit: "ms"}
+	longQueue := path{"60 ms, a queue of 250 ms", usual, func(o *netnstest.DirectionOptions) { o.Queue = 250 * time.Millisecond }, false}
+	add(longQueue, []row{p50, p95}, func(ctx context.Context, m *measurement) error {
 		return m.during(ctx, stream("down", s, 1), func() error {
 			const every, each, starting, least = 50 * time.Millisecond, 2 * time.Second, time.Second, 10
 			if err := m.sleep(starting); err != nil {
@@ -149,7 +193,7 @@ func wanTrials(s scale) (list []trial) {
 			}
 			if err == nil {
 				m.set(p50.name, ms(r.P50))
-				m.set(p99.name, ms(r.P99))
+				m.set(p95.name, ms(r.P95))
 			}
 			return err
 		}, func(load.Result) error { return nil })
@@ -187,9 +231,17 @@ func stream(direction string, s scale, n int) load.Stream {
 
 // setSpeed records the throughput of streams in a row of speedRow.
 func (m *measurement) setSpeed(ctx context.Context, w row, g load.Stream) error {
+	return m.measureSpeed(ctx, w, g, func(load.Result) {})
+}
+
+// measureSpeed is setSpeed, and passes the result to also.
+func (m *measurement) measureSpeed(ctx context.Context, w row, g load.Stream, also func(load.Result)) error {
 	r, err := m.load(ctx, g)
 	if err == nil {
 		err = m.recordSpeed(w, r)
+	}
+	if err == nil {
+		also(r)
 	}
 	if err != nil {
 		m.fail(w.name, err)

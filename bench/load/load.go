@@ -24,8 +24,10 @@ type Result struct {
 	Done, Failed  int
 	Bytes         int64 // that arrived
 	Elapsed       time.Duration
-	P50, P99, Max time.Duration
-	Why           string // the first failure of an operation
+	P50, P95, P99 time.Duration
+	Max           time.Duration
+	Fairness      float64 // Jain's index of the streams' bytes: 1 if all have the same
+	Why           string  // the first failure of an operation
 	At            time.Time
 }
 
@@ -111,7 +113,7 @@ func (n *notes) result(start time.Time) Result {
 	}
 	return Result{
 		Done: len(n.took), Failed: n.failed, Elapsed: elapsed,
-		P50: at(0.5), P99: at(0.99), Max: at(1), Why: n.why,
+		P50: at(0.5), P95: at(0.95), P99: at(0.99), Max: at(1), Why: n.why,
 	}
 }
 

@@ -108,6 +108,7 @@ type Stream struct {
 	Streams int
 	Down    bool
 	For     time.Duration
+	Skip    time.Duration // the beginning of For, which does not count; for Down only
 }
 
 // Run implements [Generator].
@@ -125,24 +126,37 @@ func (s Stream) Run(ctx context.Context) (Result, error) {
 	start := time.Now()
 	end := start.Add(s.For)
 	var wg sync.WaitGroup
-	var total atomic.Int64
+	each := make([]int64, len(conns))
 	var n notes
-	for _, c := range conns {
+	for i, c := range conns {
 		c.SetDeadline(end.Add(draining))
 		wg.Go(func() {
-			move := up
+			var err error
 			if s.Down {
-				move = down
+				each[i], err = down(c, start.Add(s.Skip), end)
+			} else {
+				each[i], err = up(c, end)
 			}
-			bytes, err := move(c, end)
-			total.Add(bytes)
 			n.add(0, err)
 		})
 	}
 	wg.Wait()
-	r := n.result(start)
-	r.Bytes = total.Load()
+	r := n.result(start.Add(s.Skip))
+	r.Bytes, r.Fairness = sum(each)
 	return r, nil
+}
+
+// sum returns the sum of bytes, and Jain's index.
+func sum(bytes []int64) (total int64, fairness float64) {
+	squares := 0.0
+	for _, b := range bytes {
+		total += b
+		squares += float64(b) * float64(b)
+	}
+	if squares > 0 {
+		fairness = float64(total) * float64(total) / (float64(len(bytes)) * squares)
+	}
+	return total, fairness
 }
 
 func up(c net.Conn, end time.Time) (bytes int64, err error) {
@@ -168,13 +182,16 @@ func decodeCount(c net.Conn, bytes *int64) error {
 	return nil
 }
 
-func down(c net.Conn, end time.Time) (bytes int64, err error) {
+// down returns the bytes that arrive between from and end.
+func down(c net.Conn, from, end time.Time) (bytes int64, err error) {
 	buf := make([]byte, target.Chunk)
 	// A stalled stream contributes its bytes so far, over the same time as the others.
 	c.SetReadDeadline(end)
 	for {
 		n, err := c.Read(buf)
-		bytes += int64(n)
+		if !time.Now().Before(from) {
+			bytes += int64(n)
+		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return bytes, nil
 		}

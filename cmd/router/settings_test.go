@@ -347,7 +347,6 @@ func keepAlive(t *testing.T, s *setting) string {
 	return time.Duration(v.Int()).String()
 }
 
-
 // Observers of the whole program.
 
 func becomesReady(t *testing.T, s *setting) string {

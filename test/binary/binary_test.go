@@ -7,27 +7,40 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 const root = "../.."
 
-// maxBinary is the size budget of the stripped static binary, in bytes.
-const maxBinary = 28_500_000
+// The size budgets of the stripped static binary, in bytes.
+const (
+	maxBinary        = 28_400_000
+	maxWithoutGVisor = 26_100_000
+)
 
 func TestBinary(t *testing.T) {
 	shipped := func(output string) *exec.Cmd { return exec.Command("scripts/build", output) }
+	withoutGVisor := func(output string) *exec.Cmd {
+		tags, err := os.ReadFile(root + "/build/tags")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return exec.Command("scripts/build", output, "-tags", strings.Join(append(strings.Fields(string(tags)), "omit_gvisor"), ","))
+	}
 	plain := func(output string) *exec.Cmd {
 		return exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", output, "./cmd/router")
 	}
 	for _, c := range []struct {
 		name, arch string
 		build      func(output string) *exec.Cmd
-		most       int64 // bytes; 0: no budget
+		most       int64  // bytes; 0: no budget
+		without    string // a module that must not be linked
 	}{
-		{"as shipped", "amd64", shipped, maxBinary},
-		{"as shipped for arm64", "arm64", shipped, maxBinary},
-		{"without tags", "amd64", plain, 0},
+		{"as shipped", "amd64", shipped, maxBinary, ""},
+		{"as shipped for arm64", "arm64", shipped, maxBinary, ""},
+		{"without gVisor", "amd64", withoutGVisor, maxWithoutGVisor, "gvisor.dev/gvisor"},
+		{"without tags", "amd64", plain, 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			binary := filepath.Join(t.TempDir(), "router")
@@ -42,6 +55,9 @@ func TestBinary(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("%d bytes", info.Size())
+			if linked, err := exec.Command("go", "version", "-m", binary).Output(); err != nil || c.without != "" && strings.Contains(string(linked), "\t"+c.without+"\t") {
+				t.Errorf("%s is linked (%v)", c.without, err)
+			}
 			if c.most > 0 && info.Size() > c.most {
 				t.Errorf("the binary has %d bytes, more than %d; find the cause with `go tool nm -size -sort size` on an unstripped binary", info.Size(), c.most)
 			}
