@@ -153,7 +153,7 @@ locals {
     target_keepalive = try(trimspace(var.target_keepalive), "") != ""
     environment      = anytrue([for n in ["ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK", "ROUTER_CONGESTION"] : trimspace(lookup(var.environment, n, "")) != ""])
   }
-  mode_problems = [for name, set in local.userspace_settings : "${name}: kernel mode forwards in the kernel, which has no flow log, flow limits, keepalives or TCP settings of the router: remove them, or kernel mode." if local.in_kernel && set]
+  mode_problems = [for name, set in local.userspace_settings : "${name}: kernel mode forwards in the kernel, which has no flow log, flow limits, keepalives or TCP settings of the router: remove this, or use userspace mode." if local.in_kernel && set]
 
   keeps_addresses = can(regex("(^|\\s)-{1,2}snat-subnet-routes=(0|f|F|FALSE|false|False)", var.additional_flags))
   snat_problems   = local.keeps_addresses && !var.kernel_mode && trimspace(lookup(var.environment, "ROUTER_MODE", "")) != "kernel" ? ["additional_flags: only kernel mode keeps the clients' addresses: remove --snat-subnet-routes, or set kernel_mode."] : []

@@ -14,6 +14,20 @@ func connect(kind int, target netip.AddrPort) (fd int, err error) {
 	return fd, err
 }
 
+// connectBounded is connect for TCP with a receive buffer that [boundReceive] bounds from the start, so
+// that the target sends no more before the first read. The window never exceeds 64 KiB then.
+func connectBounded(target netip.AddrPort, bound int) (fd int, err error) {
+	if fd, err = openSocket(familyDomain(target.Addr()), unix.SOCK_STREAM, 0); err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	boundReceive(fd, bound)
+	if err := unix.Connect(fd, sockaddr(target)); err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("connect", err)
+	}
+	return fd, nil
+}
+
 // sourcePort is the local port of a new socket.
 type sourcePort struct {
 	port   uint16 // 0 lets the system choose

@@ -38,9 +38,10 @@ func writePieces(fd int, pieces [][]byte) (n int, err error) { return unix.Write
 // acknowledges knows nothing: these systems end the connection after a timeout of their own.
 func acknowledges(int, time.Duration) (waiting, silent bool) { return false, false }
 
-// boundBuffers and unsent do nothing: these systems' own bounds are small.
-func boundBuffers(int, int, int) {}
-func unsent(int) int             { return 0 }
+// These do nothing: the systems' own bounds are small.
+func boundReceive(int, int) {}
+func boundNotSent(int, int) {}
+func unsent(int) int        { return 0 }
 
 // receiveMany does nothing: receive returns one datagram a call.
 func receiveMany(int) {}

@@ -80,13 +80,16 @@ func acknowledges(fd int, limit time.Duration) (waiting, silent bool) {
 	return waiting, silent
 }
 
-// boundBuffers bounds the window that the kernel offers the peer of a TCP socket, until it grows
-// because data is read fast, and the bytes that it takes for the peer before it has sent them. Both
-// are in bytes; what the kernel holds already stays.
-func boundBuffers(fd, window, notSent int) {
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, window)
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
-}
+// boundReceive bounds the bytes that the kernel holds for the reader of a TCP socket, at some twice n. It
+// ends the kernel's own tuning of that buffer for good. What it holds already stays.
+//
+// TCP_WINDOW_CLAMP would not do: it bounds each window, and the kernel offers the next while the buffer
+// has room.
+func boundReceive(fd, n int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, n) }
+
+// boundNotSent bounds the bytes that the kernel takes for the peer of a TCP socket before it has sent
+// them.
+func boundNotSent(fd, n int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n) }
 
 // unsent returns the bytes that the kernel holds for a TCP socket's peer.
 func unsent(fd int) int {

@@ -78,7 +78,8 @@ type streamFlow struct {
 	armed   time.Duration // 0 if the timer does not run
 	held    int64         // the flow's part of the budget for buffers, in bytes
 	kernel  int64         // the bytes that waited in the target's socket at the last move
-	bound   int           // of the kernel's buffers, in bytes; 0 before the first move
+	bound   int           // that the kernel's buffers follow, in bytes; 0 before the first move
+	bounded bool          // the kernel no longer tunes the receive buffer
 	syn     []byte        // the client's first packet, until it is answered
 	nextSYN pendingSYN    // opens the next flow with the same addresses when this one is over
 	reason  string        // of the end, once the router has begun it
@@ -187,7 +188,12 @@ func (fl *streamFlow) dialTarget() {
 	fl.stage.Store(stageDialing)
 	to, err := t.rules.dialAddr(TCP, fl.target)
 	if err == nil {
-		fl.fd, err = connect(unix.SOCK_STREAM, to)
+		if share := int(t.memory.shareOf(fl.peer.held.Load())); share <= scarce {
+			fl.bounded = true
+			fl.fd, err = connectBounded(to, leastReceive)
+		} else {
+			fl.fd, err = connect(unix.SOCK_STREAM, to)
+		}
 	}
 	if err == nil {
 		keepAlive(fl.fd, t.targetKeepAlive)

@@ -34,14 +34,31 @@ func (fl *streamFlow) move(now time.Duration) (more bool) {
 // it is the volume of 2 Gbit/s in a millisecond, the longest that the socket may wait for a worker.
 const maxNotSent = 256 << 10
 
+// A share of at most scarce bytes means that the budget is nearly used up. The kernel's buffer for what
+// the target sends then has leastReceive bytes; otherwise the kernel tunes it itself, from 128 KiB up,
+// by the speed at which the router reads.
+const (
+	scarce       = 2 * minBuffer
+	leastReceive = 4 << 10
+)
+
 // resize sets the connection's limits, and the bounds of the kernel's buffers, to the flow's share of
 // the memory. The kernel's follow in powers of two, so that they rarely cost a call.
 func (fl *streamFlow) resize() {
 	share := int(fl.table.memory.shareOf(fl.peer.held.Load()))
 	fl.conn.SetLimits(share, share)
-	if bound := 1 << bits.Len(uint(share)); bound != fl.bound {
-		fl.bound = bound
-		boundBuffers(fl.fd, bound, min(bound, maxNotSent))
+	bound := 1 << bits.Len(uint(share))
+	if bound == fl.bound {
+		return
+	}
+	fl.bound = bound
+	boundNotSent(fl.fd, min(bound, maxNotSent))
+	switch {
+	case share <= scarce:
+		fl.bounded = true
+		boundReceive(fl.fd, leastReceive)
+	case fl.bounded:
+		boundReceive(fl.fd, bound)
 	}
 }
 

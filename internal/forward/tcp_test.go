@@ -510,7 +510,7 @@ func TestEndWaitsForTheTarget(t *testing.T) {
 			n, err := conn.Read(part)
 			got = append(got, part[:n]...)
 			if err != nil {
-				if err != io.EOF || !bytes.Equal(got, data) {
+				if !errors.Is(err, io.EOF) || !bytes.Equal(got, data) {
 					t.Errorf("the target got %d bytes, %v, want %d", len(got), err, len(data))
 				}
 				return

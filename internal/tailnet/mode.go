@@ -46,14 +46,15 @@ func ModeFor(want Mode) (Mode, string, error) { return chooseMode(want) }
 // chooseMode resolves ModeAuto, and returns an error for a mode that cannot work.
 func chooseMode(want Mode) (got Mode, reason string, err error) {
 	switch want {
-	case ModeUserspace:
-		return ModeUserspace, "asked for", nil
 	case ModeAuto:
 		return ModeUserspace, "the default", nil
+	case ModeKernel:
+		if missing := missingForKernel(); len(missing) > 0 {
+			return 0, "", problem.New("give the container the device /dev/net/tun, CAP_NET_ADMIN and user 0, or set ROUTER_MODE=userspace", "choosing kernel mode: %s",
+				strings.Join(missing, " and "))
+		}
+		return ModeKernel, "asked for", nil
+	default:
+		return ModeUserspace, "asked for", nil
 	}
-	if missing := missingForKernel(); len(missing) > 0 {
-		return 0, "", problem.New("give the container the device /dev/net/tun, CAP_NET_ADMIN and user 0, or set ROUTER_MODE=userspace", "choosing kernel mode: %s",
-			strings.Join(missing, " and "))
-	}
-	return ModeKernel, "asked for", nil
 }

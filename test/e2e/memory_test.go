@@ -1,13 +1,18 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"regexp"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/ops"
 )
 
 // bulkMemory bounds the router's peak in a bulk transfer, in bytes. The smallest task of Fargate
@@ -79,3 +84,80 @@ func (r *router) peakMemory() int {
 	kb, _ := strconv.Atoi(string(m[1]))
 	return kb << 10
 }
+
+// stalledMemory bounds the router's memory, in bytes, while one node has as many connections as it
+// may have in a task of 512 MiB and reads nothing: 60 % of the task.
+const stalledMemory = 512 << 20 * 6 / 10
+
+// TestClientThatNeverReads opens as many connections as one node may have to a target that sends
+// 1 MiB on each, and reads nothing. Another node's transfers are not affected.
+func TestClientThatNeverReads(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	r := w.startRouter(routerOptions{})
+	c := w.startClient()
+	other := *w
+	other.client = w.net.Host("other")
+	w.internet.Plug(other.client, "eth0", "192.168.77.21/24")
+	neighbor := other.startClient()
+	r.awaitReady()
+	c.awaitRoute("10.0.0.0/16")
+	neighbor.awaitRoute("10.0.0.0/16")
+	ln := must(w.vpc.Listen("tcp", net.JoinHostPort(dbHost, "9")))
+	defer ln.Close()
+	go func() {
+		data := make([]byte, 1<<20)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				conn.Write(data)
+				io.Copy(io.Discard, conn)
+				conn.Close()
+			}()
+		}
+	}()
+	var s ops.Status
+	_, body := r.get("/status")
+	if err := json.Unmarshal([]byte(body), &s); err != nil {
+		t.Fatal(err)
+	}
+	// The client's kernel takes what its window allows: as little as it can.
+	c.sh("sysctl", "-w", "net.ipv4.tcp_rmem=4096 4096 4096")
+	limit := s.Flows.LimitPerPeer
+	for i := range limit {
+		conn, err := w.client.Dial(t.Context(), "tcp", net.JoinHostPort(dbHost, "9"))
+		if err != nil {
+			t.Fatalf("connection %d of %d: %v", i+1, limit, err)
+		}
+		defer conn.Close()
+	}
+	const size = 60_000_000
+	for range 3 {
+		start := time.Now()
+		if out, code := neighbor.sh("sh", "-c", fmt.Sprintf("curl -sSf --max-time 50 'http://"+dbHost+"/?bytes=%d' | wc -c", size)); code != 0 || out != fmt.Sprintf("%d\n", size) {
+			t.Errorf("another node's download: exit %d: %s", code, out)
+		}
+		t.Logf("another node downloads %d MB in %v", size/1_000_000, time.Since(start).Round(time.Millisecond))
+	}
+	out, err := r.host.Command(t.Context(), "ss", "-Htmn", "dst", dbHost).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel := 0
+	for _, m := range socketMemory.FindAllSubmatch(out, -1) {
+		for _, n := range m[1:] {
+			v, _ := strconv.Atoi(string(n))
+			kernel += v
+		}
+	}
+	peak := r.peakMemory()
+	t.Logf("%d connections: peak %d MiB in the process, %d MiB in its sockets", limit, peak>>20, kernel>>20)
+	if peak+kernel > stalledMemory {
+		t.Errorf("the router uses %d MiB, want at most %d", (peak+kernel)>>20, stalledMemory>>20)
+	}
+}
+
+// socketMemory matches what ss says of a socket's memory: allocated for receiving and for sending.
+var socketMemory = regexp.MustCompile(`skmem:\(r(\d+),rb\d+,t(\d+),`)

@@ -174,6 +174,9 @@ func (c settings) environment() map[string]string {
 			set(name, s)
 		}
 	}
+	if on, _ := c["flow_log"].(bool); on {
+		env["ROUTER_FLOW_LOG"] = "on"
+	}
 	if site, ok := c["site_id"].(int); ok {
 		env["ROUTER_SITE_ID"] = strconv.Itoa(site)
 	}
