@@ -61,7 +61,7 @@ func TestLifecycle(t *testing.T) {
 	a.apply("call")
 	a.noChange("call")
 	// The order of subnets must not matter, as look-ups return them in any order.
-	inA := max(a.world["subnet_a"], a.world["subnet_a2"])
+	inA := a.world["subnet_a2"] // as writeFullCall has it
 	a.edit("call/everything.tf", `"`+inA+`", "`+a.world["subnet_b"]+`"`, `"`+a.world["subnet_b"]+`", "`+inA+`"`)
 	a.noChange("call")
 	if now := a.countResources(); now["services"] != 2 || now["DescribeVpcEndpoints"] < 6 || now["file-systems"] != 1 || now["DescribeAlarms"] != 2 {
