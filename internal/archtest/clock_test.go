@@ -22,6 +22,7 @@ var wallClock = map[string]string{
 	"internal/doctor/aws.go":        "the end of credentials, in a message",
 	"internal/doctor/credential.go": "the end of a stored credential: a date that a person set",
 	"internal/forward/own.go":       "the deadline of a net.PacketConn, which its caller sets by its own clock",
+	"internal/forward/ownconn.go":   "the deadline of a net.Conn, which its caller sets by its own clock",
 	"internal/tailnet/joinerror.go": "the time of this machine, in a message",
 	"internal/tsapi/error.go":       "the time of this machine, in a message",
 	"internal/tsapi/tsapi.go":       "the end of a token, which has a monotonic reading",

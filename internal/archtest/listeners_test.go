@@ -17,7 +17,9 @@ var binds = map[string]string{
 	"internal/router/run.go":           "passes the address of ops.Listen to denylist.List.Opened",
 	"internal/ops/ops.go":              "run.go, see there",
 	"internal/forward/sock.go":         "sockets of flows, connected before anything is read from them",
-	"internal/forward/ownstack.go":     "listens on the node's tailnet addresses, in this process",
+	"internal/tailnet/listen.go":       "the node's tailnet addresses, in this process: behind a route they are not reachable",
+	"internal/tailnet/tailnet.go":      "the interface that listen.go calls",
+	"internal/router/tailnetstatus.go": "listen.go, see there",
 	"internal/tailnet/localapi.go":     "a Unix socket",
 	"internal/denylist/watch_linux.go": "netlink",
 }
