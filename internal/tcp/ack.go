@@ -166,10 +166,10 @@ func (c *Conn) markSacked(now time.Duration, a *ackState, left, right int64) {
 			continue
 		}
 		if r.start < left {
-			b.split(i, left, maxRecords)
+			b.split(i, left, c.recordLimit(maxRecords))
 			continue // with the second part, unless the records are at their limit
 		}
-		if r.end > right && !b.split(i, right, maxRecords) {
+		if r.end > right && !b.split(i, right, c.recordLimit(maxRecords)) {
 			return
 		}
 		c.delivered(now, a, r, r.end)

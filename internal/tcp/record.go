@@ -14,6 +14,10 @@ const (
 	// maxRecordsSent bounds them altogether. New data waits at this number, which only an application that writes
 	// thousands of times within a round-trip time reaches.
 	maxRecordsSent = 8192
+	// spareRecords are those beyond two for each full segment that the bytes in flight would fill. Their memory, which
+	// [Conn.Buffered] does not count, is thus in proportion to the bytes, whatever ranges a peer reports and however
+	// small the writes are.
+	spareRecords = 64
 )
 
 // recordState is where the bytes of a record are. The peer's cumulative acknowledgement removes the record.
@@ -173,6 +177,11 @@ func (b *scoreboard) unlink(r *record) {
 		r.next.prev = r.prev
 	}
 	r.prev, r.next = nil, nil
+}
+
+// recordLimit returns the number of records that the bytes in flight may have, which is at most most.
+func (c *Conn) recordLimit(most int) int {
+	return min(2*int(c.nxt-max(c.una, 0))/c.segmentSize()+spareRecords, most)
 }
 
 // split splits record number i at a position inside of it. It reports false, and does nothing, at limit records.

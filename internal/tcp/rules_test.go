@@ -902,6 +902,37 @@ func TestHostileSACK(t *testing.T) {
 	}
 }
 
+// TestRecordsFollowTheBytes: few bytes in flight have few records, whatever the peer reports and however
+// small the writes are.
+func TestRecordsFollowTheBytes(t *testing.T) {
+	s := open(t, func(o *Options, _ *Segment) { o.Congestion = fixed(1<<20, 64<<10) })
+	s.write(16 << 10)
+	for pos := int64(10); pos < 16<<10-8; pos += 8 {
+		g := s.sacks(s.ack(0), pos, pos+1, pos+2, pos+3, pos+4, pos+5, pos+6, pos+7)
+		s.c.Deliver(s.now, &g)
+	}
+	if n := s.c.board.len(); n > 120 {
+		t.Errorf("16 KiB have %d records", n)
+	}
+	s.in(s.ack(16 << 10))
+
+	const writes = 5000
+	sent := int64(16 << 10)
+	for range writes {
+		s.write(1)
+		if n := s.c.board.len(); n > 120 {
+			t.Fatalf("single bytes have %d records", n)
+		}
+	}
+	for end := sent + writes; sent < end; {
+		out := s.in(s.ack(s.c.nxt))
+		if len(out) == 0 {
+			t.Fatalf("sent %d of %d bytes", s.c.nxt, end)
+		}
+		sent = s.c.nxt
+	}
+}
+
 // TestFastRetransmitWithoutSACK: three duplicate acknowledgements.
 func TestFastRetransmitWithoutSACK(t *testing.T) {
 	s := open(t, func(_ *Options, syn *Segment) { syn.SACKPermitted = false })

@@ -331,7 +331,7 @@ func (c *Conn) sendLost(now time.Duration, run *Run, i int) bool {
 }
 
 func (c *Conn) sendNew(now time.Duration, run *Run) bool {
-	if c.board.len() >= maxRecordsSent {
+	if c.board.len() >= c.recordLimit(maxRecordsSent) {
 		return false
 	}
 	size := c.segmentSize()
