@@ -221,7 +221,7 @@ func (c *ownConn) Read(b []byte) (int, error) {
 			c.conn.Consume(now, n)
 			c.settle(now)
 			return n, nil
-		case c.conn.ReceivedFIN():
+		case c.conn.ReceivedFIN() && c.conn.Err() == nil:
 			return 0, io.EOF
 		case c.conn.Closed():
 			return 0, c.failure()

@@ -42,12 +42,9 @@ func impatient(t *testing.T, f *Forwarder) {
 // the first window probes.
 const pause = 4 * time.Second
 
-// TestTargetTakesNothingAfterTheEnd: a client's connection is over, and the target neither takes the
+// TestOwnStackTargetTakesNothing: a client's connection is over, and the target neither takes the
 // rest nor closes. The flow ends after the time for a silent client.
-func TestTargetTakesNothingAfterTheEnd(t *testing.T) {
-	if stackUnderTest != StackOwn {
-		t.Skip("gVisor's TCP keeps the client's connection until then")
-	}
+func TestOwnStackTargetTakesNothing(t *testing.T) {
 	c := startClient(t, make(chan quotedError, 16), nil, func(f *Forwarder) {
 		table := f.tables[TCP].(*streamTable)
 		table.silence.every, table.giveUp = time.Hour, time.Second // the target answers probes

@@ -87,6 +87,7 @@ type streamFlow struct {
 	sawEOF  bool          // the target has closed its side
 	shut    bool          // the client's end was passed on to the target
 	failing bool          // a write to the target failed; its last answer may still be read
+	broken  bool          // the target's connection ended with an error, and the client has yet to get the rest
 	starved bool          // the last read from the target stopped for want of room in conn
 	blocked bool          // the target's socket is full
 }
@@ -106,6 +107,9 @@ type pendingSYN struct {
 	at  time.Duration
 }
 
+// maxSYN bounds the size of a SYN that is kept, in bytes. Its payload, if any, would be dropped.
+const maxSYN = ownPacketSize
+
 // maxSYNWait is the time after which a client has repeated its SYN. An older one may be a stray.
 const maxSYNWait = 3 * time.Second
 
@@ -115,6 +119,10 @@ func streamNow() time.Duration { return time.Duration(instant(time.Now())) }
 // open creates the flow for a SYN, which packet delivery holds. It does not wait: a worker opens
 // the socket.
 func (t *streamTable) open(p *packet.Packet, s *tcp.Segment, key flowKey) {
+	if len(p.Raw) > maxSYN {
+		t.drops.add(dropMalformed, 1)
+		return
+	}
 	refuse := func() { t.sender.reset(p, p.Payload()) }
 	if verdict := t.rules.check(packet.ProtoTCP, key); verdict != allowed {
 		t.account.flowFailed(TCP, t.routes.lookup(key.dst.Addr()), forbidden)
@@ -392,8 +400,9 @@ func (fl *streamFlow) schedule(now time.Duration) {
 	case stage != stageAccepting && stage != stageForwarding:
 	case fl.over(),
 		stage == stageAccepting && c.Established(),
-		stage == stageForwarding && !fl.blocked && (c.Available() > 0 || c.ReceivedFIN() && !fl.shut),
-		fl.starved && c.Room() > 0:
+		stage == stageForwarding && !fl.blocked && fl.reason == "" && (c.Available() > 0 || fl.mayShut()),
+		fl.starved && c.Room() > 0,
+		fl.broken && !c.Unacked():
 		t.sched.ready(&fl.task)
 	}
 	send, receive := c.Buffered()

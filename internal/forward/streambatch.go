@@ -101,7 +101,11 @@ func (b *streamBatch) pass(fl *streamFlow) {
 // kept here opens the next one at once, without waiting for the client to repeat it.
 func (b *streamBatch) repeated(fl *streamFlow, p *packet.Packet) {
 	fl.mu.Lock()
-	if !fl.conn.Repeats(&b.seg) {
+	switch {
+	case fl.conn.Repeats(&b.seg) || len(p.Raw) > maxSYN:
+	case fl.conn.State() == tcp.Received: // it takes the place of the first, which has no answer yet
+		fl.syn = bytes.Clone(p.Raw)
+	default:
 		fl.nextSYN = pendingSYN{bytes.Clone(p.Raw), streamNow()}
 	}
 	fl.mu.Unlock()

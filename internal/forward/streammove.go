@@ -19,15 +19,26 @@ const moveBudget = 16
 // move moves bytes in both directions, and passes the ends of streams on. It returns true if more
 // can be moved, once other flows had a turn. It needs mu.
 func (fl *streamFlow) move(now time.Duration) (more bool) {
+	c := fl.conn
 	fl.resize()
 	up := fl.moveUp(now)
 	down := fl.moveDown(now)
 	fl.countKernel()
 	if fl.reason == "" && (fl.sawEOF || fl.blocked) && !fl.shut && socketError(fl.fd) != nil {
 		// No read or write would return the error: that direction is closed or waits.
+		fl.breakOff()
+	}
+	if fl.broken && !c.Unacked() && fl.reason == "" {
 		fl.fail(now, failed)
 	}
 	return (up || down) && fl.reason == ""
+}
+
+// breakOff begins the end of a flow whose target's connection ended with an error: the client gets what
+// the target sent before, and then a reset. What the client sends is dropped.
+func (fl *streamFlow) breakOff() {
+	fl.broken, fl.failing, fl.blocked, fl.starved = true, true, false, false
+	fl.conn.Consume(streamNow(), fl.conn.Available())
 }
 
 // maxNotSent bounds the bytes that wait in the kernel for their transmission to the target. In a VPC
@@ -103,11 +114,17 @@ func (fl *streamFlow) moveUp(now time.Duration) (more bool) {
 	if c.Available() > 0 {
 		return true
 	}
-	if c.ReceivedFIN() && !fl.shut {
+	if fl.mayShut() {
 		fl.shut = true
 		unix.Shutdown(fl.fd, unix.SHUT_WR)
 	}
 	return false
+}
+
+// mayShut reports whether the end of the client's stream is to be passed on. A connection that ended with
+// an error has lost bytes before that end.
+func (fl *streamFlow) mayShut() bool {
+	return fl.conn.ReceivedFIN() && fl.conn.Err() == nil && !fl.shut
 }
 
 // write writes to the target what waits in the connection: up to the client's urgent byte, or that
@@ -143,7 +160,7 @@ func firstBytes(pieces [][]byte, n int) [][]byte {
 func (fl *streamFlow) moveDown(now time.Duration) (more bool) {
 	c := fl.conn
 	fl.starved = false
-	if fl.sawEOF {
+	if fl.sawEOF || fl.broken {
 		return false
 	}
 	for range moveBudget {
@@ -163,7 +180,7 @@ func (fl *streamFlow) moveDown(now time.Duration) (more bool) {
 		case err != nil && wouldBlock(err):
 			return false
 		case err != nil:
-			fl.fail(now, failed)
+			fl.breakOff()
 			return false
 		case n == 0:
 			fl.sawEOF = true

@@ -3,9 +3,11 @@ package forward
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -15,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/packet"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -524,4 +528,94 @@ func TestEndWaitsForTheTarget(t *testing.T) {
 	conn.Write(data)
 	conn.CloseWrite()
 	<-done
+}
+
+// rawClient sends single segments of one connection, and reads the answers.
+type rawClient struct {
+	t        *testing.T
+	f        *Forwarder
+	from, to netip.AddrPort
+	seq, ack uint32
+}
+
+// newRawClient opens a connection to a port of this machine.
+func newRawClient(t *testing.T, port uint16) *rawClient {
+	t.Helper()
+	f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler), Stack: stackUnderTest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	r := &rawClient{t: t, f: f, from: netip.AddrPortFrom(client4, 1000), to: targets(port)[0], seq: 100}
+	r.deliver(r.segment(packet.SYN, nil))
+	r.ack = binary.BigEndian.Uint32(r.receive()[24:]) + 1
+	r.deliver(r.segment(packet.ACK, nil))
+	return r
+}
+
+// segment returns a segment, and moves the sequence number behind it.
+func (r *rawClient) segment(flags packet.TCPFlags, data []byte) []byte {
+	raw := tcpSegment(r.from, r.to, r.seq, byte(flags), 1, data)
+	tcp := raw[packet.HeaderSize(r.from.Addr()):]
+	binary.BigEndian.PutUint32(tcp[8:], r.ack)
+	tcp[16], tcp[17] = 0, 0
+	binary.BigEndian.PutUint16(tcp[16:], packet.Checksum(tcp, packet.PseudoSum(r.from.Addr(), r.to.Addr(), packet.ProtoTCP, len(tcp))))
+	r.seq += uint32(len(data))
+	if flags&(packet.SYN|packet.FIN) != 0 {
+		r.seq++
+	}
+	return raw
+}
+
+// deliver delivers segments in one batch.
+func (r *rawClient) deliver(segments ...[]byte) { r.f.Deliver(segments, 0) }
+
+// receive returns the next packet to the client.
+func (r *rawClient) receive() []byte {
+	r.t.Helper()
+	var slab packet.Slab
+	slab.Reset(make([]byte, 1<<17), 1)
+	if err := r.f.Receive(&slab); err != nil {
+		r.t.Fatal(err)
+	}
+	raw, _ := slab.Packet(0)
+	return raw
+}
+
+// TestOwnStackResetAfterFIN: a client's reset loses what it sent before, which includes the end of its stream.
+// The target must not take a part of the stream for all of it.
+func TestOwnStackResetAfterFIN(t *testing.T) {
+	got := make(chan error, 1)
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		_, err := io.ReadAll(conn)
+		got <- err
+		conn.Close()
+	})
+	for range 20 {
+		r := newRawClient(t, port)
+		r.deliver(r.segment(packet.ACK, make([]byte, 1000)), r.segment(packet.ACK|packet.FIN, make([]byte, 1000)), r.segment(packet.RST, nil))
+		if err := <-got; err == nil {
+			t.Fatal("the target saw the end of a stream of which it may lack a part")
+		}
+	}
+}
+
+// TestOwnStackAnswerBeforeReset: a target answers, and closes although it has not read everything, so that its
+// system sends a reset. The client gets the answer.
+func TestOwnStackAnswerBeforeReset(t *testing.T) {
+	c := newClient(t, nil)
+	answer := bytes.Repeat([]byte("0123456789abcdef"), 32<<10/16) // less than the window that the target sees
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		conn.Read(make([]byte, 1))
+		conn.Write(answer)
+		conn.Close()
+	})
+	for range 20 {
+		conn := c.mustDialTCP(targets(port)[0])
+		conn.Write(make([]byte, 100<<10))
+		if got, _ := io.ReadAll(conn); !bytes.Equal(got, answer) {
+			t.Fatalf("the client got %d bytes of %d", len(got), len(answer))
+		}
+		conn.Close()
+	}
 }
