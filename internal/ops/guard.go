@@ -18,7 +18,7 @@ import (
 // over all listeners has to fit into forward.ReservedFiles.
 type Bounds struct {
 	Remote     int // connections from all other hosts together
-	PerAddress int // connections from one other host
+	PerAddress int // connections from one other host, or address of a node of the tailnet
 	Local      int // connections from this host, reserved for it
 	HostBits   int // the length of the IPv6 prefix that counts as one host
 }

@@ -190,6 +190,48 @@ func TestNodesOfTheTailnet(t *testing.T) {
 	<-server.closed
 }
 
+// TestStrangers: peers that may not read the status have few connections together, and leave room for
+// those who may.
+func TestStrangers(t *testing.T) {
+	h := &hosts{conns: make(chan net.Conn, 100), done: make(chan struct{})}
+	may := netip.MustParseAddr("100.64.0.9")
+	ln := &strangersListener{Listener: h, allowed: func(a netip.Addr) bool { return a == may }}
+	accepted := make(chan net.Conn, 100)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	var first net.Conn
+	for i := range maxStrangers {
+		h.dial(t, fmt.Sprintf("100.64.0.%d", 10+i))
+		if c := <-accepted; first == nil {
+			first = c
+		}
+	}
+	_, refused := h.dial(t, "100.64.0.50")
+	<-refused.closed
+	h.dial(t, may.String())
+	if c := <-accepted; c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr() != may {
+		t.Errorf("%v was accepted, want %v", c.RemoteAddr(), may)
+	}
+	first.Close()
+	first.Close() // counts once
+	h.dial(t, "100.64.0.51")
+	<-accepted
+	_, refused = h.dial(t, "100.64.0.52")
+	<-refused.closed
+	h.Close()
+	if _, ok := <-accepted; ok {
+		t.Error("a connection too many was accepted")
+	}
+}
+
 // TestActiveConnectionsStay: a new connection never interrupts a request.
 func TestActiveConnectionsStay(t *testing.T) {
 	block, reached := make(chan struct{}), make(chan struct{}, 10)

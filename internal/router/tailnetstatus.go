@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/ops"
@@ -23,7 +24,12 @@ func (r *Router) serveTailnetStatus(ctx context.Context, server *ops.Server) err
 	r.log.Info("status served on the tailnet", "port", port, "capability", tailnet.StatusCapability)
 	return server.ServeTailnet(ctx, ln, ops.TailnetAccess{
 		Allowed: r.node.MayReadStatus,
-		Fix:     "its grant lacks the app capability " + tailnet.StatusCapability + ` with {"read": true}; paste the grant that "router plan" prints into the tailnet policy`,
+		Names: func() []string {
+			s, _ := r.node.Status()
+			label, _, _ := strings.Cut(s.FullName, ".")
+			return []string{s.Name, s.FullName, label}
+		},
+		Fix: "its grant lacks the app capability " + tailnet.StatusCapability + ` with {"read": true}; paste the grant that "router plan" prints into the tailnet policy`,
 	})
 }
 

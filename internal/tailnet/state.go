@@ -25,9 +25,10 @@ type Status struct {
 	// "NeedsMachineAuth", "Stopped", "Starting", "Running". See [Node.login] for
 	// their order.
 	Backend string
-	// Name is the node's name in the tailnet, IPs its addresses there.
-	Name string
-	IPs  []netip.Addr
+	// Name is the node's name in the tailnet, FullName the same with the tailnet's domain, if it
+	// has MagicDNS, and IPs its addresses there.
+	Name, FullName string
+	IPs            []netip.Addr
 	// Advertised are the routes that the node offers, Approved those that the
 	// tailnet allows it to serve (offered now or not), and Primary those for which
 	// control has elected it.
@@ -214,6 +215,7 @@ func (n *Node) apply(note *ipn.Notify) {
 
 func applySelf(s *Status, self *tailcfg.Node) {
 	s.Name = secret.Clean(cmp.Or(self.ComputedName, self.Name), maxName)
+	s.FullName = secret.Clean(self.Name, maxName)
 	s.IPs = s.IPs[:0:0]
 	for _, p := range self.Addresses {
 		s.IPs = append(s.IPs, p.Addr())

@@ -84,6 +84,11 @@ func TestTailnetStatus(t *testing.T) {
 
 			set(everything, grant(`{"read": true}`, own...))
 			awaitCode("the grant for both", "/", "200")
+			for host, want := range map[string]string{"edge-router": "200", "edge-router:9002": "200", "rebound.example.com": "403", "edge-router.example.com": "403"} {
+				if out, _ := c.sh("curl", "-gsS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: "+host, "http://"+own[0]+":9002/status"); out != want {
+					t.Errorf("a request for %s: HTTP %s, want %s", host, out, want)
+				}
+			}
 			// The listener of the host is denied behind the route as before, and other ports of the
 			// node are closed.
 			for _, target := range []string{
@@ -97,6 +102,9 @@ func TestTailnetStatus(t *testing.T) {
 			awaitCode("a policy that does not allow the port", "/", "000")
 			set(everything)
 			awaitCode("a grant that was taken away", "/", "403")
+			if code := r.stop(); code != 0 {
+				t.Errorf("exit code %d after SIGTERM, want 0", code)
+			}
 		})
 	}
 }
