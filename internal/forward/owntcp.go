@@ -94,8 +94,8 @@ func (t *ownTCP) accept(key flowKey, syn *tcp.Segment) bool {
 	return true
 }
 
-// addLocked adds a connection without a state machine to the table, with its lock free: whoever
-// adds it sets conn, and settles. The caller holds t.mu.
+// addLocked adds a connection without a state machine to the table, with its lock free: the caller
+// sets conn, and settles. It holds t.mu.
 func (t *ownTCP) addLocked(key flowKey) (*ownConn, error) {
 	peer := key.client.Addr()
 	switch {
