@@ -25,8 +25,7 @@ type ownConn struct {
 	changed  *sync.Cond    // on mu: anything below may have changed
 	conn     *tcp.Conn     // nil until the table's caller has set it
 	listener *ownListener  // that gets the connection when it is established; nil: none, or done
-	timer    *time.Timer   // runs wake when armed has come; nil before its first use
-	armed    time.Duration // 0 if the timer does not run
+	alarm    alarm         // runs wake
 	held     int64         // the part of the budget for buffers, in bytes
 	closed   bool          // by Close
 	shut     bool          // by CloseWrite or Close
@@ -100,16 +99,8 @@ func (c *ownConn) schedule(now time.Duration) {
 	if c.closed && !c.conn.Closed() && (!ok || c.closeBy < at) {
 		at, ok = c.closeBy, true
 	}
-	if !ok || over {
-		return
-	}
-	if c.armed == 0 || at < c.armed {
-		c.armed = at
-		if c.timer == nil {
-			c.timer = time.AfterFunc(at-now, c.wake)
-		} else {
-			c.timer.Reset(at - now)
-		}
+	if ok && !over {
+		c.alarm.set(now, at, c.wake)
 	}
 }
 
@@ -123,7 +114,7 @@ func (c *ownConn) hold(n int64) {
 func (c *ownConn) wake() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.armed = 0
+	c.alarm.at = 0
 	now := streamNow()
 	c.conn.Wake(now)
 	c.settle(now)

@@ -74,8 +74,7 @@ type streamFlow struct {
 
 	mu      sync.Mutex // guards the fields below
 	conn    *tcp.Conn
-	timer   *time.Timer   // runs wake when armed has come; nil before its first use
-	armed   time.Duration // 0 if the timer does not run
+	alarm   alarm         // runs wake
 	held    int64         // the flow's part of the budget for buffers, in bytes
 	kernel  int64         // the bytes that waited in the target's socket at the last move
 	bound   int           // that the kernel's buffers follow, in bytes; 0 before the first move
@@ -115,6 +114,31 @@ const maxSYNWait = 3 * time.Second
 
 // streamNow returns the time for connections.
 func streamNow() time.Duration { return time.Duration(instant(time.Now())) }
+
+// alarm is the timer of a connection, whose lock guards it. Zero is unused.
+type alarm struct {
+	timer *time.Timer
+	at    time.Duration // when it runs its function, which resets this; 0: not set
+}
+
+// set makes wake run at a time, unless it runs earlier. Every call passes the same function.
+func (a *alarm) set(now, at time.Duration, wake func()) {
+	if a.at != 0 && at >= a.at {
+		return
+	}
+	a.at = at
+	if a.timer == nil {
+		a.timer = time.AfterFunc(at-now, wake)
+	} else {
+		a.timer.Reset(at - now)
+	}
+}
+
+func (a *alarm) stop() {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
 
 // open creates the flow for a SYN, which packet delivery holds. It does not wait: a worker opens
 // the socket.
@@ -356,9 +380,7 @@ func (fl *streamFlow) release() {
 	fl.conn.Release()
 	fl.kernel = 0
 	fl.hold(0)
-	if fl.timer != nil {
-		fl.timer.Stop()
-	}
+	fl.alarm.stop()
 	next := fl.nextSYN
 	fl.nextSYN, fl.syn = pendingSYN{}, nil
 	fl.mu.Unlock()
@@ -415,13 +437,8 @@ func (fl *streamFlow) schedule(now time.Duration) {
 		}
 		at, ok = fl.endedAt+t.giveUp, true
 	}
-	if ok && (fl.armed == 0 || at < fl.armed) {
-		fl.armed = at
-		if fl.timer == nil {
-			fl.timer = time.AfterFunc(at-now, fl.wake)
-		} else {
-			fl.timer.Reset(at - now)
-		}
+	if ok {
+		fl.alarm.set(now, at, fl.wake)
 	}
 }
 
@@ -429,7 +446,7 @@ func (fl *streamFlow) schedule(now time.Duration) {
 func (fl *streamFlow) wake() {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	fl.armed = 0
+	fl.alarm.at = 0
 	now := streamNow()
 	fl.conn.Wake(now)
 	if fl.endedAt != 0 && now >= fl.endedAt+fl.table.giveUp && fl.reason == "" {

@@ -26,7 +26,7 @@ func (fl *streamFlow) move(now time.Duration) (more bool) {
 	fl.countKernel()
 	if fl.reason == "" && (fl.sawEOF || fl.blocked) && !fl.shut && socketError(fl.fd) != nil {
 		// No read or write would return the error: that direction is closed or waits.
-		fl.breakOff()
+		fl.breakOff(now)
 	}
 	if fl.broken && !c.Unacked() && fl.reason == "" {
 		fl.fail(now, failed)
@@ -36,9 +36,9 @@ func (fl *streamFlow) move(now time.Duration) (more bool) {
 
 // breakOff begins the end of a flow whose target's connection ended with an error: the client gets what
 // the target sent before, and then a reset. What the client sends is dropped.
-func (fl *streamFlow) breakOff() {
+func (fl *streamFlow) breakOff(now time.Duration) {
 	fl.broken, fl.failing, fl.blocked, fl.starved = true, true, false, false
-	fl.conn.Consume(streamNow(), fl.conn.Available())
+	fl.conn.Consume(now, fl.conn.Available())
 }
 
 // maxNotSent bounds the bytes that wait in the kernel for their transmission to the target. In a VPC
@@ -180,7 +180,7 @@ func (fl *streamFlow) moveDown(now time.Duration) (more bool) {
 		case err != nil && wouldBlock(err):
 			return false
 		case err != nil:
-			fl.breakOff()
+			fl.breakOff(now)
 			return false
 		case n == 0:
 			fl.sawEOF = true

@@ -27,7 +27,7 @@ type Bounds struct {
 // The container's health check comes from this host.
 //
 // EC2 delegates at most a /80 to a network interface; a subnet is a /64 with many hosts. A node of
-// the tailnet has one address, and its listener uses no descriptors.
+// the tailnet has one address of each family, and the tailnet's listener uses no descriptors.
 var (
 	StatusBounds  = Bounds{Remote: 64, PerAddress: 16, Local: 8, HostBits: 80}
 	DebugBounds   = Bounds{Remote: 8, PerAddress: 8, Local: 8, HostBits: 80}
@@ -225,8 +225,8 @@ func hostOf(remoteAddr, localAddr string, hostBits int) (host netip.Addr, local 
 		return host, false
 	}
 	to, _ := netip.ParseAddrPort(localAddr)
-	host = from.Addr().Unmap().WithZone("")
-	local = host.IsLoopback() || host == to.Addr().Unmap().WithZone("")
+	host = plain(from.Addr())
+	local = host.IsLoopback() || host == plain(to.Addr())
 	if host.Is6() {
 		if p, err := host.Prefix(hostBits); err == nil {
 			host = p.Addr()

@@ -77,6 +77,6 @@ func fromHere(r *http.Request) bool {
 	own, err := net.InterfaceAddrs()
 	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool {
 		p, err := netip.ParsePrefix(a.String())
-		return err == nil && p.Addr().WithZone("").Unmap() == from.Addr().WithZone("").Unmap()
+		return err == nil && plain(p.Addr()) == plain(from.Addr())
 	})
 }

@@ -71,6 +71,7 @@ func (a TailnetAccess) isName(host string) bool {
 	return false
 }
 
+// plain returns an address in one form: IPv4 not mapped into IPv6, and without a zone.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // maxStrangers bounds the connections of all peers together that may not read the status, so that

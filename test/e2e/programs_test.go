@@ -95,8 +95,7 @@ func TestDeployDuringLossyTransfers(t *testing.T) {
 	}), map[string]string{"ROUTER_DRAIN_TIMEOUT": "60s"}, sameKey)
 	address, roots := w.serveTLS(t, 16*programSize)
 	fetch := w.client.Command(testwait.Context(t), "curl", "-sS", "--limit-rate", "3M", "--cacert", roots, "https://"+address+"/")
-	var body hashedBody
-	var trouble bytes.Buffer
+	var body, trouble bytes.Buffer
 	fetch.Stdout, fetch.Stderr = &body, &trouble
 	if err := fetch.Start(); err != nil {
 		t.Fatal(err)
@@ -107,8 +106,8 @@ func TestDeployDuringLossyTransfers(t *testing.T) {
 	if err := fetch.Wait(); err != nil {
 		t.Errorf("the download: %v: %s", err, trouble.String())
 	}
-	if got, want := body.sum(), sumOf(testData(16*programSize)); got != want {
-		t.Errorf("the download has hash %s and %d bytes, want %s", got, body.n, want)
+	if got, want := sumOf(body.Bytes()), sumOf(testData(16*programSize)); got != want {
+		t.Errorf("the download has hash %s and %d bytes, want %s", got, body.Len(), want)
 	}
 	if code := old.wait(); code != 0 {
 		t.Errorf("the old router exited with code %d", code)
@@ -129,19 +128,6 @@ func sumOf(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:8])
 }
-
-// hashedBody keeps what is written to it.
-type hashedBody struct {
-	bytes.Buffer
-	n int
-}
-
-func (h *hashedBody) Write(b []byte) (int, error) {
-	h.n += len(b)
-	return h.Buffer.Write(b)
-}
-
-func (h *hashedBody) sum() string { return sumOf(h.Bytes()) }
 
 // file creates a file that every user may read, and returns its path.
 func (p *programs) file(t *testing.T, name string, content []byte) string {
