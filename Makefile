@@ -81,8 +81,8 @@ test-image: ## test the image in containers (Docker)
 test-terraform: ## test the Terraform module against moto_server
 	@$(TALLY) $(terraform)
 
-soak: ## run long simulations and endurance tests (SOAK=10m each, CHAOS_SEED=… or SIMNET_SEED=… replays one)
-	@SOAK="$${SOAK:-10m}" $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e ./internal/simnet/...
+soak: ## run long simulations and endurance tests (SOAK=10m each, CHAOS_SEED=… or SIMNET_SEED=… or SLOT_SEED=… replays one)
+	@SOAK="$${SOAK:-10m}" $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e ./internal/simnet/... ./internal/slot
 
 flakes: ## run each of SUITES="unit e2e image terraform" N=10 times, two at once, and count failures
 	@$(TALLY) -jobs 2 -times "$$N" $(wordlist 2,999,$(foreach suite,$(SUITES),+ -count=1 $($(suite))))
