@@ -2,6 +2,7 @@ package secret
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,30 @@ func TestStringNeverPrints(t *testing.T) {
 		}
 	}
 	if s.Reveal() != key {
+		t.Error("Reveal does not return the value")
+	}
+}
+
+func TestBytesNeverPrint(t *testing.T) {
+	b := Bytes(key)
+	j, err := json.Marshal(map[string]any{"k": b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("using", "key", b, "in", struct{ K Bytes }{b})
+	for _, out := range []string{
+		fmt.Sprint(b), fmt.Sprintf("%s %q %v %+v %#v %x %d", b, b, b, b, b, b, b),
+		fmt.Sprintf("%v %+v %#v", struct{ K Bytes }{b}, &struct{ K Bytes }{b}, []Bytes{b}),
+		string(j), log.String(),
+	} {
+		for _, leak := range []string{"kABCDEF", fmt.Sprintf("%x", key[:8]), base64.StdEncoding.EncodeToString([]byte(key[:9])), "116 115 107"} {
+			if strings.Contains(out, leak) {
+				t.Errorf("leaked: %s", out)
+			}
+		}
+	}
+	if string(b.Reveal()) != key {
 		t.Error("Reveal does not return the value")
 	}
 }
