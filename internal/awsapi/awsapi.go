@@ -1,5 +1,5 @@
-// Package awsapi makes all of the router's calls to AWS: Secrets Manager, STS and EC2, with
-// typed results and errors that name the fix.
+// Package awsapi makes all of the router's calls to AWS, with typed results and errors that
+// name the fix: Secrets Manager, STS, EC2, DynamoDB, KMS, Systems Manager and ECS.
 //
 // Endpoints, region and credentials come from the SDK's standard environment (AWS_ENDPOINT_URL,
 // AWS_REGION, container credentials, AWS_MAX_ATTEMPTS, ...). The SDK retries calls with jitter;
@@ -18,8 +18,12 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
 
@@ -59,6 +63,10 @@ type Client struct {
 	secrets     *secretsmanager.Client
 	ec2         *ec2.Client
 	sts         *sts.Client
+	dynamodb    *dynamodb.Client
+	kms         *kms.Client
+	ssm         *ssm.Client
+	ecs         *ecs.Client
 	callTimeout time.Duration
 	called      func(action string, err error)
 }
@@ -106,13 +114,17 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		secrets:     secretsmanager.NewFromConfig(cfg),
 		ec2:         ec2.NewFromConfig(cfg),
 		sts:         sts.NewFromConfig(cfg),
+		dynamodb:    dynamodb.NewFromConfig(cfg),
+		kms:         kms.NewFromConfig(cfg),
+		ssm:         ssm.NewFromConfig(cfg),
+		ecs:         ecs.NewFromConfig(cfg),
 		callTimeout: 6 * o.TryTimeout,
 		called:      o.Called,
 	}, nil
 }
 
-// Region returns the region of calls other than those for a secret whose ARN names another
-// region.
+// Region returns the region of calls other than those for a resource whose ARN names
+// another region.
 func (c *Client) Region() string { return c.config.Region }
 
 // call runs one SDK call within the time limit. It returns nil or a [*problem.Problem].

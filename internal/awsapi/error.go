@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -28,9 +29,14 @@ type request struct {
 	op       string
 	resource string
 	region   string
-	allow    string          // the fix for a denial
-	find     string          // the fix for a missing resource
-	missing  map[string]bool // AWS's codes for a missing resource
+	allow    string            // the fix for a denial
+	find     string            // the fix for a missing resource
+	missing  map[string]bool   // AWS's codes for a missing resource
+	kms      string            // the fix if the resource's KMS key cannot be used
+	fixes    map[string]string // the fixes for further codes of AWS
+	// callerCode reports that the failure has no code of its own, because the call is
+	// neither for a credential nor for routes.
+	callerCode bool
 }
 
 // fail returns the failure of the call: the action, the resource, AWS's code ("" if it
@@ -45,9 +51,15 @@ func (r request) fail(code problem.Code, answered, cause, fix string) *problem.P
 	return p
 }
 
-// code returns c, or the code of a failed look-up of routes for a call of EC2.
+// code returns c, the code of a failed look-up of routes for a call of EC2, or "" if the
+// caller's code applies.
 func (r request) code(c problem.Code) problem.Code {
-	if strings.HasPrefix(r.op, "ec2:") && c != problem.ClockSkew {
+	switch {
+	case c == problem.ClockSkew:
+		return c
+	case r.callerCode:
+		return ""
+	case strings.HasPrefix(r.op, "ec2:"):
 		return problem.RoutesUnknown
 	}
 	return c
@@ -78,12 +90,14 @@ func (r request) apiError(err error, api smithy.APIError) error {
 		return r.fail(problem.FederationDisabled, code, cause, "switch it on, once per account: aws iam enable-outbound-web-identity-federation")
 	case skewCodes[code], aboutTime(cause):
 		return r.fail(problem.ClockSkew, code, cause, "set the clock of this machine, which shows "+time.Now().UTC().Format(time.RFC3339)+": on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task")
-	case deniedCodes[code] && strings.Contains(cause, "KMS"), code == "DecryptionFailure":
-		return r.fail(problem.CredentialDenied, code, cause, "allow kms:Decrypt on the secret's KMS key in the task role's policy and in the key's own policy")
+	case r.kms != "" && (keyCodes[code] || deniedCodes[code] && aboutKMS.MatchString(cause)):
+		return r.fail(problem.CredentialDenied, code, cause, r.kms)
 	case deniedCodes[code]:
 		return r.fail(problem.CredentialDenied, code, cause, r.allow)
 	case r.missing[code]:
 		return r.fail(problem.CredentialMissing, code, cause, r.find)
+	case r.fixes[code] != "":
+		return r.fail(problem.JoinFailed, code, cause, r.fixes[code])
 	case throttled:
 		return r.fail(problem.CredentialThrottled, code, cause, "other callers may be using up this account's API rate in "+r.region)
 	case credentialCodes[code]:
@@ -129,6 +143,24 @@ var deniedCodes = map[string]bool{
 	"AccessDenied":          true,
 }
 
+// keyCodes are the codes for a resource whose KMS key cannot be used.
+var keyCodes = map[string]bool{
+	"DecryptionFailure":        true, // Secrets Manager
+	"InvalidKeyId":             true, // Systems Manager
+	"KMSAccessDeniedException": true, // DynamoDB
+}
+
+// aboutKMS matches a denial by KMS, of the key that encrypts a resource: "Access to KMS is not
+// allowed", "… is not authorized to perform: kms:Decrypt …", "The ciphertext refers to a
+// customer master key that …".
+var aboutKMS = regexp.MustCompile(`Access to KMS|\bkms:[A-Z]|customer master key|\(Service: (AWS)?K(MS|ms)\b`)
+
+// isCode reports whether AWS answered a call with a code.
+func isCode(err error, code Code) bool {
+	got, ok := errors.AsType[Code](err)
+	return ok && got == code
+}
+
 // skewCodes are the codes for a request with a wrong time.
 var skewCodes = map[string]bool{
 	"RequestExpired":       true,
@@ -157,6 +189,9 @@ var credentialCodes = map[string]bool{
 // reach returns the fix for an unreachable endpoint.
 func (r request) reach() string {
 	service, _, _ := strings.Cut(r.op, ":")
+	if service == "dynamodb" { // its gateway endpoint is free
+		return fmt.Sprintf("the task's subnet needs a NAT gateway or the gateway endpoint com.amazonaws.%s.dynamodb in its route table, and its security groups must allow port 443", r.region)
+	}
 	return fmt.Sprintf("the task's subnet needs a NAT gateway or the interface endpoint com.amazonaws.%s.%s, and its security groups must allow port 443", r.region, service)
 }
 

@@ -52,6 +52,7 @@ func (c *Client) Secret(ctx context.Context, ref SecretRef) (SecretValue, error)
 		region:   region,
 		allow:    fmt.Sprintf("allow secretsmanager:GetSecretValue on %s in the task role's policy", ref.ID),
 		find:     fmt.Sprintf("create or restore the secret in %s, or correct its name, version stage or version id", region),
+		kms:      "allow kms:Decrypt on the secret's KMS key in the task role's policy and in the key's own policy",
 		// A secret marked for deletion is an invalid request.
 		missing: map[string]bool{"ResourceNotFoundException": true, "InvalidRequestException": true},
 	}

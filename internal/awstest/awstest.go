@@ -1,6 +1,5 @@
 // Package awstest provides AWS endpoints over HTTP for tests and the sandbox: the calls
-// to Secrets Manager, EC2, STS and the task metadata endpoint that the router makes, in
-// AWS's formats.
+// to AWS and the task metadata endpoint that the router makes, in AWS's formats.
 //
 // [Server] answers from a declared [World] and fails on demand; [Metadata] is the task
 // metadata endpoint of a declared [Task]; [Moto] runs the moto_server program, an
@@ -29,6 +28,12 @@ type World struct {
 	RouteTables []RouteTable
 	Peerings    []Peering
 	PrefixLists []PrefixList
+
+	Tables     map[string]Table     // by name; their items are the [Server]'s
+	Parameters map[string]Parameter // by name: "/router/key"
+	Keys       []Key
+	Clusters   map[string]Cluster // by name
+
 	// PageSize limits the items in a page of a paginated answer, unless the caller
 	// requests fewer; 0 is no limit.
 	PageSize int

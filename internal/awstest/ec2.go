@@ -112,6 +112,7 @@ func (s *Server) serveEC2(w http.ResponseWriter, r *http.Request, name string) {
 	if err != nil {
 		panic(err) // cannot fail: it has only strings and booleans
 	}
+	fail.finish(r.Context())
 	fail.send(w, "text/xml;charset=UTF-8", append([]byte(xml.Header), body...))
 }
 

@@ -9,15 +9,18 @@ import (
 	"time"
 )
 
-// Failure replaces the regular answer to a call. With neither Status nor Cut, the regular
-// answer follows after Delay.
+// Failure replaces the regular answer to a call. Without Status the server makes the call,
+// after Delay, and sends the regular answer, unless Cut or Lost is set.
 type Failure struct {
 	Status  int
 	Code    string
 	Message string
-	Delay   time.Duration
-	Cut     bool // send half of the regular answer, then close the connection
-	Times   int  // number of calls that fail; 0: all
+	Delay   time.Duration // before the call is made
+	Deaf    bool          // make the call only after the whole Delay, even if the client has gone
+	Late    time.Duration // between the call, which has its effect, and the answer
+	Cut     bool          // send half of the regular answer, then close the connection
+	Lost    bool          // close the connection without an answer
+	Times   int           // number of calls that fail; 0: all
 }
 
 // Denied returns AWS's answer if the role's policy does not allow the action
@@ -26,7 +29,7 @@ type Failure struct {
 func Denied(action, resource string) Failure {
 	who := "User: arn:aws:sts::123456789012:assumed-role/router/6f1d0c5b is not authorized to perform: " + action
 	why := " because no identity-based policy allows the " + action + " action"
-	if action == "secretsmanager:GetSecretValue" {
+	if service, _, _ := strings.Cut(action, ":"); jsonServiceNames[service] {
 		return Failure{Status: http.StatusBadRequest, Code: "AccessDeniedException", Message: who + " on resource: " + resource + why}
 	}
 	if strings.HasPrefix(action, "sts:") {
@@ -42,6 +45,23 @@ func Denied(action, resource string) Failure {
 // the key that encrypts it.
 func KMSDenied() Failure {
 	return Failure{Status: http.StatusBadRequest, Code: "AccessDeniedException", Message: "Access to KMS is not allowed"}
+}
+
+// ParameterKMSDenied returns Systems Manager's answer if the role may read the parameter
+// but not use the key that encrypts it.
+func ParameterKMSDenied() Failure {
+	return Failure{
+		Status: http.StatusBadRequest, Code: "AccessDeniedException",
+		Message: "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.",
+	}
+}
+
+// TableThrottled returns DynamoDB's answer if a table's capacity is used up.
+func TableThrottled() Failure {
+	return Failure{
+		Status: http.StatusBadRequest, Code: "ProvisionedThroughputExceededException",
+		Message: "The level of configured provisioned throughput for the table was exceeded. Consider increasing your provisioning level with the UpdateTable API.",
+	}
 }
 
 // Throttled returns EC2's answer to a caller above its request rate.
@@ -90,12 +110,28 @@ func (f *failures) next(action string) Failure {
 
 // wait waits for the failure's delay, or until the client has closed the connection.
 func (f Failure) wait(ctx context.Context) {
-	if f.Delay == 0 {
+	if f.Deaf {
+		ctx = context.WithoutCancel(ctx)
+	}
+	pause(ctx, f.Delay)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	if d == 0 {
 		return
 	}
 	select {
-	case <-time.After(f.Delay):
+	case <-time.After(d):
 	case <-ctx.Done():
+	}
+}
+
+// finish waits for the time between a call and its answer, and ends the request without an
+// answer if Lost is set.
+func (f Failure) finish(ctx context.Context) {
+	pause(ctx, f.Late)
+	if f.Lost {
+		panic(http.ErrAbortHandler) // net/http closes the connection
 	}
 }
 

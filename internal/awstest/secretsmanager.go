@@ -2,14 +2,10 @@ package awstest
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 )
-
-const amzJSON = "application/x-amz-json-1.1"
 
 type getSecretValue struct{ SecretId, VersionStage, VersionId string }
 
@@ -25,34 +21,12 @@ type secretValue struct {
 	CreatedDate   float64
 }
 
-func (s *Server) serveSecretsManager(w http.ResponseWriter, r *http.Request, operation string) {
-	action := "secretsmanager:" + operation
-	s.record(action)
-	fail := s.next(action)
-	fail.wait(r.Context())
-	region, signed := signedFor(r)
-	var in getSecretValue
-	switch {
-	case fail.Status != 0:
-		jsonError(w, fail.Status, fail.Code, fail.Message)
-	case !signed:
-		jsonError(w, http.StatusBadRequest, "MissingAuthenticationTokenException", "Missing Authentication Token")
-	case operation != "GetSecretValue":
-		jsonError(w, http.StatusBadRequest, "UnknownOperationException", "")
-	case json.NewDecoder(r.Body).Decode(&in) != nil:
-		jsonError(w, http.StatusBadRequest, "SerializationException", "")
-	default:
-		out, code, message := s.snapshot().in(region).getSecretValue(in)
-		if code != "" {
-			jsonError(w, http.StatusBadRequest, code, message)
-			return
-		}
-		body, err := json.Marshal(out)
-		if err != nil {
-			panic(err) // cannot fail: it has only strings and numbers
-		}
-		fail.send(w, amzJSON, body)
+func (s *Server) getSecretValue(region string, in getSecretValue) (secretValue, *awsError) {
+	out, code, message := s.snapshot().in(region).getSecretValue(in)
+	if code != "" {
+		return secretValue{}, &awsError{Code: code, Message: message}
 	}
+	return out, nil
 }
 
 func (w World) getSecretValue(in getSecretValue) (out secretValue, code, message string) {
@@ -115,11 +89,4 @@ func (w World) findSecret(id string) (name string, s Secret, found bool) {
 func versionID(name string, v secretValue) string {
 	sum := sha256.Sum256(fmt.Append(nil, name, v.VersionStages, v.SecretString, v.SecretBinary))
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
-}
-
-func jsonError(w http.ResponseWriter, status int, code, message string) {
-	w.Header().Set("Content-Type", amzJSON)
-	w.Header().Set("X-Amzn-Requestid", requestID)
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]string{"__type": code, "Message": message})
 }

@@ -13,9 +13,10 @@ type Server struct {
 	*listener
 	failures
 
-	mu    sync.Mutex
+	mu    sync.Mutex // covers the fields below
 	world World
 	calls []string
+	items map[string]map[string]Item // by table and key; see itemKey
 }
 
 // NewServer starts a server on addr; "" means a free port on loopback.
@@ -61,8 +62,8 @@ func (s *Server) record(action string) {
 // ServeHTTP answers calls to all services that the router uses. They share one address,
 // as with AWS_ENDPOINT_URL.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if operation, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager."); ok {
-		s.serveSecretsManager(w, r, operation)
+	if target := r.Header.Get("X-Amz-Target"); target != "" {
+		s.serveJSON(w, r, target)
 		return
 	}
 	if err := r.ParseForm(); err == nil && r.Form.Get("Action") != "" {
@@ -73,7 +74,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveEC2(w, r, r.Form.Get("Action"))
 		return
 	}
-	http.Error(w, "not a call to Secrets Manager, EC2 or STS", http.StatusBadRequest)
+	http.Error(w, "not a call to a service that the router uses", http.StatusBadRequest)
 }
 
 // signedFor returns the region in the request's signature; ok is false if the request has

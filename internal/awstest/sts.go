@@ -81,6 +81,7 @@ func (s *Server) serveSTS(w http.ResponseWriter, r *http.Request, name string) {
 	if err != nil {
 		panic(err) // cannot fail: it has only strings
 	}
+	fail.finish(r.Context())
 	fail.send(w, "text/xml", body)
 }
 
