@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -17,6 +18,7 @@ type Task struct {
 	Zone        string // default Region + "a"
 	Family      string // default "router"
 	Service     string // "": the task does not belong to a service
+	ContainerID string // default: one that belongs to the default ARN
 	VPCID       string // reported only with launch type EC2, as in ECS
 	CPU         float64
 	MemoryMiB   int
@@ -92,6 +94,7 @@ func (m *Metadata) serve(path string, document func(Task) any) http.HandlerFunc 
 		if err != nil {
 			panic(err) // cannot fail: it has only strings, numbers and addresses
 		}
+		fail.finish(r.Context())
 		fail.send(w, "application/json", body)
 	}
 }
@@ -130,7 +133,8 @@ func (t Task) document() object {
 
 func (t Task) container() object {
 	o := object{
-		"DockerId": "6f1d0c5be2ab4d07a1f3c2b4d5e6f708-1870464382", "Name": "router", "DockerName": "router",
+		"DockerId": or(t.ContainerID, "6f1d0c5be2ab4d07a1f3c2b4d5e6f708-1870464382"), "Name": "router", "DockerName": "router",
+		"ContainerARN":  strings.Replace(t.arn(), ":task/", ":container/", 1) + "/0f4c1f1e-58ad-4a1b-9d2b-8f5d2f0a7c11",
 		"DesiredStatus": "RUNNING", "KnownStatus": "RUNNING", "Type": "NORMAL",
 		"Limits": object{"CPU": 2},
 	}

@@ -25,7 +25,9 @@ func TestMetadataMatchesTask(t *testing.T) {
 		ARN:     "arn:aws:ecs:eu-west-1:123456789012:task/network/6f1d0c5be2ab4d07a1f3c2b4d5e6f708",
 		Family:  "edge", Revision: "7", Service: "edge-service", LaunchType: "FARGATE",
 		Zone: "eu-west-1a", Region: "eu-west-1",
-		Limits: ecsmeta.Limits{CPU: 0.5, MemoryMiB: 1024},
+		ContainerID:  "6f1d0c5be2ab4d07a1f3c2b4d5e6f708-1870464382",
+		ContainerARN: "arn:aws:ecs:eu-west-1:123456789012:container/network/6f1d0c5be2ab4d07a1f3c2b4d5e6f708/0f4c1f1e-58ad-4a1b-9d2b-8f5d2f0a7c11",
+		Limits:       ecsmeta.Limits{CPU: 0.5, MemoryMiB: 1024},
 		Network: ecsmeta.Network{
 			Mode: "awsvpc", MAC: task.MAC, IPv4: task.IPv4, IPv6: task.IPv6,
 			IPv4Subnet: task.IPv4Subnet, IPv6Subnet: task.IPv6Subnet, DNS: task.DNS,
@@ -54,6 +56,10 @@ func TestMetadataMatchesTask(t *testing.T) {
 
 	m.Fail("/task", awstest.Failure{Status: http.StatusInternalServerError, Times: 2})
 	check("two failures are retried")
+
+	m.Update(func(t *awstest.Task) { t.ContainerID = "6f1d0c5be2ab4d07a1f3c2b4d5e6f708-0265927825" })
+	want.ContainerID = "6f1d0c5be2ab4d07a1f3c2b4d5e6f708-0265927825"
+	check("the container was restarted")
 
 	m.Update(func(t *awstest.Task) { t.NetworkMode = "bridge"; t.IPv6 = nil })
 	want.Network = ecsmeta.Network{Mode: "bridge", IPv4: task.IPv4}

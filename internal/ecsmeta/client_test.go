@@ -47,11 +47,15 @@ func addrs(list ...string) (as []netip.Addr) {
 }
 
 func TestTaskShapes(t *testing.T) {
-	const arn = ":123456789012:task/network/6f1d0c5be2ab4d07a1f3c2b4d5e6f708"
+	const (
+		arn       = ":123456789012:task/network/6f1d0c5be2ab4d07a1f3c2b4d5e6f708"
+		container = ":123456789012:container/network/6f1d0c5be2ab4d07a1f3c2b4d5e6f708/0f4c1f1e-58ad-4a1b-9d2b-8f5d2f0a7c11"
+	)
 	fargate := ecsmeta.Task{
 		Cluster: "arn:aws:ecs:eu-west-1:123456789012:cluster/network", ARN: "arn:aws:ecs:eu-west-1" + arn,
 		Family: "router", Revision: "7", Service: "router", LaunchType: "FARGATE",
 		Zone: "eu-west-1b", Region: "eu-west-1",
+		ContainerID: "6f1d0c5be2ab4d07a1f3c2b4d5e6f708-1870464382", ContainerARN: "arn:aws:ecs:eu-west-1" + container,
 		Limits: ecsmeta.Limits{CPU: 0.25, MemoryMiB: 512},
 		Network: ecsmeta.Network{
 			Mode: "awsvpc", MAC: "06:8f:2a:13:5c:e1", IPv4: addrs("10.20.1.37"),
@@ -66,6 +70,7 @@ func TestTaskShapes(t *testing.T) {
 		Cluster: "network", ARN: "arn:aws:ecs:us-west-2" + arn,
 		Family: "router", Revision: "7", Service: "router", LaunchType: "EC2",
 		Zone: "us-west-2-lax-1a", Region: "us-west-2", VPCID: "vpc-0c1d2e3f4a5b6c7d8",
+		ContainerID: strings.Repeat("9a", 32), ContainerARN: "arn:aws:ecs:us-west-2" + container,
 		Limits: ecsmeta.Limits{MemoryMiB: 384},
 		Network: ecsmeta.Network{
 			Mode: "awsvpc", MAC: "0e:10:e2:01:bd:91", IPv4: addrs("10.0.2.61"),

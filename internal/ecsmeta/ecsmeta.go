@@ -28,8 +28,12 @@ type Task struct {
 	Zone       string // availability zone
 	Region     string // from the task's ARN, else from Zone
 	VPCID      string // EC2 only; "" on Fargate
-	Limits     Limits
-	Network    Network
+	// ContainerID is the runtime's ID of this container. A restart of the container in
+	// the same task changes it.
+	ContainerID  string
+	ContainerARN string
+	Limits       Limits
+	Network      Network
 }
 
 // Limits are the limits of this container; zero means that ECS reports none.

@@ -22,8 +22,10 @@ type wireTask struct {
 }
 
 type wireContainer struct {
-	Limits   wireLimits // CPU in shares, which bound nothing; Memory in MiB
-	Networks []wireNetwork
+	DockerID     string `json:"DockerId"`
+	ContainerARN string
+	Limits       wireLimits // CPU in shares, which bound nothing; Memory in MiB
+	Networks     []wireNetwork
 }
 
 type wireLimits struct {
@@ -59,6 +61,9 @@ func merge(c wireContainer, t wireTask) (Task, error) {
 		Zone:       t.AvailabilityZone,
 		Region:     region(t.TaskARN, t.AvailabilityZone),
 		VPCID:      t.VPCID,
+
+		ContainerID:  c.DockerID,
+		ContainerARN: c.ContainerARN,
 		Limits: Limits{
 			CPU:       t.Limits.CPU,
 			MemoryMiB: smallerLimit(t.Limits.Memory, c.Limits.Memory),
