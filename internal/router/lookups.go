@@ -51,7 +51,7 @@ func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) 
 	c.Called = newCounters(reg, "action", bootstrap.Actions(c, false),
 		prometheus.CounterOpts{Name: "router_aws_calls_total", Help: "AWS calls, by action; each page of an answer counts, retries of the SDK do not."},
 		prometheus.CounterOpts{Name: "router_aws_call_failures_total", Help: "AWS calls that failed after all retries, by action."}).called
-	c.APICalled = newCounters(reg, "call", []string{tsapi.CallToken, tsapi.CallTokenExchange, tsapi.CallCreateKey},
+	c.APICalled = newCounters(reg, "call", tsapi.Calls,
 		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls to Tailscale's API, by call."},
 		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls to Tailscale's API that failed, by call."}).called
 	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: c.Ephemeral}

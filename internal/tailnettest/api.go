@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// API configures the clients that may create auth keys through Tailscale's API. A
-// [Tailnet] serves the part of that API about auth keys under its ControlURL: tokens for
-// OAuth clients and federated identities, and keys that can register nodes. Its refusals
-// have the texts that users report from the real API.
+// API configures the clients that may use Tailscale's API. A [Tailnet] serves a part of that
+// API under its ControlURL: tokens for OAuth clients and federated identities, keys that can
+// register nodes, and the removal of nodes. Its refusals have the texts that users report
+// from the real API.
 type API struct {
 	Clients    []OAuthClient
 	Identities []FederatedIdentity
@@ -29,6 +29,7 @@ type OAuthClient struct {
 	ID, Secret string
 	Tags       []string // the tags that its keys must have
 	NoKeys     bool     // it lacks the scope auth_keys
+	Devices    bool     // it has the scope devices:core
 }
 
 // FederatedIdentity holds the claims that an identity token must have, and the rights that
@@ -37,7 +38,7 @@ type FederatedIdentity struct {
 	ClientID                  string
 	Issuer, Subject, Audience string // Subject may end with *
 	Tags                      []string
-	NoKeys                    bool
+	NoKeys, Devices           bool // as in OAuthClient
 }
 
 // APIFailure replaces the correct response of the API. With neither Status nor Cut, the
@@ -57,6 +58,7 @@ const (
 	APIToken         = "/api/v2/oauth/token"
 	APITokenExchange = "/api/v2/oauth/token-exchange"
 	APIKeys          = "/api/v2/tailnet/-/keys"
+	APIDevice        = "/api/v2/device/" // of all devices
 )
 
 // Register is the path of nodes' registrations for [Tailnet.FailAPI] and
@@ -133,6 +135,7 @@ func (t *Tailnet) APIHandler() http.Handler {
 	mux.HandleFunc("POST "+APIToken, t.serveAPI(t.clientToken))
 	mux.HandleFunc("POST "+APITokenExchange, t.serveAPI(t.identityToken))
 	mux.HandleFunc("POST "+APIKeys, t.serveAPI(t.createKey))
+	mux.HandleFunc("DELETE "+APIDevice+"{id}", t.serveAPI(t.deleteDevice))
 	return mux
 }
 
@@ -148,7 +151,11 @@ func (r refusal) Error() string { return r.message }
 // otherwise sends the result of answer, which is called with t.mu held.
 func (t *Tailnet) serveAPI(answer func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		fail := t.nextAPI(r.URL.Path)
+		path := r.URL.Path
+		if strings.HasPrefix(path, APIDevice) {
+			path = APIDevice
+		}
+		fail := t.nextAPI(path)
 		// The server notices that a client has gone only after reading the body.
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 		if err != nil {
@@ -264,13 +271,12 @@ func (t *Tailnet) grantLocked(client string) any {
 }
 
 func (t *Tailnet) createKey(r *http.Request) (any, error) {
-	token, ok := t.api.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
-	tags, noKeys, known := t.grantOfLocked(token.client)
-	if !ok || !known || time.Now().After(token.expires) {
-		return nil, refusal{http.StatusUnauthorized, "API token invalid"}
+	client, err := t.callerLocked(r)
+	if err != nil {
+		return nil, err
 	}
-	if noKeys {
-		return nil, refusal{http.StatusForbidden, "calling actor does not have enough permissions to perform this function"}
+	if client.NoKeys {
+		return nil, errScope
 	}
 	var in struct {
 		ExpirySeconds int `json:"expirySeconds"`
@@ -287,7 +293,7 @@ func (t *Tailnet) createKey(r *http.Request) (any, error) {
 		return nil, refusal{http.StatusBadRequest, "invalid request body"}
 	}
 	create := in.Capabilities.Devices.Create
-	if !sameTags(create.Tags, tags) {
+	if !sameTags(create.Tags, client.Tags) {
 		return nil, refusal{http.StatusBadRequest, fmt.Sprintf("requested tags %v are invalid or not permitted", create.Tags)}
 	}
 	if in.ExpirySeconds == 0 {
@@ -302,20 +308,46 @@ func (t *Tailnet) createKey(r *http.Request) (any, error) {
 	return map[string]any{"id": keyID(value.Reveal()), "key": value.Reveal(), "created": time.Now().UTC(), "expires": expires.UTC()}, nil
 }
 
-// grantOfLocked returns the rights of a client or identity, and whether there is one with
-// that ID.
-func (t *Tailnet) grantOfLocked(client string) (tags []string, noKeys, known bool) {
-	for _, c := range t.api.Clients {
-		if c.ID == client {
-			return c.Tags, c.NoKeys, true
+// deleteDevice removes a node, given by its stable ID or its ID.
+func (t *Tailnet) deleteDevice(r *http.Request) (any, error) {
+	client, err := t.callerLocked(r)
+	if err != nil {
+		return nil, err
+	}
+	if !client.Devices {
+		return nil, errScope
+	}
+	id := r.PathValue("id")
+	for _, n := range t.nodes {
+		if id != strconv.FormatInt(int64(n.id), 10) && id != string(t.base.Node(n.key).StableID) {
+			continue
+		}
+		t.removeLocked(n)
+		t.updateLocked()
+		return nil, nil
+	}
+	return nil, refusal{http.StatusNotFound, "no manageable device matching request found"}
+}
+
+var errScope = refusal{http.StatusForbidden, "calling actor does not have enough permissions to perform this function"}
+
+// callerLocked returns the client that a request's token belongs to. A federated identity is
+// a client without secret.
+func (t *Tailnet) callerLocked(r *http.Request) (OAuthClient, error) {
+	token, ok := t.api.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
+	if ok && time.Now().Before(token.expires) {
+		for _, c := range t.api.Clients {
+			if c.ID == token.client {
+				return c, nil
+			}
+		}
+		for _, id := range t.api.Identities {
+			if id.ClientID == token.client {
+				return OAuthClient{ID: id.ClientID, Tags: id.Tags, NoKeys: id.NoKeys, Devices: id.Devices}, nil
+			}
 		}
 	}
-	for _, id := range t.api.Identities {
-		if id.ClientID == client {
-			return id.Tags, id.NoKeys, true
-		}
-	}
-	return nil, false, false
+	return OAuthClient{}, refusal{http.StatusUnauthorized, "API token invalid"}
 }
 
 func sameTags(a, b []string) bool {

@@ -2,11 +2,13 @@ package tailnettest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -443,6 +445,55 @@ func TestDeleteNode(t *testing.T) {
 	if after.ID == before.ID || after.IPs[0] == before.IPs[0] || after.Key == before.Key {
 		t.Errorf("used again: before %+v, after %+v", before, after)
 	}
+}
+
+// TestDeleteByAPI removes a node through Tailscale's API.
+func TestDeleteByAPI(t *testing.T) {
+	deleter, minter := NewOAuthClient(routerTag), NewOAuthClient(routerTag)
+	deleter.Devices = true
+	tn := start(t, Config{API: API{Clients: []OAuthClient{deleter, minter}}})
+	client := join(t, tn, "client", clientKey)
+	deleted := join(t, tn, "deleted", clientKey)
+	client.awaitStatus(t, "the node to appear", peers(1))
+	status, err := deleted.local.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := string(status.Self.ID)
+	call := func(c OAuthClient, id string) int {
+		t.Helper()
+		res, err := http.PostForm(tn.ControlURL()+APIToken, url.Values{"client_id": {c.ID}, "client_secret": {c.Secret}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		var token struct {
+			Value string `json:"access_token"`
+		}
+		if err := json.NewDecoder(res.Body).Decode(&token); err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequest(http.MethodDelete, tn.ControlURL()+APIDevice+id, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token.Value)
+		if res, err = http.DefaultClient.Do(req); err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		return res.StatusCode
+	}
+	if got := call(minter, id); got != http.StatusForbidden {
+		t.Errorf("without the scope: HTTP %d", got)
+	}
+	tn.FailAPI(APIDevice, APIFailure{Status: http.StatusBadGateway, Times: 1})
+	for i, want := range []int{http.StatusBadGateway, http.StatusOK, http.StatusNotFound} {
+		if got := call(deleter, id); got != want {
+			t.Errorf("call %d: HTTP %d, want %d", i, got, want)
+		}
+	}
+	client.awaitStatus(t, "the node to vanish", peers(0))
 }
 
 func TestDeviceApproval(t *testing.T) {

@@ -101,12 +101,12 @@ func classify(call string, status int, text string) kind {
 		return clockSkew
 	case call == CallCreateKey && strings.Contains(text, "tag"):
 		return badTags
-	case call == CallCreateKey && status == http.StatusForbidden:
-		return denied
-	case call == CallCreateKey && status != http.StatusUnauthorized:
+	case status/100 != 4:
 		return other
-	case status/100 == 4:
+	case call == CallToken, call == CallTokenExchange, status == http.StatusUnauthorized:
 		return refused
+	case status == http.StatusForbidden:
+		return denied
 	}
 	return other
 }
@@ -130,6 +130,9 @@ func (r request) fix(k kind, url string) string {
 		}
 		return "the OAuth client was revoked, or the secret belongs to another one: create one with the scope auth_keys (write) and store its secret"
 	case denied:
+		if r.call == CallDeleteDevice {
+			return "give the OAuth client or federated identity the scope devices:core (write) and the tags of the device"
+		}
 		return "give the OAuth client or federated identity the scope auth_keys (write)"
 	case badTags:
 		return fmt.Sprintf("make the tags of the OAuth client or federated identity and ROUTER_TAGS=%s the same: the API gives a key all tags of a client or those that it owns, and tagOwners of the policy file must list each", strings.Join(r.tags, ","))

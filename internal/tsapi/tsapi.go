@@ -1,5 +1,5 @@
 // Package tsapi implements the part of Tailscale's API that a router needs: an access token for
-// an OAuth client or a federated identity, and an auth key.
+// an OAuth client or a federated identity, an auth key, and the removal of a device.
 //
 // A call is one HTTP exchange without retries: the login code has its own backoff and honours
 // RetryAfter of the error. Every failed call returns a [*problem.Problem], which never contains a credential.
@@ -7,12 +7,14 @@ package tsapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -28,7 +30,11 @@ const (
 	CallToken         = "token"
 	CallTokenExchange = "token_exchange"
 	CallCreateKey     = "create_key"
+	CallDeleteDevice  = "delete_device"
 )
+
+// Calls lists the names of all calls.
+var Calls = []string{CallToken, CallTokenExchange, CallCreateKey, CallDeleteDevice}
 
 // Config configures a [Client]. The zero value calls Tailscale's own API.
 type Config struct {
@@ -76,7 +82,7 @@ func New(c Config) *Client {
 // URL returns the URL of the API.
 func (c *Client) URL() string { return c.url }
 
-// Token permits its holder to create auth keys for a time, usually an hour.
+// Token permits its holder to make calls for a time, usually an hour.
 type Token struct {
 	Value   secret.String
 	Expires time.Time
@@ -164,27 +170,49 @@ func (c *Client) CreateKey(ctx context.Context, token Token, r KeyRequest) (Key,
 	return Key{out.ID, out.Key, out.Expires}, err
 }
 
+// nodeID matches the ID of a device.
+var nodeID = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
+
+// DeleteDevice removes a device from the tailnet. id is its node ID, which control also calls
+// the stable ID, such as nRxLnSB8y621DEVEL. A device that does not exist counts as removed.
+// The client or identity needs the scope devices:core.
+func (c *Client) DeleteDevice(ctx context.Context, token Token, id string) error {
+	r := request{
+		call: CallDeleteDevice, method: http.MethodDelete, path: "/api/v2/device/" + id,
+		bearer: token.Value, secrets: []string{token.Value.Reveal()}, mayBeMissing: true,
+	}
+	if !nodeID.MatchString(id) { // anything else could change the path
+		r.path = "/api/v2/device/"
+		return c.fail(r, other, "the node ID is malformed")
+	}
+	return c.do(ctx, r, nil, nil)
+}
+
 // request is one call, with the data for its error.
 type request struct {
 	call, path, contentType string
+	method                  string // "" means POST
 	body                    []byte
 	bearer                  secret.String
 	tags                    []string
 	secrets                 []string // values that must not appear in an error
+	mayBeMissing            bool     // HTTP 404 is a success
 }
 
 // maxAnswer bounds the size of an answer; none comes close.
 const maxAnswer = 1 << 20
 
 // do makes a call and returns nil or a [*problem.Problem]. complete reports whether the answer has the
-// expected fields.
+// expected fields. If out is nil, the content of the answer does not matter.
 func (c *Client) do(ctx context.Context, r request, out any, complete func() bool) (err error) {
 	defer func() { c.called(r.call, err) }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+r.path, bytes.NewReader(r.body))
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.method, http.MethodPost), c.url+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return c.fail(r, unavailable, "the URL is malformed")
 	}
-	req.Header.Set("Content-Type", r.contentType)
+	if r.contentType != "" {
+		req.Header.Set("Content-Type", r.contentType)
+	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "subnetrouter")
 	if r.bearer != "" {
@@ -199,8 +227,14 @@ func (c *Client) do(ctx context.Context, r request, out any, complete func() boo
 	if err != nil {
 		return c.networkError(ctx, r, err)
 	}
+	if r.mayBeMissing && res.StatusCode == http.StatusNotFound {
+		return nil
+	}
 	if res.StatusCode/100 != 2 {
 		return c.statusError(r, res, body)
+	}
+	if out == nil {
+		return nil
 	}
 	if json.Unmarshal(body, out) != nil || !complete() { // the decoder's error is not shown: it may quote the answer
 		return c.fail(r, unavailable, "the answer is truncated or not what Tailscale's API sends")

@@ -121,6 +121,54 @@ func mint(ctx context.Context, api *tsapi.Client, client tailnettest.OAuthClient
 	return err
 }
 
+// TestDeleteDevice uses a server of its own; package tailnettest tests its double with a node.
+func TestDeleteDevice(t *testing.T) {
+	var status int
+	var asked string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization")
+		w.WriteHeader(status)
+		fmt.Fprint(w, `{"message":"the API's words"}`)
+	}))
+	defer server.Close()
+	var called error
+	api := tsapi.New(tsapi.Config{URL: server.URL, Called: func(call string, err error) {
+		if called = err; call != tsapi.CallDeleteDevice {
+			t.Errorf("call %s", call)
+		}
+	}})
+	token := tsapi.Token{Value: "t0k3n", Expires: time.Now().Add(time.Hour)}
+	for _, test := range []struct {
+		status int
+		code   problem.Code // "": no error
+		want   string
+	}{
+		{200, "", ""},
+		{204, "", ""},
+		{404, "", ""},
+		{401, problem.IdentityRefused, "the OAuth client was revoked"},
+		{403, problem.IdentityRefused, "HTTP 403: the API's words; give the OAuth client or federated identity the scope devices:core (write)"},
+		{429, problem.CredentialThrottled, "wait"},
+		{502, problem.CredentialUnreachable, "NAT gateway"},
+		{400, problem.JoinFailed, "HTTP 400"},
+	} {
+		status, asked = test.status, ""
+		err := api.DeleteDevice(t.Context(), token, "nRxLnSB8y621DEVEL")
+		if problem.CodeOf(err, "") != test.code || err != nil && !strings.Contains(err.Error(), test.want) || (called == nil) != (err == nil) {
+			t.Errorf("%d: got %v: %v, called with %v", test.status, problem.CodeOf(err, ""), err, called)
+		}
+		if asked != "DELETE /api/v2/device/nRxLnSB8y621DEVEL Bearer t0k3n" {
+			t.Errorf("asked %q", asked)
+		}
+	}
+	for _, id := range []string{"", "..", "x/y", "x?y", "x y", strings.Repeat("x", 65)} {
+		asked = ""
+		if err := api.DeleteDevice(t.Context(), token, id); err == nil || asked != "" {
+			t.Errorf("ID %q: %v, asked %q", id, err, asked)
+		}
+	}
+}
+
 func TestExchange(t *testing.T) {
 	for name, test := range map[string]struct {
 		status  int
@@ -154,7 +202,8 @@ func TestNoSecretInErrors(t *testing.T) {
 	_, byClient := api.ClientToken(t.Context(), "k1", clientSecret)
 	_, byIdentity := api.IdentityToken(t.Context(), "k1", jwt)
 	_, byKey := api.CreateKey(t.Context(), tsapi.Token{Value: token, Expires: time.Now().Add(time.Hour)}, tsapi.KeyRequest{Tags: []string{tag}})
-	for _, err := range []error{byClient, byIdentity, byKey} {
+	byDevice := api.DeleteDevice(t.Context(), tsapi.Token{Value: token, Expires: time.Now().Add(time.Hour)}, "n1")
+	for _, err := range []error{byClient, byIdentity, byKey, byDevice} {
 		if err == nil || !strings.Contains(err.Error(), "<redacted>") {
 			t.Errorf("got %v, want a redacted value", err)
 			continue
