@@ -22,7 +22,7 @@ const planTimeout = 30 * time.Second
 func planCommand(own *flag.FlagSet) func(context.Context, call) int {
 	asJSON := own.Bool("json", false, "print JSON")
 	iam := own.Bool("iam", false, "print the IAM policy of the task role; makes no AWS calls")
-	kmsKey := own.String("kms-key", "", "with --iam: `ARN` of the customer managed KMS key that encrypts the secret")
+	kmsKey := own.String("kms-key", "", "with --iam: `ARN` of the customer managed KMS key that encrypts the secret or parameter")
 	return func(ctx context.Context, in call) int {
 		cfg, err := in.load()
 		if *iam { // set by load, and decides with which environment the configuration is read

@@ -46,8 +46,8 @@ func printPolicy(ctx context.Context, in call, cfg config.Config, kmsKey string)
 		fmt.Fprintln(in.err, secret.Scrub(err.Error()))
 		return exitFailed
 	}
-	if kmsKey == "" && !cfg.Credential.Secret.IsZero() {
-		fmt.Fprintln(in.err, "router: a secret encrypted with a customer managed KMS key also needs kms:Decrypt: add --kms-key=ARN")
+	if kmsKey == "" && cfg.Credential.Stored() != "" {
+		fmt.Fprintln(in.err, "router: a secret or parameter encrypted with a customer managed KMS key also needs kms:Decrypt: add --kms-key=ARN")
 	}
 	for _, note := range policy.Notes {
 		fmt.Fprintln(in.err, "router: "+note)

@@ -69,18 +69,19 @@ func Partition(region string) string {
 	return DefaultPartition
 }
 
-// SecretsManager returns the host name of the service in a region, which is also its name in
-// kms:ViaService. Without a region it is a pattern that matches all regions of the partition.
-func SecretsManager(partition, region string) string {
+// ServiceHost returns the host name of a service ("secretsmanager", "ssm") in a region, which
+// is also its name in kms:ViaService. Without a region it is a pattern that matches all regions
+// of the partition.
+func ServiceHost(service, partition, region string) string {
 	e, err := secretsmanager.NewDefaultEndpointResolverV2().ResolveEndpoint(context.Background(),
 		secretsmanager.EndpointParameters{Region: &region})
 	if err == nil && region != "" {
-		return e.URI.Hostname()
+		return service + strings.TrimPrefix(e.URI.Hostname(), "secretsmanager")
 	}
 	for domain, p := range partitionOf {
 		if p == partition {
-			return "secretsmanager.*." + domain
+			return service + ".*." + domain
 		}
 	}
-	return "secretsmanager.*.amazonaws.com"
+	return service + ".*.amazonaws.com"
 }

@@ -59,11 +59,11 @@ func TestPartitions(t *testing.T) {
 			if got := awsapi.Partition(region); got != p.ID {
 				t.Errorf("region %s of partition %s: Partition returned %s", region, p.ID, got)
 			}
-			if host := awsapi.SecretsManager(p.ID, region); host != "secretsmanager."+region+"."+p.Outputs.DNSSuffix {
+			if host := awsapi.ServiceHost("ssm", p.ID, region); host != "ssm."+region+"."+p.Outputs.DNSSuffix {
 				t.Errorf("Secrets Manager of %s is %s", region, host)
 			}
 		}
-		if host := awsapi.SecretsManager(p.ID, ""); host != "secretsmanager.*."+p.Outputs.DNSSuffix {
+		if host := awsapi.ServiceHost("secretsmanager", p.ID, ""); host != "secretsmanager.*."+p.Outputs.DNSSuffix {
 			t.Errorf("Secrets Manager of %s is %s", p.ID, host)
 		}
 	}

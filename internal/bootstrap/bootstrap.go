@@ -73,7 +73,7 @@ func New(c Config) *Bootstrap {
 	b := &Bootstrap{config: c}
 	b.place = place.New(place.Config{
 		MetadataURI: c.MetadataURI,
-		Region:      c.Credential.Secret.Region(),
+		Region:      c.Credential.Region(),
 		AWS: awsapi.Options{
 			Logger: c.Logger, Called: c.Called, Transport: c.Transport,
 			TryTimeout: c.TryTimeout, Tries: c.Tries, Date: c.Date,

@@ -57,7 +57,7 @@ func TestCredentialMessages(t *testing.T) {
 	}
 	t.Run("none", func(t *testing.T) {
 		_, _, err := bootstrap.New(bootstrap.Config{}).Credential(t.Context())
-		expect(t, nil, err, "finding a credential: none is named; set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE")
+		expect(t, nil, err, "finding a credential: none is named; set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN or the ARN of an SSM parameter, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE")
 	})
 }
 

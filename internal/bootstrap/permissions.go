@@ -40,7 +40,7 @@ func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (iam.Poli
 	if region == "" {
 		region = task.Region
 	}
-	scope := iam.NewScope(region, task.ARN, b.config.Credential.Secret)
+	scope := iam.NewScope(region, task.ARN, b.config.Credential.Stored())
 	scope.KMSKey = kmsKey
 	return iam.NewPolicy(b.config.needs(), task.VPCID != "", scope), nil
 }

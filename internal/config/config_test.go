@@ -77,7 +77,10 @@ var values = []struct {
 	field    func(Config) any
 	inputs   map[string]any // value: field
 }{
-	{"ROUTER_AUTH_SECRET", func(c Config) any { return c.Credential.Secret }, map[string]any{"other": awsapi.SecretRef{ID: "other"}}},
+	{"ROUTER_AUTH_SECRET", func(c Config) any { return [...]any{c.Credential.Secret, c.Credential.Parameter} }, map[string]any{
+		"other": [...]any{awsapi.SecretRef{ID: "other"}, awsapi.ParameterRef{}},
+		"arn:aws:ssm:eu-west-1:123456789012:parameter/other:3": [...]any{awsapi.SecretRef{}, awsapi.ParameterRef{ARN: "arn:aws:ssm:eu-west-1:123456789012:parameter/other", Selector: "3"}},
+	}},
 	{"ROUTER_AUTH_SECRET_KEY", func(c Config) any { return c.Credential.Secret.JSONKey }, map[string]any{"my key": "my key"}},
 	{"ROUTER_TAGS", func(c Config) any { return strings.Join(c.Credential.Tags, "+") }, map[string]any{"tag:a, tag:b-2,tag:a": "tag:a+tag:b-2"}},
 	{"ROUTER_HOSTNAME", func(c Config) any { return c.Hostname }, map[string]any{"gw": "gw", strings.Repeat("a", 63): strings.Repeat("a", 63), "A-1": "A-1"}},

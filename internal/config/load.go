@@ -38,7 +38,11 @@ func Load(args, environ []string, own *flag.FlagSet) (Config, error) {
 	}
 	check(&c, given, r)
 	if c.authSecretKey != "" { // then the ARN has no JSON key, or check reported a problem
-		c.Credential.Secret.JSONKey, c.authSecretKey = c.authSecretKey, ""
+		to := &c.Credential.Secret.JSONKey
+		if !c.Credential.Parameter.IsZero() {
+			to = &c.Credential.Parameter.JSONKey
+		}
+		*to, c.authSecretKey = c.authSecretKey, ""
 	}
 	if err := r.err(); err != nil {
 		return Config{}, err

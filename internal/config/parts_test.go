@@ -34,6 +34,23 @@ func TestParseSecretRef(t *testing.T) {
 	}
 }
 
+func TestParseParameterRef(t *testing.T) {
+	const arn = "arn:aws-us-gov:ssm:us-gov-west-1:123456789012:parameter/tailscale/auth-key"
+	for s, want := range map[string]awsapi.ParameterRef{
+		arn:             {ARN: arn},
+		arn + ":12":     {ARN: arn, Selector: "12"},
+		arn + ":stable": {ARN: arn, Selector: "stable"},
+	} {
+		for key, wantKey := range map[string]string{"": "", "password": "password"} {
+			want.JSONKey = wantKey
+			c := load(t, nil, "ROUTER_AUTH_SECRET="+s, "ROUTER_AUTH_SECRET_KEY="+key)
+			if c.Credential.Parameter != want || !c.Credential.Secret.IsZero() || c.Credential.Region() != "us-gov-west-1" || c.Credential.Stored() != arn {
+				t.Errorf("%s: %+v", s, c.Credential)
+			}
+		}
+	}
+}
+
 func TestSplitWords(t *testing.T) {
 	for s, want := range map[string][]string{
 		"":                  nil,

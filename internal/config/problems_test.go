@@ -33,7 +33,14 @@ func TestProblems(t *testing.T) {
 		{"--auth-secret=name:key", "--auth-secret: " + noSecret},
 		{"ROUTER_AUTH_SECRET=tskey-auth-k1-x", "ROUTER_AUTH_SECRET: " + pasted},
 		{`ROUTER_AUTH_SECRET={"auth_key":"x"}`, "ROUTER_AUTH_SECRET: " + pasted},
-		{"ROUTER_AUTH_SECRET=arn:aws:ssm:eu-west-1:123456789012:parameter/x", `ROUTER_AUTH_SECRET: "arn:aws:ssm:eu-west-1:123456789012:parameter/x" is not the ARN of a Secrets Manager secret: write one such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf`},
+		{"ROUTER_AUTH_SECRET=arn:aws:s3:::bucket", `ROUTER_AUTH_SECRET: "arn:aws:s3:::bucket" is not the ARN of a Secrets Manager secret or an SSM parameter: write one such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf`},
+		{"ROUTER_AUTH_SECRET=arn:aws:ssm:eu-west-1:123456789012:document/x", `ROUTER_AUTH_SECRET: "arn:aws:ssm:eu-west-1:123456789012:document/x" is not the ARN of an SSM parameter: write one such as arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key, with a version or label at the end if any (:3)`},
+		{"ROUTER_AUTH_SECRET=arn:aws:ssm:eu-west-1:123456789012:parameter/", `ROUTER_AUTH_SECRET: "arn:aws:ssm:eu-west-1:123456789012:parameter/" is not the ARN of an SSM parameter: write one such as arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key, with a version or label at the end if any (:3)`},
+		{"ROUTER_AUTH_SECRET=arn:aws:ssm:eu-west-1:123456789012:parameter/a//b", `ROUTER_AUTH_SECRET: "arn:aws:ssm:eu-west-1:123456789012:parameter/a//b" is not the ARN of an SSM parameter: write one such as arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key, with a version or label at the end if any (:3)`},
+		{"ROUTER_AUTH_SECRET=arn:aws:ssm:eu-west-1:123456789012:parameter/x:", `ROUTER_AUTH_SECRET: "arn:aws:ssm:eu-west-1:123456789012:parameter/x:" is not the ARN of an SSM parameter: write one such as arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key, with a version or label at the end if any (:3)`},
+		{"ROUTER_AUTH_SECRET=arn:aws:ssm:eu-west-1:123456789012:parameter/x:3:key", `ROUTER_AUTH_SECRET: "arn:aws:ssm:eu-west-1:123456789012:parameter/x:3:key" is not the ARN of an SSM parameter: write one such as arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key, with a version or label at the end if any (:3)`},
+		{"ROUTER_AUTH_SECRET=arn:aws:ssm:eu-west-1:12:parameter/x", `ROUTER_AUTH_SECRET: "arn:aws:ssm:eu-west-1:12:parameter/x" is not the ARN of an SSM parameter: write one such as arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key, with a version or label at the end if any (:3)`},
+		{"ROUTER_AUTH_SECRET=arn:aws:ssm::123456789012:parameter/x", `ROUTER_AUTH_SECRET: "arn:aws:ssm::123456789012:parameter/x" is not the ARN of an SSM parameter: write one such as arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key, with a version or label at the end if any (:3)`},
 		{"ROUTER_AUTH_SECRET=arn:aws:secretsmanager:eu-west-1:123456789012:secret:x:a:b:c:d", `ROUTER_AUTH_SECRET: "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x:a:b:c:d" has too many parts: after the secret's name, write at most :json-key:version-stage:version-id`},
 		{"ROUTER_TAGS=subnet-router,tag:,tag:1,,tag:a_b", `ROUTER_TAGS: "subnet-router" is not a tag: write tag: and a letter, then letters, digits and dashes, such as tag:subnet-router
 ROUTER_TAGS: "tag:" is not a tag: write tag: and a letter, then letters, digits and dashes, such as tag:subnet-router
@@ -310,7 +317,7 @@ func TestProblemsBetweenSettings(t *testing.T) {
 		static   = "ROUTER_ROUTES=10.0.0.0/16"
 
 		notInKernel = "kernel mode forwards in the kernel, which does not have this setting: remove it, or set ROUTER_MODE=userspace"
-		noKey       = "ROUTER_AUTH_SECRET: there is no credential to join the tailnet with: set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE"
+		noKey       = "ROUTER_AUTH_SECRET: there is no credential to join the tailnet with: set ROUTER_AUTH_SECRET to a Secrets Manager name or ARN or the ARN of an SSM parameter, TS_AUTHKEY to an auth key, or TS_CLIENT_ID and TS_AUDIENCE"
 	)
 	for _, tt := range []struct {
 		args, env []string

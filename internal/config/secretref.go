@@ -10,6 +10,17 @@ import (
 	"subnetrouter/internal/bootstrap/credential/payload"
 )
 
+// setStored sets the place of the stored credential: a secret, or a parameter.
+func setStored(c *Config, _, value string) error {
+	var err error
+	if arn, ok := awsapi.ParseARN(value); ok && arn.Service == "ssm" {
+		c.Credential.Parameter, err = parseParameterRef(value)
+	} else {
+		c.Credential.Secret, err = parseSecretRef(value)
+	}
+	return err
+}
+
 var secretName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@!-]{1,512}$`)
 
 // parseSecretRef parses the name or ARN of a secret. Its errors never show a value that is
@@ -41,7 +52,7 @@ func parseSecretARN(s string) (awsapi.SecretRef, error) {
 	name, suffix, _ := strings.Cut(rest, ":")
 	if !ok || arn.Service != "secretsmanager" || kind != "secret" || arn.Region == "" ||
 		!partition.MatchString(arn.Partition) || !account.MatchString(arn.Account) || !nameInARN.MatchString(name) {
-		return awsapi.SecretRef{}, fmt.Errorf("%s is not the ARN of a Secrets Manager secret: write one such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf", quote(s))
+		return awsapi.SecretRef{}, fmt.Errorf("%s is not the ARN of a Secrets Manager secret or an SSM parameter: write one such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf", quote(s))
 	}
 	parts := strings.Split(suffix, ":")
 	if len(parts) > 3 {
@@ -53,6 +64,23 @@ func parseSecretARN(s string) (awsapi.SecretRef, error) {
 		if i < len(parts) {
 			*to = parts[i]
 		}
+	}
+	return ref, nil
+}
+
+// The name in a parameter's ARN has no leading slash. A selector is a version or a label.
+var (
+	parameterName = regexp.MustCompile(`^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,14}$`)
+	selector      = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
+)
+
+// parseParameterRef parses the ARN of a parameter, with an optional version or label.
+func parseParameterRef(s string) (awsapi.ParameterRef, error) {
+	ref, ok := awsapi.ParseParameterRef(s)
+	arn, _ := awsapi.ParseARN(ref.ARN)
+	if !ok || !partition.MatchString(arn.Partition) || !account.MatchString(arn.Account) ||
+		!parameterName.MatchString(strings.TrimPrefix(arn.Resource, "parameter/")) || ref.Selector != "" && !selector.MatchString(ref.Selector) {
+		return awsapi.ParameterRef{}, fmt.Errorf("%s is not the ARN of an SSM parameter: write one such as arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key, with a version or label at the end if any (:3)", quote(s))
 	}
 	return ref, nil
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/secret"
@@ -65,14 +64,14 @@ var variables = []variable{
 	{
 		group: credentialGroup, accepts: "a name or ARN", sample: "tailscale/auth-key",
 		name: "ROUTER_AUTH_SECRET", flag: "auth-secret", credential: true,
-		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. The secret is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret. A client secret may have attributes, as in ?ephemeral=false&preauthorized=true.",
+		meaning: "Name or ARN of the Secrets Manager secret with the credential; an ARN may carry ECS's suffix :json-key:version-stage:version-id. Or the ARN of an SSM parameter, which may carry a version or label, as in :3. The value is an auth key, an OAuth client secret, or JSON with auth_key, authkey or TS_AUTHKEY, or with client_id and client_secret. A client secret may have attributes, as in ?ephemeral=false&preauthorized=true.",
 		details: "Case and separators of the JSON names do not matter. Lines such as `TS_AUTHKEY=…` are read too, and so are values in quotes, with a byte-order mark or in base64. Two different credentials in one secret are an error.",
-		set:     into(func(c *Config) *awsapi.SecretRef { return &c.Credential.Secret }, parseSecretRef),
+		set:     setStored,
 	},
 	{
 		group: credentialGroup, accepts: "a key of a JSON object", sample: "password",
 		name: "ROUTER_AUTH_SECRET_KEY", flag: "auth-secret-key",
-		meaning: "Key of the credential in the secret's JSON, if it is none of the above.",
+		meaning: "Key of the credential in the JSON of the secret or parameter, if it is none of the above.",
 		details: "It excludes a JSON key in the ARN's suffix.",
 		set:     into(func(c *Config) *string { return &c.authSecretKey }, parseText),
 	},

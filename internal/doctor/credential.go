@@ -37,10 +37,10 @@ func (e *exam) secret(ctx context.Context) Result {
 		value += fmt.Sprintf(" (version %s)", known.Version)
 	}
 	if !known.Expires.IsZero() {
-		const renew = "put a new auth key and its expires_at into the secret; a running router needs no restart. OAuth clients and federated identities do not expire"
+		const renew = "put a new auth key and its expires_at into the secret or parameter; a running router needs no restart. OAuth clients and federated identities do not expire"
 		date := known.Expires.UTC().Format("2006-01-02 15:04 MST")
 		switch left := time.Until(known.Expires); {
-		case left <= 0 && choice.Source == credential.FromSecretKey:
+		case left <= 0 && (choice.Source == credential.FromSecretKey || choice.Source == credential.FromParameterKey):
 			return fail(value+", expired "+date, renew)
 		case left <= 0: // the API returned a token just now
 			return warn(value+", expired "+date+" according to its expires_at", "correct or drop expires_at: the credential works")

@@ -1,6 +1,6 @@
-// Package credential gets auth keys from the configured source: a literal, a stored secret,
-// or workload identity federation (one file per kind of credential source, all registered
-// in kinds).
+// Package credential gets auth keys from the configured source: a literal, a stored secret or
+// parameter, or workload identity federation (one file per kind of credential source, all
+// registered in kinds).
 package credential
 
 import (
@@ -14,16 +14,20 @@ import (
 	"subnetrouter/internal/secret"
 )
 
-// The credential sources, by their names in metrics. A stored secret is FromSecret until
-// the first read shows whether it holds an auth key or an OAuth client.
+// The credential sources, by their names in metrics. A stored secret is FromSecret, and a
+// parameter FromParameter, until the first read shows whether it holds an auth key or an OAuth
+// client.
 const (
-	FromVariableKey    = "auth_key_variable"
-	FromVariableClient = "oauth_client_variable"
-	FromSecret         = "secret"
-	FromSecretKey      = "auth_key_secret"
-	FromSecretClient   = "oauth_client_secret"
-	FromFederation     = "federation"
-	FromState          = "state_only"
+	FromVariableKey     = "auth_key_variable"
+	FromVariableClient  = "oauth_client_variable"
+	FromSecret          = "secret"
+	FromSecretKey       = "auth_key_secret"
+	FromSecretClient    = "oauth_client_secret"
+	FromParameter       = "parameter"
+	FromParameterKey    = "auth_key_parameter"
+	FromParameterClient = "oauth_client_parameter"
+	FromFederation      = "federation"
+	FromState           = "state_only"
 )
 
 // Choice describes the source that a configuration selects, and the reason.
@@ -37,9 +41,9 @@ type Choice struct {
 // [Provider.Look].
 type Known struct {
 	Read    time.Time // of the last successful read; zero means never
-	Created time.Time // of the secret's version; zero means unknown
+	Created time.Time // of the version; zero means unknown
 	Expires time.Time // of the stored credential; zero means unknown or never
-	Version string    // of the secret; "" means none
+	Version string    // of the secret or parameter; "" means none
 	Err     error     // of the last call; nil if it succeeded
 }
 
@@ -128,7 +132,7 @@ func (p *Provider) Known() Known {
 // Key returns an auth key to register with, and its origin: "TS_AUTHKEY" or the secret with
 // its version, with "OAuth client …" or "federated identity …" for a minted key.
 //
-// Each call reads the source, so that a rotated secret is seen, except for a secret that
+// Each call reads the source, so that a rotated credential is seen, except for one that
 // [Provider.Look] read within the last 30 s. Each call to a source with a client mints a new
 // key, never returning an earlier one: it works for one registration within ten minutes, so
 // callers ask for it only to use it. No error contains a credential.

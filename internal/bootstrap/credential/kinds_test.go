@@ -44,6 +44,9 @@ func TestPrecedence(t *testing.T) {
 		{func() {}, FromState},
 		{func() { s.ClientID, s.Audience = "k1", "api.tailscale.com/k1" }, FromFederation},
 		{func() { s.AuthKey = "tskey-auth-k1-x" }, FromVariableKey},
+		{func() {
+			s.Parameter = awsapi.ParameterRef{ARN: "arn:aws:ssm:eu-west-1:123456789012:parameter/router/key"}
+		}, FromParameter},
 		{func() { s.Secret = awsapi.SecretRef{ID: "router/key"} }, FromSecret},
 	}
 	if len(steps) != len(kinds) {

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"subnetrouter/internal/awsapi"
@@ -12,8 +13,11 @@ import (
 // Settings are the part of the configuration that selects a credential. Package config
 // accepts at most one source.
 type Settings struct {
-	Secret  awsapi.SecretRef // ROUTER_AUTH_SECRET; zero means none
-	AuthKey secret.String    // TS_AUTHKEY: a literal auth key or OAuth client secret
+	// ROUTER_AUTH_SECRET; zero means none. At most one of them is set.
+	Secret    awsapi.SecretRef
+	Parameter awsapi.ParameterRef
+
+	AuthKey secret.String // TS_AUTHKEY: a literal auth key or OAuth client secret
 
 	// Workload identity federation; both or none.
 	ClientID, Audience string
@@ -26,13 +30,15 @@ type Settings struct {
 // kinds are all kinds of credential sources. The first one that the settings name is used;
 // the last one is used if they name none. Configuration check, IAM policy and messages
 // derive from this table and from [source].
-var kinds = []*Kind{stored, literal, federation, state}
+var kinds = []*Kind{stored, parameter, literal, federation, state}
 
 // Kind is a kind of credential source, defined in a file of its own.
 type Kind struct {
-	// Setting is the variable that selects it; "" for the kind without one.
+	// Setting is the variable that selects it; "" for the kind without one. The kinds of
+	// stored credentials share one.
 	Setting string
-	// Advice completes "set …" for operators who have no credential yet.
+	// Advice completes "set …" for operators who have no credential yet. Kinds with the
+	// same variable have the same advice.
 	Advice string
 	// Labels are the possible values of Choice.Source.
 	Labels []string
@@ -75,10 +81,26 @@ func (s Settings) Needs() []iam.Need {
 	return nil
 }
 
-// Variables lists the variables that select a source.
+// Stored returns the name or ARN of the stored credential, or "" if there is none.
+func (s Settings) Stored() string {
+	if !s.Parameter.IsZero() {
+		return s.Parameter.ARN
+	}
+	return s.Secret.ID
+}
+
+// Region returns the region in the ARN of the stored credential, or "".
+func (s Settings) Region() string {
+	if !s.Parameter.IsZero() {
+		return s.Parameter.Region()
+	}
+	return s.Secret.Region()
+}
+
+// Variables lists the variables that select a source, each once.
 func Variables() (list []string) {
 	for _, k := range kinds {
-		if k.Setting != "" {
+		if k.Setting != "" && !slices.Contains(list, k.Setting) {
 			list = append(list, k.Setting)
 		}
 	}
@@ -89,7 +111,7 @@ func Variables() (list []string) {
 func Advice() string {
 	var list []string
 	for _, k := range kinds {
-		if k.Advice != "" {
+		if k.Advice != "" && !slices.Contains(list, k.Advice) {
 			list = append(list, k.Advice)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"subnetrouter/internal/awsapi"
-	"subnetrouter/internal/bootstrap/credential/payload"
 	"subnetrouter/internal/bootstrap/iam"
 	"subnetrouter/internal/problem"
 	"subnetrouter/internal/secret"
@@ -15,10 +14,12 @@ import (
 
 var stored = &Kind{
 	Setting: "ROUTER_AUTH_SECRET",
-	Advice:  "ROUTER_AUTH_SECRET to a Secrets Manager name or ARN",
+	Advice:  adviceStored,
 	Labels:  []string{FromSecret, FromSecretKey, FromSecretClient},
 	named:   func(s Settings) bool { return !s.Secret.IsZero() },
-	open:    func(c Config) source { return &secretSource{config: c, minters: map[secret.String]*minter{}} },
+	open: func(c Config) source {
+		return &secretSource{holder: newHolder(c, FromSecret, FromSecretKey, FromSecretClient)}
+	},
 	needs: func(s Settings) []iam.Need {
 		return []iam.Need{{Action: awsapi.GetSecretValue, Allow: s.allowSecret}}
 	},
@@ -26,13 +27,8 @@ var stored = &Kind{
 
 // allowSecret allows reading the secret, and decrypting it if a key is named.
 func (s Settings) allowSecret(scope iam.Scope) []iam.Statement {
-	list := []iam.Statement{iam.Allow("ReadCredential", awsapi.GetSecretValue.Name, scope.Secret(s.Secret)...)}
-	if scope.KMSKey != "" {
-		decrypt := iam.Allow("DecryptCredential", "kms:Decrypt", scope.KMSKey)
-		decrypt.Condition = scope.ViaSecretsManager(s.Secret)
-		list = append(list, decrypt)
-	}
-	return list
+	read := iam.Allow("ReadCredential", awsapi.GetSecretValue.Name, scope.Secret(s.Secret)...)
+	return append([]iam.Statement{read}, scope.Decrypt("secretsmanager", s.Secret.ID)...)
 }
 
 // secretSource reads a secret in Secrets Manager, again for each key, so that the next
@@ -51,11 +47,7 @@ func (s Settings) allowSecret(scope iam.Scope) []iam.Statement {
 // refuses its OAuth client; after the latter the same call tries AWSPENDING. Refusals are by
 // version ID, so a rotation ends them. AWSPENDING is read only after a refusal.
 type secretSource struct {
-	config  Config
-	minters map[secret.String]*minter // by client secret and attributes; see minterOf
-	state   Known
-	kind    string // FromSecretKey or FromSecretClient; "" before the first read
-	client  string // description of the OAuth client; "" means none
+	holder
 
 	// prefetched is the result of the last look. The next key consumes it: it uses it if
 	// it is at most prefetchTTL old, and drops it in any case.
@@ -81,21 +73,8 @@ type reading struct {
 const prefetchTTL = 30 * time.Second
 
 func (s *secretSource) choice() Choice {
-	what := "ROUTER_AUTH_SECRET: Secrets Manager secret " + s.ref().ID
-	if key := s.ref().JSONKey; key != "" {
-		what += ", JSON key " + key
-	}
-	c := Choice{FromSecret, what, "ROUTER_AUTH_SECRET is set"}
-	switch s.kind {
-	case FromSecretKey:
-		c.Source, c.Why = s.kind, c.Why+" and holds an auth key"
-	case FromSecretClient:
-		c.Source, c.Why = s.kind, c.Why+" and holds the secret of the "+s.client+"; a key is made when control asks for one"
-	}
-	return c
+	return s.choose("Secrets Manager secret "+s.ref().ID, s.ref().JSONKey)
 }
-
-func (s *secretSource) status() Known { return s.state }
 
 // pinned reports whether the configuration names a version.
 func (s *secretSource) pinned() bool {
@@ -120,83 +99,24 @@ func (s *secretSource) read(ctx context.Context, ref awsapi.SecretRef) (awsapi.S
 	return value, nil
 }
 
-// parse returns the credential in the secret.
-func (s *secretSource) parse(ref awsapi.SecretRef, value awsapi.SecretValue) (payload.Credential, error) {
-	found, err := payload.Parse(value.Value.Reveal(), payload.Format{
-		JSONKey: ref.JSONKey, Foreign: payload.Foreign(s.config.ControlURL),
-	})
-	secret.Remember(found.Key.Reveal())
-	if found.Client != nil {
-		secret.Remember(found.Client.Secret.Reveal())
-	}
-	if err != nil {
-		return payload.Credential{}, s.using(ref, err)
-	}
-	return found, nil
-}
-
-// minterOf returns the minter of a client, the same one in each call, so that its access
-// token is reused. A third client drops the others: only AWSCURRENT's and AWSPENDING's are
-// in use at any time.
-func (s *secretSource) minterOf(ref awsapi.SecretRef, c *payload.Client) (*minter, error) {
-	key := c.Secret + secret.String("?"+c.Attributes.String())
-	if m := s.minters[key]; m != nil {
-		return m, nil
-	}
-	m, err := s.config.newMinter(c)
-	if err != nil {
-		return nil, s.using(ref, err)
-	}
-	if len(s.minters) > 1 {
-		clear(s.minters)
-	}
-	s.minters[key] = m
-	return m, nil
-}
-
-func (s *secretSource) using(ref awsapi.SecretRef, err error) error {
-	return problem.Wrapf(err, "using the %v of ROUTER_AUTH_SECRET", ref)
-}
-
 func (s *secretSource) look(ctx context.Context) error {
 	ref := s.ref()
 	value, err := s.read(ctx, ref)
 	s.prefetched = reading{value, err, time.Now()}
 	if err == nil {
-		err = s.examine(ctx, ref, value)
+		err = s.examine(ctx, s.version(ref, value))
 	}
 	s.state.Err = err
 	return err
 }
 
-// examine updates the status from a reading, and gets an access token for a client.
-func (s *secretSource) examine(ctx context.Context, ref awsapi.SecretRef, value awsapi.SecretValue) error {
-	s.state.Read, s.state.Created, s.state.Version = time.Now(), value.Created, value.VersionID
-	s.state.Expires = time.Time{}
-	found, err := s.parse(ref, value)
-	if err != nil {
-		return err
+// version returns a value for the holder.
+func (s *secretSource) version(ref awsapi.SecretRef, v awsapi.SecretValue) version {
+	where := fmt.Sprintf("secret %s (version %s)", ref.ID, v.VersionID)
+	if ref.VersionStage != "" && !s.pinned() {
+		where = fmt.Sprintf("secret %s (%s, version %s)", ref.ID, ref.VersionStage, v.VersionID)
 	}
-	s.note(found)
-	if found.Client == nil {
-		return nil
-	}
-	minter, err := s.minterOf(ref, found.Client)
-	if err != nil {
-		return err
-	}
-	if err := minter.ensureToken(ctx); err != nil {
-		return s.using(ref, err)
-	}
-	return nil
-}
-
-func (s *secretSource) note(found payload.Credential) {
-	s.state.Expires = found.Expires
-	s.kind, s.client = FromSecretKey, ""
-	if found.Client != nil {
-		s.kind, s.client = FromSecretClient, describeClient(found.Client)
-	}
+	return version{value: v.Value, id: v.VersionID, created: v.Created, of: ref.String(), where: where, jsonKey: ref.JSONKey}
 }
 
 func (s *secretSource) key(ctx context.Context) (key secret.String, from string, err error) {
@@ -210,13 +130,13 @@ func (s *secretSource) key(ctx context.Context) (key secret.String, from string,
 	if err != nil {
 		return "", "", err
 	}
-	s.state.Read, s.state.Created, s.state.Version = time.Now(), current.Created, current.VersionID
+	s.noteRead(s.version(s.ref(), current))
 	if s.pinned() {
-		return s.keyFrom(ctx, s.ref(), current)
+		return s.keyFrom(ctx, s.version(s.ref(), current))
 	}
 	if current.VersionID != s.refusedCurrent {
 		s.given, s.givenPending = current, false
-		key, from, err = s.keyFrom(ctx, s.ref(), current)
+		key, from, err = s.keyFrom(ctx, s.version(s.ref(), current))
 		if !refusal(err) {
 			return key, from, err
 		}
@@ -225,7 +145,7 @@ func (s *secretSource) key(ctx context.Context) (key secret.String, from string,
 	pending, missing := s.read(ctx, s.pending())
 	if missing == nil && pending.VersionID != current.VersionID && pending.VersionID != s.refusedPending {
 		s.given, s.givenPending = pending, true
-		key, from, pendingErr := s.keyFrom(ctx, s.pending(), pending)
+		key, from, pendingErr := s.keyFrom(ctx, s.version(s.pending(), pending))
 		if pendingErr == nil {
 			return key, from, nil
 		}
@@ -238,34 +158,9 @@ func (s *secretSource) key(ctx context.Context) (key secret.String, from string,
 		// Neither is left to try. A refusal may be temporary, so start over.
 		s.refusedCurrent, s.refusedPending = "", ""
 		s.given, s.givenPending = current, false
-		return s.keyFrom(ctx, s.ref(), current)
+		return s.keyFrom(ctx, s.version(s.ref(), current))
 	}
 	return "", "", err
-}
-
-// keyFrom returns the key in one version of the secret, or mints one with its client.
-func (s *secretSource) keyFrom(ctx context.Context, ref awsapi.SecretRef, value awsapi.SecretValue) (secret.String, string, error) {
-	found, err := s.parse(ref, value)
-	if err != nil {
-		return "", "", err
-	}
-	s.note(found)
-	where := fmt.Sprintf("secret %s (version %s)", ref.ID, value.VersionID)
-	if ref.VersionStage != "" && !s.pinned() {
-		where = fmt.Sprintf("secret %s (%s, version %s)", ref.ID, ref.VersionStage, value.VersionID)
-	}
-	if found.Client == nil {
-		return found.Key, where, nil
-	}
-	minter, err := s.minterOf(ref, found.Client)
-	if err != nil {
-		return "", "", err
-	}
-	key, err := minter.key(ctx)
-	if err != nil {
-		return "", "", s.using(ref, err)
-	}
-	return key, where + ", OAuth client " + found.Client.ID, nil
 }
 
 // refused marks the version that the last key came from, so that the next key tries the

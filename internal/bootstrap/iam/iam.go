@@ -121,19 +121,20 @@ func (p *Policy) names(prefix string) bool {
 // Scope holds the parts that complete an ARN. An unknown field is "", except the partition.
 type Scope struct {
 	Partition, Region, Account string
-	// KMSKey is the ARN of the customer managed key that encrypts the secret; "" means
-	// the AWS managed key, which needs no permission.
+	// KMSKey is the ARN of the customer managed key that encrypts the stored credential;
+	// "" means the AWS managed key, which needs no permission.
 	KMSKey string
 
 	guessed bool // Partition is an assumption
 }
 
 // NewScope returns the scope of a task. The partition is that of the task's ARN, else of the
-// secret's ARN, else of the region according to the SDK.
-func NewScope(region, taskARN string, ref awsapi.SecretRef) Scope {
+// credential's ARN, else of the region according to the SDK. stored is the ARN or name of the
+// stored credential; "" means none.
+func NewScope(region, taskARN, stored string) Scope {
 	s := Scope{Region: region}
 	task, inTask := awsapi.ParseARN(taskARN)
-	secret, byARN := awsapi.ParseARN(ref.ID)
+	secret, byARN := awsapi.ParseARN(stored)
 	s.Account = task.Account
 	switch {
 	case inTask:
@@ -164,14 +165,20 @@ func (s Scope) Secret(ref awsapi.SecretRef) []string {
 	return []string{id + "-??????"}
 }
 
-// ViaSecretsManager returns the condition that restricts the use of a KMS key to calls by
-// Secrets Manager.
-func (s Scope) ViaSecretsManager(ref awsapi.SecretRef) map[string]map[string]string {
+// Decrypt allows decryption of a stored credential, given by its ARN or name, if a KMS key is
+// known. The condition restricts the use of the key to calls by the service ("ssm") that stores
+// the credential.
+func (s Scope) Decrypt(service, stored string) []Statement {
+	if s.KMSKey == "" {
+		return nil
+	}
 	region := s.Region
-	if arn, ok := awsapi.ParseARN(ref.ID); ok {
+	if arn, ok := awsapi.ParseARN(stored); ok {
 		region = arn.Region
 	}
-	return map[string]map[string]string{"StringLike": {"kms:ViaService": awsapi.SecretsManager(s.Partition, region)}}
+	decrypt := Allow("DecryptCredential", awsapi.Decrypt.Name, s.KMSKey)
+	decrypt.Condition = map[string]map[string]string{"StringLike": {"kms:ViaService": awsapi.ServiceHost(service, s.Partition, region)}}
+	return []Statement{decrypt}
 }
 
 // ARN returns the ARN of a resource in the scope's region; an unknown part is "*".

@@ -47,7 +47,7 @@ func TestStatementsAreMerged(t *testing.T) {
 		`[{"Sid":"A","Effect":"Allow","Action":["ec2:A"],"Resource":["x","y"]}]`: {on("x"), on("y"), on("x")},
 		`[{"Sid":"A","Effect":"Allow","Action":["ec2:A"],"Resource":["*"]}]`:     {on("x"), on("*")},
 	} {
-		got, err := json.Marshal(NewPolicy(needs, false, NewScope("", "", awsapi.SecretRef{})).Statement)
+		got, err := json.Marshal(NewPolicy(needs, false, NewScope("", "", "")).Statement)
 		if err != nil || string(got) != want {
 			t.Errorf("got %s, %v, want %s", got, err, want)
 		}
