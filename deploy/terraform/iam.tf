@@ -5,7 +5,9 @@
 locals {
   # Secrets Manager accepts the ARN only without ECS's suffix; the router, with it.
   auth_secret = var.tailscale_auth_key_secret == null ? var.auth_secret_arn : one(data.aws_secretsmanager_secret.auth[*].arn)
-  secret_arn  = try(join(":", slice(split(":", local.auth_secret), 0, 7)), null)
+  secret_arn  = try(regex("^arn:[^:]+:secretsmanager:[^:]+:[^:]+:secret:[^:]+", local.auth_secret), null)
+  # IAM knows no versions and labels of parameters.
+  parameter_arn = try(regex("^arn:[^:]+:ssm:[^:]+:[^:]+:parameter/[^:]+", local.auth_secret), null)
   # A complete ARN ends with six characters that Secrets Manager adds to the name. A
   # name may end in such characters itself, as "subnet-router" does.
   secret_resources = (
@@ -45,13 +47,19 @@ locals {
       Action   = ["secretsmanager:GetSecretValue"]
       Resource = local.secret_resources
     }],
-    [for key in local.secret_arn == null ? [] : local.secret_kms_keys : {
+    [for parameter in local.parameter_arn == null ? [] : [local.parameter_arn] : {
+      Sid      = "ReadCredential"
+      Effect   = "Allow"
+      Action   = ["ssm:GetParameter"]
+      Resource = [parameter]
+    }],
+    [for key in local.secret_arn == null && local.parameter_arn == null ? [] : local.secret_kms_keys : {
       Sid      = "DecryptCredential"
       Effect   = "Allow"
       Action   = ["kms:Decrypt"]
       Resource = [key]
       Condition = {
-        StringLike = { "kms:ViaService" = "secretsmanager.${split(":", local.secret_arn)[3]}.${local.dns_suffix}" }
+        StringLike = { "kms:ViaService" = "${join(".", slice(split(":", local.auth_secret), 2, 4))}.${local.dns_suffix}" }
       }
     }],
     [for audience in var.tailscale_client_id == null ? [] : [var.tailscale_audience] : {

@@ -187,24 +187,24 @@ variable "tailscale_auth_key_secret" {
 }
 
 variable "auth_secret_arn" {
-  description = "ARN of that secret; ECS's suffix \":json-key:version-stage:version-id\" is accepted. Give this, tailscale_auth_key_secret, or tailscale_client_id."
+  description = "ARN of that secret, with ECS's suffix \":json-key:version-stage:version-id\" if needed, or of an SSM parameter, with a version or label at the end if needed. Give this, tailscale_auth_key_secret, or tailscale_client_id."
   type        = string
   default     = null
 
   validation {
-    condition     = var.auth_secret_arn == null || can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+(:[^:]*){0,3}$", var.auth_secret_arn))
-    error_message = "The auth_secret_arn must be the ARN of a Secrets Manager secret, such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf."
+    condition     = var.auth_secret_arn == null || can(regex("^arn:aws[a-z-]*:(secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+(:[^:]*){0,3}|ssm:[a-z0-9-]+:[0-9]{12}:parameter(/[A-Za-z0-9_.-]+){1,15}(:[A-Za-z0-9_.-]{1,100})?)$", var.auth_secret_arn))
+    error_message = "The auth_secret_arn must be the ARN of a Secrets Manager secret or an SSM parameter, such as arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf or arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key."
   }
 }
 
 variable "auth_secret_json_key" {
-  description = "Key of the credential in the secret's JSON, unless it is auth_key, authkey, TS_AUTHKEY, or client_id with client_secret."
+  description = "Key of the credential in the JSON of the secret or parameter, unless it is auth_key, authkey, TS_AUTHKEY, or client_id with client_secret."
   type        = string
   default     = null
 }
 
 variable "auth_secret_kms_key_arn" {
-  description = "ARN of the customer managed KMS key that encrypts the secret, for the permission to decrypt. The AWS managed key needs none; the module looks up the key of a secret given by name, unless look_up_auth_secret_kms_key is false."
+  description = "ARN of the customer managed KMS key that encrypts the secret or parameter, for the permission to decrypt. The AWS managed key needs none; the module looks up the key of a secret given by name, unless look_up_auth_secret_kms_key is false."
   type        = string
   default     = null
 
@@ -1006,7 +1006,7 @@ variable "create_vpc_endpoints" {
 }
 
 variable "vpc_endpoint_services" {
-  description = "Services of the interface endpoints, instead of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, ssmmessages with ECS Exec, and elasticfilesystem with state on EFS. Set it if the same apply creates the credential."
+  description = "Services of the interface endpoints, instead of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, ssmmessages with ECS Exec, and elasticfilesystem with state on EFS. Set it if the same apply creates the credential, and, with ssm instead of secretsmanager, if the credential is an SSM parameter."
   type        = list(string)
   default     = null
 }

@@ -73,6 +73,8 @@ func TestDrift(t *testing.T) {
 				switch name {
 				case "json_key":
 					kms = []string{"--kms-key=arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+				case "parameter":
+					kms = []string{"--kms-key=arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
 				case "key_by_id", "key_by_alias", "key_by_arn":
 					kms = []string{"--kms-key=" + a.world["kms_key_arn"]}
 				}

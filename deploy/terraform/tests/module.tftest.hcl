@@ -435,6 +435,29 @@ run "named_secret_without_a_look_up_of_its_key" {
   }
 }
 
+run "parameter" {
+  command = plan
+
+  variables {
+    auth_secret_arn         = "arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key:3"
+    auth_secret_kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+    create_vpc_endpoints         = true
+    vpc_endpoint_route_table_ids = ["rtb-0a"]
+    vpc_endpoint_services        = ["ecr.api", "ecr.dkr", "logs", "ec2", "ssm"]
+  }
+
+  assert {
+    condition     = [for s in jsondecode(aws_iam_role_policy.router[0].policy).Statement : s.Resource if s.Action == ["ssm:GetParameter"]] == [["arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale/auth-key"]]
+    error_message = "The task role may read the parameter, in all versions."
+  }
+
+  assert {
+    condition     = strcontains(aws_iam_role_policy.router[0].policy, "ssm.eu-west-1.amazonaws.com") && !strcontains(aws_iam_role_policy.router[0].policy, "secretsmanager")
+    error_message = "The task role may decrypt only the parameter."
+  }
+}
+
 run "another_partition" {
   command = plan
 

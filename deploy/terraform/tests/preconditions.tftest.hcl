@@ -117,6 +117,18 @@ run "json_key_without_secret" {
   expect_failures = [aws_ecs_task_definition.tailscale]
 }
 
+run "parameter_without_endpoint" {
+  command = plan
+
+  variables {
+    auth_secret_arn              = "arn:aws:ssm:eu-west-1:123456789012:parameter/tailscale"
+    create_vpc_endpoints         = true
+    vpc_endpoint_route_table_ids = ["rtb-0a"]
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
 run "two_images" {
   command = plan
 

@@ -30,7 +30,7 @@ run "refuses_malformed_values" {
     extra_containers                   = [{ name = "tailscale", image = "x" }]
     tailscale_client_id                = "k1 CNTRL"
     tailscale_audience                 = ""
-    auth_secret_arn                    = "sandbox-tailscale-auth-key"
+    auth_secret_arn                    = "arn:aws:ssm:eu-west-1:123456789012:document/sandbox-tailscale-auth-key"
     auth_secret_kms_key_arn            = "arn:aws:kms:eu-west-1:123456789012:alias/secrets"
     tailscale_tags                     = ["subnet-router"]
     control_url                        = "headscale.example.com"

@@ -107,6 +107,20 @@ module "six_letters" {
   auth_secret_arn       = local.six_letters_arn
 }
 
+module "parameter" {
+  source = "../module"
+
+  name                    = "parameter"
+  vpc_id                  = local.vpc_id
+  subnet_ids              = [local.subnet_a]
+  create_security_group   = true
+  cluster_arn             = local.cluster_arn
+  image                   = local.image
+  auth_secret_arn         = "arn:aws:ssm:eu-central-1:123456789012:parameter/router/sandbox-tailscale-auth-key:3"
+  auth_secret_json_key    = "router"
+  auth_secret_kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+}
+
 # The keys of secrets, as Secrets Manager returns them.
 module "key_by_id" {
   source = "../module"
@@ -166,6 +180,7 @@ locals {
     static     = module.static
 
     six_letters  = module.six_letters
+    parameter    = module.parameter
     key_by_id    = module.key_by_id
     key_by_alias = module.key_by_alias
     key_by_arn   = module.key_by_arn
