@@ -105,7 +105,7 @@ locals {
   vpc_id     = local.vpc.id
   subnet_ids = var.subnet_group == null ? coalesce(var.subnet_ids, []) : sort(flatten(data.aws_subnets.group[*].ids)) # EC2 returns them in any order
 
-  needs_zones     = var.create_vpc_endpoints || (var.state == "efs" && var.efs_mount_target_subnet_ids == null)
+  needs_zones     = var.create_vpc_endpoints || (local.uses_own_efs && var.efs_mount_target_subnet_ids == null)
   subnets_by_zone = { for zone, ids in { for s in data.aws_subnet.task : trimprefix(s.availability_zone, local.region) => s.id... } : zone => ids[0] }
 
   cluster_arn  = var.target_ecs_cluster == null ? var.cluster_arn : one(data.aws_ecs_cluster.target[*].arn)

@@ -1,6 +1,6 @@
 # Two roles. ECS itself uses the execution role, to pull the image and write logs. The
-# router runs as the task role, which only allows reading its credential and looking up
-# the network. If the caller gives a role, the module creates no role, policy or attachment.
+# router runs as the task role, which only allows reading its credential, keeping its
+# identity and looking up the network. If the caller gives a role, the module creates no role, policy or attachment.
 
 locals {
   # Secrets Manager accepts the ARN only without ECS's suffix; the router, with it.
@@ -38,6 +38,42 @@ locals {
     local.uses_vpc ? ["ec2:DescribeVpcs"] : [],
     local.uses_subnets ? ["ec2:DescribeSubnets"] : [],
     local.uses_peerings ? ["ec2:DescribeRouteTables", "ec2:DescribeVpcPeeringConnections"] : [],
+  )
+
+  # The permissions to keep an identity, in the order of `router plan --iam`.
+  identity_statements = concat(
+    [for table in local.on_dynamodb ? [local.table_arn] : [] : {
+      Sid      = "KeepIdentities"
+      Effect   = "Allow"
+      Action   = ["dynamodb:Query", "dynamodb:UpdateItem"]
+      Resource = [table]
+    }],
+    [for parameter in local.on_ssm ? [local.parameter_arn] : [] : {
+      Sid      = "KeepState"
+      Effect   = "Allow"
+      Action   = ["ssm:GetParameter", "ssm:PutParameter"]
+      Resource = [parameter]
+    }],
+    # SSM uses kms:Encrypt for a value up to 4 KB, and a data key for a longer one.
+    [for key in local.on_dynamodb || (local.on_ssm && var.state_kms_key_arn != null) ? [local.state_key_arn] : [] : {
+      Sid      = "EncryptState"
+      Effect   = "Allow"
+      Action   = concat(["kms:GenerateDataKey", "kms:Decrypt"], local.on_ssm ? ["kms:Encrypt"] : [])
+      Resource = [key]
+    }],
+    # Whether the task that holds an identity still runs, and which tasks belong to the service.
+    [for cluster in local.on_dynamodb ? [local.cluster_arn] : [] : {
+      Sid      = "SeeTasks"
+      Effect   = "Allow"
+      Action   = ["ecs:DescribeTasks"]
+      Resource = ["${replace(cluster, ":cluster/", ":task/")}/*"]
+    }],
+    [for cluster in local.on_dynamodb ? [local.cluster_arn] : [] : {
+      Sid      = "SeeService"
+      Effect   = "Allow"
+      Action   = ["ecs:DescribeServices"]
+      Resource = ["${replace(cluster, ":cluster/", ":service/")}/${local.service_name}"]
+    }],
   )
 
   router_statements = concat(
@@ -87,6 +123,7 @@ locals {
       Action   = local.network_actions
       Resource = ["*"]
     }],
+    local.identity_statements,
   )
 
   # Region, account and name of an ECR repository given by URI.
@@ -121,6 +158,7 @@ locals {
     Resource = ["*"] # the actions have no resources
   }]
 
+  # During an import, the task that a rollback would start again still writes.
   efs_statements = [for point in aws_efs_access_point.state : {
     Sid       = "MountState"
     Effect    = "Allow"

@@ -23,9 +23,8 @@ locals {
     16384 = range(32768, 122881, 8192)
   }
 
-  # A node whose keys are on a file system must run in one task only.
-  minimum_healthy_percent = coalesce(var.deployment_minimum_healthy_percent, local.on_efs ? 0 : 100)
-  maximum_percent         = coalesce(var.deployment_maximum_percent, local.on_efs ? 100 : 200)
+  minimum_healthy_percent = coalesce(var.deployment_minimum_healthy_percent, local.one_task ? 0 : 100)
+  maximum_percent         = coalesce(var.deployment_maximum_percent, local.one_task ? 100 : 200)
 
   # ECS moves a task from a zone with two once the other zone is available. That needs
   # room for one more task than are desired.
@@ -66,7 +65,7 @@ locals {
       { containerPort = local.metrics_port, hostPort = local.metrics_port, protocol = "tcp" },
       { containerPort = var.udp_port, hostPort = var.udp_port, protocol = "udp" },
     ]
-    mountPoints = local.on_efs ? [{ sourceVolume = "state", containerPath = local.state_dir, readOnly = false }] : []
+    mountPoints = local.on_efs ? [{ sourceVolume = "state", containerPath = local.state_dir, readOnly = var.state_import_efs }] : []
     volumesFrom = []
 
     # Labels by which the CloudWatch agent or ecs_observer discovers the metrics.
@@ -210,7 +209,7 @@ resource "aws_ecs_task_definition" "tailscale" {
 resource "aws_ecs_service" "tailscale" {
   count = var.create ? 1 : 0
 
-  name                   = local.name
+  name                   = local.service_name
   cluster                = local.cluster_arn
   task_definition        = aws_ecs_task_definition.tailscale[0].arn
   desired_count          = var.desired_count
@@ -290,6 +289,7 @@ resource "aws_ecs_service" "tailscale" {
     aws_efs_mount_target.state,
     aws_vpc_endpoint.interface,
     aws_vpc_endpoint.s3,
+    aws_vpc_endpoint.dynamodb,
 
     # A replaced group keeps its rules until no task uses it.
     aws_vpc_security_group_ingress_rule.wireguard,
@@ -310,6 +310,12 @@ resource "aws_ecs_service" "tailscale" {
     # service in ECS, and Terraform would stop every router before it starts one.
     ignore_changes = [name]
 
+    # Identities and permissions depend on the name.
+    postcondition {
+      condition     = self.name == local.service_name || !(local.on_dynamodb || local.on_ssm)
+      error_message = "The service keeps its name, ${self.name}, under which the router finds its identity: set service_name to \"${self.name}\"."
+    }
+
     precondition {
       condition     = (var.target_ecs_cluster == null) != (var.cluster_arn == null)
       error_message = "Set either target_ecs_cluster or cluster_arn."
@@ -327,8 +333,28 @@ resource "aws_ecs_service" "tailscale" {
       error_message = "The metrics_ingress_security_group_ids, metrics_ingress_cidrs, metrics_ingress_rules and egress_rules apply to the security group of the module: set create_security_group."
     }
     precondition {
-      condition     = !local.on_efs || (var.desired_count <= 1 && local.maximum_percent <= 100)
-      error_message = "With state on a file system, only one task can run at a time: leave desired_count at 1 and deployment_maximum_percent at 100, or set state to ephemeral."
+      condition     = !local.one_task || (var.desired_count <= 1 && local.maximum_percent <= 100)
+      error_message = "With state on a file system or in a parameter, and while state_import_efs is on, only one task can run at a time: leave desired_count at 1 and deployment_maximum_percent at 100, or set state to dynamodb or ephemeral."
+    }
+    precondition {
+      condition     = (var.state == "existing-dynamodb") == (var.dynamodb_table_arn != null)
+      error_message = "Set dynamodb_table_arn if, and only if, state is \"existing-dynamodb\"."
+    }
+    precondition {
+      condition     = !local.on_dynamodb || var.create_state_kms_key == (var.state_kms_key_arn == null)
+      error_message = "For a KMS key of your own, set create_state_kms_key to false and state_kms_key_arn."
+    }
+    precondition {
+      condition     = local.on_dynamodb || var.identity_slots == null
+      error_message = "The identity_slots are those of a table: remove them, or set state to dynamodb."
+    }
+    precondition {
+      condition     = local.identity_slots >= var.desired_count
+      error_message = "There are fewer identities than tasks: identity_slots (${local.identity_slots}) must be at least ${var.desired_count}, or be removed."
+    }
+    precondition {
+      condition     = local.on_dynamodb || !var.state_import_efs
+      error_message = "An identity can be imported from EFS into a table only: set state to dynamodb, or remove state_import_efs."
     }
     precondition {
       condition     = !var.assign_public_ip || var.launch_type == "FARGATE"

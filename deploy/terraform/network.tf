@@ -129,6 +129,8 @@ locals {
     var.tailscale_client_id == null ? ["secretsmanager"] : ["sts"],
     var.enable_execute_command ? ["ssmmessages"] : [],
     local.on_efs ? ["elasticfilesystem"] : [],
+    local.on_dynamodb ? ["kms", "ecs"] : [],
+    local.on_ssm ? ["ssm"] : [],
   )
 }
 
@@ -187,9 +189,26 @@ resource "aws_vpc_endpoint" "s3" {
   tags              = merge({ Name = "${local.name}-s3" }, var.tags)
 }
 
+resource "aws_vpc_endpoint" "dynamodb" {
+  count = local.create_vpc_endpoints && local.on_dynamodb && length(var.vpc_endpoint_route_table_ids) > 0 ? 1 : 0
+
+  vpc_id            = local.vpc_id
+  service_name      = "com.amazonaws.${local.region}.dynamodb"
+  vpc_endpoint_type = "Gateway"
+  route_table_ids   = var.vpc_endpoint_route_table_ids
+  tags              = merge({ Name = "${local.name}-dynamodb" }, var.tags)
+}
+
 check "s3_endpoint" {
   assert {
     condition     = !local.create_vpc_endpoints || length(var.vpc_endpoint_route_table_ids) > 0
     error_message = "ECR serves an image's layers from S3, for which no endpoint is created: set vpc_endpoint_route_table_ids to the subnets' route tables, unless the VPC has an S3 endpoint."
+  }
+}
+
+check "dynamodb_endpoint" {
+  assert {
+    condition     = !local.create_vpc_endpoints || !local.on_dynamodb || length(var.vpc_endpoint_route_table_ids) > 0
+    error_message = "The router keeps its identities in DynamoDB, for which no endpoint is created: set vpc_endpoint_route_table_ids to the subnets' route tables, unless the VPC has a DynamoDB endpoint."
   }
 }

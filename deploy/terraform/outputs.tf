@@ -123,6 +123,31 @@ output "efs_access_point_id" {
   value       = one(aws_efs_access_point.state[*].id)
 }
 
+output "dynamodb_table_name" {
+  description = "Name of the table that holds the identities, or null."
+  value       = var.create && local.on_dynamodb ? local.table : null
+}
+
+output "dynamodb_table_arn" {
+  description = "ARN of the table that holds the identities, or null."
+  value       = var.create && local.on_dynamodb ? local.table_arn : null
+}
+
+output "identity_slots" {
+  description = "Number of identities in the table, or null."
+  value       = local.on_dynamodb ? local.identity_slots : null
+}
+
+output "state_kms_key_arn" {
+  description = "ARN of the KMS key with which the identities are encrypted, or null."
+  value       = var.create && (local.on_dynamodb || local.on_ssm) ? local.state_key_arn : null
+}
+
+output "ssm_parameter_arn" {
+  description = "ARN of the parameter that holds the identity, or null."
+  value       = var.create && local.on_ssm ? local.parameter_arn : null
+}
+
 output "service_discovery_service_arn" {
   description = "ARN of the Cloud Map service, or null."
   value       = one(aws_service_discovery_service.router[*].arn)
@@ -130,7 +155,7 @@ output "service_discovery_service_arn" {
 
 output "vpc_endpoint_ids" {
   description = "IDs of the VPC endpoints that the module created, by service."
-  value       = merge({ for service, e in aws_vpc_endpoint.interface : service => e.id }, { for e in aws_vpc_endpoint.s3 : "s3" => e.id })
+  value       = merge({ for service, e in aws_vpc_endpoint.interface : service => e.id }, { for e in aws_vpc_endpoint.s3 : "s3" => e.id }, { for e in aws_vpc_endpoint.dynamodb : "dynamodb" => e.id })
 }
 
 output "alarm_arns" {

@@ -32,7 +32,8 @@ locals {
     ROUTER_ROUTES           = join(",", local.routes)
     ROUTER_EXCLUDE_ROUTES   = length(var.exclude_routes) == 0 ? null : join(",", local.exclude_routes)
     ROUTER_SITE_ID          = var.site_id == null ? null : tostring(var.site_id)
-    ROUTER_STATE            = local.on_efs ? local.state_dir : null
+    ROUTER_STATE            = local.router_state
+    ROUTER_STATE_IMPORT     = var.state_import_efs ? local.state_dir : null
     ROUTER_UDP_PORT         = tostring(var.udp_port)
     ROUTER_DRAIN_TIMEOUT    = "${var.drain_timeout}s"
     ROUTER_PROBE            = length(var.probes) == 0 ? null : join(",", local.probes)

@@ -1,13 +1,16 @@
-# The node's keys on EFS, for a node that must keep its identity.
+# The nodes' keys, for nodes that must keep their identities: on EFS here, in DynamoDB and
+# SSM in identities.tf.
 
 locals {
-  on_efs     = var.state != "ephemeral"
-  create_efs = var.create && var.state == "efs"
+  # An import reads the file system that state = "efs" used, or a given one.
+  uses_own_efs = var.state == "efs" || (var.state_import_efs && var.efs_file_system_id == null)
+  on_efs       = contains(["efs", "existing-efs"], var.state) || var.state_import_efs
+  create_efs   = var.create && local.uses_own_efs
 
   # EFS allows one per zone.
   mount_target_subnet_ids = !local.create_efs ? {} : var.efs_mount_target_subnet_ids != null ? var.efs_mount_target_subnet_ids : local.subnets_by_zone
 
-  efs_file_system_id = var.state == "efs" ? one(aws_efs_file_system.state[*].id) : var.efs_file_system_id
+  efs_file_system_id = local.uses_own_efs ? one(aws_efs_file_system.state[*].id) : var.efs_file_system_id
 }
 
 resource "aws_efs_file_system" "state" {
@@ -109,8 +112,8 @@ resource "aws_efs_access_point" "state" {
 
   lifecycle {
     precondition {
-      condition     = (var.state == "existing-efs") == (var.efs_file_system_id != null)
-      error_message = "Set efs_file_system_id if, and only if, state is \"existing-efs\"."
+      condition     = var.state == "existing-efs" ? var.efs_file_system_id != null : var.state != "efs" || var.efs_file_system_id == null
+      error_message = "State \"existing-efs\" needs efs_file_system_id, and \"efs\" does not accept it."
     }
   }
 }

@@ -20,7 +20,7 @@ variable "name" {
 }
 
 variable "hostname" {
-  description = "Name of the node in the tailnet: one DNS label. By default it is the deployment's name. Replicas share it; Tailscale distinguishes them by a suffix."
+  description = "Name of the node in the tailnet: one DNS label. By default it is the deployment's name. Replicas share it; Tailscale distinguishes them by a suffix. With state in DynamoDB, the nodes are HOSTNAME-0, HOSTNAME-1 and so on."
   type        = string
   default     = null
 
@@ -378,19 +378,84 @@ variable "udp_port" {
 }
 
 variable "state" {
-  description = "Where the node's keys are stored: \"ephemeral\" (in memory: each task is a new node, which is removed from the tailnet when the task stops), \"efs\" (an encrypted file system that the module creates), or \"existing-efs\" (efs_file_system_id). A file system keeps the node's identity and allows only one task."
+  description = "Where the nodes' keys are stored: \"ephemeral\" (in memory: each task is a new node, which is removed from the tailnet when the task stops), \"dynamodb\" (a table that the module creates, with an identity for each task), \"existing-dynamodb\" (dynamodb_table_arn), \"ssm\" (a parameter that the router creates), \"efs\" (an encrypted file system that the module creates), or \"existing-efs\" (efs_file_system_id). A parameter and a file system hold one identity, so they allow only one task."
   type        = string
   default     = "ephemeral"
   nullable    = false
 
   validation {
-    condition     = contains(["ephemeral", "efs", "existing-efs"], var.state)
-    error_message = "The state must be ephemeral, efs or existing-efs."
+    condition     = contains(["ephemeral", "dynamodb", "existing-dynamodb", "ssm", "efs", "existing-efs"], var.state)
+    error_message = "The state must be ephemeral, dynamodb, existing-dynamodb, ssm, efs or existing-efs."
   }
 }
 
+variable "dynamodb_table_arn" {
+  description = "ARN of the table for state = \"existing-dynamodb\". Its partition key must be service, a string, and its sort key slot, a number. Services with different names can share a table."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.dynamodb_table_arn == null || can(regex("^arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/[A-Za-z0-9_.-]{3,255}$", var.dynamodb_table_arn))
+    error_message = "The dynamodb_table_arn must look like arn:aws:dynamodb:eu-west-1:123456789012:table/routers."
+  }
+}
+
+variable "dynamodb_deletion_protection" {
+  description = "Whether AWS refuses to delete the table of state = \"dynamodb\". To destroy the module, set it to false and apply first."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "identity_slots" {
+  description = "Number of identities of state = \"dynamodb\" or \"existing-dynamodb\", 1 to 1000, which is also the largest number of nodes of this service in the tailnet. By default it is the largest number of tasks during a deployment: desired_count times deployment_maximum_percent. It must not be smaller than the number of tasks."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.identity_slots == null || try(var.identity_slots >= 1 && var.identity_slots <= 1000 && floor(var.identity_slots) == var.identity_slots, false)
+    error_message = "The identity_slots must be a whole number from 1 to 1000."
+  }
+}
+
+variable "create_state_kms_key" {
+  description = "Whether to create the KMS key with which the router encrypts the identities of state = \"dynamodb\" or \"existing-dynamodb\". If false, give state_kms_key_arn."
+  type        = bool
+  default     = true
+  nullable    = false
+}
+
+variable "state_kms_key_arn" {
+  description = "ARN of the KMS key with which the router encrypts its identities, with create_state_kms_key = false, or of the key that encrypts the parameter of state = \"ssm\", by default the AWS managed key. The key's policy must allow the account's IAM policies to grant its use."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.state_kms_key_arn == null || can(regex("^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.state_kms_key_arn))
+    error_message = "The state_kms_key_arn must be the ARN of a key, not of an alias, such as arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab."
+  }
+}
+
+variable "ssm_parameter_name" {
+  description = "Name of the parameter of state = \"ssm\", a SecureString that the router creates. By default it is /subnetrouter/ and the name of the service. The parameter remains after a destroy."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.ssm_parameter_name == null || can(regex("^(/[A-Za-z0-9_.-]+)+$", var.ssm_parameter_name))
+    error_message = "The ssm_parameter_name must be parts of letters, digits, dots, dashes and underscores, each after a slash, such as /network/router."
+  }
+}
+
+variable "state_import_efs" {
+  description = "Whether the router of state = \"dynamodb\" or \"existing-dynamodb\" takes over the identity on the file system of a previous state = \"efs\", or of efs_file_system_id. The file system stays, mounted read-only, and there is one task, which a deployment stops first. See UPGRADING.md."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "efs_file_system_id" {
-  description = "ID of the file system for state = \"existing-efs\". It must have a mount target in each subnet's zone, reachable from the tasks on port 2049."
+  description = "ID of the file system for state = \"existing-efs\", or for state_import_efs if the module did not create it. It must have a mount target in each subnet's zone, reachable from the tasks on port 2049."
   type        = string
   default     = null
 
@@ -662,6 +727,17 @@ variable "desired_count" {
   }
 }
 
+variable "service_name" {
+  description = "Name of the ECS service, by default the deployment's. A service keeps the name that it was created with, so set this to the old name when you change name, and to tailscale for a service of Hardfin's module. It matters with state in DynamoDB or SSM, which is stored under the service's name: the plan fails if it differs from the actual name."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.service_name == null || can(regex("^[A-Za-z0-9_-]{1,255}$", var.service_name))
+    error_message = "The service_name must be 1 to 255 letters, digits, dashes and underscores."
+  }
+}
+
 variable "capacity_provider_strategy" {
   description = "Capacity providers of the cluster and their shares, such as FARGATE_SPOT with weight 1, instead of the launch type FARGATE. To change between these and a launch type, a running service has to be replaced: see UPGRADING.md."
   type = list(object({
@@ -696,7 +772,7 @@ variable "platform_version" {
 }
 
 variable "deployment_minimum_healthy_percent" {
-  description = "Percentage of the tasks that keep running in a deployment. By default 100: new tasks start first and take over the routes. With state on a file system it is 0, as two tasks must not share a node."
+  description = "Percentage of the tasks that keep running in a deployment. By default 100: new tasks start first and take over the routes. With state on a file system or in a parameter it is 0, as two tasks must not share a node."
   type        = number
   default     = null
 
@@ -707,7 +783,7 @@ variable "deployment_minimum_healthy_percent" {
 }
 
 variable "deployment_maximum_percent" {
-  description = "Largest number of tasks in a deployment, in percent, 200 by default. With state on a file system it is 100."
+  description = "Largest number of tasks in a deployment, in percent, 200 by default. With state on a file system or in a parameter it is 100."
   type        = number
   default     = null
 
@@ -1006,13 +1082,13 @@ variable "create_vpc_endpoints" {
 }
 
 variable "vpc_endpoint_services" {
-  description = "Services of the interface endpoints, instead of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, ssmmessages with ECS Exec, and elasticfilesystem with state on EFS. Set it if the same apply creates the credential, and, with ssm instead of secretsmanager, if the credential is an SSM parameter."
+  description = "Services of the interface endpoints, instead of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, ssmmessages with ECS Exec, elasticfilesystem with state on EFS, kms and ecs with state in DynamoDB, and ssm with state in a parameter. Set it if the same apply creates the credential, and, with ssm instead of secretsmanager, if the credential is an SSM parameter."
   type        = list(string)
   default     = null
 }
 
 variable "vpc_endpoint_route_table_ids" {
-  description = "IDs of the subnets' route tables, for the S3 gateway endpoint from which ECR serves layers. Without them the endpoint is not created; images in ECR need it."
+  description = "IDs of the subnets' route tables, for the gateway endpoints of S3, from which ECR serves layers, and of DynamoDB, for state in a table. Without them the endpoints are not created; images in ECR need that of S3."
   type        = list(string)
   default     = []
   nullable    = false

@@ -44,12 +44,12 @@ var variants = map[string]variant{
 	},
 	"one_name_a": {
 		rule: "service: names are unique in a cluster",
-		file: "main.tf", old: `name                   = local.name`, new: `name = "tailscale"`,
+		file: "main.tf", old: `name                   = local.service_name`, new: `name = "tailscale"`,
 		error: `InvalidParameterException: Creation of service was not idempotent`,
 	},
 	"one_name_b": {
 		rule: "service: names are unique in a cluster",
-		file: "main.tf", old: `name                   = local.name`, new: `name = "tailscale"`,
+		file: "main.tf", old: `name                   = local.service_name`, new: `name = "tailscale"`,
 		error: `InvalidParameterException: Creation of service was not idempotent`,
 	},
 	"new_roles": {

@@ -19,6 +19,9 @@ mock_provider "aws" {
   mock_resource "aws_efs_access_point" {
     defaults = { id = "fsap-0123abcd", arn = "arn:aws:elasticfilesystem:eu-west-1:123456789012:access-point/fsap-0123abcd" }
   }
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws:kms:eu-west-1:123456789012:key/0123abcd" }
+  }
   mock_data "aws_partition" {
     defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
   }
@@ -524,5 +527,208 @@ run "one_endpoint_per_zone" {
   assert {
     condition     = alltrue([for e in aws_vpc_endpoint.interface : e.subnet_ids == toset(["subnet-0a"])]) && toset(keys(aws_vpc_endpoint.interface)) == toset(["logs", "sts"])
     error_message = "An endpoint takes one subnet of a zone."
+  }
+}
+
+run "identities_in_a_table" {
+  variables {
+    state         = "dynamodb"
+    desired_count = 2
+  }
+
+  assert {
+    condition = (
+      aws_dynamodb_table.state[0].hash_key == "service" && aws_dynamodb_table.state[0].range_key == "slot" &&
+      { for a in aws_dynamodb_table.state[0].attribute : a.name => a.type } == { service = "S", slot = "N" }
+    )
+    error_message = "The table has the key that the router uses."
+  }
+
+  assert {
+    condition = (
+      aws_dynamodb_table.state[0].billing_mode == "PAY_PER_REQUEST" && aws_dynamodb_table.state[0].deletion_protection_enabled &&
+      aws_dynamodb_table.state[0].point_in_time_recovery[0].enabled && aws_dynamodb_table.state[0].server_side_encryption[0].enabled
+    )
+    error_message = "The table is protected, encrypted and can be restored."
+  }
+
+  assert {
+    condition     = aws_kms_key.state[0].enable_key_rotation && jsondecode(aws_kms_key.state[0].policy).Statement[1].Condition.ArnEquals["aws:PrincipalArn"] == output.task_role_arn
+    error_message = "The key is rotated, and only the routers can use it."
+  }
+
+  assert {
+    condition     = output.environment["ROUTER_STATE"] == "dynamodb:sandbox-tailscale-identities?slots=4&kms=arn:aws:kms:eu-west-1:123456789012:key/0123abcd" && output.identity_slots == 4
+    error_message = "There is an identity for each task of a deployment: ${output.environment["ROUTER_STATE"]}"
+  }
+
+  assert {
+    condition = { for s in jsondecode(aws_iam_role_policy.router[0].policy).Statement : s.Sid => [s.Action, s.Resource] if contains(["KeepIdentities", "EncryptState", "SeeTasks", "SeeService"], s.Sid) } == {
+      KeepIdentities = [["dynamodb:Query", "dynamodb:UpdateItem"], ["arn:aws:dynamodb:eu-west-1:123456789012:table/sandbox-tailscale-identities"]]
+      EncryptState   = [["kms:GenerateDataKey", "kms:Decrypt"], ["arn:aws:kms:eu-west-1:123456789012:key/0123abcd"]]
+      SeeTasks       = [["ecs:DescribeTasks"], ["arn:aws:ecs:eu-west-1:123456789012:task/main/*"]]
+      SeeService     = [["ecs:DescribeServices"], ["arn:aws:ecs:eu-west-1:123456789012:service/main/sandbox-tailscale"]]
+    }
+    error_message = "The task role may keep identities, and nothing else: ${aws_iam_role_policy.router[0].policy}"
+  }
+
+  assert {
+    condition     = aws_ecs_service.tailscale[0].deployment_minimum_healthy_percent == 100 && aws_ecs_service.tailscale[0].deployment_maximum_percent == 200 && length(aws_efs_access_point.state) == 0
+    error_message = "New tasks start before the old ones stop, each with an identity of its own."
+  }
+}
+
+run "identities_in_a_given_table" {
+  command = plan
+
+  variables {
+    state                      = "existing-dynamodb"
+    dynamodb_table_arn         = "arn:aws:dynamodb:eu-west-1:123456789012:table/routers"
+    create_state_kms_key       = false
+    state_kms_key_arn          = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    deployment_maximum_percent = 150
+    desired_count              = 5
+  }
+
+  assert {
+    condition     = length(aws_dynamodb_table.state) == 0 && length(aws_kms_key.state) == 0
+    error_message = "Table and key are the given ones."
+  }
+
+  assert {
+    condition     = output.environment["ROUTER_STATE"] == "dynamodb:arn:aws:dynamodb:eu-west-1:123456789012:table/routers?slots=7&kms=arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    error_message = "There are 150 percent of the largest number of tasks, rounded down: ${output.environment["ROUTER_STATE"]}"
+  }
+}
+
+run "identities_that_are_counted" {
+  command = plan
+
+  variables {
+    state          = "dynamodb"
+    desired_count  = 2
+    identity_slots = 3
+  }
+
+  assert {
+    condition     = strcontains(output.environment["ROUTER_STATE"], "?slots=3&") && output.identity_slots == 3
+    error_message = "The number of identities is the given one."
+  }
+}
+
+run "an_identity_in_a_parameter" {
+  command = plan
+
+  variables {
+    state = "ssm"
+  }
+
+  assert {
+    condition     = output.environment["ROUTER_STATE"] == "arn:aws:ssm:eu-west-1:123456789012:parameter/subnetrouter/sandbox-tailscale"
+    error_message = "The parameter is named after the service: ${output.environment["ROUTER_STATE"]}"
+  }
+
+  assert {
+    condition     = [for s in jsondecode(aws_iam_role_policy.router[0].policy).Statement : [s.Action, s.Resource] if !contains(["ReadCredential", "ReadNetwork"], s.Sid)] == [[["ssm:GetParameter", "ssm:PutParameter"], ["arn:aws:ssm:eu-west-1:123456789012:parameter/subnetrouter/sandbox-tailscale"]]]
+    error_message = "The AWS managed key needs no permission: ${aws_iam_role_policy.router[0].policy}"
+  }
+
+  assert {
+    condition     = aws_ecs_service.tailscale[0].deployment_minimum_healthy_percent == 0 && aws_ecs_service.tailscale[0].deployment_maximum_percent == 100
+    error_message = "Two tasks must not share a node: the old one stops first."
+  }
+}
+
+run "a_parameter_with_a_key" {
+  command = plan
+
+  variables {
+    state              = "ssm"
+    ssm_parameter_name = "/network/router"
+    state_kms_key_arn  = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+  }
+
+  assert {
+    condition     = output.environment["ROUTER_STATE"] == "arn:aws:ssm:eu-west-1:123456789012:parameter/network/router?kms=arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    error_message = "The parameter has the given name and key: ${output.environment["ROUTER_STATE"]}"
+  }
+
+  assert {
+    condition     = [for s in jsondecode(aws_iam_role_policy.router[0].policy).Statement : s.Action if s.Sid == "EncryptState"] == [["kms:GenerateDataKey", "kms:Decrypt", "kms:Encrypt"]]
+    error_message = "A key of one's own needs permissions: ${aws_iam_role_policy.router[0].policy}"
+  }
+}
+
+run "an_identity_from_a_file_system" {
+  variables {
+    state            = "dynamodb"
+    state_import_efs = true
+  }
+
+  assert {
+    condition     = length(aws_efs_file_system.state) == 1 && length(aws_efs_mount_target.state) == 2 && length(aws_efs_file_system_policy.state) == 1
+    error_message = "The file system stays during the import."
+  }
+
+  assert {
+    condition     = output.environment["ROUTER_STATE_IMPORT"] == "/var/lib/tailscale" && startswith(output.environment["ROUTER_STATE"], "dynamodb:sandbox-tailscale-identities?slots=1&")
+    error_message = "The router imports from the old folder: ${jsonencode(output.environment)}"
+  }
+
+  assert {
+    condition     = jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].mountPoints[0].readOnly && jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0].mountPoints[0].containerPath == "/var/lib/tailscale"
+    error_message = "The file system is mounted read-only, where it was."
+  }
+
+  assert {
+    condition     = aws_ecs_service.tailscale[0].deployment_minimum_healthy_percent == 0 && aws_ecs_service.tailscale[0].deployment_maximum_percent == 100
+    error_message = "The old task must stop before the new one uses its key."
+  }
+}
+
+run "an_identity_from_a_given_file_system" {
+  command = plan
+
+  variables {
+    state              = "dynamodb"
+    state_import_efs   = true
+    efs_file_system_id = "fs-0123abcd"
+    efs_root_directory = "/"
+    efs_owner_id       = 0
+  }
+
+  assert {
+    condition     = length(aws_efs_file_system.state) == 0 && aws_efs_access_point.state[0].file_system_id == "fs-0123abcd"
+    error_message = "The import reads the given file system."
+  }
+}
+
+run "endpoints_for_identities" {
+  command = plan
+
+  variables {
+    state                        = "dynamodb"
+    create_vpc_endpoints         = true
+    vpc_endpoint_route_table_ids = ["rtb-0a"]
+  }
+
+  assert {
+    condition     = toset(keys(aws_vpc_endpoint.interface)) == toset(["ecr.api", "ecr.dkr", "logs", "ec2", "secretsmanager", "kms", "ecs"]) && aws_vpc_endpoint.dynamodb[0].vpc_endpoint_type == "Gateway"
+    error_message = "There is an endpoint for each service that keeps identities."
+  }
+}
+
+run "endpoints_for_a_parameter" {
+  command = plan
+
+  variables {
+    state                        = "ssm"
+    create_vpc_endpoints         = true
+    vpc_endpoint_route_table_ids = ["rtb-0a"]
+  }
+
+  assert {
+    condition     = contains(keys(aws_vpc_endpoint.interface), "ssm") && length(aws_vpc_endpoint.dynamodb) == 0
+    error_message = "The parameter needs the endpoint of SSM."
   }
 }

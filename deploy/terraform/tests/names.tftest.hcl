@@ -387,3 +387,32 @@ run "another_name" {
     error_message = "A service keeps the name that it was created with, which is now ${output.service_name}."
   }
 }
+
+# The identities are stored under the name of the service.
+run "another_name_with_identities" {
+  command = plan
+
+  variables {
+    name  = "edge"
+    state = "dynamodb"
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "another_name_of_the_same_service" {
+  command = plan
+
+  variables {
+    name                 = "edge"
+    service_name         = "sandbox-tailscale"
+    state                = "dynamodb"
+    create_state_kms_key = false
+    state_kms_key_arn    = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+  }
+
+  assert {
+    condition     = endswith([for s in jsondecode(output.task_role_policy_json).Statement : s.Resource[0] if s.Sid == "SeeService"][0], "/sandbox-tailscale")
+    error_message = "The router may describe the service under the name that it keeps."
+  }
+}

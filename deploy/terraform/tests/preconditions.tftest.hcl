@@ -313,6 +313,95 @@ run "two_tasks_with_one_state" {
   expect_failures = [aws_ecs_service.tailscale]
 }
 
+run "two_tasks_with_one_parameter" {
+  command = plan
+
+  variables {
+    state         = "ssm"
+    desired_count = 2
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "two_tasks_during_an_import" {
+  command = plan
+
+  variables {
+    state                      = "dynamodb"
+    state_import_efs           = true
+    deployment_maximum_percent = 200
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "table_without_an_arn" {
+  command = plan
+
+  variables {
+    state = "existing-dynamodb"
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "own_key_that_is_created_too" {
+  command = plan
+
+  variables {
+    state             = "dynamodb"
+    state_kms_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "own_key_without_an_arn" {
+  command = plan
+
+  variables {
+    state                = "dynamodb"
+    create_state_kms_key = false
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "identities_without_a_table" {
+  command = plan
+
+  variables {
+    state          = "ssm"
+    identity_slots = 2
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "fewer_identities_than_tasks" {
+  command = plan
+
+  variables {
+    state          = "dynamodb"
+    desired_count  = 3
+    identity_slots = 2
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "import_without_a_table" {
+  command = plan
+
+  variables {
+    state            = "ephemeral"
+    state_import_efs = true
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
 run "rebalancing_without_room" {
   command = plan
 
@@ -406,4 +495,15 @@ run "endpoints_without_s3" {
   }
 
   expect_failures = [check.s3_endpoint]
+}
+
+run "endpoints_without_dynamodb" {
+  command = plan
+
+  variables {
+    state                = "dynamodb"
+    create_vpc_endpoints = true
+  }
+
+  expect_failures = [check.s3_endpoint, check.dynamodb_endpoint]
 }

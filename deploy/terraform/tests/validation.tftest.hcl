@@ -41,7 +41,12 @@ run "refuses_malformed_values" {
     site_id                            = 65536
     additional_flags                   = "--accept-routes --advertise-exit-node"
     udp_port                           = 500
-    state                              = "ssm"
+    state                              = "s3"
+    dynamodb_table_arn                 = "routers"
+    identity_slots                     = 0
+    state_kms_key_arn                  = "alias/routers"
+    ssm_parameter_name                 = "router"
+    service_name                       = "edge router"
     efs_file_system_id                 = "my-files"
     efs_root_directory                 = "state"
     probes                             = ["10.0.3.4"]
@@ -101,6 +106,11 @@ run "refuses_malformed_values" {
     var.additional_flags,
     var.udp_port,
     var.state,
+    var.dynamodb_table_arn,
+    var.identity_slots,
+    var.state_kms_key_arn,
+    var.ssm_parameter_name,
+    var.service_name,
     var.efs_file_system_id,
     var.efs_root_directory,
     var.probes,
@@ -145,6 +155,7 @@ run "refuses_other_malformed_values" {
     health_check_start_period  = -1
     drain_timeout              = 0
     stop_timeout               = 1
+    identity_slots             = 1001
   }
 
   expect_failures = [
@@ -158,6 +169,7 @@ run "refuses_other_malformed_values" {
     var.health_check_start_period,
     var.drain_timeout,
     var.stop_timeout,
+    var.identity_slots,
   ]
 }
 

@@ -6,9 +6,9 @@ variable "case" {
 }
 
 locals {
-  name        = coalesce(var.name, "router")
-  auth_secret = var.auth_secret_arn
-  on_efs      = false
+  name         = coalesce(var.name, "router")
+  auth_secret  = var.auth_secret_arn
+  router_state = null
 }
 
 resource "terraform_data" "settings" {

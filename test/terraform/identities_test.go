@@ -1,0 +1,106 @@
+package terraform
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestImportIdentity moves a router's state from EFS into a table, as UPGRADING.md explains:
+// the file system stays until the identity is in the table, and one task at a time runs
+// meanwhile.
+func TestImportIdentity(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	a.SettleRoles()
+	a.writeRouter("call", `state = "efs"`)
+	a.init("call")
+	a.apply("call")
+	fileSystem := a.fileSystem()
+
+	a.writeRouter("call", "state = \"dynamodb\"\n  state_import_efs = true")
+	for _, c := range a.plan("call").ResourceChanges {
+		if strings.HasPrefix(c.Type, "aws_efs_") && !c.has("no-op") {
+			t.Errorf("the import changes %s: %v", c.Address, c.Change.Actions)
+		}
+	}
+	a.run("call", "apply", "plan")
+	a.noChange("call")
+	d := a.taskDefinition("edge")
+	env := d.environment(t)
+	if got := env["ROUTER_STATE_IMPORT"]; got != "/var/lib/tailscale" || !strings.HasPrefix(env["ROUTER_STATE"], "dynamodb:edge-identities?slots=1&kms=arn:aws:kms:") {
+		t.Errorf("during the import, the environment is %v", env)
+	}
+	mounts, _ := d.container(t)["mountPoints"].([]any)
+	if len(d.Volumes) != 1 || d.Volumes[0].EFSVolumeConfiguration.FileSystemID != fileSystem || len(mounts) != 1 || mounts[0].(map[string]any)["readOnly"] != true {
+		t.Errorf("during the import, the task mounts %v of %+v, want %s read-only", mounts, d.Volumes, fileSystem)
+	}
+	if percents := a.percents("edge"); percents != [2]float64{0, 100} {
+		t.Errorf("during the import, a deployment may run %v percent of the tasks, want 0 to 100", percents)
+	}
+
+	a.writeRouter("call", "state = \"dynamodb\"\n  desired_count = 2")
+	for _, c := range a.plan("call").ResourceChanges {
+		if (c.Type == "aws_dynamodb_table" || c.Type == "aws_kms_key") && !c.has("no-op") {
+			t.Errorf("the end of the import changes %s: %v", c.Address, c.Change.Actions)
+		}
+	}
+	a.run("call", "apply", "plan")
+	a.noChange("call")
+	d = a.taskDefinition("edge")
+	env = d.environment(t)
+	if env["ROUTER_STATE_IMPORT"] != "" || !strings.HasPrefix(env["ROUTER_STATE"], "dynamodb:edge-identities?slots=4&") || len(d.Volumes) != 0 {
+		t.Errorf("after the import, the environment is %v, the volumes are %v", env, d.Volumes)
+	}
+	if percents := a.percents("edge"); percents != [2]float64{100, 200} {
+		t.Errorf("after the import, a deployment may run %v percent of the tasks, want 100 to 200", percents)
+	}
+
+	// The table is protected until the module is told otherwise.
+	if out, err := a.try("call", "destroy", "-auto-approve", "-target=module.router.aws_dynamodb_table.state"); err == nil || !strings.Contains(out, "DeletionProtectionEnabled") {
+		t.Errorf("destroying the table: %v\n%s", err, out)
+	}
+	a.writeRouter("call", "state = \"dynamodb\"\n  dynamodb_deletion_protection = false")
+	a.apply("call")
+	a.run("call", "destroy", "-auto-approve")
+}
+
+// writeRouter writes a call named "edge" with more arguments.
+func (a account) writeRouter(dir, arguments string) {
+	a.t.Helper()
+	a.write(dir+"/provider.tf", provider)
+	a.write(dir+"/main.tf", fmt.Sprintf(`
+module "router" {
+  source = "../module"
+
+  name                  = "edge"
+  vpc_id                = %q
+  subnet_ids            = [%q, %q]
+  create_security_group = true
+  cluster_arn           = "%s"
+  auth_secret_arn       = %q
+  image                 = "registry.example.com/subnetrouter:1"
+  %s
+}
+`, a.world["vpc_id"], a.world["subnet_a"], a.world["subnet_b"], a.world["cluster_arn"], a.world["secret_arn"], arguments))
+}
+
+// service returns the description of a service.
+func (a account) service(cluster, name string) map[string]any {
+	a.t.Helper()
+	var out struct{ Services []map[string]any }
+	a.json("ecs", ecsTarget+"DescribeServices", map[string]any{"cluster": cluster, "services": []string{name}}, &out)
+	if len(out.Services) != 1 {
+		a.t.Fatalf("cluster %s has %d services %s", cluster, len(out.Services), name)
+	}
+	return out.Services[0]
+}
+
+// percents returns the minimum and maximum percentage of a service's tasks in a deployment.
+func (a account) percents(service string) [2]float64 {
+	a.t.Helper()
+	c, _ := a.service(a.world["cluster_arn"], service)["deploymentConfiguration"].(map[string]any)
+	least, _ := c["minimumHealthyPercent"].(float64)
+	most, _ := c["maximumPercent"].(float64)
+	return [2]float64{least, most}
+}
