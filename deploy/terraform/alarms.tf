@@ -37,7 +37,7 @@ resource "aws_cloudwatch_metric_alarm" "running" {
   count = var.create && var.create_alarms ? 1 : 0
 
   alarm_name          = "${local.name}-running"
-  alarm_description   = "Fewer than ${var.desired_count} subnet routers have been running for 5 minutes, or Container Insights are disabled in the cluster."
+  alarm_description   = "Fewer than ${local.fewest_tasks} subnet routers have been running for 5 minutes, or Container Insights are disabled in the cluster."
   namespace           = "ECS/ContainerInsights"
   metric_name         = "RunningTaskCount"
   dimensions          = { ClusterName = local.cluster_name, ServiceName = aws_ecs_service.tailscale[0].name }
@@ -46,7 +46,7 @@ resource "aws_cloudwatch_metric_alarm" "running" {
   evaluation_periods  = 5
   datapoints_to_alarm = 5
   comparison_operator = "LessThanThreshold"
-  threshold           = var.desired_count
+  threshold           = local.fewest_tasks
   treat_missing_data  = "breaching"
   alarm_actions       = var.alarm_actions
   ok_actions          = var.alarm_actions

@@ -11,8 +11,11 @@ locals {
   # the keys of a task that must have stopped.
   one_task = contains(["efs", "existing-efs", "ssm"], var.state) || var.state_import_efs
 
+  fewest_tasks = var.autoscaling == null ? var.desired_count : var.autoscaling.min
+  most_tasks   = var.autoscaling == null ? var.desired_count : var.autoscaling.max
+
   # During a deployment, each of the new and old tasks has an identity.
-  identity_slots = var.identity_slots == null ? max(1, floor(var.desired_count * local.maximum_percent / 100)) : var.identity_slots
+  identity_slots = var.identity_slots == null ? max(1, floor(local.most_tasks * local.maximum_percent / 100)) : var.identity_slots
 
   # The router stores identities under the name of its service, which it reads from the
   # task's metadata.

@@ -28,7 +28,7 @@ locals {
 
   # ECS moves a task from a zone with two once the other zone is available. That needs
   # room for one more task than are desired.
-  zone_rebalancing = coalesce(var.availability_zone_rebalancing, var.desired_count > 1 && local.maximum_percent > 100)
+  zone_rebalancing = coalesce(var.availability_zone_rebalancing, local.most_tasks > 1 && local.maximum_percent > 100)
 
   container = { for k, v in {
     name      = "tailscale"
@@ -212,7 +212,7 @@ resource "aws_ecs_service" "tailscale" {
   name                   = local.service_name
   cluster                = local.cluster_arn
   task_definition        = aws_ecs_task_definition.tailscale[0].arn
-  desired_count          = var.desired_count
+  desired_count          = local.desired_count
   launch_type            = length(var.capacity_provider_strategy) == 0 ? var.launch_type : null
   platform_version       = var.launch_type == "FARGATE" ? var.platform_version : null
   enable_execute_command = var.enable_execute_command
@@ -227,7 +227,7 @@ resource "aws_ecs_service" "tailscale" {
 
   enable_ecs_managed_tags = true
   propagate_tags          = "SERVICE"
-  tags                    = var.tags
+  tags                    = merge(var.tags, local.autoscaling_tags)
 
   deployment_controller {
     type = "ECS"
@@ -310,9 +310,9 @@ resource "aws_ecs_service" "tailscale" {
     # service in ECS, and Terraform would stop every router before it starts one.
     ignore_changes = [name]
 
-    # Identities and permissions depend on the name.
+    # Identities, permissions and the scaling target depend on the name.
     postcondition {
-      condition     = self.name == local.service_name || !(local.on_dynamodb || local.on_ssm)
+      condition     = self.name == local.service_name || !(local.on_dynamodb || local.on_ssm || var.autoscaling != null)
       error_message = "The service keeps its name, ${self.name}, under which the router finds its identity: set service_name to \"${self.name}\"."
     }
 
@@ -337,6 +337,10 @@ resource "aws_ecs_service" "tailscale" {
       error_message = "With state on a file system or in a parameter, and while state_import_efs is on, only one task can run at a time: leave desired_count at 1 and deployment_maximum_percent at 100, or set state to dynamodb or ephemeral."
     }
     precondition {
+      condition     = !local.one_task || var.autoscaling == null
+      error_message = "With state on a file system or in a parameter, and while state_import_efs is on, only one task can run at a time: remove autoscaling, or set state to dynamodb or ephemeral."
+    }
+    precondition {
       condition     = (var.state == "existing-dynamodb") == (var.dynamodb_table_arn != null)
       error_message = "Set dynamodb_table_arn if, and only if, state is \"existing-dynamodb\"."
     }
@@ -349,8 +353,8 @@ resource "aws_ecs_service" "tailscale" {
       error_message = "The identity_slots are those of a table: remove them, or set state to dynamodb."
     }
     precondition {
-      condition     = local.identity_slots >= var.desired_count
-      error_message = "There are fewer identities than tasks: identity_slots (${local.identity_slots}) must be at least ${var.desired_count}, or be removed."
+      condition     = local.identity_slots >= local.most_tasks
+      error_message = "There are fewer identities than tasks: identity_slots (${local.identity_slots}) must be at least ${local.most_tasks}, or be removed."
     }
     precondition {
       condition     = local.on_dynamodb || !var.state_import_efs

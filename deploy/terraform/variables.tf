@@ -408,7 +408,7 @@ variable "dynamodb_deletion_protection" {
 }
 
 variable "identity_slots" {
-  description = "Number of identities of state = \"dynamodb\" or \"existing-dynamodb\", 1 to 1000, which is also the largest number of nodes of this service in the tailnet. By default it is the largest number of tasks during a deployment: desired_count times deployment_maximum_percent. It must not be smaller than the number of tasks."
+  description = "Number of identities of state = \"dynamodb\" or \"existing-dynamodb\", 1 to 1000, which is also the largest number of nodes of this service in the tailnet. By default it is the largest number of tasks during a deployment: desired_count, or autoscaling.max, times deployment_maximum_percent. It must not be smaller than the number of tasks."
   type        = number
   default     = null
 
@@ -716,7 +716,7 @@ variable "enable_execute_command" {
 # ---------------------------------------------------------------- service
 
 variable "desired_count" {
-  description = "Number of tasks. With two, in subnets of two zones, the routes survive the loss of one: Tailscale sends all traffic to one router, and the other takes over."
+  description = "Number of tasks. With two, in subnets of two zones, the routes survive the loss of one: Tailscale sends all traffic to one router, and the other takes over. With autoscaling it is the number of tasks at first."
   type        = number
   default     = 1
   nullable    = false
@@ -727,8 +727,33 @@ variable "desired_count" {
   }
 }
 
+variable "autoscaling" {
+  description = "Bounds between which Application Auto Scaling sets the number of tasks, so that their average CPU utilization is near the target, in percent. Tailscale sends the traffic of a route to one router, so further tasks are hot standbys: for more throughput, raise cpu. A plan then needs tag:GetResources, and a name that it knows."
+  type = object({
+    min    = number
+    max    = number
+    target = optional(number, 60)
+  })
+  default = null
+
+  validation {
+    condition     = var.autoscaling == null || try(var.autoscaling.min >= 1 && floor(var.autoscaling.min) == var.autoscaling.min && floor(var.autoscaling.max) == var.autoscaling.max, false)
+    error_message = "The autoscaling.min and autoscaling.max must be whole numbers, at least 1."
+  }
+
+  validation {
+    condition     = var.autoscaling == null || try(var.autoscaling.max >= var.autoscaling.min, false)
+    error_message = "The autoscaling.max must not be smaller than autoscaling.min."
+  }
+
+  validation {
+    condition     = var.autoscaling == null || try(var.autoscaling.target >= 10 && var.autoscaling.target <= 90, false)
+    error_message = "The autoscaling.target must be from 10 to 90 percent."
+  }
+}
+
 variable "service_name" {
-  description = "Name of the ECS service, by default the deployment's. A service keeps the name that it was created with, so set this to the old name when you change name, and to tailscale for a service of Hardfin's module. It matters with state in DynamoDB or SSM, which is stored under the service's name: the plan fails if it differs from the actual name."
+  description = "Name of the ECS service, by default the deployment's. A service keeps the name that it was created with, so set this to the old name when you change name, and to tailscale for a service of Hardfin's module. It matters with state in DynamoDB or SSM, which is stored under the service's name, and with autoscaling: the plan fails if it differs from the actual name."
   type        = string
   default     = null
 

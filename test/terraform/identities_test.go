@@ -2,6 +2,11 @@ package terraform
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -65,6 +70,58 @@ func TestImportIdentity(t *testing.T) {
 	a.run("call", "destroy", "-auto-approve")
 }
 
+// TestAutoscaling: an apply keeps the number of tasks that Application Auto Scaling has set,
+// within its bounds. The cluster is created in the same apply.
+func TestAutoscaling(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	a.SettleRoles()
+	a.untaggedScaling()
+	call := func(arguments string) {
+		a.writeRouter("call", "state = \"dynamodb\"\n  dynamodb_deletion_protection = false\n  "+arguments)
+		a.edit("call/main.tf", a.world["cluster_arn"], "${aws_ecs_cluster.new.arn}")
+	}
+	a.write("call/cluster.tf", "resource \"aws_ecs_cluster\" \"new\" {\n  name = \"new\"\n}\n")
+	call("autoscaling = { min = 1, max = 4 }")
+	a.init("call")
+	a.apply("call")
+	a.noChange("call")
+	check := func(when string, want float64) {
+		t.Helper()
+		if got := a.service("new", "edge")["desiredCount"]; got != want {
+			t.Errorf("%s, the service has %v tasks, want %v", when, got, want)
+		}
+	}
+	check("at first", 1)
+
+	a.json("ecs", ecsTarget+"UpdateService", map[string]any{"cluster": "new", "service": "edge", "desiredCount": 3}, nil)
+	a.noChange("call")
+	call("autoscaling = { min = 1, max = 4 }\n  log_level = \"debug\"") // a deployment
+	for _, c := range a.plan("call").ResourceChanges {
+		if c.Type == "aws_ecs_service" && (!c.has("update") || c.Change.After["desired_count"] != 3.0) {
+			t.Errorf("a deployment after a scale-out: %v of %s, to %v tasks", c.Change.Actions, c.Address, c.Change.After["desired_count"])
+		}
+	}
+	a.run("call", "apply", "plan")
+	check("after a deployment", 3)
+
+	call("autoscaling = { min = 4, max = 6 }")
+	a.apply("call")
+	check("with a larger minimum", 4)
+	a.noChange("call")
+
+	call("desired_count = 2")
+	a.apply("call")
+	check("without autoscaling", 2)
+	a.noChange("call")
+
+	call("autoscaling = { min = 1, max = 4 }\n  desired_count = 2")
+	a.apply("call")
+	check("with autoscaling again", 2)
+	a.noChange("call")
+	a.run("call", "destroy", "-auto-approve")
+}
+
 // writeRouter writes a call named "edge" with more arguments.
 func (a account) writeRouter(dir, arguments string) {
 	a.t.Helper()
@@ -103,4 +160,25 @@ func (a account) percents(service string) [2]float64 {
 	least, _ := c["minimumHealthyPercent"].(float64)
 	most, _ := c["maximumPercent"].(float64)
 	return [2]float64{least, most}
+}
+
+// untaggedScaling sends calls of Application Auto Scaling to a proxy that answers those about
+// tags, which moto does not know.
+func (a *account) untaggedScaling() {
+	a.t.Helper()
+	target, err := url.Parse(a.URL())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	forward := httputil.NewSingleHostReverseProxy(target)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), "."); slices.Contains([]string{"ListTagsForResource", "TagResource", "UntagResource"}, action) {
+			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+			fmt.Fprint(w, `{"Tags":{}}`)
+			return
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	a.t.Cleanup(proxy.Close)
+	a.env = append(a.env, "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING="+proxy.URL)
 }

@@ -227,6 +227,7 @@ run "nothing" {
     enable_execute_command       = true
     metrics_ingress_cidrs        = ["10.0.9.0/24"]
     service_discovery            = { namespace_id = "ns-0a" }
+    autoscaling                  = { min = 1, max = 2 }
   }
 
   assert {
@@ -587,7 +588,7 @@ run "identities_in_a_given_table" {
     create_state_kms_key       = false
     state_kms_key_arn          = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
     deployment_maximum_percent = 150
-    desired_count              = 5
+    autoscaling                = { min = 2, max = 5 }
   }
 
   assert {
@@ -730,5 +731,51 @@ run "endpoints_for_a_parameter" {
   assert {
     condition     = contains(keys(aws_vpc_endpoint.interface), "ssm") && length(aws_vpc_endpoint.dynamodb) == 0
     error_message = "The parameter needs the endpoint of SSM."
+  }
+}
+
+run "autoscaling" {
+  command = plan
+
+  variables {
+    autoscaling = { min = 2, max = 4 }
+  }
+
+  assert {
+    condition     = aws_appautoscaling_target.tasks[0].min_capacity == 2 && aws_appautoscaling_target.tasks[0].max_capacity == 4 && aws_appautoscaling_target.tasks[0].resource_id == "service/main/sandbox-tailscale"
+    error_message = "The target has the bounds."
+  }
+
+  assert {
+    condition     = aws_appautoscaling_policy.cpu[0].target_tracking_scaling_policy_configuration[0].target_value == 60 && aws_appautoscaling_policy.cpu[0].target_tracking_scaling_policy_configuration[0].predefined_metric_specification[0].predefined_metric_type == "ECSServiceAverageCPUUtilization"
+    error_message = "The policy follows the CPU utilization."
+  }
+
+  assert {
+    condition     = aws_ecs_service.tailscale[0].desired_count == 2 && aws_ecs_service.tailscale[0].availability_zone_rebalancing == "ENABLED"
+    error_message = "A new service has the smallest number of tasks, or desired_count if that is larger."
+  }
+}
+
+run "autoscaling_of_a_service_that_was_scaled_out" {
+  command = plan
+
+  override_data {
+    target = data.aws_resourcegroupstaggingapi_resources.service[0]
+    values = { resource_tag_mapping_list = [{ resource_arn = "arn:aws:ecs:eu-west-1:123456789012:service/main/sandbox-tailscale", tags = {}, compliance_details = [] }] }
+  }
+  override_data {
+    target = data.aws_ecs_service.current["arn:aws:ecs:eu-west-1:123456789012:service/main/sandbox-tailscale"]
+    values = { desired_count = 3, cluster_arn = "arn:aws:ecs:eu-west-1:123456789012:cluster/main" }
+  }
+
+  variables {
+    autoscaling   = { min = 1, max = 4 }
+    create_alarms = true
+  }
+
+  assert {
+    condition     = aws_ecs_service.tailscale[0].desired_count == 3 && aws_cloudwatch_metric_alarm.running[0].threshold == 1
+    error_message = "The plan keeps the count of autoscaling, which is ${aws_ecs_service.tailscale[0].desired_count}."
   }
 }

@@ -336,6 +336,17 @@ run "two_tasks_during_an_import" {
   expect_failures = [aws_ecs_service.tailscale]
 }
 
+run "autoscaling_with_one_state" {
+  command = plan
+
+  variables {
+    state       = "ssm"
+    autoscaling = { min = 1, max = 2 }
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
 run "table_without_an_arn" {
   command = plan
 
@@ -386,6 +397,18 @@ run "fewer_identities_than_tasks" {
     state          = "dynamodb"
     desired_count  = 3
     identity_slots = 2
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "fewer_identities_than_tasks_of_autoscaling" {
+  command = plan
+
+  variables {
+    state          = "dynamodb"
+    autoscaling    = { min = 1, max = 5 }
+    identity_slots = 4
   }
 
   expect_failures = [aws_ecs_service.tailscale]

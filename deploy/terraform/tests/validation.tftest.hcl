@@ -47,6 +47,7 @@ run "refuses_malformed_values" {
     state_kms_key_arn                  = "alias/routers"
     ssm_parameter_name                 = "router"
     service_name                       = "edge router"
+    autoscaling                        = { min = 0, max = 2 }
     efs_file_system_id                 = "my-files"
     efs_root_directory                 = "state"
     probes                             = ["10.0.3.4"]
@@ -111,6 +112,7 @@ run "refuses_malformed_values" {
     var.state_kms_key_arn,
     var.ssm_parameter_name,
     var.service_name,
+    var.autoscaling,
     var.efs_file_system_id,
     var.efs_root_directory,
     var.probes,
@@ -156,6 +158,7 @@ run "refuses_other_malformed_values" {
     drain_timeout              = 0
     stop_timeout               = 1
     identity_slots             = 1001
+    autoscaling                = { min = 3, max = 2 }
   }
 
   expect_failures = [
@@ -170,7 +173,19 @@ run "refuses_other_malformed_values" {
     var.drain_timeout,
     var.stop_timeout,
     var.identity_slots,
+    var.autoscaling,
   ]
+}
+
+run "refuses_a_target_without_reserve" {
+  command = plan
+
+  variables {
+    vpc_id      = "vpc-0123456789abcdef0"
+    autoscaling = { min = 1, max = 2, target = 91 }
+  }
+
+  expect_failures = [var.autoscaling]
 }
 
 run "refuses_an_incomplete_arn" {
