@@ -47,6 +47,8 @@ func TestExamples(t *testing.T) {
 				a.addProvider(dir)
 			case "ec2":
 				checkImageTest(t, a.taskDefinition("kernel"), "taskdefinition-ec2.json")
+			case "identities":
+				a.run(dir, "apply", "-auto-approve", "-var=deletion_protection=false")
 			}
 			a.run(dir, "destroy", "-auto-approve")
 		})
