@@ -68,6 +68,7 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_BOOT_TIMEOUT":           {values: these("1s", "1h"), observe: bootOverdue},
 	"ROUTER_PROBE":                  {values: these("10.0.3.4:5432", "10.0.3.5:5432"), observe: probedTarget},
 	"ROUTER_FLOW_LOG":               {values: these("on", "off"), observe: metrics("router_flow_log_dropped_total")},
+	"ROUTER_EMF":                    {values: these("on", "off"), observe: embeddedMetrics},
 	"ROUTER_MAX_FLOWS":              {values: these("100", "200"), observe: metrics("router_flows_limit")},
 	"ROUTER_MAX_FLOWS_PER_PEER":     {values: these("10", "20"), observe: metrics("router_flows_limit_per_peer")},
 	"ROUTER_KEEPALIVE":              {values: these("30s", "1h"), observe: keepAlive},
@@ -486,6 +487,13 @@ func answering(path string) func(*testing.T, *setting) string {
 			return resp.StatusCode == http.StatusOK
 		})
 	}
+}
+
+func embeddedMetrics(t *testing.T, s *setting) string {
+	c := s.start(t)
+	c.awaitReady()
+	c.stop()
+	return fmt.Sprintf("embedded metric lines: %v", strings.Contains(c.out.String(), `"_aws"`))
 }
 
 func page(t *testing.T, s *setting) string {

@@ -149,11 +149,12 @@ locals {
   in_kernel = var.site_id == null && (var.kernel_mode || trimspace(lookup(var.environment, "ROUTER_MODE", "")) == "kernel")
   userspace_settings = {
     flow_log         = var.flow_log
+    emf              = var.emf
     keepalive        = try(trimspace(var.keepalive), "") != ""
     target_keepalive = try(trimspace(var.target_keepalive), "") != ""
     environment      = anytrue([for n in ["ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK", "ROUTER_CONGESTION"] : trimspace(lookup(var.environment, n, "")) != ""])
   }
-  mode_problems = [for name, set in local.userspace_settings : "${name}: kernel mode forwards in the kernel, which has no flow log, flow limits, keepalives or TCP settings of the router: remove this, or use userspace mode." if local.in_kernel && set]
+  mode_problems = [for name, set in local.userspace_settings : "${name}: kernel mode forwards in the kernel, which has no flow log, embedded metrics, flow limits, keepalives or TCP settings of the router: remove this, or use userspace mode." if local.in_kernel && set]
 
   keeps_addresses = can(regex("(^|\\s)-{1,2}snat-subnet-routes=(0|f|F|FALSE|false|False)", var.additional_flags))
   snat_problems   = local.keeps_addresses && !var.kernel_mode && trimspace(lookup(var.environment, "ROUTER_MODE", "")) != "kernel" ? ["additional_flags: only kernel mode keeps the clients' addresses: remove --snat-subnet-routes, or set kernel_mode."] : []

@@ -41,6 +41,7 @@ locals {
     ROUTER_KEEPALIVE        = var.keepalive
     ROUTER_TARGET_KEEPALIVE = var.target_keepalive
     ROUTER_FLOW_LOG         = var.flow_log ? "on" : null
+    ROUTER_EMF              = var.emf ? "on" : null
     ROUTER_LOG_LEVEL        = var.log_level
     TS_EXTRA_ARGS           = var.additional_flags == "" ? null : var.additional_flags
   } : k => v if v != null })

@@ -546,6 +546,13 @@ variable "flow_log" {
   nullable    = false
 }
 
+variable "emf" {
+  description = "Whether the router logs its load once a minute in CloudWatch's embedded metric format, of which CloudWatch makes metrics for alarms and autoscaling. It needs the log driver awslogs. CloudWatch bills 8 custom metrics for each service."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "log_level" {
   description = "How much the router logs: debug, info, warn or error."
   type        = string
@@ -568,7 +575,7 @@ variable "environment" {
     condition = length(setintersection(keys(var.environment), [
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "TS_CLIENT_ID", "TS_AUDIENCE", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL",
       "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
-      "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
+      "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
     ])) == 0
     error_message = "The environment must not contain settings that have their own variable, nor ROUTER_LISTEN: the health check relies on port 9002."
   }
@@ -583,7 +590,7 @@ variable "environment" {
       "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
       "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
-      "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_LOG_LEVEL",
+      "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
     ], name)])
     error_message = "The environment has a ROUTER_ variable that does not exist: see router --help."
   }

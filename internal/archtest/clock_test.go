@@ -15,6 +15,7 @@ import (
 // clock changes such a difference. Other files measure by Sub, Since and timers.
 var wallClock = map[string]string{
 	"internal/router/credential.go": "the time at which a credential was stored, in the log",
+	"internal/router/emf.go":        "the time of a line, under which CloudWatch files its metrics",
 	"internal/router/membership.go": "the end of the node key, in a message",
 	"internal/router/metrics.go":    "times as metrics have them",
 	"internal/router/warnings.go":   "ends of the node key and of stored credentials: dates that others set",

@@ -169,7 +169,7 @@ func checkTCP(c *Config, given map[string]setting, r *report) {
 
 // userspaceSettings are settings of the router's own data path, which kernel mode uses for 4via6 only.
 var userspaceSettings = []string{
-	"ROUTER_FLOW_LOG", "ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK", "ROUTER_CONGESTION",
+	"ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK", "ROUTER_CONGESTION",
 }
 
 // checkMode refuses settings that the mode cannot honor.
@@ -181,7 +181,8 @@ func checkMode(c *Config, given map[string]setting, r *report) {
 		return
 	}
 	for _, name := range userspaceSettings {
-		if s, ok := given[name]; ok && !r.bad(name) && (name != "ROUTER_FLOW_LOG" || c.FlowLog) {
+		off := name == "ROUTER_FLOW_LOG" && !c.FlowLog || name == "ROUTER_EMF" && !c.EMF
+		if s, ok := given[name]; ok && !r.bad(name) && !off {
 			r.problemf(name, s.name, "kernel mode forwards in the kernel, which does not have this setting: remove it, or set ROUTER_MODE=userspace")
 		}
 	}

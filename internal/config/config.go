@@ -31,6 +31,7 @@ type Config struct {
 	Probes       []string // host:port behind the router
 
 	FlowLog         bool
+	EMF             bool
 	StatusPage      bool
 	TailnetStatus   bool
 	MaxFlows        int // 0 = derived from the memory limit

@@ -101,6 +101,7 @@ var values = []struct {
 	{"ROUTER_STATUS_PAGE", func(c Config) any { return c.StatusPage }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_TAILNET_STATUS", func(c Config) any { return c.TailnetStatus }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_PROBE", func(c Config) any { return c.Probes }, map[string]any{"10.0.3.4:5432": []string{"10.0.3.4:5432"}, "db.internal:53,[fd12::1]:53": []string{"db.internal:53", "[fd12::1]:53"}}},
+	{"ROUTER_EMF", func(c Config) any { return c.EMF }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_FLOW_LOG", func(c Config) any { return c.FlowLog }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_MAX_FLOWS", func(c Config) any { return c.MaxFlows }, map[string]any{"1": 1, "5000": 5000}},
 	{"ROUTER_MAX_FLOWS_PER_PEER", func(c Config) any { return c.MaxFlowsPerPeer }, map[string]any{"1": 1, "5000": 5000}},

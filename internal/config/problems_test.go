@@ -91,6 +91,7 @@ ROUTER_PROBE: ":80" has no host: write host:port, such as 10.0.3.4:5432
 ROUTER_PROBE: element 3 is empty: remove the extra comma
 ROUTER_PROBE: "x:http" has a malformed port: use 1 to 65535 after the colon`},
 		{"ROUTER_FLOW_LOG=yes", `ROUTER_FLOW_LOG: "yes" is not valid: use off or on`},
+		{"ROUTER_EMF=true", `ROUTER_EMF: "true" is not valid: use off or on`},
 		{"ROUTER_KEEPALIVE=5s", `ROUTER_KEEPALIVE: "5s" is out of range: use 10s to 2h`},
 		{"ROUTER_KEEPALIVE=2h,x=10m,,22=3h,5432=1m,60s,5432=2m,0=1m", `ROUTER_KEEPALIVE: "x=10m" has a malformed port: write port=duration, such as 5432=10m
 ROUTER_KEEPALIVE: element 3 is empty: remove the extra comma
@@ -340,7 +341,8 @@ func TestProblemsBetweenSettings(t *testing.T) {
 		{nil, []string{"TS_AUTHKEY=tskey-a", static, "TS_EXTRA_ARGS=--snat-subnet-routes=false"}, "TS_EXTRA_ARGS --snat-subnet-routes: userspace mode always replaces the clients' addresses: remove this, or set ROUTER_MODE=kernel"},
 		{nil, []string{"TS_AUTHKEY=tskey-a", static, "TS_USERSPACE=false", "ROUTER_FLOW_LOG=on", "ROUTER_KEEPALIVE=1h"},
 			"ROUTER_FLOW_LOG: " + notInKernel + "\nROUTER_KEEPALIVE: " + notInKernel},
-		{nil, []string{"TS_AUTHKEY=tskey-a", static, "ROUTER_MODE=kernel", "ROUTER_FLOW_LOG=off"}, ""},
+		{nil, []string{"TS_AUTHKEY=tskey-a", static, "ROUTER_MODE=kernel", "ROUTER_EMF=on"}, "ROUTER_EMF: " + notInKernel},
+		{nil, []string{"TS_AUTHKEY=tskey-a", static, "ROUTER_MODE=kernel", "ROUTER_FLOW_LOG=off", "ROUTER_EMF=off"}, ""},
 		{nil, []string{"TS_AUTHKEY=tskey-a", static, "ROUTER_MODE=kernel", "ROUTER_SITE_ID=7", "ROUTER_MAX_FLOWS=100"}, ""},
 
 		// Everything at once, in the order of variables.

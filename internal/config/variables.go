@@ -211,6 +211,13 @@ var variables = []variable{
 		set:     into(func(c *Config) *bool { return &c.FlowLog }, parseSwitch),
 	},
 	{
+		group: operationGroup, accepts: "on or off", sample: "on",
+		name: "ROUTER_EMF", flag: "emf", fallback: "off",
+		meaning: "on: load figures once a minute, as lines in CloudWatch's embedded metric format.",
+		details: "CloudWatch Logs makes metrics of these lines, for alarms and autoscaling, without an agent: see [metrics.md](metrics.md#cloudwatch-without-a-scraper). The lines are JSON with any ROUTER_LOG_FORMAT.",
+		set:     into(func(c *Config) *bool { return &c.EMF }, parseSwitch),
+	},
+	{
 		group: operationGroup, accepts: "1 to 10000000", sample: "20000",
 		name: "ROUTER_MAX_FLOWS", flag: "max-flows",
 		shown:   "from memory and open files",

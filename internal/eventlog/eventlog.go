@@ -114,6 +114,16 @@ func (l *Log) Handler() slog.Handler { return handler{log: l, next: l.next} }
 // take.
 func (l *Log) Plain() slog.Handler { return l.plain }
 
+// Lines returns a writer for lines that have a format of their own. Each Write is one line of
+// the output, whole and between the lines of the log. It does not block, and returns
+// [ErrDropped] for a line that the output is too slow to take. Without a queue it discards them.
+func (l *Log) Lines() io.Writer {
+	if l.queue == nil {
+		return io.Discard
+	}
+	return l.queue
+}
+
 // Events returns the last events, the newest first.
 func (l *Log) Events() []Event {
 	l.mu.Lock()

@@ -37,6 +37,7 @@ type Router struct {
 	deny         *denylist.List
 	forward      *forward.Forwarder
 	flowLog      *flowLog // nil unless asked for
+	emf          *emf     // nil unless asked for
 	peers        *handover.Coordinator
 	prober       *probe.Prober
 	probeChanged chan struct{} // signaled when a probe's result changes
@@ -74,6 +75,9 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 	r.prober = r.newProber()
 	r.drainMetrics = newDrainMetrics(r.registry)
 	r.registerMetrics()
+	if cfg.EMF {
+		r.emf = r.newEMF()
+	}
 	return r, nil
 }
 

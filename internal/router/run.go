@@ -55,6 +55,9 @@ func (r *Router) Run(ctx context.Context) error {
 	if r.flowLog != nil {
 		group.Go(func() error { return r.flowLog.run(serving) })
 	}
+	if r.emf != nil {
+		group.Go(func() error { return r.emf.run(serving) })
+	}
 	if cfg.DebugListen != "" {
 		group.Go(func() error { return r.serveDebug(serving) })
 	}

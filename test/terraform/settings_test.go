@@ -177,6 +177,9 @@ func (c settings) environment() map[string]string {
 	if on, _ := c["flow_log"].(bool); on {
 		env["ROUTER_FLOW_LOG"] = "on"
 	}
+	if on, _ := c["emf"].(bool); on {
+		env["ROUTER_EMF"] = "on"
+	}
 	if site, ok := c["site_id"].(int); ok {
 		env["ROUTER_SITE_ID"] = strconv.Itoa(site)
 	}
@@ -231,6 +234,8 @@ var fixedSettings = []settings{
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_MAX_FLOWS": "100"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_CONGESTION": "cubic"}, "site_id": 7},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "flow_log": true},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "emf": true},
+	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "emf": true, "site_id": 7},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "keepalive": "1h"},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "userspace"}, "target_keepalive": "1m"},
 	{"auth_secret_arn": credential, "additional_flags": "--snat-subnet-routes=false"},

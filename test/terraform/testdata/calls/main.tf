@@ -31,6 +31,7 @@ module "json_key" {
   exclude_routes          = ["10.0.2.128/25"]
   probes                  = ["10.0.1.10:5432", "[fd00::1]:443"]
   flow_log                = true
+  emf                     = true
   log_level               = "debug"
   udp_port                = 42000
   drain_timeout           = 90
