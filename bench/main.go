@@ -64,13 +64,14 @@ type options struct {
 	out      string
 	raw      string
 
-	// The rest is for group wan only.
+	// The rest is for trials over a wire only.
 	rate    float64 // of the wire, Mbit/s
 	rmemMax int     // net.core.rmem_max, bytes; 0: as the machine has it
 	derp    bool    // the client has no UDP
 }
 
-func (o options) wan() bool { return slices.Contains(o.groups, wanGroup) }
+func (o options) wan() bool    { return slices.Contains(o.groups, wanGroup) }
+func (o options) sizing() bool { return slices.Contains(o.groups, sizingGroup) }
 
 // roundsOf returns the number of rounds that a trial takes part in.
 func (o options) roundsOf(t trial) int {
@@ -89,15 +90,18 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	for _, s := range subjects {
 		names = append(names, s.name)
 	}
+	for _, s := range sizingSubjects() {
+		names = append(names, s.name)
+	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	group := f.String("group", strings.Join(defaultGroups(), ","), "groups of rows to measure, or "+wanGroup+": rows over a wire with delay and loss, which take hours")
+	group := f.String("group", strings.Join(defaultGroups(), ","), "groups of rows to measure; or "+wanGroup+": rows over a wire with delay and loss, which take hours; or "+sizingGroup+": the capacity of Fargate's sizes, which takes an hour")
 	match := f.String("match", "", "measure only trials with a row that matches this `regexp`")
 	chosen := f.String("subjects", "", "subjects to measure, of "+strings.Join(names, ",")+" (default those of the groups)")
 	isQuick := f.Bool("quick", false, "measure one short round")
 	f.IntVar(&o.rounds, "rounds", 0, "number of rounds (default 3, in group wan 5, or 9 with loss; with -quick 1)")
 	cgroups := f.String("cgroup", "", "limits for every router, such as 0.25cpu,512MiB")
-	f.Uint64Var(&o.files, "files", 20000, "limit of open files per process")
+	f.Uint64Var(&o.files, "files", 0, "limit of open files per process (default 20000, in group "+sizingGroup+" that of a task, 65536)")
 	approve := f.String("approve", string(tailnettest.WhenReachable), "when control approves routes: when-reachable or at-once")
 	hangup := f.Duration("hangup", 0, "duration of the trial in which servers close first (default 6s, with -quick 3s)")
 	f.StringVar(&o.router, "router", "", "a router `binary` instead of this checkout's")
@@ -128,8 +132,8 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	if o.groups, err = choose("-group", *group, groups()); err != nil {
 		return o, err
 	}
-	if o.wan() && len(o.groups) > 1 {
-		return o, fmt.Errorf("reading -group: %s has a network of its own; measure it alone", wanGroup)
+	if (o.wan() || o.sizing()) && len(o.groups) > 1 {
+		return o, fmt.Errorf("reading -group: %s and %s have networks and subjects of their own; measure each alone", wanGroup, sizingGroup)
 	}
 	if !(o.rate > 0) {
 		return o, fmt.Errorf("reading -rate: %v is not a rate in Mbit/s", o.rate)
@@ -138,16 +142,19 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 		return o, fmt.Errorf("reading -match: %w", err)
 	}
 	if *chosen == "" {
-		*chosen = strings.Join(defaultSubjects(o.wan()), ",")
+		*chosen = strings.Join(defaultSubjects(subjectsOf(o.sizing()), o.wan()), ",")
 	}
 	picked, err := choose("-subjects", *chosen, names)
 	if err != nil {
 		return o, err
 	}
-	for _, s := range subjects {
+	for _, s := range subjectsOf(o.sizing()) {
 		if slices.Contains(picked, s.name) {
 			o.subjects = append(o.subjects, s)
 		}
+	}
+	if len(o.subjects) == 0 {
+		return o, fmt.Errorf("reading -subjects: group %s has none of %s", *group, *chosen)
 	}
 	if slices.Contains(picked, plainBBR) && !o.wan() {
 		return o, fmt.Errorf("reading -subjects: %s is a subject of -group %s only", plainBBR, wanGroup)
@@ -160,6 +167,15 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	}
 	if o.limits, err = parseLimits(*cgroups); err != nil {
 		return o, err
+	}
+	if o.sizing() && (o.limits != (limits{}) || o.against != "" || o.stock != "") {
+		return o, fmt.Errorf("reading flags: -group %s has limits and subjects of its own; remove -cgroup, -against and -stock", sizingGroup)
+	}
+	if o.files == 0 {
+		o.files = 20000
+		if o.sizing() {
+			o.files = 65536
+		}
 	}
 	o.approve = tailnettest.ApproveWhen(*approve)
 	var now unix.Rlimit
@@ -179,6 +195,28 @@ func choose(name, text string, known []string) ([]string, error) {
 	return list, nil
 }
 
+// measureOver measures the trials that need a wire, or those that need none, in a network of
+// their own: the wire costs processor time and speed even without a delay. It adds to r, and
+// returns facts about the network.
+func measureOver(ctx context.Context, wire bool, o options, binaries string, all []trial, r *report, logf func(string, ...any)) ([]string, error) {
+	list := slices.DeleteFunc(slices.Clone(all), func(t trial) bool { return t.wire != wire })
+	if len(list) == 0 || ctx.Err() != nil {
+		return nil, nil
+	}
+	s := newScope(ctx)
+	defer s.close()
+	logf("building the network")
+	w, err := newWorld(s, o, binaries, wire)
+	if err != nil {
+		return nil, err
+	}
+	measureAll(ctx, w, o, list, r, logf)
+	if wire {
+		return w.wireFacts(o), nil
+	}
+	return nil, nil
+}
+
 // run measures and writes the table. If ctx ends early, it writes the rows measured so far.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
@@ -193,7 +231,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	}
 	s := newScope(ctx)
 	defer s.close()
-	if o.wan() {
+	if o.wan() || o.sizing() {
 		if err := prepareMachine(s, o, logf); err != nil {
 			return err
 		}
@@ -213,20 +251,24 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 			o.limits = limits{}
 		}
 	}
-	logf("building the network")
-	w, err := newWorld(s, o, binaries)
-	if err != nil {
-		return err
-	}
 	var list []trial
 	for _, t := range trials(o.scale) {
 		if slices.Contains(o.groups, t.group) && slices.ContainsFunc(t.rows, func(r row) bool { return o.match.MatchString(r.name) }) {
 			list = append(list, t)
 		}
 	}
-	r := measureAll(ctx, w, o, list, logf)
-	if o.wan() {
-		facts = append(facts, w.wireFacts(o)...)
+	r := newReport(o.roundsOf, o.subjects, list)
+	var failed error
+	for _, wire := range []bool{false, true} {
+		more, err := measureOver(ctx, wire, o, binaries, list, r, logf)
+		if err != nil && len(r.values) == 0 {
+			return err
+		}
+		if err != nil { // the first network's values are worth an hour
+			failed = err
+			facts = append(facts, "**Incomplete: "+oneLine(err.Error())+"**")
+		}
+		facts = append(facts, more...)
 	}
 	facts = append(facts, "Took "+time.Since(began).Round(time.Second).String())
 	if ctx.Err() != nil {
@@ -244,5 +286,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	if o.raw != "" {
 		rawErr = r.writeRaw(o.raw, facts)
 	}
-	return errors.Join(r.write(stdout, facts), rawErr, context.Cause(ctx))
+	write := r.write
+	if o.sizing() {
+		write = r.writeSizing
+	}
+	return errors.Join(write(stdout, facts), rawErr, failed, context.Cause(ctx))
 }

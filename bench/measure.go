@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// measureAll runs every trial on every subject in every round. A failure affects one
-// subject in one trial only. The report is incomplete if ctx ends early.
-func measureAll(ctx context.Context, w *world, o options, list []trial, logf func(string, ...any)) *report {
-	out := newReport(o.roundsOf, o.subjects, list)
+// measureAll runs every trial on every subject in every round, and adds the values to out. A
+// failure affects one subject in one trial only. The report is incomplete if ctx ends early.
+func measureAll(ctx context.Context, w *world, o options, list []trial, out *report, logf func(string, ...any)) {
 	for round := range out.rounds {
 		starts := map[string][]float64{}
 		for i, t := range list {
@@ -23,7 +22,7 @@ func measureAll(ctx context.Context, w *world, o options, list []trial, logf fun
 					continue
 				}
 				if ctx.Err() != nil {
-					return out
+					return
 				}
 				logf("round %d of %d, %d of %d: %s: %s", round+1, o.roundsOf(t), i+1, len(list), t.rows[0].name, s.name)
 				took, err := measureOne(ctx, w, s, t, out, round)
@@ -36,13 +35,12 @@ func measureAll(ctx context.Context, w *world, o options, list []trial, logf fun
 			}
 		}
 		for name, list := range starts {
-			if o.wan() {
+			if w.wire != nil {
 				break // its starts are those of group start
 			}
 			out.add(startRow, name, round, median(list), nil)
 		}
 	}
-	return out
 }
 
 // measureOne runs one trial and returns the time from exec to the first byte, or zero

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -20,6 +21,7 @@ type running struct {
 	host              *netnstest.Host
 	dir               string
 	internetIP, vpcIP netip.Addr
+	limited           limits // zero: none
 
 	proc      *process // nil: plain
 	pids      []int
@@ -114,17 +116,14 @@ func (w *world) prepare(r *running, t trial) (cmd *exec.Cmd, err error) {
 	if r.subject.start == nil {
 		return nil, w.routePlainly(r)
 	}
+	r.limited = cmp.Or(t.limits, r.subject.limits, w.limits)
 	cmd, err = r.subject.start(w, r, t.withAWS)
 	if err != nil {
 		return nil, err
 	}
 	var group *cgroup
-	limited := t.limits
-	if limited == (limits{}) {
-		limited = w.limits
-	}
-	if limited != (limits{}) {
-		if group, err = newCgroup(r.scope, "subnetrouter-bench-"+r.name, limited); err != nil {
+	if r.limited != (limits{}) {
+		if group, err = newCgroup(r.scope, "subnetrouter-bench-"+r.name, r.limited); err != nil {
 			return nil, err
 		}
 	}

@@ -18,6 +18,8 @@ type subject struct {
 	// start is nil for kernel routing without a VPN.
 	start func(w *world, r *running, withAWS bool) (*exec.Cmd, error)
 	bbr   bool // client and servers use bbr in place of cubic, in group wan
+	// limits are the subject's own, as of a task of Fargate; zero: those of -cgroup.
+	limits limits
 }
 
 // plain is kernel routing without a VPN, an upper bound for the other subjects.
@@ -35,9 +37,17 @@ var subjects = []subject{
 	{name: plainBBR, kernel: true, bbr: true},
 }
 
+// subjectsOf returns the subjects that a group can measure.
+func subjectsOf(sizing bool) []subject {
+	if sizing {
+		return sizingSubjects()
+	}
+	return subjects
+}
+
 // defaultSubjects returns the subjects that are measured without -subjects.
-func defaultSubjects(wan bool) (names []string) {
-	for _, s := range subjects {
+func defaultSubjects(of []subject, wan bool) (names []string) {
+	for _, s := range of {
 		// In group wan, kernel mode is an upper bound that does not depend on whose it is.
 		if wan && s.name == "ours-kernel" || !wan && s.name == plainBBR {
 			continue
@@ -90,9 +100,13 @@ func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) 
 		)
 		if mode == "userspace" {
 			// All load comes from one client, which by default may have a share only.
-			env = append(env, "ROUTER_MAX_FLOWS=18000", "ROUTER_MAX_FLOWS_PER_PEER=18000")
+			if r.subject.limits == (limits{}) {
+				env = append(env, "ROUTER_MAX_FLOWS=18000", "ROUTER_MAX_FLOWS_PER_PEER=18000")
+			} else { // the default of all flows, which depends on memory
+				env = append(env, "ROUTER_MAX_FLOWS_PER_PEER=100000")
+			}
 		}
-		if withAWS || w.limits.memoryMiB > 0 {
+		if withAWS || r.limited.memoryMiB > 0 {
 			// The router reads its limits from task metadata: the cgroup is not visible here.
 			metadata, err := w.startMetadata(r)
 			if err != nil {
@@ -157,7 +171,7 @@ func (w *world) startMetadata(r *running) (m *awstest.Metadata, err error) {
 	r.host.Address("lo", metadataIP+"/32")
 	err = r.host.Do(func() error {
 		m, err = awstest.NewMetadata(metadataIP+":80", awstest.Task{
-			Region: region, Family: "bench", CPU: w.limits.cpus, MemoryMiB: w.limits.memoryMiB, MAC: routerMAC,
+			Region: region, Family: "bench", CPU: r.limited.cpus, MemoryMiB: r.limited.memoryMiB, MAC: routerMAC,
 			IPv4: []netip.Addr{r.vpcIP}, IPv4Subnet: netip.PrefixFrom(r.vpcIP, 24).Masked(),
 		})
 		return err

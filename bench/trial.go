@@ -25,6 +25,7 @@ type trial struct {
 	limits  limits // for this trial only; zero: those of -cgroup
 	withAWS bool   // start with all look-ups, if the subject makes any
 	noPlain bool   // meaningless without a router process
+	wire    bool   // over a wire with delay and loss
 	run     func(ctx context.Context, m *measurement) error
 }
 
@@ -51,7 +52,11 @@ type scale struct {
 	echoesAtOnce int
 	rounds       int // of trials without a number of their own
 
-	// For group wan.
+	// For group sizing.
+	fitFlows int     // more than any router holds by default
+	fitRate  float64 // new flows/s
+
+	// For group wan, and for the wire of sizing.
 	stream                   time.Duration
 	cleanRounds, lossyRounds int
 }
@@ -62,6 +67,7 @@ var (
 		dns: 4 * time.Second, flood: 3 * time.Second,
 		idleFlows: []int{1000, 10000}, udpFlows: 10000, flowRate: 2500, bursts: []int{2000, 5000},
 		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 20, streams: []int{1, 8}, extraStarts: 2, atOnce: 50, echoesAtOnce: 50, rounds: 3,
+		fitFlows: 60000, fitRate: 1000,
 		stream: 20 * time.Second, cleanRounds: 5, lossyRounds: 9,
 	}
 	quick = scale{
@@ -69,6 +75,7 @@ var (
 		dns: 1500 * time.Millisecond, flood: time.Second,
 		idleFlows: []int{1000}, udpFlows: 2000, flowRate: 2500, bursts: []int{2000},
 		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 10, streams: []int{1, 8}, extraStarts: 1, atOnce: 50, echoesAtOnce: 50, rounds: 1,
+		fitFlows: 2000, fitRate: 1000,
 		stream: 4 * time.Second, cleanRounds: 1, lossyRounds: 1,
 	}
 )
@@ -77,7 +84,7 @@ var (
 func trials(s scale) (list []trial) {
 	for _, more := range [][]trial{
 		startTrials(s), idleTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
-		burstTrials(s), dnsTrials(s), datagramTrials(s), pingTrials(s), wanTrials(s),
+		burstTrials(s), dnsTrials(s), datagramTrials(s), pingTrials(s), wanTrials(s), sizingTrials(s),
 	} {
 		list = append(list, more...)
 	}
@@ -96,7 +103,7 @@ func groups() (list []string) {
 
 // defaultGroups returns the groups that are measured without -group.
 func defaultGroups() []string {
-	return slices.DeleteFunc(groups(), func(name string) bool { return name == wanGroup })
+	return slices.DeleteFunc(groups(), func(name string) bool { return name == wanGroup || name == sizingGroup })
 }
 
 // measurement is one trial of one subject in one round.
@@ -104,6 +111,7 @@ type measurement struct {
 	*world
 	r      *running
 	round  int
+	busy   float64 // processors that the router used on average during loadCPU
 	record func(row string, value float64, err error)
 }
 
@@ -133,6 +141,9 @@ func (m *measurement) loadCPU(ctx context.Context, g load.Generator) (r load.Res
 		r, err = m.load(ctx, g)
 		return err
 	})
+	if err == nil {
+		m.busy = used.Seconds() / r.Elapsed.Seconds()
+	}
 	return r, used, err
 }
 

@@ -88,21 +88,33 @@ func (m *measurement) settledMemory(s scale) (int64, error) {
 // holdAll opens n flows and keeps them until release is called. It returns an error if
 // more than 1 % failed.
 func (m *measurement) holdAll(ctx context.Context, network string, n int, rate float64) (release func(), err error) {
+	r, release, err := m.hold(ctx, network, n, rate)
+	if err == nil && r.Failed > n/100 {
+		err = fmt.Errorf("%d flows opened and %d failed, of %d: %s", r.Done, r.Failed, n, r.Why)
+	}
+	return release, err
+}
+
+// hold opens up to n flows, until 1 % failed, and keeps them until release is called.
+func (m *measurement) hold(ctx context.Context, network string, n int, rate float64) (r load.Result, release func(), err error) {
 	addresses := everyHost(target.EchoPort)
 	if network == "udp" {
 		addresses = []string{at(target.EchoPort)} // the only one that answers over UDP
 	}
+	servers := family(m.servers.cmd.Process.Pid)
+	before := openFiles(servers)
 	r, end, err := m.loadAndKeep(ctx, load.Hold{
 		Network: network, Addresses: addresses, Count: n, Rate: rate, Each: 10 * time.Second,
 	})
-	if err == nil && r.Failed > n/100 {
-		err = fmt.Errorf("%d flows opened and %d failed, of %d: %s", r.Done, r.Failed, n, r.Why)
-	}
-	return func() {
+	return r, func() {
 		end()
 		// The router has to close the flows towards the servers before it is stopped.
 		// Otherwise the servers keep them and run out of open files.
-		const closing = 2 * time.Second
-		m.sleep(closing)
+		m.poll("the servers to close the flows", patience, func() error {
+			if open := openFiles(servers); open > before+100 {
+				return fmt.Errorf("%d files are open", open)
+			}
+			return nil
+		})
 	}, err
 }

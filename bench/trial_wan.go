@@ -58,7 +58,7 @@ func (m *measurement) use(p path) (restore func(), err error) {
 
 func wanTrials(s scale) (list []trial) {
 	add := func(p path, rows []row, run func(context.Context, *measurement) error) *trial {
-		t := trial{group: wanGroup, rows: rows, rounds: s.cleanRounds}
+		t := trial{group: wanGroup, rows: rows, rounds: s.cleanRounds, wire: true}
 		if p.lossy {
 			t.rounds = s.lossyRounds
 		}

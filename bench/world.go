@@ -68,9 +68,10 @@ type world struct {
 	clientSocket        string
 	control             *tailnettest.Tailnet
 	aws                 *awstest.Server
+	servers             *part
 	started             int // routers
 
-	// In group wan, wire is the client's line to the internet, and neighbor a host of the
+	// In groups wan and sizing, wire is the client's line to the internet, and neighbor a host of the
 	// internet with the VPC's servers, which the client reaches without the router.
 	wire     *netnstest.Wire
 	neighbor *netnstest.Host
@@ -78,19 +79,19 @@ type world struct {
 	rate     float64 // of the wire during a measurement, Mbit/s
 }
 
-func newWorld(s *scope, o options, binaries string) (w *world, err error) {
+func newWorld(s *scope, o options, binaries string, wire bool) (w *world, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
 	w = &world{scope: s, self: self, binaries: binaries, limits: o.limits, files: o.files, derp: o.derp, rate: o.rate}
-	if failed := try(func() { w.build(o.wan()) }); failed != nil {
+	if failed := try(func() { w.build(wire) }); failed != nil {
 		return nil, fmt.Errorf("building the network: %w", failed)
 	}
 	if err := w.hub.Do(func() error { return w.startHub(o.approve) }); err != nil {
 		return nil, err
 	}
-	if _, err := w.startRole(w.vpc, "serve", vpcHost.String()); err != nil {
+	if w.servers, err = w.startRole(w.vpc, "serve", vpcHost.String()); err != nil {
 		return nil, fmt.Errorf("starting the VPC's servers: %w", err)
 	}
 	if w.neighbor != nil {
@@ -101,13 +102,13 @@ func newWorld(s *scope, o options, binaries string) (w *world, err error) {
 	return w, w.startClient()
 }
 
-func (w *world) build(wan bool) {
+func (w *world) build(wire bool) {
 	w.net = netnstest.New(w.scope)
 	w.internet, w.vpcSwitch = w.net.Switch("internet"), w.net.Switch("vpcnet")
 	w.hub, w.client, w.vpc = w.net.Host("hub"), w.net.Host("client"), w.net.Host("vpc")
 	w.clientNS = fmt.Sprintf("sr%d-client", os.Getpid())
 	w.internet.Plug(w.hub, "eth0", hubIP+"/24")
-	if wan {
+	if wire {
 		w.buildWire()
 	} else {
 		w.internet.Plug(w.client, "eth0", clientIP+"/24")
@@ -119,7 +120,7 @@ func (w *world) build(wan bool) {
 	// The limit of a burst has to be the router's, not the server's.
 	w.vpc.Sysctl("net.core.somaxconn", "16384")
 	w.vpc.Sysctl("net.ipv4.tcp_max_syn_backlog", "16384")
-	if wan {
+	if wire {
 		for _, h := range []*netnstest.Host{w.hub, w.client, w.vpc, w.neighbor} {
 			setBuffers(h)
 		}
