@@ -47,6 +47,9 @@ func runRouter(ctx context.Context, in call) int {
 	if err == nil {
 		err = r.Run(ctx)
 	}
+	if errors.Is(err, router.ErrIdentityLost) {
+		return restart(in.environ, log, events)
+	}
 	if err != nil {
 		log.Error("router failed", "err", err)
 		return exitFailed

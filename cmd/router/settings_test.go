@@ -59,6 +59,7 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_SITE_ID":                {values: these("7", "8"), observe: plannedRoutes},
 	"ROUTER_REFRESH":                {values: these("1s", "24h"), observe: looksAgain},
 	"ROUTER_STATE":                  {values: twoFolders, observe: folders},
+	"ROUTER_STATE_IMPORT":           {values: twoStateFolders, prepare: withTable, observe: importedFrom},
 	"ROUTER_MODE":                   {values: these("userspace", "kernel"), observe: engine},
 	"ROUTER_UDP_PORT":               {values: twoUDPPorts, observe: portsInUse},
 	"ROUTER_LISTEN":                 {values: twoAddresses, observe: answering("/healthz")},
@@ -227,6 +228,24 @@ func (s *setting) candidates(a, b string) (string, string) {
 
 func twoFolders(t *testing.T, s *setting) (a, b string) {
 	return s.candidates(t.TempDir(), t.TempDir())
+}
+
+func twoStateFolders(t *testing.T, s *setting) (a, b string) {
+	a, b = t.TempDir(), t.TempDir()
+	for _, dir := range []string{a, b} {
+		if err := os.WriteFile(filepath.Join(dir, "tailscaled.state"), []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s.candidates(a, b)
+}
+
+// withTable has the router keep its identity in a table.
+func withTable(_ *testing.T, s *setting) {
+	s.Env["ROUTER_STATE"] = "dynamodb:routers/edge?slots=2"
+	s.AWS.Update(func(w *awstest.World) {
+		w.Tables = map[string]awstest.Table{"routers": {Partition: "service", Sort: "slot", SortType: "N"}}
+	})
 }
 
 func twoAddresses(t *testing.T, s *setting) (a, b string) {
@@ -450,6 +469,18 @@ func folders(t *testing.T, s *setting) string {
 		}
 		return len(files) > 0
 	})
+}
+
+func importedFrom(t *testing.T, s *setting) string {
+	c := s.start(t)
+	c.awaitReady()
+	for _, line := range strings.Split(c.out.String(), "\n") {
+		if strings.Contains(line, `"msg":"identity opened"`) {
+			_, from, _ := strings.Cut(line, `"imported":`)
+			return from
+		}
+	}
+	return ""
 }
 
 func sockets(t *testing.T, s *setting) string {

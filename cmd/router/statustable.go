@@ -32,6 +32,7 @@ func printStatus(w io.Writer, s ops.Status) {
 	if place := s.Place.String(); place != "" {
 		fmt.Fprintf(w, "place: %s\n", place)
 	}
+	fmt.Fprintf(w, "identity: %s\n", describeIdentity(s.Identity))
 	fmt.Fprintf(w, "up: %s, version %s\n", age(s.Started), s.Version.Router)
 	fmt.Fprintf(w, "flows: %d tcp, %d udp; peers: %d direct, %d relay, %d derp, %d idle\n",
 		s.Flows.TCP, s.Flows.UDP, s.Peers.Direct, s.Peers.Relay, s.Peers.DERP, s.Peers.Idle)
@@ -54,6 +55,20 @@ func printStatus(w io.Writer, s ops.Status) {
 	table(w, "EVENT\tAGO\tDETAIL", first(s.Events, shownEvents), func(e ops.Event) []string {
 		return []string{e.Message, age(e.Time), strings.Join(e.Detail, " ")}
 	})
+}
+
+// describeIdentity names the node's identity, and the slots of the service that are not held.
+func describeIdentity(i ops.Identity) string {
+	if i.Slot == nil {
+		return i.State
+	}
+	text := fmt.Sprintf("slot %d of %s in %s, leased until %s", *i.Slot, i.Service, i.State, i.LeaseEnd.UTC().Format(time.RFC3339))
+	for _, s := range i.Slots {
+		if s.State != "held" {
+			text += fmt.Sprintf("; slot %d (%s) is %s", s.Number, orDefault(s.Node, "no node"), s.State)
+		}
+	}
+	return text
 }
 
 func printReasons(w io.Writer, mark string, list []ops.Reason) {

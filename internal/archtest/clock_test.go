@@ -14,6 +14,7 @@ import (
 // [time.Time], or compare a time from another source with now, and why. A step of the
 // clock changes such a difference. Other files measure by Sub, Since and timers.
 var wallClock = map[string]string{
+	"cmd/router/statustable.go":     "the end of a lease, for people",
 	"internal/router/credential.go": "the time at which a credential was stored, in the log",
 	"internal/router/emf.go":        "the time of a line, under which CloudWatch files its metrics",
 	"internal/router/membership.go": "the end of the node key, in a message",

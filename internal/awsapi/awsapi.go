@@ -114,7 +114,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		secrets:     secretsmanager.NewFromConfig(cfg),
 		ec2:         ec2.NewFromConfig(cfg),
 		sts:         sts.NewFromConfig(cfg),
-		dynamodb:    dynamodb.NewFromConfig(cfg),
+		dynamodb:    dynamodb.NewFromConfig(cfg, regionalHost),
 		kms:         kms.NewFromConfig(cfg),
 		ssm:         ssm.NewFromConfig(cfg),
 		ecs:         ecs.NewFromConfig(cfg),
@@ -122,6 +122,10 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		called:      o.Called,
 	}, nil
 }
+
+// regionalHost keeps the account's ID out of DynamoDB's host name: the private name of an
+// interface endpoint is that of the region.
+func regionalHost(o *dynamodb.Options) { o.AccountIDEndpointMode = aws.AccountIDEndpointModeDisabled }
 
 // Region returns the region of calls other than those for a resource whose ARN names
 // another region.

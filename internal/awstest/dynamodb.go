@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// Table is a DynamoDB table, whose keys are strings.
+// Table is a DynamoDB table.
 type Table struct {
-	Partition string // the name of the partition key
+	Partition string // the name of the partition key, a string
 	Sort      string // the name of the sort key; "" if there is none
+	SortType  string // "S" (default) or "N"
 	Status    string // default "ACTIVE"
 }
 
@@ -63,6 +64,9 @@ func (s *Server) storeLocked(table, key string, item Item) {
 
 // key returns the text by which the items of a table are found and sorted.
 func (t Table) key(item Item) string {
+	if n, ok := item[t.Sort].(int64); ok {
+		return fmt.Sprintf("%v\x00%020d", item[t.Partition], n)
+	}
 	return fmt.Sprintf("%v\x00%v", item[t.Partition], item[t.Sort])
 }
 
@@ -182,7 +186,7 @@ func (s *Server) describeTable(region string, in describeTable) (out tableDescri
 	out.Table.TableName, out.Table.TableArn, out.Table.TableStatus = name, w.TableARN(name), or(t.Status, "ACTIVE")
 	for i, key := range t.keyNames() {
 		out.Table.KeySchema = append(out.Table.KeySchema, map[string]string{"AttributeName": key, "KeyType": []string{"HASH", "RANGE"}[i]})
-		out.Table.AttributeDefinitions = append(out.Table.AttributeDefinitions, map[string]string{"AttributeName": key, "AttributeType": "S"})
+		out.Table.AttributeDefinitions = append(out.Table.AttributeDefinitions, map[string]string{"AttributeName": key, "AttributeType": []string{"S", or(t.SortType, "S")}[i]})
 	}
 	return out, nil
 }
@@ -337,8 +341,11 @@ func (t Table) checkKey(in map[string]attribute) (Item, *awsError) {
 	}
 	names := t.keyNames()
 	for _, n := range names {
+		if _, ok := key[n].(int64); ok && n == t.Sort && t.SortType == "N" && len(key) == len(names) {
+			continue
+		}
 		v, ok := key[n].(string)
-		if !ok || len(key) != len(names) {
+		if !ok || n == t.Sort && t.SortType == "N" || len(key) != len(names) {
 			return nil, invalid("The provided key element does not match the schema")
 		}
 		if v == "" {

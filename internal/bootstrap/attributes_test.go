@@ -11,6 +11,7 @@ import (
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/secret"
 )
 
@@ -75,7 +76,10 @@ func TestClientAttributes(t *testing.T) {
 		} {
 			a, api := start(t, fargate()), newKeyAPI(t)
 			c := a.config("vpc")
-			c.Credential.APIURL, c.Ephemeral, c.Credential.Tags = api.URL, tc.stateless, []string{tag}
+			c.Credential.APIURL, c.Credential.Tags = api.URL, []string{tag}
+			if !tc.stateless {
+				c.Identity.Source = identity.Folder("/s")
+			}
 			set(a, &c, client+tc.attributes)
 			got, from, err := bootstrap.New(c).Credential(t.Context())
 			asked := api.requested.Capabilities.Devices.Create

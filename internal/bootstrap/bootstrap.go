@@ -1,6 +1,6 @@
 // Package bootstrap combines the look-ups that a router makes to start: its place in AWS
-// (package place), its credential (package credential) and the routes that it advertises
-// (package routesource).
+// (package place), its identity (package identity), its credential (package credential) and
+// the routes that it advertises (package routesource).
 //
 // Look-ups happen only inside the methods; no goroutine runs in between. The AWS SDK is
 // configured by the first look-up that needs it, so it is never used on a laptop with an
@@ -16,24 +16,24 @@ import (
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/secret"
+	"subnetrouter/internal/slot"
 )
 
-// Config configures a [Bootstrap]. Credential and Routes are the operator's settings
-// as package config reads them.
+// Config configures a [Bootstrap]. Credential, Routes and Identity are the operator's
+// settings as package config reads them.
 type Config struct {
 	Credential credential.Settings
 	Routes     routesource.Settings
+	Identity   identity.Settings
 
 	// MetadataURI is the value of ECS_CONTAINER_METADATA_URI_V4; "" outside ECS.
 	MetadataURI string
 	// ControlURL is the control server; "" is [routesource.DefaultControl].
 	ControlURL string
-	// Ephemeral reports that control removes the node when it goes offline.
-	Ephemeral bool
-
 	// Logger receives transitions, and the AWS SDK's log at debug level; nil discards both.
 	Logger *slog.Logger
 	// Called is called after each AWS call: see [awsapi.Options].
@@ -46,6 +46,9 @@ type Config struct {
 	TryTimeout time.Duration
 	Tries      int
 	Date       func(time.Time)
+
+	// Clock is the clock of leases; nil means the machine's.
+	Clock slot.Clock
 
 	// Transport carries requests to AWS, the task metadata endpoint and Tailscale's API;
 	// nil means the network.
@@ -63,6 +66,7 @@ type Bootstrap struct {
 	place      *place.Finder
 	credential *credential.Provider
 	routes     *routesource.Finder
+	identity   *identity.Provider
 }
 
 // New returns a Bootstrap. It looks nothing up.
@@ -86,7 +90,7 @@ func New(c Config) *Bootstrap {
 		Settings:   c.Credential,
 		Place:      b.place,
 		ControlURL: c.ControlURL,
-		Ephemeral:  c.Ephemeral,
+		Ephemeral:  !identity.Lasting(c.Identity.Source),
 		Transport:  c.Transport,
 		APICalled:  c.APICalled,
 	})
@@ -97,8 +101,17 @@ func New(c Config) *Bootstrap {
 		Logger:     c.Logger,
 		LookupHost: c.LookupHost,
 	})
+	b.identity = identity.New(identity.Config{Settings: c.Identity, Place: b.place, Logger: c.Logger, Clock: c.Clock})
 	return b
 }
+
+// Identity waits until the node's identity is available: see [identity.Provider.Open].
+func (b *Bootstrap) Identity(ctx context.Context) (*identity.Identity, error) {
+	return b.identity.Open(ctx)
+}
+
+// IdentityWaiting returns why Identity has not returned yet, or nil.
+func (b *Bootstrap) IdentityWaiting() error { return b.identity.Waiting() }
 
 // Place returns the place, with the facts looked up so far: see [place.Finder.Place].
 func (b *Bootstrap) Place(ctx context.Context) (place.Place, error) { return b.place.Place(ctx) }

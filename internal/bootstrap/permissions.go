@@ -13,7 +13,7 @@ import (
 // needs returns the AWS actions that a router with this configuration may call. The
 // sources declare them; policy, metrics and dry runs derive from this list.
 func (c Config) needs() []iam.Need {
-	return slices.Concat(c.Credential.Needs(), c.Routes.Needs())
+	return slices.Concat(c.Credential.Needs(), c.Routes.Needs(), c.Identity.Needs())
 }
 
 // Actions lists the AWS actions that a router with this configuration may call, by their
@@ -41,7 +41,7 @@ func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (iam.Poli
 		region = task.Region
 	}
 	scope := iam.NewScope(region, task.ARN, b.config.Credential.Stored())
-	scope.KMSKey = kmsKey
+	scope.KMSKey, scope.ServiceName = kmsKey, task.Service
 	return iam.NewPolicy(b.config.needs(), task.VPCID != "", scope), nil
 }
 

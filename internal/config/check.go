@@ -10,6 +10,7 @@ import (
 
 	"subnetrouter/internal/bootstrap/credential"
 	"subnetrouter/internal/bootstrap/credential/payload"
+	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/routes"
 )
@@ -21,6 +22,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkAuthKey(c, given, r)
 	checkRoutes(c, given, r)
 	checkMetadata(c, given, r)
+	checkIdentity(c, given, r)
 	checkMode(c, given, r)
 	checkProbes(c, given, r)
 	checkTCP(c, given, r)
@@ -49,7 +51,7 @@ func checkCredential(c *Config, given map[string]setting, r *report) {
 	switch {
 	case len(set) > 1:
 		r.problemf(set[0], spelled[0], "set together with "+strings.Join(spelled[1:], " and ")+": keep one of them")
-	case len(set) == 0 && !audience && c.StateDir == "" && !r.bad("ROUTER_STATE"):
+	case len(set) == 0 && !audience && !identity.Lasting(c.Identity.Source) && !r.bad("ROUTER_STATE"):
 		r.problemf("ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET", "there is no credential to join the tailnet with: "+credential.Advice())
 	}
 
@@ -88,8 +90,8 @@ func checkAuthKey(c *Config, given map[string]setting, r *report) {
 	if found.Client == nil {
 		return
 	}
-	if ephemeral := found.Client.Attributes.Ephemeral; ephemeral != nil && !*ephemeral && c.StateDir == "" && !r.bad("ROUTER_STATE") {
-		r.warn(s.name, "ephemeral=false without a folder in ROUTER_STATE: each start adds a node to the tailnet that nothing removes; drop the attribute, or keep state")
+	if ephemeral := found.Client.Attributes.Ephemeral; ephemeral != nil && !*ephemeral && !identity.Lasting(c.Identity.Source) && !r.bad("ROUTER_STATE") {
+		r.warn(s.name, "ephemeral=false with ROUTER_STATE=mem:: each start adds a node to the tailnet that nothing removes; drop the attribute, or keep state")
 	}
 }
 
@@ -146,6 +148,25 @@ func checkMetadata(c *Config, given map[string]setting, r *report) {
 		name, which = s.name, ""
 	}
 	r.problemf("ROUTER_ROUTES", name, fmt.Sprintf("%s%s cannot be looked up outside ECS (%s is not set): write CIDRs such as 10.0.0.0/16, or run on ECS", which, strings.Join(sources, ", "), metadataURI))
+}
+
+// checkIdentity refuses settings of the identity that contradict each other, or that cannot be
+// completed outside ECS.
+func checkIdentity(c *Config, given map[string]setting, r *report) {
+	state := given["ROUTER_STATE"]
+	if r.bad("ROUTER_STATE") {
+		return
+	}
+	if missing := identity.NeedsPlace(c.Identity.Source); missing != "" && c.MetadataURI == "" && !r.bad(metadataURI) {
+		r.problemf("ROUTER_STATE", state.name, fmt.Sprintf("%s needs %s outside ECS (%s is not set)", quote(state.value), missing, metadataURI))
+	}
+	from, ok := given["ROUTER_STATE_IMPORT"]
+	if !ok || r.bad("ROUTER_STATE_IMPORT") {
+		return
+	}
+	if !identity.Imports(c.Identity.Source) {
+		r.problemf("ROUTER_STATE_IMPORT", from.name, "only a table imports a node: set ROUTER_STATE=dynamodb:TABLE too, or remove this")
+	}
 }
 
 // checkProbes refuses targets that can never succeed.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
 )
 
@@ -19,7 +20,7 @@ type Config struct {
 	Hostname   string // "" = from the task's family
 	ControlURL string // "" = Tailscale's; no trailing slash
 
-	StateDir string // "" = in memory: an ephemeral node
+	Identity identity.Settings
 	Mode     Mode
 	UDPPort  uint16 // WireGuard; 0 = any free one
 	Socket   string // LocalAPI, an absolute path

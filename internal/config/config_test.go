@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
 )
 
@@ -39,6 +41,7 @@ func TestDefaults(t *testing.T) {
 		Credential:   credential.Settings{Secret: awsapi.SecretRef{ID: "tailscale/auth-key"}, Tags: []string{"tag:subnet-router"}},
 		Routes:       routesource.Settings{Sources: []routesource.Source{routesource.VPC{}}},
 		Refresh:      5 * time.Minute,
+		Identity:     identity.Settings{Source: identity.Memory{}},
 		Mode:         ModeAuto,
 		UDPPort:      41641,
 		Socket:       "/var/run/tailscale/tailscaled.sock",
@@ -93,7 +96,10 @@ var values = []struct {
 	{"ROUTER_EXCLUDE_ROUTES", func(c Config) any { return c.Routes.Exclude }, map[string]any{"10.0.1.0/24": []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}},
 	{"ROUTER_SITE_ID", func(c Config) any { return *c.Routes.Site }, map[string]any{"0": uint32(0), "65535": uint32(65535)}},
 	{"ROUTER_REFRESH", func(c Config) any { return c.Refresh }, map[string]any{"1s": time.Second, "24h": 24 * time.Hour}},
-	{"ROUTER_STATE", func(c Config) any { return c.StateDir }, map[string]any{"/var/lib/tailscale/": "/var/lib/tailscale", "mem:": ""}},
+	{"ROUTER_STATE", func(c Config) any { return c.Identity.Source.String() }, map[string]any{
+		"/var/lib/tailscale/": "/var/lib/tailscale", "mem:": "mem:", "dynamodb:routers/a?slots=2": "dynamodb:routers/a?slots=2",
+		"arn:aws:ssm:eu-west-1:123456789012:parameter/router/state": "arn:aws:ssm:eu-west-1:123456789012:parameter/router/state",
+	}},
 	{"ROUTER_UDP_PORT", func(c Config) any { return c.UDPPort }, map[string]any{"0": uint16(0), "65535": uint16(65535)}},
 	{"ROUTER_LISTEN", func(c Config) any { return c.Listen }, map[string]any{"[::]:80": "[::]:80", "127.0.0.1:9003": "127.0.0.1:9003", "localhost:1": "localhost:1"}},
 	{"ROUTER_DRAIN_TIMEOUT", func(c Config) any { return c.DrainTimeout }, map[string]any{"1s": time.Second, "1h": time.Hour}},
@@ -147,6 +153,8 @@ func TestEveryVariableUnderEveryName(t *testing.T) {
 		"ROUTER_MODE":       true, // TestMode: the alias has words of its own
 		metadataURI:         true, // TestDefaults
 		"ROUTER_CONGESTION": true, // TestCongestion: not with every stack
+
+		"ROUTER_STATE_IMPORT": true, // TestStateImport: only with a table
 	}
 	for _, tt := range values {
 		v := find(tt.variable)
@@ -167,6 +175,39 @@ func TestEveryVariableUnderEveryName(t *testing.T) {
 	for _, v := range variables {
 		if !seen[v.name] {
 			t.Errorf("%s has no test", v.name)
+		}
+	}
+}
+
+func TestStateImport(t *testing.T) {
+	const table = "ROUTER_STATE=dynamodb:routers"
+	if c := load(t, []string{"--state-import=/old/"}, table); c.Identity.Import != "/old" {
+		t.Errorf("got %q", c.Identity.Import)
+	}
+	if c := load(t, nil, table, "ROUTER_STATE_IMPORT=/old"); c.Identity.Import != "/old" {
+		t.Errorf("got %q", c.Identity.Import)
+	}
+	const want = "ROUTER_STATE_IMPORT: only a table imports a node: set ROUTER_STATE=dynamodb:TABLE too, or remove this"
+	if got := problemsOf(nil, []string{"ROUTER_STATE=/old", "ROUTER_STATE_IMPORT=/old"}); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
+// TestStateOutsideECS expects a table's prefix and the number of its slots where ECS has no
+// service that gives them.
+func TestStateOutsideECS(t *testing.T) {
+	for value, want := range map[string]string{
+		"dynamodb:routers":           "a prefix and the number of slots, as in dynamodb:TABLE/PREFIX?slots=2",
+		"dynamodb:routers/a":         "the number of slots, as in ?slots=2",
+		"dynamodb:routers?slots=2":   "a prefix, as in dynamodb:TABLE/PREFIX",
+		"dynamodb:routers/a?slots=2": "",
+	} {
+		if want != "" {
+			want = fmt.Sprintf("ROUTER_STATE: %q needs %s outside ECS (%s is not set)", value, want, metadataURI)
+		}
+		_, err := Load(nil, []string{"TS_AUTHKEY=tskey-auth-k1-x", "ROUTER_ROUTES=10.0.0.0/16", "ROUTER_STATE=" + value}, nil)
+		if got := fmt.Sprint(err); got != want && (err != nil || want != "") {
+			t.Errorf("%s\n got %s\nwant %s", value, got, want)
 		}
 	}
 }

@@ -278,16 +278,6 @@ func parseSocket(s string) (string, error) {
 	return path, err
 }
 
-func parseState(s string) (string, error) {
-	if s == "mem:" {
-		return "", nil
-	}
-	if !filepath.IsAbs(s) {
-		return "", fmt.Errorf("%s is not a place for state: use mem: or an absolute path such as /var/lib/tailscale", quote(s))
-	}
-	return filepath.Clean(s), nil
-}
-
 // parseAuthKey detects one mistake; [checkAuthKey], which has the control server, detects the
 // others. Neither shows any part of the value.
 func parseAuthKey(s string) (secret.String, error) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/secret"
@@ -150,10 +151,18 @@ var variables = []variable{
 		set:     into(func(c *Config) *time.Duration { return &c.Refresh }, duration(time.Second, 24*time.Hour)),
 	},
 	{
-		group: nodeGroup, accepts: "mem: or an absolute path", sample: "/var/lib/tailscale",
+		group: nodeGroup, accepts: identity.Syntaxes(), sample: "dynamodb:routers",
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
-		meaning: "Where the node's keys are stored: mem: (an ephemeral node, new at every start) or the absolute path of a folder.",
-		set:     into(func(c *Config) *string { return &c.StateDir }, parseState),
+		meaning: "Where the node's keys are stored: " + identity.Help() + ".",
+		details: "A folder and a parameter are for one router: its next task must not start before it has stopped. With a table, the node of slot N is called HOSTNAME-N. See [Identities](operations.md#identities).",
+		set:     into(func(c *Config) *identity.Source { return &c.Identity.Source }, identity.Parse),
+	},
+	{
+		group: nodeGroup, accepts: "an absolute path", sample: "/var/lib/tailscale",
+		name: "ROUTER_STATE_IMPORT", flag: "state-import",
+		meaning: "With a table in ROUTER_STATE: the folder of an existing node, which slot 0 continues if it has no node yet.",
+		details: "The task that used the folder must have stopped. See [Identities](operations.md#identities).",
+		set:     into(func(c *Config) *string { return &c.Identity.Import }, parseAbsolute),
 	},
 	{
 		group: nodeGroup, accepts: "auto, userspace or kernel", sample: "userspace",

@@ -26,7 +26,7 @@ func (e *exam) secret(ctx context.Context) Result {
 		return failed(err, awsReach)
 	}
 	if boot.CredentialChoice().Source == credential.FromState {
-		return skip("no credential is configured: the node's state in " + e.Config.StateDir + " must be valid")
+		return skip("no credential is configured: the node's state in " + e.Config.Identity.Source.String() + " must be valid")
 	}
 	if err := boot.LookAtCredential(ctx); err != nil {
 		return failed(err, awsReach)

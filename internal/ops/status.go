@@ -17,6 +17,7 @@ type Status struct {
 	Mode     Mode          `json:"mode"`
 	Place    Place         `json:"place"`
 	Node     Node          `json:"node"`
+	Identity Identity      `json:"identity"`
 	Routes   []RouteStatus `json:"routes"`
 	// RoutesFound is the time of the last successful look-up of the routes.
 	RoutesFound time.Time `json:"routes_found,omitzero"`
@@ -34,6 +35,28 @@ type Status struct {
 	Limits Limits  `json:"limits"`
 	// OtherRoutes are routes that other nodes of the tailnet serve.
 	OtherRoutes []OtherRoute `json:"other_routes,omitempty"`
+}
+
+// Identity describes where the node's identity is kept.
+type Identity struct {
+	State string `json:"state"` // the value of ROUTER_STATE
+	// Service, Slot and LeaseEnd are those of a table's slot; they are absent for other
+	// kinds of state, and before a slot is leased.
+	Service  string    `json:"service,omitempty"`
+	Slot     *int      `json:"slot,omitempty"`
+	LeaseEnd time.Time `json:"lease_end,omitzero"`
+	// Slots are all slots of the service, at most five minutes old.
+	Slots []Slot `json:"slots,omitempty"`
+}
+
+// Slot is one of the identities of a service.
+type Slot struct {
+	Number int    `json:"number"`
+	Node   string `json:"node,omitempty"` // the name of its last node
+	// State is "held", "free", or "logged out": then the tailnet still lists a node that
+	// is no longer used.
+	State string `json:"state"`
+	Task  string `json:"task,omitempty"` // the ARN of the task that holds it
 }
 
 // OtherRoute is a route that another node serves.

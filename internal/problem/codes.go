@@ -39,6 +39,12 @@ const (
 	DeviceApproval Code = "device_approval"
 )
 
+// Codes of the node's identity.
+const (
+	NoSlot             Code = "no_slot"
+	IdentityUnreadable Code = "identity_unreadable"
+)
+
 // Codes that are warnings only.
 const (
 	NodeKeyExpiring    Code = "node_key_expiring"
@@ -88,13 +94,15 @@ var Codes = []Entry{
 	{NodeKeyExpired, Reason, "The node key has expired", "the node key expired, and the node joins again"},
 	{LockedOut, Reason, "Not signed for Tailnet Lock", "the tailnet has Tailnet Lock, and this node's key is not signed"},
 	{DeviceApproval, Reason, "Waiting for device approval", "the tailnet requires approval of new devices"},
+	{NoSlot, Reason, "All identities are in use", "other tasks hold all slots of the table in `ROUTER_STATE`"},
+	{IdentityUnreadable, Reason, "Cannot read the node's identity", "the table or the parameter in `ROUTER_STATE` cannot be read, or the stored state not be decrypted"},
 	{Announcing, Reason, "Announcing itself to the tailnet", "joined, waiting for endpoints and a home DERP"},
 	{RoutesUnapproved, Reason, "Routes are not approved", "the tailnet does not let this node serve a route"},
 	{Draining, Reason, "Stopping", "the router is stopping"},
 	{ProbeFailed, Reason, "A probed target does not answer", "a target of `ROUTER_PROBE` does not accept connections from this task"},
 	{NodeKeyExpiring, Warning, "The node key expires soon", "the node key expires within a week"},
 	{CredentialExpiring, Warning, "The credential expires soon", "the stored credential expires within a week"},
-	{StateUnwritable, Warning, "State cannot be saved", "the folder of `ROUTER_STATE` cannot be read or written"},
+	{StateUnwritable, Warning, "State cannot be saved", "the place in `ROUTER_STATE` cannot be read or written"},
 }
 
 // With returns the codes that have a use.

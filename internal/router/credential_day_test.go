@@ -85,7 +85,7 @@ func TestCredentialChecksOfADay(t *testing.T) {
 					Credential: credential.Settings{
 						Secret: awsapi.SecretRef{ID: routertest.Secret}, Tags: []string{routertest.Tag}, APIURL: "http://api.invalid",
 					},
-					Ephemeral: true, Logger: log, Transport: wire{aws, net.APIHandler()},
+					Logger: log, Transport: wire{aws, net.APIHandler()},
 				}
 				if tc.value == "" {
 					cfg.Credential.Secret, cfg.Credential.ClientID, cfg.Credential.Audience = awsapi.SecretRef{}, routertest.Identity, routertest.Audience

@@ -78,6 +78,7 @@ func (r *Router) drain() error {
 		errors.New("the rest of the drain timeout is reserved for logging out"))
 	defer done()
 
+	departure := r.departure(drainCtx)
 	// A peer router may have joined since the last update.
 	r.setTagged(r.node.Tagged())
 	helpers := r.peers.BeginDrain(handOverCtx)
@@ -99,7 +100,7 @@ func (r *Router) drain() error {
 	<-announced
 	<-time.After(flushDelay)
 	r.forward.Close()
-	err := r.closeNode(drainCtx)
+	err := r.leave(drainCtx, departure)
 	took := time.Since(start)
 	r.drainMetrics.took.Set(took.Seconds())
 	r.log.Info("drained", "flows_cut", r.drainMetrics.total, "took", took.Round(time.Millisecond).String())

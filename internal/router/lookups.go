@@ -11,6 +11,7 @@ import (
 
 	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/config"
@@ -38,10 +39,10 @@ type lookUps struct {
 func LookUpConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 	return bootstrap.Config{
 		Credential:  cfg.Credential,
+		Identity:    cfg.Identity,
 		Routes:      cfg.Routes,
 		MetadataURI: cfg.MetadataURI,
 		ControlURL:  cfg.ControlURL,
-		Ephemeral:   cfg.StateDir == "",
 		Logger:      log,
 	}
 }
@@ -54,7 +55,7 @@ func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) 
 	c.APICalled = newCounters(reg, "call", tsapi.Calls,
 		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls to Tailscale's API, by call."},
 		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls to Tailscale's API that failed, by call."}).called
-	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: c.Ephemeral}
+	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: !identity.Lasting(cfg.Identity.Source)}
 	s.credentials = &credentials{boot: s.boot, log: log, steps: s.steps, prefetched: make(chan struct{})}
 	s.credentials.register(reg)
 	choice := s.boot.CredentialChoice()

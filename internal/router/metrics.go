@@ -55,6 +55,9 @@ func (r *Router) registerMetrics() {
 			s, _ := r.node.Status()
 			return timestamp(s.KeyExpiry)
 		}),
+		gauge("router_identity_lease_end_timestamp_seconds", "End of the lease of this router's slot, unless it is renewed; 0 without a table in ROUTER_STATE.", func() float64 {
+			return timestamp(r.leaseEnd())
+		}),
 		gauge("router_routes_lookup_timestamp_seconds", "Time of the last successful look-up of routes; 0 is never.", func() float64 {
 			_, _, found, _ := r.lookUps.results()
 			return timestamp(found)

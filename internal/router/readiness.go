@@ -33,7 +33,11 @@ func (r *Router) notReady() []ops.Reason {
 	}
 	r.addProbeReasons(add)
 	if !r.node.Started() {
-		add(&problem.Problem{Code: problem.Starting, Message: "the engine is starting"})
+		if waiting := r.lookUps.boot.IdentityWaiting(); waiting != nil {
+			add(identityProblem(waiting))
+		} else {
+			add(&problem.Problem{Code: problem.Starting, Message: "the engine is starting"})
+		}
 		return why
 	}
 	s, _ := r.node.Status()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/backoff"
+	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/denylist"
 	"subnetrouter/internal/eventlog"
@@ -45,8 +46,9 @@ type Router struct {
 	draining     atomic.Bool
 	heldBack     atomic.Bool // routes are held back: probes fail here and pass at a peer router
 	drainMetrics *drainMetrics
-	bootOverdue  atomic.Bool  // was not ready within the boot timeout
-	hostname     atomic.Value // string: the hostname asked of control, from the first join on
+	bootOverdue  atomic.Bool                       // was not ready within the boot timeout
+	hostname     atomic.Value                      // string: the hostname asked of control, from the first join on
+	identity     atomic.Pointer[identity.Identity] // nil until it is open
 }
 
 // New builds a router. It starts only the workers of the data path. It creates the node
@@ -116,7 +118,7 @@ var (
 func (r *Router) nodeConfig() tailnet.Config {
 	return tailnet.Config{
 		ControlURL:        r.cfg.ControlURL,
-		StateDir:          r.cfg.StateDir,
+		VarRoot:           identity.Dir(r.cfg.Identity.Source),
 		Mode:              tailnet.ParseMode(r.cfg.Mode.String()),
 		UDPPort:           r.cfg.UDPPort,
 		Socket:            r.cfg.Socket,
@@ -138,6 +140,7 @@ func (r *Router) join(ctx context.Context) error {
 	if hostname == "" {
 		hostname = r.lookUps.hostname(ctx)
 	}
+	hostname = r.ownHostname(hostname)
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/slot"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -65,19 +66,25 @@ func (r *Router) Run(ctx context.Context) error {
 	r.lookUps.start(serving)
 	scaler := newScaler(r.opts.KeepProcessors)
 	up := make(chan error, 1)
-	go func() { up <- r.node.Start(r.forward, r.peers) }()
+	go func() { up <- r.startNode(ctx) }()
 	select {
 	case err := <-up:
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
-	case <-ctx.Done(): // control does not know this router yet: there is nothing to hand over
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil { // control does not know this router yet: there is nothing to hand over
 		log.Info("stopped before the engine started")
 		cancel()
-		return awaitParts(group, log)
-	case <-serving.Done():
+		err := awaitParts(group, log)
+		r.releaseIdentity(slot.Stays)
+		return err
+	}
+	if serving.Err() != nil { // a part has failed
 		return awaitParts(group, log)
 	}
+	group.Go(func() error { return r.keepIdentity(serving) })
 	if cfg.TailnetStatus {
 		group.Go(func() error { return r.serveTailnetStatus(serving, server) })
 	}
@@ -95,22 +102,33 @@ func (r *Router) Run(ctx context.Context) error {
 
 	select {
 	case <-ctx.Done():
+	case <-r.identity.Load().Lost():
+		return r.identityLost()
 	case <-serving.Done(): // one of them failed
 		return errors.Join(awaitParts(group, log), r.closeNode(context.Background()))
 	}
-	err = within(cfg.DrainTimeout+drainGrace, "draining", r.drain)
+	err = within(cfg.DrainTimeout+drainGrace, "draining", r.identity.Load().Lost(), r.drain)
+	if errors.Is(err, errStopNow) {
+		return r.identityLost()
+	}
 	cancel()
 	return errors.Join(err, awaitParts(group, log))
 }
 
-// within runs f and returns its error, or one that names doing if f takes longer than
-// limit. In that case f's goroutine is abandoned; the caller exits the process.
-func within(limit time.Duration, doing string, f func() error) error {
+// errStopNow is the error of [within] if it was told to stop.
+var errStopNow = errors.New("stopped at once")
+
+// within runs f and returns its error, errStopNow if stop is closed, or an error that names
+// doing if f takes longer than limit. In the last two cases f's goroutine is abandoned; the
+// caller exits the process.
+func within(limit time.Duration, doing string, stop <-chan struct{}, f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
 	select {
 	case err := <-done:
 		return err
+	case <-stop:
+		return errStopNow
 	case <-time.After(limit):
 		return fmt.Errorf("%s: a part of the router is stuck: not done within %v", doing, limit)
 	}
@@ -121,7 +139,7 @@ func within(limit time.Duration, doing string, f func() error) error {
 // process exits without it.
 func awaitParts(group *errgroup.Group, log *slog.Logger) error {
 	var failed error
-	if stuck := within(stopWait, "stopping", func() error { failed = group.Wait(); return nil }); stuck != nil {
+	if stuck := within(stopWait, "stopping", nil, func() error { failed = group.Wait(); return nil }); stuck != nil {
 		log.Warn("exiting without waiting for a part that is stuck", "err", stuck)
 		return nil
 	}

@@ -35,6 +35,7 @@ func (r *Router) status() ops.Status {
 	if resolver := r.lookUps.dns(); resolver != nil {
 		out.DNS = describeDNS(*resolver)
 	}
+	out.Identity = r.describeIdentity()
 	out.Flows = r.describeFlows()
 	var node tailnet.Status
 	if r.node.Started() {

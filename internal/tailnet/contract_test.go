@@ -108,7 +108,7 @@ func warningHoldsLoginError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Start(nothing{make(chan struct{})}, nil); err != nil {
+	if err := n.Start(nothing{make(chan struct{})}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeNode(t, n) })

@@ -1,12 +1,12 @@
 package tailnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 
 	"subnetrouter/internal/problem"
 
@@ -39,7 +39,7 @@ func init() {
 }
 
 // buildBackend creates the engine, its parts and the backend, in tailscaled's order.
-func (n *Node) buildBackend() error {
+func (n *Node) buildBackend(kept State) error {
 	kernel := n.mode == ModeKernel
 	logf := n.engineLogf()
 	hostinfo.SetApp("subnetrouter")
@@ -87,7 +87,7 @@ func (n *Node) buildBackend() error {
 
 	n.hookPackets(sys.Tun.Get())
 
-	stateStore, flags := n.openState()
+	stateStore, flags := n.openState(kept)
 	sys.Set(stateStore)
 	sys.Tun.Get().Start()
 	if kernel {
@@ -100,7 +100,7 @@ func (n *Node) buildBackend() error {
 	}
 	n.lb = lb
 	n.engine.attach(lb)
-	lb.SetVarRoot(n.cfg.StateDir)
+	lb.SetVarRoot(n.cfg.VarRoot)
 	if !kernel {
 		n.dialFromNode(dialer)
 	}
@@ -154,19 +154,19 @@ func (n *Node) dialFromNode(dialer *tsdial.Dialer) {
 // openState opens the state store, which decides whether the node outlives its process.
 // A node with in-memory state is ephemeral: two tasks of a rolling deployment never
 // share a node key.
-func (n *Node) openState() (ipn.StateStore, controlclient.LoginFlags) {
-	if n.cfg.StateDir == "" {
+func (n *Node) openState(kept State) (ipn.StateStore, controlclient.LoginFlags) {
+	if kept == nil {
 		return new(mem.Store), controlclient.LoginEphemeral
 	}
-	path := filepath.Join(n.cfg.StateDir, "tailscaled.state")
-	s, lasts := openFileStore(path, func(err error) {
+	s, lasts := openStateStore(kept, func(err error) {
 		if err == nil {
 			n.state.set(func(s *Status) { s.StateError = nil })
-			n.log.Info("the node's state is stored again", "path", path)
+			n.log.Info("the node's state is stored again", "state", kept.String())
 			return
 		}
-		p := &problem.Problem{Code: problem.StateUnwritable, Message: err.Error(), Fix: stateFix, Err: err}
-		n.state.set(func(s *Status) { s.StateError = p })
+		p := *problem.Of(err)
+		p.Code, p.Fix = problem.StateUnwritable, cmp.Or(p.Fix, stateFix)
+		n.state.set(func(s *Status) { s.StateError = &p })
 		n.log.Error("the node's state cannot be stored; after a restart the router will be a new node", "err", err, "fix", p.Fix)
 	})
 	n.wg.Go(func() { s.run(n.ctx) })

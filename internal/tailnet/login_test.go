@@ -115,8 +115,7 @@ func TestJoinsAfterExpiry(t *testing.T) {
 	control := startTailnet(t, func(c *tailnettest.Config) { c.Keys[0].Ephemeral = false })
 	dir := t.TempDir()
 	var asked atomic.Int32
-	n := startNode(t, control, func(context.Context) (secret.String, error) { asked.Add(1); return testKey, nil },
-		func(c *Config) { c.StateDir = dir })
+	n := startNodeIn(t, dir, control, func(context.Context) (secret.String, error) { asked.Add(1); return testKey, nil }, nil)
 	n.Advertise(testRoutes)
 	before := awaitStatus(t, n, "the routes", serving)
 	if err := control.ExpireNode(t.Context(), "edge"); err != nil {

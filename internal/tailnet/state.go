@@ -25,6 +25,8 @@ type Status struct {
 	// "NeedsMachineAuth", "Stopped", "Starting", "Running". See [Node.login] for
 	// their order.
 	Backend string
+	// ID is the node's stable ID at control; "" before it is a member.
+	ID string
 	// Name is the node's name in the tailnet, FullName the same with the tailnet's domain, if it
 	// has MagicDNS, and IPs its addresses there.
 	Name, FullName string
@@ -214,6 +216,7 @@ func (n *Node) apply(note *ipn.Notify) {
 }
 
 func applySelf(s *Status, self *tailcfg.Node) {
+	s.ID = string(self.StableID)
 	s.Name = secret.Clean(cmp.Or(self.ComputedName, self.Name), maxName)
 	s.FullName = secret.Clean(self.Name, maxName)
 	s.IPs = s.IPs[:0:0]

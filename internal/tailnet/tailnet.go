@@ -9,7 +9,7 @@
 // Locks, outermost first: LocalBackend's, [frozenEngine].mu, then the engine's own.
 // Node.mu, state.mu and the other mutexes of this package are leaves: nothing that
 // blocks, logs or calls the engine runs while one is held. The engine calls
-// [Node.watchLog] and [fileStore.WriteState] with its locks held.
+// [Node.watchLog] and [stateStore.WriteState] with its locks held.
 package tailnet
 
 import (
@@ -27,6 +27,7 @@ import (
 	"subnetrouter/internal/secret"
 
 	"tailscale.com/ipn"
+	"tailscale.com/ipn/ipnauth"
 	"tailscale.com/ipn/ipnlocal"
 	"tailscale.com/tsd"
 )
@@ -36,9 +37,9 @@ import (
 type Config struct {
 	// ControlURL is the URL of the control server. Default: Tailscale's.
 	ControlURL string
-	// StateDir is the directory of the node's identity. Default: the identity is
-	// in memory, and the node is ephemeral: control removes it when it logs out.
-	StateDir string
+	// VarRoot is the folder of the engine's files other than the state. Default: it stores
+	// none.
+	VarRoot string
 	// Mode selects who forwards packets. Default: [ModeAuto].
 	Mode Mode
 	// UDPPort is WireGuard's port. Default: a free one.
@@ -198,10 +199,12 @@ func New(cfg Config) (*Node, error) {
 
 // Start starts the engine. f takes packets for addresses behind the node; h talks to
 // other routers, and shares flows with them while one drains (userspace mode only; nil is no
-// hand-over). Nothing is sent to control before [Node.Join]. Start may be called once.
-func (n *Node) Start(f Forwarder, h Handover) error {
+// hand-over). kept has the node's identity; with nil it is in memory, and the node is
+// ephemeral: control removes it when it logs out. Nothing is sent to control before
+// [Node.Join]. Start may be called once.
+func (n *Node) Start(f Forwarder, h Handover, kept State) error {
 	n.forwarder, n.handover = f, h
-	if err := n.buildBackend(); err != nil {
+	if err := n.buildBackend(kept); err != nil {
 		n.cancel()
 		return fmt.Errorf("starting tailscale engine: %w", err)
 	}
@@ -250,6 +253,16 @@ func (n *Node) Join(id Identity) error {
 
 // Mode returns the forwarding mode and the reason for it.
 func (n *Node) Mode() (Mode, string) { return n.mode, n.modeReason }
+
+// Logout makes control forget the node's key. The node stays listed unless it is ephemeral.
+// Only [Node.Close] may be called afterwards.
+func (n *Node) Logout(ctx context.Context) error {
+	n.state.set(func(s *Status) { s.leaving = true })
+	if err := n.lb.Logout(ctx, ipnauth.Self); err != nil {
+		return fmt.Errorf("logging out: %w", err)
+	}
+	return nil
+}
 
 // Close ends the node. An ephemeral node logs out, so that control removes it at once.
 // Close takes until ctx ends at most, and a few seconds if control does not answer.

@@ -66,6 +66,12 @@ func (n nothing) Receive(*packet.Slab) error {
 
 func startNode(t *testing.T, control tailnettest.Control, credential func(context.Context) (secret.String, error), edit func(*Config)) *Node {
 	t.Helper()
+	return startNodeIn(t, "", control, credential, edit)
+}
+
+// startNodeIn starts a node whose state is in a folder.
+func startNodeIn(t *testing.T, dir string, control tailnettest.Control, credential func(context.Context) (secret.String, error), edit func(*Config)) *Node {
+	t.Helper()
 	cfg := Config{
 		ControlURL: control.ControlURL(),
 		Mode:       ModeUserspace,
@@ -79,7 +85,7 @@ func startNode(t *testing.T, control tailnettest.Control, credential func(contex
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Start(nothing{make(chan struct{})}, nil); err != nil {
+	if err := n.Start(nothing{make(chan struct{})}, nil, stateIn(dir)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeNode(t, n) })
@@ -140,15 +146,14 @@ func TestAsksForCredentialOnlyWhenControlDoes(t *testing.T) {
 	var asked atomic.Int32
 	credential := func(context.Context) (secret.String, error) { asked.Add(1); return testKey, nil }
 	dir := t.TempDir()
-	keep := func(c *Config) { c.StateDir = dir }
 
-	first := startNode(t, control, credential, keep)
+	first := startNodeIn(t, dir, control, credential, nil)
 	before := awaitStatus(t, first, "the first start", func(s *Status) bool { return s.Running() })
 	closeNode(t, first)
 	if got := asked.Load(); got != 1 {
 		t.Errorf("the first start asked for %d credentials, want 1", got)
 	}
-	second := startNode(t, control, credential, keep)
+	second := startNodeIn(t, dir, control, credential, nil)
 	after := awaitStatus(t, second, "the second start", func(s *Status) bool { return s.Running() })
 	if got := asked.Load(); got != 1 {
 		t.Errorf("with valid state %d more credentials were asked for", got-1)

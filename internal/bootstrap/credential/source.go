@@ -57,6 +57,9 @@ type source interface {
 	look(ctx context.Context) error
 	// key returns a key to register with; sources with a client mint it now.
 	key(ctx context.Context) (key secret.String, from string, err error)
+	// apiClient returns the minter of the source's client of Tailscale's API; nil if it has
+	// none.
+	apiClient(ctx context.Context) (*minter, error)
 	// refused reports that control refused the key that was returned last.
 	refused()
 	// status returns the status after the last look or key.

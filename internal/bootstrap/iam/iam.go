@@ -121,6 +121,8 @@ func (p *Policy) names(prefix string) bool {
 // Scope holds the parts that complete an ARN. An unknown field is "", except the partition.
 type Scope struct {
 	Partition, Region, Account string
+	// Cluster and ServiceName are names of ECS.
+	Cluster, ServiceName string
 	// KMSKey is the ARN of the customer managed key that encrypts the stored credential;
 	// "" means the AWS managed key, which needs no permission.
 	KMSKey string
@@ -136,6 +138,11 @@ func NewScope(region, taskARN, stored string) Scope {
 	task, inTask := awsapi.ParseARN(taskARN)
 	secret, byARN := awsapi.ParseARN(stored)
 	s.Account = task.Account
+	if rest, ok := strings.CutPrefix(task.Resource, "task/"); ok { // older ARNs lack the cluster
+		if cluster, _, ok := strings.Cut(rest, "/"); ok {
+			s.Cluster = cluster
+		}
+	}
 	switch {
 	case inTask:
 		s.Partition = task.Partition
@@ -179,6 +186,14 @@ func (s Scope) Decrypt(service, stored string) []Statement {
 	decrypt := Allow("DecryptCredential", awsapi.Decrypt.Name, s.KMSKey)
 	decrypt.Condition = map[string]map[string]string{"StringLike": {"kms:ViaService": awsapi.ServiceHost(service, s.Partition, region)}}
 	return []Statement{decrypt}
+}
+
+// Task returns the ARN of all tasks of the task's cluster.
+func (s Scope) Task() string { return s.ARN("ecs", s.Account, "task/"+orAny(s.Cluster)+"/*") }
+
+// Service returns the ARN of the task's service.
+func (s Scope) Service() string {
+	return s.ARN("ecs", s.Account, "service/"+orAny(s.Cluster)+"/"+orAny(s.ServiceName))
 }
 
 // ARN returns the ARN of a resource in the scope's region; an unknown part is "*".

@@ -4,19 +4,25 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
-	"tailscale.com/atomicfile"
+	"subnetrouter/internal/problem"
+
 	"tailscale.com/ipn"
-	"tailscale.com/paths"
 )
+
+// State keeps the identity of a node: a few kilobytes in the format of tailscaled's state
+// file. The node calls Load once, and Save not concurrently. Both bound their time.
+type State interface {
+	// Load returns the stored text; empty if there is none.
+	Load() ([]byte, error)
+	// Save replaces the stored text.
+	Save(text []byte) error
+	// String names the place, for logs and errors.
+	String() string
+}
 
 const (
 	// retryStoreEvery is the period of attempts to store a state that could not be stored.
@@ -26,20 +32,18 @@ const (
 	storeWait = 2 * time.Second
 )
 
-// fileStore keeps the node's state in memory and in a file, in tailscaled's format. If the
-// file cannot be written, the node loses its identity at the next start, but traffic
-// continues: the node works with the state in memory, and the store retries. A file that
-// exists and cannot be read is never written.
+// stateStore keeps the node's state in memory and in a [State]. If that cannot be written, the
+// node loses its identity at the next start, but traffic continues: the node works with the
+// state in memory, and the store retries. A stored state that cannot be read is never
+// replaced.
 //
-// openFileStore's goroutine, and then run's, write the file; the engine reads and writes the
-// state.
-type fileStore struct {
-	path string
+// openStateStore's goroutine, and then run's, save the state; the engine reads and writes it.
+type stateStore struct {
+	kept State
 	// report is called with the error when storing begins to fail, and with nil when it
-	// works again. It is called by the goroutine that writes the
-	// file, without mu.
+	// works again. It is called by the goroutine that saves the state, without mu.
 	report     func(error)
-	unwritable error         // the reason not to write the file: its content cannot be read
+	unwritable error         // the reason not to save: the stored state cannot be read
 	written    chan struct{} // has an element if version has changed since run stored it; capacity 1
 
 	mu          sync.Mutex // covers the fields below
@@ -51,29 +55,29 @@ type fileStore struct {
 	ended       bool          // run has returned
 }
 
-// openFileStore reads path, and reports whether the identity is expected to outlast the
-// process: whether the file holds a state or could be written.
-func openFileStore(path string, report func(error)) (s *fileStore, lasts bool) {
-	s = &fileStore{path: path, report: report, written: make(chan struct{}, 1), cache: map[ipn.StateKey][]byte{}, attemptDone: make(chan struct{})}
-	text, err := os.ReadFile(path)
+// openStateStore loads the state, and reports whether the identity is expected to outlast the
+// process: whether there was a state or one could be saved.
+func openStateStore(kept State, report func(error)) (s *stateStore, lasts bool) {
+	s = &stateStore{kept: kept, report: report, written: make(chan struct{}, 1), cache: map[ipn.StateKey][]byte{}, attemptDone: make(chan struct{})}
+	text, err := kept.Load()
 	switch {
-	case err == nil && len(bytes.TrimSpace(text)) > 0:
+	case err != nil:
+		s.unwritable = problem.Wrapf(err, "reading node state %s", kept)
+	case len(bytes.TrimSpace(text)) > 0:
 		if err := json.Unmarshal(text, &s.cache); err != nil {
-			s.unwritable = fmt.Errorf("reading node state %s: not in tailscaled's JSON format: %w", path, err)
+			s.unwritable = fmt.Errorf("reading node state %s: not in tailscaled's JSON format: %w", kept, err)
 			s.cache = nil
 		}
 		if s.cache == nil { // also if the JSON is null
 			s.cache = map[ipn.StateKey][]byte{}
 		}
-	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
-		s.unwritable = fmt.Errorf("reading node state: %w", err)
 	}
 	found := len(s.cache) > 0
 	return s, s.store() == nil || found
 }
 
 // ReadState implements [ipn.StateStore].
-func (s *fileStore) ReadState(id ipn.StateKey) ([]byte, error) {
+func (s *stateStore) ReadState(id ipn.StateKey) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	value, ok := s.cache[id]
@@ -84,8 +88,8 @@ func (s *fileStore) ReadState(id ipn.StateKey) ([]byte, error) {
 }
 
 // WriteState implements [ipn.StateStore]. The engine calls it with its locks held. It never
-// fails: see [fileStore].
-func (s *fileStore) WriteState(id ipn.StateKey, value []byte) error {
+// fails: see [stateStore].
+func (s *stateStore) WriteState(id ipn.StateKey, value []byte) error {
 	s.mu.Lock()
 	old, ok := s.cache[id]
 	if ok == (value != nil) && bytes.Equal(old, value) {
@@ -109,7 +113,7 @@ func (s *fileStore) WriteState(id ipn.StateKey, value []byte) error {
 }
 
 // await waits until an attempt to store the version is over, for at most storeWait.
-func (s *fileStore) await(version int) {
+func (s *stateStore) await(version int) {
 	timeout := time.NewTimer(storeWait)
 	defer timeout.Stop()
 	for {
@@ -128,7 +132,7 @@ func (s *fileStore) await(version int) {
 }
 
 // run stores changes of the state, and retries after failures, until ctx ends.
-func (s *fileStore) run(ctx context.Context) {
+func (s *stateStore) run(ctx context.Context) {
 	tick := time.NewTicker(retryStoreEvery)
 	defer tick.Stop()
 	for {
@@ -150,7 +154,7 @@ func (s *fileStore) run(ctx context.Context) {
 }
 
 // flush stores the changes since the last attempt. Only run calls it.
-func (s *fileStore) flush() {
+func (s *stateStore) flush() {
 	for {
 		s.mu.Lock()
 		if s.attempted >= s.version {
@@ -164,8 +168,8 @@ func (s *fileStore) flush() {
 	}
 }
 
-// store attempts to write the file. It is never called concurrently.
-func (s *fileStore) store() error {
+// store attempts to save the state. It is never called concurrently.
+func (s *stateStore) store() error {
 	s.mu.Lock()
 	version, before := s.version, s.lastErr
 	text, err := json.MarshalIndent(s.cache, "", "  ")
@@ -174,11 +178,8 @@ func (s *fileStore) store() error {
 	case s.unwritable != nil:
 		err = s.unwritable
 	case err == nil:
-		if err = paths.MkStateDir(filepath.Dir(s.path)); err == nil {
-			err = atomicfile.WriteFile(s.path, text, 0o600)
-		}
-		if err != nil {
-			err = fmt.Errorf("writing node state %s: %w", s.path, err)
+		if err = s.kept.Save(text); err != nil {
+			err = problem.Wrapf(err, "writing node state %s", s.kept)
 		}
 	}
 	s.mu.Lock()

@@ -3,11 +3,13 @@ package tailnet
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,8 +17,35 @@ import (
 	"tailscale.com/ipn"
 )
 
+// fileState is a State in a file.
+type fileState string
+
+func (f fileState) String() string { return string(f) }
+func (f fileState) Load() ([]byte, error) {
+	text, err := os.ReadFile(string(f))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil
+	}
+	return text, err
+}
+
+func (f fileState) Save(text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(string(f)), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(string(f), text, 0o600)
+}
+
+// stateIn returns the state in a folder; nil if dir is "".
+func stateIn(dir string) State {
+	if dir == "" {
+		return nil
+	}
+	return fileState(filepath.Join(dir, "state"))
+}
+
 // openStore opens a store and runs it until the test ends.
-func openStore(t *testing.T, path string) (s *fileStore, lasts bool, reported func() []error) {
+func openStore(t *testing.T, path string) (s *stateStore, lasts bool, reported func() []error) {
 	t.Helper()
 	var mu sync.Mutex
 	var list []error
@@ -25,7 +54,7 @@ func openStore(t *testing.T, path string) (s *fileStore, lasts bool, reported fu
 		defer mu.Unlock()
 		return slices.Clone(list)
 	}
-	s, lasts = openFileStore(path, func(err error) {
+	s, lasts = openStateStore(fileState(path), func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		list = append(list, err)
@@ -60,7 +89,7 @@ func TestStateWrittenAtTheEnd(t *testing.T) {
 	for range 20 { // select picks at random among ready cases
 		path := filepath.Join(t.TempDir(), "tailscaled.state")
 		synctest.Test(t, func(t *testing.T) {
-			s, _ := openFileStore(path, func(error) {})
+			s, _ := openStateStore(fileState(path), func(error) {})
 			written := make(chan struct{})
 			go func() { defer close(written); s.WriteState("a", []byte("1")) }()
 			synctest.Wait() // it is queued
@@ -69,7 +98,7 @@ func TestStateWrittenAtTheEnd(t *testing.T) {
 			s.run(ctx)
 			<-written
 		})
-		if again, _ := openFileStore(path, func(error) {}); string(again.cache["a"]) != "1" {
+		if again, _ := openStateStore(fileState(path), func(error) {}); string(again.cache["a"]) != "1" {
 			t.Fatal("the last write is lost")
 		}
 	}
@@ -132,7 +161,7 @@ func TestUnreadableStateIsLeftAlone(t *testing.T) {
 func TestStateOnADiskThatHangs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tailscaled.state")
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := openFileStore(path, func(error) {})
+		s, _ := openStateStore(fileState(path), func(error) {})
 		start := time.Now()
 		s.WriteState("a", []byte("1"))
 		if took := time.Since(start); took != storeWait {
