@@ -136,6 +136,7 @@ type Node struct {
 	started   chan struct{}
 	forwarder Forwarder
 	handover  Handover // nil is no hand-over
+	kept      bool     // the identity may be that of an earlier process
 
 	sys    *tsd.System
 	engine *frozenEngine
@@ -203,7 +204,7 @@ func New(cfg Config) (*Node, error) {
 // ephemeral: control removes it when it logs out. Nothing is sent to control before
 // [Node.Join]. Start may be called once.
 func (n *Node) Start(f Forwarder, h Handover, kept State) error {
-	n.forwarder, n.handover = f, h
+	n.forwarder, n.handover, n.kept = f, h, kept != nil
 	if err := n.buildBackend(kept); err != nil {
 		n.cancel()
 		return fmt.Errorf("starting tailscale engine: %w", err)
@@ -248,6 +249,9 @@ func (n *Node) Join(id Identity) error {
 	n.wg.Go(n.announce)
 	n.wg.Go(n.watchRules)
 	n.wg.Go(n.confirm)
+	if n.kept {
+		n.wg.Go(n.greet)
+	}
 	return nil
 }
 
