@@ -20,7 +20,11 @@ func (m *Moto) SeedStores(ctx context.Context, w World) (World, error) {
 	for name, t := range w.Tables {
 		in := &dynamodb.CreateTableInput{TableName: &name, BillingMode: dynamodbtypes.BillingModePayPerRequest}
 		for i, key := range t.keyNames() {
-			in.AttributeDefinitions = append(in.AttributeDefinitions, dynamodbtypes.AttributeDefinition{AttributeName: &key, AttributeType: dynamodbtypes.ScalarAttributeTypeS})
+			kind := dynamodbtypes.ScalarAttributeTypeS
+			if key == t.Sort && t.SortType == "N" {
+				kind = dynamodbtypes.ScalarAttributeTypeN
+			}
+			in.AttributeDefinitions = append(in.AttributeDefinitions, dynamodbtypes.AttributeDefinition{AttributeName: &key, AttributeType: kind})
 			in.KeySchema = append(in.KeySchema, dynamodbtypes.KeySchemaElement{AttributeName: &key, KeyType: []dynamodbtypes.KeyType{"HASH", "RANGE"}[i]})
 		}
 		if _, err := tables.CreateTable(ctx, in); err != nil {
