@@ -77,7 +77,8 @@ func printWarnings(w io.Writer, cfg config.Config) {
 
 func printPlan(w io.Writer, p router.Plan) {
 	fmt.Fprintf(w, "place:       %s\n", orDefault(p.Place.String(), "not on ECS"))
-	fmt.Fprintf(w, "credential:  %s\n             (%s)\n\n", p.Credential, p.Why)
+	fmt.Fprintf(w, "credential:  %s\n             (%s)\n", p.Credential, p.Why)
+	fmt.Fprintf(w, "identity:    %s\n\n", p.State)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "ROUTE\tPLAN\tSOURCE")
 	for _, r := range p.Routes {

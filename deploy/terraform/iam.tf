@@ -48,7 +48,7 @@ locals {
       Action   = ["dynamodb:Query", "dynamodb:UpdateItem"]
       Resource = [table]
     }],
-    [for parameter in local.on_ssm ? [local.parameter_arn] : [] : {
+    [for parameter in local.on_ssm ? [local.state_parameter_arn] : [] : {
       Sid      = "KeepState"
       Effect   = "Allow"
       Action   = ["ssm:GetParameter", "ssm:PutParameter"]

@@ -25,12 +25,12 @@ locals {
   table_arn     = local.create_table ? "arn:${local.partition}:dynamodb:${local.region}:${local.account_id}:table/${local.table}" : var.dynamodb_table_arn
   state_key_arn = local.create_state_key ? one(aws_kms_key.state[*].arn) : var.state_kms_key_arn
 
-  parameter_name = coalesce(var.ssm_parameter_name, "/subnetrouter/${local.service_name}")
-  parameter_arn  = "arn:${local.partition}:ssm:${local.region}:${local.account_id}:parameter${local.parameter_name}"
+  parameter_name      = coalesce(var.ssm_parameter_name, "/subnetrouter/${local.service_name}")
+  state_parameter_arn = "arn:${local.partition}:ssm:${local.region}:${local.account_id}:parameter${local.parameter_name}"
 
   router_state = (
     local.on_dynamodb ? "dynamodb:${local.create_table ? local.table : coalesce(local.table_arn, "none")}?slots=${local.identity_slots}&kms=${coalesce(local.state_key_arn, "none")}" :
-    local.on_ssm ? "${local.parameter_arn}${var.state_kms_key_arn == null ? "" : "?kms=${var.state_kms_key_arn}"}" :
+    local.on_ssm ? "${local.state_parameter_arn}${var.state_kms_key_arn == null ? "" : "?kms=${var.state_kms_key_arn}"}" :
     local.on_efs ? local.state_dir :
     null
   )

@@ -145,7 +145,7 @@ output "state_kms_key_arn" {
 
 output "ssm_parameter_arn" {
   description = "ARN of the parameter that holds the identity, or null."
-  value       = var.create && local.on_ssm ? local.parameter_arn : null
+  value       = var.create && local.on_ssm ? local.state_parameter_arn : null
 }
 
 output "service_discovery_service_arn" {

@@ -59,12 +59,10 @@ func (e *ConditionFailed) Error() string {
 	return fmt.Sprintf("updating an item of table %q: a condition does not hold for the stored item", e.Table)
 }
 
-// Query, UpdateItem and DescribeTable are the actions that [Client.QueryItems],
-// [Client.UpdateItem] and [Client.Table] need.
+// Query and UpdateItem are the actions that [Client.QueryItems] and [Client.UpdateItem] need.
 var (
-	Query         = Action{Name: "dynamodb:Query"}
-	UpdateItem    = Action{Name: "dynamodb:UpdateItem"}
-	DescribeTable = Action{Name: "dynamodb:DescribeTable"}
+	Query      = Action{Name: "dynamodb:Query"}
+	UpdateItem = Action{Name: "dynamodb:UpdateItem"}
 )
 
 // MaxItems bounds the items that [Client.QueryItems] returns, and maxItemPages the pages,
@@ -220,51 +218,6 @@ func (e Expect) condition(name func(string) string, value func(string, any) (str
 		return name(e.Name) + " < " + v, nil
 	}
 	return name(e.Name) + " = " + v, nil
-}
-
-// KeyAttribute is an attribute of a table's primary key.
-type KeyAttribute struct {
-	Name string
-	Type string // "S", "N" or "B"
-}
-
-// TableInfo describes a DynamoDB table.
-type TableInfo struct {
-	ARN       string
-	Status    string       // "ACTIVE", "CREATING", ...
-	Partition KeyAttribute // the partition key
-	Sort      KeyAttribute // the sort key; zero if the table has none
-}
-
-// Table describes a table, given by name or ARN.
-func (c *Client) Table(ctx context.Context, name string) (TableInfo, error) {
-	req, options := c.table(DescribeTable, name)
-	var out *dynamodb.DescribeTableOutput
-	err := c.call(ctx, req, func(ctx context.Context) (err error) {
-		out, err = c.dynamodb.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &name}, options)
-		return err
-	})
-	if err != nil {
-		return TableInfo{}, err
-	}
-	if out.Table == nil {
-		return TableInfo{}, req.fail("", "", "the answer describes no table", "")
-	}
-	info := TableInfo{ARN: aws.ToString(out.Table.TableArn), Status: string(out.Table.TableStatus)}
-	for _, k := range out.Table.KeySchema {
-		key := KeyAttribute{Name: aws.ToString(k.AttributeName)}
-		for _, a := range out.Table.AttributeDefinitions {
-			if aws.ToString(a.AttributeName) == key.Name {
-				key.Type = string(a.AttributeType)
-			}
-		}
-		if k.KeyType == types.KeyTypeHash {
-			info.Partition = key
-		} else {
-			info.Sort = key
-		}
-	}
-	return info, nil
 }
 
 // table returns a request for a table, and the option that selects its region.

@@ -237,35 +237,27 @@ func TestLargeItem(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
-	world := slots()
-	server, c := serve(t, world, "1", awsapi.Options{})
-	want := awsapi.TableInfo{
-		ARN: "arn:aws:dynamodb:eu-west-1:123456789012:table/router", Status: "ACTIVE",
-		Partition: awsapi.KeyAttribute{Name: "pk", Type: "S"}, Sort: awsapi.KeyAttribute{Name: "sk", Type: "S"},
-	}
-	if got, err := c.Table(t.Context(), "router"); err != nil || got != want {
-		t.Errorf("got %+v, %v", got, err)
-	}
-	_, err := c.Table(t.Context(), "none")
-	if want := `calling dynamodb:DescribeTable for table "none": ResourceNotFoundException: Requested resource not found; create the table in eu-west-1, or correct its name`; err == nil || err.Error() != want {
+// TestTableErrors: the region of an ARN wins, and errors name the fix.
+func TestTableErrors(t *testing.T) {
+	server, c := serve(t, slots(), "1", awsapi.Options{})
+	_, err := c.QueryItems(t.Context(), "none", "pk", "edge")
+	if want := `calling dynamodb:Query for table "none": ResourceNotFoundException: Requested resource not found; create the table in eu-west-1, or correct its name`; err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 	t.Setenv("AWS_REGION", "us-west-2")
 	elsewhere := client(t, awsapi.Options{})
-	if got, err := elsewhere.Table(t.Context(), want.ARN); err != nil || got != want {
-		t.Errorf("by ARN from another region: %+v, %v", got, err)
+	if _, err := elsewhere.QueryItems(t.Context(), "arn:aws:dynamodb:eu-west-1:123456789012:table/router", "pk", "edge"); err != nil {
+		t.Errorf("by ARN from another region: %v", err)
 	}
-	if _, err := elsewhere.Table(t.Context(), "router"); err == nil {
+	if _, err := elsewhere.QueryItems(t.Context(), "router", "pk", "edge"); err == nil {
 		t.Error("the name was found in the wrong region")
 	}
-	server.Fail("dynamodb:DescribeTable", awstest.Failure{Status: http.StatusBadRequest, Code: "AccessDeniedException", Message: "User: x is not authorized to perform: kms:Decrypt on resource: key"})
-	if _, err := c.Table(t.Context(), "router"); err == nil || !strings.Contains(err.Error(), "allow kms:Decrypt on the table's KMS key") {
+	server.Fail("dynamodb:Query", awstest.Failure{Status: http.StatusBadRequest, Code: "AccessDeniedException", Message: "User: x is not authorized to perform: kms:Decrypt on resource: key"})
+	if _, err := c.QueryItems(t.Context(), "router", "pk", "edge"); err == nil || !strings.Contains(err.Error(), "allow kms:Decrypt on the table's KMS key") {
 		t.Errorf("got %v", err)
 	}
 	server.Close()
-	_, err = c.Table(t.Context(), "router")
-	if err == nil || !strings.Contains(err.Error(), "the gateway endpoint com.amazonaws.eu-west-1.dynamodb") {
+	if _, err := c.QueryItems(t.Context(), "router", "pk", "edge"); err == nil || !strings.Contains(err.Error(), "the gateway endpoint com.amazonaws.eu-west-1.dynamodb") {
 		t.Errorf("unreachable: %v", err)
 	}
 }

@@ -13,7 +13,6 @@ type Table struct {
 	Partition string // the name of the partition key, a string
 	Sort      string // the name of the sort key; "" if there is none
 	SortType  string // "S" (default) or "N"
-	Status    string // default "ACTIVE"
 }
 
 // Item maps the names of an item's attributes to their values: string, int64 or []byte.
@@ -165,30 +164,6 @@ func (i Item) size() (n int) {
 		}
 	}
 	return n
-}
-
-type describeTable struct{ TableName string }
-
-type tableDescription struct {
-	Table struct {
-		TableName, TableArn, TableStatus string
-		KeySchema                        []map[string]string
-		AttributeDefinitions             []map[string]string
-	}
-}
-
-func (s *Server) describeTable(region string, in describeTable) (out tableDescription, no *awsError) {
-	w := s.snapshot().in(region)
-	name, t, no := w.table(in.TableName)
-	if no != nil {
-		return out, no
-	}
-	out.Table.TableName, out.Table.TableArn, out.Table.TableStatus = name, w.TableARN(name), or(t.Status, "ACTIVE")
-	for i, key := range t.keyNames() {
-		out.Table.KeySchema = append(out.Table.KeySchema, map[string]string{"AttributeName": key, "KeyType": []string{"HASH", "RANGE"}[i]})
-		out.Table.AttributeDefinitions = append(out.Table.AttributeDefinitions, map[string]string{"AttributeName": key, "AttributeType": []string{"S", or(t.SortType, "S")}[i]})
-	}
-	return out, nil
 }
 
 type query struct {

@@ -30,9 +30,8 @@ var jsonServices = map[string]jsonService{
 		"GetSecretValue": callOf((*Server).getSecretValue),
 	}},
 	"DynamoDB_20120810": {"dynamodb", "1.0", map[string]jsonCall{
-		"DescribeTable": callOf((*Server).describeTable),
-		"Query":         callOf((*Server).query),
-		"UpdateItem":    callOf((*Server).updateItem),
+		"Query":      callOf((*Server).query),
+		"UpdateItem": callOf((*Server).updateItem),
 	}},
 	"TrentService": {"kms", "1.1", map[string]jsonCall{
 		"GenerateDataKey": callOf((*Server).generateDataKey),

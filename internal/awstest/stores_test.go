@@ -118,8 +118,6 @@ func useStores(t *testing.T, w awstest.World, c *awsapi.Client) map[string]strin
 			}
 			note("query "+table+" "+pk, plain, err)
 		}
-		info, err := c.Table(ctx, table)
-		note("describe "+table, info, err)
 	}
 
 	purpose := map[string]string{"table": "router", "slot": "1"}

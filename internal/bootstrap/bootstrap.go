@@ -110,6 +110,11 @@ func (b *Bootstrap) Identity(ctx context.Context) (*identity.Identity, error) {
 	return b.identity.Open(ctx)
 }
 
+// ExamineIdentity reads the place of the identity: see [identity.Provider.Examine].
+func (b *Bootstrap) ExamineIdentity(ctx context.Context) (string, error) {
+	return b.identity.Examine(ctx)
+}
+
 // IdentityWaiting returns why Identity has not returned yet, or nil.
 func (b *Bootstrap) IdentityWaiting() error { return b.identity.Waiting() }
 

@@ -461,3 +461,29 @@ func TestScaledIn(t *testing.T) {
 		}
 	})
 }
+
+// TestExamineIdentity describes each kind of place, without changing it.
+func TestExamineIdentity(t *testing.T) {
+	a := start(t, member(1))
+	a.Server.Update(addIdentities)
+	dir := t.TempDir()
+	for state, want := range map[string]string{
+		"mem:":             "in memory: each start is a new node",
+		dir:                dir + "/tailscaled.state: no node yet",
+		stateParam:         stateParam + ": no node yet",
+		"dynamodb:routers": "2 slots of vpn, 0 of them leased",
+		"dynamodb:missing": `table "missing"`,
+	} {
+		got, err := a.withState(t, state).ExamineIdentity(t.Context())
+		if got != want && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %q, %v", state, got, err)
+		}
+	}
+	if len(a.Items("routers")) != 0 {
+		t.Error("the table was changed")
+	}
+	open(t, a.withState(t, "dynamodb:routers"))
+	if got, err := a.withState(t, "dynamodb:routers").ExamineIdentity(t.Context()); got != "2 slots of vpn, 1 of them leased" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -115,6 +115,7 @@ func Checks(s Subject) []Check {
 	)
 	checks = append(checks, e.awsChecks()...)
 	checks = append(checks, e.credentialChecks()...)
+	checks = append(checks, Check{"identity", "state", e.state})
 	return append(checks,
 		Check{"control", "name", e.controlName},
 		Check{"control", "reach", e.controlReach},

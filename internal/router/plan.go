@@ -20,6 +20,7 @@ type Plan struct {
 	Place      ops.Place         `json:"place"`
 	Credential string            `json:"credential"`
 	Why        string            `json:"credential_why"`
+	State      string            `json:"state"` // ROUTER_STATE
 	Advertise  []netip.Prefix    `json:"advertise"`
 	Routes     []ops.RouteStatus `json:"routes"`
 	Notes      []string          `json:"notes,omitempty"`
@@ -60,6 +61,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 		Place:      describePlace(place),
 		Credential: choice.What,
 		Why:        choice.Why,
+		State:      cfg.Identity.Source.String(),
 		Advertise:  found.Advertise,
 		Routes:     describeRoutes(found, tailnet.Status{}),
 		Notes:      found.Notes,

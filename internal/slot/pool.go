@@ -139,6 +139,13 @@ func (p *Pool) formerly(it item) bool {
 		p.cfg.Task != "" && p.cfg.Container != "" && it.task == p.cfg.Task && it.container == p.cfg.Container
 }
 
+// List returns the slots of a table in the order of their numbers, at most [MaxSlots].
+func List(ctx context.Context, t Table) ([]Slot, error) {
+	p := New(Config{Table: t})
+	_, err := p.list(ctx)
+	return p.Slots(), err
+}
+
 // list reads the slots in the order of their numbers. A slot that was never leased is an
 // item without a holder.
 func (p *Pool) list(ctx context.Context) ([]item, error) {

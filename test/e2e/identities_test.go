@@ -178,4 +178,3 @@ func TestIdentities(t *testing.T) {
 		}
 	}
 }
-

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,6 +29,18 @@ func (Folder) Needs() []iam.Need { return nil }
 
 func (f Folder) open(context.Context, Config, func(error)) (*Identity, error) {
 	return &Identity{State: file(filepath.Join(string(f), stateFile))}, nil
+}
+
+func (f Folder) examine(context.Context, Config) (string, error) {
+	path := file(filepath.Join(string(f), stateFile))
+	text, err := path.Load()
+	switch {
+	case err != nil:
+		return "", err
+	case len(text) == 0:
+		return path.String() + ": no node yet", nil
+	}
+	return fmt.Sprintf("%s: %d bytes", path, len(text)), nil
 }
 
 const stateFile = "tailscaled.state"

@@ -50,6 +50,8 @@ type Source interface {
 	// open opens the place. It waits for nothing but AWS's answers, except for a free slot,
 	// for which it calls waiting with the reason. An error may be temporary.
 	open(ctx context.Context, c Config, waiting func(error)) (*Identity, error)
+	// examine reads the place without changing it, and describes it.
+	examine(ctx context.Context, c Config) (string, error)
 }
 
 // Parse parses a value of ROUTER_STATE.
@@ -161,6 +163,11 @@ func New(cfg Config) *Provider {
 		cfg.Clock = slot.SystemClock{}
 	}
 	return &Provider{cfg: cfg}
+}
+
+// Examine reads the place of the identity without changing it, and describes it.
+func (p *Provider) Examine(ctx context.Context) (string, error) {
+	return p.cfg.Source.examine(ctx, p.cfg)
 }
 
 // Waiting returns why [Provider.Open] has not returned yet, or nil.

@@ -20,3 +20,7 @@ func (Memory) Needs() []iam.Need { return nil }
 func (Memory) open(context.Context, Config, func(error)) (*Identity, error) {
 	return &Identity{}, nil
 }
+
+func (Memory) examine(context.Context, Config) (string, error) {
+	return "in memory: each start is a new node", nil
+}

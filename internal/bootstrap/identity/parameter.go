@@ -108,6 +108,17 @@ func (s parameterSource) open(ctx context.Context, c Config, _ func(error)) (*Id
 	return &Identity{State: kept}, nil
 }
 
+func (s parameterSource) examine(ctx context.Context, c Config) (string, error) {
+	i, err := s.open(ctx, c, nil)
+	if err != nil {
+		return "", err
+	}
+	if n := len(i.State.(*parameterState).text); n > 0 {
+		return fmt.Sprintf("%s: %d bytes", s.arn, n), nil
+	}
+	return s.arn + ": no node yet", nil
+}
+
 // parameterState is the state in a parameter. Load and Save are not called concurrently.
 type parameterState struct {
 	source parameterSource

@@ -17,6 +17,7 @@ import (
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/bootstrap/iam"
+	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/problem"
 	"subnetrouter/internal/slot"
 )
@@ -167,6 +168,45 @@ type Slot struct {
 	imported string     // the file that text comes from, until it is stored; constant
 }
 
+// complete returns the source with the parts that follow from the task's service.
+func (s slotsSource) complete(ctx context.Context, client *awsapi.Client, p place.Place) (slotsSource, error) {
+	if s.prefix == "" {
+		if s.prefix = p.Service; s.prefix == "" {
+			return s, problem.New("write dynamodb:TABLE/PREFIX in ROUTER_STATE", "finding the slots of this service: task metadata names no service")
+		}
+	}
+	var err error
+	if s.slots == 0 {
+		s.slots, err = derivedSlots(ctx, client, p.Cluster, p.Service)
+	}
+	return s, err
+}
+
+func (s slotsSource) examine(ctx context.Context, c Config) (string, error) {
+	client, err := c.Place.AWS(ctx)
+	if err != nil {
+		return "", err
+	}
+	p, err := c.Place.Place(ctx)
+	if err != nil {
+		return "", err
+	}
+	if s, err = s.complete(ctx, client, p); err != nil {
+		return "", err
+	}
+	list, err := slot.List(ctx, leaseTable{client, s.table, s.prefix})
+	if err != nil {
+		return "", err
+	}
+	held := 0
+	for _, one := range list {
+		if one.Holder != "" {
+			held++
+		}
+	}
+	return fmt.Sprintf("%d slots of %s, %d of them leased", s.slots, s.prefix, held), nil
+}
+
 func (s slotsSource) open(ctx context.Context, c Config, waiting func(error)) (*Identity, error) {
 	client, err := c.Place.AWS(ctx)
 	if err != nil {
@@ -176,17 +216,10 @@ func (s slotsSource) open(ctx context.Context, c Config, waiting func(error)) (*
 	if err != nil {
 		return nil, err
 	}
+	if s, err = s.complete(ctx, client, p); err != nil {
+		return nil, err
+	}
 	out := &Slot{Slots: s.slots, Service: s.prefix}
-	if out.Service == "" {
-		if out.Service = p.Service; out.Service == "" {
-			return nil, problem.New("write dynamodb:TABLE/PREFIX in ROUTER_STATE", "finding the slots of this service: task metadata names no service")
-		}
-	}
-	if out.Slots == 0 {
-		if out.Slots, err = derivedSlots(ctx, client, p.Cluster, p.Service); err != nil {
-			return nil, err
-		}
-	}
 	cfg := slot.Config{
 		Slots: out.Slots, Table: leaseTable{client, s.table, out.Service}, Holder: rand.Text(), Task: p.ARN, Container: cmp.Or(p.ContainerARN, p.ContainerID),
 		Clock: c.Clock, Logger: c.Logger,

@@ -171,6 +171,39 @@ module "key_by_aws" {
   tailscale_auth_key_secret = "sandbox-tailscale-auth-key/by-aws"
 }
 
+module "identities" {
+  source = "../module"
+
+  name                  = "identities"
+  vpc_id                = local.vpc_id
+  subnet_ids            = [local.subnet_a]
+  create_security_group = true
+  cluster_arn           = local.cluster_arn
+  image                 = local.image
+  auth_secret_arn       = local.secret_arn
+
+  state                = "existing-dynamodb"
+  dynamodb_table_arn   = "arn:aws:dynamodb:eu-west-1:123456789012:table/routers"
+  create_state_kms_key = false
+  state_kms_key_arn    = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+}
+
+module "state_parameter" {
+  source = "../module"
+
+  name                  = "state-parameter"
+  vpc_id                = local.vpc_id
+  subnet_ids            = [local.subnet_a]
+  create_security_group = true
+  cluster_arn           = local.cluster_arn
+  image                 = local.image
+  auth_secret_arn       = local.secret_arn
+
+  state                = "ssm"
+  create_state_kms_key = false
+  state_kms_key_arn    = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+}
+
 locals {
   calls = {
     named      = module.named
@@ -186,6 +219,9 @@ locals {
     key_by_alias = module.key_by_alias
     key_by_arn   = module.key_by_arn
     key_by_aws   = module.key_by_aws
+
+    identities      = module.identities
+    state_parameter = module.state_parameter
   }
 }
 
