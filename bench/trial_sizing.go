@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -54,7 +55,7 @@ const shareOf = ": share of the CPUs"
 // withShare adds such a row to a trial with one load.
 func withShare(t trial) trial {
 	share := row{name: t.rows[0].name + shareOf, unit: "%"}
-	t.rows = append(t.rows[:len(t.rows):len(t.rows)], share)
+	t.rows = append(slices.Clip(t.rows), share)
 	run := t.run
 	t.run = func(ctx context.Context, m *measurement) error {
 		err := run(ctx, m)

@@ -474,7 +474,7 @@ func folders(t *testing.T, s *setting) string {
 func importedFrom(t *testing.T, s *setting) string {
 	c := s.start(t)
 	c.awaitReady()
-	for _, line := range strings.Split(c.out.String(), "\n") {
+	for line := range strings.SplitSeq(c.out.String(), "\n") {
 		if strings.Contains(line, `"msg":"identity opened"`) {
 			_, from, _ := strings.Cut(line, `"imported":`)
 			return from

@@ -62,13 +62,13 @@ func describeIdentity(i ops.Identity) string {
 	if i.Slot == nil {
 		return i.State
 	}
-	text := fmt.Sprintf("slot %d of %s in %s, leased until %s", *i.Slot, i.Service, i.State, i.LeaseEnd.UTC().Format(time.RFC3339))
+	parts := []string{fmt.Sprintf("slot %d of %s in %s, leased until %s", *i.Slot, i.Service, i.State, i.LeaseEnd.UTC().Format(time.RFC3339))}
 	for _, s := range i.Slots {
 		if s.State != "held" {
-			text += fmt.Sprintf("; slot %d (%s) is %s", s.Number, orDefault(s.Node, "no node"), s.State)
+			parts = append(parts, fmt.Sprintf("slot %d (%s) is %s", s.Number, orDefault(s.Node, "no node"), s.State))
 		}
 	}
-	return text
+	return strings.Join(parts, "; ")
 }
 
 func printReasons(w io.Writer, mark string, list []ops.Reason) {

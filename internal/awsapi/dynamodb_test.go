@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"strings"
@@ -64,9 +65,7 @@ func TestConditionalWrites(t *testing.T) {
 	} {
 		step.u.Table, step.u.Key = "router", slot("slot-1")
 		want := slot("slot-1")
-		for n, v := range step.want {
-			want[n] = v
-		}
+		maps.Copy(want, step.want)
 		got, err := c.UpdateItem(t.Context(), step.u)
 		refusal, refused := errors.AsType[*awsapi.ConditionFailed](err)
 		if refused {

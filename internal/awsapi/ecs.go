@@ -98,7 +98,8 @@ func (c *Client) Service(ctx context.Context, cluster, name string) (ServiceStat
 	if err != nil {
 		return ServiceState{}, err
 	}
-	for _, f := range out.Failures {
+	if len(out.Failures) > 0 {
+		f := out.Failures[0]
 		reason, fix := aws.ToString(f.Reason), ""
 		if reason == missingReason {
 			fix = req.find

@@ -76,7 +76,7 @@ func (e *expressions) conditions(expression string) (list []condition, no *awsEr
 	}
 	for part := range strings.SplitSeq(expression, " AND ") {
 		c := condition{}
-		placeholder := ""
+		var placeholder string
 		word := strings.Fields(part)
 		switch {
 		case len(word) == 1 && strings.HasPrefix(part, "attribute_not_exists("):
@@ -109,11 +109,11 @@ func (c condition) holds(item Item) bool {
 	case "exists":
 		return ok
 	}
-	order, comparable := compare(stored, c.value)
-	return ok && comparable && (c.op == "=" && order == 0 || c.op == "<" && order < 0)
+	order, same := compare(stored, c.value)
+	return ok && same && (c.op == "=" && order == 0 || c.op == "<" && order < 0)
 }
 
-func compare(a, b any) (order int, comparable bool) {
+func compare(a, b any) (order int, sameType bool) {
 	switch a := a.(type) {
 	case string:
 		b, ok := b.(string)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,7 +97,7 @@ func awaitWaiting(t *testing.T, b *bootstrap.Bootstrap, want problem.Code, text 
 	testwait.Until(t, "the reason of waiting", func() error {
 		err := b.IdentityWaiting()
 		if err == nil || problem.CodeOf(err, "") != want || !strings.Contains(err.Error(), text) {
-			return fmt.Errorf("it is %v (%v)", err, problem.CodeOf(err, ""))
+			return fmt.Errorf("it is %w (%v)", err, problem.CodeOf(err, ""))
 		}
 		return nil
 	})
@@ -283,9 +284,7 @@ func TestSealedStates(t *testing.T) {
 	sealed := sound["state"].([]byte)
 	change := func(f func([]byte) []byte) awstest.Item {
 		item := awstest.Item{}
-		for name, v := range a.Items("routers")[0] {
-			item[name] = v
-		}
+		maps.Copy(item, a.Items("routers")[0])
 		item["state"] = f(bytes.Clone(sealed))
 		return item
 	}

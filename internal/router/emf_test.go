@@ -20,7 +20,6 @@ import (
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/bootstrap/place"
-	"subnetrouter/internal/ecsmeta"
 	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/forward"
 	"subnetrouter/internal/ops"
@@ -271,8 +270,8 @@ func TestEMFIsDocumented(t *testing.T) {
 func emfRegistry() (reg *prometheus.Registry, open prometheus.Gauge, opened prometheus.Counter) {
 	reg = prometheus.NewRegistry()
 	families := map[string]bool{}
-	open = prometheus.NewGauge(prometheus.GaugeOpts{Name: "router_flows_active", ConstLabels: prometheus.Labels{"protocol": "tcp"}})
-	opened = prometheus.NewCounter(prometheus.CounterOpts{Name: "router_flows_opened_total", ConstLabels: prometheus.Labels{"protocol": "udp"}})
+	open = prometheus.NewGauge(prometheus.GaugeOpts{Name: "router_flows_active", Help: "x", ConstLabels: prometheus.Labels{"protocol": "tcp"}})
+	opened = prometheus.NewCounter(prometheus.CounterOpts{Name: "router_flows_opened_total", Help: "x", ConstLabels: prometheus.Labels{"protocol": "udp"}})
 	reg.MustRegister(open, opened)
 	families["router_flows_active"], families["router_flows_opened_total"] = true, true
 	for _, m := range emfMetrics {
@@ -416,7 +415,7 @@ func TestEMFFails(t *testing.T) {
 
 func TestDescribeEMF(t *testing.T) {
 	at := func(cluster, service, family string) place.Place {
-		return place.Place{Task: ecsmeta.Task{Cluster: cluster, Service: service, Family: family, ARN: "arn:aws:ecs:eu-west-1:123456789012:task/c/1"}}
+		return place.Place{Cluster: cluster, Service: service, Family: family, ARN: "arn:aws:ecs:eu-west-1:123456789012:task/c/1"}
 	}
 	for _, tc := range []struct {
 		name  string

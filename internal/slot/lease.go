@@ -185,6 +185,7 @@ func (l *Lease) Release(ctx context.Context, d Departure) error {
 		return nil
 	}
 	switch d {
+	case Stays:
 	case LoggedOut:
 		c.Set = Attributes{departed: int64(1)}
 	case Removed:

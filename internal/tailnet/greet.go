@@ -79,10 +79,10 @@ func (n *Node) echoReply(to netip.Addr) []byte {
 	payload := make([]byte, 4) // identifier and sequence number
 	if to.Is4() {
 		return packet.Generate(packet.ICMP4Header{
-			IP4Header: packet.IP4Header{IPProto: ipproto.ICMPv4, Src: from, Dst: to}, Type: packet.ICMP4EchoReply,
+			IPProto: ipproto.ICMPv4, Src: from, Dst: to, Type: packet.ICMP4EchoReply,
 		}, payload)
 	}
 	return packet.Generate(packet.ICMP6Header{
-		IP6Header: packet.IP6Header{IPProto: ipproto.ICMPv6, Src: from, Dst: to}, Type: packet.ICMP6EchoReply,
+		IPProto: ipproto.ICMPv6, Src: from, Dst: to, Type: packet.ICMP6EchoReply,
 	}, payload)
 }

@@ -172,7 +172,7 @@ func TestIdentities(t *testing.T) {
 		}
 		return err
 	})
-	for _, line := range strings.Split(now.out.String(), "\n") {
+	for line := range strings.SplitSeq(now.out.String(), "\n") {
 		if strings.Contains(line, f.key.Reveal()) || strings.Contains(line, "privkey:") {
 			t.Errorf("the log has a secret: %s", line)
 		}

@@ -37,7 +37,7 @@ func TestImportIdentity(t *testing.T) {
 		t.Errorf("during the import, the environment is %v", env)
 	}
 	mounts, _ := d.container(t)["mountPoints"].([]any)
-	if len(d.Volumes) != 1 || d.Volumes[0].EFSVolumeConfiguration.FileSystemID != fileSystem || len(mounts) != 1 || mounts[0].(map[string]any)["readOnly"] != true {
+	if len(d.Volumes) != 1 || d.Volumes[0].EFSVolumeConfiguration.FileSystemID != fileSystem || len(mounts) != 1 || !readOnly(mounts[0]) {
 		t.Errorf("during the import, the task mounts %v of %+v, want %s read-only", mounts, d.Volumes, fileSystem)
 	}
 	if percents := a.percents("edge"); percents != [2]float64{0, 100} {
@@ -181,4 +181,11 @@ func (a *account) untaggedScaling() {
 	}))
 	a.t.Cleanup(proxy.Close)
 	a.env = append(a.env, "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING="+proxy.URL)
+}
+
+// readOnly reports whether a mount point of a container is read-only.
+func readOnly(mount any) bool {
+	m, _ := mount.(map[string]any)
+	set, _ := m["readOnly"].(bool)
+	return set
 }

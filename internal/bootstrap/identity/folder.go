@@ -23,8 +23,11 @@ var folder = &Kind{
 // Folder keeps the state in a file of this folder, in tailscaled's format and by its name.
 type Folder string
 
-func (f Folder) String() string  { return string(f) }
-func (Folder) kind() *Kind       { return folder }
+// String implements [Source].
+func (f Folder) String() string { return string(f) }
+func (Folder) kind() *Kind      { return folder }
+
+// Needs implements [Source].
 func (Folder) Needs() []iam.Need { return nil }
 
 func (f Folder) open(context.Context, Config, func(error)) (*Identity, error) {

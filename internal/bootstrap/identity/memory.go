@@ -14,9 +14,13 @@ var memory = &Kind{
 // Memory keeps no identity: each process is a new node.
 type Memory struct{}
 
-func (Memory) String() string    { return "mem:" }
-func (Memory) kind() *Kind       { return memory }
+// String implements [Source].
+func (Memory) String() string { return "mem:" }
+func (Memory) kind() *Kind    { return memory }
+
+// Needs implements [Source].
 func (Memory) Needs() []iam.Need { return nil }
+
 func (Memory) open(context.Context, Config, func(error)) (*Identity, error) {
 	return &Identity{}, nil
 }
