@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"syscall"
@@ -10,18 +11,20 @@ import (
 )
 
 // restartFlush bounds the wait for the log's output before a restart. The engine still runs
-// meanwhile, and must not send for a second after the end of a lease.
+// meanwhile, and must stop sending within a second of the end of a lease.
 const restartFlush = 100 * time.Millisecond
 
 // restart replaces this process with a new one of the same program, arguments and
 // environment. All sockets close at once, without another packet. The new process waits for an
 // identity, not ready, in a container that keeps running: during an outage of AWS, ECS might
-// not be able to start another. It returns only if that fails.
-func restart(environ []string, log *slog.Logger, events *eventlog.Log) int {
+// not be able to start another. A process that was asked to stop, or that cannot be replaced,
+// exits. restart does not return.
+func restart(ctx context.Context, environ []string, log *slog.Logger, events *eventlog.Log) {
 	log.Warn("restarting in place")
 	events.Flush(restartFlush)
-	err := syscall.Exec("/proc/self/exe", os.Args, environ)
-	log.Error("restarting in place failed", "err", err)
-	events.Flush(flushTimeout)
-	return exitFailed
+	if ctx.Err() == nil {
+		log.Error("restarting in place failed", "err", syscall.Exec("/proc/self/exe", os.Args, environ))
+		events.Flush(restartFlush)
+	}
+	os.Exit(exitFailed)
 }

@@ -48,7 +48,7 @@ func runRouter(ctx context.Context, in call) int {
 		err = r.Run(ctx)
 	}
 	if errors.Is(err, router.ErrIdentityLost) {
-		return restart(in.environ, log, events)
+		restart(ctx, in.environ, log, events)
 	}
 	if err != nil {
 		log.Error("router failed", "err", err)

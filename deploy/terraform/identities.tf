@@ -15,7 +15,7 @@ locals {
   most_tasks   = var.autoscaling == null ? var.desired_count : var.autoscaling.max
 
   # During a deployment, each of the new and old tasks has an identity.
-  identity_slots = var.identity_slots == null ? max(1, floor(local.most_tasks * local.maximum_percent / 100)) : var.identity_slots
+  identity_slots = var.identity_slots == null ? min(100, max(1, floor(local.most_tasks * local.maximum_percent / 100))) : var.identity_slots
 
   # The router stores identities under the name of its service, which it reads from the
   # task's metadata.

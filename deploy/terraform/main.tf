@@ -27,8 +27,9 @@ locals {
   maximum_percent         = coalesce(var.deployment_maximum_percent, local.one_task ? 100 : 200)
 
   # ECS moves a task from a zone with two once the other zone is available. That needs
-  # room for one more task than are desired.
-  zone_rebalancing = coalesce(var.availability_zone_rebalancing, local.most_tasks > 1 && local.maximum_percent > 100)
+  # room for one more task than are desired. It looks like a scale-in to the task, which would
+  # remove its node from the tailnet.
+  zone_rebalancing = coalesce(var.availability_zone_rebalancing, local.most_tasks > 1 && local.maximum_percent > 100 && !local.on_dynamodb)
 
   container = { for k, v in {
     name      = "tailscale"

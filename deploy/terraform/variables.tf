@@ -408,13 +408,13 @@ variable "dynamodb_deletion_protection" {
 }
 
 variable "identity_slots" {
-  description = "Number of identities of state = \"dynamodb\" or \"existing-dynamodb\", 1 to 1000, which is also the largest number of nodes of this service in the tailnet. By default it is the largest number of tasks during a deployment: desired_count, or autoscaling.max, times deployment_maximum_percent. It must not be smaller than the number of tasks."
+  description = "Number of identities of state = \"dynamodb\" or \"existing-dynamodb\", 1 to 100, which is also the largest number of nodes of this service in the tailnet. By default it is the largest number of tasks during a deployment: desired_count, or autoscaling.max, times deployment_maximum_percent. It must not be smaller than the number of tasks."
   type        = number
   default     = null
 
   validation {
-    condition     = var.identity_slots == null || try(var.identity_slots >= 1 && var.identity_slots <= 1000 && floor(var.identity_slots) == var.identity_slots, false)
-    error_message = "The identity_slots must be a whole number from 1 to 1000."
+    condition     = var.identity_slots == null || try(var.identity_slots >= 1 && var.identity_slots <= 100 && floor(var.identity_slots) == var.identity_slots, false)
+    error_message = "The identity_slots must be a whole number from 1 to 100."
   }
 }
 
@@ -877,7 +877,7 @@ variable "force_new_deployment" {
 }
 
 variable "availability_zone_rebalancing" {
-  description = "Whether ECS moves a task when two are in one zone and another zone is available again. By default it is true for two tasks and more, if deployment_maximum_percent allows one more."
+  description = "Whether ECS moves a task when two are in one zone and another zone is available again. By default it is true for two tasks and more, if deployment_maximum_percent allows one more, and false with state in DynamoDB, whose nodes would change their addresses."
   type        = bool
   default     = null
 }

@@ -18,6 +18,7 @@ type TaskState struct {
 	DesiredStatus string // "RUNNING" or "STOPPED"
 	StopCode      string // "ServiceSchedulerInitiated", "EssentialContainerExited", ...; "" unless stopping
 	StoppedReason string
+	StartedBy     string // the ID of the deployment, for a task of a service
 }
 
 // DescribeTasks and DescribeServices are the actions that [Client.Tasks] and
@@ -59,6 +60,7 @@ func (c *Client) Tasks(ctx context.Context, cluster string, arns []string) (map[
 				states[arn] = TaskState{
 					LastStatus: aws.ToString(t.LastStatus), DesiredStatus: aws.ToString(t.DesiredStatus),
 					StopCode: string(t.StopCode), StoppedReason: secret.Clean(aws.ToString(t.StoppedReason), maxMessage),
+					StartedBy: aws.ToString(t.StartedBy),
 				}
 			}
 		}
@@ -76,6 +78,7 @@ type ServiceState struct {
 
 // Deployment is a deployment of a service.
 type Deployment struct {
+	ID           string // "ecs-svc/1234567890123456789"
 	Status       string // "PRIMARY" (the latest), "ACTIVE" (being replaced) or "INACTIVE"
 	RolloutState string // "IN_PROGRESS", "COMPLETED", "FAILED"; "" if ECS reports none
 }
@@ -118,7 +121,7 @@ func (c *Client) Service(ctx context.Context, cluster, name string) (ServiceStat
 		state.MaximumPercent = int(*d.MaximumPercent)
 	}
 	for _, d := range s.Deployments {
-		state.Deployments = append(state.Deployments, Deployment{aws.ToString(d.Status), string(d.RolloutState)})
+		state.Deployments = append(state.Deployments, Deployment{aws.ToString(d.Id), aws.ToString(d.Status), string(d.RolloutState)})
 	}
 	return state, nil
 }

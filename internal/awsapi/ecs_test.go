@@ -31,10 +31,10 @@ func TestTasks(t *testing.T) {
 		if n := len(server.Calls()) - before; n != 3 {
 			t.Errorf("%d calls, want batches of 100", n)
 		}
-		if got[arns[211]] != (awsapi.TaskState{LastStatus: "RUNNING", DesiredStatus: "RUNNING"}) {
+		if got[arns[211]] != (awsapi.TaskState{LastStatus: "RUNNING", DesiredStatus: "RUNNING", StartedBy: "ecs-svc/1"}) {
 			t.Errorf("running: %+v", got[arns[211]])
 		}
-		if want := (awsapi.TaskState{LastStatus: "STOPPED", DesiredStatus: "STOPPED", StopCode: "EssentialContainerExited", StoppedReason: "Essential container in task exited"}); got[arns[0]] != want {
+		if want := (awsapi.TaskState{LastStatus: "STOPPED", DesiredStatus: "STOPPED", StopCode: "EssentialContainerExited", StoppedReason: "Essential container in task exited", StartedBy: "ecs-svc/1"}); got[arns[0]] != want {
 			t.Errorf("stopped: %+v", got[arns[0]])
 		}
 		if _, ok := got[arns[1]]; ok {
@@ -57,14 +57,14 @@ func TestTasks(t *testing.T) {
 
 func TestService(t *testing.T) {
 	world := awstest.World{Clusters: map[string]awstest.Cluster{"network": {Services: map[string]awstest.Service{
-		"router": {Desired: 2, Running: 3, Pending: 1, MaximumPercent: 150, Deployments: []awstest.Deployment{{Status: "PRIMARY", RolloutState: "IN_PROGRESS"}, {Status: "ACTIVE", RolloutState: "COMPLETED"}}},
+		"router": {Desired: 2, Running: 3, Pending: 1, MaximumPercent: 150, Deployments: []awstest.Deployment{{Status: "PRIMARY", RolloutState: "IN_PROGRESS"}, {ID: "ecs-svc/0", Status: "ACTIVE", RolloutState: "COMPLETED"}}},
 		"plain":  {Desired: 1, Running: 1},
 		"gone":   {Inactive: true},
 	}}}}
 	server, c := serve(t, world, "1", awsapi.Options{})
 	for name, want := range map[string]awsapi.ServiceState{
-		"router": {Desired: 2, Running: 3, Pending: 1, MaximumPercent: 150, Deployments: []awsapi.Deployment{{Status: "PRIMARY", RolloutState: "IN_PROGRESS"}, {Status: "ACTIVE", RolloutState: "COMPLETED"}}},
-		"plain":  {Desired: 1, Running: 1, MaximumPercent: 200, Deployments: []awsapi.Deployment{{Status: "PRIMARY", RolloutState: "COMPLETED"}}},
+		"router": {Desired: 2, Running: 3, Pending: 1, MaximumPercent: 150, Deployments: []awsapi.Deployment{{ID: "ecs-svc/1", Status: "PRIMARY", RolloutState: "IN_PROGRESS"}, {ID: "ecs-svc/0", Status: "ACTIVE", RolloutState: "COMPLETED"}}},
+		"plain":  {Desired: 1, Running: 1, MaximumPercent: 200, Deployments: []awsapi.Deployment{{ID: "ecs-svc/1", Status: "PRIMARY", RolloutState: "COMPLETED"}}},
 	} {
 		got, err := c.Service(t.Context(), world.ClusterARN("network"), name)
 		if err != nil || !reflect.DeepEqual(got, want) {

@@ -17,6 +17,7 @@ type TaskState struct {
 	DesiredStatus string // default "STOPPED" if LastStatus is, else "RUNNING"
 	StopCode      string
 	StoppedReason string
+	StartedBy     string // default "ecs-svc/1"
 }
 
 // Service is an ECS service.
@@ -29,6 +30,7 @@ type Service struct {
 
 // Deployment is a deployment of a service.
 type Deployment struct {
+	ID           string // default "ecs-svc/1"
 	Status       string // "PRIMARY", "ACTIVE", "INACTIVE"
 	RolloutState string // "IN_PROGRESS", "COMPLETED", "FAILED"
 }
@@ -79,6 +81,7 @@ type taskItem struct {
 	DesiredStatus string `json:"desiredStatus"`
 	StopCode      string `json:"stopCode,omitempty"`
 	StoppedReason string `json:"stoppedReason,omitempty"`
+	StartedBy     string `json:"startedBy"`
 }
 
 func (s *Server) describeTasks(region string, in describeTasks) (tasksResult, *awsError) {
@@ -106,7 +109,7 @@ func (s *Server) describeTasks(region string, in describeTasks) (tasksResult, *a
 		if desired == "" && last == "STOPPED" {
 			desired = last
 		}
-		out.Tasks = append(out.Tasks, taskItem{arn, w.ClusterARN(name), last, or(desired, "RUNNING"), t.StopCode, t.StoppedReason})
+		out.Tasks = append(out.Tasks, taskItem{arn, w.ClusterARN(name), last, or(desired, "RUNNING"), t.StopCode, t.StoppedReason, or(t.StartedBy, defaultDeployment)})
 	}
 	return out, nil
 }
@@ -137,7 +140,11 @@ type deploymentPercent struct {
 	Minimum int `json:"minimumHealthyPercent"`
 }
 
+// defaultDeployment is the ID of the deployment that started a task, unless it has another.
+const defaultDeployment = "ecs-svc/1"
+
 type deploymentItem struct {
+	ID           string `json:"id"`
 	Status       string `json:"status"`
 	RolloutState string `json:"rolloutState,omitempty"`
 }
@@ -176,10 +183,11 @@ func (s Service) item(arn, name string) serviceItem {
 		return item
 	}
 	for _, d := range s.Deployments {
+		d.ID = or(d.ID, defaultDeployment)
 		item.Deployments = append(item.Deployments, deploymentItem(d))
 	}
 	if len(s.Deployments) == 0 {
-		item.Deployments = append(item.Deployments, deploymentItem{"PRIMARY", "COMPLETED"})
+		item.Deployments = append(item.Deployments, deploymentItem{defaultDeployment, "PRIMARY", "COMPLETED"})
 	}
 	return item
 }

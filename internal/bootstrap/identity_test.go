@@ -420,23 +420,26 @@ func TestIdentityPolicies(t *testing.T) {
 
 func TestScaledIn(t *testing.T) {
 	const reason = "Scaling activity initiated by (deployment ecs-svc/1)"
+	stopping := awstest.TaskState{LastStatus: "STOPPING", DesiredStatus: "STOPPED", StoppedReason: reason}
 	done := []awstest.Deployment{{Status: "PRIMARY", RolloutState: "COMPLETED"}}
 	for name, tc := range map[string]struct {
 		service awstest.Service
 		own     awstest.TaskState
 		want    bool
 	}{
-		"smaller":                      {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "STOPPING", StoppedReason: reason}, true},
-		"smaller by two":               {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "DEACTIVATING", StoppedReason: reason}, true},
-		"smaller, not recorded yet":    {awstest.Service{Desired: 1, Running: 2, Deployments: done}, awstest.TaskState{LastStatus: "RUNNING"}, true},
-		"to none":                      {awstest.Service{Desired: 0, Running: 0, Deployments: done}, awstest.TaskState{LastStatus: "STOPPING", StoppedReason: reason}, true},
-		"a deployment begins":          {awstest.Service{Desired: 1, Running: 2, Deployments: append([]awstest.Deployment{{Status: "PRIMARY", RolloutState: "IN_PROGRESS"}}, done...)}, awstest.TaskState{LastStatus: "STOPPING", StoppedReason: reason}, false},
-		"a deployment ends":            {awstest.Service{Desired: 1, Running: 1, Deployments: []awstest.Deployment{{Status: "PRIMARY", RolloutState: "IN_PROGRESS"}}}, awstest.TaskState{LastStatus: "STOPPING", StoppedReason: reason}, false},
-		"unhealthy, replaced first":    {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "STOPPING", StoppedReason: "Task failed container health checks"}, false},
-		"replaced afterwards":          {awstest.Service{Desired: 1, Running: 0, Deployments: done}, awstest.TaskState{LastStatus: "STOPPING", StoppedReason: reason}, false},
-		"stopped by hand":              {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "STOPPING", StoppedReason: "Task stopped by user"}, false},
+		"smaller":                      {awstest.Service{Desired: 1, Running: 1, Deployments: done}, stopping, true},
+		"smaller by two":               {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "DEACTIVATING", DesiredStatus: "STOPPED", StoppedReason: reason, StopCode: "ServiceSchedulerInitiated"}, true},
+		"smaller, not recorded yet":    {awstest.Service{Desired: 1, Running: 2, Deployments: done}, awstest.TaskState{LastStatus: "RUNNING", DesiredStatus: "STOPPED"}, true},
+		"to none":                      {awstest.Service{Desired: 0, Running: 0, Deployments: done}, stopping, true},
+		"a deployment begins":          {awstest.Service{Desired: 1, Running: 2, Deployments: append([]awstest.Deployment{{Status: "PRIMARY", RolloutState: "IN_PROGRESS"}}, done...)}, stopping, false},
+		"a deployment ends":            {awstest.Service{Desired: 1, Running: 1, Deployments: []awstest.Deployment{{Status: "PRIMARY", RolloutState: "IN_PROGRESS"}}}, stopping, false},
+		"a deployment has ended":       {awstest.Service{Desired: 1, Running: 1, Deployments: []awstest.Deployment{{ID: "ecs-svc/2", Status: "PRIMARY", RolloutState: "COMPLETED"}}}, stopping, false},
+		"a spot interruption":          {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "STOPPING", DesiredStatus: "STOPPED", StopCode: "SpotInterruption"}, false},
+		"unhealthy, replaced first":    {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "STOPPING", DesiredStatus: "STOPPED", StoppedReason: "Task failed container health checks"}, false},
+		"replaced afterwards":          {awstest.Service{Desired: 1, Running: 0, Deployments: done}, stopping, false},
+		"stopped by hand":              {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "STOPPING", DesiredStatus: "STOPPED", StoppedReason: "Task stopped by user"}, false},
 		"grows":                        {awstest.Service{Desired: 3, Running: 2, Deployments: done}, awstest.TaskState{LastStatus: "RUNNING"}, false},
-		"a signal from something else": {awstest.Service{Desired: 1, Running: 1, Deployments: done}, awstest.TaskState{LastStatus: "RUNNING"}, false},
+		"a signal from something else": {awstest.Service{Desired: 1, Running: 2, Deployments: done}, awstest.TaskState{LastStatus: "RUNNING"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := start(t, member(1))
@@ -484,5 +487,46 @@ func TestExamineIdentity(t *testing.T) {
 	open(t, a.withState(t, "dynamodb:routers"))
 	if got, err := a.withState(t, "dynamodb:routers").ExamineIdentity(t.Context()); got != "2 slots of vpn, 1 of them leased" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestRetire ends the nodes of slots that a smaller service no longer has, and leaves the slots
+// that tasks hold.
+func TestRetire(t *testing.T) {
+	a := start(t, member(1))
+	a.Server.Update(addIdentities)
+	var held []*identity.Identity
+	for n := 1; n <= 4; n++ {
+		i := open(t, a.another(t, member(n)).withState(t, "dynamodb:routers?slots=4"))
+		if err := errors.Join(i.State.Save([]byte(nodeState)), i.Slot.Describe(t.Context(), fmt.Sprint("edge-", n-1), fmt.Sprint("n", n-1, "CNTRL"))); err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, i)
+	}
+	for _, n := range []int{0, 1, 3} { // slot 2 is still held by a task of the larger service
+		if err := held[n].Slot.Release(t.Context(), slot.Stays); err != nil {
+			t.Fatal(err)
+		}
+	}
+	small := open(t, a.withState(t, "dynamodb:routers?slots=2"))
+	var removed []string
+	remove := func(name, id string) bool { removed = append(removed, name+" "+id); return true }
+	small.Slot.Retire(t.Context(), func(string, string) bool { return false }) // the API refuses
+	if item := a.Items("routers")[3]; item["state"] == nil || item["holder"] != nil {
+		t.Errorf("after a failure the slot has %v", slices.Sorted(maps.Keys(item)))
+	}
+	if i := open(t, a.another(t, member(2)).withState(t, "dynamodb:routers?slots=2")); i.Slot.Number() != 1 {
+		t.Fatalf("slot %d", i.Slot.Number())
+	}
+	again := open(t, a.withState(t, "dynamodb:routers?slots=2"))
+	again.Slot.Retire(t.Context(), remove)
+	if !slices.Equal(removed, []string{"edge-3 n3CNTRL"}) {
+		t.Errorf("removed %v", removed)
+	}
+	if item := a.Items("routers")[3]; item["state"] != nil || item["node"] != nil || item["holder"] != nil {
+		t.Errorf("the retired slot has %v", slices.Sorted(maps.Keys(item)))
+	}
+	if err := held[2].State.Save([]byte("{}")); err != nil {
+		t.Errorf("a task of the larger service lost its slot: %v", err)
 	}
 }

@@ -12,11 +12,12 @@ import (
 // ScaledIn reports whether ECS stops this task because its service becomes smaller, and why
 // that follows. It is meant for a task that was asked to stop. The conditions are:
 //
-//   - no deployment is in progress: there is one only, and it is complete;
-//   - the service has more tasks than desired. ECS counts a task that stops no longer as
-//     running, so this one is counted separately;
-//   - if ECS has a reason for the stop, it is the service's scheduler. A task that failed a
-//     health check is replaced before it is stopped, which otherwise looks the same.
+//   - no deployment is in progress: there is one only, which is complete and started this task.
+//     The last old task of a deployment may see it complete, too;
+//   - the service has more tasks than desired. ECS no longer counts a stopping task as running,
+//     so this one is counted separately;
+//   - ECS stops the task, and the reason, if it has one, is the service's scheduler. A task that
+//     failed a health check is replaced before it is stopped, which otherwise looks the same.
 func (b *Bootstrap) ScaledIn(ctx context.Context) (scaledIn bool, why string, err error) {
 	task, err := b.place.Task(ctx)
 	if err != nil {
@@ -37,30 +38,43 @@ func (b *Bootstrap) ScaledIn(ctx context.Context) (scaledIn bool, why string, er
 	if err != nil {
 		return false, "", problem.Wrapf(err, "finding the reason why this task stops")
 	}
-	return judgeScaleIn(service, tasks[task.ARN])
+	own, known := tasks[task.ARN]
+	if !known {
+		return false, "ECS does not know this task", nil
+	}
+	scaledIn, why = judgeScaleIn(service, own)
+	return scaledIn, why, nil
 }
 
 // schedulerReason begins ECS's reason for a task that its service's scheduler stops, also
-// during a deployment.
-const schedulerReason = "Scaling activity initiated by"
+// during a deployment, and schedulerCode is the code of these stops.
+const (
+	schedulerReason = "Scaling activity initiated by"
+	schedulerCode   = "ServiceSchedulerInitiated"
+)
 
-func judgeScaleIn(service awsapi.ServiceState, own awsapi.TaskState) (bool, string, error) {
-	running := service.Running
+func judgeScaleIn(service awsapi.ServiceState, own awsapi.TaskState) (scaledIn bool, why string) {
+	if len(service.Deployments) != 1 {
+		return false, fmt.Sprintf("%d deployments are in progress", len(service.Deployments))
+	}
+	deployment, running := service.Deployments[0], service.Running
 	if own.LastStatus != "RUNNING" {
 		running++
 	}
-	why := fmt.Sprintf("%d desired, %d running with this one", service.Desired, running)
-	switch n := len(service.Deployments); {
-	case n != 1:
-		return false, fmt.Sprintf("%d deployments are in progress", n), nil
-	case service.Deployments[0].RolloutState != "COMPLETED" && service.Deployments[0].RolloutState != "":
-		return false, "a deployment is " + service.Deployments[0].RolloutState, nil
-	case own.StoppedReason != "" && !strings.HasPrefix(own.StoppedReason, schedulerReason):
-		return false, "ECS stops the task for another reason: " + own.StoppedReason, nil
+	why = fmt.Sprintf("%d desired, %d running with this one", service.Desired, running)
+	switch {
+	case deployment.RolloutState != "COMPLETED" && deployment.RolloutState != "":
+		return false, "a deployment is " + deployment.RolloutState
+	case own.StartedBy != deployment.ID:
+		return false, "another deployment replaced this task"
+	case own.DesiredStatus != "STOPPED":
+		return false, "ECS wants the task to run"
+	case own.StopCode != "" && own.StopCode != schedulerCode, own.StoppedReason != "" && !strings.HasPrefix(own.StoppedReason, schedulerReason):
+		return false, strings.TrimSpace("ECS stops the task for another reason: " + own.StopCode + " " + own.StoppedReason)
 	case service.Desired >= running:
-		return false, why, nil
+		return false, why
 	}
-	return true, why, nil
+	return true, why
 }
 
 // CredentialIsKey reports whether the credential is an auth key, which cannot remove nodes.

@@ -2,15 +2,21 @@ package router
 
 import (
 	"context"
-	"errors"
+	"time"
 
-	"subnetrouter/internal/bootstrap/credential"
+	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/slot"
 )
 
 // A slot's node outlives its task, except when the service becomes smaller. Then the node
 // is removed: by Tailscale's API, if the credential is a client that may do so, or, with an
 // auth key, logged out, after which it is still listed.
+
+// Bounds of calls during a drain: of ECS, and for the end of a node that leaves.
+const (
+	scaleInWait = 5 * time.Second
+	removalWait = 4 * time.Second
+)
 
 // departure finds out, while the drain proceeds, whether the service becomes smaller.
 func (r *Router) departure(ctx context.Context) <-chan bool {
@@ -20,6 +26,8 @@ func (r *Router) departure(ctx context.Context) <-chan bool {
 		return out
 	}
 	go func() {
+		ctx, cancel := context.WithTimeout(ctx, scaleInWait)
+		defer cancel()
 		scaledIn, why, err := r.lookUps.boot.ScaledIn(ctx)
 		switch {
 		case err != nil:
@@ -32,17 +40,18 @@ func (r *Router) departure(ctx context.Context) <-chan bool {
 	return out
 }
 
-// leave ends the node and its identity: an ephemeral node logs out, and a slot is released.
+// leave ends the node and its identity: an ephemeral node logs out, and a slot is released. If
+// the engine may still run, the slot is not released: it becomes free when ECS reports the task
+// as stopped.
 func (r *Router) leave(ctx context.Context, departure <-chan bool) error {
-	scaledIn := false
-	select {
-	case scaledIn = <-departure:
-	case <-ctx.Done():
-	}
+	scaledIn := <-departure // within scaleInWait of the start of the drain
 	node, _ := r.node.Status()
 	left := slot.Stays
-	if scaledIn && r.lookUps.boot.CredentialIsKey() {
-		if err := r.node.Logout(ctx); err != nil {
+	if scaledIn && r.holdsKey(ctx) {
+		logout, cancel := context.WithTimeout(ctx, removalWait)
+		err := r.node.Logout(logout)
+		cancel()
+		if err != nil {
 			r.log.Warn("logging out the node failed; it stays in the tailnet", "node", node.Name, "err", err)
 		} else {
 			left = slot.LoggedOut
@@ -50,17 +59,53 @@ func (r *Router) leave(ctx context.Context, departure <-chan bool) error {
 				"fix", "with an OAuth client of scope devices:core in place of the auth key the router removes it")
 		}
 	}
-	err := r.closeNode(ctx)
-	if scaledIn && left == slot.Stays {
-		switch deleteErr := r.lookUps.boot.DeleteNode(ctx, node.ID); {
-		case deleteErr == nil:
-			left = slot.Removed
-			r.log.Info("the service became smaller: node removed from the tailnet", "node", node.Name)
-		case errors.Is(deleteErr, credential.ErrNoClient):
-		default:
-			r.log.Warn("removing the node of a service that became smaller failed; it stays in the tailnet", "node", node.Name, "err", deleteErr)
-		}
+	if err := r.closeNode(ctx); err != nil {
+		return err
+	}
+	if scaledIn && left == slot.Stays && r.removeNode(node.ID, node.Name) {
+		left = slot.Removed
 	}
 	r.releaseIdentity(left)
-	return err
+	return nil
+}
+
+// holdsKey reports whether the credential is an auth key. A node with a valid identity may not
+// have read it yet.
+func (r *Router) holdsKey(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, removalWait)
+	defer cancel()
+	if err := r.lookUps.boot.LookAtCredential(ctx); err != nil {
+		r.log.Warn("the credential cannot be read; the node stays in the tailnet", "err", err)
+	}
+	return r.lookUps.boot.CredentialIsKey()
+}
+
+// removeNode removes a node from the tailnet, and reports whether it did.
+func (r *Router) removeNode(id, name string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), removalWait)
+	defer cancel()
+	if err := r.lookUps.boot.DeleteNode(ctx, id); err != nil {
+		r.log.Warn("removing a node of a service that became smaller failed; it stays in the tailnet", "node", name, "err", err)
+		return false
+	}
+	r.log.Info("the service became smaller: node removed from the tailnet", "node", name)
+	return true
+}
+
+// surplusEvery is the period of removing nodes of slots that the service no longer has.
+const surplusEvery = 5 * time.Minute
+
+// removeSurplus removes the nodes of free slots that the service no longer has, until ctx ends:
+// a deployment that makes the service smaller leaves them. It needs a client of Tailscale's API.
+func (r *Router) removeSurplus(ctx context.Context) {
+	s := r.identity.Load().Slot
+	if s == nil {
+		return
+	}
+	for backoff.Sleep(ctx, surplusEvery) {
+		if r.lookUps.boot.CredentialIsKey() {
+			continue
+		}
+		s.Retire(ctx, func(name, id string) bool { return r.removeNode(id, name) })
+	}
 }

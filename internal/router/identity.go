@@ -39,6 +39,7 @@ func (r *Router) startNode(ctx context.Context) error {
 func (r *Router) keepIdentity(ctx context.Context) error {
 	id := r.identity.Load()
 	go r.describeSlot(ctx)
+	go r.removeSurplus(ctx)
 	id.Run(ctx)
 	return nil
 }
@@ -50,16 +51,18 @@ func (r *Router) describeSlot(ctx context.Context) {
 	if s == nil {
 		return
 	}
+	const retryEvery = time.Minute
 	stored := ""
 	for {
 		node, changed := r.node.Status()
 		if node.Running() && node.Name != stored {
-			if s.Describe(ctx, node.Name) == nil {
+			if s.Describe(ctx, node.Name, node.ID) == nil {
 				stored = node.Name
 			}
 		}
 		select {
 		case <-changed:
+		case <-time.After(retryEvery):
 		case <-ctx.Done():
 			return
 		}

@@ -65,30 +65,40 @@ func (r *Router) Run(ctx context.Context) error {
 	// The look-ups run while the engine starts.
 	r.lookUps.start(serving)
 	scaler := newScaler(r.opts.KeepProcessors)
+	group.Go(func() error { return r.fitLimits(serving, scaler) })
+	group.Go(func() error { return r.logNotReady(serving) })
+	group.Go(func() error { return r.logReady(serving) })
 	up := make(chan error, 1)
 	go func() { up <- r.startNode(ctx) }()
+	var failed error
 	select {
-	case err := <-up:
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
+	case failed = <-up:
 	case <-ctx.Done():
+		// An identity may be open, or about to be: then it is released.
+		select {
+		case failed = <-up:
+		case <-time.After(stopWait):
+		}
+	case <-serving.Done():
 	}
-	if ctx.Err() != nil { // control does not know this router yet: there is nothing to hand over
+	// Control does not know this router yet: there is nothing to hand over.
+	switch {
+	case ctx.Err() != nil:
 		log.Info("stopped before the engine started")
 		cancel()
 		err := awaitParts(group, log)
 		r.releaseIdentity(slot.Stays)
 		return err
-	}
-	if serving.Err() != nil { // a part has failed
-		return awaitParts(group, log)
+	case failed != nil, serving.Err() != nil:
+		cancel()
+		err := errors.Join(failed, awaitParts(group, log))
+		r.releaseIdentity(slot.Stays)
+		return err
 	}
 	group.Go(func() error { return r.keepIdentity(serving) })
 	if cfg.TailnetStatus {
 		group.Go(func() error { return r.serveTailnetStatus(serving, server) })
 	}
-	group.Go(func() error { return r.fitLimits(serving, scaler) })
 	group.Go(func() error { return scale(serving, scaler) })
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.followRoutes(serving) })
@@ -97,15 +107,15 @@ func (r *Router) Run(ctx context.Context) error {
 	group.Go(func() error { return r.probe(serving) })
 	group.Go(func() error { return r.runDenyList(serving) })
 	group.Go(func() error { return r.watchTagged(serving) })
-	group.Go(func() error { return r.logNotReady(serving) })
-	group.Go(func() error { return r.logReady(serving) })
 
 	select {
 	case <-ctx.Done():
 	case <-r.identity.Load().Lost():
 		return r.identityLost()
 	case <-serving.Done(): // one of them failed
-		return errors.Join(awaitParts(group, log), r.closeNode(context.Background()))
+		err := errors.Join(awaitParts(group, log), r.closeNode(context.Background()))
+		r.releaseIdentity(slot.Stays)
+		return err
 	}
 	err = within(cfg.DrainTimeout+drainGrace, "draining", r.identity.Load().Lost(), r.drain)
 	if errors.Is(err, errStopNow) {

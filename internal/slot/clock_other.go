@@ -10,7 +10,8 @@ import (
 )
 
 // SystemClock is the clock of the machine. Outside Linux, where the router only runs in
-// development, Now stops while the machine is suspended, and only Wall ends a lease then.
+// development, Now stops while the machine is suspended, so that only Wall detects the end of a
+// lease then.
 type SystemClock struct{}
 
 var start = time.Now()

@@ -154,9 +154,17 @@ func (l *Lease) Save(ctx context.Context, text []byte) error {
 	return l.update(ctx, c)
 }
 
-// Describe stores the name of the node, for people.
-func (l *Lease) Describe(ctx context.Context, name string) error {
-	return l.update(ctx, Change{Set: Attributes{node: name}, Expect: l.holds()})
+// Describe stores the name of the node, for people, and its ID at control. The node is a
+// member of the tailnet now.
+func (l *Lease) Describe(ctx context.Context, name, id string) error {
+	return l.update(ctx, Change{Set: Attributes{node: name, nodeID: id}, Remove: []string{departed}, Expect: l.holds()})
+}
+
+// Expired reports whether the lease has ended by the clocks of this process.
+func (l *Lease) Expired() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end.passed(l.pool.cfg.Clock)
 }
 
 // released ends a lease. Users add the conditions.
@@ -189,7 +197,7 @@ func (l *Lease) Release(ctx context.Context, d Departure) error {
 	case LoggedOut:
 		c.Set = Attributes{departed: int64(1)}
 	case Removed:
-		c.Remove = append(slices.Clone(c.Remove), state, node)
+		c.Remove = append(slices.Clone(c.Remove), state, node, nodeID, departed)
 	}
 	for {
 		call, cancel := context.WithTimeout(ctx, callTimeout)

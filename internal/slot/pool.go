@@ -40,6 +40,7 @@ type Pool struct {
 	mu      sync.Mutex // covers the fields below
 	waiting error      // why Acquire has not returned yet; nil before the first try and after the last
 	slots   []Slot     // as read last
+	surplus []item     // free slots with a node that the service no longer has, as read last
 }
 
 // ErrNoSlot is the error of [Pool.Waiting] while other processes hold all slots.
@@ -92,8 +93,8 @@ func (p *Pool) Acquire(ctx context.Context) (*Lease, error) {
 }
 
 // try leases a slot if there is one, in this order: the slot of an earlier process of this
-// container, a free one, and one whose task has stopped. ECS is asked only without the
-// former.
+// container, a free one, and one whose task has stopped. ECS is asked only if there is none of
+// the first two.
 func (p *Pool) try(ctx context.Context) (*Lease, error) {
 	items, err := p.list(ctx)
 	if err != nil {
@@ -159,6 +160,7 @@ func (p *Pool) list(ctx context.Context) ([]item, error) {
 	for i := range items {
 		items[i].number = i
 	}
+	var surplus []item
 	all := make([]Slot, 0, len(list))
 	for _, a := range list {
 		it, err := decode(a)
@@ -168,12 +170,14 @@ func (p *Pool) list(ctx context.Context) ([]item, error) {
 		all = append(all, it.describe())
 		if it.number < len(items) {
 			items[it.number] = it
+		} else if it.number < MaxSlots && it.nodeID != "" && it.holder == "" {
+			surplus = append(surplus, it)
 		}
 	}
 	slices.SortFunc(all, func(a, b Slot) int { return cmp.Compare(a.Number, b.Number) })
 	all = all[:min(len(all), MaxSlots)]
 	p.mu.Lock()
-	p.slots = all
+	p.slots, p.surplus = all, surplus
 	p.mu.Unlock()
 	return items, nil
 }
@@ -198,6 +202,29 @@ func (p *Pool) stopped(ctx context.Context, items []item) ([]item, error) {
 	return slices.DeleteFunc(slices.Clone(items), func(it item) bool { return it.task == "" || !slices.Contains(ended, it.task) }), nil
 }
 
+// Retire ends the nodes of free slots that the service no longer has, as they were read last. It
+// leases each of them, calls remove with the name and the ID of the node, and deletes the state
+// if remove reports success.
+func (p *Pool) Retire(ctx context.Context, remove func(name, id string) bool) {
+	p.mu.Lock()
+	list := p.surplus
+	p.surplus = nil
+	p.mu.Unlock()
+	for _, it := range list {
+		l, err := p.take(ctx, it)
+		if err != nil {
+			continue // another process has it, or the next reading of the slots shows it again
+		}
+		d := Stays
+		if remove(it.node, it.nodeID) {
+			d = Removed
+		}
+		release, cancel := context.WithTimeout(ctx, callTimeout)
+		l.Release(release, d) //nolint:errcheck // then it becomes free at the end of the lease
+		cancel()
+	}
+}
+
 // takeFirst leases the first of the slots that no other process takes meanwhile. It returns
 // nil and no error if there is none.
 func (p *Pool) takeFirst(ctx context.Context, items []item) (*Lease, error) {
@@ -214,8 +241,7 @@ func (p *Pool) takeFirst(ctx context.Context, items []item) (*Lease, error) {
 // take leases a slot if it is as it was read.
 func (p *Pool) take(ctx context.Context, seen item) (*Lease, error) {
 	c := Change{
-		Set:    Attributes{holder: p.cfg.Holder, lease: seen.lease + 1, beat: int64(0)},
-		Remove: []string{departed},
+		Set: Attributes{holder: p.cfg.Holder, lease: seen.lease + 1, beat: int64(0)},
 	}
 	for name, value := range map[string]string{task: p.cfg.Task, container: p.cfg.Container} {
 		if value != "" {

@@ -498,13 +498,16 @@ func (p *process) send(ctx context.Context, l *Lease) {
 			p.sending = false
 		default:
 		}
-		if it, _ := decode(p.w.items[l.number]); p.sending && p.stopped.IsZero() && (it.holder != p.holder || it.lease != l.lease) {
+		l.mu.Lock()
+		ended := p.Now() >= l.end.now
+		l.mu.Unlock()
+		if it, _ := decode(p.w.items[l.number]); p.sending && p.stopped.IsZero() && (ended || it.holder != p.holder || it.lease != l.lease) {
 			step = every
 			if counted {
 				p.running += every
 			}
 			if p.running > time.Second {
-				p.w.violatef("slot %d: %s sends with it, but %q holds it, lease %d", l.number, p.name, it.holder, it.lease)
+				p.w.violatef("slot %d: %s sends with it (its lease has ended: %v), but %q holds it, lease %d", l.number, p.name, ended, it.holder, it.lease)
 				p.sending = false
 			}
 		}

@@ -125,6 +125,7 @@ const (
 	version   = "version"   // the version of the state
 	state     = "state"     // opaque to this package
 	node      = "node"      // the name of the node, for people
+	nodeID    = "node_id"   // its ID at control
 	departed  = "departed"  // 1 if the node logged out when the service became smaller
 )
 
@@ -146,6 +147,7 @@ type Slot struct {
 type item struct {
 	number                        int
 	holder, task, container, node string
+	nodeID                        string
 	lease, beat, version          int64
 	until                         time.Time
 	state                         []byte
@@ -171,7 +173,7 @@ func decode(a Attributes) (it item, err error) {
 		return n
 	}
 	it = item{
-		number: int(number(Number)), holder: text(holder), task: text(task), container: text(container), node: text(node),
+		number: int(number(Number)), holder: text(holder), task: text(task), container: text(container), node: text(node), nodeID: text(nodeID),
 		lease: number(lease), beat: number(beat), version: number(version), until: time.UnixMilli(number(until)),
 		departed: number(departed) == 1,
 	}

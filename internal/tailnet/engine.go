@@ -170,7 +170,7 @@ func (n *Node) openState(kept State) (ipn.StateStore, controlclient.LoginFlags) 
 		n.log.Error("the node's state cannot be stored; after a restart the router will be a new node", "err", err, "fix", p.Fix)
 	})
 	n.wg.Go(func() { s.run(n.ctx) })
-	if !lasts {
+	if !lasts && n.cfg.VarRoot != "" { // a folder that cannot be written; other places may only be slow
 		return s, controlclient.LoginEphemeral
 	}
 	return s, controlclient.LoginDefault

@@ -64,8 +64,9 @@ func (f *fleet) setTask(id string, s awstest.TaskState) {
 	f.ecs.Update(func(w *awstest.World) { w.Clusters[fleetCluster].Tasks[id] = s })
 }
 
-// start starts the next task, on the host that the task before it does not use.
-func (f *fleet) start() *member {
+// start starts the next task, on the host that the task before it does not use, with more
+// variables.
+func (f *fleet) start(more ...string) *member {
 	w := f.w
 	w.t.Helper()
 	id := fmt.Sprintf("task-%d", f.tasks)
@@ -79,12 +80,16 @@ func (f *fleet) start() *member {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { metadata.Close() })
-	r := w.startRouter(routerOptions{key: f.key, host: host, env: map[string]string{
+	env := map[string]string{
 		"ROUTER_STATE": f.state, "ROUTER_HOSTNAME": "edge", "ROUTER_DRAIN_TIMEOUT": "20s",
 		"ECS_CONTAINER_METADATA_URI_V4": metadata.URI(),
 		"AWS_REGION":                    w.aws.Region, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
 		"AWS_ENDPOINT_URL": w.moto.URL(), "AWS_ENDPOINT_URL_ECS": f.ecs.URL(),
-	}})
+	}
+	for i := 0; i < len(more); i += 2 {
+		env[more[i]] = more[i+1]
+	}
+	r := w.startRouter(routerOptions{key: f.key, host: host, env: env})
 	return &member{r, id}
 }
 
@@ -175,6 +180,61 @@ func TestIdentities(t *testing.T) {
 	for line := range strings.SplitSeq(now.out.String(), "\n") {
 		if strings.Contains(line, f.key.Reveal()) || strings.Contains(line, "privkey:") {
 			t.Errorf("the log has a secret: %s", line)
+		}
+	}
+}
+
+// TestImportedNode moves a node from a folder into the table: the node keeps its address. Then
+// the node moves on into a parameter.
+func TestImportedNode(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	f := newFleet(w)
+	folder := w.sharedDir()
+	addresses := func() string {
+		t.Helper()
+		nodes := f.nodes()
+		if len(nodes) != 1 {
+			t.Fatalf("the nodes are %v", nodes)
+		}
+		_, ips, _ := strings.Cut(nodes[0], " ")
+		return ips
+	}
+	before := f.start("ROUTER_STATE", folder)
+	before.awaitReady()
+	want := addresses()
+	if code := before.stop(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	for i := range 2 { // the second start has nothing to import
+		now := f.start("ROUTER_STATE_IMPORT", folder)
+		now.awaitReady()
+		if got := addresses(); got != want { // the name may be the former one: control decides
+			t.Fatalf("start %d: the addresses are %s, before %s", i, got, want)
+		}
+		if imported := strings.Contains(now.out.String(), `"imported":"`+folder); imported != (i == 0) {
+			t.Errorf("start %d: imported %v", i, imported)
+		}
+		if code := now.stop(); code != 0 {
+			t.Fatalf("exit code %d", code)
+		}
+	}
+
+	parameter := "arn:aws:ssm:eu-west-1:123456789012:parameter/edge/state"
+	var last string
+	for i := range 2 {
+		now := f.start("ROUTER_STATE", parameter, "ROUTER_HOSTNAME", "parameter")
+		now.awaitReady()
+		nodes, err := w.control.Nodes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, ok := tailnettest.Find(nodes, "parameter")
+		if got := fmt.Sprint(n.IPs); !ok || len(nodes) != 2 || i > 0 && got != last {
+			t.Fatalf("start %d: the nodes are %v, the address before was %s", i, nodes, last)
+		}
+		last = fmt.Sprint(n.IPs)
+		if code := now.stop(); code != 0 {
+			t.Fatalf("exit code %d", code)
 		}
 	}
 }

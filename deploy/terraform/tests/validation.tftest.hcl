@@ -157,7 +157,7 @@ run "refuses_other_malformed_values" {
     health_check_start_period  = -1
     drain_timeout              = 0
     stop_timeout               = 1
-    identity_slots             = 1001
+    identity_slots             = 101
     autoscaling                = { min = 3, max = 2 }
   }
 

@@ -148,6 +148,7 @@ func (p *parameterState) Save(text []byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
 	if _, err := p.client.PutParameter(ctx, p.source.arn, secret.String(compact.String()), p.source.kmsKey); err != nil {
+		p.text = nil // it may have been stored
 		return err
 	}
 	p.text = compact.Bytes()

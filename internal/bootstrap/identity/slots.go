@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -226,7 +227,7 @@ func (s slotsSource) open(ctx context.Context, c Config, waiting func(error)) (*
 	}
 	if c.Place.OnECS() {
 		cfg.Stopped = func(ctx context.Context, tasks []string) ([]string, error) {
-			return stoppedTasks(ctx, client, p.Cluster, tasks)
+			return stoppedTasks(ctx, client, p.ARN, p.Cluster, tasks)
 		}
 	}
 	out.pool = slot.New(cfg)
@@ -237,8 +238,11 @@ func (s slotsSource) open(ctx context.Context, c Config, waiting func(error)) (*
 	if err := out.load(ctx, c.Import); err != nil {
 		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		out.lease.Release(release, slot.Stays) //nolint:errcheck // the next try takes it in any case
+		out.lease.Release(release, slot.Stays) //nolint:errcheck // then it becomes free at the end of the lease
 		return nil, err
+	}
+	if out.lease.Expired() { // reading a file, or AWS's answers, took half an hour
+		return nil, problem.New("", "opening slot %d of %s: %w", out.lease.Number(), out.Service, slot.ErrLost)
 	}
 	return &Identity{State: out, Slot: out}, nil
 }
@@ -287,7 +291,14 @@ func derivedSlots(ctx context.Context, client *awsapi.Client, cluster, service s
 
 // stoppedTasks returns those of tasks that ECS reports as stopped. A task that ECS does not
 // know is not among them: the tasks of a cluster become known with a delay.
-func stoppedTasks(ctx context.Context, client *awsapi.Client, cluster string, tasks []string) ([]string, error) {
+//
+// Tasks of other clusters are left out, as ECS would refuse the whole call.
+func stoppedTasks(ctx context.Context, client *awsapi.Client, own, cluster string, tasks []string) ([]string, error) {
+	siblings := own[:strings.LastIndex(own, "/")+1]
+	tasks = slices.DeleteFunc(slices.Clone(tasks), func(t string) bool { return !strings.HasPrefix(t, siblings) })
+	if len(tasks) == 0 {
+		return nil, nil
+	}
 	states, err := client.Tasks(ctx, cluster, tasks)
 	var stopped []string
 	for task, s := range states {
@@ -345,9 +356,18 @@ func (s *Slot) Why() error { return s.lease.Why() }
 // All returns all slots of the service, as they were read last.
 func (s *Slot) All() []slot.Slot { return s.pool.Slots() }
 
-// Describe stores the name of the node, for people who look at the table or at another
-// router's status.
-func (s *Slot) Describe(ctx context.Context, name string) error { return s.lease.Describe(ctx, name) }
+// Describe stores the name and the ID of the node, for people who look at the table or at
+// another router's status, and for Retire.
+func (s *Slot) Describe(ctx context.Context, name, id string) error {
+	return s.lease.Describe(ctx, name, id)
+}
+
+// Retire ends the nodes of slots that the service no longer has, because it became smaller. It
+// leases each of them that is free, calls remove with the name and the ID of its node, and
+// deletes the state if remove reports success.
+func (s *Slot) Retire(ctx context.Context, remove func(name, id string) bool) {
+	s.pool.Retire(ctx, remove)
+}
 
 // Release ends the lease. The caller has stopped using the identity.
 func (s *Slot) Release(ctx context.Context, d slot.Departure) error { return s.lease.Release(ctx, d) }
@@ -379,6 +399,7 @@ func (s *Slot) Save(text []byte) error {
 		return err
 	}
 	if err := s.lease.Save(ctx, sealed); err != nil {
+		s.text = nil // it may have been stored
 		return err
 	}
 	s.text = bytes.Clone(text)
