@@ -1,5 +1,6 @@
 // Package awsapi makes all of the router's calls to AWS, with typed results and errors that
-// name the fix: Secrets Manager, STS, EC2, DynamoDB, KMS, Systems Manager and ECS.
+// name the fix: Secrets Manager, STS, EC2, DynamoDB, KMS, Systems Manager, ECS, RDS and
+// Elastic Load Balancing.
 //
 // Endpoints, region and credentials come from the SDK's standard environment (AWS_ENDPOINT_URL,
 // AWS_REGION, container credentials, AWS_MAX_ATTEMPTS, ...). The SDK retries calls with jitter;
@@ -21,7 +22,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/rds"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -67,6 +70,8 @@ type Client struct {
 	kms         *kms.Client
 	ssm         *ssm.Client
 	ecs         *ecs.Client
+	rds         *rds.Client
+	elb         *elb.Client
 	callTimeout time.Duration
 	called      func(action string, err error)
 }
@@ -118,6 +123,8 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		kms:         kms.NewFromConfig(cfg),
 		ssm:         ssm.NewFromConfig(cfg),
 		ecs:         ecs.NewFromConfig(cfg),
+		rds:         rds.NewFromConfig(cfg),
+		elb:         elb.NewFromConfig(cfg),
 		callTimeout: 6 * o.TryTimeout,
 		called:      o.Called,
 	}, nil

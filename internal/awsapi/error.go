@@ -51,19 +51,23 @@ func (r request) fail(code problem.Code, answered, cause, fix string) *problem.P
 	return p
 }
 
-// code returns c, the code of a failed look-up of routes for a call of EC2, or "" if the
-// caller's code applies.
+// code returns c, the code of a failed look-up of routes for a call of a service that only
+// routes need, or "" if the caller's code applies.
 func (r request) code(c problem.Code) problem.Code {
 	switch {
 	case c == problem.ClockSkew:
 		return c
 	case r.callerCode:
 		return ""
-	case strings.HasPrefix(r.op, "ec2:"):
+	}
+	if service, _, _ := strings.Cut(r.op, ":"); routeServices[service] {
 		return problem.RoutesUnknown
 	}
 	return c
 }
+
+// routeServices are the services that only routes need.
+var routeServices = map[string]bool{"ec2": true, "rds": true, "elasticloadbalancing": true}
 
 // error classifies an error of the SDK. The order matters: an error from AWS takes precedence
 // over the end of the exchange.

@@ -29,6 +29,11 @@ type World struct {
 	Peerings    []Peering
 	PrefixLists []PrefixList
 
+	Databases     []Database
+	DBClusters    []DatabaseCluster
+	Proxies       []DatabaseProxy
+	LoadBalancers []LoadBalancer
+
 	Tables     map[string]Table     // by name; their items are the [Server]'s
 	Parameters map[string]Parameter // by name: "/router/key"
 	Keys       []Key

@@ -62,6 +62,10 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	world, err = moto.SeedNamed(t.Context(), world, "tier", "private")
+	if err != nil {
+		t.Fatal(err)
+	}
 	server, err := awstest.NewServer("", world)
 	if err != nil {
 		t.Fatal(err)
@@ -117,6 +121,19 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 			return outcome(v, err)
 		}
 	}
+	databases := func(value string) func(context.Context, *awsapi.Client) answer {
+		return func(ctx context.Context, c *awsapi.Client) answer {
+			v, err := c.Databases(ctx, "tier", value)
+			return outcome(v, err)
+		}
+	}
+	balancers := func(value string) func(context.Context, *awsapi.Client) answer {
+		return func(ctx context.Context, c *awsapi.Client) answer {
+			v, err := c.LoadBalancers(ctx, "tier", value)
+			return outcome(v, err)
+		}
+	}
+	shop := world.DBClusters[0]
 	const restore = "create or restore the secret in eu-west-1, or correct its name, version stage or version id"
 	calls := map[string]struct {
 		do   func(context.Context, *awsapi.Client) answer
@@ -143,7 +160,14 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 			ID: world.Peerings[0].ID, Active: true, Peer: world.Peerings[0].Accepter.VPCID, CIDRs: world.Peerings[0].Accepter.CIDRs}}}},
 		"missing peering": {peerings("pcx-0123456789abcdef0"), &answer{Result: map[string]awsapi.Peering{}}},
 		"prefix list":     {list(world.PrefixLists[0].ID), nil},
-		"missing vpc":     {vpc("vpc-0123456789abcdef0"), &answer{Fix: "check that the VPC still exists and that AWS_REGION and the credentials are the task's own", Code: "InvalidVpcID.NotFound"}},
+		"databases": {databases("priv*"), &answer{Result: []awsapi.Endpoint{
+			{Name: shop.Endpoint, Resource: "database cluster shop"}, {Name: shop.Reader, Resource: "readers of database cluster shop"},
+			{Name: world.Databases[1].Endpoint, Resource: "database orders"},
+		}}},
+		"no database":      {databases("none"), &answer{Fix: "correct the tag in ROUTER_ROUTES, or tag an instance, cluster or proxy"}},
+		"load balancers":   {balancers("private"), &answer{Result: []awsapi.Endpoint{{Name: world.LoadBalancers[0].DNS, Resource: "load balancer web"}}}},
+		"no load balancer": {balancers("none"), &answer{Fix: "correct the tag in ROUTER_ROUTES, or tag an Application or Network Load Balancer"}},
+		"missing vpc":      {vpc("vpc-0123456789abcdef0"), &answer{Fix: "check that the VPC still exists and that AWS_REGION and the credentials are the task's own", Code: "InvalidVpcID.NotFound"}},
 	}
 	answers := map[string][]answer{}
 	for _, env := range []map[string]string{server.Env(), moto.Env(world)} {
@@ -176,6 +200,9 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 	}
 
 	// The rest of the test deletes the VPC.
+	if err := moto.DeleteNamed(t.Context(), world); err != nil {
+		t.Fatal(err)
+	}
 	if err := moto.DeleteNetwork(t.Context(), world); err != nil {
 		t.Fatal(err)
 	}

@@ -67,11 +67,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := r.ParseForm(); err == nil && r.Form.Get("Action") != "" {
-		if r.Form.Get("Version") == "2011-06-15" { // only STS has this version
+		switch version := r.Form.Get("Version"); {
+		case version == "2011-06-15": // only STS has this version
 			s.serveSTS(w, r, r.Form.Get("Action"))
-			return
+		case queryServices[version].name != "":
+			s.serveQuery(w, r, queryServices[version], r.Form.Get("Action"))
+		default:
+			s.serveEC2(w, r, r.Form.Get("Action"))
 		}
-		s.serveEC2(w, r, r.Form.Get("Action"))
 		return
 	}
 	http.Error(w, "not a call to a service that the router uses", http.StatusBadRequest)
