@@ -251,6 +251,10 @@ func (f *Forwarder) Active() Counts { return f.tables.active() }
 // Flows returns up to n open flows, those that moved the most bytes first.
 func (f *Forwarder) Flows(n int) []Flow { return f.tables.describe(n) }
 
+// InUse reports whether a flow goes to an address of the VPC, also one that is being opened or
+// ended.
+func (f *Forwarder) InUse(target netip.Addr) bool { return f.tables.inUse(target) }
+
 // Busy returns the number of flows that are being opened, have just moved data, or have an
 // unanswered request of the last 2 s.
 func (f *Forwarder) Busy() int { return f.tables.busy() }

@@ -113,6 +113,32 @@ func TestFlowsAreCountedByRoute(t *testing.T) {
 	}
 }
 
+// TestInUse: an address is in use while a flow of any protocol goes to it.
+func TestInUse(t *testing.T) {
+	c := newClient(t, nil)
+	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn); conn.Close() })
+	target := targets(port)[0]
+	if c.f.InUse(target.Addr()) {
+		t.Error("in use before the first flow")
+	}
+	conn := c.mustDialTCP(target)
+	if !c.f.InUse(target.Addr()) {
+		t.Error("not in use with an open connection")
+	}
+	if c.f.InUse(target.Addr().Next()) {
+		t.Error("another address is in use")
+	}
+	conn.CloseWrite()
+	io.ReadAll(conn)
+	waitFor(t, "the end of the flow", func() bool { return !c.f.InUse(target.Addr()) })
+	udp := c.dialUDP(targets(serveUDPEcho(t))[0])
+	udp.Write([]byte("ping"))
+	udp.Read(make([]byte, 4))
+	if !c.f.InUse(target.Addr()) {
+		t.Error("not in use with a UDP flow")
+	}
+}
+
 func BenchmarkRouteOf(b *testing.B) {
 	table := newRouteTable()
 	table.set(prefixes("10.0.0.0/16", "10.1.0.0/16", "172.16.0.0/12", "fd00:1::/64"))

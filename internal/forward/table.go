@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -111,6 +112,14 @@ func (t *tables) busy() (n int) {
 		})
 	}
 	return n
+}
+
+// inUse reports whether a flow goes to an address.
+func (t *tables) inUse(target netip.Addr) (found bool) {
+	for _, table := range t {
+		table.walk(func(fl flow) { found = found || fl.common().key.target().Addr() == target })
+	}
+	return found
 }
 
 // all returns the flows that a walk visits, for callers that need them without a table's lock.
