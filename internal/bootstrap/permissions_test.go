@@ -11,25 +11,27 @@ import (
 	"subnetrouter/internal/bootstrap/routesource"
 )
 
-// TestActionsAreTheCalls compares the needs of the sources with the calls on the wire, in
-// every configuration: the calls made and the actions allowed are the same.
+// TestActionsAreTheCalls compares the needs of the sources with the calls on the wire, for
+// each source, each pair and all: the calls made and the actions allowed are the same.
 func TestActionsAreTheCalls(t *testing.T) {
-	var sources []string
+	var all []string
 	for _, k := range routesource.Kinds() {
-		sources = append(sources, k.Example)
+		all = append(all, k.Example)
 	}
-	for set := 1; set < 1<<len(sources); set++ { // every combination
-		var chosen []string
-		for i, s := range sources {
-			if set>>i&1 == 1 {
-				chosen = append(chosen, s)
-			}
+	sets := [][]string{all}
+	for i, s := range all {
+		sets = append(sets, []string{s})
+		for _, other := range all[:i] {
+			sets = append(sets, []string{s, other})
 		}
+	}
+	for _, chosen := range sets {
 		for place, task := range map[string]awstest.Task{"fargate": fargate(), "ec2": ec2()} {
 			for _, credential := range []string{"secret", "literal", "federation"} {
 				a := start(t, task)
 				a.Server.Update(addNetwork)
 				c := a.config(strings.Join(chosen, ","))
+				c.LookupHost = resolve
 				if credential == "literal" {
 					c.Credential.AuthKey, c.Credential.Secret.ID = "tskey-auth-x", ""
 				}
@@ -79,7 +81,7 @@ func TestNeedsPlace(t *testing.T) {
 		a.Server.Update(addNetwork)
 		t.Setenv("AWS_REGION", "eu-west-1")
 		c := a.config(k.Example)
-		c.MetadataURI = ""
+		c.MetadataURI, c.LookupHost = "", resolve
 		if _, err := bootstrap.New(c).Routes(t.Context()); (err != nil) != k.NeedsPlace {
 			t.Errorf("%s needs the place: %v; without it: %v", k.Syntax, k.NeedsPlace, err)
 		}
@@ -127,6 +129,12 @@ func TestPolicy(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":[` +
 				`{"Sid":"ReadPrefixLists","Effect":"Allow","Action":["ec2:GetManagedPrefixListEntries"],"Resource":["*"]},` +
 				`{"Sid":"ReadNetwork","Effect":"Allow","Action":["ec2:DescribeNetworkInterfaces","ec2:DescribeRouteTables","ec2:DescribeVpcPeeringConnections"],"Resource":["*"]}]}`},
+		"databases": {func(c *bootstrap.Config) {
+			c.Credential, c.Routes.Sources = literal("tskey-auth-x"), parse("lb:a=b,host:db.example.com,rds:a=b,rds:c=d")
+		}, "eu-west-1", "",
+			`{"Version":"2012-10-17","Statement":[` +
+				`{"Sid":"ReadProxyTags","Effect":"Allow","Action":["rds:ListTagsForResource"],"Resource":["arn:aws:rds:eu-west-1:*:db-proxy:*"]},` +
+				`{"Sid":"ReadNetwork","Effect":"Allow","Action":["rds:DescribeDBClusters","rds:DescribeDBInstances","rds:DescribeDBProxies","rds:DescribeDBProxyEndpoints","elasticloadbalancing:DescribeLoadBalancers","elasticloadbalancing:DescribeTags"],"Resource":["*"]}]}`},
 		"federation": {func(c *bootstrap.Config) {
 			c.Credential.Secret.ID, c.Credential.ClientID, c.Credential.Audience, c.Routes.Sources = "", "k1", "api.tailscale.com/k1", parse("subnet")
 		}, "", "",

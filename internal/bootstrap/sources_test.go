@@ -63,6 +63,61 @@ func addNetwork(w *awstest.World) {
 			{PrefixList: "pl-63a5400a", Target: "vpce-1"}, // a gateway endpoint, not another network
 		}},
 	}
+	addNamed(w)
+}
+
+// addNamed adds databases and load balancers, of which those with the tag tier=private have
+// endpoints that [resolve] knows.
+func addNamed(w *awstest.World) {
+	private, public := map[string]string{"tier": "private", "Name": "x"}, map[string]string{"tier": "public"}
+	w.DBClusters = []awstest.DatabaseCluster{
+		{ID: "shop", Endpoint: "shop.cluster-x.eu-west-1.rds.amazonaws.com", Reader: "shop.cluster-ro-x.eu-west-1.rds.amazonaws.com",
+			Custom: []string{"reports.cluster-custom-x.eu-west-1.rds.amazonaws.com"}, Tags: private},
+		{ID: "other", Endpoint: "other.cluster-x.eu-west-1.rds.amazonaws.com", Tags: public},
+	}
+	w.Databases = []awstest.Database{
+		{ID: "shop-1", Cluster: "shop", Endpoint: "shop-1.x.eu-west-1.rds.amazonaws.com"},
+		{ID: "shop-2", Cluster: "shop", Endpoint: "shop-2.x.eu-west-1.rds.amazonaws.com", Tags: public},
+		{ID: "orders", Endpoint: "orders.x.eu-west-1.rds.amazonaws.com", Tags: private},
+		{ID: "created", Tags: private},
+		{ID: "other-1", Cluster: "other", Endpoint: "other-1.x.eu-west-1.rds.amazonaws.com"},
+	}
+	w.Proxies = []awstest.DatabaseProxy{
+		{ID: "prx-1", Name: "pool", Endpoint: "pool.proxy-x.eu-west-1.rds.amazonaws.com", More: []string{"ro.endpoint.proxy-x.eu-west-1.rds.amazonaws.com", "rw.endpoint.proxy-x.eu-west-1.rds.amazonaws.com"}, Tags: private},
+		{ID: "prx-2", Name: "other", Endpoint: "other.proxy-x.eu-west-1.rds.amazonaws.com", Tags: public},
+	}
+	w.LoadBalancers = []awstest.LoadBalancer{
+		{Name: "web", DNS: "internal-web-1.eu-west-1.elb.amazonaws.com", Tags: private},
+		{Name: "grpc", Type: "network", DNS: "grpc-1.elb.eu-west-1.amazonaws.com", Tags: private},
+		{Name: "fw", Type: "gateway", Tags: private},
+		{Name: "other", DNS: "internal-other-1.eu-west-1.elb.amazonaws.com", Tags: public},
+	}
+}
+
+// resolve is a resolver that knows the names with the tag of [addNamed], and db.example.com.
+func resolve(_ context.Context, host string) ([]netip.Addr, error) {
+	addrs := map[string][]string{
+		"shop.cluster-x.eu-west-1.rds.amazonaws.com":           {"172.16.1.1"},
+		"shop.cluster-ro-x.eu-west-1.rds.amazonaws.com":        {"172.16.1.2"},
+		"reports.cluster-custom-x.eu-west-1.rds.amazonaws.com": {"172.16.1.2"},
+		"shop-1.x.eu-west-1.rds.amazonaws.com":                 {"172.16.1.1"},
+		"shop-2.x.eu-west-1.rds.amazonaws.com":                 {"172.16.1.2"},
+		"orders.x.eu-west-1.rds.amazonaws.com":                 {"10.20.3.9"},
+		"pool.proxy-x.eu-west-1.rds.amazonaws.com":             {"172.16.2.1", "172.16.2.2"},
+		"ro.endpoint.proxy-x.eu-west-1.rds.amazonaws.com":      {"172.16.2.3"},
+		"rw.endpoint.proxy-x.eu-west-1.rds.amazonaws.com":      {"172.16.2.4"},
+		"internal-web-1.eu-west-1.elb.amazonaws.com":           {"172.16.3.1", "172.16.3.2"},
+		"grpc-1.elb.eu-west-1.amazonaws.com":                   {"172.16.3.3", "2a05:d018:7e1:c101::3"},
+		"db.example.com":                                       {"192.0.2.10", "169.254.169.254"},
+	}[host]
+	if addrs == nil {
+		return nil, fmt.Errorf("no such host %s", host)
+	}
+	var list []netip.Addr
+	for _, a := range addrs {
+		list = append(list, netip.MustParseAddr(a))
+	}
+	return list, nil
 }
 
 // summary returns the chosen routes, the refused ones and the notes, one per line.
@@ -93,6 +148,7 @@ func TestSources(t *testing.T) {
 			return list, nil
 		}
 	}
+	resolved := func(c *bootstrap.Config) { c.LookupHost = resolve }
 	for name, test := range map[string]struct {
 		task    awstest.Task
 		sources string
@@ -120,6 +176,34 @@ not ::/0: transit gateway tgw-1 (rtb-own): a default route is for exit nodes, an
 		"prefix list": {fargate(), "pl-0123abcd", nil, `
 192.0.2.0/24: prefix list pl-0123abcd (office), prefix list pl-0123abcd (office too)
 198.51.100.0/24: prefix list pl-0123abcd
+`},
+		"databases": {fargate(), "rds:tier=priv*,subnets:tier=private", resolved, `
+10.20.2.0/24: subnet-0bbb (tier=private)
+10.20.3.0/24: subnet-0ccc (tier=private), database orders (tier=priv*), orders.x.eu-west-1.rds.amazonaws.com
+172.16.1.1/32: database cluster shop (tier=priv*), shop.cluster-x.eu-west-1.rds.amazonaws.com, database shop-1 (tier=priv*), shop-1.x.eu-west-1.rds.amazonaws.com
+172.16.1.2/32: readers of database cluster shop (tier=priv*), shop.cluster-ro-x.eu-west-1.rds.amazonaws.com, custom endpoint of database cluster shop (tier=priv*), reports.cluster-custom-x.eu-west-1.rds.amazonaws.com, database shop-2 (tier=priv*), shop-2.x.eu-west-1.rds.amazonaws.com
+172.16.2.1/32: database proxy pool (tier=priv*), pool.proxy-x.eu-west-1.rds.amazonaws.com
+172.16.2.2/32: database proxy pool (tier=priv*), pool.proxy-x.eu-west-1.rds.amazonaws.com
+172.16.2.3/32: endpoint of database proxy pool (tier=priv*), ro.endpoint.proxy-x.eu-west-1.rds.amazonaws.com
+172.16.2.4/32: endpoint of database proxy pool (tier=priv*), rw.endpoint.proxy-x.eu-west-1.rds.amazonaws.com
+2a05:d018:7e1:a102::/64: subnet-0bbb (tier=private)
+`},
+		"load balancers, by site": {fargate(), "lb:tier=private", func(c *bootstrap.Config) {
+			resolved(c)
+			c.Routes.Site = &site
+		}, `
+2a05:d018:7e1:c101::3/128: load balancer grpc (tier=private), grpc-1.elb.eu-west-1.amazonaws.com
+fd7a:115c:a1e0:b1a:0:7:ac10:301/128: load balancer web (tier=private), internal-web-1.eu-west-1.elb.amazonaws.com
+fd7a:115c:a1e0:b1a:0:7:ac10:302/128: load balancer web (tier=private), internal-web-1.eu-west-1.elb.amazonaws.com
+fd7a:115c:a1e0:b1a:0:7:ac10:303/128: load balancer grpc (tier=private), grpc-1.elb.eu-west-1.amazonaws.com
+`},
+		"names": {fargate(), "host:DB.example.com.,host:none.example.com", func(c *bootstrap.Config) {
+			resolved(c)
+			c.Routes.Exclude = []netip.Prefix{prefix("192.0.3.0/24")}
+		}, `
+192.0.2.10/32: host:DB.example.com.
+not 169.254.169.254/32: host:DB.example.com.: link-local, where ECS and EC2 serve credentials and metadata
+note: resolving none.example.com failed: no such host none.example.com; it has no route yet
 `},
 		"neighbours keep their names": {fargate(), "10.30.0.0/16,10.31.0.0/16,pl-63a5400a", nil, `
 10.30.0.0/16: ROUTER_ROUTES

@@ -123,8 +123,8 @@ func hostnameFrom(family string) string {
 }
 
 // followRoutes looks the routes up periodically until ctx ends, and calls apply with the
-// result of each successful look-up.
-func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, apply func([]netip.Prefix)) {
+// result of each successful look-up. inUse is that of [routesource.Follow].
+func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, inUse func(netip.Addr) bool, apply func([]netip.Prefix)) {
 	f := s.boot.Follow(routesource.Follow{
 		Every: every,
 		Apply: apply,
@@ -132,6 +132,7 @@ func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, apply f
 			return s.steps.time("routes", look)
 		},
 		Found: func(r routesource.Routes) { s.foundRoutes(ctx, r) },
+		InUse: inUse,
 	})
 	s.mu.Lock()
 	s.follower = f

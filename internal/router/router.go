@@ -166,7 +166,7 @@ func (r *Router) fitLimits(ctx context.Context, s *processors.Scaler) error {
 
 // followRoutes advertises the routes that the look-ups find, and follows their changes.
 func (r *Router) followRoutes(ctx context.Context) error {
-	r.lookUps.followRoutes(ctx, r.cfg.Refresh, func(prefixes []netip.Prefix) {
+	r.lookUps.followRoutes(ctx, r.cfg.Refresh, r.forward.InUse, func(prefixes []netip.Prefix) {
 		r.forward.SetRoutes(prefixes)
 		r.node.Advertise(prefixes)
 	})

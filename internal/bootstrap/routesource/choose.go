@@ -15,10 +15,15 @@ import (
 // choose splits a finding into the routes to advertise and the refused ones; see
 // docs/decisions/0005-which-prefixes-are-advertised.md.
 func (f *Finder) choose(ctx context.Context, found finding) (Routes, error) {
-	r := Routes{Refused: found.refused}
+	r := Routes{Refused: found.refused, Notes: slices.Clone(found.notes)}
 	var kept, entries []netip.Prefix
+	var names []Route
 	has := f.families(ctx, found.routes)
 	for _, route := range found.routes {
+		if route.Origin == FromName {
+			names = append(names, route)
+			continue
+		}
 		reason := f.unfit(route.Prefix)
 		if reason == "" {
 			reason = has.lacks(route.Prefix)
@@ -38,6 +43,7 @@ func (f *Finder) choose(ctx context.Context, found finding) (Routes, error) {
 	// prefix. Those of a prefix list are: it has up to 1,000, and each is a route on every
 	// client.
 	kept = routes.Trim(append(kept, routes.Normalize(entries)...), f.config.Exclude)
+	kept = append(kept, f.chooseNames(names, kept, has, &r)...)
 	kept = f.withoutDefaultRoute(kept, &r)
 	kept = f.withoutControl(ctx, kept, &r)
 	for _, p := range kept {

@@ -15,7 +15,8 @@ import (
 // Follow configures a [Follower].
 type Follow struct {
 	// Every is the time between two look-ups, with a jitter of 10 % so that routers
-	// that were started together drift apart.
+	// that were started together drift apart. Names are looked up more often if their TTLs
+	// are shorter, down to minNameInterval.
 	Every time.Duration
 	// Apply is called with the routes after each successful look-up, changed or not.
 	Apply func([]netip.Prefix)
@@ -23,6 +24,9 @@ type Follow struct {
 	Found func(Routes)
 	// Around wraps each look-up, to count and time it; nil means no wrapper.
 	Around func(look func() error) error
+	// InUse reports whether a flow goes to an address, whose route is then kept although
+	// its name no longer has it; nil means that none does.
+	InUse func(netip.Addr) bool
 }
 
 // After a failure the pause starts with firstPause and doubles, up to the shorter
@@ -34,14 +38,21 @@ const (
 )
 
 // Follower looks up routes repeatedly. It keeps a route that a look-up misses until the next
-// one misses it, too. A failed look-up withdraws nothing.
+// one misses it, too, and that of a name until no flow uses it, either. A failed look-up
+// withdraws nothing.
 type Follower struct {
 	finder *Finder
 	follow Follow
 
-	mu   sync.Mutex // covers now; not held during a look-up
-	now  Following
-	last []Route // chosen by the last success, missing ones included; only Run uses it
+	mu  sync.Mutex // covers now; not held during a look-up
+	now Following
+
+	// Only Run uses the fields below.
+	last    []Route       // chosen by the last success, missing ones included
+	sources finding       // of the last successful look-up of the sources
+	looked  time.Time     // after that look-up; zero means none
+	every   time.Duration // from then to the next one; before it, only names are looked up
+	again   time.Duration // at which the names want to be looked up; 0 means with the sources
 }
 
 // Following is the state of a [Follower].
@@ -57,6 +68,9 @@ func (f *Finder) Follow(how Follow) *Follower {
 	if how.Around == nil {
 		how.Around = func(look func() error) error { return look() }
 	}
+	if how.InUse == nil {
+		how.InUse = func(netip.Addr) bool { return false }
+	}
 	return &Follower{finder: f, follow: how}
 }
 
@@ -71,28 +85,52 @@ func (w *Follower) Now() Following {
 func (w *Follower) Run(ctx context.Context) {
 	retries := backoff.Backoff{First: firstPause, Max: maxPause}
 	for {
-		err := w.follow.Around(func() error { return w.look(ctx) })
+		whole := w.looked.IsZero() || time.Since(w.looked) >= w.every
+		err := w.follow.Around(func() error { return w.look(ctx, whole) })
 		if ctx.Err() != nil {
 			return
 		}
-		wait := w.follow.Every
+		var wait time.Duration
 		if err == nil {
 			retries.Reset()
+			wait = w.wait(whole)
 		} else {
-			wait = min(retries.Next(), w.follow.Every)
+			wait = backoff.Jitter(min(retries.Next(), w.follow.Every), backoff.Interval)
 		}
-		if !backoff.Sleep(ctx, backoff.Jitter(wait, backoff.Interval)) {
+		if !backoff.Sleep(ctx, wait) {
 			return
 		}
 	}
 }
 
-// look makes one look-up and applies it.
-func (w *Follower) look(ctx context.Context) error {
-	f, err := w.finder.find(ctx)
+// wait returns the time until the next look-up, after a successful one of the whole or of the
+// names only.
+func (w *Follower) wait(whole bool) time.Duration {
+	if whole {
+		w.looked, w.every = time.Now(), backoff.Jitter(w.follow.Every, backoff.Interval)
+	}
+	wait := w.every - time.Since(w.looked)
+	if w.again > 0 {
+		wait = min(wait, backoff.Jitter(w.again, backoff.Interval))
+	}
+	return wait
+}
+
+// look makes one look-up, of the whole or of the names that the sources have led to, and
+// applies it.
+func (w *Follower) look(ctx context.Context, whole bool) error {
+	f, err := w.sources, error(nil)
+	if whole {
+		if f, err = w.finder.find(ctx); err == nil {
+			w.sources = f
+		}
+	}
+	if err == nil {
+		f, w.again, err = w.finder.names.resolve(ctx, f)
+	}
 	var found Routes
 	if err == nil {
-		f.routes = w.withMissing(f.routes)
+		f.routes = w.knownFirst(w.withMissing(f.routes, whole))
 		found, err = w.finder.choose(ctx, f)
 	}
 	if ctx.Err() != nil {
@@ -122,21 +160,49 @@ func (w *Follower) look(ctx context.Context) error {
 	return nil
 }
 
-// withMissing adds the routes that the last look-up found and this one does not.
-func (w *Follower) withMissing(found []Route) []Route {
+// withMissing adds the routes that the last look-up found and this one does not. A look-up of
+// names only says nothing about the other routes.
+func (w *Follower) withMissing(found []Route, whole bool) []Route {
 	there := map[netip.Prefix]bool{}
 	for _, r := range found {
 		there[r.Prefix] = true
 	}
 	for _, r := range w.last {
-		if there[r.Prefix] || r.missing {
+		switch named := r.Origin == FromName; {
+		case there[r.Prefix]:
 			continue
+		case r.missing && named && !w.follow.InUse(r.Prefix.Addr()), r.missing && !named && whole:
+			continue
+		case !r.missing && (named || whole):
+			w.finder.config.Logger.Warn("route missing; kept until the next look-up misses it, too", "prefix", r.Prefix.String(), "source", r.Source)
+			r.missing = true
 		}
-		w.finder.config.Logger.Warn("route missing; kept until the next look-up misses it, too", "prefix", r.Prefix.String(), "source", r.Source)
-		r.missing = true
 		found = append(found, r)
 	}
 	return found
+}
+
+// knownFirst moves the routes of names that the last look-up chose before the others, so that
+// a new address does not take the place of an old one if there are too many.
+func (w *Follower) knownFirst(found []Route) []Route {
+	known := map[netip.Prefix]bool{}
+	for _, r := range w.last {
+		known[r.Prefix] = known[r.Prefix] || r.Origin == FromName
+	}
+	slices.SortStableFunc(found, func(a, b Route) int {
+		return order(b, known) - order(a, known)
+	})
+	return found
+}
+
+func order(r Route, known map[netip.Prefix]bool) int {
+	if r.Origin != FromName {
+		return 2
+	}
+	if known[r.Prefix] {
+		return 1
+	}
+	return 0
 }
 
 // logChange logs the changes; of many routes only the first, as a prefix list may add a

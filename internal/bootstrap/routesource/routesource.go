@@ -7,9 +7,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"subnetrouter/internal/bootstrap/iam"
 	"subnetrouter/internal/bootstrap/place"
@@ -42,6 +44,7 @@ const (
 	FromAWS        Origin = iota // the task's VPC or a network connected to it
 	FromOperator                 // written in ROUTER_ROUTES; advertised as it is
 	FromPrefixList               // one of possibly a thousand entries of a prefix list; merged with others
+	FromName                     // an address of a DNS name; a route only if it is in no other one
 )
 
 // Refusal is a found prefix that is not advertised.
@@ -73,7 +76,10 @@ func (r Routes) SourceOf(p netip.Prefix) string {
 
 // String returns the source, and whether the last look-up missed the route.
 func (r Route) String() string {
-	if r.missing {
+	switch {
+	case r.missing && r.Origin == FromName:
+		return r.Source + ", missing: withdrawn unless the next look-up finds it or a flow uses it"
+	case r.missing:
 		return r.Source + ", missing: withdrawn unless the next look-up finds it"
 	}
 	return r.Source
@@ -107,7 +113,8 @@ type Config struct {
 	ControlURL string
 	// Logger receives transitions; it must not be nil.
 	Logger *slog.Logger
-	// LookupHost resolves names; nil asks the operating system.
+	// LookupHost resolves names; nil asks the operating system's DNS servers, which in a
+	// task are the VPC's resolver, and then TTLs are known.
 	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
@@ -115,14 +122,29 @@ type Config struct {
 type Finder struct {
 	config  Config
 	control controlAddrs
+	names   names
 }
 
 // New returns a Finder. It looks nothing up.
-func New(c Config) *Finder { return &Finder{config: c} }
+func New(c Config) *Finder {
+	f := &Finder{config: c}
+	f.names.lookUp = dial(new(net.Dialer).DialContext).lookUp
+	if c.LookupHost != nil {
+		f.names.lookUp = func(ctx context.Context, host string) ([]netip.Addr, time.Duration, error) {
+			addrs, err := c.LookupHost(ctx, host)
+			return addrs, 0, err
+		}
+	}
+	return f
+}
 
 // Routes looks up every source once. A running router uses a [Follower] instead.
 func (f *Finder) Routes(ctx context.Context) (Routes, error) {
 	found, err := f.find(ctx)
+	if err != nil {
+		return Routes{}, err
+	}
+	found, _, err = f.names.resolve(ctx, found)
 	if err != nil {
 		return Routes{}, err
 	}
@@ -140,8 +162,9 @@ func (f *Finder) find(ctx context.Context) (finding, error) {
 		}
 		all.routes = append(all.routes, found.routes...)
 		all.refused = append(all.refused, found.refused...)
+		all.names = append(all.names, found.names...)
 	}
-	if len(all.routes) == 0 && len(all.refused) == 0 {
+	if len(all.routes) == 0 && len(all.refused) == 0 && len(all.names) == 0 {
 		if len(f.config.Sources) == 0 {
 			return finding{}, problem.New("set it to vpc, subnet or CIDRs", "choosing routes: ROUTER_ROUTES names no source")
 		}

@@ -15,7 +15,7 @@ import (
 // kinds are all kinds of route sources. Parsing tries them in this order, with cidr, which
 // accepts any element, last. Configuration check, help, IAM policy and dry runs derive from
 // this table and from [Source].
-var kinds = []*Kind{vpc, subnet, subnets, peerings, prefixList, cidr}
+var kinds = []*Kind{vpc, subnet, subnets, peerings, prefixList, rds, lb, host, cidr}
 
 // Kind is a kind of route source, defined in a file of its own.
 type Kind struct {
@@ -104,6 +104,13 @@ func needs(sources []Source) (list []iam.Need) {
 type finding struct {
 	routes  []Route
 	refused []Refusal
+	names   []hostName // whose addresses become routes
+	notes   []string
+}
+
+// follow adds a name whose addresses become routes.
+func (f *finding) follow(host, source string) {
+	f.names = append(f.names, hostName{host: host, source: source})
 }
 
 func (f *finding) add(o Origin, source string, ps ...netip.Prefix) {

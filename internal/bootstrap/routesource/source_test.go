@@ -18,6 +18,8 @@ func TestParse(t *testing.T) {
 		{"pl-0a1b2c3d", []Source{PrefixList{"pl-0a1b2c3d"}}},
 		{"subnets:tier=private", []Source{Subnets{"tier", "private"}}},
 		{"subnets:aws:x/y=a=b", []Source{Subnets{"aws:x/y", "a=b"}}},
+		{"rds:env=prod,lb:Name=web-*", []Source{RDS{"env", "prod"}, LB{"Name", "web-*"}}},
+		{"host:db.example.com,host:a-1.", []Source{Host{"db.example.com"}, Host{"a-1."}}},
 	} {
 		got, err := Parse(tt.list)
 		if err != nil || !slices.Equal(got, tt.want) {
@@ -29,16 +31,23 @@ func TestParse(t *testing.T) {
 func TestParseNamesEveryProblem(t *testing.T) {
 	word := ` is not a route source: write ` + Syntaxes()
 	for list, want := range map[string]string{
-		"":             `the list is empty: write vpc or 10.0.0.0/16`,
-		"  ":           `the list is empty: write vpc or 10.0.0.0/16`,
-		"vpc,":         `element 2 is empty: remove the extra comma`,
-		"VPC":          `"VPC"` + word,
-		"subnets":      `"subnets" has no tag and value: write subnets:TAG=VALUE, such as subnets:tier=private`,
-		"subnets:tier": `"subnets:tier" has no tag and value: write subnets:TAG=VALUE, such as subnets:tier=private`,
-		"subnets:=a":   `"subnets:=a" has no tag and value: write subnets:TAG=VALUE, such as subnets:tier=private`,
-		"pl-":          `"pl-" is not the ID of a prefix list: write one such as pl-0123456789abcdef0`,
-		"pl-XYZ":       `"pl-XYZ" is not the ID of a prefix list: write one such as pl-0123456789abcdef0`,
-		"10.0.0.5":     `"10.0.0.5" has no length: write 10.0.0.5/32 for this one address`,
+		"":              `the list is empty: write vpc or 10.0.0.0/16`,
+		"  ":            `the list is empty: write vpc or 10.0.0.0/16`,
+		"vpc,":          `element 2 is empty: remove the extra comma`,
+		"VPC":           `"VPC"` + word,
+		"subnets":       `"subnets" has no tag and value: write subnets:TAG=VALUE, such as subnets:tier=private`,
+		"subnets:tier":  `"subnets:tier" has no tag and value: write subnets:TAG=VALUE, such as subnets:tier=private`,
+		"subnets:=a":    `"subnets:=a" has no tag and value: write subnets:TAG=VALUE, such as subnets:tier=private`,
+		"rds:tier":      `"rds:tier" has no tag and value: write rds:TAG=VALUE, such as rds:tier=private`,
+		"lb":            `"lb" has no tag and value: write lb:TAG=VALUE, such as lb:tier=private`,
+		"host:":         `"host:" has no DNS name: write host:NAME, such as host:db.example.com`,
+		"host:-a.b":     `"host:-a.b" has no DNS name: write host:NAME, such as host:db.example.com`,
+		"host:a:5432":   `"host:a:5432" has no DNS name: write host:NAME, such as host:db.example.com`,
+		"host:10.1":     `"host:10.1" has no DNS name: write host:NAME, such as host:db.example.com`,
+		"host:10.0.0.5": `"host:10.0.0.5" is an address, not a name: write a CIDR such as 10.0.0.5/32`,
+		"pl-":           `"pl-" is not the ID of a prefix list: write one such as pl-0123456789abcdef0`,
+		"pl-XYZ":        `"pl-XYZ" is not the ID of a prefix list: write one such as pl-0123456789abcdef0`,
+		"10.0.0.5":      `"10.0.0.5" has no length: write 10.0.0.5/32 for this one address`,
 		"vcp,,10.0.1.0/16": `"vcp"` + word + "\n" +
 			`element 2 is empty: remove the extra comma` + "\n" +
 			`"10.0.1.0/16" has host bits set: write 10.0.0.0/16`,

@@ -3,7 +3,6 @@ package routesource
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/bootstrap/iam"
@@ -17,13 +16,9 @@ var subnets = &Kind{
 	Example:    "subnets:tier=private",
 	NeedsPlace: true,
 	parse: func(s string) (Source, bool, error) {
-		word, rest, _ := strings.Cut(s, ":")
-		if word != "subnets" {
-			return nil, false, nil
-		}
-		tag, value, _ := strings.Cut(rest, "=")
-		if tag == "" || value == "" {
-			return nil, true, fmt.Errorf("%q has no tag and value: write subnets:TAG=VALUE, such as subnets:tier=private", s)
+		tag, value, mine, err := tagged("subnets", s, "subnets:tier=private")
+		if !mine || err != nil {
+			return nil, mine, err
 		}
 		return Subnets{Tag: tag, Value: value}, true, nil
 	},
