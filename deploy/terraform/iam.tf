@@ -7,7 +7,7 @@ locals {
   auth_secret = var.tailscale_auth_key_secret == null ? var.auth_secret_arn : one(data.aws_secretsmanager_secret.auth[*].arn)
   secret_arn  = try(regex("^arn:[^:]+:secretsmanager:[^:]+:[^:]+:secret:[^:]+", local.auth_secret), null)
   # IAM knows no versions and labels of parameters.
-  parameter_arn = try(regex("^arn:[^:]+:ssm:[^:]+:[^:]+:parameter/[^:]+", local.auth_secret), null)
+  auth_parameter_arn = try(regex("^arn:[^:]+:ssm:[^:]+:[^:]+:parameter/[^:]+", local.auth_secret), null)
   # A complete ARN ends with six characters that Secrets Manager adds to the name. A
   # name may end in such characters itself, as "subnet-router" does.
   secret_resources = (
@@ -83,13 +83,13 @@ locals {
       Action   = ["secretsmanager:GetSecretValue"]
       Resource = local.secret_resources
     }],
-    [for parameter in local.parameter_arn == null ? [] : [local.parameter_arn] : {
+    [for parameter in local.auth_parameter_arn == null ? [] : [local.auth_parameter_arn] : {
       Sid      = "ReadCredential"
       Effect   = "Allow"
       Action   = ["ssm:GetParameter"]
       Resource = [parameter]
     }],
-    [for key in local.secret_arn == null && local.parameter_arn == null ? [] : local.secret_kms_keys : {
+    [for key in local.secret_arn == null && local.auth_parameter_arn == null ? [] : local.secret_kms_keys : {
       Sid      = "DecryptCredential"
       Effect   = "Allow"
       Action   = ["kms:Decrypt"]

@@ -169,7 +169,7 @@ resource "aws_ecs_task_definition" "tailscale" {
       error_message = "The auth_secret_json_key belongs to a secret: remove it, or set the secret instead of tailscale_client_id."
     }
     precondition {
-      condition     = !var.create_vpc_endpoints || local.parameter_arn == null || contains(local.endpoint_services, "ssm")
+      condition     = !var.create_vpc_endpoints || local.auth_parameter_arn == null || contains(local.endpoint_services, "ssm")
       error_message = "The router reads its credential from Systems Manager, for which there is no endpoint: set vpc_endpoint_services, with ssm instead of secretsmanager."
     }
     precondition {
