@@ -9,7 +9,7 @@ locals {
   # ---------------------------------------------------------------- CIDRs
 
   cidr_lists = {
-    routes         = [for r in local.routes : r if !contains(["vpc", "subnet", "peerings"], r) && !startswith(r, "subnets:") && !startswith(r, "pl-")]
+    routes         = [for r in local.routes : r if !contains(["vpc", "subnet", "peerings"], r) && !startswith(r, "pl-") && !can(regex("^(subnets|rds|lb|host):", r))]
     exclude_routes = local.exclude_routes
   }
   cidrs = { for c in distinct(flatten(values(local.cidr_lists))) : c => {
@@ -71,8 +71,11 @@ locals {
 
   # ---------------------------------------------------------------- other settings
 
-  malformed_sources = [for r in local.routes : "routes: ${jsonencode(r)} is not a source of routes: use vpc, subnet, subnets:TAG=VALUE, peerings, pl-… or a CIDR."
-    if(startswith(r, "subnets:") && !can(regex("^subnets:[^=,]+=[^,]+$", r))) || (startswith(r, "pl-") && !can(regex("^pl-[0-9a-f]{8,17}$", r)))
+  malformed_sources = [for r in local.routes : "routes: ${jsonencode(r)} is not a source of routes: use vpc, subnet, subnets:TAG=VALUE, peerings, pl-…, rds:TAG=VALUE, lb:TAG=VALUE, host:NAME or a CIDR."
+    if can(regex("^(subnets|rds|lb):", r)) && !can(regex("^(subnets|rds|lb):[^=,]+=[^,]+$", r)) ||
+    startswith(r, "pl-") && !can(regex("^pl-[0-9a-f]{8,17}$", r)) ||
+    # A name that ends in digits is an address.
+    startswith(r, "host:") && (!can(regex("^host:${local.dns_label}(\\.${local.dns_label})*\\.?$", r)) || can(regex("[:.][0-9]+\\.?$", r)) || length(r) > length("host:") + 253)
   ]
 
   probe_hosts = { for p in local.probes : p => trim(regex("^(.*):[0-9]+$", p)[0], "[]") if can(regex("^(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", p)) }

@@ -32,12 +32,16 @@ locals {
   uses_subnets      = length([for r in local.routes : r if startswith(r, "subnets:")]) > 0
   uses_peerings     = contains(local.routes, "peerings")
   uses_prefix_lists = length([for r in local.routes : r if startswith(r, "pl-")]) > 0
+  uses_databases    = length([for r in local.routes : r if startswith(r, "rds:")]) > 0
+  uses_balancers    = length([for r in local.routes : r if startswith(r, "lb:")]) > 0
 
   network_actions = concat(
     local.uses_vpc || local.uses_subnets || local.uses_peerings ? ["ec2:DescribeNetworkInterfaces"] : [],
     local.uses_vpc ? ["ec2:DescribeVpcs"] : [],
     local.uses_subnets ? ["ec2:DescribeSubnets"] : [],
     local.uses_peerings ? ["ec2:DescribeRouteTables", "ec2:DescribeVpcPeeringConnections"] : [],
+    local.uses_databases ? ["rds:DescribeDBClusters", "rds:DescribeDBInstances", "rds:DescribeDBProxies", "rds:DescribeDBProxyEndpoints"] : [],
+    local.uses_balancers ? ["elasticloadbalancing:DescribeLoadBalancers", "elasticloadbalancing:DescribeTags"] : [],
   )
 
   # The permissions to keep an identity, in the order of `router plan --iam`.
@@ -116,7 +120,14 @@ locals {
       # A route table may refer to any list. Those of AWS have the account "aws".
       Resource = local.uses_peerings ? ["*"] : [for r in local.routes : "arn:${local.partition}:ec2:${local.region}:*:prefix-list/${r}" if startswith(r, "pl-")]
     }],
-    # EC2's Describe actions do not support resources.
+    [for used in local.uses_databases ? ["used"] : [] : {
+      Sid      = "ReadProxyTags"
+      Effect   = "Allow"
+      Action   = ["rds:ListTagsForResource"]
+      Resource = ["arn:${local.partition}:rds:${local.region}:*:db-proxy:*"]
+    }],
+    # The Describe actions of EC2 and Elastic Load Balancing do not support resources; of RDS, all
+    # resources are listed to find those with a tag.
     [for used in length(local.network_actions) > 0 ? ["used"] : [] : {
       Sid      = "ReadNetwork"
       Effect   = "Allow"

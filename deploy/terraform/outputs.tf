@@ -170,7 +170,7 @@ output "alarm_arns" {
 
 locals {
   static_routes = [for r in local.routes : r if can(cidrhost(r, 0))]
-  vpc_cidrs = length([for r in local.routes : r if r == "vpc" || r == "subnet" || startswith(r, "subnets:")]) == 0 ? [] : concat(
+  vpc_cidrs = length([for r in local.routes : r if r == "vpc" || r == "subnet" || can(regex("^(subnets|rds|lb):", r))]) == 0 ? [] : concat(
     [for a in local.vpc.cidr_block_associations : a.cidr_block if contains(["associated", ""], coalesce(a.state, "associated"))],
     [for cidr in [local.vpc.ipv6_cidr_block] : cidr if cidr != null && cidr != ""],
   )
@@ -191,7 +191,7 @@ locals {
 }
 
 output "autoapprovers_json" {
-  description = "Part to merge into the tailnet's policy file. It approves the routes automatically (the VPC's current CIDRs and static ones; the module does not know those of peerings and prefix lists), and allows routers to hand over flows to each other."
+  description = "Part to merge into the tailnet's policy file. It approves the routes automatically (the VPC's current CIDRs and static ones; databases and load balancers are in the former; the module does not know the addresses of peerings, prefix lists and host:NAME), and allows routers to hand over flows to each other."
   value = !var.create ? null : jsonencode({
     autoApprovers = { routes = { for cidr in local.approved_cidrs : cidr => local.tailnet_tags } }
     grants        = [{ src = local.tailnet_tags, dst = local.tailnet_tags, ip = ["udp:9003"] }]

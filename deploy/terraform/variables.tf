@@ -294,16 +294,16 @@ variable "image" {
 # ---------------------------------------------------------------- routes
 
 variable "routes" {
-  description = "Routes to advertise: vpc (every CIDR associated with the VPC, IPv4 and IPv6, now and later), subnet (the task's own), subnets:TAG=VALUE, peerings (networks that the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), and CIDRs."
+  description = "Routes to advertise: vpc (every CIDR associated with the VPC, IPv4 and IPv6, now and later), subnet (the task's own), subnets:TAG=VALUE, peerings (networks that the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), rds:TAG=VALUE (databases), lb:TAG=VALUE (load balancers), host:NAME (a DNS name), and CIDRs."
   type        = list(string)
   default     = ["vpc"]
   nullable    = false
 
   validation {
     condition = length(var.routes) > 0 && alltrue([for r in var.routes :
-      contains(["vpc", "subnet", "peerings"], trimspace(r)) || can(regex("^\\s*subnets:[^=,]+=[^,]+$", r)) || can(regex("^\\s*pl-[0-9a-f]{8,17}\\s*$", r)) || can(cidrhost(trimspace(r), 0))
+      contains(["vpc", "subnet", "peerings"], trimspace(r)) || can(regex("^\\s*(subnets|rds|lb):[^=,]+=[^,]+$", r)) || can(regex("^\\s*pl-[0-9a-f]{8,17}\\s*$", r)) || can(regex("^\\s*host:[A-Za-z0-9.-]+\\s*$", r)) || can(cidrhost(trimspace(r), 0))
     ])
-    error_message = "Each route must be vpc, subnet, subnets:TAG=VALUE, peerings, pl-… or a CIDR such as 10.0.0.0/16, and there must be one."
+    error_message = "Each route must be vpc, subnet, subnets:TAG=VALUE, peerings, pl-…, rds:TAG=VALUE, lb:TAG=VALUE, host:NAME or a CIDR such as 10.0.0.0/16, and there must be one."
   }
 }
 

@@ -38,6 +38,7 @@ func TestDrift(t *testing.T) {
 		locals += fmt.Sprintf("  %s = %q\n", k, v)
 	}
 	a.write("calls/locals.tf", locals+"}\n")
+	a.createNamed()
 	a.init("calls")
 	p := a.plan("calls")
 	var calls map[string]called
@@ -96,6 +97,16 @@ func TestDrift(t *testing.T) {
 			})
 		})
 	}
+}
+
+// createNamed creates a database and a load balancer with the tag env=production. The provider
+// would wait a minute for each.
+func (a account) createNamed() {
+	a.t.Helper()
+	a.query("rds", "2014-10-31", "CreateDBInstance", "DBInstanceIdentifier", "orders", "DBInstanceClass", "db.t3.micro", "Engine", "postgres",
+		"AllocatedStorage", "20", "MasterUsername", "postgres", "MasterUserPassword", "password", "Tags.Tag.1.Key", "env", "Tags.Tag.1.Value", "production")
+	a.query("elasticloadbalancing", "2015-12-01", "CreateLoadBalancer", "Name", "web", "Type", "network", "Scheme", "internal",
+		"Subnets.member.1", a.world["subnet_a"], "Tags.member.1.Key", "env", "Tags.member.1.Value", "production")
 }
 
 // planComplete plans an example that creates its surroundings itself. Their attributes are

@@ -214,7 +214,8 @@ var fixedSettings = []settings{
 	routesOf("fd7a:115c:a1e0::/48"), routesOf("fd7a:115c:a1e0:b1a:0:7:a00:0/112"), routesOf("fd7a:115c:a1e0:b1a:0:7:a9fe:0/112"), routesOf("fd7a:115c:a1e0:b1a:1:7:a00:0/112"),
 	routesOf("fd7a:115c:a1e0:b1a::/64"), routesOf("fd7a:115c:a1e0:b1a:0:7::/96"), routesOf("::ffff:10.0.0.0/104"), routesOf("010.0.0.0/8"), routesOf("10.0.0.0/08"),
 	routesOf("10.0.0.0"), routesOf("10.0.0.0/33"), routesOf("FD12:3456::/32"), routesOf(" 10.0.0.0/16 "), routesOf("subnets:tier=private"), routesOf("subnets:tier"),
-	routesOf("pl-0123abcd"), routesOf("pl-0"), routesOf("vpcs"), routesOf("peerings", "subnet"), routesOf("224.0.0.0/4"), routesOf("255.255.255.255/32"),
+	routesOf("pl-0123abcd"), routesOf("pl-0"), routesOf("vpcs"), routesOf("rds:env=prod", "lb:Name=web-*", "host:db.example.com"), routesOf("rds:env"), routesOf("lb:=b"), routesOf("host:10.0.0.5"), routesOf("host:a.7."), routesOf("host:-a.example.com"), routesOf("host:"), routesOf("rds:a=b=c", "host:db."),
+	routesOf("host:" + strings.Repeat("a123456789.", 23) + "a"), routesOf("host:" + strings.Repeat("a123456789.", 23) + "ab"), routesOf("peerings", "subnet"), routesOf("224.0.0.0/4"), routesOf("255.255.255.255/32"),
 	{"auth_secret_arn": credential, "routes": []string{"100.64.0.0/16"}, "site_id": 7},
 	{"auth_secret_arn": credential, "routes": []string{"169.254.0.0/16"}, "site_id": 7},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MAX_FLOWS": "10", "ROUTER_MAX_FLOWS_PER_PEER": "11"}},
@@ -315,7 +316,7 @@ func (g generator) duration() string {
 }
 
 func (g generator) source() string {
-	return pick(g, "vpc", "subnet", "peerings", "subnets:a=b", "subnets:a=b=c", "subnets:=b", "subnets:a=", "pl-0123abcd", "pl-xyz", "pl-0123456789abcdef01", "all", "10.0.0.0")
+	return pick(g, "vpc", "subnet", "peerings", "subnets:a=b", "subnets:a=b=c", "subnets:=b", "subnets:a=", "pl-0123abcd", "pl-xyz", "pl-0123456789abcdef01", "rds:a=b", "lb:a", "host:"+strings.Trim(g.host(), "[]"), "all", "10.0.0.0")
 }
 
 func (g generator) host() string {

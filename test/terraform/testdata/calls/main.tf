@@ -69,6 +69,19 @@ module "peerings" {
   routes                = ["vpc", "subnet", "peerings"]
 }
 
+module "names" {
+  source = "../module"
+
+  name                  = "names"
+  vpc_id                = local.vpc_id
+  subnet_ids            = [local.subnet_a]
+  create_security_group = true
+  cluster_arn           = local.cluster_arn
+  image                 = local.image
+  auth_secret_arn       = local.secret_arn
+  routes                = ["10.50.0.0/16", "rds:env=prod*", "lb:env=prod*", "host:db.invalid"]
+}
+
 module "site" {
   source = "../module"
 
@@ -210,6 +223,7 @@ locals {
     json_key   = module.json_key
     federation = module.federation
     peerings   = module.peerings
+    names      = module.names
     site       = module.site
     static     = module.static
 
