@@ -1,6 +1,6 @@
 // Package awsapi makes all of the router's calls to AWS, with typed results and errors that
-// name the fix: Secrets Manager, STS, EC2, DynamoDB, KMS, Systems Manager, ECS, RDS and
-// Elastic Load Balancing.
+// name the fix: Secrets Manager, STS, EC2, DynamoDB, KMS, Systems Manager, ECS, RDS,
+// Elastic Load Balancing and Route 53.
 //
 // Endpoints, region and credentials come from the SDK's standard environment (AWS_ENDPOINT_URL,
 // AWS_REGION, container credentials, AWS_MAX_ATTEMPTS, ...). The SDK retries calls with jitter;
@@ -25,6 +25,8 @@ import (
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/rds"
+	"github.com/aws/aws-sdk-go-v2/service/route53"
+	"github.com/aws/aws-sdk-go-v2/service/route53resolver"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -72,6 +74,8 @@ type Client struct {
 	ecs         *ecs.Client
 	rds         *rds.Client
 	elb         *elb.Client
+	route53     *route53.Client
+	resolver    *route53resolver.Client
 	callTimeout time.Duration
 	called      func(action string, err error)
 }
@@ -125,6 +129,8 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		ecs:         ecs.NewFromConfig(cfg),
 		rds:         rds.NewFromConfig(cfg),
 		elb:         elb.NewFromConfig(cfg),
+		route53:     route53.NewFromConfig(cfg),
+		resolver:    route53resolver.NewFromConfig(cfg),
 		callTimeout: 6 * o.TryTimeout,
 		called:      o.Called,
 	}, nil

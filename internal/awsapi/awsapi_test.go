@@ -91,7 +91,7 @@ func TestAnswers(t *testing.T) {
 		{ID: "vpc-cidr-assoc-1", Prefix: netip.MustParsePrefix("10.20.0.0/16")},
 		{ID: "vpc-cidr-assoc-4", Prefix: netip.MustParsePrefix("100.64.0.0/20")},
 		{ID: "vpc-cidr-assoc-3", Prefix: netip.MustParsePrefix("2a05:d018:7e1:a100::/56")},
-	}}
+	}, DHCPOptions: "dopt-0a1b2c3d"}
 	if err != nil || !reflect.DeepEqual(vpc, want) {
 		t.Errorf("got  %v, %v\nwant %v", vpc, err, want)
 	}

@@ -52,7 +52,7 @@ func (r request) fail(code problem.Code, answered, cause, fix string) *problem.P
 }
 
 // code returns c, the code of a failed look-up of routes for a call of a service that only
-// routes need, or "" if the caller's code applies.
+// routes and zones need, or "" if the caller's code applies.
 func (r request) code(c problem.Code) problem.Code {
 	switch {
 	case c == problem.ClockSkew:
@@ -66,8 +66,8 @@ func (r request) code(c problem.Code) problem.Code {
 	return c
 }
 
-// routeServices are the services that only routes need.
-var routeServices = map[string]bool{"ec2": true, "rds": true, "elasticloadbalancing": true}
+// routeServices are the services that only routes and zones need.
+var routeServices = map[string]bool{"ec2": true, "rds": true, "elasticloadbalancing": true, "route53": true, "route53resolver": true}
 
 // error classifies an error of the SDK. The order matters: an error from AWS takes precedence
 // over the end of the exchange.
@@ -195,6 +195,12 @@ func (r request) reach() string {
 	service, _, _ := strings.Cut(r.op, ":")
 	if service == "dynamodb" { // its gateway endpoint is free
 		return fmt.Sprintf("the task's subnet needs a NAT gateway or the gateway endpoint com.amazonaws.%s.dynamodb in its route table, and its security groups must allow port 443", r.region)
+	}
+	switch service {
+	case "route53": // global; its endpoint is of us-east-1, and can be made in other regions
+		return "the task's subnet needs a NAT gateway or the cross-region interface endpoint com.amazonaws.route53 of us-east-1, and its security groups must allow port 443; or " + listZonesByHand
+	case "route53resolver": // without an interface endpoint
+		return "the task's subnet needs a NAT gateway, and its security groups must allow port 443; or " + listZonesByHand
 	}
 	return fmt.Sprintf("the task's subnet needs a NAT gateway or the interface endpoint com.amazonaws.%s.%s, and its security groups must allow port 443", r.region, service)
 }

@@ -20,6 +20,7 @@ type VPC struct {
 	ID           string
 	Primary      netip.Prefix  // the IPv4 CIDR that it was created with
 	Associations []Association // IPv4 before IPv6, each in AWS's order; never empty
+	DHCPOptions  string        // the ID of its DHCP option set; "" is none
 }
 
 // Association is a CIDR in state "associated".
@@ -86,6 +87,9 @@ func (c *Client) VPC(ctx context.Context, id string) (VPC, error) {
 		return VPC{}, req.fail(problem.RoutesUnknown, "", "there is none in "+req.region, req.find)
 	}
 	vpc := VPC{ID: id}
+	if options := aws.ToString(out.Vpcs[0].DhcpOptionsId); options != "default" { // which means none
+		vpc.DHCPOptions = options
+	}
 	vpc.Primary, _ = netip.ParsePrefix(aws.ToString(out.Vpcs[0].CidrBlock))
 	for _, a := range associated(out.Vpcs[0]) {
 		p, err := netip.ParsePrefix(a.cidr)

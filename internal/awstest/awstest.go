@@ -34,6 +34,9 @@ type World struct {
 	Proxies       []DatabaseProxy
 	LoadBalancers []LoadBalancer
 
+	HostedZones   []HostedZone
+	ResolverRules []ResolverRule
+
 	Tables     map[string]Table     // by name; their items are the [Server]'s
 	Parameters map[string]Parameter // by name: "/router/key"
 	Keys       []Key
@@ -58,6 +61,11 @@ type Secret struct {
 type VPC struct {
 	ID    string
 	CIDRs []Association
+
+	NoDNS       bool     // enableDnsSupport is off
+	Hostnames   bool     // enableDnsHostnames is on
+	DHCPOptions string   // the ID of its DHCP option set; default: one
+	DHCPServers []string // the DNS servers of that; nil means AmazonProvidedDNS
 }
 
 // Association is a VPC's CIDR.

@@ -66,6 +66,10 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	world, err = moto.SeedZone(t.Context(), world, "internal.example.com", "10.20.0.53")
+	if err != nil {
+		t.Fatal(err)
+	}
 	server, err := awstest.NewServer("", world)
 	if err != nil {
 		t.Fatal(err)
@@ -134,6 +138,28 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 		}
 	}
 	shop := world.DBClusters[0]
+	zones := func(vpc string) func(context.Context, *awsapi.Client) answer {
+		return func(ctx context.Context, c *awsapi.Client) answer {
+			v, err := c.HostedZones(ctx, vpc)
+			return outcome(v, err)
+		}
+	}
+	rules := func(ctx context.Context, c *awsapi.Client) answer {
+		v, err := c.ResolverRules(ctx, first.VPCID)
+		return outcome(v, err)
+	}
+	dns := func(ctx context.Context, c *awsapi.Client) answer {
+		support, hostnames, err := c.VPCDNS(ctx, first.VPCID)
+		return outcome([]bool{support, hostnames}, err)
+	}
+	dhcp := func(ctx context.Context, c *awsapi.Client) answer {
+		v, err := c.VPC(ctx, first.VPCID)
+		if err != nil || v.DHCPOptions == "" {
+			return outcome("no DHCP options", err)
+		}
+		servers, err := c.DHCPServers(ctx, v.DHCPOptions)
+		return outcome(servers, err)
+	}
 	const restore = "create or restore the secret in eu-west-1, or correct its name, version stage or version id"
 	calls := map[string]struct {
 		do   func(context.Context, *awsapi.Client) answer
@@ -167,6 +193,10 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 		"no database":      {databases("none"), &answer{Fix: "correct the tag in ROUTER_ROUTES, or tag an instance, cluster or proxy"}},
 		"load balancers":   {balancers("private"), &answer{Result: []awsapi.Endpoint{{Name: world.LoadBalancers[0].DNS, Resource: "load balancer web"}}}},
 		"no load balancer": {balancers("none"), &answer{Fix: "correct the tag in ROUTER_ROUTES, or tag an Application or Network Load Balancer"}},
+		"hosted zones":     {zones(first.VPCID), &answer{Result: []awsapi.Domain{{Name: "internal.example.com", Source: "private hosted zone " + world.HostedZones[0].ID}}}},
+		"resolver rules":   {rules, &answer{Result: []awsapi.Domain(nil)}},
+		"DNS attributes":   {dns, &answer{Result: []bool{true, true}}},
+		"DHCP options":     {dhcp, &answer{Result: []string{"10.20.0.53"}}},
 		"missing vpc":      {vpc("vpc-0123456789abcdef0"), &answer{Fix: "check that the VPC still exists and that AWS_REGION and the credentials are the task's own", Code: "InvalidVpcID.NotFound"}},
 	}
 	answers := map[string][]answer{}

@@ -87,6 +87,10 @@ func (s *Server) serveEC2(w http.ResponseWriter, r *http.Request, name string) {
 		return
 	case name == "DescribeVpcs":
 		answer, code, message = world.describeVpcs(r.Form)
+	case name == "DescribeVpcAttribute":
+		answer, code, message = world.describeVpcAttribute(r.Form)
+	case name == "DescribeDhcpOptions":
+		answer, code, message = world.describeDHCPOptions(r.Form)
 	case name == "DescribeNetworkInterfaces":
 		answer, code, message = world.describeNetworkInterfaces(r.Form)
 	case name == "DescribeSubnets":
@@ -133,7 +137,7 @@ func (w World) describeVpcs(form url.Values) (answer any, code, message string) 
 }
 
 func (w World) vpcItem(v VPC) vpcItem {
-	item := vpcItem{VpcID: v.ID, OwnerID: w.account(), State: "available", DHCP: "dopt-0a1b2c3d", Tenancy: "default"}
+	item := vpcItem{VpcID: v.ID, OwnerID: w.account(), State: "available", DHCP: v.dhcpOptions(), Tenancy: "default"}
 	for _, a := range v.CIDRs {
 		state := or(a.State, "associated")
 		if a.Prefix.Addr().Is4() {

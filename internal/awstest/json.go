@@ -41,6 +41,10 @@ var jsonServices = map[string]jsonService{
 		"GetParameter": callOf((*Server).getParameter),
 		"PutParameter": callOf((*Server).putParameter),
 	}},
+	"Route53Resolver": {"route53resolver", "1.1", map[string]jsonCall{
+		"ListResolverRuleAssociations": callOf((*Server).listResolverRuleAssociations),
+		"ListResolverRules":            callOf((*Server).listResolverRules),
+	}},
 	"AmazonEC2ContainerServiceV20141113": {"ecs", "1.1", map[string]jsonCall{
 		"DescribeTasks":    callOf((*Server).describeTasks),
 		"DescribeServices": callOf((*Server).describeServices),
@@ -48,7 +52,7 @@ var jsonServices = map[string]jsonService{
 }
 
 // jsonServiceNames has the names of jsonServices.
-var jsonServiceNames = map[string]bool{"secretsmanager": true, "dynamodb": true, "kms": true, "ssm": true, "ecs": true}
+var jsonServiceNames = map[string]bool{"secretsmanager": true, "dynamodb": true, "kms": true, "ssm": true, "ecs": true, "route53resolver": true}
 
 // callOf returns a jsonCall that decodes the request. A field that the server does not know
 // is an error, so that no request means more to AWS than to this server.

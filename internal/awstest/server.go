@@ -66,6 +66,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveJSON(w, r, target)
 		return
 	}
+	if r.URL.Path == hostedZonesByVPC {
+		s.serveHostedZones(w, r)
+		return
+	}
 	if err := r.ParseForm(); err == nil && r.Form.Get("Action") != "" {
 		switch version := r.Form.Get("Version"); {
 		case version == "2011-06-15": // only STS has this version

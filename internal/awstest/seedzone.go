@@ -1,0 +1,48 @@
+package awstest
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/route53"
+	"github.com/aws/aws-sdk-go-v2/service/route53/types"
+)
+
+// SeedZone creates a private hosted zone for the first VPC, gives that VPC names of instances
+// and a DNS server in its DHCP options, and returns w with them.
+func (m *Moto) SeedZone(ctx context.Context, w World, name, server string) (World, error) {
+	vpc := &w.VPCs[0]
+	out, err := route53.NewFromConfig(m.config(w.region())).CreateHostedZone(ctx, &route53.CreateHostedZoneInput{
+		Name: &name, CallerReference: aws.String("seed"), VPC: &types.VPC{VPCId: &vpc.ID, VPCRegion: types.VPCRegion(w.region())},
+		HostedZoneConfig: &types.HostedZoneConfig{PrivateZone: true},
+	})
+	if err != nil {
+		return World{}, fmt.Errorf("creating a hosted zone: %w", err)
+	}
+	w.HostedZones = append(w.HostedZones, HostedZone{ID: zoneID(*out.HostedZone.Id), Name: *out.HostedZone.Name, VPCs: []string{vpc.ID}})
+
+	client := ec2.NewFromConfig(m.config(w.region()))
+	if _, err := client.ModifyVpcAttribute(ctx, &ec2.ModifyVpcAttributeInput{VpcId: &vpc.ID, EnableDnsHostnames: &ec2types.AttributeBooleanValue{Value: aws.Bool(true)}}); err != nil {
+		return World{}, fmt.Errorf("setting enableDnsHostnames: %w", err)
+	}
+	options, err := client.CreateDhcpOptions(ctx, &ec2.CreateDhcpOptionsInput{
+		DhcpConfigurations: []ec2types.NewDhcpConfiguration{{Key: aws.String("domain-name-servers"), Values: []string{server}}},
+	})
+	if err != nil {
+		return World{}, fmt.Errorf("creating DHCP options: %w", err)
+	}
+	if _, err := client.AssociateDhcpOptions(ctx, &ec2.AssociateDhcpOptionsInput{DhcpOptionsId: options.DhcpOptions.DhcpOptionsId, VpcId: &vpc.ID}); err != nil {
+		return World{}, fmt.Errorf("associating DHCP options: %w", err)
+	}
+	vpc.Hostnames, vpc.DHCPOptions, vpc.DHCPServers = true, *options.DhcpOptions.DhcpOptionsId, []string{server}
+	return w, nil
+}
+
+// zoneID returns the ID of a hosted zone without the path before it.
+func zoneID(id string) string {
+	const path = "/hostedzone/"
+	return id[len(path):]
+}
