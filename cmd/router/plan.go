@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/ops"
 	"subnetrouter/internal/router"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/terminal"
@@ -97,11 +98,31 @@ func printPlan(w io.Writer, p router.Plan) {
 		fmt.Fprintf(w, "  In MagicDNS a.b.c.d behind this router is called %s:\n  %s is %s (%s).\n", s.Pattern, s.Address, s.Name, s.Via)
 	}
 	if p.DNS != nil {
-		fmt.Fprintf(w, "\nDNS: %s\n", p.DNS.SplitDNS)
-		fmt.Fprintf(w, "  As Terraform:\n\n%s", p.DNS.Terraform)
+		printDNS(w, p.DNS)
 	}
 	if p.StatusGrants != nil {
 		policy, _ := json.MarshalIndent(p.StatusGrants, "  ", "  ")
 		fmt.Fprintf(w, "\nstatus on the tailnet: add this to the tailnet policy, with those who may read it in src:\n\n  %s\n", policy)
+	}
+}
+
+// printDNS prints the split DNS of the VPC's resolver, with its zones.
+func printDNS(w io.Writer, d *ops.DNS) {
+	fmt.Fprintf(w, "\nDNS: %s\n", d.SplitDNS)
+	if len(d.Zones) > 0 {
+		fmt.Fprintln(w)
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(tw, "ZONE\tSOURCE")
+		for _, z := range d.Zones {
+			fmt.Fprintf(tw, "%s\t%s\n", z.Name, z.Source)
+		}
+		tw.Flush()
+		fmt.Fprintln(w)
+	}
+	if d.Terraform != "" {
+		fmt.Fprintf(w, "  As Terraform:\n\n%s", d.Terraform)
+	}
+	for _, note := range d.Notes {
+		fmt.Fprintf(w, "\nnote: %s\n", note)
 	}
 }

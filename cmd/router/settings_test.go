@@ -57,6 +57,7 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_ROUTES":                 {values: these("vpc", "10.1.0.0/16"), observe: plannedRoutes},
 	"ROUTER_EXCLUDE_ROUTES":         {values: these("10.8.0.0/16", "10.0.0.0/16"), observe: plannedRoutes},
 	"ROUTER_SITE_ID":                {values: these("7", "8"), observe: plannedRoutes},
+	"ROUTER_DNS_ZONES":              {values: these("a.example.com", "b.example.com"), observe: plannedZones},
 	"ROUTER_REFRESH":                {values: these("1s", "24h"), observe: looksAgain},
 	"ROUTER_STATE":                  {values: twoFolders, observe: folders},
 	"ROUTER_STATE_IMPORT":           {values: twoStateFolders, prepare: withTable, observe: importedFrom},
@@ -316,6 +317,14 @@ func plannedRoutes(t *testing.T, s *setting) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%v %v", p.Place, p.Advertise)
+}
+
+func plannedZones(t *testing.T, s *setting) string {
+	p, err := router.MakePlan(t.Context(), s.Load(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(p.DNS)
 }
 
 func plannedGrants(t *testing.T, s *setting) string {

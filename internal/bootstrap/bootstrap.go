@@ -1,6 +1,6 @@
 // Package bootstrap combines the look-ups that a router makes to start: its place in AWS
-// (package place), its identity (package identity), its credential (package credential) and
-// the routes that it advertises (package routesource).
+// (package place), its identity (package identity), its credential (package credential), the
+// routes that it advertises (package routesource) and the zones for split DNS (package zones).
 //
 // Look-ups happen only inside the methods; no goroutine runs in between. The AWS SDK is
 // configured by the first look-up that needs it, so it is never used on a laptop with an
@@ -19,16 +19,18 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/bootstrap/zones"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/slot"
 )
 
-// Config configures a [Bootstrap]. Credential, Routes and Identity are the operator's
+// Config configures a [Bootstrap]. Credential, Routes, Identity and Zones are the operator's
 // settings as package config reads them.
 type Config struct {
 	Credential credential.Settings
 	Routes     routesource.Settings
 	Identity   identity.Settings
+	Zones      zones.Settings
 
 	// MetadataURI is the value of ECS_CONTAINER_METADATA_URI_V4; "" outside ECS.
 	MetadataURI string
@@ -67,6 +69,7 @@ type Bootstrap struct {
 	credential *credential.Provider
 	routes     *routesource.Finder
 	identity   *identity.Provider
+	zones      *zones.Finder
 }
 
 // New returns a Bootstrap. It looks nothing up.
@@ -102,6 +105,7 @@ func New(c Config) *Bootstrap {
 		LookupHost: c.LookupHost,
 	})
 	b.identity = identity.New(identity.Config{Settings: c.Identity, Place: b.place, Logger: c.Logger, Clock: c.Clock})
+	b.zones = zones.New(c.Zones, b.place)
 	return b
 }
 
@@ -150,3 +154,6 @@ func (b *Bootstrap) Follow(how routesource.Follow) *routesource.Follower { retur
 func (b *Bootstrap) Resolver(ctx context.Context, r routesource.Routes) (routesource.Resolver, bool) {
 	return b.routes.Resolver(ctx, r)
 }
+
+// Zones looks up the zones for split DNS: see [zones.Finder.Find].
+func (b *Bootstrap) Zones(ctx context.Context) (zones.Zones, error) { return b.zones.Find(ctx) }

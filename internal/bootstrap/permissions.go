@@ -13,7 +13,7 @@ import (
 // needs returns the AWS actions that a router with this configuration may call. The
 // sources declare them; policy, metrics and dry runs derive from this list.
 func (c Config) needs() []iam.Need {
-	return slices.Concat(c.Credential.Needs(), c.Routes.Needs(), c.Identity.Needs())
+	return slices.Concat(c.Credential.Needs(), c.Routes.Needs(), c.Identity.Needs(), c.Zones.Needs())
 }
 
 // Actions lists the AWS actions that a router with this configuration may call, by their

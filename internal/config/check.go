@@ -23,6 +23,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkRoutes(c, given, r)
 	checkMetadata(c, given, r)
 	checkIdentity(c, given, r)
+	checkZones(c, given, r)
 	checkMode(c, given, r)
 	checkProbes(c, given, r)
 	checkTCP(c, given, r)
@@ -166,6 +167,13 @@ func checkIdentity(c *Config, given map[string]setting, r *report) {
 	}
 	if !identity.Imports(c.Identity.Source) {
 		r.problemf("ROUTER_STATE_IMPORT", from.name, "only a table imports a node: set ROUTER_STATE=dynamodb:TABLE too, or remove this")
+	}
+}
+
+// checkZones refuses to look up the zones of a VPC without task metadata.
+func checkZones(c *Config, given map[string]setting, r *report) {
+	if c.Zones.Auto && c.MetadataURI == "" && !r.bad(metadataURI) && !r.bad("ROUTER_DNS_ZONES") {
+		r.problemf("ROUTER_DNS_ZONES", given["ROUTER_DNS_ZONES"].name, fmt.Sprintf("\"auto\" cannot be looked up outside ECS (%s is not set): write domains such as corp.example.com, or run on ECS", metadataURI))
 	}
 }
 

@@ -9,12 +9,14 @@ import (
 	"subnetrouter/internal/bootstrap/credential"
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/bootstrap/zones"
 )
 
 // Config is the whole configuration of the router, validated. [Load] makes it.
 type Config struct {
 	Credential credential.Settings
 	Routes     routesource.Settings
+	Zones      zones.Settings
 	Refresh    time.Duration // between two look-ups of routes and credential
 
 	Hostname   string // "" = from the task's family

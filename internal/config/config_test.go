@@ -18,6 +18,7 @@ import (
 	"subnetrouter/internal/bootstrap/credential"
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/bootstrap/zones"
 )
 
 // minimalEnv is the smallest environment of a router on ECS.
@@ -95,6 +96,10 @@ var values = []struct {
 	}},
 	{"ROUTER_EXCLUDE_ROUTES", func(c Config) any { return c.Routes.Exclude }, map[string]any{"10.0.1.0/24": []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}}},
 	{"ROUTER_SITE_ID", func(c Config) any { return *c.Routes.Site }, map[string]any{"0": uint32(0), "65535": uint32(65535)}},
+	{"ROUTER_DNS_ZONES", func(c Config) any { return c.Zones }, map[string]any{
+		"corp.example.com": zones.Settings{Names: []string{"corp.example.com"}},
+		"auto, B.Example.": zones.Settings{Auto: true, Names: []string{"b.example"}},
+	}},
 	{"ROUTER_REFRESH", func(c Config) any { return c.Refresh }, map[string]any{"1s": time.Second, "24h": 24 * time.Hour}},
 	{"ROUTER_STATE", func(c Config) any { return c.Identity.Source.String() }, map[string]any{
 		"/var/lib/tailscale/": "/var/lib/tailscale", "mem:": "mem:", "dynamodb:routers/a?slots=2": "dynamodb:routers/a?slots=2",

@@ -65,6 +65,9 @@ ROUTER_TAGS: "tag:a_b" is not a tag: write tag: and a letter, then letters, digi
 ROUTER_ROUTES: 0.0.0.0/0 is never advertised: a default route is for exit nodes, and this is a subnet router`},
 		{"ROUTER_ROUTES=0.0.0.0/1,128.0.0.0/1", `ROUTER_ROUTES: taken together, 0.0.0.0/0 is never advertised: a default route is for exit nodes, and this is a subnet router`},
 		{"ROUTER_ROUTES=100.64.0.0/16", `ROUTER_ROUTES: 100.64.0.0/16 is never advertised: Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all`},
+		{"ROUTER_DNS_ZONES=10.0.0.2,-a.example.com,", `ROUTER_DNS_ZONES: "10.0.0.2" is not a domain: write auto, or a name such as corp.example.com
+ROUTER_DNS_ZONES: "-a.example.com" is not a domain: write auto, or a name such as corp.example.com
+ROUTER_DNS_ZONES: element 3 is empty: remove the extra comma`},
 		{"ROUTER_EXCLUDE_ROUTES=10.0.0.1/16,x", `ROUTER_EXCLUDE_ROUTES: "10.0.0.1/16" has host bits set: write 10.0.0.0/16
 ROUTER_EXCLUDE_ROUTES: "x" is not a CIDR: write one such as 10.0.0.0/16 or fd12:3456::/48`},
 		{"ROUTER_SITE_ID=65536", `ROUTER_SITE_ID: "65536" is not a number from 0 to 65535`},

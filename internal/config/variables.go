@@ -9,6 +9,7 @@ import (
 
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/bootstrap/zones"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/secret"
 )
@@ -152,6 +153,16 @@ var variables = []variable{
 	},
 	{
 		group: nodeGroup, accepts: identity.Syntaxes(), sample: "dynamodb:routers",
+		group: routesGroup, accepts: "a comma list of domains, or auto", sample: "auto,corp.example.com",
+		name: "ROUTER_DNS_ZONES", flag: "dns-zones",
+		meaning: "Comma list of domains that only the VPC's DNS resolver resolves, which status and plan list with the split-DNS setting for clients; auto finds those of the VPC.",
+		details: "`auto` stands for the private hosted zones that are associated with the VPC, the domains of its resolver rules, and the domain of instances' names " +
+			"(`REGION.compute.internal`, in us-east-1 `ec2.internal`), if the VPC has `enableDnsHostnames`. It does not find the zones of a Route 53 Profile, or of DNS servers in the DHCP options: add them by name. " +
+			"It needs the actions that `router plan --iam` prints, and access to Route 53 ([operations.md](operations.md#private-dns)).",
+		set: into(func(c *Config) *zones.Settings { return &c.Zones }, zones.Parse),
+	},
+	{
+		group: nodeGroup, accepts: "mem: or an absolute path", sample: "/var/lib/tailscale",
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
 		meaning: "Where the node's keys are stored: " + identity.Help() + ".",
 		details: "A folder and a parameter are for one router: its next task must not start before it has stopped. With a table, the node of slot N is called HOSTNAME-N. See [Identities](operations.md#identities).",

@@ -243,6 +243,7 @@ func TestHealthy(t *testing.T) {
 		{"routes/overlaps", Pass, "none with each other and 100.64.0.0/10", ""},
 		{"routes/approval", Skip, "unknown until a router runs", "APPROVERS"},
 		{"routes/resolver", Pass, "10.0.0.2 (AWS's rule: 10.0.0.0/16 plus two) answers in ", ""},
+		{"routes/zones", Skip, "ROUTER_DNS_ZONES is not set", ""},
 	} {
 		e.check(t, r)
 	}
@@ -490,6 +491,29 @@ func TestBroken(t *testing.T) {
 				{"place/router", Fail, "routes_unapproved: the tailnet has not approved 10.0.0.0/16", "APPROVERS"},
 				{"routes/approval", Fail, "not approved: 10.0.0.0/16", "APPROVERS"},
 			},
+		},
+		{
+			name: "zones are found",
+			hurt: func(w *world) {
+				w.subject.Bootstrap.Zones.Auto, w.subject.Config.Zones.Auto = true, true
+				w.aws.Update(func(w *awstest.World) {
+					w.HostedZones = []awstest.HostedZone{{ID: "Z1", Name: "internal.example.com.", VPCs: []string{w.VPCs[0].ID}}}
+				})
+			},
+			lines: []expect{
+				{"routes/zones", Pass, "1 zone: internal.example.com; router plan prints the split DNS for them", ""},
+				{"AWS/ec2:DescribeDhcpOptions", Pass, "allowed (dry run", ""},
+			},
+			ok: true,
+		},
+		{
+			name: "zones cannot be looked up",
+			hurt: func(w *world) {
+				w.subject.Bootstrap.Zones.Auto, w.subject.Config.Zones.Auto = true, true
+				w.aws.Fail("route53resolver:ListResolverRuleAssociations", awstest.Failure{Delay: time.Minute})
+			},
+			lines: []expect{{"routes/zones", Warn, "0 zones; ", "ROUTER_DNS_ZONES instead of auto"}},
+			ok:    true,
 		},
 		{
 			name:  "the resolver is silent",

@@ -193,6 +193,36 @@ func (e *exam) resolver(ctx context.Context) Result {
 	return pass(fmt.Sprintf("%s answers in %v; clients use %s in split DNS", value, took.Round(100*time.Microsecond), resolver.Through))
 }
 
+// zones checks that the zones for split DNS can be looked up.
+func (e *exam) zones(ctx context.Context) Result {
+	if e.Config.Zones.None() {
+		return skip("ROUTER_DNS_ZONES is not set; auto lists the VPC's zones for split DNS")
+	}
+	boot, err := e.boot.Get(ctx)
+	if err != nil {
+		return skip(err.Error())
+	}
+	found, err := boot.Zones(ctx)
+	value := count(len(found.List), "zone", "zones")
+	if names := found.Names(); len(names) > 0 {
+		const maxShown = 10
+		value += ": " + strings.Join(names[:min(len(names), maxShown)], ", ")
+	}
+	if more := len(found.List) - 10; more > 0 {
+		value += fmt.Sprintf(" and %d more", more)
+	}
+	switch {
+	case err != nil:
+		r := failed(err, "list the domains in ROUTER_DNS_ZONES instead of auto")
+		return warn(value+"; "+r.Value, r.Fix)
+	case len(found.Notes) > 0:
+		return warn(value, strings.Join(found.Notes, "; "))
+	case len(found.List) == 0:
+		return warn("no zone found", "associate a private hosted zone with the VPC, or list the domains in ROUTER_DNS_ZONES")
+	}
+	return pass(value + "; router plan prints the split DNS for them")
+}
+
 // askResolver returns the time to an answer. Any answer counts, NXDOMAIN included.
 func (e *exam) askResolver(ctx context.Context, a netip.Addr) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)

@@ -132,5 +132,6 @@ func Checks(s Subject) []Check {
 		Check{"routes", "overlaps", e.overlaps},
 		Check{"routes", "approval", e.approval},
 		Check{"routes", "resolver", e.resolver},
+		Check{"routes", "zones", e.zones},
 	)
 }

@@ -128,6 +128,16 @@ type DNS struct {
 	Route      string `json:"route,omitempty"` // the advertised route that contains the nameserver; "": none
 	SplitDNS   string `json:"split_dns"`       // the setting, in words
 	Terraform  string `json:"terraform"`       // the setting, as a Terraform resource
+	// Zones are the domains that only the resolver resolves, as far as ROUTER_DNS_ZONES
+	// names or finds them, and Notes the caveats.
+	Zones []Zone   `json:"zones,omitempty"`
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Zone is a domain that the VPC's resolver resolves.
+type Zone struct {
+	Name   string `json:"name"`
+	Source string `json:"source"`
 }
 
 // Version holds the versions of the binary.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/bootstrap/zones"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/tsapi"
 
@@ -33,6 +35,8 @@ type lookUps struct {
 	place    place.Place
 	follower *routesource.Follower // nil until the engine is up
 	resolver *routesource.Resolver // nil while the VPC's is unknown
+	routes   routesource.Routes    // of the last successful look-up
+	zones    zones.Zones
 }
 
 // LookUpConfig returns the part of cfg that package bootstrap needs.
@@ -41,6 +45,7 @@ func LookUpConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 		Credential:  cfg.Credential,
 		Identity:    cfg.Identity,
 		Routes:      cfg.Routes,
+		Zones:       cfg.Zones,
 		MetadataURI: cfg.MetadataURI,
 		ControlURL:  cfg.ControlURL,
 		Logger:      log,
@@ -144,14 +149,56 @@ func (s *lookUps) followRoutes(ctx context.Context, every time.Duration, inUse f
 // task metadata lacks on Fargate, and the VPC's resolver.
 func (s *lookUps) foundRoutes(ctx context.Context, r routesource.Routes) {
 	place, err := s.boot.Place(ctx)
-	resolver, ok := s.boot.Resolver(ctx, r)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
+	if s.routes = r; err == nil {
 		s.place = place
 	}
+	s.mu.Unlock()
+	s.findResolver(ctx)
+}
+
+// findResolver stores the VPC's resolver, which depends on the routes and, if task metadata
+// does not name it, on the VPC's CIDR.
+func (s *lookUps) findResolver(ctx context.Context) {
+	s.mu.Lock()
+	routes := s.routes
+	s.mu.Unlock()
+	resolver, ok := s.boot.Resolver(ctx, routes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.resolver = nil; ok {
 		s.resolver = &resolver
+	}
+}
+
+// minZonesInterval bounds the interval of look-ups of zones from below: Route 53 allows an
+// account five calls per second.
+const minZonesInterval = time.Minute
+
+// followZones looks the zones up, now and then at the given interval, until ctx ends. It logs
+// each note once while it lasts.
+func (s *lookUps) followZones(ctx context.Context, every time.Duration) {
+	var before []string
+	for {
+		found, err := s.boot.Zones(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.mu.Lock()
+		s.zones = found
+		s.mu.Unlock()
+		s.findResolver(ctx)
+		for _, note := range found.Notes {
+			if !slices.Contains(before, note) {
+				s.log.Warn("zones for split DNS have a caveat", "note", note)
+			}
+		}
+		if before = found.Notes; err == nil {
+			s.log.Debug("zones looked up", "zones", len(found.List))
+		}
+		if !backoff.Sleep(ctx, backoff.Jitter(max(every, minZonesInterval), backoff.Interval)) {
+			return
+		}
 	}
 }
 
@@ -166,11 +213,11 @@ func (s *lookUps) results() (place place.Place, routes routesource.Routes, found
 	return s.place, now.Routes, now.Found, now.Err
 }
 
-// dns returns the VPC's resolver, or nil while it is unknown.
-func (s *lookUps) dns() *routesource.Resolver {
+// dns returns the VPC's resolver, or nil while it is unknown, and its zones.
+func (s *lookUps) dns() (*routesource.Resolver, zones.Zones) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.resolver
+	return s.resolver, s.zones
 }
 
 // stepMetrics counts and times the look-ups.

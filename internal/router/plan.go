@@ -70,8 +70,12 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 
 		StatusGrants: statusGrants(cfg),
 	}
-	if resolver, ok := boot.Resolver(ctx, found); ok {
-		p.DNS = describeDNS(resolver)
+	zones, _ := boot.Zones(ctx) // its notes have the error
+	resolver, known := boot.Resolver(ctx, found)
+	if known {
+		p.DNS = describeDNS(&resolver, zones)
+	} else {
+		p.DNS = describeDNS(nil, zones)
 	}
 	return p, nil
 }

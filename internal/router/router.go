@@ -173,6 +173,14 @@ func (r *Router) followRoutes(ctx context.Context) error {
 	return nil
 }
 
+// followZones keeps the zones for split DNS, if any are configured.
+func (r *Router) followZones(ctx context.Context) error {
+	if !r.cfg.Zones.None() {
+		r.lookUps.followZones(ctx, r.cfg.Refresh)
+	}
+	return nil
+}
+
 // notReadyEvery is the interval at which a router that is not ready logs it. An alarm
 // counts these lines.
 const notReadyEvery = time.Minute

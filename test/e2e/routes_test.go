@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -100,7 +101,7 @@ func TestRoutesFollowTheVPC(t *testing.T) {
 				if err := json.Unmarshal([]byte(out), &p); code != 0 || err != nil || p.DNS == nil {
 					t.Fatalf("router plan --json: exit %d, %v: %s", code, err, out)
 				}
-				if s := r.status(); s.DNS == nil || *s.DNS != *p.DNS || p.DNS.Route != "10.0.0.0/16" {
+				if s := r.status(); s.DNS == nil || !reflect.DeepEqual(s.DNS, p.DNS) || p.DNS.Route != "10.0.0.0/16" {
 					t.Errorf("router plan prints %+v, /status has %+v", p.DNS, s.DNS)
 				}
 				for _, how := range []string{"+notcp", "+tcp"} {
