@@ -35,14 +35,22 @@ locals {
   uses_databases    = length([for r in local.routes : r if startswith(r, "rds:")]) > 0
   uses_balancers    = length([for r in local.routes : r if startswith(r, "lb:")]) > 0
 
-  network_actions = concat(
+  # To look up the zones for split DNS. Route 53 checks ec2:DescribeVpcs, too.
+  finds_zones = contains(local.dns_zones, "auto")
+
+  network_actions = distinct(concat(
     local.uses_vpc || local.uses_subnets || local.uses_peerings ? ["ec2:DescribeNetworkInterfaces"] : [],
     local.uses_vpc ? ["ec2:DescribeVpcs"] : [],
     local.uses_subnets ? ["ec2:DescribeSubnets"] : [],
     local.uses_peerings ? ["ec2:DescribeRouteTables", "ec2:DescribeVpcPeeringConnections"] : [],
     local.uses_databases ? ["rds:DescribeDBClusters", "rds:DescribeDBInstances", "rds:DescribeDBProxies", "rds:DescribeDBProxyEndpoints"] : [],
     local.uses_balancers ? ["elasticloadbalancing:DescribeLoadBalancers", "elasticloadbalancing:DescribeTags"] : [],
-  )
+    local.finds_zones ? [
+      "ec2:DescribeNetworkInterfaces", "ec2:DescribeVpcs",
+      "route53:ListHostedZonesByVPC", "route53resolver:ListResolverRuleAssociations", "route53resolver:ListResolverRules",
+      "ec2:DescribeVpcAttribute", "ec2:DescribeDhcpOptions",
+    ] : [],
+  ))
 
   # The permissions to keep an identity, in the order of `router plan --iam`.
   identity_statements = concat(

@@ -173,6 +173,10 @@ resource "aws_ecs_task_definition" "tailscale" {
       error_message = "The router reads its credential from Systems Manager, for which there is no endpoint: set vpc_endpoint_services, with ssm instead of secretsmanager."
     }
     precondition {
+      condition     = !var.create_vpc_endpoints || alltrue([for service in concat(local.uses_databases ? ["rds"] : [], local.uses_balancers ? ["elasticloadbalancing"] : []) : contains(local.endpoint_services, service)])
+      error_message = "The router looks up databases or load balancers, for which there is no endpoint: set vpc_endpoint_services, with rds for rds:TAG=VALUE and elasticloadbalancing for lb:TAG=VALUE."
+    }
+    precondition {
       condition     = (var.image == null) != (var.tailscale_docker_repository == null)
       error_message = "Set either image or tailscale_docker_repository with tailscale_docker_tag."
     }

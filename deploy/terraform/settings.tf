@@ -15,6 +15,7 @@ locals {
   )
 
   exclude_routes = [for r in var.exclude_routes : trimspace(r)]
+  dns_zones      = [for z in var.dns_zones : trimspace(z)]
   probes         = [for p in var.probes : trimspace(p)]
 
   metrics_port = 9002
@@ -32,6 +33,7 @@ locals {
     ROUTER_ROUTES           = join(",", local.routes)
     ROUTER_EXCLUDE_ROUTES   = length(var.exclude_routes) == 0 ? null : join(",", local.exclude_routes)
     ROUTER_SITE_ID          = var.site_id == null ? null : tostring(var.site_id)
+    ROUTER_DNS_ZONES        = length(var.dns_zones) == 0 ? null : join(",", local.dns_zones)
     ROUTER_STATE            = local.router_state
     ROUTER_STATE_IMPORT     = var.state_import_efs ? local.state_dir : null
     ROUTER_UDP_PORT         = tostring(var.udp_port)

@@ -331,6 +331,18 @@ variable "exclude_routes" {
   }
 }
 
+variable "dns_zones" {
+  description = "Domains that only the VPC's DNS resolver resolves. The router lists them with the split-DNS setting for clients (`router plan`, the status page). auto stands for the VPC's private hosted zones, the domains of its resolver rules, and the domain of its instances' names; it needs access to Route 53, which vpc_endpoint_services cannot give: in subnets without a way out, list the domains."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for z in var.dns_zones : can(regex("^\\s*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\\.?\\s*$", z)) && !can(regex("(^|[.\\s])[0-9]+\\.?\\s*$", z)) && length(trimsuffix(trimspace(z), ".")) <= 253]) && length(var.dns_zones) <= 500
+    error_message = "Each of the dns_zones must be auto or a domain such as corp.example.com, and there must be 500 at most."
+  }
+}
+
 variable "site_id" {
   description = "Number of the site, 0 to 65535, under which IPv4 is advertised as 4via6: for VPCs with overlapping CIDRs, each with a different number."
   type        = number
@@ -574,7 +586,7 @@ variable "environment" {
   validation {
     condition = length(setintersection(keys(var.environment), [
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "TS_CLIENT_ID", "TS_AUDIENCE", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL",
-      "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
+      "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
       "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
     ])) == 0
     error_message = "The environment must not contain settings that have their own variable, nor ROUTER_LISTEN: the health check relies on port 9002."
@@ -590,7 +602,7 @@ variable "environment" {
       "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
       "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
-      "ROUTER_SITE_ID", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
+      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
     ], name)])
     error_message = "The environment has a ROUTER_ variable that does not exist: see router --help."
   }
@@ -1114,7 +1126,7 @@ variable "create_vpc_endpoints" {
 }
 
 variable "vpc_endpoint_services" {
-  description = "Services of the interface endpoints, instead of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, ssmmessages with ECS Exec, elasticfilesystem with state on EFS, kms and ecs with state in DynamoDB, and ssm with state in a parameter. Set it if the same apply creates the credential, and, with ssm instead of secretsmanager, if the credential is an SSM parameter."
+  description = "Services of the interface endpoints, instead of those that a task calls: ecr.api, ecr.dkr, logs, ec2, secretsmanager or sts, ssmmessages with ECS Exec, elasticfilesystem with state on EFS, kms and ecs with state in DynamoDB, and ssm with state in a parameter. Add rds or elasticloadbalancing for such routes. Set it if the same apply creates the credential, and, with ssm instead of secretsmanager, if the credential is an SSM parameter."
   type        = list(string)
   default     = null
 }

@@ -152,7 +152,6 @@ var variables = []variable{
 		set:     into(func(c *Config) *time.Duration { return &c.Refresh }, duration(time.Second, 24*time.Hour)),
 	},
 	{
-		group: nodeGroup, accepts: identity.Syntaxes(), sample: "dynamodb:routers",
 		group: routesGroup, accepts: "a comma list of domains, or auto", sample: "auto,corp.example.com",
 		name: "ROUTER_DNS_ZONES", flag: "dns-zones",
 		meaning: "Comma list of domains that only the VPC's DNS resolver resolves, which status and plan list with the split-DNS setting for clients; auto finds those of the VPC.",
@@ -162,7 +161,7 @@ var variables = []variable{
 		set: into(func(c *Config) *zones.Settings { return &c.Zones }, zones.Parse),
 	},
 	{
-		group: nodeGroup, accepts: "mem: or an absolute path", sample: "/var/lib/tailscale",
+		group: nodeGroup, accepts: identity.Syntaxes(), sample: "dynamodb:routers",
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
 		meaning: "Where the node's keys are stored: " + identity.Help() + ".",
 		details: "A folder and a parameter are for one router: its next task must not start before it has stopped. With a table, the node of slot N is called HOSTNAME-N. See [Identities](operations.md#identities).",

@@ -167,6 +167,7 @@ func (c settings) environment() map[string]string {
 	}
 	set("ROUTER_ROUTES", list("routes"))
 	set("ROUTER_EXCLUDE_ROUTES", list("exclude_routes"))
+	set("ROUTER_DNS_ZONES", list("dns_zones"))
 	set("ROUTER_PROBE", list("probes"))
 	set("ROUTER_TAGS", list("tailscale_tags"))
 	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "keepalive": "ROUTER_KEEPALIVE", "target_keepalive": "ROUTER_TARGET_KEEPALIVE"} {
@@ -216,6 +217,9 @@ var fixedSettings = []settings{
 	routesOf("10.0.0.0"), routesOf("10.0.0.0/33"), routesOf("FD12:3456::/32"), routesOf(" 10.0.0.0/16 "), routesOf("subnets:tier=private"), routesOf("subnets:tier"),
 	routesOf("pl-0123abcd"), routesOf("pl-0"), routesOf("vpcs"), routesOf("rds:env=prod", "lb:Name=web-*", "host:db.example.com"), routesOf("rds:env"), routesOf("lb:=b"), routesOf("host:10.0.0.5"), routesOf("host:a.7."), routesOf("host:-a.example.com"), routesOf("host:"), routesOf("rds:a=b=c", "host:db."),
 	routesOf("host:" + strings.Repeat("a123456789.", 23) + "a"), routesOf("host:" + strings.Repeat("a123456789.", 23) + "ab"), routesOf("peerings", "subnet"), routesOf("224.0.0.0/4"), routesOf("255.255.255.255/32"),
+	{"auth_secret_arn": credential, "dns_zones": []string{"auto", " Corp.Example.com. ", "_tcp.example", "20.10.in-addr.arpa"}},
+	{"auth_secret_arn": credential, "dns_zones": []string{"10.0.0.2"}}, {"auth_secret_arn": credential, "dns_zones": []string{"-a.example"}}, {"auth_secret_arn": credential, "dns_zones": []string{"a..b"}},
+	{"auth_secret_arn": credential, "dns_zones": []string{"."}}, {"auth_secret_arn": credential, "dns_zones": []string{"7."}},
 	{"auth_secret_arn": credential, "routes": []string{"100.64.0.0/16"}, "site_id": 7},
 	{"auth_secret_arn": credential, "routes": []string{"169.254.0.0/16"}, "site_id": 7},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MAX_FLOWS": "10", "ROUTER_MAX_FLOWS_PER_PEER": "11"}},

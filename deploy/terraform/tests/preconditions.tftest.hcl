@@ -129,6 +129,18 @@ run "parameter_without_endpoint" {
   expect_failures = [aws_ecs_task_definition.tailscale]
 }
 
+run "databases_without_endpoint" {
+  command = plan
+
+  variables {
+    routes                       = ["rds:env=prod"]
+    create_vpc_endpoints         = true
+    vpc_endpoint_route_table_ids = ["rtb-0a"]
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
 run "two_images" {
   command = plan
 

@@ -38,6 +38,7 @@ run "refuses_malformed_values" {
     routes                             = ["10.0.0.0"]
     additional_routes                  = ["192.168.0.0"]
     exclude_routes                     = ["vpc"]
+    dns_zones                          = ["10.0.0.2"]
     site_id                            = 65536
     additional_flags                   = "--accept-routes --advertise-exit-node"
     udp_port                           = 500
@@ -103,6 +104,7 @@ run "refuses_malformed_values" {
     var.routes,
     var.additional_routes,
     var.exclude_routes,
+    var.dns_zones,
     var.site_id,
     var.additional_flags,
     var.udp_port,

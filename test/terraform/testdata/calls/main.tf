@@ -67,6 +67,7 @@ module "peerings" {
   image                 = local.image
   auth_secret_arn       = local.secret_arn
   routes                = ["vpc", "subnet", "peerings"]
+  dns_zones             = ["auto"]
 }
 
 module "names" {
@@ -80,6 +81,7 @@ module "names" {
   image                 = local.image
   auth_secret_arn       = local.secret_arn
   routes                = ["10.50.0.0/16", "rds:env=prod*", "lb:env=prod*", "host:db.invalid"]
+  dns_zones             = ["auto", "Corp.example.com."]
 }
 
 module "site" {
