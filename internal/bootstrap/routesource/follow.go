@@ -117,47 +117,65 @@ func (w *Follower) wait(whole bool) time.Duration {
 }
 
 // look makes one look-up, of the whole or of the names that the sources have led to, and
-// applies it.
+// applies it. If the sources fail, it follows their last names all the same, and returns the
+// error.
 func (w *Follower) look(ctx context.Context, whole bool) error {
-	f, err := w.sources, error(nil)
+	var sourcesErr error
 	if whole {
-		if f, err = w.finder.find(ctx); err == nil {
+		var f finding
+		if f, sourcesErr = w.finder.find(ctx); sourcesErr == nil {
 			w.sources = f
+		} else if len(w.sources.names) == 0 {
+			return w.failed(ctx, sourcesErr)
 		}
 	}
-	if err == nil {
-		f, w.again, err = w.finder.names.resolve(ctx, f)
-	}
+	f, again, err := w.finder.names.resolve(ctx, w.sources)
+	w.again = again
 	var found Routes
 	if err == nil {
-		f.routes = w.knownFirst(w.withMissing(f.routes, whole))
+		f.routes = w.knownFirst(w.withMissing(f.routes, whole && sourcesErr == nil))
 		found, err = w.finder.choose(ctx, f)
 	}
+	if err != nil {
+		return w.failed(ctx, err)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if sourcesErr != nil {
+		w.failed(ctx, sourcesErr)
+	}
+	w.mu.Lock()
+	before := w.now
+	if w.now.Routes = found; sourcesErr == nil {
+		w.now = Following{Routes: found, Found: time.Now()}
+	}
+	w.last = found.Explain
+	after := w.now
+	w.mu.Unlock()
+
+	logChange(w.finder.config.Logger, before, after)
+	if w.follow.Found != nil {
+		w.follow.Found(found)
+	}
+	w.follow.Apply(found.Advertise)
+	return sourcesErr
+}
+
+// failed stores and logs the error of a look-up, and returns it.
+func (w *Follower) failed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	w.mu.Lock()
 	before := w.now
-	w.now.Err = err
-	switch {
-	case err == nil:
-		w.now = Following{Routes: found, Found: time.Now()}
-		w.last = found.Explain
-	case before.Err == nil:
+	if w.now.Err = err; before.Err == nil {
 		w.now.Since = time.Now()
 	}
 	after := w.now
 	w.mu.Unlock()
-
 	logChange(w.finder.config.Logger, before, after)
-	if err != nil {
-		return err
-	}
-	if w.follow.Found != nil {
-		w.follow.Found(found)
-	}
-	w.follow.Apply(found.Advertise)
-	return nil
+	return err
 }
 
 // withMissing adds the routes that the last look-up found and this one does not. A look-up of
@@ -214,9 +232,6 @@ func logChange(l *slog.Logger, before, after Following) {
 		l.Error("looking up routes failed; keeping the advertised routes", "err", after.Err)
 	case before.Err != nil && after.Err == nil:
 		l.Info("looking up routes works again", "failed_for", time.Since(before.Since).Round(time.Second).String())
-	}
-	if after.Err != nil {
-		return
 	}
 	added, removed := routes.Diff(before.Routes.Advertise, after.Routes.Advertise)
 	for _, p := range added[:min(maxLogged, len(added))] {

@@ -11,12 +11,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"subnetrouter/internal/bootstrap/iam"
 	"subnetrouter/internal/bootstrap/place"
 )
 
@@ -56,7 +58,7 @@ func (z *zone) lookUp(_ context.Context, host string) (addrs []netip.Addr, ttl t
 	if !ok {
 		return nil, 0, &net.DNSError{IsNotFound: true}
 	}
-	for _, a := range strings.Fields(e.addrs) {
+	for a := range strings.FieldsSeq(e.addrs) {
 		addrs = append(addrs, netip.MustParseAddr(a))
 	}
 	return addrs, e.ttl, e.err
@@ -219,6 +221,75 @@ func TestNamesAreFollowedByTTL(t *testing.T) {
 			}
 		})
 	}
+}
+
+// source is a source that finds a prefix and a name, unless it fails.
+type source struct{ down *atomic.Bool }
+
+func (source) String() string    { return "test" }
+func (source) kind() *Kind       { return vpc }
+func (source) Needs() []iam.Need { return nil }
+func (s source) find(context.Context, *place.Finder) (f finding, err error) {
+	if s.down.Load() {
+		return f, errors.New("AWS is down")
+	}
+	f.add(FromAWS, "test", netip.MustParsePrefix("10.0.0.0/24"))
+	f.follow("db.internal", "test")
+	return f, nil
+}
+
+// TestNamesAreFollowedWithoutAWS: a fail-over during an outage of AWS's API is followed, and
+// the failure is still reported.
+func TestNamesAreFollowedWithoutAWS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, z, log := newNamed(t, "host:db.internal")
+		var down atomic.Bool
+		f.config.Sources = []Source{source{&down}}
+		z.set("db.internal", entry{addrs: "10.1.0.1"})
+		var mu sync.Mutex
+		var applied []netip.Prefix
+		w := f.Follow(Follow{Every: 5 * time.Minute, Apply: func(ps []netip.Prefix) {
+			mu.Lock()
+			defer mu.Unlock()
+			applied = ps
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.Run(ctx)
+		}()
+		synctest.Wait()
+		found := w.Now().Found
+		down.Store(true)
+		z.set("db.internal", entry{addrs: "10.1.0.2"})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		if got := fmt.Sprint(applied); got != "[10.0.0.0/24 10.1.0.2/32]" {
+			t.Errorf("advertised %s", got)
+		}
+		mu.Unlock()
+		if now := w.Now(); now.Err == nil || now.Since.IsZero() || now.Found != found || len(now.Routes.Advertise) != 2 {
+			t.Errorf("during the outage: %+v", now)
+		}
+		down.Store(false)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if now := w.Now(); now.Err != nil || !now.Found.After(found) {
+			t.Errorf("after the outage: %+v", now)
+		}
+		cancel()
+		<-done
+		for _, line := range []string{"route added\" prefix=10.1.0.2/32", "route removed\" prefix=10.1.0.1/32"} {
+			if strings.Count(log.String(), line) != 1 {
+				t.Errorf("the log does not have %q once:\n%s", line, log)
+			}
+		}
+		if strings.Count(log.String(), "looking up routes failed") != 1 || strings.Count(log.String(), "works again") != 1 {
+			t.Errorf("the log has\n%s", log)
+		}
+	})
 }
 
 // TestNamesOnlyLookUpsKeepOtherRoutes: a look-up of names in between does not count for the
