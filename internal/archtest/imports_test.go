@@ -42,6 +42,11 @@ var rules = []rule{
 		reason:  "its API is not stable: a new version must change only one package and its test helper",
 	},
 	{
+		name: "the DNS library", forbids: below("github.com/miekg/dns"),
+		allowed: []string{"internal/dns"},
+		reason:  "a successor will replace it (docs/decisions/0013-dns.md)",
+	},
+	{
 		name: "a test helper", forbids: testHelper,
 		allowed: []string{"internal/*test", "internal/testwait", "internal/simnet", "internal/simnet/*", "internal/*test/*", "internal/*test/*/*", "cmd/sandbox", "bench", "test/*", "test/*/*"}, tests: true,
 		reason: "the product must not contain test doubles",

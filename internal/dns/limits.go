@@ -1,0 +1,129 @@
+package dns
+
+import (
+	"container/list"
+	"net/netip"
+	"time"
+)
+
+const (
+	maxPeers   = 4096 // nodes whose queries are counted
+	burst      = 2 * time.Second
+	fewFlights = 8 // that a node may start although half of all are in flight
+)
+
+// bucket is a token bucket: rate tokens a second, of which it holds those of two seconds at most.
+type bucket struct {
+	rate, tokens float64
+	filled       time.Time
+}
+
+func newBucket(rate int, now time.Time) bucket {
+	b := bucket{rate: float64(rate), filled: now}
+	b.tokens = b.size()
+	return b
+}
+
+func (b *bucket) size() float64 { return max(1, b.rate*burst.Seconds()) }
+
+func (b *bucket) fill(now time.Time) {
+	b.tokens = min(b.size(), b.tokens+b.rate*now.Sub(b.filled).Seconds())
+	b.filled = now
+}
+
+// take takes n tokens, unless fewer than n and the part keep of all are there.
+func (b *bucket) take(now time.Time, n, keep float64) bool {
+	b.fill(now)
+	if b.tokens < n+keep*b.size() {
+		return false
+	}
+	b.tokens -= n
+	return true
+}
+
+// peer is the share of one node. The lock of the server guards it.
+type peer struct {
+	addr            netip.Addr
+	queries, misses bucket
+	waiting         int // its queries in flights
+	inFlight        int // questions that it caused
+	connections     int // over TCP
+	used            *list.Element
+}
+
+func (p *peer) idle() bool { return p.waiting == 0 && p.inFlight == 0 && p.connections == 0 }
+
+// limiter holds the shares of the nodes that sent the most recent queries. The lock of the server
+// guards it.
+type limiter struct {
+	limits *Limits
+	peers  map[netip.Addr]*peer
+	recent *list.List // of *peer, the most recent first
+	misses bucket     // of all nodes, in packets to the resolver
+}
+
+func newLimiter(l *Limits) *limiter {
+	return &limiter{limits: l, peers: map[netip.Addr]*peer{}, recent: list.New(), misses: newBucket(l.PacketRate, time.Now())}
+}
+
+// peer returns the share of a node; nil if there are too many nodes. A node that was forgotten has a
+// full share again, but only 4,096 other nodes can cause that.
+func (l *limiter) peer(addr netip.Addr, now time.Time) *peer {
+	if p := l.peers[addr]; p != nil {
+		l.recent.MoveToFront(p.used)
+		return p
+	}
+	if len(l.peers) >= maxPeers {
+		oldest := l.recent.Back().Value.(*peer)
+		if !oldest.idle() {
+			return nil
+		}
+		l.recent.Remove(oldest.used)
+		delete(l.peers, oldest.addr)
+	}
+	p := &peer{addr: addr, queries: newBucket(l.limits.PeerRate, now), misses: newBucket(l.limits.PeerMissRate, now)}
+	p.used = l.recent.PushFront(p)
+	l.peers[addr] = p
+	return p
+}
+
+// admitWaiting reports why one more query of p may not wait for the resolver; nil if it may.
+func (l *limiter) admitWaiting(p *peer, waiting int) *refusal {
+	switch {
+	case p.waiting >= l.limits.PeerWaiting:
+		return tooManyQueries
+	case waiting >= l.limits.Waiting:
+		return overloaded
+	}
+	return nil
+}
+
+// admitMiss reports why p may not cause n more questions to the resolver, and takes its tokens if it
+// may. The second half of what all nodes share is for those that use little of their own.
+func (l *limiter) admitMiss(p *peer, n, inFlight int, now time.Time) *refusal {
+	if p.inFlight+n > l.limits.PeerInFlight {
+		return tooManyQueries
+	}
+	if inFlight+n > l.limits.InFlight || inFlight > l.limits.InFlight/2 && p.inFlight >= fewFlights {
+		return overloaded
+	}
+	keep := 0.0
+	if p.misses.fill(now); p.misses.tokens < p.misses.size()/2 {
+		keep = 0.5
+	}
+	if p.misses.tokens < float64(n) {
+		return tooManyQueries
+	}
+	if !l.misses.take(now, float64(n), keep) {
+		return overloaded
+	}
+	p.misses.tokens -= float64(n)
+	return nil
+}
+
+// takePackets takes n packets to the resolver from what all nodes share, and reports whether it could.
+func (s *Server) takePackets(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.limiter.misses.take(time.Now(), float64(n), 0)
+}
