@@ -157,6 +157,9 @@ func boundTTLs(m *dns.Msg, qtype uint16, noSOA bool) time.Duration {
 	least := limit
 	for _, r := range allRecords(m) {
 		h := r.Header()
+		if h.Rrtype == dns.TypeOPT { // whose TTL is none
+			continue
+		}
 		h.Ttl = min(h.Ttl, limit)
 		least = min(least, h.Ttl)
 	}

@@ -245,6 +245,16 @@ func ask(t testing.TB, s *Server, client netip.AddrPort, name, qtype string, cha
 	return m
 }
 
+// answerText returns the answer to q, as text does.
+func answerText(t testing.TB, s *Server, q *dns.Msg) string {
+	t.Helper()
+	m := new(dns.Msg)
+	if err := m.Unpack(s.Serve(t.Context(), alice, false, pack(q))); err != nil {
+		t.Fatal(err)
+	}
+	return text(m)
+}
+
 func newQuery(name, qtype string, change ...func(*dns.Msg)) *dns.Msg {
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.StringToType[qtype])
 	for _, f := range change {
