@@ -31,9 +31,12 @@ type answer struct {
 
 func (a *answer) rcode() int { return int(a.wire[3] & maskRcode) }
 
+// unusable is the answer to clients if the resolver's makes no sense.
+var unusable = &refusal{rcode: dns.RcodeServerFailure, result: failed, info: &extended{dns.ExtendedErrorCodeInvalidData, "the resolver's answer is malformed"}}
+
 // newAnswer returns m, a response of the resolver that has passed [upstream.exchange] and the changes
 // of via.go, in wire format. k is the client's question. atMost bounds the lifetime of the answer if m
-// was changed; see [withhold]. newAnswer changes m.
+// was changed; see [via.change]. newAnswer changes m.
 func newAnswer(m *dns.Msg, k key, atMost time.Duration) (*answer, error) {
 	info := dropEDNS(m)
 	lifetime := min(boundTTLs(m, k.qtype, atMost != unchanged), atMost)
@@ -41,45 +44,51 @@ func newAnswer(m *dns.Msg, k key, atMost time.Duration) (*answer, error) {
 	// RD and CD are the client's. The answer is not authoritative, since it comes from a cache.
 	m.MsgHdr = dns.MsgHdr{Response: true, RecursionAvailable: true, Rcode: m.Rcode & maskRcode, AuthenticatedData: m.AuthenticatedData}
 	m.Compress = true
-	records := allRecords(m)
-	if len(records) >= math.MaxUint16 { // room for OPT
-		return nil, errors.New("too many records")
-	}
-	// A library that writes messages keeps no offsets of TTLs. Two messages that differ in the
-	// TTLs only have them.
-	real := make([]uint32, len(records))
-	for i, r := range records {
-		real[i] = r.Header().Ttl
-		r.Header().Ttl = 0
-	}
-	wire, err := m.Pack()
+	wire, ttls, err := write(m)
 	if err != nil {
-		return nil, fmt.Errorf("writing an answer: %w", err)
+		return nil, &refusalError{unusable, "writing an answer: " + err.Error()}
+	}
+	return &answer{wire: wire, ttls: ttls, lifetime: lifetime, info: info}, nil
+}
+
+// write returns m in wire format, and the offsets of its TTLs. The library writes messages without
+// keeping offsets; but two messages that differ in their TTLs only differ just there. write changes the
+// TTLs of m.
+func write(m *dns.Msg) (wire []byte, ttls []uint16, err error) {
+	records := allRecords(m)
+	if len(records) >= math.MaxUint16 {
+		return nil, nil, errors.New("too many records for one more, of EDNS")
+	}
+	wire, err = m.Pack()
+	if err != nil {
+		return nil, nil, err
+	}
+	// The library reads records without data, and writes malformed ones.
+	check := new(dns.Msg)
+	if err := check.Unpack(wire); err != nil {
+		return nil, nil, err
+	}
+	if len(wire) > maxTCP || len(check.Answer) != len(m.Answer) || len(check.Ns) != len(m.Ns) || len(check.Extra) != len(m.Extra) {
+		return nil, nil, fmt.Errorf("%d bytes have too many records", len(wire))
 	}
 	for _, r := range records {
-		r.Header().Ttl = math.MaxUint32
+		r.Header().Ttl = ^r.Header().Ttl
 	}
 	other, err := m.Pack()
 	if err != nil {
-		return nil, fmt.Errorf("writing an answer: %w", err)
+		return nil, nil, err
 	}
-	if len(other) != len(wire) || len(wire) > maxTCP {
-		return nil, fmt.Errorf("writing an answer: %d bytes are too many", len(wire))
-	}
-	a := &answer{wire: wire, ttls: make([]uint16, 0, len(records)), lifetime: lifetime, info: info}
-	for i := 0; i < len(wire); i++ {
+	// A TTL and its complement differ in each byte, and something else is between two of them.
+	for i := 0; i < min(len(wire), len(other)); i++ {
 		if wire[i] != other[i] {
-			a.ttls = append(a.ttls, uint16(i))
+			ttls = append(ttls, uint16(i))
 			i += 3
 		}
 	}
-	if len(a.ttls) != len(records) {
-		return nil, fmt.Errorf("writing an answer: %d records have %d TTLs", len(records), len(a.ttls))
+	if len(ttls) != len(records) || len(wire) != len(other) {
+		return nil, nil, fmt.Errorf("%d records have %d TTLs", len(records), len(ttls))
 	}
-	for i, off := range a.ttls {
-		binary.BigEndian.PutUint32(wire[off:], real[i])
-	}
-	return a, nil
+	return wire, ttls, nil
 }
 
 // failureAnswer returns the answer that reports a failure or refusal for a while.

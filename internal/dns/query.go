@@ -111,7 +111,10 @@ func checkQuery(msg []byte, tcp bool) (q query, _ *refusal) {
 	}
 	asked := m.Question[0]
 	_, end, err := dns.UnpackDomainName(msg, headerSize)
-	if err != nil || end-headerSize != nameLength(asked.Name) { // a name that points elsewhere
+	switch {
+	case err != nil || end+4 > len(msg): // the library takes a name without type and class for a question
+		return q, malformed
+	case end-headerSize != nameLength(asked.Name): // a name that points elsewhere
 		return q, malformed
 	}
 	q.question = msg[headerSize : end+4]

@@ -31,6 +31,8 @@ func TestChecks(t *testing.T) {
 		{"a response", msg(func(q *dns.Msg) { q.Response = true }), ""},
 		{"a header", raw(func(b []byte) []byte { return b[:12] }), "FORMERR"},
 		{"half a question", raw(func(b []byte) []byte { return b[:15] }), "FORMERR"},
+		{"a name only", raw(func(b []byte) []byte { return b[:len(b)-4] }), "FORMERR"},
+		{"a name and a type", raw(func(b []byte) []byte { return b[:len(b)-2] }), "FORMERR"},
 		{"no question", msg(func(q *dns.Msg) { q.Question = nil }), "FORMERR"},
 		{"two questions", msg(func(q *dns.Msg) { q.Question = append(q.Question, q.Question[0]) }), "FORMERR"},
 		{"an answer", msg(func(q *dns.Msg) { q.Answer = []dns.RR{parse("a. 1 IN A 1.2.3.4")} }), "FORMERR"},

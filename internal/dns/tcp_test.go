@@ -26,6 +26,12 @@ func connect(ctx context.Context, s *Server, client netip.AddrPort) (net.Conn, <
 	return ours, ended
 }
 
+func counts(s *Server) (connections, waiting int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connections, s.waiting
+}
+
 func frame(q *dns.Msg) []byte {
 	b := pack(q)
 	return append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)
@@ -120,8 +126,8 @@ func TestTCPEnds(t *testing.T) {
 				}
 				conn.Close()
 				time.Sleep(askWithin)
-				if s.connections != 0 || s.waiting != 0 {
-					t.Errorf("%d connections and %d queries are left", s.connections, s.waiting)
+				if connections, waiting := counts(s); connections != 0 || waiting != 0 {
+					t.Errorf("%d connections and %d queries are left", connections, waiting)
 				}
 			})
 		})
@@ -141,8 +147,8 @@ func TestTCPPipelining(t *testing.T) {
 			}
 			sent++
 		}
-		if s.waiting != maxPipelined || sent > maxPipelined+1 {
-			t.Errorf("%d of %d queries wait, want %d", s.waiting, sent, maxPipelined)
+		if _, waiting := counts(s); waiting != maxPipelined || sent > maxPipelined+1 {
+			t.Errorf("%d of %d queries wait, want %d", waiting, sent, maxPipelined)
 		}
 		conn.Close()
 		<-ended

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,9 +29,10 @@ func TestUnreliableResolver(t *testing.T) {
 			return []response{{msg: b}, {after: 300 * time.Millisecond, msg: pack(lookUp(q, []string{www}))}}
 		}
 	}
-	nth := func(n int, then func(string, *dns.Msg) []response) func(string, *dns.Msg) []response {
+	nth := func(n int32, then func(string, *dns.Msg) []response) func(string, *dns.Msg) []response {
+		var asked atomic.Int32
 		return func(network string, q *dns.Msg) []response {
-			if n--; n > 0 {
+			if asked.Add(1) < n {
 				return nil
 			}
 			return then(network, q)
@@ -107,6 +109,14 @@ func TestUnreliableResolver(t *testing.T) {
 			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus, ExtraText: strings.Repeat("x", 500)}}
 			return []response{{msg: pack(m)}}
 		}, "SERVFAIL; EDE DNSSEC Bogus", 0},
+		{"a record without data", func(_ string, q *dns.Msg) []response {
+			m := new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+			m.Extra, m.Ns = nil, []dns.RR{parse(soa)}
+			b := pack(m)
+			length := bytes.Index(b, []byte{0, 0, 3, 0x84}) + 4 // behind the TTL of 900 s
+			b = append(b[:length], 0, 0)
+			return []response{{msg: b}}
+		}, "SERVFAIL; EDE Invalid Data", 0},
 		{"another spelling", func(_ string, q *dns.Msg) []response {
 			q.Question[0].Name = "WWW.EXAMPLE.COM."
 			return []response{{msg: pack(lookUp(q, []string{www}))}}
