@@ -99,7 +99,9 @@ func (l *limiter) admitWaiting(p *peer, waiting int) *refusal {
 }
 
 // admitMiss reports why p may not cause n more questions to the resolver, and takes its tokens if it
-// may. The second half of what all nodes share is for those that use little of their own.
+// may. The second half of what all nodes share is for those that use little of their own. A node also
+// uses its own by questions for which the others have left nothing; otherwise it would have some of its
+// own left, as if it had asked for little.
 func (l *limiter) admitMiss(p *peer, n, inFlight int, now time.Time) *refusal {
 	if p.inFlight+n > l.limits.PeerInFlight {
 		return tooManyQueries
@@ -114,10 +116,10 @@ func (l *limiter) admitMiss(p *peer, n, inFlight int, now time.Time) *refusal {
 	if p.misses.tokens < float64(n) {
 		return tooManyQueries
 	}
+	p.misses.tokens -= float64(n)
 	if !l.misses.take(now, float64(n), keep) {
 		return overloaded
 	}
-	p.misses.tokens -= float64(n)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"encoding/binary"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -158,6 +159,9 @@ func (q *query) check(class uint16, authorities int) *refusal {
 
 // nameLength returns the length of a name on the wire, not compressed, or 0 if it is not valid.
 func nameLength(name string) int {
+	if name != "." && strings.IndexByte(name, '\\') < 0 {
+		return len(name) + 1 // a length for each dot, and the root's
+	}
 	var wire [256]byte
 	n, err := dns.PackDomainName(name, wire[:], 0, nil, false)
 	if err != nil {
