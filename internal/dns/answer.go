@@ -21,7 +21,7 @@ var (
 	staleNameError = &extended{code: dns.ExtendedErrorCodeStaleNXDOMAINAnswer}
 )
 
-// answer is a response in wire format that [query.render] adapts to each client. It does not change.
+// answer is a response in wire format, which [query.render] adapts to each client. It is immutable.
 type answer struct {
 	wire     []byte   // without OPT; with the ID 0 and the name in lower case
 	ttls     []uint16 // the offset of each TTL in wire
@@ -51,8 +51,8 @@ func newAnswer(m *dns.Msg, k key, atMost time.Duration) (*answer, error) {
 	return &answer{wire: wire, ttls: ttls, lifetime: lifetime, info: info}, nil
 }
 
-// write returns m in wire format, and the offsets of its TTLs. The library writes messages without
-// keeping offsets; but two messages that differ in their TTLs only differ just there. write changes the
+// write returns m in wire format, and the offsets of its TTLs. The library returns no offsets, but two
+// messages that differ only in their TTLs show where those are. write changes the
 // TTLs of m.
 func write(m *dns.Msg) (wire []byte, ttls []uint16, err error) {
 	records := allRecords(m)
@@ -146,10 +146,10 @@ func dropEDNS(m *dns.Msg) (info *extended) {
 	return info
 }
 
-// boundTTLs caps the TTLs of m and returns the time for which it may be cached: the least TTL, or for
-// an answer without the records that were asked for, what RFC 2308 derives from the SOA record. The
-// result is 0 if it must not be cached. A TTL of 2^31 or more is a large one (RFC 8767, section 4).
-// With noSOA, an answer without records needs no SOA record to be cached.
+// boundTTLs caps the TTLs of m and returns its lifetime: the least TTL, also that of the SOA record of
+// a negative answer, as RFC 2308 derives it. The result is 0 if m must not be cached, such as a negative
+// answer without a SOA record; with noSOA, it needs none. A TTL of 2^31 or more is a large one (RFC
+// 8767, section 4).
 func boundTTLs(m *dns.Msg, qtype uint16, noSOA bool) time.Duration {
 	limit := uint32(maxTTL / time.Second)
 	negative := m.Rcode != dns.RcodeSuccess || !hasType(m.Answer, qtype)

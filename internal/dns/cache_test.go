@@ -102,7 +102,7 @@ func TestKeys(t *testing.T) {
 	expectAsked(t, r, "udp A a.example.com.", "udp A a.example.com.", "udp A a.example.com.", "udp AAAA a.example.com.")
 }
 
-// TestCacheBounds: the cache keeps its bounds, and a node its share, and forgets what was not used.
+// TestCacheBounds: the cache keeps its bounds, and a node its share; it forgets unused answers first.
 func TestCacheBounds(t *testing.T) {
 	const entries, bytes = 100, 60_000
 	node := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 0, byte(i)}) }

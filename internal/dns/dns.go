@@ -3,7 +3,7 @@
 //
 // A query takes these steps, each in a file of its own:
 //
-//	query.go      the checks of RFC 1035, 6891 and 8482: what is refused, and how
+//	query.go      the checks of RFC 1035, 6891 and 8482, and the refusals
 //	limits.go     the shares of a node
 //	cache.go      answers, fresh or stale (RFC 2308, 8767)
 //	flight.go     the question in flight, with the clients that wait for it
@@ -46,7 +46,7 @@ type Config struct {
 	// Peer maps a client's address to one address of its node, so that all addresses of a node
 	// share its limits. It must not block. Default: each address is a peer.
 	Peer func(client netip.Addr) netip.Addr
-	// Limits bound what the server holds and sends. Default: those of each field.
+	// Limits bound memory, connections and packets. Default: those of each field.
 	Limits Limits
 	// Registerer registers the metrics. Default: they are not registered.
 	Registerer prometheus.Registerer
@@ -77,7 +77,7 @@ type Server struct {
 	connections int // of clients, over TCP
 }
 
-// facts is what the owner knows about the VPC. It is replaced as a whole.
+// facts are the properties of the VPC that the owner sets. They are immutable and replaced as a whole.
 type facts struct {
 	routes []netip.Prefix
 	zones  *zones
@@ -215,14 +215,15 @@ func (s *Server) finish(q *query, r reply, send func([]byte)) {
 	send(q.render(r.answer, r.age, r.stale))
 }
 
-// outcome is what decide found.
+// outcome is the result of decide.
 type outcome struct {
 	reply   reply
 	pending bool    // a flight answers the client
 	start   *flight // to be started, for the client or to refresh the cache
 }
 
-// decide answers q from the cache, or adds the client to a flight. It is called with the lock.
+// decide answers q from the cache, or adds the client to a flight, which it creates if there is none for
+// the question. It is called with the lock.
 func (s *Server) decide(q *query, node netip.Addr, now time.Time, send func([]byte)) (out outcome) {
 	p := s.limiter.peer(node, now)
 	if p == nil || !p.queries.take(now, 1, 0) {
@@ -272,7 +273,7 @@ func (s *Server) decide(q *query, node netip.Addr, now time.Time, send func([]by
 	return out
 }
 
-// Limits bound what a server holds and sends. Zero means the default.
+// Limits bound memory, connections and packets of a server. Zero means the default.
 type Limits struct {
 	CacheEntries int // answers in the cache. Default: 20,000
 	CacheBytes   int // their size in memory. Default: 16 MiB

@@ -99,9 +99,9 @@ func (l *limiter) admitWaiting(p *peer, waiting int) *refusal {
 }
 
 // admitMiss reports why p may not cause n more questions to the resolver, and takes its tokens if it
-// may. The second half of what all nodes share is for those that use little of their own. A node also
-// uses its own by questions for which the others have left nothing; otherwise it would have some of its
-// own left, as if it had asked for little.
+// may. The second half of the shared tokens is for nodes that use few of their own. A node also pays
+// for questions that find no shared token left: otherwise nodes that flood together would keep their own
+// tokens and so take the second half.
 func (l *limiter) admitMiss(p *peer, n, inFlight int, now time.Time) *refusal {
 	if p.inFlight+n > l.limits.PeerInFlight {
 		return tooManyQueries
@@ -123,7 +123,7 @@ func (l *limiter) admitMiss(p *peer, n, inFlight int, now time.Time) *refusal {
 	return nil
 }
 
-// takePackets takes n packets to the resolver from what all nodes share, and reports whether it could.
+// takePackets takes n of the shared tokens, and reports whether there were enough.
 func (s *Server) takePackets(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

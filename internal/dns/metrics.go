@@ -17,7 +17,7 @@ const (
 	miss                    // by the resolver, which it caused to be asked
 	coalesced               // by the resolver, which was being asked already
 	stale                   // from the cache, since the resolver failed or is slow
-	refused                 // by a limit, the rebinding guard, or for what it asked
+	refused                 // by a limit, the rebinding guard, or as a question of that kind
 	failed                  // SERVFAIL, or another failure of the resolver
 	invalid                 // malformed, or of an unknown kind
 	resultCount

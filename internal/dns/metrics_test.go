@@ -54,7 +54,7 @@ func changed(before, after map[string]float64) []string {
 	return out
 }
 
-// TestMetrics: what each kind of query changes. The cache's gauges have a test of their own.
+// TestMetrics: the counters that each kind of query changes. The cache's gauges have a test of their own.
 func TestMetrics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		reg := prometheus.NewPedanticRegistry()

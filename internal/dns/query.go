@@ -79,8 +79,8 @@ var (
 	shuttingDown   = &refusal{rcode: dns.RcodeServerFailure, result: failed, info: &extended{dns.ExtendedErrorCodeNotReady, "the router is shutting down"}}
 )
 
-// checkQuery reads a message from a client. The query is complete as far as it was understood, so
-// that a refusal can be sent.
+// checkQuery reads a message from a client. The query has all that could be read, which a
+// refusal needs.
 func checkQuery(msg []byte, tcp bool) (q query, _ *refusal) {
 	q.tcp, q.size = tcp, minUDPSize
 	if tcp {

@@ -79,7 +79,7 @@ func TestChecks(t *testing.T) {
 	expectAsked(t, r)
 }
 
-// TestQuestionToResolver: what leaves the router has a fresh ID and none of the client's options.
+// TestQuestionToResolver: a question to the resolver has a fresh ID and none of the client's options.
 func TestQuestionToResolver(t *testing.T) {
 	r := &resolver{respond: records(`www.example.com. 0 IN A 10.0.0.1`)}
 	s := start(t, r, nil)

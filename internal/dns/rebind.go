@@ -6,9 +6,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A name that anybody can point anywhere must not lead a client's browser to the client's own machine,
-// its network, or other nodes of the tailnet: DNS rebinding. Private addresses (RFC 1918) are what the
-// VPC's services have, also under public names (RDS, endpoints), and stay allowed.
+// guarded lists the addresses that a name outside the private zones must not have. With DNS rebinding, a
+// web page whose own name leads there makes the client's browser attack the client's machine, or a node of
+// the tailnet. RFC 1918 is not in the list: services of the VPC have such addresses also under public names
+// (RDS, endpoints).
 var guarded = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("100.64.0.0/10"), // the tailnet

@@ -107,7 +107,7 @@ func (r *resolver) setRefuse(refuse bool) {
 	r.refuse = refuse
 }
 
-// seen returns what it was asked since the last call: "udp A name.".
+// seen returns the questions since the last call: "udp A name.".
 func (r *resolver) seen() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -72,7 +72,7 @@ func (s *sockets) serve(zone ...string) {
 	}
 }
 
-// TestSockets: each question leaves from another port, and what another port sends is not an answer.
+// TestSockets: each question leaves from another port, and a message from another port is not an answer.
 func TestSockets(t *testing.T) {
 	up := listen(t)
 	go up.serve(`www.example.com. 0 IN A 10.0.0.1`)

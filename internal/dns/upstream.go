@@ -24,8 +24,8 @@ const (
 	udpReadSize = 4096            // more than ednsSize, to notice a longer datagram
 )
 
-// tries is the schedule of the tries of a question. Earlier ones go on meanwhile: the answer may only
-// be late.
+// tries is the schedule of the tries of a question. Earlier ones continue, since their
+// answers may only be late.
 var tries = []struct {
 	at      time.Duration
 	network string

@@ -16,7 +16,7 @@ import (
 // unchanged is the lifetime of a message that was not changed: its own.
 const unchanged = time.Duration(math.MaxInt64)
 
-// resolve asks the resolver what k needs and returns the answer for clients.
+// resolve asks the resolver the questions behind k and returns the answer for clients.
 //
 // With a site, IPv4 addresses inside the routes are of this VPC only by their 4via6 address, since
 // another VPC has the same ones. A question for A records has them removed, one for AAAA records has
@@ -227,7 +227,7 @@ func (v *via) changeHints(r *dns.SVCB) bool {
 	}
 	if len(four.Hint) == 0 {
 		r.Value = slices.Delete(r.Value, i, i+1)
-		for _, p := range r.Value { // what a client must understand is there
+		for _, p := range r.Value { // a mandatory parameter must be there
 			if must, ok := p.(*dns.SVCBMandatory); ok && slices.Contains(must.Code, dns.SVCB_IPV4HINT) {
 				must.Code = slices.DeleteFunc(must.Code, func(c dns.SVCBKey) bool { return c == dns.SVCB_IPV4HINT || c == dns.SVCB_IPV6HINT })
 				must.Code = append(must.Code, dns.SVCB_IPV6HINT)

@@ -17,7 +17,7 @@ func overlapping(t *testing.T, r *resolver) *Server {
 	return s
 }
 
-// TestVia: with a site, clients get 4via6 addresses of what is inside the routes, and the rest as it is.
+// TestVia: with a site, clients get 4via6 addresses for those inside the routes, and all else unchanged.
 func TestVia(t *testing.T) {
 	zone := []string{
 		soa,
@@ -90,7 +90,7 @@ func TestVia(t *testing.T) {
 	}
 }
 
-// TestViaAdditional: what the resolver adds to an answer is mapped, too.
+// TestViaAdditional: additional records of an answer are mapped, too.
 func TestViaAdditional(t *testing.T) {
 	r := &resolver{respond: func(_ string, q *dns.Msg) []response {
 		m := lookUp(q, []string{`srv.example.com. 60 IN SRV 0 0 443 in.example.com.`})
@@ -113,7 +113,7 @@ func TestViaAdditional(t *testing.T) {
 	}
 }
 
-// TestViaForValidators: a client that validates signatures itself gets what was signed.
+// TestViaForValidators: a client that validates signatures itself gets the signed records.
 func TestViaForValidators(t *testing.T) {
 	r := &resolver{respond: records(`in.example.com. 60 IN A 10.0.3.4`, soa)}
 	s := overlapping(t, r)
