@@ -285,9 +285,10 @@ type Limits struct {
 	Waiting      int // clients' queries that wait for the resolver. Default: 4,096
 	PeerWaiting  int // those of one node. Default: a sixteenth of Waiting
 	PeerRate     int // queries a second from one node, with a burst of two seconds. Default: 1,000
-	PeerMissRate int // those that the cache cannot answer. Default: a third of PacketRate
-	// PacketRate bounds the packets a second to the resolver. AWS drops all above 1,024 a second
-	// from one network interface, which the rest of the task shares. Default: 900.
+	PeerMissRate int // those that the cache cannot answer. Default: a quarter of PacketRate
+	// PacketRate bounds the packets a second to the resolver, with a burst of a quarter of a second.
+	// AWS drops all above 1,024 a second from one network interface, which the rest of the task
+	// shares. Default: 800.
 	PacketRate      int
 	Connections     int // clients' TCP connections. Default: 512
 	PeerConnections int // those of one node. Default: an eighth of Connections
@@ -301,8 +302,8 @@ func (l *Limits) setDefaults() {
 	l.Waiting = cmp.Or(l.Waiting, 4096)
 	l.PeerWaiting = cmp.Or(l.PeerWaiting, max(1, l.Waiting/16))
 	l.PeerRate = cmp.Or(l.PeerRate, 1000)
-	l.PacketRate = cmp.Or(l.PacketRate, 900)
-	l.PeerMissRate = cmp.Or(l.PeerMissRate, max(1, l.PacketRate/3))
+	l.PacketRate = cmp.Or(l.PacketRate, 800)
+	l.PeerMissRate = cmp.Or(l.PeerMissRate, max(1, l.PacketRate/4))
 	l.Connections = cmp.Or(l.Connections, 512)
 	l.PeerConnections = cmp.Or(l.PeerConnections, max(1, l.Connections/8))
 }

@@ -8,33 +8,34 @@ import (
 
 const (
 	maxPeers   = 4096 // nodes whose queries are counted
-	burst      = 2 * time.Second
+	peerBurst  = 2 * time.Second
 	fewFlights = 8 // that a node may start although half of all are in flight
+	// sharedBurst is short: a second has at most 5/4 of the rate, 1,000 packets by default, and AWS
+	// drops packets above 1,024.
+	sharedBurst = time.Second / 4
 )
 
-// bucket is a token bucket: rate tokens a second, of which it holds those of two seconds at most.
+// bucket is a token bucket: it gets rate tokens a second, and holds size at most.
 type bucket struct {
-	rate, tokens float64
-	filled       time.Time
+	rate, size, tokens float64
+	filled             time.Time
 }
 
-func newBucket(rate int, now time.Time) bucket {
-	b := bucket{rate: float64(rate), filled: now}
-	b.tokens = b.size()
-	return b
+// newBucket returns a full bucket that holds the tokens of a burst.
+func newBucket(rate int, burst time.Duration, now time.Time) bucket {
+	size := max(2*tcpPackets, float64(rate)*burst.Seconds())
+	return bucket{rate: float64(rate), size: size, tokens: size, filled: now}
 }
-
-func (b *bucket) size() float64 { return max(1, b.rate*burst.Seconds()) }
 
 func (b *bucket) fill(now time.Time) {
-	b.tokens = min(b.size(), b.tokens+b.rate*now.Sub(b.filled).Seconds())
+	b.tokens = min(b.size, b.tokens+b.rate*now.Sub(b.filled).Seconds())
 	b.filled = now
 }
 
 // take takes n tokens, unless fewer than n and the part keep of all are there.
 func (b *bucket) take(now time.Time, n, keep float64) bool {
 	b.fill(now)
-	if b.tokens < n+keep*b.size() {
+	if b.tokens < n+keep*b.size {
 		return false
 	}
 	b.tokens -= n
@@ -63,7 +64,7 @@ type limiter struct {
 }
 
 func newLimiter(l *Limits) *limiter {
-	return &limiter{limits: l, peers: map[netip.Addr]*peer{}, recent: list.New(), misses: newBucket(l.PacketRate, time.Now())}
+	return &limiter{limits: l, peers: map[netip.Addr]*peer{}, recent: list.New(), misses: newBucket(l.PacketRate, sharedBurst, time.Now())}
 }
 
 // peer returns the share of a node; nil if there are too many nodes. A node that was forgotten has a
@@ -81,7 +82,7 @@ func (l *limiter) peer(addr netip.Addr, now time.Time) *peer {
 		l.recent.Remove(oldest.used)
 		delete(l.peers, oldest.addr)
 	}
-	p := &peer{addr: addr, queries: newBucket(l.limits.PeerRate, now), misses: newBucket(l.limits.PeerMissRate, now)}
+	p := &peer{addr: addr, queries: newBucket(l.limits.PeerRate, peerBurst, now), misses: newBucket(l.limits.PeerMissRate, peerBurst, now)}
 	p.used = l.recent.PushFront(p)
 	l.peers[addr] = p
 	return p
@@ -99,9 +100,9 @@ func (l *limiter) admitWaiting(p *peer, waiting int) *refusal {
 }
 
 // admitMiss reports why p may not cause n more questions to the resolver, and takes its tokens if it
-// may. The second half of the shared tokens is for nodes that use few of their own. A node also pays
-// for questions that find no shared token left: otherwise nodes that flood together would keep their own
-// tokens and so take the second half.
+// may. The more of its own tokens a node has used, the more of the shared ones it leaves to others, up
+// to half. A node also pays for questions that find no shared token left: otherwise nodes that flood
+// together would keep their own tokens and so leave nothing.
 func (l *limiter) admitMiss(p *peer, n, inFlight int, now time.Time) *refusal {
 	if p.inFlight+n > l.limits.PeerInFlight {
 		return tooManyQueries
@@ -109,10 +110,8 @@ func (l *limiter) admitMiss(p *peer, n, inFlight int, now time.Time) *refusal {
 	if inFlight+n > l.limits.InFlight || inFlight > l.limits.InFlight/2 && p.inFlight >= fewFlights {
 		return overloaded
 	}
-	keep := 0.0
-	if p.misses.fill(now); p.misses.tokens < p.misses.size()/2 {
-		keep = 0.5
-	}
+	p.misses.fill(now)
+	keep := (1 - p.misses.tokens/p.misses.size) / 2
 	if p.misses.tokens < float64(n) {
 		return tooManyQueries
 	}
@@ -123,9 +122,10 @@ func (l *limiter) admitMiss(p *peer, n, inFlight int, now time.Time) *refusal {
 	return nil
 }
 
-// takePackets takes n of the shared tokens, and reports whether there were enough.
+// takePackets takes n of the shared tokens for a further try of a question, and reports whether there
+// were enough. A quarter is left to first tries.
 func (s *Server) takePackets(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.limiter.misses.take(time.Now(), float64(n), 0)
+	return s.limiter.misses.take(time.Now(), float64(n), 0.25)
 }
