@@ -143,7 +143,7 @@ func (s *Server) SetRoutes(routes []netip.Prefix) {
 
 // SetZones sets the VPC's private zones. Each of the first 50 has metrics of its own, and the
 // rebinding guard does not apply in any. Names may end with a dot; invalid ones are an error that
-// names all of them, and the valid ones take effect.
+// names all of them, and the valid ones take effect. Refusals of the guard may be used for 30 s more.
 func (s *Server) SetZones(names []string) error {
 	z, err := parseZones(names)
 	s.mu.Lock()
@@ -189,6 +189,10 @@ func (s *Server) Handle(client netip.AddrPort, tcp bool, query []byte, answer fu
 
 	if out.start != nil {
 		go s.fly(out.start)
+	}
+	if out.reply.refuse == tooManyQueries && s.mayWarn(node, now) {
+		s.cfg.Logger.Warn("a node sends too many DNS queries; the rest is refused", "client", client.Addr(),
+			"fix", "find the program on that node; router_dns_queries_total counts the refused queries of all nodes")
 	}
 	if !out.pending {
 		s.finish(&q, out.reply, answer)

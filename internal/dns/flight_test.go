@@ -1,8 +1,11 @@
 package dns
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -234,7 +237,9 @@ func flood(t *testing.T, nodes int) {
 // TestRate: a node's queries are limited even if the cache answers them, and those of another are not.
 func TestRate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
+		var log bytes.Buffer
 		s := start(t, &resolver{respond: records(www)}, func(cfg *Config) {
+			cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 			cfg.Limits.PeerRate = 10
 			cfg.Peer = func(a netip.Addr) netip.Addr { return a.Unmap() }
 		})
@@ -255,6 +260,11 @@ func TestRate(t *testing.T) {
 		time.Sleep(time.Second)
 		if n := answered(mapped); n != 10 {
 			t.Errorf("%d queries were answered a second later", n)
+		}
+		for _, client := range []netip.AddrPort{alice, bob} {
+			if n := strings.Count(log.String(), "too many DNS queries; the rest is refused\" client="+client.Addr().String()+" "); n != 1 {
+				t.Errorf("the log names %v %d times:\n%s", client.Addr(), n, log.String())
+			}
 		}
 	})
 }

@@ -9,7 +9,8 @@ import (
 const (
 	maxPeers   = 4096 // nodes whose queries are counted
 	peerBurst  = 2 * time.Second
-	fewFlights = 8 // that a node may start although half of all are in flight
+	warnEvery  = time.Hour // of one node
+	fewFlights = 8         // that a node may start although half of all are in flight
 	// sharedBurst is short: a second has at most 5/4 of the rate, 1,000 packets by default, and AWS
 	// drops packets above 1,024.
 	sharedBurst = time.Second / 4
@@ -46,9 +47,10 @@ func (b *bucket) take(now time.Time, n, keep float64) bool {
 type peer struct {
 	addr            netip.Addr
 	queries, misses bucket
-	waiting         int // its queries in flights
-	inFlight        int // questions that it caused
-	connections     int // over TCP
+	waiting         int       // its queries in flights
+	inFlight        int       // questions that it caused
+	connections     int       // over TCP
+	warned          time.Time // when the log had its refusals
 	used            *list.Element
 }
 
@@ -86,6 +88,18 @@ func (l *limiter) peer(addr netip.Addr, now time.Time) *peer {
 	p.used = l.recent.PushFront(p)
 	l.peers[addr] = p
 	return p
+}
+
+// mayWarn reports whether the log should have the refusals of a node, which it then had.
+func (s *Server) mayWarn(node netip.Addr, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.limiter.peers[node]
+	if p == nil || !p.warned.IsZero() && now.Sub(p.warned) < warnEvery {
+		return false
+	}
+	p.warned = now
+	return true
 }
 
 // admitWaiting reports why one more query of p may not wait for the resolver; nil if it may.
