@@ -93,7 +93,7 @@ func write(m *dns.Msg) (wire []byte, ttls []uint16, err error) {
 
 // failureAnswer returns the answer that reports a failure or refusal for a while.
 func failureAnswer(k key, r *refusal) *answer {
-	m := dns.Msg{MsgHdr: dns.MsgHdr{Response: true, RecursionAvailable: true, Rcode: r.rcode}}
+	m := dns.Msg{Response: true, RecursionAvailable: true, Rcode: r.rcode}
 	m.Question = []dns.Question{{Name: k.name, Qtype: k.qtype, Qclass: dns.ClassINET}}
 	wire, err := m.Pack()
 	if err != nil {

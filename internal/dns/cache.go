@@ -26,11 +26,10 @@ const (
 type entry struct {
 	key
 	*answer
-	stored     time.Time
-	recheck    time.Time // a stale answer is used until then without asking the resolver
-	result     result    // hit; for a failure or refusal, which is never stale, that
-	hits       int
-	refreshing bool
+	stored  time.Time
+	recheck time.Time // a stale answer is used until then without asking the resolver
+	result  result    // hit; for a failure or refusal, which is never stale, that
+	hits    int
 
 	owner    *owner
 	size     int
@@ -41,7 +40,7 @@ func (e *entry) fresh(now time.Time) bool { return now.Sub(e.stored) < e.lifetim
 
 // popular reports whether e should be refreshed before it ends.
 func (e *entry) popular(now time.Time) bool {
-	return !e.refreshing && e.result == hit && now.After(e.recheck) && e.hits >= popularAfter && e.lifetime >= prefetchFrom &&
+	return e.result == hit && now.After(e.recheck) && e.hits >= popularAfter && e.lifetime >= prefetchFrom &&
 		e.lifetime-now.Sub(e.stored) < e.lifetime/prefetchPart
 }
 

@@ -136,6 +136,11 @@ func TestCacheBounds(t *testing.T) {
 	if c.get(key{name: "used."}, now) == nil || c.get(key{name: "unused."}, now) != nil {
 		t.Error("the cache does not evict by use")
 	}
+	big := &answer{wire: make([]byte, bytes/ownerShare+1), lifetime: time.Minute}
+	before := len(c.entries)
+	if c.put(key{name: "big."}, big, c.all.Front().Value.(*entry).owner.node, hit, now); len(c.entries) != before || c.entries[key{name: "big."}] != nil {
+		t.Error("an answer that is more than a share is kept, or evicted others")
+	}
 	sum := 0
 	for _, e := range c.entries {
 		sum += e.size

@@ -236,9 +236,8 @@ func (s *Server) decide(q *query, node netip.Addr, now time.Time, send func([]by
 	}
 	e := s.cache.get(q.key, now)
 	if e != nil && e.fresh(now) {
-		if e.popular(now) && s.mayPrefetch(now) {
+		if e.popular(now) && s.flights[q.key] == nil && s.mayPrefetch(now) {
 			out.start = s.newFlight(q, nil, now)
-			e.refreshing = out.start != nil
 		}
 		out.reply = reply{answer: e.answer, age: now.Sub(e.stored), result: e.result}
 		return out

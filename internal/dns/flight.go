@@ -124,7 +124,7 @@ func (s *Server) landed(f *flight, facts *facts, a *answer, err error, now time.
 	}
 	e := s.cache.entries[f.key]
 	if e.staleReply(now).answer != nil && refuse.result == failed {
-		e.recheck, e.refreshing = now.Add(recheckAfter), false
+		e.recheck = now.Add(recheckAfter)
 		return e.staleReply(now)
 	}
 	if current && !s.closed {

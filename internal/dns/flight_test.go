@@ -133,6 +133,11 @@ func TestPrefetch(t *testing.T) {
 			expect(t, ask(t, s, alice, "www.example.com", "A"), "NOERROR; www.example.com. 5 A 10.0.0.1")
 		}
 		synctest.Wait()
+		s.mu.Lock()
+		if used := s.limiter.misses.size - s.limiter.misses.tokens; used != 2 {
+			t.Errorf("the refresh used %g tokens", used)
+		}
+		s.mu.Unlock()
 		expectAsked(t, r, "udp A www.example.com.")
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -330,6 +335,46 @@ func TestBounds(t *testing.T) {
 			if !p.idle() {
 				t.Errorf("node %v still has %d queries and %d questions", p.addr, p.waiting, p.inFlight)
 			}
+		}
+	})
+}
+
+// TestFewFlights: once half of the questions are in flight, a node that has many of them gets no more.
+func TestFewFlights(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := start(t, &resolver{respond: silent}, func(cfg *Config) {
+			cfg.Limits = Limits{InFlight: 40, PeerInFlight: 40, PacketRate: 1 << 20}
+		})
+		for i, client := range []netip.AddrPort{alice, bob} {
+			for n := range 40 {
+				s.Handle(client, false, pack(newQuery(fmt.Sprintf("n%d-%d.example.com", i, n), "A")), func([]byte) {})
+			}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if a, b := s.limiter.peers[alice.Addr()].inFlight, s.limiter.peers[bob.Addr()].inFlight; a != 21 || b != fewFlights {
+			t.Errorf("the first node has %d questions in flight, the second %d", a, b)
+		}
+	})
+}
+
+// TestRetriesLeaveRoom: further tries of questions leave tokens to the first tries of others.
+func TestRetriesLeaveRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := &resolver{respond: silent}
+		s := start(t, r, func(cfg *Config) { cfg.Limits = Limits{PacketRate: 1} })
+		for i := range 20 {
+			s.Handle(alice, false, pack(newQuery(fmt.Sprintf("n%d.example.com", i), "A")), func([]byte) {})
+		}
+		synctest.Wait()
+		first := len(r.seen())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		s.mu.Lock()
+		tokens := s.limiter.misses.tokens
+		s.mu.Unlock()
+		if further := len(r.seen()); first < 5 || further == 0 || further >= first || tokens < 3 {
+			t.Errorf("%d first and %d further tries left %g tokens", first, further, tokens)
 		}
 	})
 }

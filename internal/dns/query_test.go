@@ -3,6 +3,7 @@ package dns
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -36,6 +37,7 @@ func TestChecks(t *testing.T) {
 		{"no question", msg(func(q *dns.Msg) { q.Question = nil }), "FORMERR"},
 		{"two questions", msg(func(q *dns.Msg) { q.Question = append(q.Question, q.Question[0]) }), "FORMERR"},
 		{"an answer", msg(func(q *dns.Msg) { q.Answer = []dns.RR{parse("a. 1 IN A 1.2.3.4")} }), "FORMERR"},
+		{"an authority", msg(func(q *dns.Msg) { q.Ns = []dns.RR{parse(soa)} }), "FORMERR"},
 		{"another record", msg(func(q *dns.Msg) { q.Extra = []dns.RR{parse("a. 1 IN A 1.2.3.4")} }), "FORMERR"},
 		{"fewer records than announced", raw(func(b []byte) []byte { b[11] = 1; return b }), "FORMERR"},
 		{"two OPT records", msg(func(q *dns.Msg) { edns(q); q.Extra = append(q.Extra, q.Extra[0]) }), "FORMERR"},
@@ -113,6 +115,9 @@ func TestAnswerForClient(t *testing.T) {
 	for i := range 60 {
 		big = append(big, fmt.Sprintf(`big.example.com. 60 IN A 10.0.1.%d`, i))
 	}
+	for i := range 200 {
+		big = append(big, fmt.Sprintf(`huge.example.com. 60 IN A 10.0.1.%d`, i))
+	}
 	r := &resolver{respond: records(append(big, `www.example.com. 60 IN A 10.0.0.1`)...)}
 	s := start(t, r, nil)
 	m := ask(t, s, alice, "wWw.ExAmple.com", "A")
@@ -125,19 +130,54 @@ func TestAnswerForClient(t *testing.T) {
 	}
 	expectAsked(t, r, "udp A www.example.com.")
 	for _, c := range []struct {
+		name       string
+		answers    int
 		size, want int
 		tcp        bool
 		truncated  bool
-	}{{0, 512, false, true}, {100, 512, false, true}, {1232, 1232, false, false}, {65000, 1232, false, false}, {0, 65535, true, false}} {
-		q := newQuery("big.example.com", "A")
+	}{
+		{"big.example.com", 60, 0, 512, false, true}, {"big.example.com", 60, 100, 512, false, true},
+		{"big.example.com", 60, 1232, 1232, false, false}, {"big.example.com", 60, 65000, 1232, false, false}, {"big.example.com", 60, 0, 65535, true, false},
+		{"huge.example.com", 200, 65000, 1232, false, true}, {"huge.example.com", 200, 512, 65535, true, false},
+	} {
+		q := newQuery(c.name, "A")
 		if c.size > 0 {
 			q.SetEdns0(uint16(c.size), false)
 		}
 		got := s.Serve(t.Context(), alice, c.tcp, pack(q))
 		m := new(dns.Msg)
-		if err := m.Unpack(got); err != nil || len(got) > c.want || m.Truncated != c.truncated || (len(m.Answer) == 60) == c.truncated {
-			t.Errorf("size %d, TCP %v: %d bytes with %d answers, TC %v, %v", c.size, c.tcp, len(got), len(m.Answer), m.Truncated, err)
+		if err := m.Unpack(got); err != nil || len(got) > c.want || m.Truncated != c.truncated || (len(m.Answer) == c.answers) == c.truncated {
+			t.Errorf("%s, size %d, TCP %v: %d bytes with %d answers, TC %v, %v", c.name, c.size, c.tcp, len(got), len(m.Answer), m.Truncated, err)
 		}
+	}
+}
+
+// TestReasonFits: the text of an extended error is bounded, and left out if an answer would get too long.
+func TestReasonFits(t *testing.T) {
+	with, without := 0, 0
+	for n := range 250 {
+		r := &resolver{respond: func(_ string, q *dns.Msg) []response {
+			m := lookUp(q, []string{`a.example.com. 60 IN TXT "` + strings.Repeat("x", n) + `"` + strings.Repeat(` "`+strings.Repeat("y", 249)+`"`, 4)})
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: strings.Repeat("z", 500)}}
+			return []response{{msg: pack(m)}}
+		}}
+		b := start(t, r, nil).Serve(t.Context(), alice, false, pack(newQuery("a.example.com", "TXT", edns)))
+		m := new(dns.Msg)
+		if err := m.Unpack(b); err != nil || len(b) > ednsSize {
+			t.Fatalf("an answer with %d more bytes has %d, %v", n, len(b), err)
+		}
+		reason := m.IsEdns0().Option[0].(*dns.EDNS0_EDE).ExtraText
+		switch {
+		case len(reason) == maxText && !m.Truncated:
+			with++
+		case reason == "" && !m.Truncated:
+			without++
+		case len(reason) != maxText:
+			t.Errorf("an answer with %d more bytes has a reason of %d", n, len(reason))
+		}
+	}
+	if with == 0 || without != maxText {
+		t.Errorf("%d answers have a reason with a text, %d without", with, without)
 	}
 }
 

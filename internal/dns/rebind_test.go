@@ -3,6 +3,7 @@ package dns
 import (
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // TestRebindGuard: names outside the private zones do not lead clients to themselves, to other nodes or
@@ -63,6 +64,20 @@ func TestRebindGuard(t *testing.T) {
 			t.Errorf("%s: refused without the guard", c.record)
 		}
 	}
+}
+
+// TestRebindWhileStale: a refusal is not a failure, after which the stale answer would be used.
+func TestRebindWhileStale(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := &resolver{respond: records(`a.public.example. 60 IN A 203.0.113.1`)}
+		s := start(t, r, func(cfg *Config) { cfg.RebindGuard = true })
+		ask(t, s, alice, "a.public.example", "A")
+		time.Sleep(2 * time.Minute)
+		r.set(records(`a.public.example. 60 IN A 127.0.0.1`))
+		for range 2 {
+			expect(t, ask(t, s, alice, "a.public.example", "A"), "REFUSED")
+		}
+	})
 }
 
 // TestZones: a zone contains itself and the names below it, and the smallest one counts.

@@ -59,7 +59,7 @@ func (r *resolver) Dial(_ context.Context, network string) (net.Conn, error) {
 func (r *resolver) serve(network string, conn net.Conn) {
 	buf := make([]byte, 1<<16)
 	for {
-		msg := buf
+		var msg []byte
 		var err error
 		if network == "tcp" {
 			msg, err = readFrame(conn)

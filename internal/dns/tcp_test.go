@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -59,7 +60,7 @@ func TestTCP(t *testing.T) {
 		for _, want := range []string{"NOERROR; quick.example.com. 60 A 10.0.0.1", "NOERROR; quick.example.com. 60 A 10.0.0.1", "NOERROR; slow.example.com. 60 A 10.0.0.2"} {
 			expect(t, receive(t, conn), want)
 		}
-		if _, err := conn.Read(make([]byte, 1)); err != io.EOF || time.Since(begun) != tcpIdle+time.Millisecond {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) || time.Since(begun) != tcpIdle+time.Millisecond {
 			t.Errorf("an idle connection ended with %v after %v", err, time.Since(begun))
 		}
 		<-ended

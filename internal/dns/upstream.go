@@ -241,7 +241,7 @@ func (u *upstream) try(ctx context.Context, network string, k key) (*dns.Msg, er
 
 // question returns the query for k. It has no option, so that none of a client's leaves the router.
 func question(k key, id uint16) ([]byte, error) {
-	m := dns.Msg{MsgHdr: dns.MsgHdr{Id: id, RecursionDesired: true, CheckingDisabled: k.cd, AuthenticatedData: true}}
+	m := dns.Msg{Id: id, RecursionDesired: true, CheckingDisabled: k.cd, AuthenticatedData: true}
 	m.Question = []dns.Question{{Name: k.name, Qtype: k.qtype, Qclass: dns.ClassINET}}
 	m.SetEdns0(ednsSize, k.do)
 	b, err := m.Pack()

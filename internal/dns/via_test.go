@@ -113,6 +113,35 @@ func TestViaAdditional(t *testing.T) {
 	}
 }
 
+// TestViaSignatures: a changed answer is neither authenticated nor has signatures of removed records.
+func TestViaSignatures(t *testing.T) {
+	const sig = ` RRSIG A 8 3 60 20300101000000 20200101000000 1 example.com. AAAA`
+	r := &resolver{respond: func(_ string, q *dns.Msg) []response {
+		zone := []string{`in.example.com. 60 IN A 10.0.3.4`, `in.example.com. 60 IN AAAA 2001:db8::6`}
+		m := lookUp(q, zone)
+		m.AuthenticatedData = true
+		if q.Question[0].Qtype == dns.TypeA {
+			m.Answer = append(m.Answer, parse(`in.example.com. 60 IN`+sig))
+		}
+		return []response{{msg: pack(m)}}
+	}}
+	secure := func(q *dns.Msg) { q.SetEdns0(1232, true) }
+	s := overlapping(t, r)
+	for qtype, want := range map[string]string{
+		"A":    "NOERROR",
+		"AAAA": "NOERROR; in.example.com. 60 AAAA 2001:db8::6; in.example.com. 60 AAAA fd7a:115c:a1e0:b1a:0:7:a00:304",
+	} {
+		m := ask(t, s, alice, "in.example.com", qtype, secure)
+		if expect(t, m, want); m.AuthenticatedData {
+			t.Errorf("the changed answer to %s is authenticated", qtype)
+		}
+	}
+	m := ask(t, start(t, r, nil), alice, "in.example.com", "A", secure)
+	if expect(t, m, "NOERROR; in.example.com. 60 A 10.0.3.4; in.example.com. 60"+sig); !m.AuthenticatedData {
+		t.Error("the unchanged answer is not authenticated")
+	}
+}
+
 // TestViaForValidators: a client that validates signatures itself gets the signed records.
 func TestViaForValidators(t *testing.T) {
 	r := &resolver{respond: records(`in.example.com. 60 IN A 10.0.3.4`, soa)}
