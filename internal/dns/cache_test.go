@@ -90,16 +90,18 @@ func TestLifetimes(t *testing.T) {
 
 // TestKeys: questions whose answers may differ do not share one.
 func TestKeys(t *testing.T) {
-	r := &resolver{respond: records(`a.example.com. 60 IN A 10.0.0.1`, soa)}
-	s := start(t, r, nil)
-	for range 2 {
-		ask(t, s, alice, "a.example.com", "A")
-		ask(t, s, alice, "a.example.com", "A", edns)
-		ask(t, s, alice, "a.example.com", "AAAA")
-		ask(t, s, alice, "a.example.com", "A", func(q *dns.Msg) { q.SetEdns0(1232, true) })
-		ask(t, s, alice, "a.example.com", "A", func(q *dns.Msg) { q.CheckingDisabled = true })
-	}
-	expectAsked(t, r, "udp A a.example.com.", "udp A a.example.com.", "udp A a.example.com.", "udp AAAA a.example.com.")
+	bubble(t, func(t *testing.T) {
+		r := &resolver{respond: records(`a.example.com. 60 IN A 10.0.0.1`, soa)}
+		s := start(t, r, nil)
+		for range 2 {
+			ask(t, s, alice, "a.example.com", "A")
+			ask(t, s, alice, "a.example.com", "A", edns)
+			ask(t, s, alice, "a.example.com", "AAAA")
+			ask(t, s, alice, "a.example.com", "A", func(q *dns.Msg) { q.SetEdns0(1232, true) })
+			ask(t, s, alice, "a.example.com", "A", func(q *dns.Msg) { q.CheckingDisabled = true })
+		}
+		expectAsked(t, r, "udp A a.example.com.", "udp A a.example.com.", "udp A a.example.com.", "udp AAAA a.example.com.")
+	})
 }
 
 // TestCacheBounds: the cache keeps its bounds, and a node its share; it forgets unused answers first.

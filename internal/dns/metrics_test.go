@@ -158,39 +158,41 @@ func TestGauges(t *testing.T) {
 
 // TestZoneMetrics: zones have series as long as they are set, and a bounded number of them.
 func TestZoneMetrics(t *testing.T) {
-	reg := prometheus.NewPedanticRegistry()
-	s := start(t, &resolver{respond: records(soa)}, func(cfg *Config) { cfg.Registerer = reg })
-	set := func(names ...string) []string {
-		t.Helper()
-		if err := s.SetZones(names); err != nil {
-			t.Fatal(err)
-		}
-		var out []string
-		for name := range gather(t, reg) {
-			if zone, ok := strings.CutPrefix(name, "router_dns_zone_queries_total zone="); ok {
-				out = append(out, zone)
+	bubble(t, func(t *testing.T) {
+		reg := prometheus.NewPedanticRegistry()
+		s := start(t, &resolver{respond: records(soa)}, func(cfg *Config) { cfg.Registerer = reg })
+		set := func(names ...string) []string {
+			t.Helper()
+			if err := s.SetZones(names); err != nil {
+				t.Fatal(err)
 			}
+			var out []string
+			for name := range gather(t, reg) {
+				if zone, ok := strings.CutPrefix(name, "router_dns_zone_queries_total zone="); ok {
+					out = append(out, zone)
+				}
+			}
+			slices.Sort(out)
+			return out
 		}
-		slices.Sort(out)
-		return out
-	}
-	if got := set("b.example", "a.example"); !slices.Equal(got, []string{"a.example", "b.example", "other"}) {
-		t.Errorf("the zones are %q", got)
-	}
-	ask(t, s, alice, "x.a.example", "A")
-	if got := set("a.example"); !slices.Equal(got, []string{"a.example", "other"}) || gather(t, reg)["router_dns_zone_queries_total zone=a.example"] != 1 {
-		t.Errorf("the zones are %q", got)
-	}
-	many := make([]string, 3*maxZones)
-	for i := range many {
-		many[i] = fmt.Sprintf("z%d.example", i)
-	}
-	if got := set(many...); len(got) != maxZones+1 {
-		t.Errorf("%d zones have metrics", len(got))
-	}
-	if got := set(); !slices.Equal(got, []string{"other"}) {
-		t.Errorf("the zones are %q", got)
-	}
+		if got := set("b.example", "a.example"); !slices.Equal(got, []string{"a.example", "b.example", "other"}) {
+			t.Errorf("the zones are %q", got)
+		}
+		ask(t, s, alice, "x.a.example", "A")
+		if got := set("a.example"); !slices.Equal(got, []string{"a.example", "other"}) || gather(t, reg)["router_dns_zone_queries_total zone=a.example"] != 1 {
+			t.Errorf("the zones are %q", got)
+		}
+		many := make([]string, 3*maxZones)
+		for i := range many {
+			many[i] = fmt.Sprintf("z%d.example", i)
+		}
+		if got := set(many...); len(got) != maxZones+1 {
+			t.Errorf("%d zones have metrics", len(got))
+		}
+		if got := set(); !slices.Equal(got, []string{"other"}) {
+			t.Errorf("the zones are %q", got)
+		}
+	})
 }
 
 // TestMetricsAreDocumented compares docs/metrics.md with the metrics: names, types and labels.
