@@ -70,7 +70,7 @@ type Server struct {
 	mu          sync.Mutex
 	closed      bool
 	cache       *cache
-	flights     map[key]*flight
+	flights     map[key]*flight // which queries may join
 	limiter     *limiter
 	waiting     int // clients of all flights
 	inFlight    int // questions that flights ask the resolver
@@ -139,6 +139,7 @@ func (s *Server) SetRoutes(routes []netip.Prefix) {
 	}
 	s.facts.Store(&facts{routes: routes, zones: old.zones, generation: old.generation + 1})
 	s.cache.clear()
+	clear(s.flights) // they still answer the clients that they have
 }
 
 // SetZones sets the VPC's private zones. Each of the first 50 has metrics of its own, and the

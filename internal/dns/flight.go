@@ -90,7 +90,9 @@ func (s *Server) fly(f *flight) {
 	if f.timer != nil {
 		f.timer.Stop()
 	}
-	delete(s.flights, f.key)
+	if s.flights[f.key] == f { // not since SetRoutes
+		delete(s.flights, f.key)
+	}
 	s.inFlight -= f.cost
 	if f.peer != nil {
 		f.peer.inFlight -= f.cost
@@ -136,8 +138,12 @@ func (s *Server) landed(f *flight, facts *facts, a *answer, err error, now time.
 // answerStale answers the clients of a flight with the stale answer, since the resolver is slow.
 func (s *Server) answerStale(f *flight) {
 	s.mu.Lock()
-	f.slow = true
 	old := f.old
+	if s.cache.entries[f.key] != old { // of other routes, or evicted
+		s.mu.Unlock()
+		return
+	}
+	f.slow = true
 	waiters := s.takeWaiters(f)
 	s.mu.Unlock()
 	for i := range waiters {

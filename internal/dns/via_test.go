@@ -250,13 +250,25 @@ func TestSetRoutes(t *testing.T) {
 		r.seen()
 		ask(t, s, alice, "in.example.com", "A")
 		expectAsked(t, r)
-		s.SetRoutes(nil)
+		time.Sleep(2 * time.Minute)
+		r.set(after(3*time.Second, records(`in.example.com. 60 IN A 10.0.3.4`, soa)))
+		go func() {
+			time.Sleep(time.Second)
+			s.SetRoutes(nil) // before the stale answer would be used
+		}()
+		begun := time.Now()
+		ask(t, s, alice, "in.example.com", "A")
+		if took := time.Since(begun); took != 3*time.Second {
+			t.Errorf("an answer of other routes was used after %v", took)
+		}
+		r.set(records(`in.example.com. 60 IN A 10.0.3.4`, soa))
 		expect(t, ask(t, s, alice, "in.example.com", "A"), "NOERROR; in.example.com. 60 A 10.0.3.4")
 		r.set(after(100*time.Millisecond, records(`late.example.com. 60 IN A 10.0.3.4`, soa)))
 		done := make(chan []byte, 1)
 		s.Handle(alice, false, pack(newQuery("late.example.com", "A")), func(b []byte) { done <- b })
 		time.Sleep(50 * time.Millisecond)
 		s.SetRoutes([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
+		expect(t, ask(t, s, alice, "late.example.com", "A"), "NOERROR")
 		<-done
 		expect(t, ask(t, s, alice, "late.example.com", "A"), "NOERROR")
 	})
