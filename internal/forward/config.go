@@ -50,6 +50,8 @@ type Config struct {
 	// ReservedPorts are UDP ports that no flow uses as its source port: those of the
 	// process's own listeners. Default: none.
 	ReservedPorts []uint16
+	// ReservedFiles is the number of descriptors that are not for flows, besides [ReservedFiles].
+	ReservedFiles int
 	// Stack is the TCP that ends the clients' connections. Default: StackOwn.
 	Stack Stack
 	// Congestion is the congestion control towards clients, with StackOwn. Default: BBR.

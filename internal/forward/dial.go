@@ -4,12 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// connection opens a connection to target, from a port of the system's choice, with the checks of a
+// flow. The network is "tcp" or "udp"; a UDP connection only receives from target.
+func (r *rules) connection(ctx context.Context, network string, target netip.AddrPort) (net.Conn, error) {
+	if r.deny(target) {
+		return nil, fmt.Errorf("connecting to %s: %w", target, errForbidden)
+	}
+	protocol := UDP
+	if network == TCP.String() {
+		protocol = TCP
+	}
+	to, err := r.dialAddr(protocol, target)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", target, err)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, network, to.String())
+}
 
 // dial opens a TCP connection to target as a flow would, and closes it. It waits for the result
 // in Go's poller: it is no flow, and the caller's goroutine waits anyway.

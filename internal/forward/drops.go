@@ -28,6 +28,7 @@ const (
 	dropUnreachable
 	dropSendFailed
 	dropSYNLimit
+	dropServiceBusy
 	// On the way to the tailnet.
 	dropLinkFull
 	dropEchoEvicted
@@ -56,6 +57,7 @@ var dropNames = [dropReasonCount]string{
 	dropUnreachable:       "unreachable",
 	dropSendFailed:        "send_failed",
 	dropSYNLimit:          "syn_limit",
+	dropServiceBusy:       "service_busy",
 	dropLinkFull:          "link_full",
 	dropEchoEvicted:       "echo_evicted",
 	dropUnmatched:         "unmatched",

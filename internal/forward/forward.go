@@ -18,7 +18,8 @@
 //	  streammove                    client; bytes between its connection and the target
 //	  echosocket                    for ICMP
 //	table                         the interface of a flow table, and the work on all flows
-//	own, ownstack                 the node's own addresses
+//	own, owntcp, ownconn          the node's own addresses
+//	service                       a port of an address behind the router that this process serves
 //	core                          the parts that the tables share:
 //	  rules, dial                   the permitted targets
 //	  limits, nodes, buffers        the bounds on flows and on their memory
@@ -32,6 +33,7 @@ package forward
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -42,9 +44,10 @@ import (
 // Forwarder is the data path of one router. Create it with [New].
 type Forwarder struct {
 	*core
-	cfg        Config
-	tables     tables
-	own        *own
+	cfg    Config
+	tables tables
+	own    *own
+	services
 	reassembly *packet.Reassembler
 	deliveries sync.Pool // of *delivery
 
@@ -153,7 +156,7 @@ func (f *Forwarder) DeliverUnclaimed(raw []byte) {
 }
 
 // DeliverRelayed takes a client's packet that another router relayed, if the packet belongs to
-// a flow that is open here and the deny list and the access rules still allow it. Other routers
+// a flow that is open here, or goes to the service, and the deny list and the access rules still allow it. Other routers
 // reassemble packets before they relay them, and open flows themselves. The packet is valid
 // only during the call.
 func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
@@ -162,6 +165,9 @@ func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
 	p := &d.packet
 	if !p.Parse(raw) || p.Fragment {
 		return RelayedRefused
+	}
+	if s := f.service.Load(); s.takes(p) {
+		return s.deliver(p, noPeerRouters{})
 	}
 	protocol, ok := protocolOf(p.Protocol)
 	if !ok {
@@ -175,6 +181,10 @@ func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
 func (f *Forwarder) deliver(d *delivery, raw []byte, peers PeerRouters) {
 	p := &d.packet
 	if !f.parse(p, raw) {
+		return
+	}
+	if s := f.service.Load(); s.takes(p) {
+		s.deliver(p, peers)
 		return
 	}
 	protocol, ok := protocolOf(p.Protocol)
@@ -226,6 +236,12 @@ func (f *Forwarder) Denied(target netip.AddrPort) bool { return f.rules.denies(t
 // Dial opens a TCP connection to target as a flow would, with the same checks, and closes it.
 func (f *Forwarder) Dial(ctx context.Context, target netip.AddrPort) error {
 	return f.rules.dial(ctx, target)
+}
+
+// DialConn opens a connection of the process to target, with the checks of a flow, from a port of
+// the system's choice. The network is "tcp" or "udp"; a UDP connection only receives from target.
+func (f *Forwarder) DialConn(ctx context.Context, network string, target netip.AddrPort) (net.Conn, error) {
+	return f.rules.connection(ctx, network, target)
 }
 
 // SetRoutes sets the advertised routes that flows are counted by; 4via6 routes are IPv6
@@ -323,7 +339,8 @@ func (f *Forwarder) close() {
 	f.closed = f.Cut()
 	f.cancel()
 	f.core.close()
-	f.own.close() // its resets do not wait for room in the link, which is closed
+	f.services.close()
+	f.own.close() // the resets of both do not wait for room in the link, which is closed
 	f.tables.close()
 	f.reassembly.Close()
 	f.link.discard()

@@ -36,6 +36,7 @@ type Limit struct {
 // limiter counts the flows of each peer, and keeps them within the limits.
 type limiter struct {
 	maxFlows, maxPerPeer int // of [Config]; 0 for the defaults
+	reservedFiles        int // [ReservedFiles] and those of [Config]
 	log                  *slog.Logger
 	gauge, peerGauge     prometheus.Gauge
 	memory               *bufferBudget // derived from the memory limit
@@ -56,10 +57,10 @@ type limiter struct {
 }
 
 // newLimiter returns a limiter; a limit of 0 means the default.
-func newLimiter(limit Limit, node func(netip.Addr) netip.Addr, memory *bufferBudget, m *metrics, log *slog.Logger) *limiter {
+func newLimiter(limit Limit, reservedFiles int, node func(netip.Addr) netip.Addr, memory *bufferBudget, m *metrics, log *slog.Logger) *limiter {
 	l := &limiter{
 		maxFlows: limit.Flows, maxPerPeer: limit.FlowsPerPeer, log: log, gauge: m.limit, peerGauge: m.peerLimit, memory: memory,
-		node: node, evictIdle: func(time.Time) bool { return false }, peers: map[netip.Addr]*peer{},
+		reservedFiles: ReservedFiles + reservedFiles, node: node, evictIdle: func(time.Time) bool { return false }, peers: map[netip.Addr]*peer{},
 	}
 	l.recompute()
 	return l
@@ -81,7 +82,7 @@ func (l *limiter) recompute() Limit {
 	}
 	// A flow is a socket. Without the reserve, flows could take the descriptors that the
 	// connection to control and the health check need.
-	if maxFlows := max(1, n.Files-ReservedFiles); n.Files > 0 && n.Flows > maxFlows {
+	if maxFlows := max(1, n.Files-l.reservedFiles); n.Files > 0 && n.Flows > maxFlows {
 		if l.maxFlows > 0 && l.current().Flows != maxFlows {
 			l.log.Warn("ROUTER_MAX_FLOWS exceeds the limit of open files", "asked", n.Flows, "flows", maxFlows, "open_files", n.Files,
 				"fix", "raise the task's ulimits.nofile, or lower ROUTER_MAX_FLOWS")

@@ -71,6 +71,13 @@ func (t *ownTCP) deliver(p *packet.Packet, segment []byte) {
 	}
 }
 
+// has reports whether there is a connection with a key.
+func (t *ownTCP) has(key flowKey) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.conns[key] != nil
+}
+
 // accept creates the connection of a SYN. It returns false if nothing listens, or at a bound.
 func (t *ownTCP) accept(key flowKey, syn *tcp.Segment) bool {
 	t.mu.Lock()

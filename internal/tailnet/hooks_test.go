@@ -59,6 +59,54 @@ func TestHookChecksTarget(t *testing.T) {
 	}
 }
 
+// servingDNS is a Forwarder with a service, that records the packets delivered.
+type servingDNS struct {
+	nothing
+	addr      netip.Addr
+	delivered int
+}
+
+func (s *servingDNS) ServiceAddr() netip.Addr              { return s.addr }
+func (s *servingDNS) Denied(netip.AddrPort) bool           { return false }
+func (s *servingDNS) Deliver(packets [][]byte, offset int) { s.delivered += len(packets) }
+
+// TestHookDeliversToService: in kernel mode, all packets to the service's address are delivered, and
+// none to another.
+func TestHookDeliversToService(t *testing.T) {
+	f := &servingDNS{nothing: nothing{make(chan struct{})}}
+	n := startNode(t, startTailnet(t, nil), give(testKey), nil)
+	n.forwarder = f
+	tun := n.sys.Tun.Get()
+	pass := func(raw []byte) (delivered bool) {
+		var p packet.Parsed
+		p.Decode(raw)
+		before := f.delivered
+		r, _ := tun.PostFilterPacketInboundFromWireGuard(&p, tun, nil)
+		if delivered = f.delivered > before; delivered != r.IsDrop() {
+			t.Errorf("%v: delivered %v, dropped %v", &p, delivered, r.IsDrop())
+		}
+		return delivered
+	}
+	query, segment := udp4(laptop, "10.0.0.2", 1000, 53), tcp4(laptop, "10.0.0.2", 53, 2)
+	n.mode = ModeKernel
+	n.hookPackets(tun)
+	if pass(query) || pass(segment) {
+		t.Error("packets were delivered without a service")
+	}
+	f.addr = netip.MustParseAddr("10.0.0.2")
+	if !pass(query) || !pass(segment) {
+		t.Error("packets to the service were not delivered")
+	}
+	if pass(udp4(laptop, "10.0.0.3", 1000, 53)) {
+		t.Error("a packet to another address was delivered")
+	}
+	n.mode = ModeUserspace
+	n.hookPackets(tun)
+	if pass(query) {
+		t.Error("a packet did not reach the device, which delivers it in userspace mode")
+	}
+}
+
 // TestEngineSeesPortsOfFragments checks an assumption of the hook: the engine's filter
 // refuses fragments if a later one could hold the port.
 func TestEngineSeesPortsOfFragments(t *testing.T) {
