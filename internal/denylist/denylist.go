@@ -156,6 +156,14 @@ func (l *List) Denied(target netip.AddrPort) bool {
 	return listens
 }
 
+// Listens reports whether a is an address of this router or of a peer router, or may be one while
+// they are unknown.
+func (l *List) Listens(a netip.Addr) bool {
+	t := l.current.Load()
+	_, listens := t.addrs[inner(a)]
+	return listens || !t.complete
+}
+
 // nat64 is the prefix under which a NAT64 gateway reaches IPv4 (RFC 6052 section 2.1).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 

@@ -315,3 +315,20 @@ func TestDeniedDoesNotAllocate(t *testing.T) {
 		t.Error("the check reads the host's addresses")
 	}
 }
+
+// TestListens: the addresses of this router and of its peers listen, and while they are unknown, all may.
+func TestListens(t *testing.T) {
+	h := &host{}
+	h.set(nil, own4+"/24")
+	l := newList(t, h, nil)
+	l.SetPeers([]netip.Addr{netip.MustParseAddr(peer4)})
+	for a, want := range map[string]bool{own4: true, peer4: true, other: false, "::ffff:" + own4: true} {
+		if got := l.Listens(netip.MustParseAddr(a)); got != want {
+			t.Errorf("Listens(%s) = %v", a, got)
+		}
+	}
+	h.set(errors.New("no files left"))
+	if l := newList(t, h, nil); !l.Listens(netip.MustParseAddr(other)) {
+		t.Error("an address is known not to listen while none is known")
+	}
+}

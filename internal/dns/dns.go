@@ -125,6 +125,10 @@ func (s *Server) Close() {
 	s.work.Wait()
 }
 
+// Failing returns an error while the VPC's resolver does not answer: the last questions in a row had no
+// answer, of whatever kind.
+func (s *Server) Failing() error { return s.upstream.failing() }
+
 // SetRoutes sets the prefixes that the router advertises for the VPC, before any 4via6 mapping. With
 // a site, answers with addresses inside of them change; the rebinding guard allows such addresses. A
 // change empties the cache.

@@ -53,10 +53,11 @@ type upstream struct {
 	metrics *metrics
 	log     *slog.Logger
 
-	mu     sync.Mutex
-	calls  map[key]*call
-	failed int // questions in a row
-	rate   rate
+	mu      sync.Mutex
+	calls   map[key]*call
+	failed  int   // questions in a row
+	lastErr error // of the last one
+	rate    rate
 }
 
 // call is a question that the resolver is being asked. Its outcome is set before done is closed, and
@@ -98,9 +99,10 @@ func (u *upstream) ask(k key) (*dns.Msg, error) {
 	switch {
 	case u.ctx.Err() != nil:
 	case c.err == nil || errors.As(c.err, &answered):
-		u.failed = 0
+		u.failed, u.lastErr = 0, nil
 	default:
 		u.failed++
+		u.lastErr = c.err
 	}
 	now := u.failed
 	u.mu.Unlock()
@@ -112,6 +114,16 @@ func (u *upstream) ask(k key) (*dns.Msg, error) {
 		u.log.Info("the VPC's resolver answers again")
 	}
 	return c.msg, c.err
+}
+
+// failing returns the error of the last question if the last ones had no answer.
+func (u *upstream) failing() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failed < downAfter {
+		return nil
+	}
+	return u.lastErr
 }
 
 // try is the outcome of one try.

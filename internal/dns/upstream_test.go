@@ -175,6 +175,9 @@ func TestOutageIsLogged(t *testing.T) {
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "connection refused") {
 			t.Errorf("the log of an outage is:\n%s", log.String())
 		}
+		if err := s.Failing(); err == nil || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("Failing returns %v", err)
+		}
 		r.setRefuse(false)
 		r.set(records(www))
 		for range 5 {
@@ -183,6 +186,9 @@ func TestOutageIsLogged(t *testing.T) {
 		}
 		if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "answers again") {
 			t.Errorf("the log is:\n%s", log.String())
+		}
+		if err := s.Failing(); err != nil {
+			t.Errorf("Failing returns %v", err)
 		}
 	})
 }
