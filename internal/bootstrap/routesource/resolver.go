@@ -14,6 +14,19 @@ type Resolver struct {
 	Route   netip.Prefix // the advertised route that contains Through; zero means none
 }
 
+// resolverRoute returns a route to the VPC's resolver if one is asked for, the resolver is known, and
+// none of routes leads to it.
+func (f *Finder) resolverRoute(ctx context.Context, routes []Route) []Route {
+	if !f.config.Resolver {
+		return nil
+	}
+	a, source, ok := f.config.Place.Resolver(ctx)
+	if !ok || slices.ContainsFunc(routes, func(r Route) bool { return r.Prefix.Contains(a) }) {
+		return nil
+	}
+	return []Route{{Prefix: netip.PrefixFrom(a, a.BitLen()), Origin: FromAWS, Source: "ROUTER_DNS, the VPC's resolver (" + source + ")"}}
+}
+
 // Resolver returns the VPC's resolver with the route of r to it; ok is false if it is
 // unknown, as outside ECS. It looks up only task metadata.
 func (f *Finder) Resolver(ctx context.Context, r Routes) (resolver Resolver, ok bool) {

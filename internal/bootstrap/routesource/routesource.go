@@ -89,7 +89,9 @@ func (r Route) String() string {
 type Settings struct {
 	Sources []Source       // ROUTER_ROUTES
 	Exclude []netip.Prefix // never advertised
-	Site    *uint32        // the 4via6 site under which IPv4 routes are advertised; nil means none, 0 is a site
+	// Resolver adds the address of the VPC's resolver, if no source leads to it.
+	Resolver bool
+	Site     *uint32 // the 4via6 site under which IPv4 routes are advertised; nil means none, 0 is a site
 }
 
 // Needs returns the AWS actions that the sources call, in the order of the kinds.
@@ -170,5 +172,6 @@ func (f *Finder) find(ctx context.Context) (finding, error) {
 		}
 		return finding{}, problem.New("add one, such as vpc", "choosing routes: the sources of ROUTER_ROUTES lead to none")
 	}
+	all.routes = append(all.routes, f.resolverRoute(ctx, all.routes)...)
 	return all, nil
 }
