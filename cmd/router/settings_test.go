@@ -77,6 +77,8 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_TARGET_KEEPALIVE":       {values: these("30s", "1h"), observe: dataPath("TargetKeepAlive")},
 	"ROUTER_TCP_STACK":              {values: these("own", "gvisor"), observe: dataPath("Stack")},
 	"ROUTER_CONGESTION":             {values: these("bbr", "cubic"), observe: dataPath("Congestion")},
+	"ROUTER_DNS":                    {values: these("on", "off"), observe: metrics("router_dns_cache_entries")},
+	"ROUTER_DNS_REBIND_GUARD":       {values: these("on", "off"), prepare: withDNS, observe: rebindGuard},
 	"ROUTER_DEBUG_LISTEN":           {values: twoAddresses, observe: answering("/debug/pprof/")},
 	"ROUTER_LOG_LEVEL":              {values: these("debug", "info"), observe: debugLines},
 	"ROUTER_LOG_FORMAT":             {values: these("json", "text"), observe: firstByte},
@@ -241,6 +243,8 @@ func twoStateFolders(t *testing.T, s *setting) (a, b string) {
 	return s.candidates(a, b)
 }
 
+func withDNS(_ *testing.T, s *setting) { s.Env["ROUTER_DNS"] = "on" }
+
 // withTable has the router keep its identity in a table.
 func withTable(_ *testing.T, s *setting) {
 	s.Env["ROUTER_STATE"] = "dynamodb:routers/edge?slots=2"
@@ -374,6 +378,12 @@ func dataPath(field string) func(*testing.T, *setting) string {
 func keepAlive(t *testing.T, s *setting) string {
 	v := reflect.ValueOf(s.build(t)).Elem().FieldByName("cfg").FieldByName("KeepAlive").FieldByName("Default")
 	return time.Duration(v.Int()).String()
+}
+
+// rebindGuard returns whether the DNS server has its guard.
+func rebindGuard(t *testing.T, s *setting) string {
+	v := reflect.ValueOf(s.build(t)).Elem().FieldByName("resolver").Elem().FieldByName("server").Elem().FieldByName("cfg").FieldByName("RebindGuard")
+	return fmt.Sprint(v.Bool())
 }
 
 // Observers of the whole program.

@@ -36,6 +36,9 @@ func printStatus(w io.Writer, s ops.Status) {
 	fmt.Fprintf(w, "up: %s, version %s\n", age(s.Started), s.Version.Router)
 	fmt.Fprintf(w, "flows: %d tcp, %d udp; peers: %d direct, %d relay, %d derp, %d idle\n",
 		s.Flows.TCP, s.Flows.UDP, s.Peers.Direct, s.Peers.Relay, s.Peers.DERP, s.Peers.Idle)
+	if d := s.DNS; d != nil && d.Answered {
+		fmt.Fprintf(w, "dns: answers for %s (%s)\n", d.Nameserver, orDefault(d.Problem, "resolver "+d.Resolver+", "+d.Source))
+	}
 	fmt.Fprintf(w, "limits: flows %s, per peer %s, memory %s, open files %s\n",
 		use(s.Limits.Flows, plain), use(s.Limits.FlowsPerPeer, plain), use(s.Limits.MemoryBytes, size), use(s.Limits.OpenFiles, plain))
 

@@ -145,6 +145,7 @@ locals {
     if !can(regex("^https?://([A-Za-z0-9._~-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]+)?(/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?$", u))],
     var.auth_secret_json_key != null && try(split(":", var.auth_secret_arn)[7] != "", false) ? ["auth_secret_json_key: auth_secret_arn names a JSON key too: keep one of them."] : [],
     try(tonumber(var.environment["ROUTER_MAX_FLOWS_PER_PEER"]) > tonumber(var.environment["ROUTER_MAX_FLOWS"]), false) ? ["environment: ROUTER_MAX_FLOWS_PER_PEER is above ROUTER_MAX_FLOWS."] : [],
+    trimspace(lookup(var.environment, "ROUTER_DNS_REBIND_GUARD", "")) == "on" && !var.dns ? ["environment: only the router's own answers are guarded (ROUTER_DNS_REBIND_GUARD): set dns, or remove it."] : [],
     trimspace(lookup(var.environment, "ROUTER_CONGESTION", "")) != "" && trimspace(lookup(var.environment, "ROUTER_TCP_STACK", "")) == "gvisor" ? ["environment: gVisor's TCP (ROUTER_TCP_STACK=gvisor) does not have ROUTER_CONGESTION: remove one of them."] : [],
   )
 

@@ -42,6 +42,7 @@ locals {
     ROUTER_MODE             = var.kernel_mode ? "kernel" : null
     ROUTER_KEEPALIVE        = var.keepalive
     ROUTER_TARGET_KEEPALIVE = var.target_keepalive
+    ROUTER_DNS              = var.dns ? "on" : null
     ROUTER_FLOW_LOG         = var.flow_log ? "on" : null
     ROUTER_EMF              = var.emf ? "on" : null
     ROUTER_LOG_LEVEL        = var.log_level

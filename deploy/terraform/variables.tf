@@ -558,6 +558,13 @@ variable "flow_log" {
   nullable    = false
 }
 
+variable "dns" {
+  description = "Whether the router answers the DNS queries that clients send to the VPC's resolver, from a cache, and with 4via6 addresses if site_id is set. The router advertises the resolver's address if no route has it."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "emf" {
   description = "Whether the router logs its load once a minute in CloudWatch's embedded metric format, of which CloudWatch makes metrics for alarms and autoscaling. It needs the log driver awslogs. CloudWatch bills 8 custom metrics for each service."
   type        = bool
@@ -587,7 +594,7 @@ variable "environment" {
     condition = length(setintersection(keys(var.environment), [
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "TS_CLIENT_ID", "TS_AUDIENCE", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL",
       "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
-      "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
+      "ROUTER_PROBE", "ROUTER_DNS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
     ])) == 0
     error_message = "The environment must not contain settings that have their own variable, nor ROUTER_LISTEN: the health check relies on port 9002."
   }
@@ -599,10 +606,10 @@ variable "environment" {
 
   validation {
     condition = alltrue([for name in keys(var.environment) : !startswith(name, "ROUTER_") || contains([
-      "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
+      "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_DNS_REBIND_GUARD", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
       "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
-      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
+      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_DNS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
     ], name)])
     error_message = "The environment has a ROUTER_ variable that does not exist: see router --help."
   }
@@ -612,6 +619,7 @@ variable "environment" {
       ROUTER_CONGESTION         = "^(bbr|cubic)$"
       ROUTER_TCP_STACK          = "^(own|gvisor)$"
       ROUTER_API_URL            = "^https?://[^/?#@\\s]+(/[^?#\\s]*)?$"
+      ROUTER_DNS_REBIND_GUARD   = "^(on|off)$"
       ROUTER_LOG_FORMAT         = "^(json|text)$"
       ROUTER_MAX_FLOWS          = "^([1-9][0-9]{0,6}|10000000)$"
       ROUTER_MAX_FLOWS_PER_PEER = "^([1-9][0-9]{0,6}|10000000)$"
@@ -622,7 +630,7 @@ variable "environment" {
       TS_CLIENT_SECRET          = "^$"
       TS_ID_TOKEN               = "^$"
     }, name, ""), trimspace(value)))])
-    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_TCP_STACK own or gvisor, ROUTER_CONGESTION bbr or cubic."
+    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_TCP_STACK own or gvisor, ROUTER_CONGESTION bbr or cubic."
   }
 }
 

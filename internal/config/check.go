@@ -22,6 +22,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkAuthKey(c, given, r)
 	checkRoutes(c, given, r)
 	checkMetadata(c, given, r)
+	checkDNS(c, given, r)
 	checkIdentity(c, given, r)
 	checkZones(c, given, r)
 	checkMode(c, given, r)
@@ -149,6 +150,17 @@ func checkMetadata(c *Config, given map[string]setting, r *report) {
 		name, which = s.name, ""
 	}
 	r.problemf("ROUTER_ROUTES", name, fmt.Sprintf("%s%s cannot be looked up outside ECS (%s is not set): write CIDRs such as 10.0.0.0/16, or run on ECS", which, strings.Join(sources, ", "), metadataURI))
+}
+
+// checkDNS refuses settings of DNS that can have no effect.
+func checkDNS(c *Config, given map[string]setting, r *report) {
+	on := given["ROUTER_DNS"]
+	if c.DNS && c.MetadataURI == "" && !r.bad(metadataURI) && !r.bad("ROUTER_DNS") {
+		r.problemf("ROUTER_DNS", on.name, fmt.Sprintf("the VPC's resolver cannot be found outside ECS (%s is not set): remove this, or run on ECS", metadataURI))
+	}
+	if guard := given["ROUTER_DNS_REBIND_GUARD"]; c.DNSRebindGuard && !c.DNS && !r.bad("ROUTER_DNS") {
+		r.problemf("ROUTER_DNS_REBIND_GUARD", guard.name, "only the router's own answers are guarded: set ROUTER_DNS=on too, or remove this")
+	}
 }
 
 // checkIdentity refuses settings of the identity that contradict each other, or that cannot be

@@ -33,6 +33,9 @@ type Config struct {
 	BootTimeout  time.Duration
 	Probes       []string // host:port behind the router
 
+	DNS            bool // answer the queries for the VPC's resolver; sets Routes.Resolver too
+	DNSRebindGuard bool
+
 	FlowLog         bool
 	EMF             bool
 	StatusPage      bool

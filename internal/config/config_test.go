@@ -112,6 +112,7 @@ var values = []struct {
 	{"ROUTER_STATUS_PAGE", func(c Config) any { return c.StatusPage }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_TAILNET_STATUS", func(c Config) any { return c.TailnetStatus }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_PROBE", func(c Config) any { return c.Probes }, map[string]any{"10.0.3.4:5432": []string{"10.0.3.4:5432"}, "db.internal:53,[fd12::1]:53": []string{"db.internal:53", "[fd12::1]:53"}}},
+	{"ROUTER_DNS", func(c Config) any { return [...]bool{c.DNS, c.Routes.Resolver} }, map[string]any{"off": [...]bool{false, false}, "on": [...]bool{true, true}}},
 	{"ROUTER_EMF", func(c Config) any { return c.EMF }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_FLOW_LOG", func(c Config) any { return c.FlowLog }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_MAX_FLOWS", func(c Config) any { return c.MaxFlows }, map[string]any{"1": 1, "5000": 5000}},
@@ -150,6 +151,32 @@ func TestCongestion(t *testing.T) {
 	}
 }
 
+// TestDNS: the guard needs answers, and answers need ECS.
+func TestDNS(t *testing.T) {
+	for _, c := range []Config{
+		load(t, nil, "ROUTER_DNS=on", "ROUTER_DNS_REBIND_GUARD=on"),
+		load(t, []string{"--dns", "on", "--dns-rebind-guard=on"}),
+		load(t, nil, "ROUTER_DNS=on", "ROUTER_DNS_REBIND_GUARD=on", "ROUTER_MODE=kernel"),
+	} {
+		if !c.DNS || !c.DNSRebindGuard {
+			t.Errorf("got %+v", c)
+		}
+	}
+	if c := load(t, nil, "ROUTER_DNS_REBIND_GUARD=off"); c.DNSRebindGuard {
+		t.Error("the guard is on")
+	}
+	for want, environ := range map[string][]string{
+		"ROUTER_DNS_REBIND_GUARD: only the router's own answers are guarded: set ROUTER_DNS=on too, or remove this": {"ROUTER_DNS_REBIND_GUARD=on"},
+		"ROUTER_DNS: the VPC's resolver cannot be found outside ECS (" + metadataURI + " is not set): remove this, or run on ECS": {
+			metadataURI + "=", "ROUTER_ROUTES=10.0.0.0/16", "ROUTER_DNS=on",
+		},
+	} {
+		if got := problemsOf(nil, environ); got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	}
+}
+
 func TestEveryVariableUnderEveryName(t *testing.T) {
 	seen := map[string]bool{
 		"TS_AUTHKEY":        true, // TestAuthKey: alone
@@ -159,7 +186,8 @@ func TestEveryVariableUnderEveryName(t *testing.T) {
 		metadataURI:         true, // TestDefaults
 		"ROUTER_CONGESTION": true, // TestCongestion: not with every stack
 
-		"ROUTER_STATE_IMPORT": true, // TestStateImport: only with a table
+		"ROUTER_STATE_IMPORT":     true, // TestStateImport: only with a table
+		"ROUTER_DNS_REBIND_GUARD": true, // TestDNS: only with ROUTER_DNS
 	}
 	for _, tt := range values {
 		v := find(tt.variable)

@@ -188,6 +188,20 @@ var variables = []variable{
 		set:     into(func(c *Config) *uint16 { return &c.UDPPort }, integer[uint16](0, 65535)),
 	},
 	{
+		group: operationGroup, accepts: "on or off", sample: "on",
+		name: "ROUTER_DNS", flag: "dns", fallback: "off",
+		meaning: "on: the router answers the DNS queries that clients send to the VPC's resolver, from a cache, and advertises the resolver's address if no route has it; with ROUTER_SITE_ID, names lead to 4via6 addresses.",
+		details: "It works in both modes. The resolver is the first name server in task metadata, else the VPC's first address plus two. See [DNS for the VPC](operations.md#dns-for-the-vpc).",
+		set:     setDNS,
+	},
+	{
+		group: operationGroup, accepts: "on or off", sample: "on",
+		name: "ROUTER_DNS_REBIND_GUARD", flag: "dns-rebind-guard", fallback: "off",
+		meaning: "on, with ROUTER_DNS=on: answers that lead to loopback, link-local or tailnet addresses, or to the router itself, are refused, unless a route has the address.",
+		details: "It protects programs on clients from web pages whose names change to such an address (DNS rebinding). Private IPv4 addresses stay allowed.",
+		set:     into(func(c *Config) *bool { return &c.DNSRebindGuard }, parseSwitch),
+	},
+	{
 		group: operationGroup, accepts: "host:port or :port", sample: "127.0.0.1:9002",
 		name: "ROUTER_LISTEN", flag: "listen", aliases: []string{"TS_LOCAL_ADDR_PORT"}, fallback: ":9002",
 		meaning: "host:port of /metrics, /healthz, /readyz, /status and the page /.",
@@ -321,6 +335,15 @@ const (
 	// A flow takes kilobytes, so this detects typing errors; no machine reaches it.
 	maxFlowLimit = 10_000_000
 )
+
+// setDNS also asks for the route to the resolver.
+func setDNS(c *Config, _, value string) error {
+	on, err := parseSwitch(value)
+	if err == nil {
+		c.DNS, c.Routes.Resolver = on, on
+	}
+	return err
+}
 
 // setMode also reads the official image's switch.
 func setMode(c *Config, name, value string) error {

@@ -128,6 +128,9 @@ type DNS struct {
 	Route      string `json:"route,omitempty"` // the advertised route that contains the nameserver; "": none
 	SplitDNS   string `json:"split_dns"`       // the setting, in words
 	Terraform  string `json:"terraform"`       // the setting, as a Terraform resource
+	Answered   bool   `json:"answered"`        // by the router itself (ROUTER_DNS=on)
+	// Problem is the reason why the router has no answers; "" is none.
+	Problem string `json:"problem,omitempty"`
 	// Zones are the domains that only the resolver resolves, as far as ROUTER_DNS_ZONES
 	// names or finds them, and Notes the caveats.
 	Zones []Zone   `json:"zones,omitempty"`

@@ -50,6 +50,8 @@ const (
 	NodeKeyExpiring    Code = "node_key_expiring"
 	CredentialExpiring Code = "credential_expiring"
 	StateUnwritable    Code = "state_unwritable"
+	DNSUnavailable     Code = "dns_unavailable"
+	DNSFailing         Code = "dns_failing"
 )
 
 // Use is a set of places in which a code appears.
@@ -102,6 +104,8 @@ var Codes = []Entry{
 	{ProbeFailed, Reason, "A probed target does not answer", "a target of `ROUTER_PROBE` does not accept connections from this task"},
 	{NodeKeyExpiring, Warning, "The node key expires soon", "the node key expires within a week"},
 	{CredentialExpiring, Warning, "The credential expires soon", "the stored credential expires within a week"},
+	{DNSUnavailable, Warning, "DNS is not answered", "`ROUTER_DNS` is on, but the VPC's resolver is unknown, or no advertised route has it"},
+	{DNSFailing, Warning, "The VPC's resolver does not answer", "`ROUTER_DNS` is on, and the VPC's resolver answered none of the last questions"},
 	{StateUnwritable, Warning, "State cannot be saved", "the place in `ROUTER_STATE` cannot be read or written"},
 }
 

@@ -99,7 +99,7 @@ func (r *Router) drain() error {
 	stopAnnouncing() // after the last relayed packet
 	<-announced
 	<-time.After(flushDelay)
-	r.forward.Close()
+	r.Close()
 	err := r.leave(drainCtx, departure)
 	took := time.Since(start)
 	r.drainMetrics.took.Set(took.Seconds())
@@ -140,15 +140,15 @@ func (r *Router) handOver(ctx context.Context) {
 	}
 }
 
-// clients returns the client and the address behind the router of each open flow. The flows
-// that moved the most bytes come first, since introductions are bounded.
+// clients returns the client and the address behind the router of each open flow, and the clients of
+// the resolver. The flows that moved the most bytes come first, since introductions are bounded.
 func (r *Router) clients() []handover.Client {
 	flows := r.forward.Flows(math.MaxInt)
 	list := make([]handover.Client, len(flows))
 	for i, f := range flows {
 		list[i] = handover.Client{Addr: f.Client.Addr(), Target: f.Address.Addr()}
 	}
-	return list
+	return append(list, r.dnsClients()...)
 }
 
 // cutAndWithdraw cuts the flows before it withdraws the routes, for a drain without

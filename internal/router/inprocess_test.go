@@ -48,7 +48,7 @@ func start(t *testing.T, s *routertest.Setting, opts Options) *Router {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		r.forward.Close()
+		r.Close()
 		if err := r.closeNode(context.Background()); err != nil {
 			t.Error(err)
 		}

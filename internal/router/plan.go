@@ -73,9 +73,9 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 	zones, _ := boot.Zones(ctx) // its notes have the error
 	resolver, known := boot.Resolver(ctx, found)
 	if known {
-		p.DNS = describeDNS(&resolver, zones)
+		p.DNS = describeDNS(&resolver, zones, cfg.DNS, cfg.Routes.Site)
 	} else {
-		p.DNS = describeDNS(nil, zones)
+		p.DNS = describeDNS(nil, zones, cfg.DNS, cfg.Routes.Site)
 	}
 	return p, nil
 }

@@ -37,8 +37,9 @@ type Router struct {
 	logins       *loginMetrics
 	deny         *denylist.List
 	forward      *forward.Forwarder
-	flowLog      *flowLog // nil unless asked for
-	emf          *emf     // nil unless asked for
+	flowLog      *flowLog  // nil unless asked for
+	emf          *emf      // nil unless asked for
+	resolver     *resolver // nil unless asked for
 	peers        *handover.Coordinator
 	prober       *probe.Prober
 	probeChanged chan struct{} // signaled when a probe's result changes
@@ -74,6 +75,11 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 	if r.forward, err = forward.New(r.forwardConfig()); err != nil {
 		return nil, err
 	}
+	if cfg.DNS {
+		if r.resolver, err = r.newResolver(dnsQuestions(limits.MaxOpenFiles())); err != nil {
+			return nil, err
+		}
+	}
 	r.prober = r.newProber()
 	r.drainMetrics = newDrainMetrics(r.registry)
 	r.registerMetrics()
@@ -98,6 +104,7 @@ func (r *Router) forwardConfig() forward.Config {
 		MaxFlows:        r.cfg.MaxFlows,
 		MaxFlowsPerPeer: r.cfg.MaxFlowsPerPeer,
 		ReservedPorts:   []uint16{r.cfg.UDPPort},
+		ReservedFiles:   r.filesOfDNS(),
 		PeerRouters:     r.peers,
 		Registerer:      r.registry,
 		Logger:          r.log,
@@ -168,6 +175,7 @@ func (r *Router) fitLimits(ctx context.Context, s *processors.Scaler) error {
 func (r *Router) followRoutes(ctx context.Context) error {
 	r.lookUps.followRoutes(ctx, r.cfg.Refresh, r.forward.InUse, func(prefixes []netip.Prefix) {
 		r.forward.SetRoutes(prefixes)
+		r.serveDNS(prefixes)
 		r.node.Advertise(prefixes)
 	})
 	return nil
@@ -262,4 +270,7 @@ func (r *Router) opsConfig() ops.Config {
 func (r *Router) Metrics() prometheus.Gatherer { return r.registry }
 
 // Close ends the data path of a router that does not run.
-func (r *Router) Close() { r.forward.Close() }
+func (r *Router) Close() {
+	r.forward.Close()
+	r.resolver.close()
+}

@@ -14,8 +14,8 @@ const exampleZone = "internal.example.com"
 
 // describeDNS returns the settings of the tailnet with which clients resolve the private
 // zones of the VPC. It returns nil if neither the VPC's resolver, which may be nil, nor a zone
-// is known.
-func describeDNS(r *routesource.Resolver, z zones.Zones) *ops.DNS {
+// is known. answered is ROUTER_DNS, and site the 4via6 site, nil for none.
+func describeDNS(r *routesource.Resolver, z zones.Zones, answered bool, site *uint32) *ops.DNS {
 	if r == nil && len(z.List) == 0 && len(z.Notes) == 0 {
 		return nil
 	}
@@ -27,7 +27,7 @@ func describeDNS(r *routesource.Resolver, z zones.Zones) *ops.DNS {
 		d.SplitDNS = "the VPC's resolver is unknown: it is the first address of the VPC's IPv4 CIDR plus two. Add it to ROUTER_ROUTES and make it the nameserver of " + domains(z.Names()) + "."
 		return d
 	}
-	d.Resolver, d.Source, d.Nameserver = r.Addr.String(), r.Source, r.Through.String()
+	d.Resolver, d.Source, d.Nameserver, d.Answered = r.Addr.String(), r.Source, r.Through.String(), answered
 	d.Terraform = terraformDNS(d.Nameserver, z.Names())
 	if !r.Route.IsValid() {
 		d.SplitDNS = fmt.Sprintf("the VPC's resolver %s (%s) is in no advertised route: add %s/%d to ROUTER_ROUTES, then make it the nameserver of %s.",
@@ -41,8 +41,13 @@ func describeDNS(r *routesource.Resolver, z zones.Zones) *ops.DNS {
 	}
 	d.SplitDNS = fmt.Sprintf("the VPC's resolver %s (%s) is in the advertised route %s. In the admin console, under DNS, add the custom nameserver %s restricted (split DNS) to %s.",
 		d.Resolver, d.Source, d.Route, d.Nameserver, where)
-	if r.Through != r.Addr {
-		d.SplitDNS += " It answers with the VPC's IPv4 addresses, which clients reach by their 4via6 names only."
+	switch {
+	case answered && site != nil:
+		d.SplitDNS += " The router answers in its place, with the 4via6 addresses of the VPC's hosts as AAAA records; programs that use IPv4 only have no answer."
+	case answered:
+		d.SplitDNS += " The router answers in its place, from a cache."
+	case r.Through != r.Addr:
+		d.SplitDNS += " It answers with the VPC's IPv4 addresses, which clients reach by their 4via6 names only; with ROUTER_DNS=on the router answers with 4via6 addresses."
 	}
 	return d
 }

@@ -32,8 +32,8 @@ func (r *Router) status() ops.Status {
 		out.RoutesError = secret.Clean(routesErr.Error(), ops.MaxMessage)
 	}
 	out.Notes = routes.Notes
+	out.DNS = r.describeResolver()
 	out.Identity = r.describeIdentity()
-	out.DNS = describeDNS(r.lookUps.dns())
 	out.Flows = r.describeFlows()
 	var node tailnet.Status
 	if r.node.Started() {

@@ -14,7 +14,7 @@ const (
 )
 
 // warnings returns the conditions that will make the router not ready unless something
-// changes. They do not affect readiness now.
+// changes, and those of DNS. They do not affect readiness now.
 func (r *Router) warnings() []ops.Reason {
 	var out []ops.Reason
 	add := func(p *problem.Problem) { out = append(out, ops.ReasonOf(p)) }
@@ -42,6 +42,9 @@ func (r *Router) warnings() []ops.Reason {
 			Code: problem.CredentialExpiring, Message: "the stored credential expires at " + known.Expires.UTC().Format(time.RFC3339) + "; this node stays in the tailnet, but a new one could not join",
 			Fix: "store a new one; OAuth clients and federated identities do not expire",
 		})
+	}
+	if p := r.dnsProblem(); p != nil {
+		add(p)
 	}
 	return out
 }

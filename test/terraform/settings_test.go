@@ -178,6 +178,9 @@ func (c settings) environment() map[string]string {
 	if on, _ := c["flow_log"].(bool); on {
 		env["ROUTER_FLOW_LOG"] = "on"
 	}
+	if on, _ := c["dns"].(bool); on {
+		env["ROUTER_DNS"] = "on"
+	}
 	if on, _ := c["emf"].(bool); on {
 		env["ROUTER_EMF"] = "on"
 	}
@@ -235,6 +238,9 @@ var fixedSettings = []settings{
 	environmentOf("ROUTER_CONGESTION", "cubic"), environmentOf("ROUTER_TCP_STACK", "own"), environmentOf("ROUTER_TCP_STACK", "linux"), environmentOf("ROUTER_KEEPALIVE", "22=10m,1h"),
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_TCP_STACK": "own", "ROUTER_CONGESTION": "cubic"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_TCP_STACK": "gvisor", "ROUTER_CONGESTION": "cubic"}},
+	environmentOf("ROUTER_DNS_REBIND_GUARD", "on"), environmentOf("ROUTER_DNS_REBIND_GUARD", "off"), environmentOf("ROUTER_DNS_REBIND_GUARD", "yes"),
+	{"auth_secret_arn": credential, "dns": true, "environment": map[string]string{"ROUTER_DNS_REBIND_GUARD": "on"}},
+	{"auth_secret_arn": credential, "dns": true, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "site_id": 7},
 	{"auth_secret_arn": credential + ":a::", "auth_secret_json_key": "b"},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_MAX_FLOWS": "100"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_CONGESTION": "cubic"}, "site_id": 7},
