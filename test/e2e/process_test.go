@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -265,21 +266,53 @@ type client struct {
 }
 
 func (w *world) startClient() *client {
+	w.t.Helper()
+	return w.startClientWith(false)
+}
+
+// startClientWith starts a client that accepts the tailnet's DNS settings, or not. If it does, it has an
+// /etc of its own, which [client.resolving] shares.
+func (w *world) startClientWith(dns bool) *client {
 	t := w.t
 	t.Helper()
 	dir := t.TempDir()
 	c := &client{w: w, socket: filepath.Join(dir, "client.sock")}
-	cmd := w.client.Command(context.WithoutCancel(t.Context()), binary("tailscaled"),
-		"--statedir="+dir, "--socket="+c.socket, "--tun=tailscale0", "--port=41641")
+	command := []string{binary("tailscaled"), "--statedir=" + dir, "--socket=" + c.socket, "--tun=tailscale0", "--port=41641"}
+	if dns {
+		// `ip netns exec` has a mount namespace of its own.
+		command = append([]string{"sh", "-c", `mount --bind "$0" /etc && exec "$@"`, ownEtc(t)}, command...)
+	}
+	cmd := w.client.Command(context.WithoutCancel(t.Context()), command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), tailnettest.Env()...)
 	c.process = start(t, "client", cmd)
 	c.tailscale("up", "--login-server="+w.control.ControlURL(), "--auth-key="+w.clientKey.Reveal(),
-		"--accept-routes", "--accept-dns=false", "--hostname=laptop", "--timeout=30s")
+		"--accept-routes", "--accept-dns="+strconv.FormatBool(dns), "--hostname=laptop", "--timeout=30s")
 	w.await("the client to be online", func(nodes []tailnettest.Node) bool {
 		n, ok := tailnettest.Find(nodes, "laptop")
 		return ok && n.Online
 	})
 	return c
+}
+
+// ownEtc creates a folder that can stand in for /etc, with the files that name resolution needs.
+func ownEtc(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"resolv.conf": "nameserver 192.0.2.53\n", "hosts": "127.0.0.1 localhost\n", "nsswitch.conf": "hosts: files dns\n",
+		"passwd": "root:x:0:0::/root:/bin/sh\n", "group": "root:x:0:\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// resolving runs a program on the client's machine, with its name resolution.
+func (c *client) resolving(name string, args ...string) (out string, code int) {
+	c.t.Helper()
+	return c.sh("nsenter", append([]string{"--target", strconv.Itoa(c.cmd.Process.Pid), "--mount", name}, args...)...)
 }
 
 func (c *client) tailscale(args ...string) string {

@@ -198,14 +198,21 @@ func (w *world) sameAddressVPC(internetIP, vpcIP string) *world {
 }
 
 // startResolver runs dnsmasq with a private zone at the address of the VPC's resolver.
-func (w *world) startResolver() {
+func (w *world) startResolver() *process { return w.startZone("internal.example.com") }
+
+// startZone runs dnsmasq at the address of the VPC's resolver. It has the zone's name db, and the same
+// address for each other name.
+func (w *world) startZone(zone string) *process {
 	if _, err := exec.LookPath("dnsmasq"); err != nil {
 		skipOrFail(w.t, "the VPC's resolver needs dnsmasq")
 	}
-	w.vpc.Address("lo", resolverHost+"/32")
-	start(w.t, "dnsmasq", w.vpc.Command(context.WithoutCancel(w.t.Context()), "dnsmasq",
+	if w.resolver == nil {
+		w.vpc.Address("lo", resolverHost+"/32")
+	}
+	w.resolver = start(w.t, "dnsmasq", w.vpc.Command(context.WithoutCancel(w.t.Context()), "dnsmasq",
 		"--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts", "--bind-interfaces",
-		"--listen-address="+resolverHost, "--local=/internal.example.com/", "--host-record=db.internal.example.com,"+dbHost))
+		"--listen-address="+resolverHost, "--local-ttl=60", "--local=/"+zone+"/", "--address=/"+zone+"/"+dbHost, "--host-record=db."+zone+","+dbHost))
+	return w.resolver
 }
 
 func (w *world) serveEchoTCP(address string) {

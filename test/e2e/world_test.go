@@ -53,6 +53,7 @@ type world struct {
 	host6, router6, gw6 netip.Addr
 	routerMAC           string
 	metadata            *awstest.Metadata
+	resolver            *process        // the VPC's; nil if it is not started
 	advertised          []netip.Prefix  // routes that a router in this VPC should find
 	wire                *netnstest.Wire // worldOptions.wire; nil if there is none
 	inProgress          *atomic.Int32   // requests that a server of the VPC has not answered yet
@@ -61,6 +62,7 @@ type world struct {
 type worldOptions struct {
 	policy tailnettest.Policy
 	task   func(*awstest.Task)         // changes the task metadata
+	zones  map[string]netip.Addr       // the tailnet's split DNS: the nameserver of each
 	wire   *netnstest.DirectionOptions // in each direction, between the client and everything else; nil: a short cable
 }
 
@@ -76,7 +78,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	} else {
 		w.internet.Plug(w.client, "eth0", clientIP+"/24")
 	}
-	w.startControl(o.policy)
+	w.startControl(o.policy, o.zones)
 	w.startAWS()
 	w.plugRouter(w.routerHost, routerIP, routerVPC, w.router6)
 	w.startVPC()
@@ -136,27 +138,31 @@ func (w *world) plugRouter(h *netnstest.Host, internetIP, vpcIP string, vpcIP6 n
 
 // startControl starts tailnettest's control server, or $HEADSCALE if it is set, and creates
 // the keys.
-func (w *world) startControl(p tailnettest.Policy) {
+func (w *world) startControl(p tailnettest.Policy, zones map[string]netip.Addr) {
 	w.t.Helper()
 	if p.AutoApprovers == nil {
 		p.AutoApprovers = map[string][]netip.Prefix{tag: approvedRanges, otherTag: approvedRanges}
 	}
 	tailnettest.Isolate()
 	if program := os.Getenv("HEADSCALE"); program != "" {
+		if len(zones) > 0 {
+			w.t.Skip("not on Headscale: the tests do not configure its DNS")
+		}
 		w.startHeadscale(program, p)
 	} else {
-		w.startTailnet(p)
+		w.startTailnet(p, zones)
 	}
 	w.routerKey = w.createKey(tailnettest.Key{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{tag}})
 	w.clientKey = w.createKey(tailnettest.Key{Reusable: true, Preauthorized: true, Tags: []string{clientTag}})
 }
 
-func (w *world) startTailnet(p tailnettest.Policy) {
+func (w *world) startTailnet(p tailnettest.Policy, zones map[string]netip.Addr) {
 	t := w.t
 	t.Helper()
 	control, err := tailnettest.Start(tailnettest.Config{
 		Host:   netip.MustParseAddr(selfIP),
 		Policy: p,
+		DNS:    tailnettest.SplitDNS(zones),
 		Logger: slog.New(slog.NewTextHandler(testWriter{t, "control"}, nil)),
 	})
 	if err != nil {
