@@ -516,6 +516,24 @@ func TestBroken(t *testing.T) {
 			ok:    true,
 		},
 		{
+			name: "the router answers DNS, and may not advertise the resolver",
+			hurt: func(w *world) {
+				w.subject.Config.DNS, w.subject.Config.Routes.Resolver = true, true
+				w.subject.Config.Routes.Exclude = []netip.Prefix{netip.MustParsePrefix("10.0.0.2/32")}
+			},
+			lines: []expect{{"routes/resolver", Warn, "10.0.0.2 (AWS's rule: 10.0.0.0/16 plus two) answers, but is in no advertised route", "ROUTER_EXCLUDE_ROUTES"}},
+			ok:    true,
+		},
+		{
+			name: "the router answers DNS for an unknown resolver",
+			hurt: func(w *world) {
+				w.subject.Config.DNS, w.subject.Config.Routes.Resolver = true, true
+				w.subject.Config.Routes.Sources = []routesource.Source{routesource.CIDR{Prefix: netip.MustParsePrefix("10.0.1.0/24")}}
+			},
+			lines: []expect{{"routes/resolver", Warn, "the VPC's resolver is unknown", "add vpc to ROUTER_ROUTES"}},
+			ok:    true,
+		},
+		{
 			name:  "the resolver is silent",
 			hurt:  func(w *world) { w.resolver.Close() },
 			lines: []expect{{"routes/resolver", Warn, "10.0.0.2 (AWS's rule: 10.0.0.0/16 plus two) does not answer", "enableDnsSupport"}},

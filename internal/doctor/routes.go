@@ -166,7 +166,8 @@ func join(ps []netip.Prefix) string {
 	return strings.Join(out, ", ")
 }
 
-// resolver checks that the VPC's resolver answers, and is in an advertised route.
+// resolver checks that the VPC's resolver answers this task, and is in an advertised route. With
+// ROUTER_DNS the router asks it for the clients.
 func (e *exam) resolver(ctx context.Context) Result {
 	r, err := e.routes.Get(ctx)
 	if err != nil {
@@ -177,7 +178,10 @@ func (e *exam) resolver(ctx context.Context) Result {
 		return skip(err.Error())
 	}
 	resolver, ok := boot.Resolver(ctx, r)
-	if !ok {
+	switch {
+	case !ok && e.Config.DNS:
+		return warn("ROUTER_DNS is on, but the VPC's resolver is unknown", "add vpc to ROUTER_ROUTES, or use the network mode awsvpc")
+	case !ok:
 		return skip("the VPC's resolver is unknown")
 	}
 	value := fmt.Sprintf("%s (%s)", resolver.Addr, resolver.Source)
@@ -186,9 +190,15 @@ func (e *exam) resolver(ctx context.Context) Result {
 	case err != nil:
 		return warn(value+" does not answer: "+netCause(err),
 			"private names will not resolve: enable DNS in the VPC (enableDnsSupport), or allow outbound UDP and TCP 53 to it")
+	case !resolver.Route.IsValid() && e.Config.DNS:
+		return warn(value+" answers, but is in no advertised route, so that no client uses the router's DNS",
+			fmt.Sprintf("take it out of ROUTER_EXCLUDE_ROUTES, or add %s/%d to ROUTER_ROUTES", resolver.Addr, resolver.Addr.BitLen()))
 	case !resolver.Route.IsValid():
 		return warn(value+" answers, but is in no advertised route",
 			fmt.Sprintf("add %s/%d to ROUTER_ROUTES, so that clients can use it for private zones", resolver.Addr, resolver.Addr.BitLen()))
+	}
+	if e.Config.DNS {
+		value += ", whose queries the router answers,"
 	}
 	return pass(fmt.Sprintf("%s answers in %v; clients use %s in split DNS", value, took.Round(100*time.Microsecond), resolver.Through))
 }

@@ -28,9 +28,10 @@ import (
 // routers under load.
 func TestDashboard(t *testing.T) {
 	w := newWorld(t, worldOptions{})
+	w.startResolver()
 	w.serveEchoTCP(net.JoinHostPort(dbHost, "5432"))
 	with := func(name string) routerOptions {
-		return routerOptions{env: map[string]string{"ROUTER_HOSTNAME": name, "ROUTER_PROBE": net.JoinHostPort(dbHost, "80")}}
+		return routerOptions{env: map[string]string{"ROUTER_HOSTNAME": name, "ROUTER_PROBE": net.JoinHostPort(dbHost, "80"), "ROUTER_DNS": "on"}}
 	}
 	w.startRouter(with("router-a")).awaitReady()
 	w.alongside("192.168.77.31", "10.0.1.6").startRouter(with("router-b")).awaitReady()
@@ -154,6 +155,9 @@ func (w *world) load(c *client, d time.Duration) {
 		c.sh("curl", "-fsS", "-o", "/dev/null", "--max-time", "10", fmt.Sprintf("http://%s/?bytes=%d", dbHost, bytes+1000))
 		c.sh("curl", "-fsS", "-o", "/dev/null", "--max-time", "10", fmt.Sprintf("http://%s/?bytes=%d", secondHost, bytes/3+1000))
 	})
+	if w.resolver != nil {
+		every(200*time.Millisecond, func(i int) { askName(w, fmt.Sprintf("host%d.%s.", i/4, privateZone), time.Second) })
+	}
 	every(300*time.Millisecond, func(int) { echoUDP(ctx, w, net.JoinHostPort(dbHost, "7"), 1000) })
 	every(time.Second, func(int) {
 		if conn, err := w.client.Dial(ctx, "tcp", net.JoinHostPort(dbHost, "81")); err == nil { // nothing listens there

@@ -49,7 +49,7 @@ func TestDNS(t *testing.T) {
 			if out, code := r.run("router", "status"); code != 0 || !strings.Contains(out, "dns: answers for "+resolverHost) {
 				t.Errorf("router status: exit %d: %s", code, out)
 			}
-			if out, code := r.run("router", "doctor"); code != 0 || !strings.Contains(out, resolverHost+" (task metadata) answers in ") {
+			if out, code := r.run("router", "doctor"); code != 0 || !strings.Contains(out, resolverHost+" (task metadata), whose queries the router answers, answers in ") {
 				t.Errorf("router doctor: exit %d: %s", code, out)
 			}
 

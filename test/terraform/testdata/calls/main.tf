@@ -30,6 +30,7 @@ module "json_key" {
   routes                  = ["subnets:group=sandbox-igw-*", "10.99.0.0/24", local.prefix_list_id]
   exclude_routes          = ["10.0.2.128/25"]
   probes                  = ["10.0.1.10:5432", "[fd00::1]:443"]
+  dns                     = true
   flow_log                = true
   emf                     = true
   log_level               = "debug"
