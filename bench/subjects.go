@@ -28,6 +28,10 @@ const plain = "plain"
 // plainBBR is plain with Linux's bbr (version 1) at both ends of a connection.
 const plainBBR = "plain-bbr"
 
+// oursDNS answers the queries for the VPC's resolver itself: the host that the load asks. It is measured
+// only if -subjects names it.
+const oursDNS = "ours-dns"
+
 var subjects = []subject{
 	{name: "ours-userspace", start: ours("userspace", "router")},
 	{name: "stock-userspace", start: stock("true", "")},
@@ -35,6 +39,7 @@ var subjects = []subject{
 	{name: "stock-kernel", kernel: true, start: stock("false", "")},
 	{name: plain, kernel: true},
 	{name: plainBBR, kernel: true, bbr: true},
+	{name: oursDNS, start: ours("userspace", "router", "ROUTER_DNS=on")},
 }
 
 // subjectsOf returns the subjects that a group can measure.
@@ -49,7 +54,7 @@ func subjectsOf(sizing bool) []subject {
 func defaultSubjects(of []subject, wan bool) (names []string) {
 	for _, s := range of {
 		// In group wan, kernel mode is an upper bound that does not depend on whose it is.
-		if wan && s.name == "ours-kernel" || !wan && s.name == plainBBR {
+		if wan && s.name == "ours-kernel" || !wan && s.name == plainBBR || s.name == oursDNS {
 			continue
 		}
 		names = append(names, s.name)
@@ -88,7 +93,7 @@ const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 // ours returns a function that builds the router's command as shipped: in userspace mode
 // with the image's user and without capabilities, as on Fargate.
-func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) {
+func ours(mode, program string, more ...string) func(*world, *running, bool) (*exec.Cmd, error) {
 	return func(w *world, r *running, withAWS bool) (*exec.Cmd, error) {
 		env := append(tailnettest.Env(),
 			"PATH="+systemPath,
@@ -98,6 +103,7 @@ func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) 
 			"ROUTER_SOCKET="+filepath.Join(r.dir, "router.sock"),
 			"ROUTER_DRAIN_TIMEOUT=1s",
 		)
+		env = append(env, more...)
 		if mode == "userspace" {
 			// All load comes from one client, which by default may have a share only.
 			if r.subject.limits == (limits{}) {
@@ -106,7 +112,7 @@ func ours(mode, program string) func(*world, *running, bool) (*exec.Cmd, error) 
 				env = append(env, "ROUTER_MAX_FLOWS_PER_PEER=100000")
 			}
 		}
-		if withAWS || r.limited.memoryMiB > 0 {
+		if withAWS || r.limited.memoryMiB > 0 || len(more) > 0 {
 			// The router reads its limits from task metadata: the cgroup is not visible here.
 			metadata, err := w.startMetadata(r)
 			if err != nil {
@@ -172,7 +178,7 @@ func (w *world) startMetadata(r *running) (m *awstest.Metadata, err error) {
 	err = r.host.Do(func() error {
 		m, err = awstest.NewMetadata(metadataIP+":80", awstest.Task{
 			Region: region, Family: "bench", CPU: r.limited.cpus, MemoryMiB: r.limited.memoryMiB, MAC: routerMAC,
-			IPv4: []netip.Addr{r.vpcIP}, IPv4Subnet: netip.PrefixFrom(r.vpcIP, 24).Masked(),
+			DNS: []netip.Addr{vpcHost}, IPv4: []netip.Addr{r.vpcIP}, IPv4Subnet: netip.PrefixFrom(r.vpcIP, 24).Masked(),
 		})
 		return err
 	})

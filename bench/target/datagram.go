@@ -28,8 +28,15 @@ func answerDNS(c *net.UDPConn) {
 		if n < headerLen {
 			continue
 		}
-		buf[2] |= 0x80 // a response
-		buf[7] = 1     // with one answer
+		end := headerLen // of the question; a query's EDNS record is dropped
+		for end < n && buf[end] != 0 {
+			end += 1 + int(buf[end])
+		}
+		if n = min(n, end+5); n < end+5 {
+			continue
+		}
+		buf[2] |= 0x80                     // a response
+		buf[7], buf[10], buf[11] = 1, 0, 0 // with one answer
 		c.WriteToUDPAddrPort(append(buf[:n], answerRecord...), from)
 	}
 }
