@@ -28,7 +28,7 @@ const (
 	dropUnreachable
 	dropSendFailed
 	dropSYNLimit
-	dropServiceBusy
+	dropResponderBusy
 	// On the way to the tailnet.
 	dropLinkFull
 	dropEchoEvicted
@@ -57,7 +57,7 @@ var dropNames = [dropReasonCount]string{
 	dropUnreachable:       "unreachable",
 	dropSendFailed:        "send_failed",
 	dropSYNLimit:          "syn_limit",
-	dropServiceBusy:       "service_busy",
+	dropResponderBusy:     "responder_busy",
 	dropLinkFull:          "link_full",
 	dropEchoEvicted:       "echo_evicted",
 	dropUnmatched:         "unmatched",

@@ -19,7 +19,7 @@
 //	  echosocket                    for ICMP
 //	table                         the interface of a flow table, and the work on all flows
 //	own, owntcp, ownconn          the node's own addresses
-//	service                       a port of an address behind the router that this process serves
+//	responder                     a port of an address behind the router that this process serves
 //	core                          the parts that the tables share:
 //	  rules, dial                   the permitted targets
 //	  limits, nodes, buffers        the bounds on flows and on their memory
@@ -47,7 +47,7 @@ type Forwarder struct {
 	cfg    Config
 	tables tables
 	own    *own
-	services
+	responders
 	reassembly *packet.Reassembler
 	deliveries sync.Pool // of *delivery
 
@@ -156,7 +156,7 @@ func (f *Forwarder) DeliverUnclaimed(raw []byte) {
 }
 
 // DeliverRelayed takes a client's packet that another router relayed, if the packet belongs to
-// a flow that is open here, or goes to the service, and the deny list and the access rules still allow it. Other routers
+// a flow that is open here, or goes to the responder, and the deny list and the access rules still allow it. Other routers
 // reassemble packets before they relay them, and open flows themselves. The packet is valid
 // only during the call.
 func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
@@ -166,7 +166,7 @@ func (f *Forwarder) DeliverRelayed(raw []byte) Relayed {
 	if !p.Parse(raw) || p.Fragment {
 		return RelayedRefused
 	}
-	if s := f.service.Load(); s.takes(p) {
+	if s := f.responder.Load(); s.takes(p) {
 		return s.deliver(p, noPeerRouters{})
 	}
 	protocol, ok := protocolOf(p.Protocol)
@@ -183,7 +183,7 @@ func (f *Forwarder) deliver(d *delivery, raw []byte, peers PeerRouters) {
 	if !f.parse(p, raw) {
 		return
 	}
-	if s := f.service.Load(); s.takes(p) {
+	if s := f.responder.Load(); s.takes(p) {
 		s.deliver(p, peers)
 		return
 	}
@@ -339,7 +339,7 @@ func (f *Forwarder) close() {
 	f.closed = f.Cut()
 	f.cancel()
 	f.core.close()
-	f.services.close()
+	f.responders.close()
 	f.own.close() // the resets of both do not wait for room in the link, which is closed
 	f.tables.close()
 	f.reassembly.Close()

@@ -16,7 +16,7 @@ import (
 	"subnetrouter/internal/tcp"
 )
 
-// The bounds of the connections of the node's own addresses. Together with maxOwnBuffer they bound
+// The bounds of the connections of the node's own addresses, and of those of the responder. Together with maxOwnBuffer they bound
 // the memory that one peer, and all peers, can take.
 const (
 	maxOwnConns        = 256

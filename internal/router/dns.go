@@ -100,9 +100,9 @@ func (r *Router) serveDNS(advertise []netip.Prefix) {
 	d.at.Store(now)
 	switch {
 	case now == nil:
-		r.forward.SetService(nil)
+		r.forward.SetResponder(nil)
 	case before == nil || before.Through != now.Through:
-		r.forward.SetService(&forward.Service{
+		r.forward.SetResponder(&forward.Responder{
 			Addr: netip.AddrPortFrom(now.Through, dnsPort),
 			Datagram: func(client netip.AddrPort, query []byte, answer func([]byte)) {
 				d.clients.note(client.Addr(), time.Now())

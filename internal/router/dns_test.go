@@ -54,7 +54,7 @@ func TestDNSFollowsTheResolver(t *testing.T) {
 	if d := status.DNS; d == nil || !d.Answered || d.Problem != "" || d.Nameserver != "10.0.0.2" || d.Route != "10.0.0.2/32" {
 		t.Errorf("the status has %+v", d)
 	}
-	if got := r.forward.ServiceAddr(); got != netip.MustParseAddr("10.0.0.2") {
+	if got := r.forward.ResponderAddr(); got != netip.MustParseAddr("10.0.0.2") {
 		t.Errorf("the data path answers for %v", got)
 	}
 	client := netip.MustParseAddrPort("100.64.0.9:4444")

@@ -30,7 +30,7 @@ func dstPort(p *packet.Parsed) uint16 {
 // TCP to the ports of [Node.Listen] to the Forwarder, and refuses packets to denied targets. It
 // accepts other packets to addresses behind the router, which go to the device: a [flowDevice] or
 // the kernel's. In kernel mode it delivers 4via6 packets to the Forwarder, as the kernel has no
-// 4via6, and all packets to the address of its service; in userspace mode, packets for the node
+// 4via6, and all packets to the address of its responder; in userspace mode, packets for the node
 // itself.
 //
 // The hook runs on the goroutines that receive from WireGuard, which own the packets.
@@ -59,7 +59,7 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 				n.forwarder.DeliverOwn(p.Buffer())
 				return filter.DropSilently, g
 			}
-		case !userspace && (via || dst == n.forwarder.ServiceAddr()):
+		case !userspace && (via || dst == n.forwarder.ResponderAddr()):
 			n.forwarder.Deliver([][]byte{p.Buffer()}, 0)
 			return filter.DropSilently, g
 		}

@@ -59,20 +59,20 @@ func TestHookChecksTarget(t *testing.T) {
 	}
 }
 
-// servingDNS is a Forwarder with a service, that records the packets delivered.
+// servingDNS is a Forwarder with a responder that records the packets delivered.
 type servingDNS struct {
 	nothing
 	addr      netip.Addr
 	delivered int
 }
 
-func (s *servingDNS) ServiceAddr() netip.Addr              { return s.addr }
+func (s *servingDNS) ResponderAddr() netip.Addr            { return s.addr }
 func (s *servingDNS) Denied(netip.AddrPort) bool           { return false }
 func (s *servingDNS) Deliver(packets [][]byte, offset int) { s.delivered += len(packets) }
 
-// TestHookDeliversToService: in kernel mode, all packets to the service's address are delivered, and
+// TestHookDeliversToResponder: in kernel mode, all packets to the responder's address are delivered, and
 // none to another.
-func TestHookDeliversToService(t *testing.T) {
+func TestHookDeliversToResponder(t *testing.T) {
 	f := &servingDNS{nothing: nothing{make(chan struct{})}}
 	n := startNode(t, startTailnet(t, nil), give(testKey), nil)
 	n.forwarder = f
@@ -91,11 +91,11 @@ func TestHookDeliversToService(t *testing.T) {
 	n.mode = ModeKernel
 	n.hookPackets(tun)
 	if pass(query) || pass(segment) {
-		t.Error("packets were delivered without a service")
+		t.Error("packets were delivered without a responder")
 	}
 	f.addr = netip.MustParseAddr("10.0.0.2")
 	if !pass(query) || !pass(segment) {
-		t.Error("packets to the service were not delivered")
+		t.Error("packets to the responder were not delivered")
 	}
 	if pass(udp4(laptop, "10.0.0.3", 1000, 53)) {
 		t.Error("a packet to another address was delivered")

@@ -86,9 +86,9 @@ type Forwarder interface {
 	// Deliver delivers packets of one peer for addresses behind the node. Packet i
 	// begins at offset of packets[i].
 	Deliver(packets [][]byte, offset int)
-	// ServiceAddr returns the address behind the node whose packets must all be delivered, also
+	// ResponderAddr returns the address behind the node whose packets must all be delivered, also
 	// in kernel mode; zero if there is none. It is called for every packet, and must not allocate.
-	ServiceAddr() netip.Addr
+	ResponderAddr() netip.Addr
 	// DeliverOwn delivers a packet of a peer for one of the node's own addresses. In kernel
 	// mode it is called for the ports of Listen only.
 	DeliverOwn(packet []byte)

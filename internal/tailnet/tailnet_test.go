@@ -55,7 +55,7 @@ func (nothing) Denied(netip.AddrPort) bool          { return false }
 func (nothing) Prohibit([]byte)                     {}
 func (nothing) Deliver([][]byte, int)               {}
 func (nothing) DeliverOwn([]byte)                   {}
-func (nothing) ServiceAddr() netip.Addr             { return netip.Addr{} }
+func (nothing) ResponderAddr() netip.Addr           { return netip.Addr{} }
 func (nothing) Listen(uint16) (net.Listener, error) { return nil, errors.ErrUnsupported }
 func (nothing) DialTCP(context.Context, netip.Addr, netip.AddrPort) (net.Conn, error) {
 	return nil, errors.ErrUnsupported

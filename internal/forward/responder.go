@@ -10,87 +10,87 @@ import (
 	"subnetrouter/internal/packet"
 )
 
-// maxServiceQueue bounds the datagrams that wait for a service.
-const maxServiceQueue = 256
+// maxResponderQueue bounds the datagrams that wait for a responder.
+const maxResponderQueue = 256
 
-// Service answers the clients' packets to one port of an address behind the router, in place of
+// Responder answers the clients' packets to one port of an address behind the router, in place of
 // that address. Its traffic is no flow: it neither counts nor needs one.
-type Service struct {
+type Responder struct {
 	// Addr is the address that clients send to, which may be a 4via6 address.
 	Addr netip.AddrPort
 	// Datagram handles a datagram, whose payload it may use during the call only. It may call
 	// answer once, from any goroutine, during the call or later; answer does not wait, and drops
-	// what does not fit into one packet of the tailnet. All calls are made by one goroutine:
-	// while Datagram blocks, up to maxServiceQueue datagrams wait, and further ones are dropped.
+	// a message that does not fit into one packet of the tailnet. All calls are made by one goroutine:
+	// while Datagram blocks, up to maxResponderQueue datagrams wait, and further ones are dropped.
 	Datagram func(client netip.AddrPort, payload []byte, answer func([]byte))
 	// Stream serves a connection, in a goroutine of its own, and closes it.
 	Stream func(client netip.AddrPort, conn net.Conn)
 }
 
-// SetService lets s answer from now on, instead of the service that was set before; nil is none.
-// The service before gets no more datagrams, and its connections end. Flows that clients have
-// to the service's address get no more packets of these.
-func (f *Forwarder) SetService(s *Service) {
-	f.serviceMu.Lock()
-	defer f.serviceMu.Unlock()
-	if f.serviceClosed {
+// SetResponder lets s answer from now on, instead of the responder that was set before; nil is none.
+// The responder before gets no more datagrams, and its connections end. Open flows
+// to the responder's address and port get no more packets.
+func (f *Forwarder) SetResponder(s *Responder) {
+	f.responderMu.Lock()
+	defer f.responderMu.Unlock()
+	if f.responderClosed {
 		return
 	}
-	var next *service
+	var next *responder
 	if s != nil {
-		next = startService(f.core, f.cfg.Congestion, *s)
+		next = startResponder(f.core, f.cfg.Congestion, *s)
 	}
-	if old := f.service.Swap(next); old != nil {
+	if old := f.responder.Swap(next); old != nil {
 		old.close()
 	}
 }
 
-// ServiceAddr returns the address of the service, without its port; zero if there is none. In kernel
+// ResponderAddr returns the address of the responder, without its port; zero if there is none. In kernel
 // mode, all packets to it have to be delivered.
-func (f *Forwarder) ServiceAddr() netip.Addr {
-	if s := f.service.Load(); s != nil {
+func (f *Forwarder) ResponderAddr() netip.Addr {
+	if s := f.responder.Load(); s != nil {
 		return s.cfg.Addr.Addr()
 	}
 	return netip.Addr{}
 }
 
-// services holds the service of a Forwarder.
-type services struct {
-	service atomic.Pointer[service] // nil is none; replaced with serviceMu
+// responders holds the responder of a Forwarder.
+type responders struct {
+	responder atomic.Pointer[responder] // nil is none; replaced with responderMu
 
-	serviceMu     sync.Mutex
-	serviceClosed bool // no more services
+	responderMu     sync.Mutex
+	responderClosed bool // no more responders
 }
 
-// close ends the service. Packets that are delivered later open flows, or are refused.
-func (s *services) close() {
-	s.serviceMu.Lock()
-	defer s.serviceMu.Unlock()
-	s.serviceClosed = true
-	if old := s.service.Swap(nil); old != nil {
+// close ends the responder. Packets that are delivered later open flows, or are refused.
+func (s *responders) close() {
+	s.responderMu.Lock()
+	defer s.responderMu.Unlock()
+	s.responderClosed = true
+	if old := s.responder.Swap(nil); old != nil {
 		old.close()
 	}
 }
 
-// service is a [Service] that packets are delivered to.
-type service struct {
+// responder is a [Responder] that packets are delivered to.
+type responder struct {
 	*core
-	cfg      Service
+	cfg      Responder
 	tcp      *ownTCP
-	received chan serviceDatagram // whose buffers belong to the reader; never closed
+	received chan responderDatagram // whose buffers belong to the reader; never closed
 	closed   chan struct{}
 }
 
-// serviceDatagram is a datagram that waits for the service.
-type serviceDatagram struct {
+// responderDatagram is a datagram that waits for the responder.
+type responderDatagram struct {
 	client  netip.AddrPort
 	payload *packetBuffer
 }
 
-func startService(c *core, control Congestion, cfg Service) *service {
-	s := &service{
+func startResponder(c *core, control Congestion, cfg Responder) *responder {
+	s := &responder{
 		core: c, cfg: cfg, tcp: newOwnTCP(c, control),
-		received: make(chan serviceDatagram, maxServiceQueue), closed: make(chan struct{}),
+		received: make(chan responderDatagram, maxResponderQueue), closed: make(chan struct{}),
 	}
 	go s.serveDatagrams()
 	if ln, err := s.tcp.listen(cfg.Addr.Port()); err == nil { // it fails for port 0 only
@@ -99,8 +99,8 @@ func startService(c *core, control Congestion, cfg Service) *service {
 	return s
 }
 
-// takes reports whether a packet is for the service.
-func (s *service) takes(p *packet.Packet) bool {
+// takes reports whether a packet is for the responder.
+func (s *responder) takes(p *packet.Packet) bool {
 	if s == nil || p.Dst != s.cfg.Addr.Addr() {
 		return false
 	}
@@ -118,9 +118,9 @@ func (s *service) takes(p *packet.Packet) bool {
 	return false
 }
 
-// deliver takes a packet for the service, which is valid only during the call. It never waits. A
+// deliver takes a packet for the responder, which is valid only during the call. It never waits. A
 // segment of no connection here may be one of a peer router's.
-func (s *service) deliver(p *packet.Packet, peers PeerRouters) Relayed {
+func (s *responder) deliver(p *packet.Packet, peers PeerRouters) Relayed {
 	if p.Protocol == packet.ProtoUDP {
 		return s.deliverUDP(p)
 	}
@@ -149,7 +149,7 @@ func (s *service) deliver(p *packet.Packet, peers PeerRouters) Relayed {
 	return RelayedTaken
 }
 
-func (s *service) deliverUDP(p *packet.Packet) Relayed {
+func (s *responder) deliverUDP(p *packet.Packet) Relayed {
 	if !p.UDPChecksumOK() {
 		s.drops.add(dropChecksum, 1)
 		return RelayedRefused
@@ -164,17 +164,17 @@ func (s *service) deliverUDP(p *packet.Packet) Relayed {
 	b := packetBuffers.Get().(*packetBuffer)
 	b.n = copy(b.b[:], p.Data)
 	select {
-	case s.received <- serviceDatagram{netip.AddrPortFrom(p.Src, p.SrcPort), b}:
+	case s.received <- responderDatagram{netip.AddrPortFrom(p.Src, p.SrcPort), b}:
 	default:
 		packetBuffers.Put(b)
-		s.drops.add(dropServiceBusy, 1)
+		s.drops.add(dropResponderBusy, 1)
 	}
 	return RelayedTaken
 }
 
 // allows reports whether the deny list and the access rules allow a packet: it may have been relayed, or
 // reassembled. It answers a denied one, and counts one that it refuses.
-func (s *service) allows(p *packet.Packet, key flowKey) bool {
+func (s *responder) allows(p *packet.Packet, key flowKey) bool {
 	verdict := s.rules.check(p.Protocol, key)
 	if verdict == allowed {
 		return true
@@ -186,7 +186,7 @@ func (s *service) allows(p *packet.Packet, key flowKey) bool {
 	return false
 }
 
-func (s *service) serveDatagrams() {
+func (s *responder) serveDatagrams() {
 	for {
 		select {
 		case d := <-s.received:
@@ -207,8 +207,8 @@ func (s *service) serveDatagrams() {
 	}
 }
 
-// answer sends a datagram from the service's address. It never waits. An empty one is none.
-func (s *service) answer(client netip.AddrPort, payload []byte) {
+// answer sends a datagram from the responder's address. It never waits. An empty one is none.
+func (s *responder) answer(client netip.AddrPort, payload []byte) {
 	if len(payload) == 0 {
 		return
 	}
@@ -223,7 +223,7 @@ func (s *service) answer(client netip.AddrPort, payload []byte) {
 	s.link.reply(outgoing{own: p})
 }
 
-func (s *service) accept(ln net.Listener) {
+func (s *responder) accept(ln net.Listener) {
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
@@ -233,7 +233,7 @@ func (s *service) accept(ln net.Listener) {
 	}
 }
 
-func (s *service) close() {
+func (s *responder) close() {
 	close(s.closed)
 	s.tcp.close()
 }

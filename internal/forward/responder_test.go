@@ -16,9 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// shout is a service that answers in capitals.
-func shout(addr netip.AddrPort) *Service {
-	return &Service{
+// shout is a responder that answers in capitals.
+func shout(addr netip.AddrPort) *Responder {
+	return &Responder{
 		Addr:     addr,
 		Datagram: func(_ netip.AddrPort, payload []byte, answer func([]byte)) { answer(bytes.ToUpper(payload)) },
 		Stream: func(_ netip.AddrPort, conn net.Conn) {
@@ -35,9 +35,9 @@ func shout(addr netip.AddrPort) *Service {
 	}
 }
 
-// TestService: a service has the datagrams and connections to its own port and address, and the
+// TestResponder: a responder has the datagrams and connections to its own port and address, and the
 // flows to other ports and addresses go on.
-func TestService(t *testing.T) {
+func TestResponder(t *testing.T) {
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
 	for i, addr := range targets(53) {
 		var dialed atomic.Int32
@@ -47,12 +47,12 @@ func TestService(t *testing.T) {
 				return toLoopback(network, target)
 			}
 		})
-		c.f.SetService(shout(addr))
+		c.f.SetResponder(shout(addr))
 		udp, tcp := c.dialUDP(addr), c.mustDialTCP(addr)
 		for _, conn := range []net.Conn{udp, tcp} {
 			for range 3 {
 				if got := ask(t, conn, "hello"); got != "HELLO" {
-					t.Errorf("%v: %q, want the service's answer", addr, got)
+					t.Errorf("%v: %q, want the responder's answer", addr, got)
 				}
 			}
 		}
@@ -65,12 +65,12 @@ func TestService(t *testing.T) {
 				t.Errorf("%v: %q, want the target's answer", to, got)
 			}
 		}
-		c.f.SetService(nil)
+		c.f.SetResponder(nil)
 		if _, err := io.ReadAll(tcp); err == nil {
 			t.Errorf("%v: the connection ended without a reset", addr)
 		}
-		if c.f.ServiceAddr().IsValid() {
-			t.Errorf("%v: the service still has an address", addr)
+		if c.f.ResponderAddr().IsValid() {
+			t.Errorf("%v: the responder still has an address", addr)
 		}
 	}
 }
@@ -88,9 +88,9 @@ func ask(t *testing.T, conn net.Conn, text string) string {
 	return string(b[:n])
 }
 
-// TestServiceRules: a service answers only what the deny list and the access rules allow, however
+// TestResponderRules: a responder answers only packets that the deny list and the access rules allow, however
 // the packet arrives.
-func TestServiceRules(t *testing.T) {
+func TestResponderRules(t *testing.T) {
 	addr := targets(53)[0]
 	var forbid, deny atomic.Bool
 	c := newClient(t, func(cfg *Config) {
@@ -100,7 +100,7 @@ func TestServiceRules(t *testing.T) {
 	asked := make(chan string, 16)
 	s := shout(addr)
 	s.Datagram = func(_ netip.AddrPort, payload []byte, _ func([]byte)) { asked <- string(payload) }
-	c.f.SetService(s)
+	c.f.SetResponder(s)
 	from := netip.MustParseAddrPort("100.64.0.2:4444")
 	const syn, ack = 2, 16
 	if got := c.f.DeliverRelayed(datagramOf(from, addr, "hello")); got != RelayedTaken || <-asked != "hello" {
@@ -123,13 +123,13 @@ func TestServiceRules(t *testing.T) {
 	}
 	select {
 	case got := <-asked:
-		t.Errorf("the service was asked %q", got)
+		t.Errorf("the responder was asked %q", got)
 	default:
 	}
 	// The connection of a client whose access ended has no more data.
 	conn := c.mustDialTCP(addr)
 	if got := ask(t, conn, "hello"); got != "HELLO" {
-		t.Errorf("%q, want the service's answer", got)
+		t.Errorf("%q, want the responder's answer", got)
 	}
 	forbid.Store(true)
 	io.WriteString(conn, "hello")
@@ -155,16 +155,16 @@ func (p *takingPeers) Relay([]byte) bool {
 	return true
 }
 
-// TestServiceDuringHandover: a peer router gets the segments of connections that it may have, and
+// TestResponderDuringHandover: a peer router gets the segments of connections that it may have, and
 // nothing else.
-func TestServiceDuringHandover(t *testing.T) {
+func TestResponderDuringHandover(t *testing.T) {
 	addr := targets(53)[0]
 	peers := new(takingPeers)
 	c := newClient(t, func(cfg *Config) { cfg.PeerRouters = peers })
-	c.f.SetService(shout(addr))
+	c.f.SetResponder(shout(addr))
 	for _, conn := range []net.Conn{c.dialUDP(addr), c.mustDialTCP(addr)} {
 		if got := ask(t, conn, "hello"); got != "HELLO" {
-			t.Errorf("%q, want the service's answer", got)
+			t.Errorf("%q, want the responder's answer", got)
 		}
 	}
 	if n := peers.taken.Load(); n != 0 {
@@ -177,14 +177,14 @@ func TestServiceDuringHandover(t *testing.T) {
 	}
 }
 
-// TestServiceBlocked: delivery goes on while the service's functions block.
-func TestServiceBlocked(t *testing.T) {
+// TestResponderBlocked: delivery goes on while the responder's functions block.
+func TestResponderBlocked(t *testing.T) {
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
 	addr := targets(53)[0]
 	c := newClient(t, nil)
 	release := make(chan struct{})
 	var begun atomic.Int32
-	c.f.SetService(&Service{
+	c.f.SetResponder(&Responder{
 		Addr:     addr,
 		Datagram: func(netip.AddrPort, []byte, func([]byte)) { begun.Add(1); <-release },
 		Stream:   func(_ netip.AddrPort, conn net.Conn) { begun.Add(1); <-release; conn.Close() },
@@ -194,17 +194,17 @@ func TestServiceBlocked(t *testing.T) {
 	c.f.Deliver([][]byte{raw}, 0)
 	testwait.Until(t, "both functions block", func() error { return wantCount(begun.Load(), 2) })
 	const extra = 10
-	for range maxServiceQueue + extra {
+	for range maxResponderQueue + extra {
 		c.f.Deliver([][]byte{raw}, 0)
 	}
 	if got := ask(t, c.mustDialTCP(targets(port)[1]), "hello"); got != "hello" {
 		t.Errorf("%q, want the target's answer", got)
 	}
-	if n := c.f.drops.count(dropServiceBusy); n != extra {
+	if n := c.f.drops.count(dropResponderBusy); n != extra {
 		t.Errorf("%d datagrams were dropped, want %d", n, extra)
 	}
 	close(release)
-	testwait.Until(t, "the waiting datagrams are handled", func() error { return wantCount(begun.Load(), maxServiceQueue+2) })
+	testwait.Until(t, "the waiting datagrams are handled", func() error { return wantCount(begun.Load(), maxResponderQueue+2) })
 }
 
 func wantCount(got, want int32) error {
@@ -214,13 +214,13 @@ func wantCount(got, want int32) error {
 	return nil
 }
 
-// TestServiceAnswers: an answer that does not fit into one packet is dropped, an empty one is none,
+// TestResponderAnswers: an answer that does not fit into one packet is dropped, an empty one is none,
 // and one after the end does no harm.
-func TestServiceAnswers(t *testing.T) {
+func TestResponderAnswers(t *testing.T) {
 	addr := targets(53)[1]
 	c := newClient(t, nil)
 	kept := make(chan func([]byte), 1)
-	c.f.SetService(&Service{Addr: addr, Datagram: func(_ netip.AddrPort, payload []byte, answer func([]byte)) {
+	c.f.SetResponder(&Responder{Addr: addr, Datagram: func(_ netip.AddrPort, payload []byte, answer func([]byte)) {
 		switch payload[0] {
 		case 'l':
 			kept <- answer
@@ -250,21 +250,21 @@ func TestServiceAnswers(t *testing.T) {
 	if n, err := conn.Read(b); string(b[:n]) != "late" {
 		t.Errorf("%q, %v, want the late answer", b[:n], err)
 	}
-	c.f.SetService(nil)
+	c.f.SetResponder(nil)
 	answer([]byte("after the end"))
 	c.f.Close()
 	answer([]byte("after the end"))
-	c.f.SetService(shout(addr)) // has no effect
-	if c.f.ServiceAddr().IsValid() {
-		t.Error("a closed forwarder has a service")
+	c.f.SetResponder(shout(addr)) // has no effect
+	if c.f.ResponderAddr().IsValid() {
+		t.Error("a closed forwarder has a responder")
 	}
 }
 
-// TestServiceHostilePackets: no packet to the service's address stops it.
-func TestServiceHostilePackets(t *testing.T) {
+// TestResponderHostilePackets: no packet to the responder's address stops it.
+func TestResponderHostilePackets(t *testing.T) {
 	for _, addr := range targets(53) {
 		c := newClientWithICMP(t, nil, nil)
-		c.f.SetService(shout(addr))
+		c.f.SetResponder(shout(addr))
 		from := netip.AddrPortFrom(client4, 4444)
 		if addr.Addr().Is6() {
 			from = netip.AddrPortFrom(client6, 4444)
@@ -293,17 +293,17 @@ func TestServiceHostilePackets(t *testing.T) {
 		}
 		for _, conn := range []net.Conn{c.dialUDP(addr), c.mustDialTCP(addr)} {
 			if got := ask(t, conn, "hello"); got != "HELLO" {
-				t.Errorf("%v: %q, want the service's answer", addr, got)
+				t.Errorf("%v: %q, want the responder's answer", addr, got)
 			}
 		}
 	}
 }
 
-// TestServiceBoundsConnections: one client's connections to the service are bounded.
-func TestServiceBoundsConnections(t *testing.T) {
+// TestResponderBoundsConnections: one client's connections to the responder are bounded.
+func TestResponderBoundsConnections(t *testing.T) {
 	addr := targets(53)[0]
 	c := newClient(t, nil)
-	c.f.SetService(shout(addr))
+	c.f.SetResponder(shout(addr))
 	for range maxOwnConnsPerPeer {
 		c.mustDialTCP(addr)
 	}
