@@ -73,6 +73,12 @@ func TestDNS(t *testing.T) {
 				t.Errorf("169.254.169.253 answers: %s", out)
 			}
 
+			// Slow: it answers both of the router's tries at the end.
+			dnsmasq.cmd.Process.Signal(syscall.SIGSTOP)
+			time.AfterFunc(700*time.Millisecond, func() { dnsmasq.cmd.Process.Signal(syscall.SIGCONT) })
+			if out, code := c.sh("dig", "@"+resolverHost, "slow."+privateZone, "+short", "+tries=1", "+time=5"); strings.TrimSpace(out) != dbHost || code != 0 {
+				t.Errorf("dig of a slow resolver: exit %d: %s", code, out)
+			}
 			// Silent: the kernel accepts queries for a process that is stopped.
 			dnsmasq.cmd.Process.Signal(syscall.SIGSTOP)
 			failing := func(want bool) func(code int, body ops.Readiness) bool {
