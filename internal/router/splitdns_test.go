@@ -32,12 +32,12 @@ func TestDescribeDNS(t *testing.T) {
 		"no route":      {&unrouted, some, "add 10.0.0.2/32 to ROUTER_ROUTES, then make it the nameserver of z0.example, z1.example.", "z0.example"},
 		"only by zones": {nil, some, "the VPC's resolver is unknown", ""},
 	} {
-		d := describeDNS(test.resolver, test.zones)
+		d := describeDNS(test.resolver, test.zones, false, nil)
 		if !strings.Contains(d.SplitDNS, test.splitDNS) || !strings.Contains(d.Terraform, test.terraform) || len(d.Zones) != len(test.zones.List) {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}
-	if d := describeDNS(nil, zones.Zones{}); d != nil {
+	if d := describeDNS(nil, zones.Zones{}, false, nil); d != nil {
 		t.Errorf("without resolver and zones: %+v", d)
 	}
 }
