@@ -17,7 +17,7 @@ import (
 
 // API configures the clients that may use Tailscale's API. A [Tailnet] serves a part of that
 // API under its ControlURL: tokens for OAuth clients and federated identities, keys that can
-// register nodes, and the removal of nodes. Its refusals have the texts that users report
+// register nodes, the removal of nodes, and split DNS. Its refusals have the texts that users report
 // from the real API.
 type API struct {
 	Clients    []OAuthClient
@@ -30,6 +30,8 @@ type OAuthClient struct {
 	Tags       []string // the tags that its keys must have
 	NoKeys     bool     // it lacks the scope auth_keys
 	Devices    bool     // it has the scope devices:core
+	DNS        bool     // it has the scope dns
+	DNSRead    bool     // it has the scope dns:read
 }
 
 // FederatedIdentity holds the claims that an identity token must have, and the rights that
@@ -39,6 +41,7 @@ type FederatedIdentity struct {
 	Issuer, Subject, Audience string // Subject may end with *
 	Tags                      []string
 	NoKeys, Devices           bool // as in OAuthClient
+	DNS, DNSRead              bool
 }
 
 // APIFailure replaces the correct response of the API. With neither Status nor Cut, the
@@ -59,6 +62,7 @@ const (
 	APITokenExchange = "/api/v2/oauth/token-exchange"
 	APIKeys          = "/api/v2/tailnet/-/keys"
 	APIDevice        = "/api/v2/device/" // of all devices
+	APISplitDNS      = "/api/v2/tailnet/-/dns/split-dns"
 )
 
 // Register is the path of nodes' registrations for [Tailnet.FailAPI] and
@@ -74,6 +78,7 @@ type api struct {
 	failures map[string]APIFailure
 	calls    []string
 	minted   int
+	splitDNS map[string][]Nameserver
 }
 
 type apiToken struct {
@@ -136,6 +141,8 @@ func (t *Tailnet) APIHandler() http.Handler {
 	mux.HandleFunc("POST "+APITokenExchange, t.serveAPI(t.identityToken))
 	mux.HandleFunc("POST "+APIKeys, t.serveAPI(t.createKey))
 	mux.HandleFunc("DELETE "+APIDevice+"{id}", t.serveAPI(t.deleteDevice))
+	mux.HandleFunc("GET "+APISplitDNS, t.serveAPI(t.getSplitDNS))
+	mux.HandleFunc("PATCH "+APISplitDNS, t.serveAPI(t.patchSplitDNS))
 	return mux
 }
 
@@ -343,7 +350,7 @@ func (t *Tailnet) callerLocked(r *http.Request) (OAuthClient, error) {
 		}
 		for _, id := range t.api.Identities {
 			if id.ClientID == token.client {
-				return OAuthClient{ID: id.ClientID, Tags: id.Tags, NoKeys: id.NoKeys, Devices: id.Devices}, nil
+				return OAuthClient{ID: id.ClientID, Tags: id.Tags, NoKeys: id.NoKeys, Devices: id.Devices, DNS: id.DNS, DNSRead: id.DNSRead}, nil
 			}
 		}
 	}

@@ -18,11 +18,23 @@ import (
 // that only lacks a scope has the same code without this cause.
 var ErrRefused = errors.New("client or identity refused")
 
+// ErrDenied is the cause of a failure if the client or identity lacks a scope, and ErrUnsupported
+// if the server does not have the call, as other servers than Tailscale's.
+var (
+	ErrDenied      = errors.New("client or identity lacks a scope")
+	ErrUnsupported = errors.New("call not supported by the server")
+)
+
 // fail returns a failed call: the URL, the cause and the fix. It holds no credential.
 func (c *Client) fail(r request, k kind, cause string) *problem.Problem {
 	p := &problem.Problem{Code: codes[k], Message: "calling " + c.url + r.path + ": " + cause, Fix: r.fix(k, c.url)}
-	if k == refused {
+	switch k {
+	case refused:
 		p.Err = ErrRefused
+	case denied:
+		p.Err = ErrDenied
+	case unsupported:
+		p.Err = ErrUnsupported
 	}
 	return p
 }
@@ -81,11 +93,12 @@ const (
 	throttled        // too many calls
 	unavailable      // no answer, or a malformed one
 	clockSkew        // the clocks of this machine and the API differ
+	unsupported      // the server does not have this call
 )
 
 var codes = [...]problem.Code{
 	other: problem.JoinFailed, refused: problem.IdentityRefused, denied: problem.IdentityRefused, badTags: problem.TagsRefused,
-	throttled: problem.CredentialThrottled, unavailable: problem.CredentialUnreachable, clockSkew: problem.ClockSkew,
+	throttled: problem.CredentialThrottled, unavailable: problem.CredentialUnreachable, clockSkew: problem.ClockSkew, unsupported: problem.JoinFailed,
 }
 
 // classify returns the kind of a failure. The token calls only authenticate the client, so
@@ -95,6 +108,8 @@ func classify(call string, status int, text string) kind {
 	switch {
 	case status == http.StatusTooManyRequests:
 		return throttled
+	case splitDNS(call) && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented):
+		return unsupported
 	case status >= 500, status/100 == 3:
 		return unavailable
 	case call == CallTokenExchange && containsAny(text, "expired", "not yet valid", "used before issued", "issued in the future", "not valid yet"):
@@ -130,7 +145,12 @@ func (r request) fix(k kind, url string) string {
 		}
 		return "the OAuth client was revoked, or the secret belongs to another one: create one with the scope auth_keys (write) and store its secret"
 	case denied:
-		if r.call == CallDeleteDevice {
+		switch r.call {
+		case CallGetSplitDNS:
+			return "give the OAuth client or federated identity the scope dns (write); dns:read is enough for router plan"
+		case CallPatchSplitDNS:
+			return "give the OAuth client or federated identity the scope dns (write)"
+		case CallDeleteDevice:
 			return "give the OAuth client or federated identity the scope devices:core (write) and the tags of the device"
 		}
 		return "give the OAuth client or federated identity the scope auth_keys (write)"
@@ -140,6 +160,8 @@ func (r request) fix(k kind, url string) string {
 		return "wait: the router retries more slowly"
 	case unavailable:
 		return fmt.Sprintf("the task's subnet needs a way to %s (NAT gateway or proxy), and its security groups must allow port 443", url)
+	case unsupported:
+		return fmt.Sprintf("set ROUTER_DNS_REGISTER=off and configure split DNS in the control server: %s does not have Tailscale's API for it", url)
 	case clockSkew:
 		return "set the clock of this machine: on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task"
 	default:

@@ -1,5 +1,6 @@
 // Package tsapi implements the part of Tailscale's API that a router needs: an access token for
-// an OAuth client or a federated identity, an auth key, and the removal of a device.
+// an OAuth client or a federated identity, an auth key, the removal of a device, and the tailnet's
+// split DNS.
 //
 // A call is one HTTP exchange without retries: the login code has its own backoff and honours
 // RetryAfter of the error. Every failed call returns a [*problem.Problem], which never contains a credential.
@@ -31,10 +32,12 @@ const (
 	CallTokenExchange = "token_exchange"
 	CallCreateKey     = "create_key"
 	CallDeleteDevice  = "delete_device"
+	CallGetSplitDNS   = "get_split_dns"
+	CallPatchSplitDNS = "patch_split_dns"
 )
 
 // Calls lists the names of all calls.
-var Calls = []string{CallToken, CallTokenExchange, CallCreateKey, CallDeleteDevice}
+var Calls = []string{CallToken, CallTokenExchange, CallCreateKey, CallDeleteDevice, CallGetSplitDNS, CallPatchSplitDNS}
 
 // Config configures a [Client]. The zero value calls Tailscale's own API.
 type Config struct {
