@@ -72,6 +72,7 @@ var pure = map[string][]string{
 	"internal/packet":         {},
 	"internal/tcp":            {"subnetrouter/internal/tcp/congestion"},
 	"internal/tcp/congestion": {},
+	"internal/splitdns":       {},
 }
 
 func below(prefix string) func(string) bool {
