@@ -142,6 +142,23 @@ func (o Own) json() json.RawMessage {
 	return json.RawMessage(`"` + o.Nameserver.Unmap().String() + `"`)
 }
 
+// HasOptions reports whether a nameserver of a list has an option in addition to its address.
+func HasOptions(list []json.RawMessage) bool {
+	return slices.ContainsFunc(list, func(nameserver json.RawMessage) bool {
+		var object map[string]json.RawMessage
+		if json.Unmarshal(nameserver, &object) != nil {
+			return false
+		}
+		delete(object, "address")
+		for _, value := range object {
+			if text := string(value); text != "false" && text != "null" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 // Address returns the address of a nameserver; it is invalid if the nameserver has none, as a
 // DNS-over-HTTPS server.
 func Address(nameserver json.RawMessage) netip.Addr {

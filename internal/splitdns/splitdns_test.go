@@ -83,6 +83,19 @@ func TestWithout(t *testing.T) {
 	}
 }
 
+func TestHasOptions(t *testing.T) {
+	for list, want := range map[string]bool{
+		`[]`: false, `["10.0.0.2",7,null,[true]]`: false, `[{"address":"10.0.0.2"}]`: false,
+		`[{"address":"10.0.0.2","useWithExitNode":false}]`:           false,
+		`["10.9.0.2",{"address":"10.0.0.2","useWithExitNode":true}]`: true,
+		`[{"address":"10.0.0.2","new":{"x":1}}]`:                     true,
+	} {
+		if got := splitdns.HasOptions(parse(t, `{"a":`+list+`}`)["a"]); got != want {
+			t.Errorf("%s: %v", list, got)
+		}
+	}
+}
+
 var (
 	domains = []string{"a.example", "b.example", "c.example", "A.example", "b.example.", "d"}
 	others  = []string{`"10.9.0.2"`, `"10.8.0.2"`, `{"address":"10.7.0.2","useWithExitNode":true}`, `"https://dns.example"`, `null`, `{"x":1}`}

@@ -63,6 +63,7 @@ const (
 	APIKeys          = "/api/v2/tailnet/-/keys"
 	APIDevice        = "/api/v2/device/" // of all devices
 	APISplitDNS      = "/api/v2/tailnet/-/dns/split-dns"
+	APIDNS           = "/api/v2/tailnet/-/dns/configuration"
 )
 
 // Register is the path of nodes' registrations for [Tailnet.FailAPI] and
@@ -79,6 +80,7 @@ type api struct {
 	calls    []string
 	minted   int
 	splitDNS map[string][]Nameserver
+	bareDNS  bool // see HideDNSOptions
 }
 
 type apiToken struct {
@@ -142,6 +144,7 @@ func (t *Tailnet) APIHandler() http.Handler {
 	mux.HandleFunc("POST "+APIKeys, t.serveAPI(t.createKey))
 	mux.HandleFunc("DELETE "+APIDevice+"{id}", t.serveAPI(t.deleteDevice))
 	mux.HandleFunc("GET "+APISplitDNS, t.serveAPI(t.getSplitDNS))
+	mux.HandleFunc("GET "+APIDNS, t.serveAPI(t.getDNS))
 	mux.HandleFunc("PATCH "+APISplitDNS, t.serveAPI(t.patchSplitDNS))
 	return mux
 }

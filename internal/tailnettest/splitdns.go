@@ -59,15 +59,53 @@ func cloneSplitDNS(domains map[string][]Nameserver) map[string][]Nameserver {
 	return out
 }
 
-func (t *Tailnet) getSplitDNS(r *http.Request) (any, error) {
+// HideDNSOptions makes the split DNS of the API have addresses only, as documented; the whole
+// DNS configuration still has the options.
+func (t *Tailnet) HideDNSOptions() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.api.bareDNS = true
+}
+
+func (t *Tailnet) mayReadDNS(r *http.Request) error {
 	client, err := t.callerLocked(r)
-	if err != nil {
+	if err == nil && !client.DNS && !client.DNSRead {
+		return errScope
+	}
+	return err
+}
+
+func (t *Tailnet) getSplitDNS(r *http.Request) (any, error) {
+	if err := t.mayReadDNS(r); err != nil {
 		return nil, err
 	}
-	if !client.DNS && !client.DNSRead {
-		return nil, errScope
+	return t.splitDNSLocked(), nil
+}
+
+// splitDNSLocked returns the split DNS in the form of its own calls.
+func (t *Tailnet) splitDNSLocked() map[string][]Nameserver {
+	out := cloneSplitDNS(t.api.splitDNS)
+	for _, list := range out {
+		for i := range list {
+			list[i].UseWithExitNode = list[i].UseWithExitNode && !t.api.bareDNS
+		}
 	}
-	return cloneSplitDNS(t.api.splitDNS), nil
+	return out
+}
+
+// getDNS answers with the whole configuration, in which each nameserver is an object.
+func (t *Tailnet) getDNS(r *http.Request) (any, error) {
+	if err := t.mayReadDNS(r); err != nil {
+		return nil, err
+	}
+	type object Nameserver
+	domains := map[string][]object{}
+	for domain, list := range t.api.splitDNS {
+		for _, n := range list {
+			domains[domain] = append(domains[domain], object(n))
+		}
+	}
+	return map[string]any{"nameservers": []object{}, "splitDNS": domains, "searchPaths": []string{}, "preferences": map[string]bool{"magicDNS": true}}, nil
 }
 
 // patchSplitDNS merges a change: null or an empty list removes a domain.
@@ -97,5 +135,5 @@ func (t *Tailnet) patchSplitDNS(r *http.Request) (any, error) {
 		}
 	}
 	t.api.splitDNS = now
-	return cloneSplitDNS(now), nil
+	return t.splitDNSLocked(), nil
 }

@@ -146,7 +146,7 @@ func (r request) fix(k kind, url string) string {
 		return "the OAuth client was revoked, or the secret belongs to another one: create one with the scope auth_keys (write) and store its secret"
 	case denied:
 		switch r.call {
-		case CallGetSplitDNS:
+		case CallGetSplitDNS, CallGetDNS:
 			return "give the OAuth client or federated identity the scope dns (write); dns:read is enough for router plan"
 		case CallPatchSplitDNS:
 			return "give the OAuth client or federated identity the scope dns (write)"

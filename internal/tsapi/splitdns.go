@@ -13,7 +13,9 @@ type SplitDNS = map[string][]json.RawMessage
 
 const splitDNSPath = "/api/v2/tailnet/-/dns/split-dns"
 
-func splitDNS(call string) bool { return call == CallGetSplitDNS || call == CallPatchSplitDNS }
+func splitDNS(call string) bool {
+	return call == CallGetSplitDNS || call == CallPatchSplitDNS || call == CallGetDNS
+}
 
 // SplitDNS returns the split DNS of the tailnet. The client or identity needs the scope
 // dns:read or dns.
@@ -26,8 +28,22 @@ func (c *Client) SplitDNS(ctx context.Context, token Token) (SplitDNS, error) {
 	return out, err
 }
 
+// SplitDNSWithOptions returns the split DNS with the options of nameservers, such as
+// useWithExitNode, which SplitDNS lacks according to the API's documentation. The API calls this
+// part of it alpha. The client or identity needs the scope dns:read or dns.
+func (c *Client) SplitDNSWithOptions(ctx context.Context, token Token) (SplitDNS, error) {
+	var out struct {
+		SplitDNS SplitDNS `json:"splitDNS"`
+	}
+	err := c.do(ctx, request{
+		call: CallGetDNS, method: http.MethodGet, path: "/api/v2/tailnet/-/dns/configuration",
+		bearer: token.Value, secrets: []string{token.Value.Reveal()},
+	}, &out, func() bool { return true })
+	return out.SplitDNS, err
+}
+
 // PatchSplitDNS replaces the nameservers of the domains in change, and leaves those of other
-// domains alone. A domain with an empty list is removed. The client or identity needs the scope
+// domains alone. A domain with an empty list is removed. An address without options resets them. The client or identity needs the scope
 // dns.
 func (c *Client) PatchSplitDNS(ctx context.Context, token Token, change SplitDNS) error {
 	in := make(SplitDNS, len(change))

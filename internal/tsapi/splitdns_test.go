@@ -42,6 +42,10 @@ func TestSplitDNS(t *testing.T) {
 	if want := `{"a.example":["10.0.0.2",{"address":"10.9.0.2","useWithExitNode":true}],"b.example":["10.1.0.2"],"c.example":["10.1.0.2"]}`; err != nil || text(got) != want {
 		t.Fatalf("got %s: %v", text(got), err)
 	}
+	full, err := api.SplitDNSWithOptions(t.Context(), token)
+	if want := `{"a.example":[{"address":"10.0.0.2"},{"address":"10.9.0.2","useWithExitNode":true}],"b.example":[{"address":"10.1.0.2"}],"c.example":[{"address":"10.1.0.2"}]}`; err != nil || text(full) != want {
+		t.Fatalf("with options: got %s: %v", text(full), err)
+	}
 	err = api.PatchSplitDNS(t.Context(), token, tsapi.SplitDNS{
 		"a.example": append(got["a.example"], json.RawMessage(`"10.3.0.2"`)), "b.example": {}, "d.example": {json.RawMessage(`"fd7a:115c:a1e0:b1a:0:7:a00:2"`)},
 	})
@@ -51,6 +55,10 @@ func TestSplitDNS(t *testing.T) {
 	const want = `{"a.example":["10.0.0.2",{"address":"10.9.0.2","useWithExitNode":true},"10.3.0.2"],"c.example":["10.1.0.2"],"d.example":["fd7a:115c:a1e0:b1a:0:7:a00:2"]}`
 	if got := text(net.SplitDNS()); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	net.HideDNSOptions()
+	if got, err := api.SplitDNS(t.Context(), token); err != nil || text(got["a.example"]) != `["10.0.0.2","10.9.0.2","10.3.0.2"]` {
+		t.Errorf("without options: got %s: %v", text(got), err)
 	}
 }
 
@@ -86,7 +94,8 @@ func TestSplitDNSFailures(t *testing.T) {
 		_, err := api.SplitDNS(t.Context(), token)
 		errs := []error{err}
 		if test.status != 200 {
-			errs = append(errs, api.PatchSplitDNS(t.Context(), token, tsapi.SplitDNS{"a.example": nil}))
+			_, full := api.SplitDNSWithOptions(t.Context(), token)
+			errs = append(errs, full, api.PatchSplitDNS(t.Context(), token, tsapi.SplitDNS{"a.example": nil}))
 		}
 		server.Close()
 		for _, err := range errs {

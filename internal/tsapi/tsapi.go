@@ -34,10 +34,11 @@ const (
 	CallDeleteDevice  = "delete_device"
 	CallGetSplitDNS   = "get_split_dns"
 	CallPatchSplitDNS = "patch_split_dns"
+	CallGetDNS        = "get_dns_configuration"
 )
 
 // Calls lists the names of all calls.
-var Calls = []string{CallToken, CallTokenExchange, CallCreateKey, CallDeleteDevice, CallGetSplitDNS, CallPatchSplitDNS}
+var Calls = []string{CallToken, CallTokenExchange, CallCreateKey, CallDeleteDevice, CallGetSplitDNS, CallPatchSplitDNS, CallGetDNS}
 
 // Config configures a [Client]. The zero value calls Tailscale's own API.
 type Config struct {
