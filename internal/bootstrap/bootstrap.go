@@ -22,6 +22,7 @@ import (
 	"subnetrouter/internal/bootstrap/zones"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/slot"
+	"subnetrouter/internal/splitdns"
 )
 
 // Config configures a [Bootstrap]. Credential, Routes, Identity and Zones are the operator's
@@ -157,3 +158,19 @@ func (b *Bootstrap) Resolver(ctx context.Context, r routesource.Routes) (routeso
 
 // Zones looks up the zones for split DNS: see [zones.Finder.Find].
 func (b *Bootstrap) Zones(ctx context.Context) (zones.Zones, error) { return b.zones.Find(ctx) }
+
+// SplitDNS returns the split DNS of the tailnet: see credential.Provider.SplitDNS.
+func (b *Bootstrap) SplitDNS(ctx context.Context) (splitdns.Table, error) {
+	return b.credential.SplitDNS(ctx)
+}
+
+// SplitDNSWithOptions returns the split DNS with the options of nameservers: see
+// credential.Provider.SplitDNSWithOptions.
+func (b *Bootstrap) SplitDNSWithOptions(ctx context.Context) (splitdns.Table, error) {
+	return b.credential.SplitDNSWithOptions(ctx)
+}
+
+// PatchSplitDNS changes the split DNS of the tailnet: see credential.Provider.PatchSplitDNS.
+func (b *Bootstrap) PatchSplitDNS(ctx context.Context, change splitdns.Table) error {
+	return b.credential.PatchSplitDNS(ctx, change)
+}
