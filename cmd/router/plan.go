@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -100,6 +102,9 @@ func printPlan(w io.Writer, p router.Plan) {
 	if p.DNS != nil {
 		printDNS(w, p.DNS)
 	}
+	if p.Register != nil {
+		printRegistration(w, p.Register)
+	}
 	if p.StatusGrants != nil {
 		policy, _ := json.MarshalIndent(p.StatusGrants, "  ", "  ")
 		fmt.Fprintf(w, "\nstatus on the tailnet: add this to the tailnet policy, with those who may read it in src:\n\n  %s\n", policy)
@@ -124,5 +129,29 @@ func printDNS(w io.Writer, d *ops.DNS) {
 	}
 	for _, note := range d.Notes {
 		fmt.Fprintf(w, "\nnote: %s\n", note)
+	}
+}
+
+// printRegistration prints the change of the tailnet's split DNS.
+func printRegistration(w io.Writer, p *router.PlanDNS) {
+	if len(p.Change) == 0 && p.Note == "" && len(p.Held) == 0 {
+		fmt.Fprintf(w, "\nregistration: the tailnet's split DNS names %s for every zone\n", p.Nameserver)
+		return
+	}
+	if len(p.Change) > 0 {
+		fmt.Fprintf(w, "\nregistration: these domains of the tailnet's split DNS change\n\n")
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(tw, "DOMAIN\tNAMESERVERS")
+		for _, domain := range slices.Sorted(maps.Keys(p.Change)) {
+			list, _ := json.Marshal(p.Change[domain])
+			fmt.Fprintf(tw, "%s\t%s\n", domain, list)
+		}
+		tw.Flush()
+	}
+	if len(p.Held) > 0 {
+		fmt.Fprintf(w, "\nnote: a change would reset options of others' nameservers, so these domains stay: %s. Add %s to them in the admin console.\n", strings.Join(p.Held, ", "), p.Nameserver)
+	}
+	if p.Note != "" {
+		fmt.Fprintf(w, "\nnote: %s\n", p.Note)
 	}
 }

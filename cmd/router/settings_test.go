@@ -58,6 +58,7 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_EXCLUDE_ROUTES":         {values: these("10.8.0.0/16", "10.0.0.0/16"), observe: plannedRoutes},
 	"ROUTER_SITE_ID":                {values: these("7", "8"), observe: plannedRoutes},
 	"ROUTER_DNS_ZONES":              {values: these("a.example.com", "b.example.com"), observe: plannedZones},
+	"ROUTER_DNS_REGISTER":           {values: these("on", "off"), prepare: oneZone, observe: plannedRegistration},
 	"ROUTER_REFRESH":                {values: these("1s", "24h"), observe: looksAgain},
 	"ROUTER_STATE":                  {values: twoFolders, observe: folders},
 	"ROUTER_STATE_IMPORT":           {values: twoStateFolders, prepare: withTable, observe: importedFrom},
@@ -329,6 +330,19 @@ func plannedZones(t *testing.T, s *setting) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprint(p.DNS)
+}
+
+func oneZone(_ *testing.T, s *setting) { s.Env["ROUTER_DNS_ZONES"] = "a.example.com" }
+
+func plannedRegistration(t *testing.T, s *setting) string {
+	p, err := router.MakePlan(t.Context(), s.Load(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Register == nil {
+		return "none"
+	}
+	return fmt.Sprint(p.Register.Nameserver, len(p.Register.Change))
 }
 
 func plannedGrants(t *testing.T, s *setting) string {

@@ -25,6 +25,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkDNS(c, given, r)
 	checkIdentity(c, given, r)
 	checkZones(c, given, r)
+	checkRegister(c, given, r)
 	checkMode(c, given, r)
 	checkProbes(c, given, r)
 	checkTCP(c, given, r)
@@ -90,6 +91,9 @@ func checkAuthKey(c *Config, given map[string]setting, r *report) {
 		return
 	}
 	if found.Client == nil {
+		if c.DNSRegister && !r.bad("ROUTER_DNS_REGISTER") {
+			r.problemf("ROUTER_DNS_REGISTER", given["ROUTER_DNS_REGISTER"].name, s.name+" is an auth key, which cannot change the tailnet's split DNS: use an OAuth client or a federated identity with the scope dns, or set it to off")
+		}
 		return
 	}
 	if ephemeral := found.Client.Attributes.Ephemeral; ephemeral != nil && !*ephemeral && !identity.Lasting(c.Identity.Source) && !r.bad("ROUTER_STATE") {
@@ -186,6 +190,13 @@ func checkIdentity(c *Config, given map[string]setting, r *report) {
 func checkZones(c *Config, given map[string]setting, r *report) {
 	if c.Zones.Auto && c.MetadataURI == "" && !r.bad(metadataURI) && !r.bad("ROUTER_DNS_ZONES") {
 		r.problemf("ROUTER_DNS_ZONES", given["ROUTER_DNS_ZONES"].name, fmt.Sprintf("\"auto\" cannot be looked up outside ECS (%s is not set): write domains such as corp.example.com, or run on ECS", metadataURI))
+	}
+}
+
+// checkRegister refuses to register split DNS without domains for it.
+func checkRegister(c *Config, given map[string]setting, r *report) {
+	if c.DNSRegister && c.Zones.None() && !r.bad("ROUTER_DNS_REGISTER") && !r.bad("ROUTER_DNS_ZONES") {
+		r.problemf("ROUTER_DNS_REGISTER", given["ROUTER_DNS_REGISTER"].name, "\"on\" has no domains to register: set ROUTER_DNS_ZONES to auto or to domains such as corp.example.com")
 	}
 }
 

@@ -40,8 +40,9 @@ type Config struct {
 	EMF             bool
 	StatusPage      bool
 	TailnetStatus   bool
-	MaxFlows        int // 0 = derived from the memory limit
-	MaxFlowsPerPeer int // 0 = derived from MaxFlows
+	DNSRegister     bool // see Zones
+	MaxFlows        int  // 0 = derived from the memory limit
+	MaxFlowsPerPeer int  // 0 = derived from MaxFlows
 	KeepAlive       KeepAlive
 	TargetKeepAlive time.Duration
 	TCPStack        TCPStack

@@ -68,6 +68,8 @@ ROUTER_ROUTES: 0.0.0.0/0 is never advertised: a default route is for exit nodes,
 		{"ROUTER_DNS_ZONES=10.0.0.2,-a.example.com,", `ROUTER_DNS_ZONES: "10.0.0.2" is not a domain: write auto, or a name such as corp.example.com
 ROUTER_DNS_ZONES: "-a.example.com" is not a domain: write auto, or a name such as corp.example.com
 ROUTER_DNS_ZONES: element 3 is empty: remove the extra comma`},
+		{"ROUTER_DNS_REGISTER=yes", `ROUTER_DNS_REGISTER: "yes" is not valid: use off or on`},
+		{"ROUTER_DNS_REGISTER=on", `ROUTER_DNS_REGISTER: "on" has no domains to register: set ROUTER_DNS_ZONES to auto or to domains such as corp.example.com`},
 		{"ROUTER_EXCLUDE_ROUTES=10.0.0.1/16,x", `ROUTER_EXCLUDE_ROUTES: "10.0.0.1/16" has host bits set: write 10.0.0.0/16
 ROUTER_EXCLUDE_ROUTES: "x" is not a CIDR: write one such as 10.0.0.0/16 or fd12:3456::/48`},
 		{"ROUTER_SITE_ID=65536", `ROUTER_SITE_ID: "65536" is not a number from 0 to 65535`},

@@ -161,6 +161,14 @@ var variables = []variable{
 		set: into(func(c *Config) *zones.Settings { return &c.Zones }, zones.Parse),
 	},
 	{
+		group: routesGroup, accepts: "on or off", sample: "on",
+		name: "ROUTER_DNS_REGISTER", flag: "dns-register", fallback: "off",
+		meaning: "on: keep the VPC's DNS resolver registered in the tailnet's split DNS for the domains of ROUTER_DNS_ZONES.",
+		details: "It needs an OAuth client or a federated identity with the scope `dns`. Nameservers of others stay, and what `router plan` shows is what changes " +
+			"([operations.md](operations.md#registered-split-dns)).",
+		set: into(func(c *Config) *bool { return &c.DNSRegister }, parseSwitch),
+	},
+	{
 		group: nodeGroup, accepts: identity.Syntaxes(), sample: "dynamodb:routers",
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
 		meaning: "Where the node's keys are stored: " + identity.Help() + ".",

@@ -43,7 +43,8 @@ func everything(text func() string) Status {
 			{Prefix: text(), Source: text(), Refused: text()},
 		},
 		RoutesFound: now.Add(-2 * time.Minute), RoutesError: text(), Notes: []string{text()},
-		DNS: &DNS{SplitDNS: text(), Zones: []Zone{{Name: text(), Source: text()}}, Notes: []string{text()}},
+		DNS:             &DNS{SplitDNS: text(), Zones: []Zone{{Name: text(), Source: text()}}, Notes: []string{text()}},
+		DNSRegistration: DNSRegistration{State: text(), Message: text()},
 		Flows: Flows{TCP: 1, UDP: 1, Limit: 1000, LimitPerPeer: 400, Live: []Flow{
 			{Protocol: text(), Client: text(), Node: text(), Target: text(), Opened: now.Add(-time.Minute), ToVPCBytes: 5 << 20, ToTailnetBytes: 3},
 			{Protocol: text(), Client: text(), Target: text(), Opened: now},

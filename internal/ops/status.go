@@ -27,7 +27,9 @@ type Status struct {
 	// Notes are caveats about advertised routes.
 	Notes []string `json:"notes,omitempty"`
 	// DNS is nil if the VPC's resolver is not known.
-	DNS   *DNS  `json:"dns,omitempty"`
+	DNS             *DNS            `json:"dns,omitempty"`
+	DNSRegistration DNSRegistration `json:"dns_registration"`
+
 	Flows Flows `json:"flows"`
 	Peers Peers `json:"peers"`
 	// Events are the last lines of the event log, the newest first.
@@ -135,6 +137,17 @@ type DNS struct {
 	// names or finds them, and Notes the caveats.
 	Zones []Zone   `json:"zones,omitempty"`
 	Notes []string `json:"notes,omitempty"`
+}
+
+// DNSRegistration describes the router's entries in the tailnet's split DNS.
+type DNSRegistration struct {
+	// State is off, waiting, registered, partial, denied, unsupported, no_client or failing.
+	State      string    `json:"state"`
+	Message    string    `json:"message,omitempty"`
+	Nameserver string    `json:"nameserver,omitempty"`
+	Domains    []string  `json:"domains,omitempty"`
+	Held       []string  `json:"held,omitempty"` // of Domains, those that were left alone
+	Checked    time.Time `json:"checked,omitzero"`
 }
 
 // Zone is a domain that the VPC's resolver resolves.

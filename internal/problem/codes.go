@@ -47,11 +47,12 @@ const (
 
 // Codes that are warnings only.
 const (
-	NodeKeyExpiring    Code = "node_key_expiring"
-	CredentialExpiring Code = "credential_expiring"
-	StateUnwritable    Code = "state_unwritable"
-	DNSUnavailable     Code = "dns_unavailable"
-	DNSFailing         Code = "dns_failing"
+	NodeKeyExpiring       Code = "node_key_expiring"
+	CredentialExpiring    Code = "credential_expiring"
+	StateUnwritable       Code = "state_unwritable"
+	DNSUnavailable        Code = "dns_unavailable"
+	DNSFailing            Code = "dns_failing"
+	DNSRegistrationFailed Code = "dns_registration_failed"
 )
 
 // Use is a set of places in which a code appears.
@@ -107,6 +108,7 @@ var Codes = []Entry{
 	{DNSUnavailable, Warning, "DNS is not answered", "`ROUTER_DNS` is on, but the VPC's resolver is unknown, or no advertised route has it"},
 	{DNSFailing, Warning, "The VPC's resolver does not answer", "`ROUTER_DNS` is on, and the VPC's resolver answered none of the last questions"},
 	{StateUnwritable, Warning, "State cannot be saved", "the place in `ROUTER_STATE` cannot be read or written"},
+	{DNSRegistrationFailed, Warning, "Split DNS is not registered", "`ROUTER_DNS_REGISTER` is on, and the tailnet's split DNS does not name the VPC's resolver for every zone"},
 }
 
 // With returns the codes that have a use.

@@ -26,6 +26,7 @@ type Plan struct {
 	Notes      []string          `json:"notes,omitempty"`
 	Warnings   []string          `json:"warnings,omitempty"` // about the configuration
 	DNS        *ops.DNS          `json:"dns,omitempty"`
+	Register   *PlanDNS          `json:"dns_registration,omitempty"`
 	Site       *PlanSite         `json:"site,omitempty"`
 	// StatusGrants is the part of the tailnet policy that ROUTER_TAILNET_STATUS=on needs.
 	StatusGrants *Grants `json:"status_grants,omitempty"`
@@ -42,7 +43,7 @@ type PlanSite struct {
 }
 
 // MakePlan makes the look-ups of a start, without joining the tailnet. It names the
-// credential's source without reading it.
+// credential's source without reading it, unless it plans a change of the tailnet's split DNS.
 func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 	boot := bootstrap.New(LookUpConfig(cfg, slog.New(slog.DiscardHandler)))
 	if _, err := boot.Place(ctx); err != nil {
@@ -72,11 +73,12 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 	}
 	zones, _ := boot.Zones(ctx) // its notes have the error
 	resolver, known := boot.Resolver(ctx, found)
-	if known {
-		p.DNS = describeDNS(&resolver, zones, cfg.DNS, cfg.Routes.Site)
-	} else {
-		p.DNS = describeDNS(nil, zones, cfg.DNS, cfg.Routes.Site)
+	address := &resolver
+	if !known {
+		address = nil
 	}
+	p.DNS = describeDNS(address, zones, cfg.DNS, cfg.Routes.Site)
+	p.Register = planDNS(ctx, cfg, boot, address, zones)
 	return p, nil
 }
 

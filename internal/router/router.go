@@ -40,6 +40,7 @@ type Router struct {
 	flowLog      *flowLog  // nil unless asked for
 	emf          *emf      // nil unless asked for
 	resolver     *resolver // nil unless asked for
+	dns          *dnsRegistrar
 	peers        *handover.Coordinator
 	prober       *probe.Prober
 	probeChanged chan struct{} // signaled when a probe's result changes
@@ -61,6 +62,7 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 	}
 	limits.SetMemory(0, opts.KeepMemoryLimit, log) // task metadata may report a lower limit later
 	r.lookUps = newLookUps(cfg, log, r.registry)
+	r.dns = newDNSRegistrar(cfg.DNSRegister, r.lookUps.boot, r.ownDNS, log, r.registry)
 	r.logins = newLoginMetrics(r.registry)
 	if r.deny, err = r.newDenyList(cfg); err != nil {
 		return nil, err

@@ -34,6 +34,7 @@ func (r *Router) status() ops.Status {
 	out.Notes = routes.Notes
 	out.DNS = r.describeResolver()
 	out.Identity = r.describeIdentity()
+	out.DNSRegistration = r.dns.describe()
 	out.Flows = r.describeFlows()
 	var node tailnet.Status
 	if r.node.Started() {

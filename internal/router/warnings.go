@@ -46,5 +46,8 @@ func (r *Router) warnings() []ops.Reason {
 	if p := r.dnsProblem(); p != nil {
 		add(p)
 	}
+	if p := r.dns.warning(); p != nil {
+		add(p)
+	}
 	return out
 }

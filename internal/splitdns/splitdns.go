@@ -48,10 +48,12 @@ func (c Change) None() bool { return len(c.Lists) == 0 }
 // Domains returns the domains that change, sorted.
 func (c Change) Domains() []string { return slices.Sorted(maps.Keys(c.Lists)) }
 
-// Without returns the change without the domains for which skip is true.
-func (c Change) Without(skip func(domain string) bool) Change {
+// Without returns the change without some domains.
+func (c Change) Without(domains []string) Change {
 	out := Change{Lists: maps.Clone(c.Lists)}
-	maps.DeleteFunc(out.Lists, func(domain string, _ []json.RawMessage) bool { return skip(domain) })
+	for _, domain := range domains {
+		delete(out.Lists, domain)
+	}
 	for _, domain := range c.Shared {
 		if _, kept := out.Lists[domain]; kept {
 			out.Shared = append(out.Shared, domain)
