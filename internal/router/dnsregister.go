@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -346,17 +345,4 @@ func (r *Router) ownDNS() (splitdns.Own, string) {
 		return splitdns.Own{}, "the router is not ready (" + string(reasons[0].Code) + ")"
 	}
 	return splitdns.Own{Nameserver: resolver.Through, Domains: zones.Names()}, ""
-}
-
-// removeDNS removes the router's entries from the tailnet's split DNS, if it registers them. The
-// last router of a service that ends calls it.
-func (r *Router) removeDNS(ctx context.Context) {
-	if !r.cfg.DNSRegister {
-		return
-	}
-	if err := r.dns.remove(ctx); err != nil {
-		r.log.Warn("the service ends, but split DNS still names its resolver", "err", err)
-		return
-	}
-	r.log.Info("the service ends: its resolver was removed from split DNS", "domains", strings.Join(r.dns.status().own.Domains, ","))
 }
