@@ -147,6 +147,7 @@ locals {
     try(tonumber(var.environment["ROUTER_MAX_FLOWS_PER_PEER"]) > tonumber(var.environment["ROUTER_MAX_FLOWS"]), false) ? ["environment: ROUTER_MAX_FLOWS_PER_PEER is above ROUTER_MAX_FLOWS."] : [],
     trimspace(lookup(var.environment, "ROUTER_DNS_REBIND_GUARD", "")) == "on" && !var.dns ? ["environment: only the router's own answers are guarded (ROUTER_DNS_REBIND_GUARD): set dns, or remove it."] : [],
     trimspace(lookup(var.environment, "ROUTER_CONGESTION", "")) != "" && trimspace(lookup(var.environment, "ROUTER_TCP_STACK", "")) == "gvisor" ? ["environment: gVisor's TCP (ROUTER_TCP_STACK=gvisor) does not have ROUTER_CONGESTION: remove one of them."] : [],
+    var.dns_register && length(var.dns_zones) == 0 ? ["dns_register: there are no domains to register: set dns_zones to [\"auto\"] or to domains such as corp.example.com."] : [],
   )
 
   # Kernel mode passes 4via6 alone through the router's own data path, which these settings are for.

@@ -34,6 +34,7 @@ locals {
     ROUTER_EXCLUDE_ROUTES   = length(var.exclude_routes) == 0 ? null : join(",", local.exclude_routes)
     ROUTER_SITE_ID          = var.site_id == null ? null : tostring(var.site_id)
     ROUTER_DNS_ZONES        = length(var.dns_zones) == 0 ? null : join(",", local.dns_zones)
+    ROUTER_DNS_REGISTER     = var.dns_register ? "on" : null
     ROUTER_STATE            = local.router_state
     ROUTER_STATE_IMPORT     = var.state_import_efs ? local.state_dir : null
     ROUTER_UDP_PORT         = tostring(var.udp_port)

@@ -184,6 +184,9 @@ func (c settings) environment() map[string]string {
 	if on, _ := c["emf"].(bool); on {
 		env["ROUTER_EMF"] = "on"
 	}
+	if on, _ := c["dns_register"].(bool); on {
+		env["ROUTER_DNS_REGISTER"] = "on"
+	}
 	if site, ok := c["site_id"].(int); ok {
 		env["ROUTER_SITE_ID"] = strconv.Itoa(site)
 	}
@@ -223,6 +226,7 @@ var fixedSettings = []settings{
 	{"auth_secret_arn": credential, "dns_zones": []string{"auto", " Corp.Example.com. ", "_tcp.example", "20.10.in-addr.arpa"}},
 	{"auth_secret_arn": credential, "dns_zones": []string{"10.0.0.2"}}, {"auth_secret_arn": credential, "dns_zones": []string{"-a.example"}}, {"auth_secret_arn": credential, "dns_zones": []string{"a..b"}},
 	{"auth_secret_arn": credential, "dns_zones": []string{"."}}, {"auth_secret_arn": credential, "dns_zones": []string{"7."}},
+	{"auth_secret_arn": credential, "dns_zones": []string{"auto"}, "dns_register": true}, {"auth_secret_arn": credential, "dns_register": true}, {"auth_secret_arn": credential, "dns_register": false},
 	{"auth_secret_arn": credential, "routes": []string{"100.64.0.0/16"}, "site_id": 7},
 	{"auth_secret_arn": credential, "routes": []string{"169.254.0.0/16"}, "site_id": 7},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MAX_FLOWS": "10", "ROUTER_MAX_FLOWS_PER_PEER": "11"}},
