@@ -72,8 +72,11 @@ func TestDNSRegistration(t *testing.T) {
 			testwait.Until(t, "the registration", func() error {
 				var status ops.Status
 				_, body := c.get("/status")
-				if err := json.Unmarshal(body, &status); err != nil || status.DNSRegistration.State != test.state {
-					return fmt.Errorf("registration %+v: %v", status.DNSRegistration, err)
+				if err := json.Unmarshal(body, &status); err != nil {
+					return err
+				}
+				if status.DNSRegistration.State != test.state {
+					return fmt.Errorf("registration %+v", status.DNSRegistration)
 				}
 				return nil
 			})

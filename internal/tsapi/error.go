@@ -28,14 +28,7 @@ var (
 // fail returns a failed call: the URL, the cause and the fix. It holds no credential.
 func (c *Client) fail(r request, k kind, cause string) *problem.Problem {
 	p := &problem.Problem{Code: codes[k], Message: "calling " + c.url + r.path + ": " + cause, Fix: r.fix(k, c.url)}
-	switch k {
-	case refused:
-		p.Err = ErrRefused
-	case denied:
-		p.Err = ErrDenied
-	case unsupported:
-		p.Err = ErrUnsupported
-	}
+	p.Err = causes[k]
 	return p
 }
 
@@ -100,6 +93,9 @@ var codes = [...]problem.Code{
 	other: problem.JoinFailed, refused: problem.IdentityRefused, denied: problem.IdentityRefused, badTags: problem.TagsRefused,
 	throttled: problem.CredentialThrottled, unavailable: problem.CredentialUnreachable, clockSkew: problem.ClockSkew, unsupported: problem.JoinFailed,
 }
+
+// causes holds the kinds that callers distinguish.
+var causes = map[kind]error{refused: ErrRefused, denied: ErrDenied, unsupported: ErrUnsupported}
 
 // classify returns the kind of a failure. The token calls only authenticate the client, so
 // each of their refusals is of the client itself; the API's text may be only "Unauthorized".

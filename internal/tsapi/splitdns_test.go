@@ -110,7 +110,7 @@ func TestSplitDNSFailures(t *testing.T) {
 				t.Errorf("%d: got %v, want %q", test.status, err, test.want)
 			}
 			for _, is := range []error{tsapi.ErrRefused, tsapi.ErrDenied, tsapi.ErrUnsupported} {
-				if errors.Is(err, is) != (is == test.is) {
+				if errors.Is(err, is) != errors.Is(test.is, is) {
 					t.Errorf("%d: is %v: %v", test.status, is, errors.Is(err, is))
 				}
 			}
