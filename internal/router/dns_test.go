@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -131,9 +132,7 @@ func TestDNSWithoutResolver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := routertest.New(t)
 			s.Env["ROUTER_DNS"] = "on"
-			for k, v := range tt.env {
-				s.Env[k] = v
-			}
+			maps.Copy(s.Env, tt.env)
 			s.Metadata.Update(func(task *awstest.Task) { task.DNS = tt.dns })
 			r := start(t, s, Options{})
 			if w := r.warnings(); len(w) != 1 || w[0].Code != "dns_unavailable" || !strings.Contains(w[0].Message, tt.want) || w[0].Fix == "" {

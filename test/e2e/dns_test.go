@@ -316,7 +316,7 @@ func askName(w *world, name string, limit time.Duration) error {
 func askOver(conn net.Conn, name string, tcp bool, limit time.Duration) error {
 	conn.SetDeadline(time.Now().Add(limit))
 	m := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: uint16(time.Now().UnixNano()), RecursionDesired: true},
+		ID: uint16(time.Now().UnixNano()), RecursionDesired: true,
 		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
 	}
 	query, err := m.Pack()

@@ -16,7 +16,7 @@ import (
 
 // maxImage is the size budget of the image, in bytes. The three programs of the official
 // image take 72 MB.
-const maxImage = 30_000_000
+const maxImage = 36_000_000
 
 func TestConfiguration(t *testing.T) {
 	requireRouterImage(t)

@@ -75,7 +75,7 @@ func newNamed(t *testing.T, sources string) (*Finder, *zone, *bytes.Buffer) {
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	f := New(Config{
-		Settings: Settings{Sources: list}, Logger: logger,
+		Sources: list, Logger: logger,
 		Place:      place.New(place.Config{Logger: logger, LocalAddrs: func() ([]netip.Addr, error) { return nil, errors.New("unknown") }}),
 		LookupHost: func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("unknown") },
 	})
