@@ -2,6 +2,7 @@ package awstest
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -33,10 +34,15 @@ func NewServer(addr string, w World) (*Server, error) {
 func (s *Server) Env() map[string]string { return env(s.url, s.snapshot().region()) }
 
 // Update changes the world, for instance to rotate a secret or delete a VPC. change must
-// replace maps and slices, not write to them: a request may be reading the old ones.
+// replace maps and slices, not write to them: a request may be reading the old ones. Only the
+// tasks and services of clusters are copies that change may write to.
 func (s *Server) Update(change func(*World)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.world.Clusters = maps.Clone(s.world.Clusters)
+	for name, c := range s.world.Clusters {
+		s.world.Clusters[name] = Cluster{maps.Clone(c.Tasks), maps.Clone(c.Services)}
+	}
 	change(&s.world)
 }
 
