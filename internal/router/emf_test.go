@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -293,11 +294,11 @@ func TestEMFIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg, open, opened := emfRegistry()
 		var out bytes.Buffer
-		known := false
+		var known atomic.Bool
 		begin := time.Now()
 		e := &emf{gatherer: reg, out: &out, log: slog.New(slog.DiscardHandler), identity: func() (emfIdentity, bool) {
 			id, _ := knownIdentity()
-			return id, known
+			return id, known.Load()
 		}}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -316,10 +317,11 @@ func TestEMFIntervals(t *testing.T) {
 		}
 		opened.Add(5)
 		time.Sleep(emfEvery + time.Second)
+		synctest.Wait()
 		if out.Len() > 0 {
 			t.Errorf("a line of an unknown task: %s", &out)
 		}
-		known = true
+		known.Store(true)
 		open.Set(3)
 		opened.Add(2)
 		time.Sleep(emfEvery)
