@@ -164,7 +164,7 @@ var variables = []variable{
 		group: routesGroup, accepts: "on or off", sample: "on",
 		name: "ROUTER_DNS_REGISTER", flag: "dns-register", fallback: "off",
 		meaning: "on: keep the VPC's DNS resolver registered in the tailnet's split DNS for the domains of ROUTER_DNS_ZONES.",
-		details: "It needs an OAuth client or a federated identity with the scope `dns`. Nameservers of others stay, and what `router plan` shows is what changes " +
+		details: "It needs an OAuth client or a federated identity with the scope `dns`. Nameservers of others stay, and `router plan` shows the changes " +
 			"([operations.md](operations.md#registered-split-dns)).",
 		set: into(func(c *Config) *bool { return &c.DNSRegister }, parseSwitch),
 	},
