@@ -492,15 +492,15 @@ func (p *process) send(ctx context.Context, l *Lease) {
 		if step = every; p.far() {
 			step = farStep
 		}
+		l.mu.Lock() // never within world.mu: the fence reads the clock with it held
+		ended := p.Now() >= l.end.now
+		l.mu.Unlock()
 		p.w.mu.Lock()
 		select {
 		case <-l.Lost():
 			p.sending = false
 		default:
 		}
-		l.mu.Lock()
-		ended := p.Now() >= l.end.now
-		l.mu.Unlock()
 		if it, _ := decode(p.w.items[l.number]); p.sending && p.stopped.IsZero() && (ended || it.holder != p.holder || it.lease != l.lease) {
 			step = every
 			if counted {
