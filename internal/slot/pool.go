@@ -38,12 +38,11 @@ type Pool struct {
 	log *slog.Logger
 
 	mu      sync.Mutex // covers the fields below
-	waiting error      // why Acquire has not returned yet; nil before the first try and after the last
 	slots   []Slot     // as read last
 	surplus []item     // free slots with a node that the service no longer has, as read last
 }
 
-// ErrNoSlot is the error of [Pool.Waiting] while other processes hold all slots.
+// ErrNoSlot is the reason of [Pool.Acquire] while other processes hold all slots.
 var ErrNoSlot = errors.New("all slots are leased")
 
 // New returns a pool. It does not call the table.
@@ -54,13 +53,6 @@ func New(cfg Config) *Pool {
 	return &Pool{cfg: cfg, log: cfg.Logger}
 }
 
-// Waiting returns why [Pool.Acquire] has not returned yet, or nil.
-func (p *Pool) Waiting() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.waiting
-}
-
 // Slots returns the slots in the order of their numbers, as they were read last: at the
 // acquisition, and every tidyEvery.
 func (p *Pool) Slots() []Slot {
@@ -69,25 +61,20 @@ func (p *Pool) Slots() []Slot {
 	return slices.Clone(p.slots)
 }
 
-// Acquire waits for a slot and leases it. The error is that of ctx. The caller runs the
-// lease: see [Lease.Run].
-func (p *Pool) Acquire(ctx context.Context) (*Lease, error) {
+// Acquire waits for a slot and leases it. After each try that failed it calls waiting with the
+// reason. The error is that of ctx. The caller runs the lease: see [Lease.Run].
+func (p *Pool) Acquire(ctx context.Context, waiting func(error)) (*Lease, error) {
 	pause := backoff.Backoff{First: time.Second, Max: 10 * time.Second}
 	for {
 		l, err := p.try(ctx)
-		p.mu.Lock()
-		before := p.waiting
-		p.waiting = err
-		p.mu.Unlock()
 		switch {
-		case ctx.Err() != nil && l == nil:
-			return nil, context.Cause(ctx)
 		case err == nil:
 			p.log.Info("slot leased", "slot", l.number, "lease", l.lease)
 			return l, nil
-		case before == nil || before.Error() != err.Error():
-			p.log.Warn("no slot leased yet; retrying", "err", err)
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
 		}
+		waiting(err)
 		p.cfg.Clock.Sleep(ctx, p.cfg.Jitter(pause.Next()))
 	}
 }

@@ -438,7 +438,7 @@ func (p *process) runOnce(ctx context.Context) (lost bool) {
 		case <-acquiring.Done():
 		}
 	}()
-	l, err := pool.Acquire(acquiring)
+	l, err := pool.Acquire(acquiring, func(error) {})
 	if err != nil {
 		return false
 	}

@@ -169,30 +169,31 @@ type Slot struct {
 	imported string     // the file that text comes from, until it is stored; constant
 }
 
-// complete returns the source with the parts that follow from the task's service.
-func (s slotsSource) complete(ctx context.Context, client *awsapi.Client, p place.Place) (slotsSource, error) {
-	if s.prefix == "" {
-		if s.prefix = p.Service; s.prefix == "" {
-			return s, problem.New("write dynamodb:TABLE/PREFIX in ROUTER_STATE", "finding the slots of this service: task metadata names no service")
-		}
-	}
-	var err error
-	if s.slots == 0 {
-		s.slots, err = derivedSlots(ctx, client, p.Cluster, p.Service)
-	}
-	return s, err
-}
-
-func (s slotsSource) examine(ctx context.Context, c Config) (string, error) {
+// complete returns the source with the parts that follow from the task's service, and the
+// client and the place with which it found them.
+func (s slotsSource) complete(ctx context.Context, c Config) (slotsSource, *awsapi.Client, place.Place, error) {
 	client, err := c.Place.AWS(ctx)
 	if err != nil {
-		return "", err
+		return s, nil, place.Place{}, err
 	}
 	p, err := c.Place.Place(ctx)
 	if err != nil {
-		return "", err
+		return s, nil, p, err
 	}
-	if s, err = s.complete(ctx, client, p); err != nil {
+	if s.prefix == "" {
+		if s.prefix = p.Service; s.prefix == "" {
+			return s, nil, p, problem.New("write dynamodb:TABLE/PREFIX in ROUTER_STATE", "finding the slots of this service: task metadata names no service")
+		}
+	}
+	if s.slots == 0 {
+		s.slots, err = derivedSlots(ctx, client, p.Cluster, p.Service)
+	}
+	return s, client, p, err
+}
+
+func (s slotsSource) examine(ctx context.Context, c Config) (string, error) {
+	s, client, _, err := s.complete(ctx, c)
+	if err != nil {
 		return "", err
 	}
 	list, err := slot.List(ctx, leaseTable{client, s.table, s.prefix})
@@ -209,15 +210,8 @@ func (s slotsSource) examine(ctx context.Context, c Config) (string, error) {
 }
 
 func (s slotsSource) open(ctx context.Context, c Config, waiting func(error)) (*Identity, error) {
-	client, err := c.Place.AWS(ctx)
+	s, client, p, err := s.complete(ctx, c)
 	if err != nil {
-		return nil, err
-	}
-	p, err := c.Place.Place(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s, err = s.complete(ctx, client, p); err != nil {
 		return nil, err
 	}
 	out := &Slot{Slots: s.slots, Service: s.prefix}
@@ -231,7 +225,7 @@ func (s slotsSource) open(ctx context.Context, c Config, waiting func(error)) (*
 		}
 	}
 	out.pool = slot.New(cfg)
-	if out.lease, err = acquire(ctx, out.pool, waiting); err != nil {
+	if out.lease, err = out.pool.Acquire(ctx, func(why error) { waiting(slotProblem(why)) }); err != nil {
 		return nil, err
 	}
 	out.sealer = &sealer{client: client, kmsKey: s.kmsKey, service: out.Service, slot: out.lease.Number()}
@@ -245,25 +239,6 @@ func (s slotsSource) open(ctx context.Context, c Config, waiting func(error)) (*
 		return nil, problem.New("", "opening slot %d of %s: %w", out.lease.Number(), out.Service, slot.ErrLost)
 	}
 	return &Identity{State: out, Slot: out}, nil
-}
-
-// acquire waits for a slot, and reports why it waits.
-func acquire(ctx context.Context, pool *slot.Pool, waiting func(error)) (*slot.Lease, error) {
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				waiting(slotProblem(pool.Waiting()))
-			case <-done:
-				return
-			}
-		}
-	}()
-	return pool.Acquire(ctx)
 }
 
 // slotProblem adds the fix to a reason of waiting.
