@@ -115,9 +115,11 @@ func (r *Router) Run(ctx context.Context) error {
 	case <-r.identity.Load().Lost():
 		return r.identityLost()
 	case <-serving.Done(): // one of them failed
-		err := errors.Join(awaitParts(group, log), r.closeNode(context.Background()))
-		r.releaseIdentity(slot.Stays)
-		return err
+		err, unclosed := awaitParts(group, log), r.closeNode(context.Background())
+		if unclosed == nil { // else the engine may still use the slot
+			r.releaseIdentity(slot.Stays)
+		}
+		return errors.Join(err, unclosed)
 	}
 	err = within(cfg.DrainTimeout+drainGrace, "draining", r.identity.Load().Lost(), r.drain)
 	if errors.Is(err, errStopNow) {
