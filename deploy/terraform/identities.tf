@@ -1,5 +1,5 @@
-# The nodes' keys in DynamoDB, with an identity for each task, or in one SSM parameter. The
-# router encrypts what it writes into the table, with data keys of the KMS key.
+# The nodes' keys in DynamoDB, with an identity for each task, or in one SSM parameter. In the
+# table the router encrypts them with data keys of the KMS key.
 
 locals {
   on_dynamodb      = contains(["dynamodb", "existing-dynamodb"], var.state)

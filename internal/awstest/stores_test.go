@@ -110,7 +110,7 @@ func useStores(t *testing.T, w awstest.World, c *awsapi.Client) map[string]strin
 		note(fmt.Sprint("slot ", i), item, err)
 	}
 	for _, table := range []string{"router", w.TableARN("router"), "none"} {
-		for _, pk := range []string{"edge", "nobody"} {
+		for _, pk := range []string{"edge", "absent"} {
 			items, err := c.QueryItems(ctx, table, "pk", pk)
 			var plain []map[string]any
 			for _, item := range items {

@@ -354,7 +354,7 @@ func TestImport(t *testing.T) {
 	if i := open(t, a.withState(t, state, from)); i.Slot.Imported() != "" || stateOf(t, i) != "{}" {
 		t.Errorf("the state was imported again: %q", stateOf(t, i))
 	}
-	// What is not a state file is not imported.
+	// Other files are not imported.
 	if err := os.WriteFile(filepath.Join(dir, "tailscaled.state"), []byte("not JSON"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -477,7 +477,7 @@ func (p *process) runOnce(ctx context.Context) (lost bool) {
 	parts.Wait()
 	if ctx.Err() == nil && !lost {
 		release, cancel := context.WithTimeout(ctx, 30*time.Second)
-		l.Release(release, Stays) //nolint:errcheck // then the lease ends by itself
+		l.Release(release, Stays) //nolint:errcheck // the lease runs out
 		cancel()
 	}
 	return lost
