@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/secret"
 )
@@ -32,8 +33,7 @@ func choice[T any](s string, words []string, values []T) (T, error) {
 		return values[i], nil
 	}
 	var zero T
-	last := len(words) - 1
-	return zero, fmt.Errorf("%s is not valid: use %s or %s", quote(s), strings.Join(words[:last], ", "), words[last])
+	return zero, fmt.Errorf("%s is not valid: use %s", quote(s), problem.Choice(words))
 }
 
 func parseMode(s string) (Mode, error) {

@@ -7,6 +7,7 @@ package problem
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -50,6 +51,15 @@ func Wrapf(err error, format string, args ...any) error {
 	p := *Of(err)
 	p.Message, p.Err = fmt.Sprintf(format, args...)+": "+p.Message, err
 	return &p
+}
+
+// Choice names the values of which an operator writes one: "a, b or c". There is at least one.
+func Choice(values []string) string {
+	last := len(values) - 1
+	if last == 0 {
+		return values[0]
+	}
+	return strings.Join(values[:last], ", ") + " or " + values[last]
 }
 
 // Of returns err as a Problem, and nil for nil. If err only wraps a Problem, the message is

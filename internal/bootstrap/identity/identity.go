@@ -18,6 +18,7 @@ import (
 	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/bootstrap/iam"
 	"subnetrouter/internal/bootstrap/place"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/slot"
 )
 
@@ -79,8 +80,7 @@ func Syntaxes() string {
 	for _, k := range kinds {
 		list = append(list, k.Syntax)
 	}
-	last := len(list) - 1
-	return strings.Join(list[:last], ", ") + " or " + list[last]
+	return problem.Choice(list)
 }
 
 // Help describes all kinds.

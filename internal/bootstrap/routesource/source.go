@@ -9,6 +9,7 @@ import (
 
 	"subnetrouter/internal/bootstrap/iam"
 	"subnetrouter/internal/bootstrap/place"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 )
 
@@ -75,8 +76,7 @@ func Syntaxes() string {
 	for _, k := range kinds {
 		list = append(list, k.Syntax)
 	}
-	last := len(list) - 1
-	return strings.Join(list[:last], ", ") + " or " + list[last]
+	return problem.Choice(list)
 }
 
 // Help describes all kinds: "vpc (every CIDR associated with the VPC), …".
