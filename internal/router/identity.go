@@ -29,9 +29,6 @@ func (r *Router) startNode(ctx context.Context) error {
 	if s := id.Slot; s != nil {
 		r.log.Info("identity opened", "slot", s.Number(), "slots", s.Slots, "service", s.Service, "imported", s.Imported())
 	}
-	if id.State == nil { // an interface that holds no value
-		return r.node.Start(r.forward, r.peers, nil)
-	}
 	return r.node.Start(r.forward, r.peers, id.State)
 }
 
