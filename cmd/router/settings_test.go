@@ -76,7 +76,6 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_MAX_FLOWS_PER_PEER":     {values: these("10", "20"), observe: metrics("router_flows_limit_per_peer")},
 	"ROUTER_KEEPALIVE":              {values: these("30s", "1h"), observe: keepAlive},
 	"ROUTER_TARGET_KEEPALIVE":       {values: these("30s", "1h"), observe: dataPath("TargetKeepAlive")},
-	"ROUTER_TCP_STACK":              {values: these("own", "gvisor"), observe: dataPath("Stack")},
 	"ROUTER_CONGESTION":             {values: these("bbr", "cubic"), observe: dataPath("Congestion")},
 	"ROUTER_DNS":                    {values: these("on", "off"), observe: metrics("router_dns_cache_entries")},
 	"ROUTER_DNS_REBIND_GUARD":       {values: these("on", "off"), prepare: withDNS, observe: rebindGuard},

@@ -146,7 +146,6 @@ locals {
     var.auth_secret_json_key != null && try(split(":", var.auth_secret_arn)[7] != "", false) ? ["auth_secret_json_key: auth_secret_arn names a JSON key too: keep one of them."] : [],
     try(tonumber(var.environment["ROUTER_MAX_FLOWS_PER_PEER"]) > tonumber(var.environment["ROUTER_MAX_FLOWS"]), false) ? ["environment: ROUTER_MAX_FLOWS_PER_PEER is above ROUTER_MAX_FLOWS."] : [],
     trimspace(lookup(var.environment, "ROUTER_DNS_REBIND_GUARD", "")) == "on" && !var.dns ? ["environment: only the router's own answers are guarded (ROUTER_DNS_REBIND_GUARD): set dns, or remove it."] : [],
-    trimspace(lookup(var.environment, "ROUTER_CONGESTION", "")) != "" && trimspace(lookup(var.environment, "ROUTER_TCP_STACK", "")) == "gvisor" ? ["environment: gVisor's TCP (ROUTER_TCP_STACK=gvisor) does not have ROUTER_CONGESTION: remove one of them."] : [],
     var.dns_register && length(var.dns_zones) == 0 ? ["dns_register: there are no domains to register: set dns_zones to [\"auto\"] or to domains such as corp.example.com."] : [],
   )
 
@@ -157,7 +156,7 @@ locals {
     emf              = var.emf
     keepalive        = try(trimspace(var.keepalive), "") != ""
     target_keepalive = try(trimspace(var.target_keepalive), "") != ""
-    environment      = anytrue([for n in ["ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK", "ROUTER_CONGESTION"] : trimspace(lookup(var.environment, n, "")) != ""])
+    environment      = anytrue([for n in ["ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_CONGESTION"] : trimspace(lookup(var.environment, n, "")) != ""])
   }
   mode_problems = [for name, set in local.userspace_settings : "${name}: kernel mode forwards in the kernel, which has no flow log, embedded metrics, flow limits, keepalives or TCP settings of the router: remove this, or use userspace mode." if local.in_kernel && set]
 

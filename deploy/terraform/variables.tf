@@ -614,7 +614,7 @@ variable "environment" {
   validation {
     condition = alltrue([for name in keys(var.environment) : !startswith(name, "ROUTER_") || contains([
       "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_DNS_REBIND_GUARD", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
-      "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK",
+      "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
       "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_DNS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
     ], name)])
@@ -624,7 +624,6 @@ variable "environment" {
   validation {
     condition = alltrue([for name, value in var.environment : trimspace(value) == "" || startswith(trimspace(value), "file:") || can(regex(lookup({
       ROUTER_CONGESTION         = "^(bbr|cubic)$"
-      ROUTER_TCP_STACK          = "^(own|gvisor)$"
       ROUTER_API_URL            = "^https?://[^/?#@\\s]+(/[^?#\\s]*)?$"
       ROUTER_DNS_REBIND_GUARD   = "^(on|off)$"
       ROUTER_LOG_FORMAT         = "^(json|text)$"
@@ -637,7 +636,7 @@ variable "environment" {
       TS_CLIENT_SECRET          = "^$"
       TS_ID_TOKEN               = "^$"
     }, name, ""), trimspace(value)))])
-    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_TCP_STACK own or gvisor, ROUTER_CONGESTION bbr or cubic."
+    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_CONGESTION bbr or cubic."
   }
 }
 

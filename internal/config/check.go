@@ -28,7 +28,6 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkRegister(c, given, r)
 	checkMode(c, given, r)
 	checkProbes(c, given, r)
-	checkTCP(c, given, r)
 
 	if perPeer := given["ROUTER_MAX_FLOWS_PER_PEER"]; c.MaxFlows > 0 && c.MaxFlowsPerPeer > c.MaxFlows && !r.bad("ROUTER_MAX_FLOWS_PER_PEER") {
 		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is more than %s, which is %d: use at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
@@ -212,16 +211,9 @@ func checkProbes(c *Config, given map[string]setting, r *report) {
 	}
 }
 
-// checkTCP refuses a congestion control that the selected TCP does not have.
-func checkTCP(c *Config, given map[string]setting, r *report) {
-	if s, ok := given["ROUTER_CONGESTION"]; ok && c.TCPStack == StackGVisor && !r.bad("ROUTER_CONGESTION") && !r.bad("ROUTER_TCP_STACK") {
-		r.problemf("ROUTER_CONGESTION", s.name, fmt.Sprintf("gVisor's TCP does not have %q: remove this, or ROUTER_TCP_STACK=gvisor", s.value))
-	}
-}
-
 // userspaceSettings are settings of the router's own data path, which kernel mode uses for 4via6 only.
 var userspaceSettings = []string{
-	"ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_TCP_STACK", "ROUTER_CONGESTION",
+	"ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_MAX_FLOWS", "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_KEEPALIVE", "ROUTER_TARGET_KEEPALIVE", "ROUTER_CONGESTION",
 }
 
 // checkMode refuses settings that the mode cannot honor.

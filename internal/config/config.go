@@ -45,7 +45,6 @@ type Config struct {
 	MaxFlowsPerPeer int  // 0 = derived from MaxFlows
 	KeepAlive       KeepAlive
 	TargetKeepAlive time.Duration
-	TCPStack        TCPStack
 	Congestion      Congestion
 
 	LogLevel  slog.Level
@@ -78,14 +77,6 @@ func (k KeepAlive) For(port uint16) time.Duration {
 	}
 	return k.Default
 }
-
-// TCPStack is the TCP that ends the clients' connections.
-type TCPStack int
-
-const (
-	StackOwn TCPStack = iota
-	StackGVisor
-)
 
 // Congestion is the congestion control towards clients.
 type Congestion int

@@ -122,7 +122,6 @@ var values = []struct {
 		"5432=10m":               KeepAlive{2 * time.Hour, map[uint16]time.Duration{5432: 10 * time.Minute}},
 		"22=1h, 60s, 65535 = 2m": KeepAlive{time.Minute, map[uint16]time.Duration{22: time.Hour, 65535: 2 * time.Minute}},
 	}},
-	{"ROUTER_TCP_STACK", func(c Config) any { return c.TCPStack }, map[string]any{"gvisor": StackGVisor, "own": StackOwn}},
 	{"ROUTER_TARGET_KEEPALIVE", func(c Config) any { return c.TargetKeepAlive }, map[string]any{"10s": 10 * time.Second, "2h": 2 * time.Hour}},
 	{"ROUTER_DEBUG_LISTEN", func(c Config) any { return c.DebugListen }, map[string]any{
 		":6060": "127.0.0.1:6060", "0.0.0.0:6060": "0.0.0.0:6060", "10.0.0.5:1": "10.0.0.5:1", "off": "",
@@ -133,21 +132,16 @@ var values = []struct {
 	{extraArgs, func(c Config) any { return c.AcceptRoutes }, map[string]any{"--accept-routes": true}},
 }
 
-// TestCongestion: only the router's own TCP has a choice.
 func TestCongestion(t *testing.T) {
 	for value, want := range map[string]Congestion{"": CongestionBBR, "bbr": CongestionBBR, "cubic": CongestionCUBIC} {
 		for _, c := range []Config{
 			load(t, nil, "ROUTER_CONGESTION="+value),
-			load(t, []string{"--congestion", value, "--tcp-stack=own"}),
+			load(t, []string{"--congestion", value}),
 		} {
-			if c.Congestion != want || c.TCPStack != StackOwn {
+			if c.Congestion != want {
 				t.Errorf("%q gives %+v", value, c)
 			}
 		}
-	}
-	const want = `ROUTER_CONGESTION: gVisor's TCP does not have "cubic": remove this, or ROUTER_TCP_STACK=gvisor`
-	if got := problemsOf(nil, []string{"ROUTER_TCP_STACK=gvisor", "ROUTER_CONGESTION=cubic"}); got != want {
-		t.Errorf("got %s\nwant %s", got, want)
 	}
 }
 

@@ -91,6 +91,11 @@ func flagProblem(name string, names []string) string {
 	return "no such flag; --help lists all"
 }
 
+// removed has the variables of former versions, without our prefix, and the advice about each.
+var removed = map[string]string{
+	"TCP_STACK": "was removed in 2026-11 together with gVisor's TCP: remove it",
+}
+
 // unknown reports unknown names with our prefix: most likely typing errors, which would
 // otherwise leave a setting at its default.
 func (in input) unknown(r *report) {
@@ -101,7 +106,9 @@ func (in input) unknown(r *report) {
 			continue
 		}
 		text := "no such variable; --help lists all"
-		if near := suggest.Nearest(word, names); near != "" {
+		if advice := removed[word]; advice != "" {
+			text = advice
+		} else if near := suggest.Nearest(word, names); near != "" {
 			text = "no such variable; did you mean " + prefix + near + "?"
 		}
 		r.problemf("", name, text)

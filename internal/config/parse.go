@@ -40,10 +40,6 @@ func parseMode(s string) (Mode, error) {
 	return choice(s, []string{"auto", "userspace", "kernel"}, []Mode{ModeAuto, ModeUserspace, ModeKernel})
 }
 
-func parseTCPStack(s string) (TCPStack, error) {
-	return choice(s, []string{"own", "gvisor"}, []TCPStack{StackOwn, StackGVisor})
-}
-
 func parseCongestion(s string) (Congestion, error) {
 	return choice(s, []string{"bbr", "cubic"}, []Congestion{CongestionBBR, CongestionCUBIC})
 }

@@ -104,7 +104,7 @@ ROUTER_KEEPALIVE: "3h" is out of range: use 10s to 2h
 ROUTER_KEEPALIVE: "60s" is a second duration without a port: keep one of them
 ROUTER_KEEPALIVE: "5432=2m" is a second duration for port 5432: keep one of them
 ROUTER_KEEPALIVE: "0=1m" has a malformed port: write port=duration, such as 5432=10m`},
-		{"ROUTER_TCP_STACK=linux", `ROUTER_TCP_STACK: "linux" is not valid: use own or gvisor`},
+		{"ROUTER_TCP_STACK=gvisor", "ROUTER_TCP_STACK: was removed in 2026-11 together with gVisor's TCP: remove it"},
 		{"ROUTER_CONGESTION=reno", `ROUTER_CONGESTION: "reno" is not valid: use bbr or cubic`},
 		{"ROUTER_TARGET_KEEPALIVE=9s", `ROUTER_TARGET_KEEPALIVE: "9s" is out of range: use 10s to 2h`},
 		{"ROUTER_MAX_FLOWS=0", `ROUTER_MAX_FLOWS: "0" is not a number from 1 to 10000000`},

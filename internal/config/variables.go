@@ -286,16 +286,10 @@ var variables = []variable{
 		set:     into(func(c *Config) *time.Duration { return &c.TargetKeepAlive }, keepAliveTime),
 	},
 	{
-		group: operationGroup, accepts: "own or gvisor", sample: "gvisor",
-		name: "ROUTER_TCP_STACK", flag: "tcp-stack", fallback: "own",
-		meaning: "The TCP towards clients, in userspace mode: the router's own, or gVisor's.",
-		details: "[tcp.md](tcp.md) describes the router's own TCP. gVisor's, the default until 2026-11, is there for one release, so that a deployment can go back without another image.",
-		set:     into(func(c *Config) *TCPStack { return &c.TCPStack }, parseTCPStack),
-	},
-	{
 		group: operationGroup, accepts: "bbr or cubic", sample: "cubic",
 		name: "ROUTER_CONGESTION", flag: "congestion", fallback: "bbr",
-		meaning: "Congestion control of the router's own TCP towards clients.",
+		meaning: "Congestion control of TCP towards clients, in userspace mode.",
+		details: "[tcp.md](tcp.md) describes the router's TCP.",
 		set:     into(func(c *Config) *Congestion { return &c.Congestion }, parseCongestion),
 	},
 	{

@@ -2,23 +2,13 @@ package forward
 
 import "sync/atomic"
 
-// Buffers of a TCP connection towards the tailnet, in bytes. A connection begins with the
-// initial size in each direction. The stack lets a buffer grow with the bandwidth-delay product
-// of its path: the send buffer with the congestion window, the receive buffer with the data
-// that the target takes in a round trip. Their memory is allocated only as data waits in them.
+// Limits of the buffers of a TCP connection towards the tailnet, in bytes for each direction. Package
+// tcp lets a buffer grow with the bandwidth-delay product of its path, and allocates its memory only
+// as data waits in it.
 const (
-	initialBuffer = 256 << 10
 	// maxBuffer is the largest size on a long path: 300 Mbit/s over a round-trip time of
 	// 80 ms, twice, since data also waits for retransmissions.
 	maxBuffer = 6 << 20
-	// On a short path the sizes below suffice. There the router itself is the bottleneck,
-	// and more data would only queue in WireGuard, which takes 64 KiB for each packet.
-	// Measured with one upload, relative to tailscaled: 0.63 of its throughput with a
-	// receive buffer of 512 KiB, 1.1 with 2 MiB, no gain at 4 MiB.
-	shortReceive = 2 << 20
-	shortSend    = 1 << 20
-	// fastPath is the bandwidth in bytes a second up to which a path's buffers may grow.
-	fastPath = 125 << 20
 	// minBuffer is a flow's share when others have used up the budget: a client's usual
 	// first flight of ten segments, and some.
 	minBuffer = 16 << 10
@@ -35,7 +25,7 @@ const defaultBuffers = 256 << 20
 // nothing from others. The zero value has an empty budget.
 type bufferBudget struct {
 	total atomic.Int64 // bytes
-	// used is the sum of all flows' tcpFlow.held, in bytes.
+	// used is the sum of all flows' streamFlow.held, in bytes.
 	used atomic.Int64
 }
 

@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -36,23 +34,6 @@ var (
 	client4 = netip.MustParseAddr("100.64.0.2")
 	client6 = netip.MustParseAddr("fd7a:115c:a1e0::2")
 )
-
-// stackUnderTest is the stack of every forwarder that newClient makes.
-var stackUnderTest Stack
-
-// TestMain runs the tests with each stack in turn, and those without forwarded TCP only once.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	for stackUnderTest = range StackGVisor + 1 {
-		if skip := flag.Lookup("test.skip"); stackUnderTest != StackOwn && skip.Value.String() == "" {
-			flag.Set(skip.Name, "UDP|DNS|Echo|Fragment|Ping|ICMP|Scheduler|Own")
-		}
-		if code := m.Run(); code != 0 {
-			fmt.Printf("the stack under test was %v\n", stackUnderTest)
-			os.Exit(code)
-		}
-	}
-}
 
 // client is a host of the tailnet with its own stack, whose packets pass through a Forwarder as
 // if WireGuard were between them.
@@ -85,7 +66,7 @@ func newClientWithICMP(t *testing.T, errors chan quotedError, edit func(*Config)
 func startClient(t *testing.T, errors chan quotedError, edit func(*Config), prepare func(*Forwarder)) *client {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	cfg := Config{Registerer: reg, Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback, Stack: stackUnderTest}
+	cfg := Config{Registerer: reg, Logger: slog.New(slog.DiscardHandler), Resolve: toLoopback}
 	if edit != nil {
 		edit(&cfg)
 	}
@@ -388,15 +369,10 @@ func (c *client) noFlows() {
 
 // describeStage returns where a flow of TCP is, for a failure.
 func describeStage(fl flow) string {
-	switch fl := fl.(type) {
-	case *tcpFlow:
-		return fmt.Sprintf("stage %d, task %d, fd %d, opened %v ago, %+v", fl.stage.Load(), fl.state.Load(), fl.fd, time.Since(fl.opened), fl.key)
-	case *streamFlow:
-		fl.mu.Lock()
-		defer fl.mu.Unlock()
-		return fmt.Sprintf("stage %d, task %d, fd %d, opened %v ago, %+v, %+v", fl.stage.Load(), fl.task.state.Load(), fl.fd, time.Since(fl.opened), fl.key, fl.conn.Stats())
-	}
-	return ""
+	s := fl.(*streamFlow)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("stage %d, task %d, fd %d, opened %v ago, %+v, %+v", s.stage.Load(), s.task.state.Load(), s.fd, time.Since(s.opened), s.key, s.conn.Stats())
 }
 
 func tcpipAddr(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }

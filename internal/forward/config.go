@@ -52,9 +52,7 @@ type Config struct {
 	ReservedPorts []uint16
 	// ReservedFiles is the number of descriptors that are not for flows, besides [ReservedFiles].
 	ReservedFiles int
-	// Stack is the TCP that ends the clients' connections. Default: StackOwn.
-	Stack Stack
-	// Congestion is the congestion control towards clients, with StackOwn. Default: BBR.
+	// Congestion is the congestion control towards clients. Default: BBR.
 	Congestion Congestion
 	// PeerRouters may take packets that belong to no flow here. Default: none.
 	PeerRouters PeerRouters
@@ -64,15 +62,6 @@ type Config struct {
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
-
-// Stack is a TCP implementation.
-type Stack int
-
-// The stacks.
-const (
-	StackOwn    Stack = iota // package tcp
-	StackGVisor              // not in a build with the tag omit_gvisor
-)
 
 // Congestion is a congestion control of package tcp.
 type Congestion int

@@ -10,9 +10,9 @@ import (
 	"subnetrouter/internal/packet"
 )
 
-func (f *Forwarder) tcp() *tcpTable  { return f.tables[TCP].(*tcpTable) }
-func (f *Forwarder) udp() *udpTable  { return f.tables[UDP].(*udpTable) }
-func (f *Forwarder) pinger() *pinger { return f.tables[ICMP].(*pinger) }
+func (f *Forwarder) tcp() *streamTable { return f.tables[TCP].(*streamTable) }
+func (f *Forwarder) udp() *udpTable    { return f.tables[UDP].(*udpTable) }
+func (f *Forwarder) pinger() *pinger   { return f.tables[ICMP].(*pinger) }
 
 // wholePacket returns a datagram with size bytes of data.
 func wholePacket(src, dst netip.AddrPort, size int) []byte {

@@ -36,9 +36,6 @@ const (
 	dropClosed
 
 	dropReasonCount
-
-	// dropTCPStack labels the packets dropped by the TCP stack, which has its own counters.
-	dropTCPStack = "tcp_stack"
 )
 
 // dropNames are the label values, explained in docs/metrics.md.
@@ -69,12 +66,11 @@ var dropNames = [dropReasonCount]string{
 type drops struct {
 	counts [dropReasonCount]atomic.Uint64
 	desc   *prometheus.Desc
-	stack  func() uint64 // packets that the TCP stack dropped; 0 by default
 }
 
-// newDrops returns counters of 0. Its stack may be set before it is collected.
+// newDrops returns counters of 0.
 func newDrops() *drops {
-	return &drops{stack: func() uint64 { return 0 }, desc: prometheus.NewDesc("router_dropped_packets_total",
+	return &drops{desc: prometheus.NewDesc("router_dropped_packets_total",
 		"Packets that the userspace data path did not forward, by reason.", []string{"reason"}, nil)}
 }
 
@@ -105,5 +101,4 @@ func (d *drops) Collect(ch chan<- prometheus.Metric) {
 	for reason, name := range dropNames {
 		ch <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(d.counts[reason].Load()), name)
 	}
-	ch <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(d.stack()), dropTCPStack)
 }

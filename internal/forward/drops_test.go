@@ -17,7 +17,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 func counterValue(c prometheus.Counter) uint64 { return uint64(testutil.ToFloat64(c)) }
@@ -112,7 +111,7 @@ func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer within(t, "closing", func() { f.Close() })
-	for f.link.offer(outgoing{own: new(packetBuffer)}) {
+	for f.link.offer(new(packetBuffer)) {
 	}
 	const each = 2 * (maxQueued + maxQueuedReplies)
 	for i, src := range []netip.Addr{client4, client6} {
@@ -136,47 +135,6 @@ func TestDeliveryDoesNotWaitForTheTailnet(t *testing.T) {
 			within(t, "prohibiting "+name, func() { f.Prohibit(raw) })
 		}
 	}
-}
-
-// TestResetsWaitForTheTailnet: the reset of a connection is not lost when a queue is full.
-func TestResetsWaitForTheTailnet(t *testing.T) {
-	if stackUnderTest != StackGVisor {
-		t.Skip("streams queue no packets")
-	}
-	c := newClient(t, nil)
-	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })
-	conn := c.mustDialTCP(targets(port)[0])
-	conn.Write([]byte("x"))
-	if _, err := conn.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	var reset *outgoing
-	c.f.tcp().mu.Lock()
-	for fl := range c.f.tcp().flows {
-		pkt := resetOf(fl.key)
-		reset = &outgoing{run: stackPacket{pkt}}
-		if c.f.tcp().endpoint.isReply(pkt) {
-			t.Error("a connection's reset is queued as a reply that may be dropped")
-		}
-	}
-	c.f.tcp().mu.Unlock()
-	if reset == nil {
-		t.Fatal("no flow")
-	}
-	reset.release()
-}
-
-// resetOf returns the stack's reset of a connection.
-func resetOf(key flowKey) *stack.PacketBuffer {
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: header.IPv4MinimumSize + header.TCPMinimumSize})
-	header.TCP(pkt.TransportHeader().Push(header.TCPMinimumSize)).Encode(&header.TCPFields{
-		SrcPort: key.dst.Port(), DstPort: key.client.Port(), DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagRst,
-	})
-	header.IPv4(pkt.NetworkHeader().Push(header.IPv4MinimumSize)).Encode(&header.IPv4Fields{
-		TTL: 64, Protocol: packet.ProtoTCP, SrcAddr: tcpipAddr(key.dst.Addr()), DstAddr: tcpipAddr(key.client.Addr()),
-	})
-	pkt.NetworkProtocolNumber, pkt.TransportProtocolNumber = header.IPv4ProtocolNumber, header.TCPProtocolNumber
-	return pkt
 }
 
 // stuck is a log handler whose output blocks below level Info.
@@ -309,8 +267,8 @@ func TestEveryDropIsCounted(t *testing.T) {
 		t.Errorf("%d drops were counted, want one for each of 14 packets: %v", total, dropped(f))
 	}
 	// Every reason has its series from the start.
-	if n, err := testutil.GatherAndCount(reg, "router_dropped_packets_total"); err != nil || n != len(dropNames)+1 {
-		t.Errorf("%d series, %v; want %d", n, err, len(dropNames)+1)
+	if n, err := testutil.GatherAndCount(reg, "router_dropped_packets_total"); err != nil || n != len(dropNames) {
+		t.Errorf("%d series, %v; want %d", n, err, len(dropNames))
 	}
 	for reason, name := range dropNames {
 		if name == "" {

@@ -3,19 +3,17 @@
 // enter through [Forwarder.Deliver], packets to peers leave through [Forwarder.Receive], and
 // the targets are reached through ordinary sockets.
 //
-// UDP and ICMP are handled packet by packet. A client's TCP connection ends here: in package tcp,
-// or in gVisor's stack, as [Config.Stack] says. All flows share one event queue and a few workers:
-// an idle flow has neither a goroutine nor a buffer.
+// UDP and ICMP are handled packet by packet. A client's TCP connection ends here, in package tcp.
+// All flows share one event queue and a few workers: an idle flow has neither a goroutine nor a
+// buffer.
 //
 // Its files are layers, each of which uses those below it:
 //
 //	forward                       the exported type: everything that enters, leaves and ends
-//	udp, tcp, icmp                one flow table for each protocol
+//	udp, stream, icmp             one flow table for each protocol
 //	  udpstate, ports               for UDP: decisions without I/O; source ports
-//	  segments, inject, stack,      for TCP with gVisor: packets of the client; the stack;
-//	  tcpbuffers, silence           buffers and silent targets of a flow
-//	  stream, streambatch,          for TCP with package tcp: a flow's stages; packets of the
-//	  streammove                    client; bytes between its connection and the target
+//	  streambatch, streammove,      for TCP: packets of the client; bytes between its connection
+//	  silence, keepalive            and the target; targets and clients that disappeared
 //	  echosocket                    for ICMP
 //	table                         the interface of a flow table, and the work on all flows
 //	own, owntcp, ownconn          the node's own addresses
@@ -77,14 +75,7 @@ func build(cfg Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{core: c, cfg: cfg, own: newOwn(c, cfg.Congestion)}
 	f.reassembly = packet.NewReassembler(packet.ReassemblerConfig{Node: cfg.Peer, Dropped: c.drops.fragments})
-	var tcp flowTable = newStreamTable(c, cfg.Congestion)
-	if cfg.Stack == StackGVisor {
-		if tcp, err = newTCPTable(c); err != nil {
-			c.close()
-			return nil, fmt.Errorf("creating TCP/IP stack: %w", err)
-		}
-	}
-	f.tables = tables{TCP: tcp, UDP: newUDPTable(c, cfg.ReservedPorts), ICMP: newPinger(c, cfg.Peer)}
+	f.tables = tables{TCP: newStreamTable(c, cfg.Congestion), UDP: newUDPTable(c, cfg.ReservedPorts), ICMP: newPinger(c, cfg.Peer)}
 	f.deliveries.New = f.newDelivery
 	return f, nil
 }

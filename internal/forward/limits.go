@@ -144,9 +144,6 @@ func raiseFiles() int {
 type peer struct {
 	nodeKeys     // in limiter.peers
 	flows    int // reservations that were not released; more than 0 outside admit
-	// handshake is the lowest round-trip time of a handshake with the node's clients, in
-	// nanoseconds; 0 if none. One that the machine delayed matters only until the next.
-	handshake atomic.Int64
 	// held is the sum of streamFlow.held of the node's flows, in bytes.
 	held atomic.Int64
 }
@@ -177,16 +174,6 @@ func (l *limiter) admit(client netip.Addr) (*peer, bool) {
 	p.flows++
 	l.reserved++
 	return p, true
-}
-
-// noteHandshake lowers handshake to rtt.
-func (p *peer) noteHandshake(rtt time.Duration) {
-	for {
-		have := p.handshake.Load()
-		if rtt <= 0 || have != 0 && have <= int64(rtt) || p.handshake.CompareAndSwap(have, int64(rtt)) {
-			return
-		}
-	}
 }
 
 // removeIfUnused removes a peer that has no flows.

@@ -20,24 +20,8 @@ const maxQueuedReplies = 256
 // ErrClosed is returned once the forwarder is closed.
 var ErrClosed = errors.New("forwarder closed")
 
-// outgoing is a packet for a peer that the data path built, or a run of segments of gVisor's stack.
-// Exactly one of own and run is set. The holder of an outgoing owns it, passes it on or releases it,
-// once.
-type outgoing struct {
-	own  *packetBuffer
-	run  packetRun
-	done int // segments of the run that were sent already
-}
-
-// packetRun is one packet, or a run of segments.
-type packetRun interface {
-	// addTo adds the packets from number from to a slab, as [packet.SegmentRun.Split] does.
-	addTo(from int, to *packet.Slab) (n int, all bool)
-	release()
-}
-
-// packetBuffer is a pooled buffer; the packet is b[:n]. Its content is undefined when it comes out
-// of the pool.
+// packetBuffer is a pooled buffer with a packet for a peer, b[:n]. Its content is undefined when it
+// comes out of the pool. Its holder owns it, and passes it on or releases it, once.
 type packetBuffer struct {
 	b [ownPacketSize]byte
 	n int
@@ -52,14 +36,14 @@ var packetBuffers = sync.Pool{New: func() any { return new(packetBuffer) }}
 // link is the queue of packets towards the tailnet. Any goroutine may send; one receives. A packet
 // in a queue is the receiver's. The queues are never closed, so that a late send does no harm.
 type link struct {
-	packets chan outgoing // of senders that may wait
-	replies chan outgoing // of those that may not
-	closed  chan struct{} // closed when the receiver is to return
+	packets chan *packetBuffer // of senders that may wait
+	replies chan *packetBuffer // of those that may not
+	closed  chan struct{}      // closed when the receiver is to return
 	drops   *drops
 
-	// partial is the packet, or the rest of a run, that did not fit into the reader's last
-	// slab; zero for none. Only the reader uses it.
-	partial outgoing
+	// partial is the packet that did not fit into the reader's last slab, or nil. Only the
+	// reader uses it.
+	partial *packetBuffer
 
 	// mu guards the queue of connections that have something to send, linked by turn.next.
 	// Each is in it at most once (turn.queued). It may be taken with a connection's lock held,
@@ -85,7 +69,7 @@ type puller interface {
 
 func newLink(d *drops) *link {
 	return &link{
-		packets: make(chan outgoing, maxQueued), replies: make(chan outgoing, maxQueuedReplies),
+		packets: make(chan *packetBuffer, maxQueued), replies: make(chan *packetBuffer, maxQueuedReplies),
 		closed: make(chan struct{}), wake: make(chan struct{}, 1), drops: d,
 	}
 }
@@ -131,7 +115,7 @@ func (l *link) nextTurn() *turn {
 
 // send waits for room in the queue. It takes ownership of p in any case, and returns false once the
 // link is closed. Call it without a lock that packet delivery takes.
-func (l *link) send(p outgoing) bool {
+func (l *link) send(p *packetBuffer) bool {
 	if l.offer(p) {
 		return true
 	}
@@ -145,7 +129,7 @@ func (l *link) send(p outgoing) bool {
 }
 
 // offer sends p if there is room, and takes ownership only then.
-func (l *link) offer(p outgoing) bool {
+func (l *link) offer(p *packetBuffer) bool {
 	select {
 	case l.packets <- p:
 		return true
@@ -155,7 +139,7 @@ func (l *link) offer(p outgoing) bool {
 }
 
 // reply sends p, or drops it if there is no room. It never waits, and takes ownership of p.
-func (l *link) reply(p outgoing) {
+func (l *link) reply(p *packetBuffer) {
 	select {
 	case l.replies <- p:
 	default:
@@ -164,7 +148,7 @@ func (l *link) reply(p outgoing) {
 }
 
 // drop counts a packet as dropped and releases it.
-func (l *link) drop(p outgoing, reason dropReason) {
+func (l *link) drop(p *packetBuffer, reason dropReason) {
 	l.drops.add(reason, 1)
 	p.release()
 }
@@ -190,15 +174,8 @@ func (l *link) discard() {
 	}
 }
 
-// release returns the packet to the pool or to where it comes from. It must not be used afterwards.
-func (p outgoing) release() {
-	if p.own != nil {
-		packetBuffers.Put(p.own)
-	}
-	if p.run != nil {
-		p.run.release()
-	}
-}
+// release returns the packet to the pool. It must not be used afterwards.
+func (p *packetBuffer) release() { packetBuffers.Put(p) }
 
 // receive waits for a packet, then adds as many as there are and fit to the slab. An empty slab has
 // room for any packet of the data path, so each call takes at least one.
@@ -217,22 +194,23 @@ func (l *link) receive(to *packet.Slab) error {
 	}
 }
 
-// fill adds one run of packets from each queue in turn until the slab is full, or nothing waits.
+// fill adds one packet from each queue, or all of one connection, in turn until the slab is full,
+// or nothing waits.
 func (l *link) fill(to *packet.Slab) {
 	for {
 		idle := true
-		for _, queue := range []chan outgoing{l.packets, l.replies} {
-			next, ok := l.take(queue)
-			if !ok {
+		for _, queue := range []chan *packetBuffer{l.packets, l.replies} {
+			next := l.take(queue)
+			if next == nil {
 				continue
 			}
 			idle = false
-			added, all := next.addTo(to)
-			if !all { // a packet, or the rest of a run, that the slab has no room for
-				next.done += added
+			b := to.Add(next.n)
+			if b == nil {
 				l.partial = next
 				return
 			}
+			copy(b, next.b[:next.n])
 			if next.release(); to.Full() {
 				return
 			}
@@ -250,30 +228,16 @@ func (l *link) fill(to *packet.Slab) {
 	}
 }
 
-// take returns the packet that was begun before, or else one from a queue, if there is one.
-func (l *link) take(queue chan outgoing) (p outgoing, ok bool) {
-	if p = l.partial; p != (outgoing{}) {
-		l.partial = outgoing{}
-		return p, true
+// take returns the packet that did not fit before, or else one from a queue; nil if there is none.
+func (l *link) take(queue chan *packetBuffer) *packetBuffer {
+	if p := l.partial; p != nil {
+		l.partial = nil
+		return p
 	}
 	select {
-	case p = <-queue:
-		return p, true
+	case p := <-queue:
+		return p
 	default:
-		return outgoing{}, false
+		return nil
 	}
-}
-
-// addTo adds as much of p to a slab as fits. It returns the number of packets added and whether p
-// is complete.
-func (p outgoing) addTo(to *packet.Slab) (n int, all bool) {
-	if p.own != nil {
-		b := to.Add(p.own.n)
-		if b == nil {
-			return 0, false
-		}
-		copy(b, p.own.b[:p.own.n])
-		return 1, true
-	}
-	return p.run.addTo(p.done, to)
 }

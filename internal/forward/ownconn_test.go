@@ -38,7 +38,7 @@ func newTwoNodes(t testing.TB, lose func(i int) bool) *twoNodes {
 	t.Helper()
 	n := &twoNodes{lose: lose}
 	create := func() *Forwarder {
-		f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler), Stack: stackUnderTest})
+		f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +188,7 @@ func (t *ownTCP) size() int {
 // TestOwnConnBounds: neither one peer nor all peers together can open more connections than their
 // bound, and a listener that accepts nothing refuses those beyond its backlog.
 func TestOwnConnBounds(t *testing.T) {
-	f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler), Stack: stackUnderTest})
+	f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

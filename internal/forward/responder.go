@@ -220,7 +220,7 @@ func (s *responder) answer(client netip.AddrPort, payload []byte) {
 	p := packetBuffers.Get().(*packetBuffer)
 	p.n = h + copy(p.b[h:], payload)
 	packet.PutUDP(p.b[:p.n], s.cfg.Addr, client)
-	s.link.reply(outgoing{own: p})
+	s.link.reply(p)
 }
 
 func (s *responder) accept(ln net.Listener) {

@@ -39,7 +39,7 @@ func (s *sender) udp(src, dst netip.AddrPort, payload []byte) bool {
 	p.n = h + packet.UDPHeader + len(payload)
 	copy(p.b[h+packet.UDPHeader:], payload)
 	packet.PutUDP(p.b[:p.n], src, dst)
-	return s.link.send(outgoing{own: p})
+	return s.link.send(p)
 }
 
 // fragments sends an IP packet without options in fragments that fit the MTU.
@@ -47,7 +47,7 @@ func (s *sender) fragments(whole []byte) bool {
 	for parts := packet.Split(whole, s.mtu, s.fragmentID.Add(1)); parts.More(); {
 		p := packetBuffers.Get().(*packetBuffer)
 		p.n = parts.Next(p.b[:])
-		if !s.link.send(outgoing{own: p}) {
+		if !s.link.send(p) {
 			return false
 		}
 	}
@@ -96,7 +96,7 @@ func (s *sender) reject(protocol uint8, client, dst netip.AddrPort) {
 	}
 	p := packetBuffers.Get().(*packetBuffer)
 	p.n = copy(p.b[:], raw)
-	s.link.reply(outgoing{own: p})
+	s.link.reply(p)
 }
 
 // refuse answers a packet with an ICMP error.
@@ -117,7 +117,7 @@ func (s *sender) udpError(key flowKey, reason packet.ICMPError, mtu int) {
 func (s *sender) icmpError(offending []byte, reason packet.ICMPError, mtu int) {
 	p := packetBuffers.Get().(*packetBuffer)
 	p.n = packet.PutICMPError(p.b[:], offending, reason, mtu)
-	s.link.reply(outgoing{own: p})
+	s.link.reply(p)
 }
 
 // echoReply sends an echo reply from dst with the given identifier and sequence number.
@@ -139,7 +139,7 @@ func (s *sender) echoReply(client, dst netip.Addr, idSeq [4]byte, data []byte) {
 	}
 	p := packetBuffers.Get().(*packetBuffer)
 	p.n = copy(p.b[:], whole)
-	s.link.send(outgoing{own: p})
+	s.link.send(p)
 }
 
 // ownEchoReply answers an echo request to one of the node's own addresses. It never waits: a reply
@@ -160,13 +160,13 @@ func (s *sender) ownEchoReply(request *packet.Packet) {
 	if total <= s.mtu {
 		p := packetBuffers.Get().(*packetBuffer)
 		p.n = copy(p.b[:], whole)
-		s.link.reply(outgoing{own: p})
+		s.link.reply(p)
 		return
 	}
 	for parts := packet.Split(whole, s.mtu, s.fragmentID.Add(1)); parts.More(); {
 		p := packetBuffers.Get().(*packetBuffer)
 		p.n = parts.Next(p.b[:])
-		s.link.reply(outgoing{own: p})
+		s.link.reply(p)
 	}
 }
 
@@ -178,5 +178,5 @@ func (s *sender) reset(p *packet.Packet, segment []byte) {
 		packetBuffers.Put(b)
 		return
 	}
-	s.link.reply(outgoing{own: b})
+	s.link.reply(b)
 }

@@ -19,7 +19,7 @@ func prohibited(t *testing.T, f *Forwarder, packet []byte) []byte {
 	f.Prohibit(packet)
 	select {
 	case p := <-f.link.replies:
-		return p.own.b[:p.own.n]
+		return p.b[:p.n]
 	default:
 		return nil
 	}

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -19,23 +17,13 @@ import (
 // after seconds.
 func newImpatientClient(t *testing.T) *client {
 	t.Helper()
-	return startClient(t, make(chan quotedError, 16), nil, func(f *Forwarder) { impatient(t, f) })
+	return startClient(t, make(chan quotedError, 16), nil, impatient)
 }
 
 // impatient shortens the times after which a silent target or client ends a flow.
-func impatient(t *testing.T, f *Forwarder) {
-	t.Helper()
-	if t, ok := f.tables[TCP].(*streamTable); ok {
-		t.silence.every, t.silence.limit, t.giveUp = time.Second, time.Second, 3*time.Second
-		return
-	}
-	f.tcp().silence.every, f.tcp().silence.limit = time.Second, time.Second
-	rto, retries := tcpip.TCPMaxRTOOption(400*time.Millisecond), tcpip.TCPMaxRetriesOption(3)
-	for _, o := range []tcpip.SettableTransportProtocolOption{&rto, &retries} {
-		if err := f.tcp().endpoint.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
-			t.Fatal(err)
-		}
-	}
+func impatient(f *Forwarder) {
+	table := f.tcp()
+	table.silence.every, table.silence.limit, table.giveUp = time.Second, time.Second, 3*time.Second
 }
 
 // pause is longer than each of the times of [newImpatientClient], and than the pauses between
@@ -46,7 +34,7 @@ const pause = 4 * time.Second
 // rest nor closes. The flow ends after the time for a silent client.
 func TestOwnStackTargetTakesNothing(t *testing.T) {
 	c := startClient(t, make(chan quotedError, 16), nil, func(f *Forwarder) {
-		table := f.tables[TCP].(*streamTable)
+		table := f.tcp()
 		table.silence.every, table.giveUp = time.Hour, time.Second // the target answers probes
 	})
 	quit := make(chan struct{})

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// streamTable holds the flows of TCP if the router's own TCP ends the clients' connections.
+// streamTable holds the flows of TCP.
 type streamTable struct {
 	*core
 	congestion Congestion
@@ -91,13 +91,13 @@ type streamFlow struct {
 	blocked bool          // the target's socket is full
 }
 
-// The stages of a TCP flow. A flow of gVisor's TCP begins with stageDialing.
+// The stages of a TCP flow.
 const (
-	stageDialing int32 = iota
+	stageNew int32 = iota
+	stageDialing
 	stageAccepting
 	stageForwarding
 	stageClosed
-	stageNew
 )
 
 // pendingSYN is a packet, and when it arrived; zero for none.

@@ -541,7 +541,7 @@ type rawClient struct {
 // newRawClient opens a connection to a port of this machine.
 func newRawClient(t *testing.T, port uint16) *rawClient {
 	t.Helper()
-	f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler), Stack: stackUnderTest})
+	f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

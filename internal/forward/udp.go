@@ -124,11 +124,14 @@ func (b *udpBatch) deliverRelayed(p *packet.Packet) Relayed {
 	return RelayedTaken
 }
 
+// maxRunBytes bounds the data of a run, in bytes: the kernel builds one IPv4 packet of it first.
+const maxRunBytes = 65000
+
 // fits reports whether a datagram may follow those of the batch, which is not empty, in one call.
 func (b *udpBatch) fits(key flowKey, data []byte) bool {
 	n, size := len(b.payloads), len(b.payloads[0])
 	return b.flow.key == key && n < maxRun && len(data) <= size && len(b.payloads[n-1]) == size &&
-		len(data) > 0 && b.bytes+len(data) <= packet.MaxRun
+		len(data) > 0 && b.bytes+len(data) <= maxRunBytes
 }
 
 func (b *udpBatch) add(data []byte) {

@@ -101,7 +101,6 @@ func (r *Router) forwardConfig() forward.Config {
 		Peer:            r.node.NodeAddress,
 		KeepAlive:       r.cfg.KeepAlive.For,
 		TargetKeepAlive: r.cfg.TargetKeepAlive,
-		Stack:           stacks[r.cfg.TCPStack],
 		Congestion:      congestions[r.cfg.Congestion],
 		MaxFlows:        r.cfg.MaxFlows,
 		MaxFlowsPerPeer: r.cfg.MaxFlowsPerPeer,
@@ -117,11 +116,8 @@ func (r *Router) forwardConfig() forward.Config {
 	return cfg
 }
 
-// The data path's names of settings.
-var (
-	stacks      = map[config.TCPStack]forward.Stack{config.StackGVisor: forward.StackGVisor, config.StackOwn: forward.StackOwn}
-	congestions = map[config.Congestion]forward.Congestion{config.CongestionBBR: forward.BBR, config.CongestionCUBIC: forward.CUBIC}
-)
+// congestions has the data path's name of each congestion control.
+var congestions = map[config.Congestion]forward.Congestion{config.CongestionBBR: forward.BBR, config.CongestionCUBIC: forward.CUBIC}
 
 // nodeConfig returns the configuration of the engine.
 func (r *Router) nodeConfig() tailnet.Config {
