@@ -109,6 +109,10 @@ func printPlan(w io.Writer, p router.Plan) {
 		policy, _ := json.MarshalIndent(p.StatusGrants, "  ", "  ")
 		fmt.Fprintf(w, "\nstatus on the tailnet: add this to the tailnet policy, with those who may read it in src:\n\n  %s\n", policy)
 	}
+	if p.ServeGrants != nil {
+		policy, _ := json.MarshalIndent(p.ServeGrants, "  ", "  ")
+		fmt.Fprintf(w, "\nserved ports: add this to the tailnet policy, with those who may connect in src:\n\n  %s\n", policy)
+	}
 }
 
 // printDNS prints the split DNS of the VPC's resolver, with its zones.

@@ -70,6 +70,7 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_DRAIN_TIMEOUT":          {values: these("7s", "9s"), observe: drainTimeout},
 	"ROUTER_BOOT_TIMEOUT":           {values: these("1s", "1h"), observe: bootOverdue},
 	"ROUTER_PROBE":                  {values: these("10.0.3.4:5432", "10.0.3.5:5432"), observe: probedTarget},
+	"ROUTER_SERVE":                  {values: these("443=10.0.3.4:80", "444=10.0.3.4:80"), observe: plannedGrants},
 	"ROUTER_FLOW_LOG":               {values: these("on", "off"), observe: metrics("router_flow_log_dropped_total")},
 	"ROUTER_EMF":                    {values: these("on", "off"), observe: embeddedMetrics},
 	"ROUTER_MAX_FLOWS":              {values: these("100", "200"), observe: metrics("router_flows_limit")},
@@ -349,7 +350,7 @@ func plannedGrants(t *testing.T, s *setting) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprint(p.StatusGrants)
+	return fmt.Sprint(p.StatusGrants, p.ServeGrants)
 }
 
 // engine returns the configuration of the engine, without functions.

@@ -88,6 +88,28 @@ locals {
     ],
   )
 
+  # Elements of serve, whose hosts may be loopback.
+  served = { for s in local.serve : s => {
+    port   = tonumber(regex("^[0-9]+", s))
+    host   = trim(regex("^[0-9]+=(.*):[0-9]+$", s)[0], "[]")
+    target = tonumber(regex("[0-9]+$", s))
+  } if can(regex("^0*[1-9][0-9]{0,4}=(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", s)) }
+  unserved_ranges = [for r in local.refused_ranges : r if !contains(["127.0.0.0", "::1"], r.network)]
+  debug_port      = try(tonumber(regex("[0-9]+$", local.debug_listen)), null)
+  malformed_serve = concat(
+    [for s in local.serve : "serve: ${jsonencode(s)} is not port=host:port: use one such as 443=localhost:8443."
+    if !try(local.served[s].port <= 65535 && local.served[s].target <= 65535 && (!strcontains(s, "[") || can(cidrhost("${local.served[s].host}/128", 0))), false)],
+    length(distinct(values(local.served)[*].port)) == length(local.serve) || length(local.served) < length(local.serve) ? [] : ["serve: two elements have the same port: keep one of them."],
+    [for s, to in local.served : "serve: ${s} has the port of the status on the tailnet (ROUTER_TAILNET_STATUS): use another port."
+    if to.port == local.metrics_port && trimspace(lookup(var.environment, "ROUTER_TAILNET_STATUS", "")) == "on"],
+    [for s, to in local.served : "serve: ${s} leads to a listener of the router: use another port."
+    if contains([local.metrics_port, local.debug_port], to.target) && (to.host == "localhost" || try(cidrsubnet("${to.host}/8", 0, 0) == "127.0.0.0/8", false) || try(cidrhost("${to.host}/128", 0) == "::1", false))],
+    [for s, to in local.served : "serve: ${s} leads to an address that clients must not reach: ${one([for r in local.unserved_ranges : r.reason
+      if strcontains(r.network, ":") == strcontains(to.host, ":") && try(cidrhost("${to.host}/${r.bits}", 0), "") == r.network][*])}."
+      if length([for r in local.unserved_ranges : r if strcontains(r.network, ":") == strcontains(to.host, ":") && try(cidrhost("${to.host}/${r.bits}", 0), "") == r.network]) > 0
+    ],
+  )
+
   # Durations as Go parses them, in nanoseconds, with the router's bounds.
   # A value "file:PATH" can be read only in the container.
   unit_nanoseconds = { h = 3600000000000, m = 60000000000, s = 1000000000, ms = 1000000, us = 1000, "µs" = 1000, "μs" = 1000, ns = 1 }
@@ -163,5 +185,5 @@ locals {
   keeps_addresses = can(regex("(^|\\s)-{1,2}snat-subnet-routes=(0|f|F|FALSE|false|False)", var.additional_flags))
   snat_problems   = local.keeps_addresses && !var.kernel_mode && trimspace(lookup(var.environment, "ROUTER_MODE", "")) != "kernel" ? ["additional_flags: only kernel mode keeps the clients' addresses: remove --snat-subnet-routes, or set kernel_mode."] : []
 
-  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_durations, local.malformed_debug_listen, local.other_problems)
+  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_serve, local.malformed_durations, local.malformed_debug_listen, local.other_problems)
 }

@@ -17,6 +17,7 @@ locals {
   exclude_routes = [for r in var.exclude_routes : trimspace(r)]
   dns_zones      = [for z in var.dns_zones : trimspace(z)]
   probes         = [for p in var.probes : trimspace(p)]
+  serve          = [for s in var.serve : trimspace(s)]
 
   metrics_port = 9002
   state_dir    = "/var/lib/tailscale"
@@ -40,6 +41,7 @@ locals {
     ROUTER_UDP_PORT         = tostring(var.udp_port)
     ROUTER_DRAIN_TIMEOUT    = "${var.drain_timeout}s"
     ROUTER_PROBE            = length(var.probes) == 0 ? null : join(",", local.probes)
+    ROUTER_SERVE            = length(var.serve) == 0 ? null : join(",", local.serve)
     ROUTER_MODE             = var.kernel_mode ? "kernel" : null
     ROUTER_KEEPALIVE        = var.keepalive
     ROUTER_TARGET_KEEPALIVE = var.target_keepalive

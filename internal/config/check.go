@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkRegister(c, given, r)
 	checkMode(c, given, r)
 	checkProbes(c, given, r)
+	checkServe(c, given, r)
 
 	if perPeer := given["ROUTER_MAX_FLOWS_PER_PEER"]; c.MaxFlows > 0 && c.MaxFlowsPerPeer > c.MaxFlows && !r.bad("ROUTER_MAX_FLOWS_PER_PEER") {
 		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is more than %s, which is %d: use at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
@@ -206,6 +208,39 @@ func checkProbes(c *Config, given map[string]setting, r *report) {
 		if a, err := netip.ParseAddr(host); err == nil {
 			if reason, denied := routes.Denied(a); denied {
 				r.problemf("ROUTER_PROBE", given["ROUTER_PROBE"].name, fmt.Sprintf("%q cannot be reached through the router (%s), so it does not test the VPC: use a target behind the router", target, reason))
+			}
+		}
+	}
+}
+
+// checkServe refuses ports that have another use, and targets that must not be reached from the tailnet.
+func checkServe(c *Config, given map[string]setting, r *report) {
+	name := given["ROUTER_SERVE"].name
+	own := map[string]string{} // the router's listeners by port
+	for variable, address := range map[string]string{"ROUTER_LISTEN": c.Listen, "ROUTER_DEBUG_LISTEN": c.DebugListen} {
+		if _, port, err := net.SplitHostPort(address); err == nil && !r.bad(variable) {
+			own[port] = variable
+		}
+	}
+	seen := map[uint16]bool{}
+	for _, s := range c.Serve {
+		element := fmt.Sprintf("%d=%s", s.Port, s.Target)
+		if seen[s.Port] {
+			r.problemf("ROUTER_SERVE", name, fmt.Sprintf("port %d has two targets: keep one", s.Port))
+		}
+		seen[s.Port] = true
+		if c.TailnetStatus && own[strconv.Itoa(int(s.Port))] == "ROUTER_LISTEN" {
+			r.problemf("ROUTER_SERVE", name, fmt.Sprintf("%q: with ROUTER_TAILNET_STATUS=on this port has the status: use another port, or change ROUTER_LISTEN", element))
+		}
+		host, port, _ := net.SplitHostPort(s.Target)
+		a, err := netip.ParseAddr(host)
+		local := host == "localhost" || err == nil && a.IsLoopback()
+		if local && own[port] != "" {
+			r.problemf("ROUTER_SERVE", name, fmt.Sprintf("%q leads to the router's own listener (%s): use ROUTER_TAILNET_STATUS=on for the status, or another port", element, own[port]))
+		}
+		if err == nil && !local {
+			if reason, denied := routes.Denied(a); denied {
+				r.problemf("ROUTER_SERVE", name, fmt.Sprintf("%q leads to an address that clients must not reach (%s): use localhost, or an address in the VPC", element, reason))
 			}
 		}
 	}

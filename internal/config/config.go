@@ -36,6 +36,8 @@ type Config struct {
 	DNS            bool // answer the queries for the VPC's resolver; sets Routes.Resolver too
 	DNSRebindGuard bool
 
+	Serve []Serve // ports of the node's own addresses
+
 	FlowLog         bool
 	EMF             bool
 	StatusPage      bool
@@ -76,6 +78,12 @@ func (k KeepAlive) For(port uint16) time.Duration {
 		return d
 	}
 	return k.Default
+}
+
+// Serve is a TCP port of the node's own tailnet addresses, and the host:port that it leads to.
+type Serve struct {
+	Port   uint16
+	Target string
 }
 
 // Congestion is the congestion control towards clients.

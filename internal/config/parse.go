@@ -217,6 +217,26 @@ func parseProbes(s string) ([]string, error) {
 	})
 }
 
+func parseServe(s string) ([]Serve, error) {
+	const example = "443=localhost:8080"
+	return routes.ParseList(s, "PORT=HOST:PORT such as "+example, func(element string) (Serve, error) {
+		from, target, ok := strings.Cut(element, "=")
+		port, err := parsePort(from)
+		if !ok || err != nil {
+			return Serve{}, fmt.Errorf("%s is not PORT=HOST:PORT: write one such as %s", quote(element), example)
+		}
+		host, to, err := hostPort(target)
+		if err == nil && host == "" {
+			err = fmt.Errorf("%s has no host: write one such as %s", quote(element), example)
+		}
+		if err != nil {
+			return Serve{}, err
+		}
+		number, _ := parsePort(to)
+		return Serve{port, net.JoinHostPort(host, strconv.Itoa(int(number)))}, nil
+	})
+}
+
 var tag = regexp.MustCompile(`^tag:[a-zA-Z][a-zA-Z0-9-]*$`)
 
 func parseTags(s string) ([]string, error) {

@@ -91,6 +91,11 @@ ROUTER_EXCLUDE_ROUTES: "x" is not a CIDR: write one such as 10.0.0.0/16 or fd12:
 		{"ROUTER_DRAIN_TIMEOUT=0s", `ROUTER_DRAIN_TIMEOUT: "0s" is out of range: use 1s to 1h`},
 		{"ROUTER_BOOT_TIMEOUT=2h", `ROUTER_BOOT_TIMEOUT: "2h" is out of range: use 1s to 1h`},
 		{"TS_BOOT_TIMEOUT=60", `TS_BOOT_TIMEOUT: "60" is not a duration: write one such as 60s`},
+		{"ROUTER_SERVE=80,x=a:1,1=:2,2=a,3=a:0", `ROUTER_SERVE: "80" is not PORT=HOST:PORT: write one such as 443=localhost:8080
+ROUTER_SERVE: "x=a:1" is not PORT=HOST:PORT: write one such as 443=localhost:8080
+ROUTER_SERVE: "1=:2" has no host: write one such as 443=localhost:8080
+ROUTER_SERVE: "a" is not host:port: write one such as :9002 or 127.0.0.1:9002
+ROUTER_SERVE: "a:0" has a malformed port: use 1 to 65535 after the colon`},
 		{"ROUTER_PROBE=10.0.0.1,:80,,x:http", `ROUTER_PROBE: "10.0.0.1" is not host:port: write one such as 10.0.0.1:9002
 ROUTER_PROBE: ":80" has no host: write host:port, such as 10.0.3.4:5432
 ROUTER_PROBE: element 3 is empty: remove the extra comma
@@ -391,6 +396,13 @@ func TestProblemsOfPairs(t *testing.T) {
 		{[]string{"ROUTER_MAX_FLOWS=5", "ROUTER_MAX_FLOWS_PER_PEER=5"}, ""},
 		{[]string{"ROUTER_MAX_FLOWS_PER_PEER=6"}, ""},
 		{[]string{"ROUTER_PROBE=127.0.0.1:80,10.0.3.4:80"}, `ROUTER_PROBE: "127.0.0.1:80" cannot be reached through the router (loopback), so it does not test the VPC: use a target behind the router`},
+		{[]string{"ROUTER_SERVE=80=10.0.3.4:80,443=localhost:443,22=[::1]:22"}, ""},
+		{[]string{"ROUTER_SERVE=80=10.0.3.4:80,80=localhost:81"}, "ROUTER_SERVE: port 80 has two targets: keep one"},
+		{[]string{"ROUTER_SERVE=80=127.0.0.1:9002,81=localhost:6060", "ROUTER_DEBUG_LISTEN=:6060"}, `ROUTER_SERVE: "80=127.0.0.1:9002" leads to the router's own listener (ROUTER_LISTEN): use ROUTER_TAILNET_STATUS=on for the status, or another port
+ROUTER_SERVE: "81=localhost:6060" leads to the router's own listener (ROUTER_DEBUG_LISTEN): use ROUTER_TAILNET_STATUS=on for the status, or another port`},
+		{[]string{"ROUTER_SERVE=9002=localhost:80", "ROUTER_TAILNET_STATUS=on"}, `ROUTER_SERVE: "9002=localhost:80": with ROUTER_TAILNET_STATUS=on this port has the status: use another port, or change ROUTER_LISTEN`},
+		{[]string{"ROUTER_SERVE=80=169.254.170.2:80,81=[fd00:ec2::254]:80"}, `ROUTER_SERVE: "80=169.254.170.2:80" leads to an address that clients must not reach (link-local): use localhost, or an address in the VPC
+ROUTER_SERVE: "81=[fd00:ec2::254]:80" leads to an address that clients must not reach (ec2-metadata): use localhost, or an address in the VPC`},
 		{[]string{"ROUTER_ROUTES=100.64.0.0/16"}, "ROUTER_ROUTES: 100.64.0.0/16 is never advertised: Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all"},
 		{[]string{"ROUTER_ROUTES=100.64.0.0/16", "ROUTER_SITE_ID=7"}, ""},
 		{[]string{"ROUTER_ROUTES=169.254.0.0/16", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: fd7a:115c:a1e0:b1a:0:7:a9fe:0/112 is never advertised: 4via6 for 169.254.0.0/16: link-local, where ECS and EC2 serve credentials and metadata"},

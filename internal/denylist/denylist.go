@@ -156,6 +156,9 @@ func (l *List) Denied(target netip.AddrPort) bool {
 	return listens
 }
 
+// HasPort reports whether a listener of this process or of a peer router has a port.
+func (l *List) HasPort(port uint16) bool { return slices.Contains(l.current.Load().ports, port) }
+
 // Listens reports whether a is an address of this router or of a peer router, or may be one while
 // they are unknown.
 func (l *List) Listens(a netip.Addr) bool {

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"net/netip"
 
+	"subnetrouter/internal/packet"
+
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 )
 
 // rules decide which targets flows may reach, and by which address. The functions are those of
@@ -14,6 +17,7 @@ type rules struct {
 	deny     func(target netip.AddrPort) bool
 	denyDial func(target netip.AddrPort) bool
 	allow    func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
+	servedAt func(target netip.AddrPort) (to netip.AddrPort, ok bool)
 
 	denied prometheus.Counter // packets and dials that the deny list forbade
 	// reject reports to a client's node that the deny list has its flow's destination. It
@@ -35,7 +39,7 @@ const (
 // peer router. It repeats, for the target that is dialed, the checks that the engine's filter
 // and the packet hook make of a client's own packets. number is the IP protocol number.
 func (r *rules) check(number uint8, key flowKey) verdict {
-	if r.denies(key.target()) {
+	if !r.serves(number, key) && r.denies(key.target()) {
 		r.reject(number, key.client, key.dst)
 		return denied
 	}
@@ -43,6 +47,15 @@ func (r *rules) check(number uint8, key flowKey) verdict {
 		return noRule
 	}
 	return allowed
+}
+
+// serves reports whether a flow's destination is a served port of the node's own addresses.
+func (r *rules) serves(number uint8, key flowKey) bool {
+	if number != packet.ProtoTCP {
+		return false
+	}
+	_, ok := r.servedAt(key.dst)
+	return ok
 }
 
 // denies reports whether target must never be reached, and counts it if so.
@@ -56,13 +69,21 @@ func (r *rules) denies(target netip.AddrPort) bool {
 
 // permit is check for a flow that is open already: it counts nothing.
 func (r *rules) permit(number uint8, key flowKey) bool {
-	return !r.deny(key.target()) && r.allow(number, key.client.Addr(), key.dst)
+	return (r.serves(number, key) || !r.deny(key.target())) && r.allow(number, key.client.Addr(), key.dst)
 }
 
 var errForbidden = errors.New("the target is on the deny list")
 
-// dialAddr returns the address to dial for a target. It fails if DenyDial forbids that address.
+// dialAddr returns the address to dial for a target. It fails if DenyDial forbids that address, or
+// if the target is served and the address for it is unknown.
 func (r *rules) dialAddr(p Protocol, target netip.AddrPort) (netip.AddrPort, error) {
+	if p == TCP {
+		if to, ok := r.servedAt(target); ok && !to.IsValid() {
+			return netip.AddrPort{}, unix.EHOSTUNREACH
+		} else if ok {
+			return to, nil
+		}
+	}
 	to, err := r.resolve(p.String(), target)
 	if err != nil {
 		return netip.AddrPort{}, err

@@ -30,6 +30,8 @@ type Plan struct {
 	Site       *PlanSite         `json:"site,omitempty"`
 	// StatusGrants is the part of the tailnet policy that ROUTER_TAILNET_STATUS=on needs.
 	StatusGrants *Grants `json:"status_grants,omitempty"`
+	// ServeGrants is the part of the tailnet policy that ROUTER_SERVE needs.
+	ServeGrants *Grants `json:"serve_grants,omitempty"`
 }
 
 // PlanSite describes, with an example, how clients reach targets behind a router with a
@@ -70,6 +72,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 		Site:       planSite(cfg.Routes.Site, found),
 
 		StatusGrants: statusGrants(cfg),
+		ServeGrants:  serveGrants(cfg),
 	}
 	zones, _ := boot.Zones(ctx) // its notes have the error
 	resolver, known := boot.Resolver(ctx, found)

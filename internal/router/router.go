@@ -40,6 +40,7 @@ type Router struct {
 	flowLog      *flowLog  // nil unless asked for
 	emf          *emf      // nil unless asked for
 	resolver     *resolver // nil unless asked for
+	served       *served
 	dns          *dnsRegistrar
 	peers        *handover.Coordinator
 	prober       *probe.Prober
@@ -70,6 +71,10 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 	if r.node, err = tailnet.New(r.nodeConfig()); err != nil {
 		return nil, err
 	}
+	r.served = newServed(cfg.Serve, r.node.Owns, r.mayServe, log)
+	for port := range r.served.ports {
+		r.node.Serve(port)
+	}
 	r.peers = r.newCoordinator()
 	if cfg.FlowLog {
 		r.flowLog = newFlowLog(secret.NewHandler(events.Plain()), r.registry, r.node.WhoIs)
@@ -97,6 +102,7 @@ func (r *Router) forwardConfig() forward.Config {
 		Deny:            r.deny.Denied,
 		DenyDial:        r.opts.DenyDial,
 		Allow:           r.node.AllowsFlow,
+		Served:          r.served.lookUp,
 		Rejection:       tailnet.Rejection,
 		Peer:            r.node.NodeAddress,
 		KeepAlive:       r.cfg.KeepAlive.For,

@@ -103,6 +103,7 @@ func (r *Router) Run(ctx context.Context) error {
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.followRoutes(serving) })
 	group.Go(func() error { return r.followZones(serving) })
+	group.Go(func() error { return r.served.follow(serving) })
 	group.Go(func() error { return r.registerDNS(serving) })
 	group.Go(func() error { return r.lookUps.credentials.watch(serving, r.cfg.Refresh) })
 	group.Go(func() error { return r.answerPeers(serving) })

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,18 @@ func (n *Node) Listen(port uint16) (net.Listener, error) {
 	return ln, nil
 }
 
-// listeningPorts are the ports of [Node.Listen]. A port stays when its listener closes: the
+// Serve delivers TCP to a port of this node's tailnet addresses to the data path as flows to targets
+// behind the router, in both modes. The deny list does not apply to such a port. It may be called
+// before [Node.Start].
+func (n *Node) Serve(port uint16) { n.serving.add(port) }
+
+// Owns reports whether addr is one of this node's tailnet addresses.
+func (n *Node) Owns(addr netip.Addr) bool {
+	own, ok := n.ownAddress(addr.Is4())
+	return ok && own == addr
+}
+
+// listeningPorts are the ports of [Node.Listen], or of [Node.Serve]. A port stays when its listener closes: the
 // Forwarder then resets connections to it.
 type listeningPorts struct {
 	mu   sync.Mutex               // serializes add

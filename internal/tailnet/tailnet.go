@@ -156,6 +156,7 @@ type Node struct {
 
 	registrar registrar
 	listening listeningPorts
+	serving   listeningPorts
 
 	// routesChanged has an element if a field that routesToAdvertise reads may have
 	// changed since announce last called it. Its capacity is 1.

@@ -169,6 +169,7 @@ func (c settings) environment() map[string]string {
 	set("ROUTER_EXCLUDE_ROUTES", list("exclude_routes"))
 	set("ROUTER_DNS_ZONES", list("dns_zones"))
 	set("ROUTER_PROBE", list("probes"))
+	set("ROUTER_SERVE", list("serve"))
 	set("ROUTER_TAGS", list("tailscale_tags"))
 	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "keepalive": "ROUTER_KEEPALIVE", "target_keepalive": "ROUTER_TARGET_KEEPALIVE"} {
 		if s, ok := c[k].(string); ok {
@@ -213,6 +214,8 @@ func environmentOf(name, value string) settings {
 	return settings{"auth_secret_arn": credential, "environment": map[string]string{name: value}}
 }
 
+func servesOf(s ...string) settings { return settings{"auth_secret_arn": credential, "serve": s} }
+
 // fixedSettings returns the cases of every run.
 var fixedSettings = []settings{
 	routesOf("vpc"), routesOf("10.0.0.1/16"), routesOf("0.0.0.0/0"), routesOf("::/0"), routesOf("100.64.0.0/10"), routesOf("100.100.0.0/16"),
@@ -242,6 +245,10 @@ var fixedSettings = []settings{
 	environmentOf("ROUTER_CONGESTION", "cubic"), environmentOf("ROUTER_TCP_STACK", "gvisor"), environmentOf("ROUTER_KEEPALIVE", "22=10m,1h"),
 	environmentOf("ROUTER_DNS_REBIND_GUARD", "on"), environmentOf("ROUTER_DNS_REBIND_GUARD", "off"), environmentOf("ROUTER_DNS_REBIND_GUARD", "yes"),
 	{"auth_secret_arn": credential, "dns": true, "environment": map[string]string{"ROUTER_DNS_REBIND_GUARD": "on"}},
+	servesOf("443=localhost:8443", " 80=[fd12::1]:80 ", "22=db.internal:022"), servesOf("443=localhost:9002"), servesOf("443=127.0.0.2:9002"), servesOf("443=[::1]:9002"),
+	servesOf("80=localhost:1", "080=localhost:2"), servesOf("0=a:1"), servesOf("65536=a:1"), servesOf("1=a:65536"), servesOf("1=:80"), servesOf("1=a"), servesOf("1=169.254.169.254:80"), servesOf("1=[fd00:ec2::254]:80"), servesOf("1=[::g]:80"),
+	{"auth_secret_arn": credential, "serve": []string{"9002=localhost:80"}, "environment": map[string]string{"ROUTER_TAILNET_STATUS": "on"}}, servesOf("9002=localhost:80"),
+	{"auth_secret_arn": credential, "serve": []string{"80=localhost:6060"}, "environment": map[string]string{"ROUTER_DEBUG_LISTEN": ":6060"}},
 	{"auth_secret_arn": credential, "dns": true, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "site_id": 7},
 	{"auth_secret_arn": credential + ":a::", "auth_secret_json_key": "b"},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_MAX_FLOWS": "100"}},
