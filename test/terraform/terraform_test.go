@@ -139,11 +139,14 @@ func (w workspace) noChange(dir string) {
 	}
 }
 
+// outputValue is the planned value of an output.
+type outputValue struct{ Value json.RawMessage }
+
 // plan holds the fields of `terraform show -json` that the tests use.
 type plan struct {
 	ResourceChanges []change `json:"resource_changes"`
 	PlannedValues   struct {
-		Outputs    map[string]struct{ Value json.RawMessage }
+		Outputs    map[string]outputValue
 		RootModule module `json:"root_module"`
 	} `json:"planned_values"`
 	Configuration struct {
