@@ -224,15 +224,20 @@ func checkServe(c *Config, given map[string]setting, r *report) {
 	}
 	seen := map[uint16]bool{}
 	for _, s := range c.Serve {
-		element := fmt.Sprintf("%d=%s", s.Port, s.Target)
-		if seen[s.Port] {
+		element := s.String()
+		if seen[s.Port] && s.Port == 0 {
+			r.problemf("ROUTER_SERVE", name, fmt.Sprintf("%q: all other ports have two targets: keep one", element))
+		} else if seen[s.Port] {
 			r.problemf("ROUTER_SERVE", name, fmt.Sprintf("port %d has two targets: keep one", s.Port))
 		}
 		seen[s.Port] = true
 		if c.TailnetStatus && own[strconv.Itoa(int(s.Port))] == "ROUTER_LISTEN" {
 			r.problemf("ROUTER_SERVE", name, fmt.Sprintf("%q: with ROUTER_TAILNET_STATUS=on this port has the status: use another port, or change ROUTER_LISTEN", element))
 		}
-		host, port, _ := net.SplitHostPort(s.Target)
+		host, port := s.Target, ""
+		if s.Port != 0 {
+			host, port, _ = net.SplitHostPort(s.Target)
+		}
 		a, err := netip.ParseAddr(host)
 		local := host == "localhost" || err == nil && a.IsLoopback()
 		if local && own[port] != "" {

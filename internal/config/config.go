@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -80,10 +81,19 @@ func (k KeepAlive) For(port uint16) time.Duration {
 	return k.Default
 }
 
-// Serve is a TCP port of the node's own tailnet addresses, and the host:port that it leads to.
+// Serve is a TCP port of the node's own tailnet addresses, and the host:port that it leads to. If Port is
+// 0, it is all ports that have no other use, of TCP and UDP, and Target is a host.
 type Serve struct {
 	Port   uint16
 	Target string
+}
+
+// String returns the element of ROUTER_SERVE.
+func (s Serve) String() string {
+	if s.Port == 0 {
+		return "*=" + s.Target
+	}
+	return fmt.Sprintf("%d=%s", s.Port, s.Target)
 }
 
 // Congestion is the congestion control towards clients.

@@ -112,7 +112,7 @@ var values = []struct {
 	{"ROUTER_STATUS_PAGE", func(c Config) any { return c.StatusPage }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_TAILNET_STATUS", func(c Config) any { return c.TailnetStatus }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_PROBE", func(c Config) any { return c.Probes }, map[string]any{"10.0.3.4:5432": []string{"10.0.3.4:5432"}, "db.internal:53,[fd12::1]:53": []string{"db.internal:53", "[fd12::1]:53"}}},
-	{"ROUTER_SERVE", func(c Config) any { return c.Serve }, map[string]any{"443=localhost:8443": []Serve{{443, "localhost:8443"}}, "80=db.internal:080, 22=[::1]:22": []Serve{{80, "db.internal:80"}, {22, "[::1]:22"}}}},
+	{"ROUTER_SERVE", func(c Config) any { return c.Serve }, map[string]any{"443=localhost:8443": []Serve{{443, "localhost:8443"}}, "*=10.0.3.4,80=a:1": []Serve{{0, "10.0.3.4"}, {80, "a:1"}}, "80=db.internal:080, 22=[::1]:22": []Serve{{80, "db.internal:80"}, {22, "[::1]:22"}}}},
 	{"ROUTER_DNS", func(c Config) any { return [...]bool{c.DNS, c.Routes.Resolver} }, map[string]any{"off": [...]bool{false, false}, "on": [...]bool{true, true}}},
 	{"ROUTER_EMF", func(c Config) any { return c.EMF }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_FLOW_LOG", func(c Config) any { return c.FlowLog }, map[string]any{"off": false, "on": true}},

@@ -221,6 +221,9 @@ func parseServe(s string) ([]Serve, error) {
 	const example = "443=localhost:8080"
 	return routes.ParseList(s, "PORT=HOST:PORT such as "+example, func(element string) (Serve, error) {
 		from, target, ok := strings.Cut(element, "=")
+		if _, err := netip.ParseAddr(target); from == "*" && (err == nil || validDomain(target)) {
+			return Serve{Target: target}, nil
+		}
 		port, err := parsePort(from)
 		if !ok || err != nil {
 			return Serve{}, fmt.Errorf("%s is not PORT=HOST:PORT: write one such as %s", quote(element), example)

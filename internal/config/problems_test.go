@@ -397,6 +397,9 @@ func TestProblemsOfPairs(t *testing.T) {
 		{[]string{"ROUTER_MAX_FLOWS_PER_PEER=6"}, ""},
 		{[]string{"ROUTER_PROBE=127.0.0.1:80,10.0.3.4:80"}, `ROUTER_PROBE: "127.0.0.1:80" cannot be reached through the router (loopback), so it does not test the VPC: use a target behind the router`},
 		{[]string{"ROUTER_SERVE=80=10.0.3.4:80,443=localhost:443,22=[::1]:22"}, ""},
+		{[]string{"ROUTER_SERVE=*=10.0.3.4,443=localhost:443"}, ""},
+		{[]string{"ROUTER_SERVE=*=10.0.3.4,*=169.254.170.2"}, `ROUTER_SERVE: "*=169.254.170.2": all other ports have two targets: keep one
+ROUTER_SERVE: "*=169.254.170.2" leads to an address that clients must not reach (link-local): use localhost, or an address in the VPC`},
 		{[]string{"ROUTER_SERVE=80=10.0.3.4:80,80=localhost:81"}, "ROUTER_SERVE: port 80 has two targets: keep one"},
 		{[]string{"ROUTER_SERVE=80=127.0.0.1:9002,81=localhost:6060", "ROUTER_DEBUG_LISTEN=:6060"}, `ROUTER_SERVE: "80=127.0.0.1:9002" leads to the router's own listener (ROUTER_LISTEN): use ROUTER_TAILNET_STATUS=on for the status, or another port
 ROUTER_SERVE: "81=localhost:6060" leads to the router's own listener (ROUTER_DEBUG_LISTEN): use ROUTER_TAILNET_STATUS=on for the status, or another port`},

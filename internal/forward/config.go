@@ -28,11 +28,11 @@ type Config struct {
 	// an IP protocol to dst, which may be a 4via6 address. It must not block. Default:
 	// every flow is allowed.
 	Allow func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
-	// Served returns the address to dial for a TCP target that is a served port of the node's own
-	// addresses; the zero address while it is unknown. ok is false for other targets. Such a flow
-	// is subject to Allow, but to none of Resolve, Deny and DenyDial. It must not block. Default:
-	// no port is served.
-	Served func(target netip.AddrPort) (to netip.AddrPort, ok bool)
+	// Served returns the address to dial for a target that is a served port of the node's own
+	// addresses, for TCP or UDP; the zero address while it is unknown. ok is false for other targets.
+	// Such a flow is subject to Allow, but to none of Resolve, Deny and DenyDial. It must not block.
+	// Default: no port is served.
+	Served func(protocol Protocol, target netip.AddrPort) (to netip.AddrPort, ok bool)
 	// Rejection returns a packet that reports to a client's node that the deny list has its
 	// flow's destination, or nil. It is sent besides the ICMP error or the reset, which reach
 	// the client's program. It must not block. Default: no such packet is sent.
@@ -101,7 +101,7 @@ func (cfg *Config) setDefaults() error {
 		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return true }
 	}
 	if cfg.Served == nil {
-		cfg.Served = func(netip.AddrPort) (netip.AddrPort, bool) { return netip.AddrPort{}, false }
+		cfg.Served = func(Protocol, netip.AddrPort) (netip.AddrPort, bool) { return netip.AddrPort{}, false }
 	}
 	if cfg.Peer == nil {
 		cfg.Peer = func(client netip.Addr) netip.Addr { return client }

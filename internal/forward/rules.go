@@ -17,7 +17,7 @@ type rules struct {
 	deny     func(target netip.AddrPort) bool
 	denyDial func(target netip.AddrPort) bool
 	allow    func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
-	servedAt func(target netip.AddrPort) (to netip.AddrPort, ok bool)
+	servedAt func(protocol Protocol, target netip.AddrPort) (to netip.AddrPort, ok bool)
 
 	denied prometheus.Counter // packets and dials that the deny list forbade
 	// reject reports to a client's node that the deny list has its flow's destination. It
@@ -51,10 +51,15 @@ func (r *rules) check(number uint8, key flowKey) verdict {
 
 // serves reports whether a flow's destination is a served port of the node's own addresses.
 func (r *rules) serves(number uint8, key flowKey) bool {
-	if number != packet.ProtoTCP {
+	protocol := TCP
+	switch number {
+	case packet.ProtoTCP:
+	case packet.ProtoUDP:
+		protocol = UDP
+	default:
 		return false
 	}
-	_, ok := r.servedAt(key.dst)
+	_, ok := r.servedAt(protocol, key.dst)
 	return ok
 }
 
@@ -77,12 +82,10 @@ var errForbidden = errors.New("the target is on the deny list")
 // dialAddr returns the address to dial for a target. It fails if DenyDial forbids that address, or
 // if the target is served and the address for it is unknown.
 func (r *rules) dialAddr(p Protocol, target netip.AddrPort) (netip.AddrPort, error) {
-	if p == TCP {
-		if to, ok := r.servedAt(target); ok && !to.IsValid() {
-			return netip.AddrPort{}, unix.EHOSTUNREACH
-		} else if ok {
-			return to, nil
-		}
+	if to, ok := r.servedAt(p, target); ok && !to.IsValid() {
+		return netip.AddrPort{}, unix.EHOSTUNREACH
+	} else if ok {
+		return to, nil
 	}
 	to, err := r.resolve(p.String(), target)
 	if err != nil {

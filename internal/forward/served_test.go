@@ -22,8 +22,8 @@ func TestServedPort(t *testing.T) {
 	c := newClient(t, func(cfg *Config) {
 		cfg.Deny = func(netip.AddrPort) bool { return true }
 		cfg.Allow = func(uint8, netip.Addr, netip.AddrPort) bool { return !closed.Load() }
-		cfg.Served = func(target netip.AddrPort) (netip.AddrPort, bool) {
-			if target.Port() != 443 || target.Addr() == netip.MustParseAddr("10.0.3.4") {
+		cfg.Served = func(protocol Protocol, target netip.AddrPort) (netip.AddrPort, bool) {
+			if protocol != TCP || target.Port() != 443 || target.Addr() == netip.MustParseAddr("10.0.3.4") {
 				return netip.AddrPort{}, false
 			}
 			if unknown.Load() {

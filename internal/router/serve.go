@@ -13,14 +13,15 @@ import (
 
 	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/forward"
 	"subnetrouter/internal/routes"
 )
 
 // served has the ports of the node's own tailnet addresses that lead to other targets (ROUTER_SERVE). The
 // data path forwards them as flows.
 type served struct {
-	ports map[uint16]*servedPort
-	owns  func(netip.Addr) bool // reports whether an address is the node's own
+	ports map[uint16]*servedPort // 0 is for all other ports, of TCP and UDP
+	owns  func(netip.Addr) bool  // reports whether an address is the node's own
 	// may returns an error if a target must not be reached from the tailnet.
 	may func(netip.AddrPort) error
 	log *slog.Logger
@@ -28,10 +29,11 @@ type served struct {
 
 // servedPort is a target, and the address that its name has now.
 type servedPort struct {
-	host   string
-	port   uint16
-	addr   atomic.Pointer[netip.AddrPort] // nil while it is unknown
-	failed bool                           // the last look-up failed, which was logged; for follow only
+	element string // of ROUTER_SERVE
+	host    string
+	port    uint16                         // 0: that of the flow
+	addr    atomic.Pointer[netip.AddrPort] // nil while it is unknown
+	failed  bool                           // the last look-up failed, which was logged; for follow only
 }
 
 // serveRefresh is the time between two look-ups of the names.
@@ -40,30 +42,43 @@ const serveRefresh = 30 * time.Second
 func newServed(ports []config.Serve, owns func(netip.Addr) bool, may func(netip.AddrPort) error, log *slog.Logger) *served {
 	s := &served{ports: map[uint16]*servedPort{}, owns: owns, may: may, log: log}
 	for _, p := range ports {
-		host, service, _ := net.SplitHostPort(p.Target) // the configuration has checked it
-		port, _ := strconv.ParseUint(service, 10, 16)
-		s.ports[p.Port] = &servedPort{host: host, port: uint16(port)}
+		s.ports[p.Port] = &servedPort{element: p.String(), host: p.Target}
+		if host, service, err := net.SplitHostPort(p.Target); err == nil && p.Port != 0 {
+			port, _ := strconv.ParseUint(service, 10, 16) // the configuration has checked it
+			s.ports[p.Port].host, s.ports[p.Port].port = host, uint16(port)
+		}
 	}
 	return s
 }
 
 // lookUp implements [forward.Config.Served].
-func (s *served) lookUp(target netip.AddrPort) (to netip.AddrPort, ok bool) {
+func (s *served) lookUp(protocol forward.Protocol, target netip.AddrPort) (to netip.AddrPort, ok bool) {
 	p := s.ports[target.Port()]
+	if p == nil || protocol != forward.TCP {
+		p = s.ports[0]
+	}
 	if p == nil || !s.owns(target.Addr()) {
 		return netip.AddrPort{}, false
 	}
-	if a := p.addr.Load(); a != nil && s.may(*a) == nil { // a listener of this process may have been opened since
-		return *a, true
+	a := p.addr.Load()
+	if a == nil {
+		return netip.AddrPort{}, true
 	}
-	return netip.AddrPort{}, true
+	to = *a
+	if p.port == 0 {
+		to = netip.AddrPortFrom(a.Addr(), target.Port())
+	}
+	if s.may(to) != nil { // also a listener that this process has opened since
+		return netip.AddrPort{}, true
+	}
+	return to, true
 }
 
 // follow keeps the addresses of the targets until ctx ends.
 func (s *served) follow(ctx context.Context) error {
 	for len(s.ports) > 0 {
-		for port, p := range s.ports {
-			s.refresh(ctx, port, p)
+		for _, p := range s.ports {
+			s.refresh(ctx, p)
 		}
 		if !backoff.Sleep(ctx, serveRefresh) {
 			break
@@ -74,7 +89,7 @@ func (s *served) follow(ctx context.Context) error {
 
 // refresh looks up the address of one target. It keeps the last one if the look-up fails, or if the
 // name still has it.
-func (s *served) refresh(ctx context.Context, port uint16, p *servedPort) {
+func (s *served) refresh(ctx context.Context, p *servedPort) {
 	looking, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(looking, "ip", p.host)
@@ -90,10 +105,9 @@ func (s *served) refresh(ctx context.Context, port uint16, p *servedPort) {
 		}
 		found = append(found, to)
 	}
-	target := net.JoinHostPort(p.host, strconv.Itoa(int(p.port)))
 	if len(found) == 0 {
 		if !p.failed {
-			s.log.Warn("finding the target of a served port failed", "port", port, "target", target, "err", err, "fix", "correct ROUTER_SERVE, or the name")
+			s.log.Warn("finding the target of a served port failed", "served", p.element, "err", err, "fix", "correct ROUTER_SERVE, or the name")
 		}
 		p.failed = true
 		return
@@ -105,7 +119,7 @@ func (s *served) refresh(ctx context.Context, port uint16, p *servedPort) {
 	// Go sorts addresses for its own choice, and localhost may begin with ::1, where few programs listen.
 	slices.SortStableFunc(found, func(a, b netip.AddrPort) int { return a.Addr().BitLen() - b.Addr().BitLen() })
 	p.addr.Store(&found[0])
-	s.log.Info("port served on the tailnet", "port", port, "target", target, "address", found[0])
+	s.log.Info("port served on the tailnet", "served", p.element, "address", found[0].Addr().String())
 }
 
 // mayServe returns an error if a target must not be reached from the tailnet: the deny list applies,
@@ -132,6 +146,10 @@ func serveGrants(cfg config.Config) *Grants {
 	}
 	g := Grant{Src: []string{"autogroup:member"}, Dst: cfg.Credential.Tags}
 	for _, s := range cfg.Serve {
+		if s.Port == 0 {
+			g.IP = []string{"*"}
+			break
+		}
 		g.IP = append(g.IP, "tcp:"+strconv.Itoa(int(s.Port)))
 	}
 	return &Grants{Grants: []Grant{g}}

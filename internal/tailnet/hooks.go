@@ -27,7 +27,7 @@ func dstPort(p *packet.Parsed) uint16 {
 }
 
 // hookPackets handles each packet that passed the tailnet's access rules. In both modes it delivers
-// TCP to the ports of [Node.Listen] and [Node.Serve] to the Forwarder, and refuses packets to denied targets. It
+// the traffic of [Node.Listen] and [Node.Serve] to the Forwarder, and refuses packets to denied targets. It
 // accepts other packets to addresses behind the router, which go to the device: a [flowDevice] or
 // the kernel's. In kernel mode it delivers 4via6 packets to the Forwarder, as the kernel has no
 // 4via6, and all packets to the address of its responder; in userspace mode, packets for the node
@@ -45,7 +45,7 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 			n.forwarder.DeliverOwn(p.Buffer())
 			return filter.DropSilently, g
 		}
-		if own && p.IPProto == ipproto.TCP && n.serving.has(p.Dst.Port()) {
+		if own && n.serves(p.IPProto, dstPort(p)) {
 			n.forwarder.Deliver([][]byte{p.Buffer()}, 0)
 			return filter.DropSilently, g
 		}

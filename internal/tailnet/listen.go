@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"tailscale.com/types/ipproto"
 )
 
 // Listen listens on a TCP port of this node's tailnet addresses, in both modes, for the peers that
@@ -26,9 +28,21 @@ func (n *Node) Listen(port uint16) (net.Listener, error) {
 }
 
 // Serve delivers TCP to a port of this node's tailnet addresses to the data path as flows to targets
-// behind the router, in both modes. The deny list does not apply to such a port. It may be called
-// before [Node.Start].
+// behind the router, in both modes. Port 0 stands for all ports that have no other use, of TCP and
+// UDP. The deny list does not apply to such a port. It may be called before [Node.Start].
 func (n *Node) Serve(port uint16) { n.serving.add(port) }
+
+// serves reports whether a packet to one of this node's own addresses is for the data path.
+func (n *Node) serves(protocol ipproto.Proto, port uint16) bool {
+	switch protocol {
+	case ipproto.TCP:
+		return n.serving.has(port) || n.serving.has(0)
+	case ipproto.UDP:
+		return port != HandoverPort && n.serving.has(0)
+	default:
+		return false
+	}
+}
 
 // Owns reports whether addr is one of this node's tailnet addresses.
 func (n *Node) Owns(addr netip.Addr) bool {

@@ -58,6 +58,32 @@ func TestServe(t *testing.T) {
 					t.Errorf("%s is open", target)
 				}
 			}
+			r.stop()
+			// All other ports of one host, as with the official image's TS_DEST_IP.
+			r = w.startRouter(routerOptions{root: mode == "kernel", env: map[string]string{
+				"ROUTER_MODE": mode, "ROUTER_SERVE": "8000=localhost:8080,*=" + secondHost, "ROUTER_HOSTNAME": "all-ports",
+			}})
+			r.awaitReady()
+			w.await("the second router's addresses", func(nodes []tailnettest.Node) bool {
+				n, ok := tailnettest.Find(nodes, "all-ports")
+				addrs = n.IPs
+				return ok && len(addrs) == 2
+			})
+			for _, addr := range addrs {
+				for port, want := range map[string]string{"8000": "application", "80": "hello from " + secondHost} {
+					testwait.Until(t, port, func() error {
+						out, code := c.sh("curl", "-gsS", "-m", "5", "http://"+net.JoinHostPort(addr.String(), port)+"/")
+						if code != 0 || !strings.HasPrefix(out, want) {
+							return fmt.Errorf("curl %s, port %s: exit code %d, %.100q", addr, port, code, out)
+						}
+						return nil
+					})
+				}
+				testwait.Until(t, "UDP", func() error { return echoUDP(t.Context(), w, net.JoinHostPort(addr.String(), "7"), 1000) })
+			}
+			if w.reachesTCP(net.JoinHostPort(addrs[0].String(), "9002")) {
+				t.Error("the router's own listener is open")
+			}
 			control, ours := w.testControl()
 			if !ours {
 				return
