@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/ops"
@@ -69,17 +73,7 @@ func TestDNSRegistration(t *testing.T) {
 
 			c := s.start(t)
 			c.awaitReady()
-			testwait.Until(t, "the registration", func() error {
-				var status ops.Status
-				_, body := c.get("/status")
-				if err := json.Unmarshal(body, &status); err != nil {
-					return err
-				}
-				if status.DNSRegistration.State != test.state {
-					return fmt.Errorf("registration %+v", status.DNSRegistration)
-				}
-				return nil
-			})
+			c.awaitRegistration(test.state)
 			want := others
 			if test.want != "" {
 				own := tailnettest.Nameserver{Address: test.want}
@@ -98,4 +92,117 @@ func TestDNSRegistration(t *testing.T) {
 			c.expectNoSecrets()
 		})
 	}
+}
+
+// awaitRegistration waits for a state of the registration.
+func (c *child) awaitRegistration(state string) {
+	c.t.Helper()
+	testwait.Until(c.t, "the registration", func() error {
+		var status ops.Status
+		_, body := c.get("/status")
+		if err := json.Unmarshal(body, &status); err != nil {
+			return err
+		}
+		if status.DNSRegistration.State != state {
+			return fmt.Errorf("registration %+v", status.DNSRegistration)
+		}
+		return nil
+	})
+}
+
+// TestDNSDeparture expects the router's entries in the split DNS to stay at the end of its task,
+// unless that was the last task of a service that was scaled in to none.
+func TestDNSDeparture(t *testing.T) {
+	own, other := tailnettest.Nameserver{Address: "10.0.0.2"}, tailnettest.Nameserver{Address: "10.9.0.2"}
+	for name, test := range map[string]struct {
+		state   string // ROUTER_STATE
+		desired int
+		running int // tasks of the service, without this one
+		change  func(*testing.T, *setting)
+		stays   bool
+		log     string
+	}{
+		"to none":              {desired: 0, log: "split DNS removed"},
+		"to none, with a slot": {state: "dynamodb:routers", desired: 0, log: "split DNS removed"},
+		"from two to one":      {desired: 1, running: 1, stays: true, log: `"scale_in":true,"last":false`},
+		"a replacement":        {desired: 1, stays: true, log: `"scale_in":false`},
+		"a rolling deployment": {desired: 0, change: deploys, stays: true, log: "2 deployments are in progress"},
+		"without ECS's action": {desired: 0, change: func(_ *testing.T, s *setting) {
+			s.AWS.Fail("ecs:DescribeServices", awstest.Denied("ecs:DescribeServices", "edge"))
+		}, stays: true, log: "allow ecs:DescribeServices"},
+		"another service":        {desired: 0, change: takesOver, stays: true, log: `split DNS stays","router":"peer"`},
+		"Tailscale's API is out": {desired: 0, change: failsDNS(tailnettest.APIFailure{Status: 503}), stays: true, log: "remove the nameserver 10.0.0.2"},
+		"Tailscale's API hangs":  {desired: 0, change: failsDNS(tailnettest.APIFailure{Delay: time.Hour}), stays: true, log: "remove the nameserver 10.0.0.2"},
+		"the scope was removed":  {desired: 0, change: failsDNS(tailnettest.APIFailure{Status: 403}), stays: true, log: "remove the nameserver 10.0.0.2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newMember(t)
+			client := tailnettest.NewOAuthClient(routertest.Tag)
+			client.DNS, client.Devices = true, true
+			if err := s.Control.SetAPI(t.Context(), tailnettest.API{Clients: []tailnettest.OAuthClient{client}}); err != nil {
+				t.Fatal(err)
+			}
+			s.store(awstest.Secret{Value: client.Secret})
+			s.Control.SetSplitDNS(map[string][]tailnettest.Nameserver{"corp.example.com": {other}, "z.example": {other}})
+			maps.Copy(s.Env, map[string]string{
+				"ROUTER_API_URL": s.Control.ControlURL(), "ROUTER_TAGS": routertest.Tag, "ROUTER_STATE": test.state,
+				"ROUTER_DNS_ZONES": "corp.example.com,b.example", "ROUTER_DNS_REGISTER": "on",
+			})
+			c := s.start(t)
+			c.awaitReady()
+			c.awaitRegistration("registered")
+			s.stops(test.desired, schedulerStops)
+			s.AWS.Update(func(w *awstest.World) {
+				service := w.Clusters["network"].Services["edge"]
+				service.Running = test.running
+				w.Clusters["network"].Services["edge"] = service
+			})
+			if test.change != nil {
+				test.change(t, s)
+			}
+			start := time.Now()
+			if code := c.stop(); code != exitOK {
+				t.Errorf("exit code %d", code)
+			}
+			if took := time.Since(start); took > 8*time.Second+testwait.Limit()/10 {
+				t.Errorf("the drain took %v, longer than its timeout of 8s", took)
+			}
+			want := map[string][]tailnettest.Nameserver{"corp.example.com": {other}, "z.example": {other}}
+			if test.stays {
+				want["corp.example.com"], want["b.example"] = append(want["corp.example.com"], own), []tailnettest.Nameserver{own}
+			}
+			if got := s.Control.SplitDNS(); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("split DNS %v, want %v", got, want)
+			}
+			if got := s.names(t); slices.ContainsFunc(got, func(n string) bool { return strings.HasPrefix(n, "edge") }) && test.state == "" {
+				t.Errorf("the ephemeral node is still listed: %v", got)
+			}
+			if !strings.Contains(c.out.String(), test.log) {
+				t.Errorf("the log lacks %q", test.log)
+			}
+			c.expectNoSecrets()
+		})
+	}
+}
+
+// deploys sets ECS's view of a service during a rolling deployment.
+func deploys(_ *testing.T, s *setting) {
+	s.AWS.Update(func(w *awstest.World) {
+		service := w.Clusters["network"].Services["edge"]
+		service.Deployments = []awstest.Deployment{{ID: "ecs-svc/2", Status: "PRIMARY", RolloutState: "IN_PROGRESS"}, {ID: "ecs-svc/1", Status: "ACTIVE"}}
+		w.Clusters["network"].Services["edge"] = service
+	})
+}
+
+// takesOver starts a router of another service of the same VPC.
+func takesOver(t *testing.T, s *setting) {
+	env := maps.Clone(s.Env)
+	env["ROUTER_HOSTNAME"], env["ROUTER_LISTEN"], env["ROUTER_SOCKET"] = "peer", routertest.FreeAddress(t), filepath.Join(t.TempDir(), "s.sock")
+	other := &setting{&routertest.Setting{AWS: s.AWS, Metadata: s.Metadata, Control: s.Control, Env: env}, s.ctx}
+	other.start(t).awaitReady()
+}
+
+func failsDNS(f tailnettest.APIFailure) func(*testing.T, *setting) {
+	return func(_ *testing.T, s *setting) { s.Control.FailAPI(tailnettest.APISplitDNS, f) }
 }

@@ -73,14 +73,15 @@ locals {
       Action   = concat(["kms:GenerateDataKey", "kms:Decrypt"], local.on_ssm ? ["kms:Encrypt"] : [])
       Resource = [key]
     }],
-    # Whether the task that holds an identity still runs, and which tasks belong to the service.
-    [for cluster in local.on_dynamodb ? [local.cluster_arn] : [] : {
+    # Whether the task that holds an identity still runs, which tasks belong to the service, and
+    # whether the service ends, after which its split DNS is removed.
+    [for cluster in local.on_dynamodb || var.dns_register ? [local.cluster_arn] : [] : {
       Sid      = "SeeTasks"
       Effect   = "Allow"
       Action   = ["ecs:DescribeTasks"]
       Resource = ["${replace(cluster, ":cluster/", ":task/")}/*"]
     }],
-    [for cluster in local.on_dynamodb ? [local.cluster_arn] : [] : {
+    [for cluster in local.on_dynamodb || var.dns_register ? [local.cluster_arn] : [] : {
       Sid      = "SeeService"
       Effect   = "Allow"
       Action   = ["ecs:DescribeServices"]

@@ -344,7 +344,7 @@ variable "dns_zones" {
 }
 
 variable "dns_register" {
-  description = "Whether the router keeps the VPC's DNS resolver registered for dns_zones in the tailnet's split DNS, with Tailscale's API. It needs an OAuth client or a federated identity with the scope dns (write). Nameservers of others stay."
+  description = "Whether the router keeps the VPC's DNS resolver registered for dns_zones in the tailnet's split DNS, with Tailscale's API. It needs an OAuth client or a federated identity with the scope dns (write). Nameservers of others stay. The last router removes its entries when the service is scaled in to no task."
   type        = bool
   default     = false
   nullable    = false

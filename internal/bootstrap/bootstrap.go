@@ -32,6 +32,8 @@ type Config struct {
 	Routes     routesource.Settings
 	Identity   identity.Settings
 	Zones      zones.Settings
+	// DNSRegister reports that the router registers the zones in the tailnet's split DNS.
+	DNSRegister bool
 
 	// MetadataURI is the value of ECS_CONTAINER_METADATA_URI_V4; "" outside ECS.
 	MetadataURI string

@@ -447,9 +447,9 @@ func TestScaledIn(t *testing.T) {
 			a.Server.Update(func(w *awstest.World) {
 				w.Clusters["network"].Services["vpn"], w.Clusters["network"].Tasks["1"] = tc.service, tc.own
 			})
-			got, why, err := bootstrap.New(a.config("10.0.0.0/16")).ScaledIn(t.Context())
-			if err != nil || got != tc.want || why == "" {
-				t.Errorf("got %v because %q, %v", got, why, err)
+			got, err := bootstrap.New(a.config("10.0.0.0/16")).ScaledIn(t.Context())
+			if err != nil || got.Smaller != tc.want || got.Last != (tc.want && tc.service.Desired == 0) || got.Why == "" {
+				t.Errorf("got %+v, %v", got, err)
 			}
 		})
 	}
@@ -457,8 +457,8 @@ func TestScaledIn(t *testing.T) {
 		a := start(t, member(1))
 		a.Server.Update(addIdentities)
 		a.Server.Fail("ecs:DescribeServices", awstest.Denied("ecs:DescribeServices", "vpn"))
-		got, _, err := bootstrap.New(a.config("10.0.0.0/16")).ScaledIn(t.Context())
-		if code, _ := errors.AsType[awsapi.Code](err); got || code != "AccessDeniedException" {
+		got, err := bootstrap.New(a.config("10.0.0.0/16")).ScaledIn(t.Context())
+		if code, _ := errors.AsType[awsapi.Code](err); got.Smaller || code != "AccessDeniedException" {
 			t.Errorf("got %v, %v", got, err)
 		}
 	})

@@ -13,7 +13,11 @@ import (
 // needs returns the AWS actions that a router with this configuration may call. The
 // sources declare them; policy, metrics and dry runs derive from this list.
 func (c Config) needs() []iam.Need {
-	return slices.Concat(c.Credential.Needs(), c.Routes.Needs(), c.Identity.Needs(), c.Zones.Needs())
+	needs := slices.Concat(c.Credential.Needs(), c.Routes.Needs(), c.Identity.Needs(), c.Zones.Needs())
+	if c.DNSRegister { // see ScaledIn
+		needs = append(needs, iam.SeeService()...)
+	}
+	return needs
 }
 
 // Actions lists the AWS actions that a router with this configuration may call, by their

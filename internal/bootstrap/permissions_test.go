@@ -157,3 +157,29 @@ func TestPolicy(t *testing.T) {
 		t.Errorf("AWS was asked: %v", calls)
 	}
 }
+
+// TestRegistrationNeedsTheService compares the calls that recognize the end of the service with
+// the actions that a registration of split DNS needs.
+func TestRegistrationNeedsTheService(t *testing.T) {
+	a := start(t, member(1))
+	a.Server.Update(addIdentities)
+	c := a.config("10.0.0.0/16")
+	c.Credential, c.DNSRegister = literal("tskey-auth-x"), true
+	b := bootstrap.New(c)
+	if _, err := b.ScaledIn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	calls, want := a.Calls(), bootstrap.Actions(c, false)
+	slices.Sort(calls)
+	slices.Sort(want)
+	if !slices.Equal(calls, want) {
+		t.Errorf("called  %v\nallowed %v", calls, want)
+	}
+	policy, err := b.Policy(t.Context(), "", "")
+	if err != nil || len(policy.Statement) != 2 || policy.Statement[1].Resource[0] != "arn:aws:ecs:eu-west-1:123456789012:service/network/vpn" {
+		t.Errorf("%+v, %v", policy, err)
+	}
+	if c.DNSRegister = false; len(bootstrap.Actions(c, false)) > 0 {
+		t.Error("without a registration")
+	}
+}

@@ -9,8 +9,15 @@ import (
 	"subnetrouter/internal/problem"
 )
 
-// ScaledIn reports whether ECS stops this task because its service becomes smaller, and why
-// that follows. It is meant for a task that was asked to stop. The conditions are:
+// ScaleIn is the reason why ECS stops this task.
+type ScaleIn struct {
+	Smaller bool   // the service becomes smaller
+	Last    bool   // and no task of it is to remain
+	Why     string // why that follows
+}
+
+// ScaledIn reports whether ECS stops this task because its service becomes smaller. It is meant
+// for a task that was asked to stop. The conditions are:
 //
 //   - no deployment is in progress: there is one only, which is complete and started this task.
 //     The last old task of a deployment may see it complete, too;
@@ -18,32 +25,32 @@ import (
 //     so this one is counted separately;
 //   - ECS stops the task, and the reason, if it has one, is the service's scheduler. A task that
 //     failed a health check is replaced before it is stopped, which otherwise looks the same.
-func (b *Bootstrap) ScaledIn(ctx context.Context) (scaledIn bool, why string, err error) {
+func (b *Bootstrap) ScaledIn(ctx context.Context) (ScaleIn, error) {
 	task, err := b.place.Task(ctx)
 	if err != nil {
-		return false, "", err
+		return ScaleIn{}, err
 	}
 	if task.Service == "" {
-		return false, "the task belongs to no service", nil
+		return ScaleIn{Why: "the task belongs to no service"}, nil
 	}
 	client, err := b.place.AWS(ctx)
 	if err != nil {
-		return false, "", err
+		return ScaleIn{}, err
 	}
 	service, err := client.Service(ctx, task.Cluster, task.Service)
 	if err != nil {
-		return false, "", problem.Wrapf(err, "finding the size of the service")
+		return ScaleIn{}, problem.Wrapf(err, "finding the size of the service")
 	}
 	tasks, err := client.Tasks(ctx, task.Cluster, []string{task.ARN})
 	if err != nil {
-		return false, "", problem.Wrapf(err, "finding the reason why this task stops")
+		return ScaleIn{}, problem.Wrapf(err, "finding the reason why this task stops")
 	}
 	own, known := tasks[task.ARN]
 	if !known {
-		return false, "ECS does not know this task", nil
+		return ScaleIn{Why: "ECS does not know this task"}, nil
 	}
-	scaledIn, why = judgeScaleIn(service, own)
-	return scaledIn, why, nil
+	smaller, why := judgeScaleIn(service, own)
+	return ScaleIn{Smaller: smaller, Last: smaller && service.Desired == 0, Why: why}, nil
 }
 
 // schedulerReason begins ECS's reason for a task that its service's scheduler stops, also
@@ -53,7 +60,7 @@ const (
 	schedulerCode   = "ServiceSchedulerInitiated"
 )
 
-func judgeScaleIn(service awsapi.ServiceState, own awsapi.TaskState) (scaledIn bool, why string) {
+func judgeScaleIn(service awsapi.ServiceState, own awsapi.TaskState) (smaller bool, why string) {
 	if len(service.Deployments) != 1 {
 		return false, fmt.Sprintf("%d deployments are in progress", len(service.Deployments))
 	}

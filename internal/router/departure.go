@@ -2,52 +2,63 @@ package router
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"subnetrouter/internal/backoff"
+	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/slot"
 )
 
-// A slot's node outlives its task, except when the service becomes smaller. Then the node
-// is removed: by Tailscale's API, if the credential is a client that may do so, or, with an
-// auth key, logged out, after which it is still listed.
+// Two things outlive a task, except when its service becomes smaller:
+//
+//   - a slot's node. It is removed: by Tailscale's API, if the credential is a client that may do
+//     so, or, with an auth key, logged out, after which it is still listed;
+//   - the entries in the tailnet's split DNS. The last router of the service removes them.
 
-// Bounds of calls during a drain: of ECS, and for the end of a node that leaves.
+// Bounds of calls during a drain: of ECS, for the end of a node that leaves, and for the removal
+// of split DNS, which reads, writes and reads again.
 const (
-	scaleInWait = 5 * time.Second
-	removalWait = 4 * time.Second
+	scaleInWait    = 5 * time.Second
+	removalWait    = 4 * time.Second
+	dnsRemovalWait = 10 * time.Second
 )
 
-// departure finds out, while the drain proceeds, whether the service becomes smaller.
-func (r *Router) departure(ctx context.Context) <-chan bool {
-	out := make(chan bool, 1)
-	if id := r.identity.Load(); id.Slot == nil {
-		out <- false
+// departure finds out, while the drain proceeds, whether the service becomes smaller, if
+// anything depends on it.
+func (r *Router) departure(ctx context.Context) <-chan bootstrap.ScaleIn {
+	out := make(chan bootstrap.ScaleIn, 1)
+	registers := r.cfg.DNSRegister && r.cfg.MetadataURI != ""
+	if id := r.identity.Load(); id.Slot == nil && !registers {
+		out <- bootstrap.ScaleIn{}
 		return out
 	}
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, scaleInWait)
 		defer cancel()
-		scaledIn, why, err := r.lookUps.boot.ScaledIn(ctx)
+		scaleIn, err := r.lookUps.boot.ScaledIn(ctx)
 		switch {
 		case err != nil:
-			r.log.Warn("whether the service becomes smaller is unknown; keeping the node", "err", err)
+			r.log.Warn("whether the service becomes smaller is unknown; keeping its node and its split DNS", "err", err)
 		default:
-			r.log.Info("why this task stops", "scale_in", scaledIn, "evidence", why)
+			r.log.Info("why this task stops", "scale_in", scaleIn.Smaller, "last", scaleIn.Last, "evidence", scaleIn.Why)
 		}
-		out <- scaledIn && err == nil
+		out <- scaleIn
 	}()
 	return out
 }
 
 // leave ends the node and its identity: an ephemeral node logs out, and a slot is released. If
 // the engine may still run, the slot is not released: it becomes free when ECS reports the task
-// as stopped.
-func (r *Router) leave(ctx context.Context, departure <-chan bool) error {
-	scaledIn := <-departure // within scaleInWait of the start of the drain
+// as stopped. The last router of a service removes its split DNS meanwhile.
+func (r *Router) leave(ctx context.Context, departure <-chan bootstrap.ScaleIn) error {
+	scaleIn := <-departure // within scaleInWait of the start of the drain
+	removed := r.removeDNS(ctx, scaleIn.Last)
+	defer func() { <-removed }()
+	removesNode := scaleIn.Smaller && r.identity.Load().Slot != nil
 	node, _ := r.node.Status()
 	left := slot.Stays
-	if scaledIn && r.holdsKey(ctx) {
+	if removesNode && r.holdsKey(ctx) {
 		logout, cancel := context.WithTimeout(ctx, removalWait)
 		err := r.node.Logout(logout)
 		cancel()
@@ -62,11 +73,56 @@ func (r *Router) leave(ctx context.Context, departure <-chan bool) error {
 	if err := r.closeNode(ctx); err != nil {
 		return err
 	}
-	if scaledIn && left == slot.Stays && r.removeNode(node.ID, node.Name) {
+	if removesNode && left == slot.Stays && r.removeNode(node.ID, node.Name) {
 		left = slot.Removed
 	}
 	r.releaseIdentity(left)
 	return nil
+}
+
+// removeDNS begins the removal of this router's split DNS, if it is the last router of the
+// service and no router of another service has the resolver's route: they share the entries. The
+// channel closes at the end. Nothing else waits for the removal or fails with it.
+func (r *Router) removeDNS(ctx context.Context, last bool) <-chan struct{} {
+	done := make(chan struct{})
+	registered := r.dns.status().own
+	if !r.cfg.DNSRegister || !last || !registered.Nameserver.IsValid() {
+		close(done)
+		return done
+	}
+	if other := r.otherServes(); other != "" {
+		r.log.Info("the service ends, but another router has the resolver's route: split DNS stays", "router", other)
+		close(done)
+		return done
+	}
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(ctx, dnsRemovalWait)
+		defer cancel()
+		if err := r.dns.remove(ctx); err != nil {
+			r.log.Warn("removing split DNS failed; its entries stay until you remove them", "err", err,
+				"fix", fmt.Sprintf("in the admin console, under DNS, remove the nameserver %s", registered.Nameserver))
+			return
+		}
+		r.log.Info("the service ends: split DNS removed", "nameserver", registered.Nameserver.String(), "domains", len(registered.Domains))
+	}()
+	return done
+}
+
+// otherServes returns the name of another node that serves the route of the VPC's resolver; "" if
+// there is none. It is called after this router's routes were withdrawn, so of routers
+// that stop together, the last to withdraw finds none.
+func (r *Router) otherServes() string {
+	resolver, _ := r.lookUps.dns()
+	if resolver == nil {
+		return ""
+	}
+	for _, route := range r.node.PeerRoutes(maxOtherRoutes) {
+		if route.Online && route.Prefix == resolver.Route {
+			return route.Node
+		}
+	}
+	return ""
 }
 
 // holdsKey reports whether the credential is an auth key. A node with a valid identity may not

@@ -46,6 +46,7 @@ func LookUpConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 		Identity:    cfg.Identity,
 		Routes:      cfg.Routes,
 		Zones:       cfg.Zones,
+		DNSRegister: cfg.DNSRegister,
 		MetadataURI: cfg.MetadataURI,
 		ControlURL:  cfg.ControlURL,
 		Logger:      log,

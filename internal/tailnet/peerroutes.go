@@ -12,6 +12,7 @@ import (
 type PeerRoute struct {
 	Node   string
 	Prefix netip.Prefix
+	Online bool // as control reports the node
 }
 
 // PeerRoutes lists up to limit routes of other nodes in the netmap: those for which a
@@ -32,7 +33,7 @@ func (n *Node) PeerRoutes(limit int) []PeerRoute {
 				break
 			}
 			if !slices.Contains(own.AsSlice(), p) {
-				list = append(list, PeerRoute{Node: secret.Clean(cmp.Or(peer.ComputedName(), peer.Name()), maxName), Prefix: p})
+				list = append(list, PeerRoute{Node: secret.Clean(cmp.Or(peer.ComputedName(), peer.Name()), maxName), Prefix: p, Online: peer.Online().Get()})
 			}
 		}
 	}

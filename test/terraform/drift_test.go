@@ -80,9 +80,9 @@ func TestDrift(t *testing.T) {
 					kms = []string{"--kms-key=" + a.world["kms_key_arn"]}
 				}
 				ecs := map[string]string{"AWS_REGION": "eu-west-1"}
-				if name == "identities" { // its policy names the cluster and the service
+				if name == "identities" || name == "names" { // their policies name the cluster and the service
 					cluster := strings.Replace(a.world["cluster_arn"], ":cluster/", ":task/", 1)
-					task, err := awstest.NewMetadata("", awstest.Task{ARN: cluster + "/1", Service: "identities"})
+					task, err := awstest.NewMetadata("", awstest.Task{ARN: cluster + "/1", Service: name})
 					if err != nil {
 						t.Fatal(err)
 					}

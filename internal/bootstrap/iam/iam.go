@@ -196,6 +196,19 @@ func (s Scope) Service() string {
 	return s.ARN("ecs", s.Account, "service/"+orAny(s.Cluster)+"/"+orAny(s.ServiceName))
 }
 
+// SeeService returns the needs of a task that finds out which tasks of its service run, and how
+// many there are to be.
+func SeeService() []Need {
+	return []Need{
+		{Action: awsapi.DescribeTasks, Allow: func(s Scope) []Statement {
+			return []Statement{Allow("SeeTasks", awsapi.DescribeTasks.Name, s.Task())}
+		}},
+		{Action: awsapi.DescribeServices, Allow: func(s Scope) []Statement {
+			return []Statement{Allow("SeeService", awsapi.DescribeServices.Name, s.Service())}
+		}},
+	}
+}
+
 // ARN returns the ARN of a resource in the scope's region; an unknown part is "*".
 func (s Scope) ARN(service, account, resource string) string {
 	return awsapi.ARN{Partition: s.Partition, Service: service, Region: orAny(s.Region), Account: orAny(account), Resource: resource}.String()

@@ -144,13 +144,7 @@ func (s slotsSource) Needs() []iam.Need {
 	if s.kmsKey != "" {
 		needs = append(needs, iam.Need{Action: awsapi.GenerateDataKey, Allow: none}, iam.Need{Action: awsapi.Decrypt, Allow: none})
 	}
-	return append(needs,
-		iam.Need{Action: awsapi.DescribeTasks, Allow: func(scope iam.Scope) []iam.Statement {
-			return []iam.Statement{iam.Allow("SeeTasks", awsapi.DescribeTasks.Name, scope.Task())}
-		}},
-		iam.Need{Action: awsapi.DescribeServices, Allow: func(scope iam.Scope) []iam.Statement {
-			return []iam.Statement{iam.Allow("SeeService", awsapi.DescribeServices.Name, scope.Service())}
-		}})
+	return append(needs, iam.SeeService()...)
 }
 
 // Slot is a leased slot, with the state of its node.

@@ -83,6 +83,7 @@ module "names" {
   auth_secret_arn       = local.secret_arn
   routes                = ["10.50.0.0/16", "rds:env=prod*", "lb:env=prod*", "host:db.invalid"]
   dns_zones             = ["auto", "Corp.example.com."]
+  dns_register          = true
 }
 
 module "site" {
