@@ -49,6 +49,12 @@ var emfMetrics = []emfMetric{
 	{"Ready", "Count", "router_ready", "", nil},
 }
 
+// emfDNSMetrics are further metrics of a router that answers DNS.
+var emfDNSMetrics = []emfMetric{
+	{"DNSQueries", "Count", "router_dns_queries_total", "", nil},
+	{"DNSFailures", "Count", "router_dns_queries_total", "result", []string{"failed"}},
+}
+
 // read returns the sum of the metric's series, and whether it is a counter.
 func (m emfMetric) read(families []*dto.MetricFamily) (sum float64, counter bool, err error) {
 	i := slices.IndexFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == m.family })
@@ -80,6 +86,7 @@ type emfMember struct{ name, value string }
 // object a line, of which CloudWatch Logs makes metrics. Only run uses it.
 type emf struct {
 	gatherer prometheus.Gatherer
+	dns      bool      // the router answers DNS
 	out      io.Writer // does not block
 	log      *slog.Logger
 	// identity returns false while it is unknown. The next line then has the counts so far.
@@ -121,7 +128,11 @@ func (e *emf) write(now time.Time) error {
 	type definition struct{ Name, Unit string }
 	var definitions []definition
 	line, totals := map[string]any{}, map[string]float64{}
-	for _, m := range emfMetrics {
+	metrics := emfMetrics
+	if e.dns {
+		metrics = slices.Concat(emfMetrics, emfDNSMetrics)
+	}
+	for _, m := range metrics {
 		value, counter, err := m.read(families)
 		if err != nil {
 			return err
@@ -160,7 +171,7 @@ func (e *emf) write(now time.Time) error {
 
 // newEMF returns the writer of this router's lines.
 func (r *Router) newEMF() *emf {
-	return &emf{gatherer: r.registry, out: r.events.Lines(), log: r.log, identity: func() (emfIdentity, bool) {
+	return &emf{gatherer: r.registry, dns: r.cfg.DNS, out: r.events.Lines(), log: r.log, identity: func() (emfIdentity, bool) {
 		place, _, _, _ := r.lookUps.results()
 		hostname, _ := r.hostname.Load().(string)
 		return describeEMF(place, r.cfg.MetadataURI != "", hostname, r.opts.Version.Router)

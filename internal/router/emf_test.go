@@ -212,17 +212,21 @@ func TestEMFOfARouter(t *testing.T) {
 // metric into a constant 0.
 func TestEMFMetricsExist(t *testing.T) {
 	s := routertest.New(t)
+	s.Env["ROUTER_DNS"] = "on"
 	t.Setenv("AWS_REGION", "eu-west-1")
 	r, err := New(s.Load(t), Options{}, slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
+	if !r.newEMF().dns {
+		t.Error("the lines are without the metrics of DNS")
+	}
 	families, err := r.Metrics().Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range emfMetrics {
+	for _, m := range slices.Concat(emfMetrics, emfDNSMetrics) {
 		for _, value := range append(m.values, "") {
 			if value == "" && len(m.values) > 0 {
 				continue
@@ -254,13 +258,14 @@ func TestEMFIsDocumented(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]\\w+)` \\| (\\w+) \\| .+ \\| `(\\w+)` \\|$").FindAllStringSubmatch(string(text), -1) {
 		documented = append(documented, strings.Join(m[1:], " "))
 	}
-	for _, m := range emfMetrics {
+	for _, m := range slices.Concat(emfMetrics, emfDNSMetrics) {
 		want = append(want, m.name+" "+m.unit+" "+m.family)
 	}
 	if !slices.Equal(documented, want) {
 		t.Errorf("docs/metrics.md has\n%q\na line has\n%q", documented, want)
 	}
-	for _, figure := range []string{fmt.Sprintf("%d metrics and", len(emfMetrics)), fmt.Sprintf("are %.2f a month", 0.3*float64(len(emfMetrics)))} {
+	for _, figure := range []string{fmt.Sprintf("%d metrics and", len(emfMetrics)), fmt.Sprintf("are %.2f a month", 0.3*float64(len(emfMetrics))),
+		fmt.Sprintf("The two of DNS add %.2f a month", 0.3*float64(len(emfDNSMetrics)))} {
 		if !strings.Contains(strings.Join(strings.Fields(string(text)), " "), figure) {
 			t.Errorf("docs/metrics.md does not have the cost of %d metrics: %q", len(emfMetrics), figure)
 		}
