@@ -109,6 +109,21 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// registers makes the router register split DNS with a credential.
+func (w *world) registers(key string) {
+	w.aws.Update(func(world *awstest.World) { world.Secrets = map[string]awstest.Secret{secretName: {Value: key}} })
+	w.subject.Config.DNSRegister, w.subject.Bootstrap.DNSRegister = true, true
+	w.subject.Bootstrap.Credential.APIURL, w.subject.Bootstrap.Credential.Tags = w.control.ControlURL(), []string{"tag:subnet-router"}
+}
+
+// client returns the secret of an OAuth client.
+func (w *world) client(prepare func(*tailnettest.OAuthClient)) string {
+	c := tailnettest.NewOAuthClient("tag:subnet-router")
+	prepare(&c)
+	check(w.t, w.control.SetAPI(w.t.Context(), tailnettest.API{Clients: []tailnettest.OAuthClient{c}}))
+	return c.Secret
+}
+
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -244,6 +259,7 @@ func TestHealthy(t *testing.T) {
 		{"routes/approval", Skip, "unknown until a router runs", "APPROVERS"},
 		{"routes/resolver", Pass, "10.0.0.2 (AWS's rule: 10.0.0.0/16 plus two) answers in ", ""},
 		{"routes/zones", Skip, "ROUTER_DNS_ZONES is not set", ""},
+		{"routes/split DNS", Skip, "ROUTER_DNS_REGISTER is off", ""},
 	} {
 		e.check(t, r)
 	}
@@ -513,6 +529,53 @@ func TestBroken(t *testing.T) {
 				w.aws.Fail("route53resolver:ListResolverRuleAssociations", awstest.Failure{Delay: time.Minute})
 			},
 			lines: []expect{{"routes/zones", Warn, "0 zones; ", "ROUTER_DNS_ZONES instead of auto"}},
+			ok:    true,
+		},
+		{
+			name:  "split DNS, with an auth key",
+			hurt:  func(w *world) { w.registers(authKey) },
+			lines: []expect{{"routes/split DNS", Warn, "no_client: the credential is an auth key", "ROUTER_DNS_REGISTER=off"}},
+			ok:    true,
+		},
+		{
+			name:  "split DNS, without the scope",
+			hurt:  func(w *world) { w.registers(w.client(func(*tailnettest.OAuthClient) {})) },
+			lines: []expect{{"routes/split DNS", Warn, "denied: ", "add the scope dns (write)"}},
+			ok:    true,
+		},
+		{
+			name:  "split DNS, with the scope to read",
+			hurt:  func(w *world) { w.registers(w.client(func(c *tailnettest.OAuthClient) { c.DNSRead = true })) },
+			lines: []expect{{"routes/split DNS", Pass, "readable, with 0 domains; the first change shows", ""}},
+			ok:    true,
+		},
+		{
+			name: "split DNS of Headscale",
+			hurt: func(w *world) {
+				w.registers(w.client(func(c *tailnettest.OAuthClient) { c.DNS = true }))
+				w.control.FailAPI(tailnettest.APISplitDNS, tailnettest.APIFailure{Status: 404, Body: "404 page not found"})
+			},
+			lines: []expect{{"routes/split DNS", Warn, "unsupported: ", "dns.nameservers.split"}},
+			ok:    true,
+		},
+		{
+			name: "split DNS, while Tailscale's API is out",
+			hurt: func(w *world) {
+				w.registers(w.client(func(c *tailnettest.OAuthClient) { c.DNS = true }))
+				w.control.FailAPI(tailnettest.APISplitDNS, tailnettest.APIFailure{Status: 503})
+			},
+			lines: []expect{{"routes/split DNS", Warn, "failing: ", "NAT gateway or proxy"}},
+			ok:    true,
+		},
+		{
+			name: "split DNS of a running router that lacks the scope to write",
+			hurt: func(w *world) {
+				w.registers(w.client(func(c *tailnettest.OAuthClient) { c.DNSRead = true }))
+				w.subject.Status = func(context.Context) (ops.Status, error) {
+					return ops.Status{Ready: true, Node: ops.Node{State: "Running", Name: "edge"}, DNSRegistration: ops.DNSRegistration{State: "denied", Message: "HTTP 403"}}, nil
+				}
+			},
+			lines: []expect{{"routes/split DNS", Warn, "denied: HTTP 403", "add the scope dns (write)"}},
 			ok:    true,
 		},
 		{

@@ -133,5 +133,6 @@ func Checks(s Subject) []Check {
 		Check{"routes", "approval", e.approval},
 		Check{"routes", "resolver", e.resolver},
 		Check{"routes", "zones", e.zones},
+		Check{"routes", "split DNS", e.registration},
 	)
 }
