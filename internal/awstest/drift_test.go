@@ -194,7 +194,7 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 		"load balancers":   {balancers("private"), &answer{Result: []awsapi.Endpoint{{Name: world.LoadBalancers[0].DNS, Resource: "load balancer web"}}}},
 		"no load balancer": {balancers("none"), &answer{Fix: "correct the tag in ROUTER_ROUTES, or tag an Application or Network Load Balancer"}},
 		"hosted zones":     {zones(first.VPCID), &answer{Result: []awsapi.Domain{{Name: "internal.example.com", Source: "private hosted zone " + world.HostedZones[0].ID}}}},
-		"resolver rules":   {rules, &answer{Result: []awsapi.Domain(nil)}},
+		"resolver rules":   {rules, &answer{Result: []awsapi.Domain{{Name: "corp.internal.example.com", Source: "resolver rule " + world.ResolverRules[0].ID}}}},
 		"DNS attributes":   {dns, &answer{Result: []bool{true, true}}},
 		"DHCP options":     {dhcp, &answer{Result: []string{"10.20.0.53"}}},
 		"missing vpc":      {vpc("vpc-0123456789abcdef0"), &answer{Fix: "check that the VPC still exists and that AWS_REGION and the credentials are the task's own", Code: "InvalidVpcID.NotFound"}},

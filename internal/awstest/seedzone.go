@@ -9,9 +9,11 @@ import (
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/route53"
 	"github.com/aws/aws-sdk-go-v2/service/route53/types"
+	"github.com/aws/aws-sdk-go-v2/service/route53resolver"
+	resolvertypes "github.com/aws/aws-sdk-go-v2/service/route53resolver/types"
 )
 
-// SeedZone creates a private hosted zone for the first VPC, gives that VPC names of instances
+// SeedZone creates a private hosted zone and a resolver rule for the first VPC, gives that VPC names of instances
 // and a DNS server in its DHCP options, and returns w with them.
 func (m *Moto) SeedZone(ctx context.Context, w World, name, server string) (World, error) {
 	vpc := &w.VPCs[0]
@@ -23,6 +25,20 @@ func (m *Moto) SeedZone(ctx context.Context, w World, name, server string) (Worl
 		return World{}, fmt.Errorf("creating a hosted zone: %w", err)
 	}
 	w.HostedZones = append(w.HostedZones, HostedZone{ID: zoneID(*out.HostedZone.Id), Name: *out.HostedZone.Name, VPCs: []string{vpc.ID}})
+
+	resolver := route53resolver.NewFromConfig(m.config(w.region()))
+	domain := "corp." + name
+	rule, err := resolver.CreateResolverRule(ctx, &route53resolver.CreateResolverRuleInput{
+		CreatorRequestId: aws.String("seed"), DomainName: &domain, RuleType: resolvertypes.RuleTypeOptionForward,
+		TargetIps: []resolvertypes.TargetAddress{{Ip: &server, Port: aws.Int32(53)}},
+	})
+	if err != nil {
+		return World{}, fmt.Errorf("creating a resolver rule: %w", err)
+	}
+	if _, err := resolver.AssociateResolverRule(ctx, &route53resolver.AssociateResolverRuleInput{ResolverRuleId: rule.ResolverRule.Id, VPCId: &vpc.ID}); err != nil {
+		return World{}, fmt.Errorf("associating a resolver rule: %w", err)
+	}
+	w.ResolverRules = append(w.ResolverRules, ResolverRule{ID: *rule.ResolverRule.Id, Domain: *rule.ResolverRule.DomainName, VPCs: []string{vpc.ID}})
 
 	client := ec2.NewFromConfig(m.config(w.region()))
 	if _, err := client.ModifyVpcAttribute(ctx, &ec2.ModifyVpcAttributeInput{VpcId: &vpc.ID, EnableDnsHostnames: &ec2types.AttributeBooleanValue{Value: aws.Bool(true)}}); err != nil {
