@@ -48,6 +48,7 @@ locals {
     local.finds_zones ? [
       "ec2:DescribeNetworkInterfaces", "ec2:DescribeVpcs",
       "route53:ListHostedZonesByVPC", "route53resolver:ListResolverRuleAssociations", "route53resolver:ListResolverRules",
+      "route53profiles:ListProfileAssociations", "route53profiles:ListProfileResourceAssociations", "route53:GetHostedZone",
       "ec2:DescribeVpcAttribute", "ec2:DescribeDhcpOptions",
     ] : [],
   ))

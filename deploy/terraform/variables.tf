@@ -332,7 +332,7 @@ variable "exclude_routes" {
 }
 
 variable "dns_zones" {
-  description = "Domains that only the VPC's DNS resolver resolves. The router lists them with the split-DNS setting for clients (`router plan`, the status page). auto stands for the VPC's private hosted zones, the domains of its resolver rules, and the domain of its instances' names; it needs access to Route 53, which vpc_endpoint_services cannot give: in subnets without a way out, list the domains."
+  description = "Domains that only the VPC's DNS resolver resolves. The router lists them with the split-DNS setting for clients (`router plan`, the status page). auto stands for the VPC's private hosted zones, the domains of its resolver rules, those of its Route 53 Profile, and the domain of its instances' names; it needs access to Route 53, which vpc_endpoint_services cannot give: in subnets without a way out, list the domains."
   type        = list(string)
   default     = []
   nullable    = false

@@ -26,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/rds"
 	"github.com/aws/aws-sdk-go-v2/service/route53"
+	"github.com/aws/aws-sdk-go-v2/service/route53profiles"
 	"github.com/aws/aws-sdk-go-v2/service/route53resolver"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -75,6 +76,7 @@ type Client struct {
 	rds         *rds.Client
 	elb         *elb.Client
 	route53     *route53.Client
+	profiles    *route53profiles.Client
 	resolver    *route53resolver.Client
 	callTimeout time.Duration
 	called      func(action string, err error)
@@ -130,6 +132,7 @@ func New(ctx context.Context, o Options) (*Client, error) {
 		rds:         rds.NewFromConfig(cfg),
 		elb:         elb.NewFromConfig(cfg),
 		route53:     route53.NewFromConfig(cfg),
+		profiles:    route53profiles.NewFromConfig(cfg),
 		resolver:    route53resolver.NewFromConfig(cfg),
 		callTimeout: 6 * o.TryTimeout,
 		called:      o.Called,

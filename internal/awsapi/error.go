@@ -67,7 +67,7 @@ func (r request) code(c problem.Code) problem.Code {
 }
 
 // routeServices are the services that only routes and zones need.
-var routeServices = map[string]bool{"ec2": true, "rds": true, "elasticloadbalancing": true, "route53": true, "route53resolver": true}
+var routeServices = map[string]bool{"ec2": true, "rds": true, "elasticloadbalancing": true, "route53": true, "route53profiles": true, "route53resolver": true}
 
 // error classifies an error of the SDK. The order matters: an error from AWS takes precedence
 // over the end of the exchange.

@@ -96,11 +96,14 @@ func (c *Client) ResolverRules(ctx context.Context, vpcID string) ([]Domain, err
 			}
 		}
 	}
-	return c.forwarded(ctx, vpcID, associated)
+	found, _, err := c.forwarded(ctx, vpcID, associated)
+	return found, err
 }
 
-// forwarded returns the domains of the rules with these IDs that forward.
-func (c *Client) forwarded(ctx context.Context, vpcID string, ids map[string]bool) (found []Domain, err error) {
+// forwarded returns the domains of the rules with these IDs that forward, and which of the rules
+// this account can read.
+func (c *Client) forwarded(ctx context.Context, vpcID string, ids map[string]bool) (found []Domain, known map[string]bool, err error) {
+	known = map[string]bool{}
 	req := c.describe(ListResolverRules, "the resolver rules of VPC "+vpcID, "")
 	req.allow += ", or " + listZonesByHand
 	pages := route53resolver.NewListResolverRulesPaginator(c.resolver, &route53resolver.ListResolverRulesInput{})
@@ -111,13 +114,14 @@ func (c *Client) forwarded(ctx context.Context, vpcID string, ids map[string]boo
 			return err
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, r := range out.ResolverRules {
+			known[aws.ToString(r.Id)] = true
 			if ids[aws.ToString(r.Id)] && (r.RuleType == resolvertypes.RuleTypeOptionForward || r.RuleType == resolvertypes.RuleTypeOptionDelegate) {
 				found = append(found, domain(r.DomainName, "resolver rule "+secret.Clean(aws.ToString(r.Id), maxCode)))
 			}
 		}
 	}
-	return found, nil
+	return found, known, nil
 }

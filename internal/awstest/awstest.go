@@ -36,6 +36,7 @@ type World struct {
 
 	HostedZones   []HostedZone
 	ResolverRules []ResolverRule
+	Profiles      []Profile
 
 	Tables     map[string]Table     // by name; their items are the [Server]'s
 	Parameters map[string]Parameter // by name: "/router/key"

@@ -51,8 +51,9 @@ var jsonServices = map[string]jsonService{
 	}},
 }
 
-// jsonServiceNames has the names of jsonServices.
-var jsonServiceNames = map[string]bool{"secretsmanager": true, "dynamodb": true, "kms": true, "ssm": true, "ecs": true, "route53resolver": true}
+// jsonServiceNames has the names of jsonServices, and of Route 53 Profiles, whose errors look the
+// same.
+var jsonServiceNames = map[string]bool{"secretsmanager": true, "dynamodb": true, "kms": true, "ssm": true, "ecs": true, "route53resolver": true, "route53profiles": true}
 
 // callOf returns a jsonCall that decodes the request. A field that the server does not know
 // is an error, so that no request means more to AWS than to this server.

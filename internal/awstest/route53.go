@@ -12,6 +12,7 @@ type HostedZone struct {
 	ID, Name string // the name ends with a dot
 	Service  string // that owns it, such as "efs.amazonaws.com"; default: the account
 	VPCs     []string
+	Foreign  bool // of another account, which does not let this one read it
 }
 
 // ResolverRule is a rule of Route 53 Resolver.
@@ -19,6 +20,7 @@ type ResolverRule struct {
 	ID, Domain string // the domain ends with a dot
 	Type       string // default "FORWARD"
 	VPCs       []string
+	Foreign    bool // of another account, which does not share it with this one
 }
 
 // hostedZonesByVPC is the path of Route 53's ListHostedZonesByVPC.
@@ -159,6 +161,9 @@ func (s *Server) listResolverRules(region string, in listRulesIn) (listRulesOut,
 	w := s.snapshot().in(region)
 	all := []ruleItem{{"rslvr-autodefined-rr-internet-resolver", ".", "RECURSIVE", "COMPLETE"}}
 	for _, r := range w.ResolverRules {
+		if r.Foreign {
+			continue
+		}
 		all = append(all, ruleItem{r.ID, r.Domain, or(r.Type, "FORWARD"), "COMPLETE"})
 	}
 	from, _ := strconv.Atoi(in.NextToken)

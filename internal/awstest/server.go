@@ -76,6 +76,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveHostedZones(w, r)
 		return
 	}
+	if id, ok := strings.CutPrefix(r.URL.Path, hostedZonePath); ok {
+		s.serveHostedZone(w, r, id)
+		return
+	}
+	if r.URL.Path == profileAssociations || strings.HasPrefix(r.URL.Path, profileResources) {
+		s.serveProfiles(w, r)
+		return
+	}
 	if err := r.ParseForm(); err == nil && r.Form.Get("Action") != "" {
 		switch version := r.Form.Get("Version"); {
 		case version == "2011-06-15": // only STS has this version

@@ -109,6 +109,7 @@ type source struct {
 var sources = []source{
 	{"the private hosted zones", []awsapi.Action{awsapi.ListHostedZonesByVPC}, hostedZones},
 	{"the resolver rules", []awsapi.Action{awsapi.ListResolverRuleAssociations, awsapi.ListResolverRules}, resolverRules},
+	{"the Route 53 Profiles", []awsapi.Action{awsapi.ListProfileAssociations, awsapi.ListProfileResourceAssociations, awsapi.GetHostedZone, awsapi.ListResolverRules}, profiles},
 	{"the names of instances", []awsapi.Action{awsapi.DescribeVPCAttribute}, internalDomain},
 	{"the DHCP options", []awsapi.Action{awsapi.DescribeDHCPOptions}, otherServers},
 }
@@ -136,6 +137,10 @@ func hostedZones(ctx context.Context, c *awsapi.Client, vpc awsapi.VPC) ([]awsap
 func resolverRules(ctx context.Context, c *awsapi.Client, vpc awsapi.VPC) ([]awsapi.Domain, []string, error) {
 	found, err := c.ResolverRules(ctx, vpc.ID)
 	return found, nil, err
+}
+
+func profiles(ctx context.Context, c *awsapi.Client, vpc awsapi.VPC) ([]awsapi.Domain, []string, error) {
+	return c.ProfileDomains(ctx, vpc.ID)
 }
 
 // internalDomain returns the domain of the names that AWS gives instances.
