@@ -142,7 +142,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 		return o, fmt.Errorf("reading -match: %w", err)
 	}
 	if *chosen == "" {
-		*chosen = strings.Join(defaultSubjects(subjectsOf(o.sizing()), o.wan()), ",")
+		*chosen = strings.Join(defaultSubjects(subjectsOf(o.sizing()), o.groups), ",")
 	}
 	picked, err := choose("-subjects", *chosen, names)
 	if err != nil {

@@ -76,7 +76,7 @@ func (w *world) start(ctx context.Context, s subject, t trial) (_ *running, err 
 		return nil, fmt.Errorf("awaiting the first byte: %w; the router: %w, output: %s", err, r.proc.alive(), r.proc.output.last())
 	}
 	r.firstByte = first.At.Sub(began)
-	if err := w.awaitDirect(ctx, r.name); err != nil {
+	if err := w.awaitDirect(ctx, w.clientSocket, r.name); err != nil {
 		return nil, fmt.Errorf("awaiting the direct path: %w", err)
 	}
 	r.pids = family(r.proc.cmd.Process.Pid)
@@ -140,4 +140,47 @@ func (w *world) stop(r *running) error {
 	ctx := context.WithoutCancel(r.scope.ctx)
 	w.control.DeleteNode(ctx, r.name) // unless it never joined
 	return w.poll("the client to remove the route", patience, w.routeGone)
+}
+
+// nodes returns the client and further hosts that reach the VPC through the router, n in all. They are
+// nodes of their own, and end with the measurement.
+func (m *measurement) nodes(ctx context.Context, n int) ([]*netnstest.Host, error) {
+	list := []*netnstest.Host{m.client}
+	for len(list) < n {
+		i := len(list) + 1
+		h, err := m.addNode(ctx, fmt.Sprintf("laptop%d", i), netip.AddrFrom4([4]byte{192, 168, 77, byte(2 + i)}))
+		if err != nil {
+			return nil, fmt.Errorf("adding a node: %w", err)
+		}
+		list = append(list, h)
+	}
+	return list, nil
+}
+
+func (m *measurement) addNode(ctx context.Context, name string, ip netip.Addr) (h *netnstest.Host, err error) {
+	failed := try(func() {
+		h = netnstest.New(m.r.scope).Host(fmt.Sprintf("%s-%d", name, m.started))
+		m.internet.Plug(h, "eth0", ip.String()+"/24")
+		if m.plain() {
+			h.IP("route", "replace", vpcCIDR.String(), "via", m.r.internetIP.String())
+		}
+	})
+	if failed != nil || m.plain() {
+		return h, failed
+	}
+	m.r.scope.Cleanup(func() { m.control.DeleteNode(context.WithoutCancel(ctx), name) })
+	socket, err := m.join(m.r.scope, h, name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := load.Encode(knock())
+	if err != nil {
+		return nil, err
+	}
+	knocking, err := m.startRole(h, "load", text)
+	if err != nil {
+		return nil, err
+	}
+	knocking.close()
+	return h, m.awaitDirect(ctx, socket, m.r.name)
 }

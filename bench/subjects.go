@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"subnetrouter/internal/awstest"
 	"subnetrouter/internal/netnstest"
@@ -29,7 +30,7 @@ const plain = "plain"
 const plainBBR = "plain-bbr"
 
 // oursDNS answers the queries for the VPC's resolver itself: the host that the load asks. It is measured
-// only if -subjects names it.
+// only if -group is dns alone, or -subjects names it.
 const oursDNS = "ours-dns"
 
 var subjects = []subject{
@@ -51,10 +52,11 @@ func subjectsOf(sizing bool) []subject {
 }
 
 // defaultSubjects returns the subjects that are measured without -subjects.
-func defaultSubjects(of []subject, wan bool) (names []string) {
+func defaultSubjects(of []subject, groups []string) (names []string) {
+	wan, dns := slices.Contains(groups, wanGroup), slices.Equal(groups, []string{dnsGroup})
 	for _, s := range of {
 		// In group wan, kernel mode is an upper bound that does not depend on whose it is.
-		if wan && s.name == "ours-kernel" || !wan && s.name == plainBBR || s.name == oursDNS {
+		if wan && s.name == "ours-kernel" || !wan && s.name == plainBBR || s.name == oursDNS && !dns {
 			continue
 		}
 		names = append(names, s.name)
@@ -77,6 +79,8 @@ func (p pair) title() string {
 		return "ours/against"
 	case otherStock:
 		return "ours/" + otherStock
+	case "ours-userspace":
+		return p.ours + "/" + p.stock
 	}
 	return "ours/stock, " + p.name
 }
@@ -86,6 +90,7 @@ var pairs = []pair{
 	{"kernel", "ours-kernel", "stock-kernel"},
 	{"against", "ours-userspace", againstSubject},
 	{"other", "ours-userspace", otherStock},
+	{"DNS", oursDNS, "ours-userspace"},
 }
 
 // systemPath is the PATH of a container; setpriv, iptables and ping are in it.

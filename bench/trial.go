@@ -37,6 +37,7 @@ type scale struct {
 	connect      time.Duration
 	hangup       time.Duration
 	dns          time.Duration
+	privateDNS   time.Duration // whole seconds
 	flood        time.Duration
 	idleFlows    []int // ascending
 	udpFlows     int
@@ -64,7 +65,7 @@ type scale struct {
 var (
 	full = scale{
 		settle: 2 * time.Second, idle: time.Minute, bulk: 3 * time.Second, connect: 4 * time.Second, hangup: 6 * time.Second,
-		dns: 4 * time.Second, flood: 3 * time.Second,
+		dns: 4 * time.Second, privateDNS: 8 * time.Second, flood: 3 * time.Second,
 		idleFlows: []int{1000, 10000}, udpFlows: 10000, flowRate: 2500, bursts: []int{2000, 5000},
 		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 20, streams: []int{1, 8}, extraStarts: 2, atOnce: 50, echoesAtOnce: 50, rounds: 3,
 		fitFlows: 60000, fitRate: 1000,
@@ -72,7 +73,7 @@ var (
 	}
 	quick = scale{
 		settle: time.Second, idle: 5 * time.Second, bulk: 1500 * time.Millisecond, connect: 2 * time.Second, hangup: 3 * time.Second,
-		dns: 1500 * time.Millisecond, flood: time.Second,
+		dns: 1500 * time.Millisecond, privateDNS: 2 * time.Second, flood: time.Second,
 		idleFlows: []int{1000}, udpFlows: 2000, flowRate: 2500, bursts: []int{2000},
 		dnsRate: 400, udpRate: 10000, udpOverload: 50000, pings: 10, streams: []int{1, 8}, extraStarts: 1, atOnce: 50, echoesAtOnce: 50, rounds: 1,
 		fitFlows: 2000, fitRate: 1000,
@@ -84,7 +85,7 @@ var (
 func trials(s scale) (list []trial) {
 	for _, more := range [][]trial{
 		startTrials(s), idleTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
-		burstTrials(s), dnsTrials(s), datagramTrials(s), pingTrials(s), wanTrials(s), sizingTrials(s),
+		burstTrials(s), dnsTrials(s), privateDNSTrials(s), datagramTrials(s), pingTrials(s), wanTrials(s), sizingTrials(s),
 	} {
 		list = append(list, more...)
 	}

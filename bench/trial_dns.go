@@ -9,6 +9,8 @@ import (
 	"subnetrouter/bench/target"
 )
 
+const dnsGroup = "dns"
+
 func dnsTrials(s scale) []trial {
 	address := at(target.DNSPort)
 	const each = time.Second
@@ -28,7 +30,7 @@ func dnsTrial(prefix string, maxCPU float64, g load.DNS) trial {
 	rate, p50, p99, lost := prefix+"rate", prefix+"p50", prefix+"p99", prefix+"lost"
 	cpu, files, peak := prefix+"CPU per query", prefix+"most open files", prefix+"peak RSS"
 	return trial{
-		group: "dns",
+		group: dnsGroup,
 		rows: []row{{name: rate, unit: "1/s"}, {name: p50, unit: "ms"}, {name: p99, unit: "ms"}, {name: lost, unit: "%"},
 			{name: cpu, unit: "µs", maxRatio: maxCPU}, {name: files, unit: ""}, {name: peak, unit: "MiB"}},
 		run: func(ctx context.Context, m *measurement) error {

@@ -166,30 +166,36 @@ func (w *world) startHub(approve tailnettest.ApproveWhen) (err error) {
 
 func (w *world) binary(name string) string { return filepath.Join(w.binaries, name) }
 
-// startClient joins the tailnet with tailscaled in kernel mode.
-func (w *world) startClient() error {
-	dir, err := sharedDir(w.scope)
+// startClient makes the client a node of the tailnet.
+func (w *world) startClient() (err error) {
+	w.clientSocket, err = w.join(w.scope, w.client, "laptop")
+	return err
+}
+
+// join starts tailscaled in kernel mode on a host, as a node of that name, and returns its socket.
+func (w *world) join(s *scope, h *netnstest.Host, name string) (socket string, err error) {
+	dir, err := sharedDir(s)
 	if err != nil {
-		return err
+		return "", err
 	}
-	w.clientSocket = filepath.Join(dir, "client.sock")
+	socket = filepath.Join(dir, "client.sock")
 	env := append(tailnettest.Env(), "PATH="+systemPath)
 	if w.derp {
 		env = append(env, "TS_DEBUG_ALWAYS_USE_DERP=true")
 	}
-	cmd := w.command(w.client, env, w.binary("tailscaled"),
-		"--state=mem:", "--statedir="+dir, "--socket="+w.clientSocket, "--tun="+clientTUN, "--port=41641")
-	p, err := startProcess(w.scope, cmd)
+	cmd := w.command(h, env, w.binary("tailscaled"),
+		"--state=mem:", "--statedir="+dir, "--socket="+socket, "--tun="+clientTUN, "--port=41641")
+	p, err := startProcess(s, cmd)
 	if err != nil {
-		return err
+		return "", err
 	}
 	up := []string{"up", "--login-server=" + w.control.ControlURL(), "--auth-key=" + clientKey,
-		"--accept-routes", "--accept-dns=false", "--hostname=laptop", "--timeout=30s"}
-	return w.poll("the client to join", patience, func() error {
+		"--accept-routes", "--accept-dns=false", "--hostname=" + name, "--timeout=30s"}
+	return socket, w.poll(name+" to join", patience, func() error {
 		if err := p.alive(); err != nil {
 			return err
 		}
-		_, err := w.tailscale(up...)
+		_, err := w.tailscale(socket, up...)
 		return err
 	})
 }
@@ -205,9 +211,9 @@ func (w *world) widenClientQueue() (restore func(), err error) {
 	return func() { set(usual) }, set(wide)
 }
 
-// tailscale runs a command of the client's CLI.
-func (w *world) tailscale(args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(w.scope.ctx, w.binary("tailscale"), append([]string{"--socket=" + w.clientSocket}, args...)...)
+// tailscale runs a command of the CLI of the node with this socket.
+func (w *world) tailscale(socket string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(w.scope.ctx, w.binary("tailscale"), append([]string{"--socket=" + socket}, args...)...)
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("running tailscale %s: %w: %s", args[0], err, out)
@@ -242,9 +248,9 @@ func (w *world) sleep(d time.Duration) error {
 	}
 }
 
-// awaitDirect waits until the client has a direct path to a router, if it can. It pings, because
-// the client looks for a path only while it has traffic.
-func (w *world) awaitDirect(ctx context.Context, name string) error {
+// awaitDirect waits until the node with this socket has a direct path to a router, if it can. It pings,
+// because a node looks for a path only while it has traffic.
+func (w *world) awaitDirect(ctx context.Context, socket, name string) error {
 	nodes, err := w.control.Nodes(ctx)
 	if err != nil {
 		return err
@@ -257,7 +263,7 @@ func (w *world) awaitDirect(ctx context.Context, name string) error {
 	if w.derp {
 		direct, pings = "--until-direct=false", "--c=1"
 	}
-	_, err = w.tailscale("ping", direct, pings, "--timeout=1s", node.IPs[0].String())
+	_, err = w.tailscale(socket, "ping", direct, pings, "--timeout=1s", node.IPs[0].String())
 	return err
 }
 

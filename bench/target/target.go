@@ -19,7 +19,7 @@ import (
 // The services, by port. TCP ones listen on every address.
 const (
 	EchoPort   = 7    // TCP and UDP: echoes
-	DNSPort    = 53   // UDP: answers every query with an address
+	DNSPort    = 53   // UDP: answers every query with an address; names below metered as often as AWS
 	SinkPort   = 5001 // TCP: reads to EOF, answers with the number of bytes
 	SourcePort = 5002 // TCP: sends until the client closes
 	HangupPort = 5003 // TCP: sends a byte and closes first
