@@ -156,7 +156,7 @@ func (w *world) load(c *client, d time.Duration) {
 		c.sh("curl", "-fsS", "-o", "/dev/null", "--max-time", "10", fmt.Sprintf("http://%s/?bytes=%d", secondHost, bytes/3+1000))
 	})
 	if w.resolver != nil {
-		every(200*time.Millisecond, func(i int) { askName(w, fmt.Sprintf("host%d.%s.", i/4, privateZone), time.Second) })
+		every(200*time.Millisecond, func(i int) { askName(w, resolverHost, fmt.Sprintf("host%d.%s.", i/4, privateZone), time.Second) })
 	}
 	every(300*time.Millisecond, func(int) { echoUDP(ctx, w, net.JoinHostPort(dbHost, "7"), 1000) })
 	every(time.Second, func(int) {

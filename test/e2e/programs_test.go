@@ -189,7 +189,9 @@ func needed(t *testing.T, name string, folders ...string) string {
 	return path
 }
 
-func (p *programs) postgres(t *testing.T) {
+// servePostgres starts a server in the VPC, and returns the path of psql.
+func (p *programs) servePostgres(t *testing.T) (psql string) {
+	t.Helper()
 	const folder = "/usr/lib/postgresql/*/bin"
 	initdb, server, psql := needed(t, "initdb", folder), needed(t, "postgres", folder), needed(t, "psql", folder)
 	// The server refuses to run as root.
@@ -208,6 +210,11 @@ func (p *programs) postgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.serve(t, "5432", "setpriv", append(asNobody, server, "-D", data, "-k", "", "-c", "listen_addresses="+dbHost, "-c", "fsync=off")...)
+	return psql
+}
+
+func (p *programs) postgres(t *testing.T) {
+	psql := p.servePostgres(t)
 	sql := func(args ...string) []string {
 		return append([]string{"-h", dbHost, "-U", "postgres", "-X", "-q", "-v", "ON_ERROR_STOP=1"}, args...)
 	}
