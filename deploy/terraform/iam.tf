@@ -20,11 +20,12 @@ locals {
   looked_up_kms_keys = [for key in data.aws_kms_key.auth : key.arn if key.key_manager != "AWS" && !endswith(local.secret_key_id, local.aws_secret_key)]
   secret_kms_keys    = var.auth_secret_kms_key_arn == null ? local.looked_up_kms_keys : [var.auth_secret_kms_key_arn]
 
+  container_secrets = distinct(concat(values(var.secrets), flatten([for c in values(var.sidecars) : values(c.secrets)])))
   injected_secrets = concat(
-    [for arn in values(var.secrets) : join(":", slice(split(":", arn), 0, 7)) if strcontains(arn, ":secretsmanager:")],
+    [for arn in local.container_secrets : join(":", slice(split(":", arn), 0, 7)) if strcontains(arn, ":secretsmanager:")],
     var.repository_credentials_secret_arn == null ? [] : [var.repository_credentials_secret_arn],
   )
-  injected_parameters = [for arn in values(var.secrets) : arn if strcontains(arn, ":ssm:")]
+  injected_parameters = [for arn in local.container_secrets : arn if strcontains(arn, ":ssm:")]
 
   # The look-ups that each route source needs. A test compares this with the output of
   # `router plan --iam`.

@@ -114,7 +114,7 @@ resource "aws_ecs_task_definition" "tailscale" {
   memory                   = var.memory
   execution_role_arn       = local.execution_role_arn
   task_role_arn            = local.task_role_arn
-  container_definitions    = jsonencode(concat([local.container], var.extra_containers))
+  container_definitions    = jsonencode(concat([local.container], local.sidecars, var.extra_containers))
   skip_destroy             = var.keep_task_definitions
   tags                     = var.tags
 

@@ -190,6 +190,11 @@ locals {
   ])...), 0)
 }
 
+output "container_definition" {
+  description = "Definition of the router's container as JSON, for a task definition of your own: put it into container_definitions next to your containers. The task needs the network mode awsvpc, the roles of task_role_policy_json and execution_role_policy_json, and with state = \"efs\" the volume state."
+  value       = !var.create ? null : jsonencode(local.container)
+}
+
 output "autoapprovers_json" {
   description = "Part to merge into the tailnet's policy file. It approves the routes automatically (the VPC's current CIDRs and static ones; databases and load balancers are in the former; the module does not know the addresses of peerings, prefix lists and host:NAME), and allows routers to hand over flows to each other."
   value = !var.create ? null : jsonencode({

@@ -728,6 +728,36 @@ variable "extra_containers" {
   }
 }
 
+variable "sidecars" {
+  description = "Application containers of the router's task, by name. They share its network: an application reaches the tailnet through the router's listeners on localhost (socks5_listen, http_proxy_listen, egress), and is reached at the router's name with serve. Each starts once the router is healthy (after_router = false: at once) and stops before it; if an essential one ends, so does the task. The image must be one that the execution role may pull. Additional roles and policies: task_role_policy_arns, execution_role_statements."
+  type = map(object({
+    image        = string
+    essential    = optional(bool, true)
+    after_router = optional(bool, true)
+    cpu          = optional(number, 0)
+    memory       = optional(number)
+    user         = optional(string)
+    entry_point  = optional(list(string))
+    command      = optional(list(string))
+    environment  = optional(map(string), {})
+    secrets      = optional(map(string), {})
+    ports        = optional(set(number), [])
+    health_check = optional(list(string))
+    stop_timeout = optional(number)
+  }))
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for name, c in var.sidecars : name != "tailscale" && can(regex("^[A-Za-z0-9_-]{1,255}$", name)) && length(c.image) > 0])
+    error_message = "The names of sidecars have 1 to 255 letters, digits, dashes and underscores, and none is tailscale, the router's container."
+  }
+  validation {
+    condition     = alltrue(flatten([for c in values(var.sidecars) : [for arn in values(c.secrets) : can(regex("^arn:aws[a-z-]*:(secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+(:[^:]*){0,3}|ssm:[a-z0-9-]+:[0-9]{12}:parameter/[A-Za-z0-9/_.-]+)$", arn))]]))
+    error_message = "Each of the sidecars' secrets must be the ARN of a Secrets Manager secret or an SSM parameter."
+  }
+}
+
 variable "repository_credentials_secret_arn" {
   description = "ARN of the Secrets Manager secret with user name and password of a private registry. ECS reads it with the execution role: a customer managed KMS key needs execution_role_statements with kms:Decrypt, and vpc_endpoint_services must contain secretsmanager, which the default does unless the router uses federation."
   type        = string

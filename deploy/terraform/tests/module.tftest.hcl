@@ -367,8 +367,33 @@ run "further_inputs" {
     secrets                           = { TOKEN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:token-AbCdEf:key::", OTHER = "arn:aws:ssm:eu-west-1:123456789012:parameter/other" }
     repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ghcr-AbCdEf"
     extra_containers                  = [{ name = "log_router", image = "fluent-bit:1", essential = true, firelensConfiguration = { type = "fluentbit" } }]
-    create_log_group                  = false
-    log_configuration                 = { log_driver = "awsfirelens", options = { Name = "cloudwatch" } }
+    serve                             = ["443=localhost:8080", "*=10.0.3.4"]
+    sidecars = {
+      app  = { image = "app:1", environment = { PROXY = "socks5h://localhost:1055" }, secrets = { KEY = "arn:aws:ssm:eu-west-1:123456789012:parameter/key" }, ports = [8080], health_check = ["CMD", "true"] }
+      side = { image = "side:1", essential = false, after_router = false }
+    }
+    create_log_group  = false
+    log_configuration = { log_driver = "awsfirelens", options = { Name = "cloudwatch" } }
+  }
+
+  assert {
+    condition     = join(" ", [for c in jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions) : c.name]) == "tailscale app side log_router"
+    error_message = "The task has the router, the sidecars and the extra containers."
+  }
+
+  assert {
+    condition = (
+      jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[1].dependsOn == [{ containerName = "tailscale", condition = "HEALTHY" }]
+      && jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[1].essential
+      && !contains(keys(jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[2]), "dependsOn")
+      && jsondecode(output.container_definition) == jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0]
+    )
+    error_message = "A sidecar starts after the router unless it asks not to, and container_definition is the router's container."
+  }
+
+  assert {
+    condition     = { for e in jsondecode(output.container_definition).environment : e.name => e.value }["ROUTER_SERVE"] == "443=localhost:8080,*=10.0.3.4"
+    error_message = "The router serves its ports."
   }
 
   assert {
@@ -398,11 +423,6 @@ run "further_inputs" {
   assert {
     condition     = output.environment["ROUTER_KEEPALIVE"] == "90s,5432=10m" && output.environment["ROUTER_TARGET_KEEPALIVE"] == "30s"
     error_message = "The keepalives are the router's."
-  }
-
-  assert {
-    condition     = join(" ", [for c in jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions) : c.name]) == "tailscale log_router"
-    error_message = "Further containers follow the router's."
   }
 
   assert {

@@ -52,6 +52,8 @@ run "refuses_malformed_values" {
     efs_file_system_id                 = "my-files"
     efs_root_directory                 = "state"
     probes                             = ["10.0.3.4"]
+    serve                              = ["443"]
+    sidecars                           = { tailscale = { image = "x" } }
     keepalive                          = "60"
     target_keepalive                   = "60"
     log_level                          = "verbose"
@@ -118,6 +120,8 @@ run "refuses_malformed_values" {
     var.efs_file_system_id,
     var.efs_root_directory,
     var.probes,
+    var.serve,
+    var.sidecars,
     var.keepalive,
     var.target_keepalive,
     var.log_level,
@@ -196,11 +200,13 @@ run "refuses_an_incomplete_arn" {
   variables {
     vpc_id                            = "vpc-0123456789abcdef0"
     secrets                           = { TOKEN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret" }
+    sidecars                          = { app = { image = "app:1", secrets = { KEY = "key" } } }
     repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:registry-AbCdEf:password::"
   }
 
   expect_failures = [
     var.secrets,
+    var.sidecars,
     var.repository_credentials_secret_arn,
   ]
 }
