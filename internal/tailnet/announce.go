@@ -96,6 +96,7 @@ func (n *Node) routesToFreeze(served []netip.Prefix) []netip.Prefix {
 // So there is no moment at which the packet filter drops packets for these routes.
 func (n *Node) announce() {
 	var announced []netip.Prefix // the routes that control was last given
+	var roles []netip.Prefix     // those of roleRoutes that it was given with them
 	var served []netip.Prefix    // the last of these that were not empty
 	retries := newBackoff()
 	var retry <-chan time.Time // set after a failure
@@ -112,39 +113,42 @@ func (n *Node) announce() {
 		if len(want) == 0 { // before the change, so that no packet is dropped
 			n.engine.freeze(n.routesToFreeze(served))
 		}
-		if slices.Equal(want, announced) {
+		wantRoles := n.roleRoutes()
+		if slices.Equal(want, announced) && slices.Equal(wantRoles, roles) {
 			if len(want) > 0 {
 				n.engine.freeze(nil)
 			}
 			continue
 		}
-		if !reachable && len(want) > 0 {
+		if !reachable && len(want)+len(wantRoles) > 0 {
 			if !n.awaitReachable() {
 				return
 			}
 			reachable = true
 			want = n.routesToAdvertise() // they may have been withdrawn meanwhile
-			if slices.Equal(want, announced) {
+			if slices.Equal(want, announced) && slices.Equal(wantRoles, roles) {
 				continue
 			}
 		}
+		all := slices.Concat(want, wantRoles)
 		err := n.edit(&ipn.MaskedPrefs{
-			AdvertiseRoutes:    want,
+			AdvertiseRoutes:    all,
 			AdvertiseRoutesSet: true,
 		})
 		if err != nil {
 			wait := retries.Next()
-			n.log.Error("advertising routes failed; retrying", "routes", routes.Strings(want), "err", err, "retry_in", wait.String())
+			n.log.Error("advertising routes failed; retrying", "routes", routes.Strings(all), "err", err, "retry_in", wait.String())
 			retry = time.After(wait)
 			continue
 		}
 		retries.Reset()
+		roles = wantRoles
 		if announced = want; len(want) > 0 {
 			served = want
 			n.engine.freeze(nil)
 		}
-		n.state.set(func(s *Status) { s.setAdvertised(want) })
-		n.log.Info("routes advertised", "routes", routes.Strings(want))
+		n.state.set(func(s *Status) { s.setAdvertised(want, roles); s.AppConnector = n.cfg.AppConnector })
+		n.log.Info("routes advertised", "routes", routes.Strings(all))
 	}
 }
 
@@ -156,8 +160,10 @@ func (n *Node) edit(p *ipn.MaskedPrefs) error {
 	return edit(p)
 }
 
-// setAdvertised records an announcement of routes to control.
-func (s *Status) setAdvertised(prefixes []netip.Prefix) {
+// setAdvertised records an announcement of routes, and of those of roles, to control.
+func (s *Status) setAdvertised(prefixes, roles []netip.Prefix) {
+	s.ExitNode.Advertised = containsAll(roles, ExitRoutes())
+	s.Learned = slices.DeleteFunc(slices.Clone(roles), func(p netip.Prefix) bool { return p.Bits() == 0 })
 	s.retracted = s.retracted[:0:0]
 	for _, p := range s.Advertised {
 		if !slices.Contains(prefixes, p) {

@@ -16,6 +16,10 @@ const capabilityDomain = "subnetrouter.dev/cap/"
 // tailnet. Its values are objects like {"read": true}.
 const StatusCapability = capabilityDomain + "status"
 
+// AppConnectorCapability is the app capability of the policy's nodeAttrs that names the domains of
+// app connectors.
+const AppConnectorCapability = "tailscale.com/app-connectors"
+
 // MayReadStatus reports whether a grant gives the peer with an address [StatusCapability] on this
 // node. It answers by control's newest rules, and returns false for an address of no peer.
 func (n *Node) MayReadStatus(client netip.Addr) bool {

@@ -103,7 +103,7 @@ func TestAsks(t *testing.T) {
 		at time.Duration
 		f  func(*Status)
 	}
-	advertise := func(routes []netip.Prefix) func(*Status) { return func(s *Status) { s.setAdvertised(routes) } }
+	advertise := func(routes []netip.Prefix) func(*Status) { return func(s *Status) { s.setAdvertised(routes, nil) } }
 	netmap := func(approved []netip.Prefix) func(*Status) {
 		return func(s *Status) { s.Approved, s.Primary, s.selfUpdates = approved, approved, s.selfUpdates+1 }
 	}

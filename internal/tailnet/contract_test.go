@@ -36,16 +36,17 @@ import (
 // machine keys under).
 func TestContract(t *testing.T) {
 	for name, check := range map[string]func(*testing.T){
-		"the log reports a removal":             logReportsRemoval,
-		"a warning holds the login error":       warningHoldsLoginError,
-		"SetFilter may ask the backend":         setFilterMayAskBackend,
-		"a copied filter shares its flows":      copiedFilterSharesFlows,
-		"TSMP passes every filter":              tsmpPassesEveryFilter,
-		"the control client is announced":       controlClientIsAnnounced,
-		"the dialer uses both netstack dials":   dialerUsesNetstackDials,
-		"the engine opens no peer API listener": noPeerAPIListener,
-		"the device's packets have their gaps":  deviceLeavesGaps,
-		"the build tags are known":              buildTagsAreKnown,
+		"the log reports a removal":            logReportsRemoval,
+		"a warning holds the login error":      warningHoldsLoginError,
+		"SetFilter may ask the backend":        setFilterMayAskBackend,
+		"a copied filter shares its flows":     copiedFilterSharesFlows,
+		"TSMP passes every filter":             tsmpPassesEveryFilter,
+		"the control client is announced":      controlClientIsAnnounced,
+		"the dialer uses both netstack dials":  dialerUsesNetstackDials,
+		"no role opens no peer API":            noPeerAPI,
+		"a role opens a peer API":              peerAPIOfRole,
+		"the device's packets have their gaps": deviceLeavesGaps,
+		"the build tags are known":             buildTagsAreKnown,
 	} {
 		t.Run(name, check)
 	}
@@ -207,12 +208,35 @@ func dialerUsesNetstackDials(t *testing.T) {
 	}
 }
 
-// noPeerAPIListener: with the shipped build tags, the engine has no peer API that would listen on
-// the host. Other builds, such as this test's, may have it.
-func noPeerAPIListener(t *testing.T) {
-	if !strings.Contains(readTags(t), "ts_omit_peerapiserver\n") {
-		t.Error("build/tags does not leave out the peer API server, which listens on all addresses of the host in userspace mode")
+// noPeerAPI: the backend opens the peer API, which listens on the host, only after a Reconfig that
+// has changed something; see frozenEngine.Reconfig.
+func noPeerAPI(t *testing.T) {
+	n := startNode(t, startTailnet(t, nil), give(testKey), nil)
+	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
+	n.Advertise([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")})
+	awaitStatus(t, n, "the announcement", func(s *Status) bool { return len(s.Advertised) > 0 })
+	s, _ := n.Status()
+	for _, ip := range s.IPs {
+		if port, ok := n.lb.GetPeerAPIPort(ip); ok {
+			t.Errorf("the peer API listens at %v, port %d", ip, port)
+		}
 	}
+}
+
+// peerAPIOfRole: with a role the backend opens a peer API for each address, whose port it
+// publishes.
+func peerAPIOfRole(t *testing.T) {
+	n := startNode(t, startTailnet(t, nil), give(testKey), func(c *Config) { c.ExitNode = true })
+	awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
+	testwait.Until(t, "the peer API", func() error {
+		s, _ := n.Status()
+		for _, ip := range s.IPs {
+			if _, ok := n.lb.GetPeerAPIPort(ip); !ok {
+				return fmt.Errorf("no port for %v", ip)
+			}
+		}
+		return nil
+	})
 }
 
 // deviceLeavesGaps: WireGuard encrypts packets in place, with its header before and its tag behind

@@ -82,6 +82,7 @@ func (n *Node) buildBackend(kept State) error {
 		return err
 	}
 	n.engine = newFrozenEngine(engine)
+	n.engine.withoutPeerAPI = !n.cfg.servesPeers()
 	sys.Set(n.engine)
 	sys.NetstackRouter.Set(!kernel)
 
@@ -101,6 +102,9 @@ func (n *Node) buildBackend(kept State) error {
 	n.lb = lb
 	n.engine.attach(lb)
 	lb.SetVarRoot(n.cfg.VarRoot)
+	if n.cfg.AppConnector {
+		n.watchLearned(sys.Bus.Get())
+	}
 	if !kernel {
 		n.dialFromNode(dialer)
 	}

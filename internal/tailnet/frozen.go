@@ -48,6 +48,9 @@ type frozenEngine struct {
 	// the backend stores rules. So it is read without mu where rules is not nil.
 	backend backend
 
+	// withoutPeerAPI keeps the backend from opening a peer API. It is set before the backend exists.
+	withoutPeerAPI bool
+
 	// mu covers the fields below. It is held while a filter is built and installed, so
 	// that filters of SetFilter and freeze are installed in order.
 	mu            sync.Mutex
@@ -95,6 +98,8 @@ func (e *frozenEngine) SetFilter(f *filter.Filter) {
 }
 
 // Reconfig implements [wgengine.Engine]. It keeps frozen routes in the host's configuration.
+// Without a peer API it reports that nothing has changed: the backend opens the peer API's
+// listeners, and does nothing else, after each change.
 func (e *frozenEngine) Reconfig(cfg *wgcfg.Config, host *router.Config, names *dns.Config) error {
 	e.mu.Lock()
 	frozen := e.frozen
@@ -109,7 +114,11 @@ func (e *frozenEngine) Reconfig(cfg *wgcfg.Config, host *router.Config, names *d
 		}
 		host = &extended
 	}
-	return e.Engine.Reconfig(cfg, host, names)
+	err := e.Engine.Reconfig(cfg, host, names)
+	if err == nil && e.withoutPeerAPI {
+		return wgengine.ErrNoChanges
+	}
+	return err
 }
 
 // freeze replaces the frozen routes, and reinstalls the filter.

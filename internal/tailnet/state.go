@@ -35,6 +35,12 @@ type Status struct {
 	// tailnet allows it to serve (offered now or not), and Primary those for which
 	// control has elected it.
 	Advertised, Approved, Primary []netip.Prefix
+	// ExitNode is the state of the role of an exit node, whose routes are not among Advertised.
+	ExitNode ExitNode
+	// AppConnector reports that control knows the node as an app connector, and Learned are the
+	// advertised routes of this role, which are not among Advertised either.
+	AppConnector bool
+	Learned      []netip.Prefix
 	// KeyExpiry is the time at which the node key expires; zero means never.
 	KeyExpiry time.Time
 	// LoginError is the error of the last attempt to join; nil after a success.
@@ -93,6 +99,17 @@ func (s Status) KeyExpired() bool {
 func (s Status) Unapproved() []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range s.Advertised {
+		if !slices.Contains(s.Approved, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// UnapprovedLearned returns the learned routes that the tailnet does not allow this node to serve.
+func (s Status) UnapprovedLearned() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range s.Learned {
 		if !slices.Contains(s.Approved, p) {
 			out = append(out, p)
 		}
@@ -229,7 +246,8 @@ func applySelf(s *Status, self *tailcfg.Node) {
 			s.Approved = append(s.Approved, p)
 		}
 	}
-	s.Primary = slices.Clone(self.PrimaryRoutes)
+	s.Primary = slices.DeleteFunc(slices.Clone(self.PrimaryRoutes), func(p netip.Prefix) bool { return p.Bits() == 0 })
+	s.ExitNode.Approved = containsAll(self.AllowedIPs, ExitRoutes())
 	s.KeyExpiry = self.KeyExpiry
 	s.homeDERP = int(self.HomeDERP)
 }

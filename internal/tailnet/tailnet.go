@@ -49,6 +49,9 @@ type Config struct {
 	// AcceptRoutes, NoSNAT and StatefulFiltering are the flags of the same
 	// name of `tailscale up`. NoSNAT works in kernel mode only.
 	AcceptRoutes, NoSNAT, StatefulFiltering bool
+	// ExitNode and AppConnector are roles besides that of a subnet router. With either, the node
+	// answers the DNS queries of peers that may use it.
+	ExitNode, AppConnector bool
 	// Credential returns an auth key. It is called only when control asks for one,
 	// and again after control refused one or left one unanswered for keyWait. It may
 	// block until its context ends.
@@ -68,6 +71,11 @@ type Config struct {
 	// times, always from the same goroutine: see [Node.AllowsFlow]. Default: not
 	// called.
 	RulesChanged func()
+	// PeerAPIOpened is called with each port of the peer API, which the engine also binds on the
+	// host. Default: not called.
+	PeerAPIOpened func(port uint16)
+	// PeerDNSAnswered is called after each DNS query of a peer. Default: not called.
+	PeerDNSAnswered func(PeerDNSResult)
 	// Logger logs the node's transitions, and the engine's log at debug level.
 	Logger *slog.Logger
 }
@@ -157,6 +165,7 @@ type Node struct {
 	registrar registrar
 	listening listeningPorts
 	serving   listeningPorts
+	learned   learnedRoutes
 
 	// routesChanged has an element if a field that routesToAdvertise reads may have
 	// changed since announce last called it. Its capacity is 1.
@@ -186,6 +195,12 @@ func New(cfg Config) (*Node, error) {
 	}
 	if n.cfg.RulesChanged == nil {
 		n.cfg.RulesChanged = func() {}
+	}
+	if n.cfg.PeerAPIOpened == nil {
+		n.cfg.PeerAPIOpened = func(uint16) {}
+	}
+	if n.cfg.PeerDNSAnswered == nil {
+		n.cfg.PeerDNSAnswered = func(PeerDNSResult) {}
 	}
 	n.registrar = engineRegistrar{n}
 	n.editPrefs = func(p *ipn.MaskedPrefs) error {
@@ -242,6 +257,7 @@ func (n *Node) Join(id Identity) error {
 	prefs.Hostname = id.Hostname
 	prefs.RouteAll = n.cfg.AcceptRoutes
 	prefs.NoSNAT = n.cfg.NoSNAT
+	prefs.AppConnector.Advertise = n.cfg.AppConnector
 	prefs.NoStatefulFiltering.Set(!n.cfg.StatefulFiltering)
 	// A router has no use for the tailnet's DNS, and must not rewrite the
 	// resolver of the host that it runs on in kernel mode.
@@ -255,6 +271,9 @@ func (n *Node) Join(id Identity) error {
 	n.wg.Go(n.confirm)
 	if n.kept {
 		n.wg.Go(n.greet)
+	}
+	if n.cfg.servesPeers() {
+		n.wg.Go(n.servePeerAPI)
 	}
 	return nil
 }
