@@ -199,6 +199,7 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, sent map[tailc
 	// Otherwise a node without connectivity asks a public server whether it is behind a
 	// captive portal.
 	res.Node.CapMap = tailcfg.NodeCapMap{nodecap.DisableCaptivePortalDetection: nil}
+	t.addAppConnectorsLocked(res, n)
 
 	peers := res.Peers
 	res.Peers = nil

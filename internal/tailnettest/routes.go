@@ -34,6 +34,8 @@ type Policy struct {
 	// RequireDeviceApproval keeps new nodes unauthorized until ApproveDevice, unless
 	// their auth key is preauthorized.
 	RequireDeviceApproval bool
+	// AppConnectors has domains that nodes with the role of an app connector resolve and route.
+	AppConnectors []AppConnector
 	// Rules are the access rules. Nil allows everything, an empty list nothing.
 	Rules []Rule
 }

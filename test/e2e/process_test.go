@@ -115,6 +115,7 @@ type routerOptions struct {
 	env  map[string]string // in addition to that of ECS and the module
 	host *netnstest.Host
 	key  secret.String // if set, the router gets key and routes directly, without AWS and ECS
+	etc  string        // a folder that stands in for /etc
 	// program is the router's binary. Default: the one under test.
 	program string
 }
@@ -158,6 +159,9 @@ func (w *world) startRouter(o routerOptions) *router {
 	args := []string{cmp.Or(o.program, binary("router"))}
 	if !o.root {
 		args = append([]string{"setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}, args...)
+	}
+	if o.etc != "" { // `ip netns exec` has a mount namespace of its own
+		args = append([]string{"sh", "-c", `mount --bind "$0" /etc && exec "$@"`, o.etc}, args...)
 	}
 	cmd := o.host.Command(context.WithoutCancel(t.Context()), args[0], args[1:]...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, r.env...)

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
+// publicHost is a host of the Internet, behind the VPC's gateway.
+const publicHost, publicHost6 = "198.51.100.7", "3fff::7"
+
 // startVPC starts the hosts of the VPC: each serves HTTP on port 80, echoes UDP on 7 and
 // answers DNS on 53. One namespace has all their addresses.
 func (w *world) startVPC() {
