@@ -35,6 +35,7 @@ func examine(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 		Bootstrap: router.LookUpConfig(cfg, slog.New(slog.DiscardHandler)),
 		Status:    func(ctx context.Context) (ops.Status, error) { s, _, err := askStatus(ctx, cfg.Listen); return s, err },
 		DERPMap:   func(ctx context.Context) ([]byte, error) { return askDERPMap(ctx, cfg) },
+		Roles:     rolePolicies(cfg),
 		Approve:   func(ps []netip.Prefix) string { return router.AutoApprovers(ps, cfg.Credential.Tags) },
 		Memory:    limits.TaskMemory,
 		GoMemory:  environment(in.environ, "GOMEMLIMIT"),
@@ -60,4 +61,14 @@ func askDERPMap(ctx context.Context, cfg config.Config) ([]byte, error) {
 		err = fmt.Errorf("asking the router for its DERP map: HTTP %d", code)
 	}
 	return body, err
+}
+
+// rolePolicies returns the part of the policy that each role of a configuration needs.
+func rolePolicies(cfg config.Config) map[string]string {
+	out := map[string]string{}
+	for _, r := range router.PlanRoles(cfg) {
+		text, _ := json.Marshal(r.Policy)
+		out[r.Name] = string(text)
+	}
+	return out
 }

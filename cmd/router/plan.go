@@ -105,6 +105,7 @@ func printPlan(w io.Writer, p router.Plan) {
 	if p.Register != nil {
 		printRegistration(w, p.Register)
 	}
+	printRoles(w, p.Roles)
 	if p.StatusGrants != nil {
 		policy, _ := json.MarshalIndent(p.StatusGrants, "  ", "  ")
 		fmt.Fprintf(w, "\nstatus on the tailnet: add this to the tailnet policy, with those who may read it in src:\n\n  %s\n", policy)
@@ -112,6 +113,14 @@ func printPlan(w io.Writer, p router.Plan) {
 	if p.ServeGrants != nil {
 		policy, _ := json.MarshalIndent(p.ServeGrants, "  ", "  ")
 		fmt.Fprintf(w, "\nserved ports: add this to the tailnet policy, with those who may connect in src:\n\n  %s\n", policy)
+	}
+}
+
+// printRoles prints the roles besides that of a subnet router.
+func printRoles(w io.Writer, roles []router.PlanRole) {
+	for _, r := range roles {
+		policy, _ := json.MarshalIndent(r.Policy, "  ", "  ")
+		fmt.Fprintf(w, "\nrole %s: add this to the tailnet policy, with your users and domains:\n\n  %s\n", strings.ReplaceAll(r.Name, "_", " "), policy)
 	}
 }
 

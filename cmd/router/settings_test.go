@@ -78,6 +78,8 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_KEEPALIVE":              {values: these("30s", "1h"), observe: keepAlive},
 	"ROUTER_TARGET_KEEPALIVE":       {values: these("30s", "1h"), observe: dataPath("TargetKeepAlive")},
 	"ROUTER_CONGESTION":             {values: these("bbr", "cubic"), observe: dataPath("Congestion")},
+	"ROUTER_EXIT_NODE":              {values: these("on", "off"), observe: engine},
+	"ROUTER_APP_CONNECTOR":          {values: these("on", "off"), observe: engine},
 	"ROUTER_DNS":                    {values: these("on", "off"), observe: metrics("router_dns_cache_entries")},
 	"ROUTER_DNS_REBIND_GUARD":       {values: these("on", "off"), prepare: withDNS, observe: rebindGuard},
 	"ROUTER_DEBUG_LISTEN":           {values: twoAddresses, observe: answering("/debug/pprof/")},

@@ -15,6 +15,8 @@ const (
 	shownPeers  = 10
 	shownFlows  = 10
 	shownEvents = 8
+
+	shownLearned = 5
 )
 
 // printStatus prints the facts of the status page for a terminal.
@@ -38,6 +40,9 @@ func printStatus(w io.Writer, s ops.Status) {
 		s.Flows.TCP, s.Flows.UDP, s.Peers.Direct, s.Peers.Relay, s.Peers.DERP, s.Peers.Idle)
 	if d := s.DNS; d != nil && d.Answered {
 		fmt.Fprintf(w, "dns: answers for %s (%s)\n", d.Nameserver, orDefault(d.Problem, "resolver "+d.Resolver+", "+d.Source))
+	}
+	for _, r := range s.Roles {
+		fmt.Fprintf(w, "role: %s\n", describeRole(r))
 	}
 	fmt.Fprintf(w, "limits: flows %s, per peer %s, memory %s, open files %s\n",
 		use(s.Limits.Flows, plain), use(s.Limits.FlowsPerPeer, plain), use(s.Limits.MemoryBytes, size), use(s.Limits.OpenFiles, plain))
@@ -72,6 +77,20 @@ func describeIdentity(i ops.Identity) string {
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+func describeRole(r ops.Role) string {
+	state := "not advertised"
+	switch {
+	case r.Advertised && r.Approved:
+		state = "approved"
+	case r.Advertised:
+		state = "awaits approval"
+	}
+	if r.Learned > 0 {
+		state += fmt.Sprintf(", %d learned routes: %s", r.Learned, strings.Join(first(r.Routes, shownLearned), " "))
+	}
+	return strings.ReplaceAll(r.Name, "_", " ") + ": " + state
 }
 
 func printReasons(w io.Writer, mark string, list []ops.Reason) {

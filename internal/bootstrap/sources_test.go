@@ -171,7 +171,7 @@ func TestSources(t *testing.T) {
 not 172.31.0.0/16: peering pcx-1 to vpc-0bbb (rtb-own): the peer VPC has no address in it
 not 10.70.0.0/16: peering pcx-3 to vpc-0ddd (rtb-own): the peering is not active
 not 10.71.0.0/16: peering pcx-4 (rtb-own): a blackhole in the route table: its target no longer exists
-not ::/0: transit gateway tgw-1 (rtb-own): a default route is for exit nodes, and this is a subnet router
+not ::/0: transit gateway tgw-1 (rtb-own): a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role
 `},
 		"prefix list": {fargate(), "pl-0123abcd", nil, `
 192.0.2.0/24: prefix list pl-0123abcd (office), prefix list pl-0123abcd (office too)
@@ -232,7 +232,7 @@ note: fd7a:115c:a1e0:b1a:0:7:a800:0/103 contains fd7a:115c:a1e0:b1a:0:7:a9fe:0/1
 `},
 		"halves of everything": {fargate(), "0.0.0.0/1,128.0.0.0/1,fd12::/48", nil, `
 fd12::/48: ROUTER_ROUTES
-not 0.0.0.0/0: routes taken together: a default route is for exit nodes, and this is a subnet router
+not 0.0.0.0/0: routes taken together: a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role
 `},
 		"control's public address": {fargate(), "10.0.0.0/8,192.200.0.0/16,203.0.113.0/24", func(c *bootstrap.Config) {
 			c.LookupHost = host("::ffff:192.200.0.103", "2606:b740::103")

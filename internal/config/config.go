@@ -37,7 +37,8 @@ type Config struct {
 	DNS            bool // answer the queries for the VPC's resolver; sets Routes.Resolver too
 	DNSRebindGuard bool
 
-	Serve []Serve // ports of the node's own addresses
+	Serve                  []Serve // ports of the node's own addresses
+	ExitNode, AppConnector bool    // roles besides that of a subnet router
 
 	FlowLog         bool
 	EMF             bool

@@ -35,6 +35,8 @@ var upFlags = []upFlag{
 	{name: "advertise-routes", variable: "ROUTER_ROUTES"},
 	{name: "login-server", variable: "ROUTER_CONTROL_URL"},
 	{name: "timeout", variable: "ROUTER_BOOT_TIMEOUT", translate: boundedTimeout},
+	{name: "advertise-exit-node", boolean: true, variable: "ROUTER_EXIT_NODE", translate: onOff},
+	{name: "advertise-connector", boolean: true, variable: "ROUTER_APP_CONNECTOR", translate: onOff},
 	{name: "accept-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.AcceptRoutes = on })},
 	{name: "snat-subnet-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.SNAT = on })},
 	{name: "stateful-filtering", boolean: true, apply: boolean(func(c *Config, on bool) { c.StatefulFiltering = on })},
@@ -48,8 +50,6 @@ var upFlags = []upFlag{
 	{name: "id-token", instead: "remove it: the router gets its tokens itself; see TS_CLIENT_ID"},
 	{name: "client-id", instead: "use TS_CLIENT_ID"},
 	{name: "audience", instead: "use TS_AUDIENCE"},
-	{name: "advertise-exit-node", boolean: true, instead: "remove it: this is a subnet router, not an exit node"},
-	{name: "advertise-connector", boolean: true, instead: "remove it: this is a subnet router, not an app connector"},
 	{name: "exit-node", instead: "remove it: the router sends its traffic into the VPC, not through an exit node"},
 	{name: "exit-node-allow-lan-access", boolean: true, instead: "remove it: the router sends its traffic into the VPC, not through an exit node"},
 	{name: "shields-up", boolean: true, instead: "remove it: it would block all traffic through the router; restrict access in the tailnet's policy"},
@@ -157,6 +157,18 @@ func boolean(set func(*Config, bool)) func(*Config, string) (string, error) {
 		}
 		return "", err
 	}
+}
+
+// onOff returns the switch for a boolean. Another value stays, for the error of the switch.
+func onOff(value string) string {
+	on, err := parseBool(value)
+	switch {
+	case err != nil:
+		return value
+	case on:
+		return "on"
+	}
+	return "off"
 }
 
 const dnsIgnored = "ignored: the router uses the VPC's resolver, never the tailnet's DNS settings"

@@ -62,8 +62,8 @@ ROUTER_TAGS: "tag:a_b" is not a tag: write tag: and a letter, then letters, digi
 		{"TS_ROUTES=10.0.0.0", `TS_ROUTES: "10.0.0.0" has no length: write 10.0.0.0/32 for this one address`},
 		{"TAILSCALE_ADVERTISE_ROUTES=10.0.0.0/99", `TAILSCALE_ADVERTISE_ROUTES: "10.0.0.0/99" is not a CIDR: write one such as 10.0.0.0/16 or fd12:3456::/48`},
 		{"ROUTER_ROUTES=169.254.0.0/16,0.0.0.0/0", `ROUTER_ROUTES: 169.254.0.0/16 is never advertised: link-local, where ECS and EC2 serve credentials and metadata
-ROUTER_ROUTES: 0.0.0.0/0 is never advertised: a default route is for exit nodes, and this is a subnet router`},
-		{"ROUTER_ROUTES=0.0.0.0/1,128.0.0.0/1", `ROUTER_ROUTES: taken together, 0.0.0.0/0 is never advertised: a default route is for exit nodes, and this is a subnet router`},
+ROUTER_ROUTES: 0.0.0.0/0 is never advertised: a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role`},
+		{"ROUTER_ROUTES=0.0.0.0/1,128.0.0.0/1", `ROUTER_ROUTES: taken together, 0.0.0.0/0 is never advertised: a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role`},
 		{"ROUTER_ROUTES=100.64.0.0/16", `ROUTER_ROUTES: 100.64.0.0/16 is never advertised: Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all`},
 		{"ROUTER_DNS_ZONES=10.0.0.2,-a.example.com,", `ROUTER_DNS_ZONES: "10.0.0.2" is not a domain: write auto, or a name such as corp.example.com
 ROUTER_DNS_ZONES: "-a.example.com" is not a domain: write auto, or a name such as corp.example.com
@@ -409,7 +409,7 @@ ROUTER_SERVE: "81=[fd00:ec2::254]:80" leads to an address that clients must not 
 		{[]string{"ROUTER_ROUTES=100.64.0.0/16"}, "ROUTER_ROUTES: 100.64.0.0/16 is never advertised: Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all"},
 		{[]string{"ROUTER_ROUTES=100.64.0.0/16", "ROUTER_SITE_ID=7"}, ""},
 		{[]string{"ROUTER_ROUTES=169.254.0.0/16", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: fd7a:115c:a1e0:b1a:0:7:a9fe:0/112 is never advertised: 4via6 for 169.254.0.0/16: link-local, where ECS and EC2 serve credentials and metadata"},
-		{[]string{"ROUTER_ROUTES=0.0.0.0/1,128.0.0.0/1", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: taken together, 0.0.0.0/0 is never advertised: a default route is for exit nodes, and this is a subnet router"},
+		{[]string{"ROUTER_ROUTES=0.0.0.0/1,128.0.0.0/1", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: taken together, 0.0.0.0/0 is never advertised: a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role"},
 		{[]string{"ECS_CONTAINER_METADATA_URI_V4= ", "ROUTER_ROUTES=peerings,subnets:a=b,pl-01234567"}, `ROUTER_ROUTES: "peerings", "subnets:a=b" cannot be looked up outside ECS (ECS_CONTAINER_METADATA_URI_V4 is not set): write CIDRs such as 10.0.0.0/16, or run on ECS`},
 	} {
 		if got := problemsOf(nil, tt.env); got != tt.want {
@@ -429,7 +429,7 @@ func TestExtraArgsProblems(t *testing.T) {
 		"--authkey hunter2":            "TS_EXTRA_ARGS --authkey: not for this router: give the key as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET",
 		"-client-secret 'hunter2'":     "TS_EXTRA_ARGS --client-secret: not for this router: give the OAuth client secret as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET",
 		"--ssh":                        "TS_EXTRA_ARGS --ssh: not for this router: remove it: there is no SSH server in the router; use ECS Exec",
-		"--advertise-exit-node=true":   "TS_EXTRA_ARGS --advertise-exit-node: not for this router: remove it: this is a subnet router, not an exit node",
+		"--advertise-exit-node=maybe":  `TS_EXTRA_ARGS --advertise-exit-node: "maybe" is not valid: use off or on`,
 		"--hostnam=x":                  "TS_EXTRA_ARGS --hostnam: no such flag of `tailscale up`; did you mean --hostname?",
 		"--whatever hunter2 --reset":   "TS_EXTRA_ARGS --whatever: no such flag of `tailscale up`: remove it",
 		"--hostname":                   "TS_EXTRA_ARGS --hostname: the value is missing: write --hostname=VALUE",
@@ -441,7 +441,7 @@ func TestExtraArgsProblems(t *testing.T) {
 		"--netfilter-mode=off":         `TS_EXTRA_ARGS --netfilter-mode: "off" is not supported: remove it; the router sets up netfilter itself in kernel mode, and userspace mode has none`,
 		"--timeout=90":                 `TS_EXTRA_ARGS --timeout: "90" is not a duration: write one such as 90s`,
 		"--advertise-tags=a_b":         `TS_EXTRA_ARGS --advertise-tags: "tag:a_b" is not a tag: write tag: and a letter, then letters, digits and dashes, such as tag:subnet-router`,
-		"--advertise-routes=0.0.0.0/0": "TS_EXTRA_ARGS --advertise-routes: 0.0.0.0/0 is never advertised: a default route is for exit nodes, and this is a subnet router",
+		"--advertise-routes=0.0.0.0/0": "TS_EXTRA_ARGS --advertise-routes: 0.0.0.0/0 is never advertised: a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role",
 		"--hostname='x":                "TS_EXTRA_ARGS: a single quote is not closed: close it, or escape it with a backslash",
 		`--hostname=x\`:                "TS_EXTRA_ARGS: ends with an unescaped backslash: remove it",
 		"--ssh --qr":                   "TS_EXTRA_ARGS --ssh: not for this router: remove it: there is no SSH server in the router; use ECS Exec\nTS_EXTRA_ARGS --qr: not for this router: remove it: the router does not log in interactively",

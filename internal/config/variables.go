@@ -45,11 +45,12 @@ const (
 	credentialGroup group = "Credential"
 	nodeGroup       group = "Node"
 	routesGroup     group = "Routes"
+	rolesGroup      group = "Roles"
 	operationGroup  group = "Operation"
 )
 
 // groups lists the sections in the order of the documentation.
-var groups = []group{credentialGroup, nodeGroup, routesGroup, operationGroup}
+var groups = []group{credentialGroup, nodeGroup, routesGroup, rolesGroup, operationGroup}
 
 // into returns a set function that stores the result of parse in a field.
 func into[T any](field func(*Config) *T, parse func(string) (T, error)) func(*Config, string, string) error {
@@ -167,6 +168,20 @@ var variables = []variable{
 		details: "It needs an OAuth client or a federated identity with the scope `dns`. Nameservers of others stay, and `router plan` shows the changes " +
 			"([operations.md](operations.md#registered-split-dns)).",
 		set: into(func(c *Config) *bool { return &c.DNSRegister }, parseSwitch),
+	},
+	{
+		group: rolesGroup, accepts: "on or off", sample: "on",
+		name: "ROUTER_EXIT_NODE", flag: "exit-node", fallback: "off",
+		meaning: "on: the router is an exit node too: clients may send all of their traffic through it, and their DNS queries to it.",
+		details: "It advertises `0.0.0.0/0` and `::/0`, in both modes; the deny list stays. See [Roles](operations.md#roles).",
+		set:     into(func(c *Config) *bool { return &c.ExitNode }, parseSwitch),
+	},
+	{
+		group: rolesGroup, accepts: "on or off", sample: "on",
+		name: "ROUTER_APP_CONNECTOR", flag: "app-connector", fallback: "off",
+		meaning: "on: the router is an app connector too: it advertises the addresses of the domains that the tailnet's policy names for it, next to its own routes.",
+		details: "It learns the addresses from the DNS queries of clients, at most 1,000. See [Roles](operations.md#roles).",
+		set:     into(func(c *Config) *bool { return &c.AppConnector }, parseSwitch),
 	},
 	{
 		group: nodeGroup, accepts: identity.Syntaxes(), sample: "dynamodb:routers",

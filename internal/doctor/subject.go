@@ -28,6 +28,8 @@ type Subject struct {
 	DERPMap func(context.Context) ([]byte, error)
 	// Approve returns the part of the tailnet's policy file that approves these routes.
 	Approve func([]netip.Prefix) string
+	// Roles has, for each role that is on, the part of the policy that it needs.
+	Roles map[string]string
 	// Memory returns the memory limit of this container in bytes (0 is none) and its
 	// source: the control group, or the limit in task metadata (MiB, 0 is unknown).
 	Memory func(taskMiB int) (limit int64, source string)
@@ -131,6 +133,7 @@ func Checks(s Subject) []Check {
 		Check{"routes", "found", e.routesFound},
 		Check{"routes", "overlaps", e.overlaps},
 		Check{"routes", "approval", e.approval},
+		Check{"routes", "roles", e.roles},
 		Check{"routes", "resolver", e.resolver},
 		Check{"routes", "zones", e.zones},
 		Check{"routes", "split DNS", e.registration},

@@ -19,6 +19,7 @@ type Status struct {
 	Node     Node          `json:"node"`
 	Identity Identity      `json:"identity"`
 	Routes   []RouteStatus `json:"routes"`
+	Roles    []Role        `json:"roles,omitempty"` // those that are on
 	// RoutesFound is the time of the last successful look-up of the routes.
 	RoutesFound time.Time `json:"routes_found,omitzero"`
 	// RoutesError is the error of the newest look-up, if it failed. Routes are then those
@@ -209,6 +210,15 @@ type RouteStatus struct {
 	Approved   bool   `json:"approved"`
 	Primary    bool   `json:"primary"`
 	Refused    string `json:"refused,omitempty"`
+}
+
+// Role is a role of the router besides that of a subnet router.
+type Role struct {
+	Name       string   `json:"name"`
+	Advertised bool     `json:"advertised"`
+	Approved   bool     `json:"approved"`
+	Learned    int      `json:"learned_routes,omitempty"` // of an app connector
+	Routes     []string `json:"routes,omitempty"`         // some of these
 }
 
 // Flows describes the open flows.

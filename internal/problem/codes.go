@@ -10,6 +10,7 @@ const (
 	RoutesUnknown    Code = "routes_unknown"
 	Announcing       Code = "announcing"
 	RoutesUnapproved Code = "routes_unapproved"
+	RoleUnapproved   Code = "role_unapproved"
 	Draining         Code = "draining"
 	ProbeFailed      Code = "probe_failed"
 )
@@ -101,6 +102,7 @@ var Codes = []Entry{
 	{IdentityUnreadable, Reason, "Cannot read the node's identity", "the table or the parameter in `ROUTER_STATE` cannot be read, or the stored state not be decrypted"},
 	{Announcing, Reason, "Announcing itself to the tailnet", "joined, waiting for endpoints and a home DERP"},
 	{RoutesUnapproved, Reason, "Routes are not approved", "the tailnet does not let this node serve a route"},
+	{RoleUnapproved, Reason, "A role is not approved", "the tailnet does not let this node serve as an exit node, or serve an address that its app connector has learned"},
 	{Draining, Reason, "Stopping", "the router is stopping"},
 	{ProbeFailed, Reason, "A probed target does not answer", "a target of `ROUTER_PROBE` does not accept connections from this task"},
 	{NodeKeyExpiring, Warning, "The node key expires soon", "the node key expires within a week"},

@@ -28,6 +28,11 @@ func (r *Router) registerMetrics() {
 			return boolValue(r.bootOverdue.Load())
 		}),
 		newRouteCollector(r),
+		newRoleCollector(r),
+		gauge("router_app_connector_routes", "Routes that the app connector has learned and advertises.", func() float64 {
+			s, _ := r.node.Status()
+			return float64(len(s.Learned))
+		}),
 		newPeerCollector(r),
 		gauge("router_unapproved_routes", "Advertised routes that are not approved for this router.", func() float64 {
 			s, _ := r.node.Status()

@@ -32,6 +32,8 @@ type Plan struct {
 	StatusGrants *Grants `json:"status_grants,omitempty"`
 	// ServeGrants is the part of the tailnet policy that ROUTER_SERVE needs.
 	ServeGrants *Grants `json:"serve_grants,omitempty"`
+	// Roles are the roles that are on, with the part of the tailnet policy that each needs.
+	Roles []PlanRole `json:"roles,omitempty"`
 }
 
 // PlanSite describes, with an example, how clients reach targets behind a router with a
@@ -73,6 +75,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 
 		StatusGrants: statusGrants(cfg),
 		ServeGrants:  serveGrants(cfg),
+		Roles:        PlanRoles(cfg),
 	}
 	zones, _ := boot.Zones(ctx) // its notes have the error
 	resolver, known := boot.Resolver(ctx, found)

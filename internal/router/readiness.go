@@ -44,6 +44,7 @@ func (r *Router) notReady() []ops.Reason {
 	addMemberReasons(s, add)
 	if s.Running() && !s.Removed {
 		r.addRouteReasons(s, add)
+		r.addRoleReasons(s, add)
 	}
 	return why
 }
@@ -60,6 +61,26 @@ func (r *Router) addRouteReasons(s tailnet.Status, add func(*problem.Problem)) {
 			Code: problem.RoutesUnapproved, Message: "the tailnet has not approved " + strings.Join(routes.Strings(missing), ", "),
 			Fix: "approve them in the admin console, or add to the policy file: " + AutoApprovers(missing, r.cfg.Credential.Tags),
 		})
+	}
+}
+
+// addRoleReasons adds a reason for each role that the tailnet has not approved.
+func (r *Router) addRoleReasons(s tailnet.Status, add func(*problem.Problem)) {
+	if r.draining.Load() {
+		return
+	}
+	unapproved := func(message string, policy Policy) {
+		text, _ := json.Marshal(policy)
+		add(&problem.Problem{Code: problem.RoleUnapproved, Message: message,
+			Fix: "approve it in the admin console, or add to the policy file: " + string(text)})
+	}
+	tags := r.cfg.Credential.Tags
+	if s.ExitNode.Advertised && !s.ExitNode.Approved {
+		unapproved("the tailnet has not approved this node as an exit node", Policy{AutoApprovers: &Approvers{ExitNode: tags}})
+	}
+	if n := len(s.UnapprovedLearned()); n > 0 {
+		unapproved(fmt.Sprintf("the tailnet has not approved %d of %d learned addresses of the app connector", n, len(s.Learned)),
+			Policy{AutoApprovers: learnedApprovers(tags)})
 	}
 }
 

@@ -42,6 +42,7 @@ type Router struct {
 	resolver     *resolver // nil unless asked for
 	served       *served
 	dns          *dnsRegistrar
+	peerDNS      *peerDNSMetrics
 	peers        *handover.Coordinator
 	prober       *probe.Prober
 	probeChanged chan struct{} // signaled when a probe's result changes
@@ -68,6 +69,7 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 	if r.deny, err = r.newDenyList(cfg); err != nil {
 		return nil, err
 	}
+	r.peerDNS = newPeerDNSMetrics(r.registry)
 	if r.node, err = tailnet.New(r.nodeConfig()); err != nil {
 		return nil, err
 	}
@@ -140,6 +142,10 @@ func (r *Router) nodeConfig() tailnet.Config {
 		CredentialRefused: r.lookUps.boot.CredentialRefused,
 		LoginAttempted:    r.logins.attempted,
 		RulesChanged:      r.recheckFlows,
+		ExitNode:          r.cfg.ExitNode,
+		AppConnector:      r.cfg.AppConnector,
+		PeerAPIOpened:     r.deny.OpenedPort,
+		PeerDNSAnswered:   r.peerDNS.answered,
 		Logger:            r.log,
 	}
 }
@@ -178,7 +184,7 @@ func (r *Router) fitLimits(ctx context.Context, s *processors.Scaler) error {
 // followRoutes advertises the routes that the look-ups find, and follows their changes.
 func (r *Router) followRoutes(ctx context.Context) error {
 	r.lookUps.followRoutes(ctx, r.cfg.Refresh, r.forward.InUse, func(prefixes []netip.Prefix) {
-		r.forward.SetRoutes(prefixes)
+		r.forward.SetRoutes(r.withExitRoutes(prefixes))
 		r.serveDNS(prefixes)
 		r.node.Advertise(prefixes)
 	})

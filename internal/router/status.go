@@ -47,6 +47,7 @@ func (r *Router) status() ops.Status {
 		}
 	}
 	out.Routes = describeRoutes(routes, node)
+	out.Roles = r.describeRoles(node)
 	out.Peers = r.describePeers()
 	out.Events = describeEvents(r.events.Events())
 	out.Limits = r.describeLimits(out.Flows)

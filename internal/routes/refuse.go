@@ -15,7 +15,7 @@ func (r Refusal) Error() string {
 	return fmt.Sprintf("%s is never advertised: %s", r.Prefix, r.Reason)
 }
 
-const defaultRoute = "a default route is for exit nodes, and this is a subnet router"
+const defaultRoute = "a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role"
 
 var (
 	// Clients treat these addresses as nodes of the tailnet, and drop packets that a subnet
