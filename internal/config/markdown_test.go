@@ -3,6 +3,7 @@ package config
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,17 +86,32 @@ func upFlagTable() string {
 	return b.String()
 }
 
-// officialTable returns the variables of the official image that are no settings here.
+// officialTable returns the answer to each variable of the official image.
 func officialTable() string {
-	var b strings.Builder
-	b.WriteString("\n## Other variables of the official image\n\n| variable | effect |\n| --- | --- |\n")
+	rows := map[string]string{}
+	for _, v := range variables {
+		for _, name := range append([]string{v.name}, v.aliases...) {
+			if slices.Contains(officialVariables, name) {
+				rows[name] = fmt.Sprintf("sets [`%s`](#%s)", v.name, strings.ToLower(v.name))
+			}
+		}
+	}
 	for _, v := range officialRefused {
-		fmt.Fprintf(&b, "| `%s` | error: %s |\n", v.name, v.instead)
+		rows[v.name] = "error (exit code 2): " + v.instead
 	}
 	for _, v := range officialIgnored {
-		fmt.Fprintf(&b, "| `%s` | warning: %s |\n", v.name, v.why)
+		rows[v.name] = "warning: " + v.why
 	}
-	fmt.Fprintf(&b, "| `%s` | none |\n", strings.Join(officialSilent, "`, `"))
+	for _, v := range officialAlways {
+		rows[v.name] = v.why
+	}
+	var b strings.Builder
+	b.WriteString("\n## Drop-in: the variables of the official image\n\n" +
+		"All variables of `tailscale/tailscale` v1.104.5, those of [its documentation](https://tailscale.com/docs/features/containers/docker/docker-params)\n" +
+		"(as of 23 March 2026) among them, compared on 27 November 2026. An empty value is as good as none.\n\n| variable | here |\n| --- | --- |\n")
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", name, rows[name])
+	}
 	return b.String()
 }
 

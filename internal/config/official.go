@@ -5,34 +5,46 @@ import (
 	"strings"
 )
 
-// Variables of the official image (cmd/containerboot of v1.104.5) that have a different
-// meaning here, or none. Those in officialSilent cause no warning: they enable features that
-// are always on, or are for tests and Kubernetes.
+// Variables of the official image (cmd/containerboot of v1.104.5) that are no settings here. One
+// that asks for something else than a subnet router is refused, with the setting to use instead:
+// a container that runs without it would look as if it worked. Those in officialAlways cause
+// nothing: they enable features that are always on, or are for tests and Kubernetes.
 var (
 	officialRefused = []struct{ name, instead string }{
 		{"TS_CLIENT_SECRET", "not read: give the OAuth client secret as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
 		{"TS_ID_TOKEN", "not read: remove it; the router gets its tokens itself, see TS_CLIENT_ID"},
+		{"TS_TAILSCALED_EXTRA_ARGS", "not read: there is no separate tailscaled; use ROUTER_UDP_PORT, ROUTER_STATE, ROUTER_MODE and ROUTER_SOCKET"},
+		{"TS_DEST_IP", "not supported: set ROUTER_ROUTES to the address, such as 10.0.3.4/32, and let clients connect to that"},
+		{"TS_EXPERIMENTAL_DEST_DNS_NAME", "not supported: set ROUTER_ROUTES to host:NAME, and let clients connect to the name's addresses"},
+		{"TS_TAILNET_TARGET_IP", "not supported: the router does not forward all ports into the tailnet; run the official image for this target"},
+		{"TS_TAILNET_TARGET_FQDN", "not supported: the router does not forward all ports into the tailnet; run the official image for this target"},
+		{"TS_SERVE_CONFIG", "not supported: the router serves nothing of its own; let clients connect to the target behind a route of ROUTER_ROUTES"},
+		{"TS_KUBE_SECRET", "not supported: state is not stored in Kubernetes; use ROUTER_STATE"},
+		{"TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR", "not supported: there is no configuration file; use variables"},
+		{"TS_EGRESS_PROXIES_CONFIG_PATH", "not supported: it is for the proxies of the Kubernetes operator; run the official image for them"},
+		{"TS_INGRESS_PROXIES_CONFIG_PATH", "not supported: it is for the proxies of the Kubernetes operator; run the official image for them"},
 	}
 	officialIgnored = []struct{ name, why string }{
-		{"TS_TAILSCALED_EXTRA_ARGS", "ignored: there is no separate tailscaled; see ROUTER_UDP_PORT, ROUTER_STATE, ROUTER_MODE and ROUTER_SOCKET"},
-		{"TS_DEST_IP", "ignored: the router forwards routes, not single ports"},
-		{"TS_EXPERIMENTAL_DEST_DNS_NAME", "ignored: the router forwards routes, not single ports"},
-		{"TS_TAILNET_TARGET_IP", "ignored: the router forwards from the tailnet, not into it"},
-		{"TS_TAILNET_TARGET_FQDN", "ignored: the router forwards from the tailnet, not into it"},
-		{"TS_SERVE_CONFIG", "ignored: the router serves nothing of its own"},
 		{"TS_SOCKS5_SERVER", "ignored: there is no proxy into the tailnet"},
 		{"TS_OUTBOUND_HTTP_PROXY_LISTEN", "ignored: there is no proxy into the tailnet"},
-		{"TS_HEALTHCHECK_ADDR_PORT", "ignored: health is served on ROUTER_LISTEN"},
-		{"TS_KUBE_SECRET", "ignored: state lives where ROUTER_STATE says"},
-		{"TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR", "ignored: there is no configuration file; write variables"},
-		{"TS_EGRESS_PROXIES_CONFIG_PATH", "ignored: the router forwards from the tailnet, not into it"},
-		{"TS_INGRESS_PROXIES_CONFIG_PATH", "ignored: the router forwards routes, not single ports"},
 	}
-	officialSilent = []string{
-		"TS_ACCEPT_DNS", "TS_AUTH_ONCE", "TS_ENABLE_HEALTH_CHECK", "TS_ENABLE_METRICS",
-		"TS_EXPERIMENTAL_CERT_SHARE", "TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS", "TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT",
-		"TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV", "TS_TEST_FAKE_NETFILTER", "TS_TEST_ONLY_ROOT",
+	officialAlways = []struct{ name, why string }{
+		{"TS_ACCEPT_DNS", "none: the router uses the VPC's resolver; `true` is a warning"},
+		{"TS_AUTH_ONCE", "none: the router logs in only when control asks for it"},
+		{"TS_ENABLE_HEALTH_CHECK", "none: `/healthz` is always served, on `ROUTER_LISTEN`"},
+		{"TS_ENABLE_METRICS", "none: `/metrics` is always served, on `ROUTER_LISTEN`"},
+		{"TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS", "none: it tunes the host of kernel mode"},
+		{"TS_EXPERIMENTAL_CERT_SHARE", kubernetesOnly},
+		{"TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT", kubernetesOnly},
+		{"TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV", kubernetesOnly},
+		{"TS_TEST_FAKE_NETFILTER", testsOnly},
+		{"TS_TEST_ONLY_ROOT", testsOnly},
 	}
+)
+
+const (
+	kubernetesOnly = "none: it is for the Kubernetes operator"
+	testsOnly      = "none: it is for tests of the image"
 )
 
 // unsupported reports variables of the official image that have no effect here, so that a
@@ -53,13 +65,8 @@ func (in input) unsupported(r *report) {
 	}
 }
 
-// isOfficial reports whether the official image has a variable of that name
-// that is not a setting here.
+// isOfficial reports whether the official image has a variable of that name that is not a setting
+// here, and is not refused.
 func isOfficial(name string) bool {
-	for _, v := range officialIgnored {
-		if v.name == name {
-			return true
-		}
-	}
-	return slices.Contains(officialSilent, name)
+	return slices.ContainsFunc(slices.Concat(officialIgnored, officialAlways), func(v struct{ name, why string }) bool { return v.name == name })
 }

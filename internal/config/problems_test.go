@@ -1,7 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -304,19 +309,62 @@ func TestTwoNamesOfOneSetting(t *testing.T) {
 	}
 }
 
-// Every variable of the official image v1.104.5 is read, refused, or known to cause a
-// warning or none.
-func TestEveryOfficialVariableHasAnAnswer(t *testing.T) {
-	known := readNames()
-	for name := range strings.FieldsSeq(`TS_ACCEPT_DNS TS_AUDIENCE TS_AUTHKEY TS_AUTH_KEY TS_AUTH_ONCE TS_BOOT_TIMEOUT TS_CLIENT_ID TS_CLIENT_SECRET
-		TS_DEBUG_ADDR_PORT TS_DEST_IP TS_EGRESS_PROXIES_CONFIG_PATH TS_ENABLE_HEALTH_CHECK TS_ENABLE_METRICS TS_EXPERIMENTAL_CERT_SHARE
-		TS_EXPERIMENTAL_DEST_DNS_NAME TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT
-		TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR TS_EXTRA_ARGS TS_HEALTHCHECK_ADDR_PORT TS_HOSTNAME TS_ID_TOKEN TS_INGRESS_PROXIES_CONFIG_PATH
-		TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV TS_KUBE_SECRET TS_LOCAL_ADDR_PORT TS_OUTBOUND_HTTP_PROXY_LISTEN TS_ROUTES TS_SERVE_CONFIG
-		TS_SOCKET TS_SOCKS5_SERVER TS_STATE_DIR TS_TAILNET_TARGET_FQDN TS_TAILNET_TARGET_IP TS_TAILSCALED_EXTRA_ARGS TS_TEST_FAKE_NETFILTER
-		TS_TEST_ONLY_ROOT TS_USERSPACE`) {
-		if !slices.Contains(known, name) && !isOfficial(name) {
-			t.Errorf("%s is unknown", name)
+// officialVariables are the variables of the official image.
+var officialVariables = strings.Fields(`TS_ACCEPT_DNS TS_AUDIENCE TS_AUTHKEY TS_AUTH_KEY TS_AUTH_ONCE TS_BOOT_TIMEOUT TS_CLIENT_ID TS_CLIENT_SECRET
+	TS_DEBUG_ADDR_PORT TS_DEST_IP TS_EGRESS_PROXIES_CONFIG_PATH TS_ENABLE_HEALTH_CHECK TS_ENABLE_METRICS TS_EXPERIMENTAL_CERT_SHARE
+	TS_EXPERIMENTAL_DEST_DNS_NAME TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT
+	TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR TS_EXTRA_ARGS TS_HEALTHCHECK_ADDR_PORT TS_HOSTNAME TS_ID_TOKEN TS_INGRESS_PROXIES_CONFIG_PATH
+	TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV TS_KUBE_SECRET TS_LOCAL_ADDR_PORT TS_OUTBOUND_HTTP_PROXY_LISTEN TS_ROUTES TS_SERVE_CONFIG
+	TS_SOCKET TS_SOCKS5_SERVER TS_STATE_DIR TS_TAILNET_TARGET_FQDN TS_TAILNET_TARGET_IP TS_TAILSCALED_EXTRA_ARGS TS_TEST_FAKE_NETFILTER
+	TS_TEST_ONLY_ROOT TS_USERSPACE`)
+
+// TestOfficialVariablesAreComplete compares the list with the source of the embedded version.
+func TestOfficialVariablesAreComplete(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "tailscale.com").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "cmd/containerboot/settings.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, m := range regexp.MustCompile(`"(TS_[A-Z0-9_]+)"`).FindAllStringSubmatch(string(text), -1) {
+		found[m[1]] = true
+	}
+	if len(found) < 30 {
+		t.Errorf("the source has only %d variables", len(found))
+	}
+	for name := range found {
+		if !slices.Contains(officialVariables, name) {
+			t.Errorf("%s is missing in the list", name)
+		}
+	}
+}
+
+// TestOfficialVariables goes through the table of docs/configuration.md: each variable of the
+// official image sets a setting, is refused with advice, or needs nothing.
+func TestOfficialVariables(t *testing.T) {
+	values := map[string]string{"TS_AUTHKEY": "tskey-auth-k1", "TS_AUTH_KEY": "tskey-auth-k1", "TS_USERSPACE": "true", "TS_STATE_DIR": "/var/lib/tailscale", "TS_EXTRA_ARGS": "--advertise-exit-node"}
+	noSecret := "ROUTER_AUTH_SECRET="
+	with := map[string][]string{"TS_AUTHKEY": {noSecret}, "TS_AUTH_KEY": {noSecret}, "TS_CLIENT_ID": {noSecret, "TS_AUDIENCE=x"}, "TS_AUDIENCE": {noSecret, "TS_CLIENT_ID=x"}}
+	for _, name := range officialVariables {
+		i := slices.IndexFunc(variables, func(v variable) bool { return v.name == name || slices.Contains(v.aliases, name) })
+		refused := slices.ContainsFunc(officialRefused, func(v struct{ name, instead string }) bool { return v.name == name })
+		if known := i >= 0; known == (refused || isOfficial(name)) {
+			t.Errorf("%s has no answer, or two", name)
+			continue
+		}
+		value := "1"
+		if i >= 0 {
+			value = cmp.Or(values[name], variables[i].sample)
+		}
+		got := problemsOf(nil, append(with[name], name+"="+value))
+		switch {
+		case refused && (!strings.HasPrefix(got, name+": not ") || strings.Contains(got, "\n")):
+			t.Errorf("%s=%s is not refused: %s", name, value, got)
+		case !refused && got != "":
+			t.Errorf("%s=%s: %s", name, value, got)
 		}
 	}
 }

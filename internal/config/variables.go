@@ -226,7 +226,7 @@ var variables = []variable{
 	},
 	{
 		group: operationGroup, accepts: "host:port or :port", sample: "127.0.0.1:9002",
-		name: "ROUTER_LISTEN", flag: "listen", aliases: []string{"TS_LOCAL_ADDR_PORT"}, fallback: ":9002",
+		name: "ROUTER_LISTEN", flag: "listen", aliases: []string{"TS_LOCAL_ADDR_PORT", "TS_HEALTHCHECK_ADDR_PORT"}, fallback: ":9002",
 		meaning: "host:port of /metrics, /healthz, /readyz, /status and the page /.",
 		set:     into(func(c *Config) *string { return &c.Listen }, parseListen),
 	},
