@@ -47,7 +47,7 @@ locals {
 
   advertised = { for c in local.cidr_lists.routes : c => local.cidrs[c] if contains(keys(local.cidrs), c) }
   refused_cidrs = flatten([for c, p in local.advertised : concat(
-    p.bits == 0 ? ["routes: ${c} is a default route, for exit nodes, and this is a subnet router."] : [],
+    p.bits == 0 ? ["routes: ${c} is a default route, for exit nodes: set exit_node for that role."] : [],
     [for r in concat(local.refused_ranges, var.site_id == null ? [local.cgnat_range] : []) : "routes: ${c} is never advertised: ${r.reason}."
       if strcontains(r.network, ":") == (p.family == 6) && p.bits >= r.bits && try(cidrhost("${p.address}/${r.bits}", 0), "") == r.network
     ],
@@ -65,7 +65,7 @@ locals {
   outermost = { for c, ps in local.distinct_cidrs : c => ps[0] if !anytrue([
     for other, qs in local.distinct_cidrs : other != c && qs[0].family == ps[0].family && qs[0].bits < ps[0].bits && try(cidrhost("${ps[0].address}/${qs[0].bits}", 0) == qs[0].network, false)
   ]) }
-  whole_families = [for family in [4, 6] : "routes: taken together, the CIDRs are a default route, for exit nodes, and this is a subnet router."
+  whole_families = [for family in [4, 6] : "routes: taken together, the CIDRs are a default route, for exit nodes: set exit_node for that role."
     if sum(concat([0], [for c, p in local.outermost : pow(2, -p.bits) if p.family == family && p.bits > 0])) >= 1
   ]
 

@@ -46,6 +46,8 @@ locals {
     ROUTER_KEEPALIVE        = var.keepalive
     ROUTER_TARGET_KEEPALIVE = var.target_keepalive
     ROUTER_DNS              = var.dns ? "on" : null
+    ROUTER_EXIT_NODE        = var.exit_node ? "on" : null
+    ROUTER_APP_CONNECTOR    = var.app_connector ? "on" : null
     ROUTER_FLOW_LOG         = var.flow_log ? "on" : null
     ROUTER_EMF              = var.emf ? "on" : null
     ROUTER_LOG_LEVEL        = var.log_level

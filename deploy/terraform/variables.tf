@@ -371,16 +371,16 @@ variable "additional_flags" {
 
   validation {
     # Each word is a flag, or the value of one that takes a value.
-    condition     = can(regex("^\\s*((-{1,2}(accept-dns|accept-routes|reset|snat-subnet-routes|stateful-filtering)(=(1|t|T|TRUE|true|True|0|f|F|FALSE|false|False))?|-{1,2}(advertise-routes|advertise-tags|hostname|login-server|timeout)(=|\\s+)([^-\\s\"'\\\\][^\\s\"'\\\\]*|\"[^-\"\\\\][^\"\\\\]*\"|'[^-'][^']*')|-{1,2}netfilter-mode(=|\\s+)[\"']?on[\"']?)(\\s+|$))*$", var.additional_flags))
+    condition     = can(regex("^\\s*((-{1,2}(accept-dns|accept-routes|advertise-connector|advertise-exit-node|reset|snat-subnet-routes|stateful-filtering)(=(1|t|T|TRUE|true|True|0|f|F|FALSE|false|False))?|-{1,2}(advertise-routes|advertise-tags|hostname|login-server|timeout)(=|\\s+)([^-\\s\"'\\\\][^\\s\"'\\\\]*|\"[^-\"\\\\][^\"\\\\]*\"|'[^-'][^']*')|-{1,2}netfilter-mode(=|\\s+)[\"']?on[\"']?)(\\s+|$))*$", var.additional_flags))
     error_message = "The additional_flags must be flags such as --accept-routes or --timeout=30s; boolean flags take =true or =false, and --netfilter-mode only on."
   }
 
   validation {
     condition = alltrue([for f in regexall("(?:^|\\s)--?([A-Za-z0-9][A-Za-z0-9-]*)", var.additional_flags) : contains([
-      "accept-dns", "accept-routes", "advertise-routes", "advertise-tags", "hostname", "login-server",
+      "accept-dns", "accept-routes", "advertise-connector", "advertise-exit-node", "advertise-routes", "advertise-tags", "hostname", "login-server",
       "netfilter-mode", "reset", "snat-subnet-routes", "stateful-filtering", "timeout",
     ], f[0])])
-    error_message = "The additional_flags may only be accept-dns, accept-routes, advertise-routes, advertise-tags, hostname, login-server, netfilter-mode, reset, snat-subnet-routes, stateful-filtering and timeout: this is a subnet router, not an exit node, SSH server or app connector."
+    error_message = "The additional_flags may only be accept-dns, accept-routes, advertise-connector, advertise-exit-node, advertise-routes, advertise-tags, hostname, login-server, netfilter-mode, reset, snat-subnet-routes, stateful-filtering and timeout: the router has no SSH server, and uses no exit node."
   }
 }
 
@@ -584,6 +584,20 @@ variable "dns" {
   nullable    = false
 }
 
+variable "exit_node" {
+  description = "Whether the router is an exit node too: clients may send all of their traffic through it. The tailnet's policy has to approve it: see docs/operations.md#roles."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "app_connector" {
+  description = "Whether the router is an app connector too: it routes the domains that the tailnet's policy names for it. See docs/operations.md#roles."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "emf" {
   description = "Whether the router logs its load once a minute in CloudWatch's embedded metric format, of which CloudWatch makes metrics for alarms and autoscaling. It needs the log driver awslogs. CloudWatch bills 8 custom metrics for each service."
   type        = bool
@@ -613,7 +627,7 @@ variable "environment" {
     condition = length(setintersection(keys(var.environment), [
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "TS_CLIENT_ID", "TS_AUDIENCE", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL",
       "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
-      "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
+      "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
     ])) == 0
     error_message = "The environment must not contain settings that have their own variable, nor ROUTER_LISTEN: the health check relies on port 9002."
   }
@@ -628,27 +642,37 @@ variable "environment" {
       "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_DNS_REBIND_GUARD", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
       "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
-      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
+      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
     ], name)])
     error_message = "The environment has a ROUTER_ variable that does not exist: see router --help."
   }
 
   validation {
     condition = alltrue([for name, value in var.environment : trimspace(value) == "" || startswith(trimspace(value), "file:") || can(regex(lookup({
-      ROUTER_CONGESTION         = "^(bbr|cubic)$"
-      ROUTER_API_URL            = "^https?://[^/?#@\\s]+(/[^?#\\s]*)?$"
-      ROUTER_DNS_REBIND_GUARD   = "^(on|off)$"
-      ROUTER_LOG_FORMAT         = "^(json|text)$"
-      ROUTER_MAX_FLOWS          = "^([1-9][0-9]{0,6}|10000000)$"
-      ROUTER_MAX_FLOWS_PER_PEER = "^([1-9][0-9]{0,6}|10000000)$"
-      ROUTER_MODE               = "^(auto|userspace|kernel)$"
-      ROUTER_SOCKET             = "^/.{0,102}$"
-      ROUTER_STATUS_PAGE        = "^(on|off)$"
-      ROUTER_TAILNET_STATUS     = "^(on|off)$"
-      TS_CLIENT_SECRET          = "^$"
-      TS_ID_TOKEN               = "^$"
+      ROUTER_CONGESTION                    = "^(bbr|cubic)$"
+      ROUTER_API_URL                       = "^https?://[^/?#@\\s]+(/[^?#\\s]*)?$"
+      ROUTER_DNS_REBIND_GUARD              = "^(on|off)$"
+      ROUTER_LOG_FORMAT                    = "^(json|text)$"
+      ROUTER_MAX_FLOWS                     = "^([1-9][0-9]{0,6}|10000000)$"
+      ROUTER_MAX_FLOWS_PER_PEER            = "^([1-9][0-9]{0,6}|10000000)$"
+      ROUTER_MODE                          = "^(auto|userspace|kernel)$"
+      ROUTER_SOCKET                        = "^/.{0,102}$"
+      ROUTER_STATUS_PAGE                   = "^(on|off)$"
+      ROUTER_TAILNET_STATUS                = "^(on|off)$"
+      TS_CLIENT_SECRET                     = "^$"
+      TS_ID_TOKEN                          = "^$"
+      TS_TAILSCALED_EXTRA_ARGS             = "^$"
+      TS_DEST_IP                           = "^$"
+      TS_EXPERIMENTAL_DEST_DNS_NAME        = "^$"
+      TS_TAILNET_TARGET_IP                 = "^$"
+      TS_TAILNET_TARGET_FQDN               = "^$"
+      TS_SERVE_CONFIG                      = "^$"
+      TS_KUBE_SECRET                       = "^$"
+      TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR = "^$"
+      TS_EGRESS_PROXIES_CONFIG_PATH        = "^$"
+      TS_INGRESS_PROXIES_CONFIG_PATH       = "^$"
     }, name, ""), trimspace(value)))])
-    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_CONGESTION bbr or cubic."
+    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_CONGESTION bbr or cubic; and some variables of the official image are refused: see docs/configuration.md."
   }
 }
 

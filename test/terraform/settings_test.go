@@ -196,6 +196,12 @@ func (c settings) environment() map[string]string {
 	if on, _ := c["dns"].(bool); on {
 		env["ROUTER_DNS"] = "on"
 	}
+	if on, _ := c["exit_node"].(bool); on {
+		env["ROUTER_EXIT_NODE"] = "on"
+	}
+	if on, _ := c["app_connector"].(bool); on {
+		env["ROUTER_APP_CONNECTOR"] = "on"
+	}
 	if on, _ := c["emf"].(bool); on {
 		env["ROUTER_EMF"] = "on"
 	}
@@ -241,6 +247,10 @@ var fixedSettings = []settings{
 	routesOf("pl-0123abcd"), routesOf("pl-0"), routesOf("vpcs"), routesOf("rds:env=prod", "lb:Name=web-*", "host:db.example.com"), routesOf("rds:env"), routesOf("lb:=b"), routesOf("host:10.0.0.5"), routesOf("host:a.7."), routesOf("host:-a.example.com"), routesOf("host:"), routesOf("rds:a=b=c", "host:db."),
 	routesOf("host:" + strings.Repeat("a123456789.", 23) + "a"), routesOf("host:" + strings.Repeat("a123456789.", 23) + "ab"), routesOf("peerings", "subnet"), routesOf("224.0.0.0/4"), routesOf("255.255.255.255/32"),
 	{"auth_secret_arn": credential, "dns_zones": []string{"auto", " Corp.Example.com. ", "_tcp.example", "20.10.in-addr.arpa"}},
+	environmentOf("TS_TAILSCALED_EXTRA_ARGS", "1"), environmentOf("TS_DEST_IP", "1"), environmentOf("TS_EXPERIMENTAL_DEST_DNS_NAME", "1"), environmentOf("TS_TAILNET_TARGET_IP", "1"), environmentOf("TS_TAILNET_TARGET_FQDN", "1"), environmentOf("TS_SERVE_CONFIG", "1"),
+	environmentOf("TS_KUBE_SECRET", "1"), environmentOf("TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR", "1"), environmentOf("TS_EGRESS_PROXIES_CONFIG_PATH", "1"), environmentOf("TS_INGRESS_PROXIES_CONFIG_PATH", "1"), environmentOf("TS_DEST_IP", ""),
+	{"auth_secret_arn": credential, "exit_node": true, "app_connector": true}, {"auth_secret_arn": credential, "additional_flags": "--advertise-exit-node --advertise-connector=false"},
+	{"auth_secret_arn": credential, "additional_flags": "--advertise-exit-node=maybe"},
 	{"auth_secret_arn": credential, "dns_zones": []string{"10.0.0.2"}}, {"auth_secret_arn": credential, "dns_zones": []string{"-a.example"}}, {"auth_secret_arn": credential, "dns_zones": []string{"a..b"}},
 	{"auth_secret_arn": credential, "dns_zones": []string{"."}}, {"auth_secret_arn": credential, "dns_zones": []string{"7."}},
 	{"auth_secret_arn": credential, "dns_zones": []string{"auto"}, "dns_register": true}, {"auth_secret_arn": credential, "dns_register": true}, {"auth_secret_arn": credential, "dns_register": false},
