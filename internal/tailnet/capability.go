@@ -20,6 +20,9 @@ const StatusCapability = capabilityDomain + "status"
 // app connectors.
 const AppConnectorCapability = "tailscale.com/app-connectors"
 
+// RelayCapability is the app capability of peers that may use a peer relay.
+const RelayCapability = "tailscale.com/cap/relay"
+
 // MayReadStatus reports whether a grant gives the peer with an address [StatusCapability] on this
 // node. It answers by control's newest rules, and returns false for an address of no peer.
 func (n *Node) MayReadStatus(client netip.Addr) bool {

@@ -45,6 +45,7 @@ func TestContract(t *testing.T) {
 		"the dialer uses both netstack dials":  dialerUsesNetstackDials,
 		"no role opens no peer API":            noPeerAPI,
 		"a role opens a peer API":              peerAPIOfRole,
+		"the LocalAPI reports the peer relay":  localAPIReportsRelay,
 		"the device's packets have their gaps": deviceLeavesGaps,
 		"the build tags are known":             buildTagsAreKnown,
 	} {
@@ -234,6 +235,31 @@ func peerAPIOfRole(t *testing.T) {
 			if _, ok := n.lb.GetPeerAPIPort(ip); !ok {
 				return fmt.Errorf("no port for %v", ip)
 			}
+		}
+		return nil
+	})
+}
+
+// localAPIReportsRelay: the LocalAPI has the port of a peer relay if it is bound.
+func localAPIReportsRelay(t *testing.T) {
+	taken, err := net.ListenPacket("udp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := uint16(taken.LocalAddr().(*net.UDPAddr).Port)
+	relay := func() *Node {
+		n := startNode(t, startTailnet(t, nil), give(testKey), func(c *Config) { c.PeerRelay = port })
+		awaitStatus(t, n, "membership", func(s *Status) bool { return s.Running() })
+		return n
+	}
+	if n := relay(); n.PeerRelay().Bound {
+		t.Error("a relay whose port is in use counts as bound")
+	}
+	taken.Close()
+	n := relay()
+	testwait.Until(t, "the relay", func() error {
+		if got := n.PeerRelay(); !got.Bound || got.Sessions != 0 {
+			return fmt.Errorf("the relay is %+v", got)
 		}
 		return nil
 	})

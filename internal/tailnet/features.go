@@ -6,6 +6,7 @@ import (
 	_ "tailscale.com/feature/appconnectors"         // control asks for the routes of an app connector
 	_ "tailscale.com/feature/c2n"                   // control's HA election probes over it
 	_ "tailscale.com/feature/condregister/useproxy" // HTTPS_PROXY towards control
+	_ "tailscale.com/feature/relayserver"           // a peer relay
 	_ "tailscale.com/feature/tailnetlock"           // tailnets that sign their nodes
 	_ "tailscale.com/wgengine/router/osrouter"      // kernel mode: addresses, routes, NAT
 )

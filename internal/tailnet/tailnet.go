@@ -8,7 +8,7 @@
 //
 // Locks, outermost first: LocalBackend's, [frozenEngine].mu, then the engine's own.
 // Node.mu, state.mu and the other mutexes of this package are leaves: nothing that
-// blocks, logs or calls the engine runs while one is held. The engine calls
+// blocks, logs or calls the engine runs while one is held, except for relay.mu. The engine calls
 // [Node.watchLog] and [stateStore.WriteState] with its locks held.
 package tailnet
 
@@ -52,6 +52,10 @@ type Config struct {
 	// ExitNode and AppConnector are roles besides that of a subnet router. With either, the node
 	// answers the DNS queries of peers that may use it.
 	ExitNode, AppConnector bool
+	// PeerRelay is the UDP port of a peer relay, another role. Default: none.
+	PeerRelay uint16
+	// PeerRelayEndpoints are endpoints of the relay that it cannot find itself.
+	PeerRelayEndpoints []netip.AddrPort
 	// Credential returns an auth key. It is called only when control asks for one,
 	// and again after control refused one or left one unanswered for keyWait. It may
 	// block until its context ends.
@@ -166,6 +170,7 @@ type Node struct {
 	listening listeningPorts
 	serving   listeningPorts
 	learned   learnedRoutes
+	relay     relayState
 
 	// routesChanged has an element if a field that routesToAdvertise reads may have
 	// changed since announce last called it. Its capacity is 1.
@@ -258,6 +263,10 @@ func (n *Node) Join(id Identity) error {
 	prefs.RouteAll = n.cfg.AcceptRoutes
 	prefs.NoSNAT = n.cfg.NoSNAT
 	prefs.AppConnector.Advertise = n.cfg.AppConnector
+	if n.cfg.PeerRelay != 0 {
+		prefs.RelayServerPort = &n.cfg.PeerRelay
+		prefs.RelayServerStaticEndpoints = n.cfg.PeerRelayEndpoints
+	}
 	prefs.NoStatefulFiltering.Set(!n.cfg.StatefulFiltering)
 	// A router has no use for the tailnet's DNS, and must not rewrite the
 	// resolver of the host that it runs on in kernel mode.
