@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/netnstest"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
@@ -249,3 +252,130 @@ func TestAppConnector(t *testing.T) {
 
 // changedHost is the address that a domain gets later.
 const changedHost = "198.51.100.8"
+
+// TestPeerRelay has two stock nodes exchange packets that cannot reach each other directly: by DERP
+// first, and by the router's peer relay once the policy has the grant, in both modes.
+func TestPeerRelay(t *testing.T) {
+	const desktopIP, size = "192.168.77.21", 20 << 20
+	for _, mode := range []string{"userspace", "kernel"} {
+		t.Run(mode, func(t *testing.T) {
+			w := newWorld(t, worldOptions{})
+			control, ours := w.testControl()
+			if !ours {
+				t.Skip("only tailnettest's control server lets a test change the grants")
+			}
+			r := w.startRouter(routerOptions{root: mode == "kernel", env: map[string]string{"ROUTER_PEER_RELAY": "40000", "ROUTER_MODE": mode}})
+			r.awaitReady()
+			c := w.startClient()
+			desktop := w.net.Host("desktop")
+			w.internet.Plug(desktop, "eth0", desktopIP+"/24")
+			dir := t.TempDir()
+			socket := filepath.Join(dir, "desktop.sock")
+			cmd := desktop.Command(context.WithoutCancel(t.Context()), binary("tailscaled"), "--statedir="+dir, "--socket="+socket, "--tun=tailscale0", "--port=41641")
+			cmd.Env = append(os.Environ(), tailnettest.Env()...)
+			p := start(t, "desktop", cmd)
+			tailscale(t, socket, "up", "--login-server="+w.control.ControlURL(), "--auth-key="+w.clientKey.Reveal(), "--accept-dns=false", "--hostname=desktop", "--timeout=30s")
+			// Neither reaches the other's UDP port.
+			for _, block := range []struct {
+				host *netnstest.Host
+				peer string
+			}{{w.client, desktopIP}, {desktop, clientIP}} {
+				if out, err := block.host.Command(t.Context(), "iptables", "-A", "OUTPUT", "-p", "udp", "-d", block.peer, "-j", "DROP").CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+			}
+			nodes, _ := w.control.Nodes(t.Context())
+			router, _ := tailnettest.Find(nodes, "edge-router")
+			other, ok := tailnettest.Find(nodes, "desktop")
+			if !ok {
+				t.Fatal("the desktop has not joined")
+			}
+			ln, err := desktop.Listen("tcp", net.JoinHostPort(other.IPs[0].String(), "80"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.Write(make([]byte, size)) })}
+			go srv.Serve(ln)
+			t.Cleanup(func() { srv.Close() })
+
+			// path waits until the path to the desktop is as named.
+			path := func(want string) {
+				t.Helper()
+				testwait.Until(t, "the path "+want, func() error {
+					out, _ := c.sh(binary("tailscale"), "--socket="+c.socket, "ping", "--c=3", "--timeout=2s", other.IPs[0].String())
+					if !strings.Contains(out, want) {
+						return p.unlessEnded(fmt.Errorf("tailscale ping: %s", out))
+					}
+					return nil
+				})
+			}
+			rate := func() float64 {
+				t.Helper()
+				out, code := c.sh("curl", "-sS", "--max-time", "60", "-o", "/dev/null", "-w", "%{size_download} %{time_total}", "http://"+other.IPs[0].String()+"/")
+				var n, seconds float64
+				if _, err := fmt.Sscan(out, &n, &seconds); code != 0 || err != nil || n != size {
+					t.Errorf("the download: exit %d: %s", code, out)
+				}
+				return n * 8 / seconds / 1e6
+			}
+			path("via DERP")
+			byDERP := rate()
+
+			grant := func(dst []netip.Addr, capability string, src ...string) tailnettest.Rule {
+				var to []string
+				for _, a := range dst {
+					to = append(to, a.String())
+				}
+				return tailnettest.Rule{Src: src, Dst: to, App: map[string][]string{capability: {"{}"}}}
+			}
+			var relay []string
+			for _, a := range router.IPs {
+				relay = append(relay, a.String())
+			}
+			laptop, _ := tailnettest.Find(nodes, "laptop")
+			if err := control.SetPolicy(t.Context(), tailnettest.Policy{
+				AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges},
+				Rules: []tailnettest.Rule{
+					{Src: []string{"*"}, Dst: []string{"*"}},
+					// Control makes both of one grant.
+					grant(router.IPs, "tailscale.com/cap/relay", "*"),
+					grant(laptop.IPs, "tailscale.com/cap/relay-target", relay...),
+					grant(other.IPs, "tailscale.com/cap/relay-target", relay...),
+				},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			path("via peer-relay(")
+			byRelay := rate()
+			t.Logf("%.0f Mbit/s by DERP, %.0f Mbit/s by the peer relay", byDERP, byRelay)
+			if out, code := r.run("router", "status"); code != 0 || !strings.Contains(out, "role: peer relay: UDP port 40000, 1 sessions") {
+				t.Errorf("router status: exit %d: %s", code, out)
+			}
+			if _, metrics := r.get("/metrics"); !strings.Contains(metrics, `router_role{role="peer_relay",state="approved"} 1`) || !strings.Contains(metrics, "tailscaled_peer_relay_forwarded_bytes_total{") {
+				t.Error("the metrics lack the peer relay")
+			}
+			// The relay's port is on the deny list: no client reaches it by way of a route.
+			denied := func() string {
+				_, metrics := r.get("/metrics")
+				_, rest, _ := strings.Cut(metrics, "\nrouter_denied_packets_total ")
+				line, _, _ := strings.Cut(rest, "\n")
+				return line
+			}
+			before := denied()
+			c.awaitRoute("10.0.0.0/16")
+			if conn, err := w.client.Dial(t.Context(), "udp", net.JoinHostPort(routerVPC, "40000")); err == nil {
+				conn.Write([]byte("hello"))
+				conn.Close()
+			}
+			testwait.Until(t, "the denial", func() error {
+				if denied() == before {
+					return fmt.Errorf("router_denied_packets_total stays at %s", before)
+				}
+				return nil
+			})
+			if code := r.stop(); code != 0 {
+				t.Errorf("exit code %d after SIGTERM, want 0", code)
+			}
+		})
+	}
+}
