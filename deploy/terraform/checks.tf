@@ -167,6 +167,8 @@ locals {
     if !can(regex("^https?://([A-Za-z0-9._~-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]+)?(/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?$", u))],
     var.auth_secret_json_key != null && try(split(":", var.auth_secret_arn)[7] != "", false) ? ["auth_secret_json_key: auth_secret_arn names a JSON key too: keep one of them."] : [],
     try(tonumber(var.environment["ROUTER_MAX_FLOWS_PER_PEER"]) > tonumber(var.environment["ROUTER_MAX_FLOWS"]), false) ? ["environment: ROUTER_MAX_FLOWS_PER_PEER is above ROUTER_MAX_FLOWS."] : [],
+    var.peer_relay_port != null && var.peer_relay_port == var.udp_port ? ["peer_relay_port: it is WireGuard's port (udp_port): use another."] : [],
+    length(var.peer_relay_endpoints) > 0 && var.peer_relay_port == null ? ["peer_relay_endpoints: there is no peer relay: set peer_relay_port too."] : [],
     trimspace(lookup(var.environment, "ROUTER_DNS_REBIND_GUARD", "")) == "on" && !var.dns ? ["environment: only the router's own answers are guarded (ROUTER_DNS_REBIND_GUARD): set dns, or remove it."] : [],
     var.dns_register && length(var.dns_zones) == 0 ? ["dns_register: there are no domains to register: set dns_zones to [\"auto\"] or to domains such as corp.example.com."] : [],
   )

@@ -44,6 +44,24 @@ resource "aws_vpc_security_group_ingress_rule" "wireguard" {
   }
 }
 
+# The relay answers only nodes with a key that it has given them.
+resource "aws_vpc_security_group_ingress_rule" "peer_relay" {
+  for_each = var.create && var.create_security_group && var.peer_relay_port != null ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}
+
+  security_group_id = aws_security_group.router[0].id
+  description       = "Peer relay"
+  ip_protocol       = "udp"
+  from_port         = var.peer_relay_port
+  to_port           = var.peer_relay_port
+  cidr_ipv4         = each.key == "ipv4" ? each.value : null
+  cidr_ipv6         = each.key == "ipv6" ? each.value : null
+  tags              = var.tags
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
 resource "aws_vpc_security_group_ingress_rule" "metrics" {
   count = var.create && var.create_security_group ? length(var.metrics_ingress_security_group_ids) : 0
 

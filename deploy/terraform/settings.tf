@@ -24,33 +24,35 @@ locals {
 
   # The binary's defaults apply, except for settings that the module relies on.
   environment = merge(var.environment, { for k, v in {
-    ROUTER_AUTH_SECRET      = local.auth_secret
-    ROUTER_AUTH_SECRET_KEY  = var.auth_secret_json_key
-    TS_CLIENT_ID            = var.tailscale_client_id
-    TS_AUDIENCE             = var.tailscale_audience
-    ROUTER_TAGS             = join(",", local.tailnet_tags)
-    ROUTER_HOSTNAME         = local.hostname
-    ROUTER_CONTROL_URL      = var.control_url
-    ROUTER_ROUTES           = join(",", local.routes)
-    ROUTER_EXCLUDE_ROUTES   = length(var.exclude_routes) == 0 ? null : join(",", local.exclude_routes)
-    ROUTER_SITE_ID          = var.site_id == null ? null : tostring(var.site_id)
-    ROUTER_DNS_ZONES        = length(var.dns_zones) == 0 ? null : join(",", local.dns_zones)
-    ROUTER_DNS_REGISTER     = var.dns_register ? "on" : null
-    ROUTER_STATE            = local.router_state
-    ROUTER_STATE_IMPORT     = var.state_import_efs ? local.state_dir : null
-    ROUTER_UDP_PORT         = tostring(var.udp_port)
-    ROUTER_DRAIN_TIMEOUT    = "${var.drain_timeout}s"
-    ROUTER_PROBE            = length(var.probes) == 0 ? null : join(",", local.probes)
-    ROUTER_SERVE            = length(var.serve) == 0 ? null : join(",", local.serve)
-    ROUTER_MODE             = var.kernel_mode ? "kernel" : null
-    ROUTER_KEEPALIVE        = var.keepalive
-    ROUTER_TARGET_KEEPALIVE = var.target_keepalive
-    ROUTER_DNS              = var.dns ? "on" : null
-    ROUTER_EXIT_NODE        = var.exit_node ? "on" : null
-    ROUTER_APP_CONNECTOR    = var.app_connector ? "on" : null
-    ROUTER_FLOW_LOG         = var.flow_log ? "on" : null
-    ROUTER_EMF              = var.emf ? "on" : null
-    ROUTER_LOG_LEVEL        = var.log_level
-    TS_EXTRA_ARGS           = var.additional_flags == "" ? null : var.additional_flags
+    ROUTER_AUTH_SECRET          = local.auth_secret
+    ROUTER_AUTH_SECRET_KEY      = var.auth_secret_json_key
+    TS_CLIENT_ID                = var.tailscale_client_id
+    TS_AUDIENCE                 = var.tailscale_audience
+    ROUTER_TAGS                 = join(",", local.tailnet_tags)
+    ROUTER_HOSTNAME             = local.hostname
+    ROUTER_CONTROL_URL          = var.control_url
+    ROUTER_ROUTES               = join(",", local.routes)
+    ROUTER_EXCLUDE_ROUTES       = length(var.exclude_routes) == 0 ? null : join(",", local.exclude_routes)
+    ROUTER_SITE_ID              = var.site_id == null ? null : tostring(var.site_id)
+    ROUTER_DNS_ZONES            = length(var.dns_zones) == 0 ? null : join(",", local.dns_zones)
+    ROUTER_DNS_REGISTER         = var.dns_register ? "on" : null
+    ROUTER_STATE                = local.router_state
+    ROUTER_STATE_IMPORT         = var.state_import_efs ? local.state_dir : null
+    ROUTER_UDP_PORT             = tostring(var.udp_port)
+    ROUTER_DRAIN_TIMEOUT        = "${var.drain_timeout}s"
+    ROUTER_PROBE                = length(var.probes) == 0 ? null : join(",", local.probes)
+    ROUTER_SERVE                = length(var.serve) == 0 ? null : join(",", local.serve)
+    ROUTER_MODE                 = var.kernel_mode ? "kernel" : null
+    ROUTER_KEEPALIVE            = var.keepalive
+    ROUTER_TARGET_KEEPALIVE     = var.target_keepalive
+    ROUTER_DNS                  = var.dns ? "on" : null
+    ROUTER_EXIT_NODE            = var.exit_node ? "on" : null
+    ROUTER_APP_CONNECTOR        = var.app_connector ? "on" : null
+    ROUTER_PEER_RELAY           = var.peer_relay_port == null ? null : tostring(var.peer_relay_port)
+    ROUTER_PEER_RELAY_ENDPOINTS = length(var.peer_relay_endpoints) == 0 ? null : join(",", var.peer_relay_endpoints)
+    ROUTER_FLOW_LOG             = var.flow_log ? "on" : null
+    ROUTER_EMF                  = var.emf ? "on" : null
+    ROUTER_LOG_LEVEL            = var.log_level
+    TS_EXTRA_ARGS               = var.additional_flags == "" ? null : var.additional_flags
   } : k => v if v != null })
 }

@@ -598,6 +598,31 @@ variable "app_connector" {
   nullable    = false
 }
 
+variable "peer_relay_port" {
+  description = "UDP port of a peer relay, through which nodes that cannot reach each other directly exchange packets instead of through DERP; null for none. The security group that the module creates allows it. See docs/operations.md#roles."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = try(var.peer_relay_port >= 1024 && var.peer_relay_port <= 65535 && floor(var.peer_relay_port) == var.peer_relay_port && var.peer_relay_port != 9002, var.peer_relay_port == null)
+    error_message = "The peer_relay_port must be a whole number from 1024 to 65535, and not 9002, or null."
+  }
+}
+
+variable "peer_relay_endpoints" {
+  description = "Public endpoints (IP:PORT) of the peer relay behind a NAT or a Network Load Balancer, at most 8."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition = length(var.peer_relay_endpoints) <= 8 && alltrue([for e in var.peer_relay_endpoints :
+      can(regex("^([0-9.]+|\\[[0-9a-fA-F:.]+\\]):([1-9][0-9]{0,4})$", e)) && can(cidrhost("${trim(join(":", slice(split(":", e), 0, length(split(":", e)) - 1)), "[]")}/${startswith(e, "[") ? 128 : 32}", 0))
+    ])
+    error_message = "Each of the peer_relay_endpoints, at most 8, must be an address and a port, such as 203.0.113.7:40000 or [2001:db8::7]:40000."
+  }
+}
+
 variable "emf" {
   description = "Whether the router logs its load once a minute in CloudWatch's embedded metric format, of which CloudWatch makes metrics for alarms and autoscaling. It needs the log driver awslogs. CloudWatch bills 8 custom metrics for each service."
   type        = bool
@@ -627,7 +652,7 @@ variable "environment" {
     condition = length(setintersection(keys(var.environment), [
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "TS_CLIENT_ID", "TS_AUDIENCE", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL",
       "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
-      "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
+      "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
     ])) == 0
     error_message = "The environment must not contain settings that have their own variable, nor ROUTER_LISTEN: the health check relies on port 9002."
   }
@@ -642,7 +667,7 @@ variable "environment" {
       "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_DNS_REBIND_GUARD", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
       "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
-      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
+      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
     ], name)])
     error_message = "The environment has a ROUTER_ variable that does not exist: see router --help."
   }

@@ -202,6 +202,10 @@ func (c settings) environment() map[string]string {
 	if on, _ := c["app_connector"].(bool); on {
 		env["ROUTER_APP_CONNECTOR"] = "on"
 	}
+	if port, ok := c["peer_relay_port"].(int); ok {
+		env["ROUTER_PEER_RELAY"] = strconv.Itoa(port)
+	}
+	set("ROUTER_PEER_RELAY_ENDPOINTS", list("peer_relay_endpoints"))
 	if on, _ := c["emf"].(bool); on {
 		env["ROUTER_EMF"] = "on"
 	}
@@ -249,6 +253,9 @@ var fixedSettings = []settings{
 	{"auth_secret_arn": credential, "dns_zones": []string{"auto", " Corp.Example.com. ", "_tcp.example", "20.10.in-addr.arpa"}},
 	environmentOf("TS_TAILSCALED_EXTRA_ARGS", "1"), environmentOf("TS_DEST_IP", "1"), environmentOf("TS_EXPERIMENTAL_DEST_DNS_NAME", "1"), environmentOf("TS_TAILNET_TARGET_IP", "1"), environmentOf("TS_TAILNET_TARGET_FQDN", "1"), environmentOf("TS_SERVE_CONFIG", "1"),
 	environmentOf("TS_KUBE_SECRET", "1"), environmentOf("TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR", "1"), environmentOf("TS_EGRESS_PROXIES_CONFIG_PATH", "1"), environmentOf("TS_INGRESS_PROXIES_CONFIG_PATH", "1"), environmentOf("TS_DEST_IP", ""),
+	{"auth_secret_arn": credential, "peer_relay_port": 40000, "peer_relay_endpoints": []string{"203.0.113.7:40000", "[2001:db8::7]:40000"}}, {"auth_secret_arn": credential, "peer_relay_port": 41641},
+	{"auth_secret_arn": credential, "peer_relay_endpoints": []string{"203.0.113.7:40000"}}, {"auth_secret_arn": credential, "peer_relay_port": 40000, "peer_relay_endpoints": []string{"nlb.example.com:40000"}},
+	{"auth_secret_arn": credential, "peer_relay_port": 70000},
 	{"auth_secret_arn": credential, "exit_node": true, "app_connector": true}, {"auth_secret_arn": credential, "additional_flags": "--advertise-exit-node --advertise-connector=false"},
 	{"auth_secret_arn": credential, "additional_flags": "--advertise-exit-node=maybe"},
 	{"auth_secret_arn": credential, "dns_zones": []string{"10.0.0.2"}}, {"auth_secret_arn": credential, "dns_zones": []string{"-a.example"}}, {"auth_secret_arn": credential, "dns_zones": []string{"a..b"}},
