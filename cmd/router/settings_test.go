@@ -80,6 +80,8 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_CONGESTION":             {values: these("bbr", "cubic"), observe: dataPath("Congestion")},
 	"ROUTER_EXIT_NODE":              {values: these("on", "off"), observe: engine},
 	"ROUTER_APP_CONNECTOR":          {values: these("on", "off"), observe: engine},
+	"ROUTER_PEER_RELAY":             {values: these("40000", "40001"), observe: engine},
+	"ROUTER_PEER_RELAY_ENDPOINTS":   {values: these("203.0.113.7:40000", "203.0.113.8:40000"), prepare: withPeerRelay, observe: relayEndpoints},
 	"ROUTER_DNS":                    {values: these("on", "off"), observe: metrics("router_dns_cache_entries")},
 	"ROUTER_DNS_REBIND_GUARD":       {values: these("on", "off"), prepare: withDNS, observe: rebindGuard},
 	"ROUTER_DEBUG_LISTEN":           {values: twoAddresses, observe: answering("/debug/pprof/")},
@@ -353,6 +355,12 @@ func plannedGrants(t *testing.T, s *setting) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprint(p.StatusGrants, p.ServeGrants)
+}
+
+func withPeerRelay(_ *testing.T, s *setting) { s.Env["ROUTER_PEER_RELAY"] = "40000" }
+
+func relayEndpoints(t *testing.T, s *setting) string {
+	return fmt.Sprint(reflect.ValueOf(s.build(t)).Elem().FieldByName("node").Elem().FieldByName("cfg").FieldByName("PeerRelayEndpoints"))
 }
 
 // engine returns the configuration of the engine, without functions.

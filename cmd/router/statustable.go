@@ -90,6 +90,12 @@ func describeRole(r ops.Role) string {
 	if r.Learned > 0 {
 		state += fmt.Sprintf(", %d learned routes: %s", r.Learned, strings.Join(first(r.Routes, shownLearned), " "))
 	}
+	if r.Port != 0 {
+		state = fmt.Sprintf("UDP port %d, %d sessions", r.Port, r.Sessions)
+		if !r.Advertised {
+			state = fmt.Sprintf("UDP port %d is not bound", r.Port)
+		}
+	}
 	return strings.ReplaceAll(r.Name, "_", " ") + ": " + state
 }
 

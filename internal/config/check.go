@@ -28,6 +28,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkZones(c, given, r)
 	checkRegister(c, given, r)
 	checkMode(c, given, r)
+	checkPeerRelay(c, given, r)
 	checkProbes(c, given, r)
 	checkServe(c, given, r)
 
@@ -248,6 +249,17 @@ func checkServe(c *Config, given map[string]setting, r *report) {
 				r.problemf("ROUTER_SERVE", name, fmt.Sprintf("%q leads to an address that clients must not reach (%s): use localhost, or an address in the VPC", element, reason))
 			}
 		}
+	}
+}
+
+// checkPeerRelay refuses a peer relay at WireGuard's port, and endpoints without a relay.
+func checkPeerRelay(c *Config, given map[string]setting, r *report) {
+	relay := given["ROUTER_PEER_RELAY"]
+	if c.PeerRelay != 0 && c.PeerRelay == c.UDPPort && !r.bad("ROUTER_PEER_RELAY") && !r.bad("ROUTER_UDP_PORT") {
+		r.problemf("ROUTER_PEER_RELAY", relay.name, fmt.Sprintf("%q is WireGuard's port (ROUTER_UDP_PORT): use another, such as 40000", relay.value))
+	}
+	if endpoints, ok := given["ROUTER_PEER_RELAY_ENDPOINTS"]; ok && c.PeerRelay == 0 && !r.bad("ROUTER_PEER_RELAY") && !r.bad("ROUTER_PEER_RELAY_ENDPOINTS") {
+		r.problemf("ROUTER_PEER_RELAY_ENDPOINTS", endpoints.name, "there is no peer relay: set ROUTER_PEER_RELAY to its port too, or remove this")
 	}
 }
 

@@ -37,8 +37,11 @@ type Config struct {
 	DNS            bool // answer the queries for the VPC's resolver; sets Routes.Resolver too
 	DNSRebindGuard bool
 
-	Serve                  []Serve // ports of the node's own addresses
-	ExitNode, AppConnector bool    // roles besides that of a subnet router
+	Serve []Serve // ports of the node's own addresses
+
+	ExitNode, AppConnector bool             // roles besides that of a subnet router
+	PeerRelay              uint16           // another role, at a UDP port; 0 = off
+	PeerRelayEndpoints     []netip.AddrPort // in addition to those that the relay finds
 
 	FlowLog         bool
 	EMF             bool

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,7 @@ var values = []struct {
 	{"ROUTER_SERVE", func(c Config) any { return c.Serve }, map[string]any{"443=localhost:8443": []Serve{{443, "localhost:8443"}}, "80=db.internal:080, 22=[::1]:22": []Serve{{80, "db.internal:80"}, {22, "[::1]:22"}}}},
 	{"ROUTER_EXIT_NODE", func(c Config) any { return c.ExitNode }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_APP_CONNECTOR", func(c Config) any { return c.AppConnector }, map[string]any{"off": false, "on": true}},
+	{"ROUTER_PEER_RELAY", func(c Config) any { return c.PeerRelay }, map[string]any{"off": uint16(0), "1": uint16(1), "65535": uint16(65535)}},
 	{"ROUTER_DNS", func(c Config) any { return [...]bool{c.DNS, c.Routes.Resolver} }, map[string]any{"off": [...]bool{false, false}, "on": [...]bool{true, true}}},
 	{"ROUTER_EMF", func(c Config) any { return c.EMF }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_FLOW_LOG", func(c Config) any { return c.FlowLog }, map[string]any{"off": false, "on": true}},
@@ -206,6 +208,35 @@ func TestDNSRegister(t *testing.T) {
 	}
 }
 
+func TestPeerRelay(t *testing.T) {
+	want := []netip.AddrPort{netip.MustParseAddrPort("203.0.113.7:40000"), netip.MustParseAddrPort("[2001:db8::7]:1")}
+	for _, c := range []Config{
+		load(t, nil, "ROUTER_PEER_RELAY=40000", "ROUTER_PEER_RELAY_ENDPOINTS=203.0.113.7:40000, [2001:db8::7]:1"),
+		load(t, []string{"--peer-relay=40000", "--peer-relay-endpoints=203.0.113.7:40000,[2001:db8::7]:1"}),
+		load(t, nil, "TS_EXTRA_ARGS=--relay-server-port=40000 --relay-server-static-endpoints=203.0.113.7:40000,[2001:db8::7]:1"),
+	} {
+		if c.PeerRelay != 40000 || !slices.Equal(c.PeerRelayEndpoints, want) {
+			t.Errorf("port %d, endpoints %v", c.PeerRelay, c.PeerRelayEndpoints)
+		}
+	}
+	many := strings.Repeat("203.0.113.7:4000%,", maxEndpoints+1)
+	for i := range maxEndpoints + 1 {
+		many = strings.Replace(many, "%", strconv.Itoa(i), 1)
+	}
+	for want, env := range map[string][]string{
+		`ROUTER_PEER_RELAY: "41641" is WireGuard's port (ROUTER_UDP_PORT): use another, such as 40000`:                                                                {"ROUTER_PEER_RELAY=41641"},
+		`ROUTER_PEER_RELAY: "on" is not a number from 1 to 65535: write a port such as 40000, or off`:                                                                 {"ROUTER_PEER_RELAY=on"},
+		`ROUTER_PEER_RELAY_ENDPOINTS: there is no peer relay: set ROUTER_PEER_RELAY to its port too, or remove this`:                                                  {"ROUTER_PEER_RELAY_ENDPOINTS=203.0.113.7:1"},
+		`ROUTER_PEER_RELAY_ENDPOINTS: "0.0.0.0:1" is not the address and port of an endpoint: write one such as 203.0.113.7:40000 or [2001:db8::7]:40000`:             {"ROUTER_PEER_RELAY=40000", "ROUTER_PEER_RELAY_ENDPOINTS=0.0.0.0:1"},
+		`ROUTER_PEER_RELAY_ENDPOINTS: "nlb.example.com:40000" is not the address and port of an endpoint: write one such as 203.0.113.7:40000 or [2001:db8::7]:40000`: {"ROUTER_PEER_RELAY=40000", "ROUTER_PEER_RELAY_ENDPOINTS=nlb.example.com:40000"},
+		`ROUTER_PEER_RELAY_ENDPOINTS: 9 endpoints are too many: write at most 8`:                                                                                      {"ROUTER_PEER_RELAY=40000", "ROUTER_PEER_RELAY_ENDPOINTS=" + strings.TrimSuffix(many, ",")},
+	} {
+		if got := problemsOf(nil, env); got != want {
+			t.Errorf("%q\n got %s\nwant %s", env, got, want)
+		}
+	}
+}
+
 func TestEveryVariableUnderEveryName(t *testing.T) {
 	seen := map[string]bool{
 		"TS_AUTHKEY":        true, // TestAuthKey: alone
@@ -218,6 +249,8 @@ func TestEveryVariableUnderEveryName(t *testing.T) {
 		"ROUTER_STATE_IMPORT":     true, // TestStateImport: only with a table
 		"ROUTER_DNS_REBIND_GUARD": true, // TestDNS: only with ROUTER_DNS
 		"ROUTER_DNS_REGISTER":     true, // TestDNSRegister: not without zones
+
+		"ROUTER_PEER_RELAY_ENDPOINTS": true, // TestPeerRelay: only with ROUTER_PEER_RELAY
 	}
 	for _, tt := range values {
 		v := find(tt.variable)

@@ -37,6 +37,8 @@ var upFlags = []upFlag{
 	{name: "timeout", variable: "ROUTER_BOOT_TIMEOUT", translate: boundedTimeout},
 	{name: "advertise-exit-node", boolean: true, variable: "ROUTER_EXIT_NODE", translate: onOff},
 	{name: "advertise-connector", boolean: true, variable: "ROUTER_APP_CONNECTOR", translate: onOff},
+	{name: "relay-server-port", variable: "ROUTER_PEER_RELAY"},
+	{name: "relay-server-static-endpoints", variable: "ROUTER_PEER_RELAY_ENDPOINTS"},
 	{name: "accept-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.AcceptRoutes = on })},
 	{name: "snat-subnet-routes", boolean: true, apply: boolean(func(c *Config, on bool) { c.SNAT = on })},
 	{name: "stateful-filtering", boolean: true, apply: boolean(func(c *Config, on bool) { c.StatefulFiltering = on })},

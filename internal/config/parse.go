@@ -160,6 +160,34 @@ func parseSite(s string) (*uint32, error) {
 	return &site, err
 }
 
+func parseRelayPort(s string) (uint16, error) {
+	if s == "off" {
+		return 0, nil
+	}
+	port, err := integer[uint16](1, 65535)(s)
+	if err != nil {
+		return 0, fmt.Errorf("%w: write a port such as 40000, or off", err)
+	}
+	return port, nil
+}
+
+// maxEndpoints bounds the endpoints of a peer relay: the relay offers all of them to each node.
+const maxEndpoints = 8
+
+func parseEndpoints(s string) ([]netip.AddrPort, error) {
+	list, err := routes.ParseList(s, "IP:PORT such as 203.0.113.7:40000", func(element string) (netip.AddrPort, error) {
+		e, err := netip.ParseAddrPort(element)
+		if err != nil || e.Port() == 0 || e.Addr().IsUnspecified() || e.Addr().IsLoopback() || e.Addr().IsMulticast() || e.Addr().Zone() != "" || e.Addr().Is4In6() {
+			return e, fmt.Errorf("%s is not the address and port of an endpoint: write one such as 203.0.113.7:40000 or [2001:db8::7]:40000", quote(element))
+		}
+		return e, nil
+	})
+	if err == nil && len(list) > maxEndpoints {
+		return nil, fmt.Errorf("%d endpoints are too many: write at most %d", len(list), maxEndpoints)
+	}
+	return list, err
+}
+
 // hostPort reads an address with a fixed port.
 func hostPort(s string) (host, port string, err error) {
 	host, port, err = net.SplitHostPort(s)

@@ -184,6 +184,19 @@ var variables = []variable{
 		set:     into(func(c *Config) *bool { return &c.AppConnector }, parseSwitch),
 	},
 	{
+		group: rolesGroup, accepts: "a UDP port", sample: "40000",
+		name: "ROUTER_PEER_RELAY", flag: "peer-relay", shown: "off",
+		meaning: "UDP port of a peer relay: nodes that cannot reach each other directly exchange their packets through the router instead of DERP. off: none.",
+		details: "The port must differ from `ROUTER_UDP_PORT`, and be reachable from the nodes. See [Roles](operations.md#roles).",
+		set:     into(func(c *Config) *uint16 { return &c.PeerRelay }, parseRelayPort),
+	},
+	{
+		group: rolesGroup, accepts: "a comma list of IP:PORT", sample: "203.0.113.7:40000",
+		name: "ROUTER_PEER_RELAY_ENDPOINTS", flag: "peer-relay-endpoints",
+		meaning: "Comma list of IP:PORT at which nodes reach the peer relay besides the addresses that it finds itself: those of a NAT with a forwarded port, or of a Network Load Balancer.",
+		set:     into(func(c *Config) *[]netip.AddrPort { return &c.PeerRelayEndpoints }, parseEndpoints),
+	},
+	{
 		group: nodeGroup, accepts: identity.Syntaxes(), sample: "dynamodb:routers",
 		name: "ROUTER_STATE", flag: "state", aliases: []string{"TS_STATE_DIR"}, fallback: "mem:",
 		meaning: "Where the node's keys are stored: " + identity.Help() + ".",

@@ -509,6 +509,24 @@ func TestBroken(t *testing.T) {
 			},
 		},
 		{
+			name: "roles",
+			hurt: func(w *world) {
+				w.subject.Roles = map[string]string{"exit_node": "EXIT", "app_connector": "APP", "peer_relay": "RELAY"}
+				w.subject.Status = func(context.Context) (ops.Status, error) {
+					return ops.Status{Ready: true, Node: ops.Node{State: "Running", Name: "edge"}, Roles: []ops.Role{
+						{Name: "exit_node", Advertised: true}, {Name: "app_connector", Advertised: true, Approved: true}, {Name: "peer_relay", Port: 40000},
+					}}, nil
+				}
+			},
+			lines: []expect{{"routes/roles", Fail, "not approved: exit node, peer relay (UDP port 40000 is not bound)", "for the role exit node add to the policy file: EXIT; set ROUTER_PEER_RELAY to a free port"}},
+		},
+		{
+			name:  "roles before a router runs",
+			hurt:  func(w *world) { w.subject.Roles = map[string]string{"exit_node": "EXIT"} },
+			lines: []expect{{"routes/roles", Skip, "unknown until a router runs", "for the role exit node add to the policy file: EXIT"}},
+			ok:    true,
+		},
+		{
 			name: "zones are found",
 			hurt: func(w *world) {
 				w.subject.Bootstrap.Zones.Auto, w.subject.Config.Zones.Auto = true, true

@@ -33,6 +33,8 @@ func (e *exam) roles(ctx context.Context) Result {
 		switch {
 		case at < 0:
 			missing, fix = append(missing, spaced(name)+" (the running router does not have it)"), append(fix, "restart the router with this configuration")
+		case s.Roles[at].Port != 0 && !s.Roles[at].Advertised:
+			missing, fix = append(missing, fmt.Sprintf("%s (UDP port %d is not bound)", spaced(name), s.Roles[at].Port)), append(fix, "set ROUTER_PEER_RELAY to a free port")
 		case !s.Roles[at].Advertised:
 			missing, fix = append(missing, spaced(name)+" (not advertised yet)"), append(fix, "wait until the router is ready")
 		case !s.Roles[at].Approved:

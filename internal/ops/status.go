@@ -219,6 +219,8 @@ type Role struct {
 	Approved   bool     `json:"approved"`
 	Learned    int      `json:"learned_routes,omitempty"` // of an app connector
 	Routes     []string `json:"routes,omitempty"`         // some of these
+	Port       uint16   `json:"port,omitempty"`           // of a peer relay
+	Sessions   int      `json:"sessions,omitempty"`       // of a peer relay
 }
 
 // Flows describes the open flows.

@@ -11,6 +11,7 @@ const (
 	Announcing       Code = "announcing"
 	RoutesUnapproved Code = "routes_unapproved"
 	RoleUnapproved   Code = "role_unapproved"
+	RelayClosed      Code = "relay_closed"
 	Draining         Code = "draining"
 	ProbeFailed      Code = "probe_failed"
 )
@@ -103,6 +104,7 @@ var Codes = []Entry{
 	{Announcing, Reason, "Announcing itself to the tailnet", "joined, waiting for endpoints and a home DERP"},
 	{RoutesUnapproved, Reason, "Routes are not approved", "the tailnet does not let this node serve a route"},
 	{RoleUnapproved, Reason, "A role is not approved", "the tailnet does not let this node serve as an exit node, or serve an address that its app connector has learned"},
+	{RelayClosed, Reason, "The peer relay is closed", "the peer relay does not listen on the port of `ROUTER_PEER_RELAY`"},
 	{Draining, Reason, "Stopping", "the router is stopping"},
 	{ProbeFailed, Reason, "A probed target does not answer", "a target of `ROUTER_PROBE` does not accept connections from this task"},
 	{NodeKeyExpiring, Warning, "The node key expires soon", "the node key expires within a week"},

@@ -12,7 +12,7 @@ import (
 func (r *Router) newDenyList(cfg config.Config) (*denylist.List, error) {
 	return denylist.New(denylist.Config{
 		Listeners:  []string{cfg.Listen, cfg.DebugListen},
-		Ports:      []uint16{cfg.UDPPort},
+		Ports:      []uint16{cfg.UDPPort, cfg.PeerRelay},
 		Changed:    r.recheckFlows,
 		Registerer: r.registry,
 		Logger:     r.log,

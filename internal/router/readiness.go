@@ -45,6 +45,7 @@ func (r *Router) notReady() []ops.Reason {
 	if s.Running() && !s.Removed {
 		r.addRouteReasons(s, add)
 		r.addRoleReasons(s, add)
+		r.addRelayReason(add)
 	}
 	return why
 }
@@ -81,6 +82,14 @@ func (r *Router) addRoleReasons(s tailnet.Status, add func(*problem.Problem)) {
 	if n := len(s.UnapprovedLearned()); n > 0 {
 		unapproved(fmt.Sprintf("the tailnet has not approved %d of %d learned addresses of the app connector", n, len(s.Learned)),
 			Policy{AutoApprovers: learnedApprovers(tags)})
+	}
+}
+
+// addRelayReason adds a reason while the port of the peer relay is not bound.
+func (r *Router) addRelayReason(add func(*problem.Problem)) {
+	if r.cfg.PeerRelay != 0 && !r.draining.Load() && !r.node.PeerRelay().Bound {
+		add(&problem.Problem{Code: problem.RelayClosed, Message: fmt.Sprintf("the peer relay does not listen on UDP port %d", r.cfg.PeerRelay),
+			Fix: "set ROUTER_PEER_RELAY to a free port; if the policy has the node attribute disable-relay-server for this node, remove it"})
 	}
 }
 

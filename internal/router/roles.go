@@ -17,6 +17,7 @@ import (
 const (
 	exitNodeRole     = "exit_node"
 	appConnectorRole = "app_connector"
+	peerRelayRole    = "peer_relay"
 )
 
 // roles returns the roles that are on.
@@ -27,6 +28,9 @@ func roles(cfg config.Config) []string {
 	}
 	if cfg.AppConnector {
 		out = append(out, appConnectorRole)
+	}
+	if cfg.PeerRelay != 0 {
+		out = append(out, peerRelayRole)
 	}
 	return out
 }
@@ -72,6 +76,8 @@ func PlanRoles(cfg config.Config) []PlanRole {
 			p.Policy.AutoApprovers = learnedApprovers(tags)
 			app, _ := json.Marshal(map[string]any{"name": "example", "connectors": tags, "domains": []string{"example.com", "*.example.com"}})
 			p.Policy.NodeAttrs = []NodeAttr{{Target: []string{"*"}, App: map[string][]json.RawMessage{tailnet.AppConnectorCapability: {app}}}}
+		case peerRelayRole:
+			p.Policy.Grants = []Grant{{Src: []string{"autogroup:member"}, Dst: tags, App: map[string][]json.RawMessage{tailnet.RelayCapability: {}}}}
 		}
 		out = append(out, p)
 	}
@@ -106,6 +112,9 @@ func (r *Router) describeRoles(s tailnet.Status) []ops.Role {
 			role.Advertised, role.Approved = s.AppConnector, len(s.UnapprovedLearned()) == 0
 			role.Learned = len(s.Learned)
 			role.Routes = routes.Strings(s.Learned[:min(len(s.Learned), maxListedLearned)])
+		case peerRelayRole:
+			relay := r.node.PeerRelay()
+			role.Advertised, role.Approved, role.Port, role.Sessions = relay.Bound, relay.Bound, r.cfg.PeerRelay, relay.Sessions
 		}
 		out = append(out, role)
 	}
@@ -118,7 +127,7 @@ func newRoleCollector(r *Router) prometheus.Collector {
 		func(desc *prometheus.Desc, out chan<- prometheus.Metric) {
 			s, _ := r.node.Status()
 			on := r.describeRoles(s)
-			for _, name := range []string{exitNodeRole, appConnectorRole} {
+			for _, name := range []string{exitNodeRole, appConnectorRole, peerRelayRole} {
 				var role ops.Role
 				i := slices.IndexFunc(on, func(o ops.Role) bool { return o.Name == name })
 				if i >= 0 {
