@@ -13,6 +13,9 @@ type Script struct {
 	A, B    Plan
 	Buffers [2]Buffers // of A and B
 	V6      bool
+	// BothOpen makes B connect to A at the same time: a simultaneous open, if the network lets
+	// the SYN segments cross.
+	BothOpen bool
 }
 
 // Buffers are the sizes of an endpoint's buffers, in bytes.

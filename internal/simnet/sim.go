@@ -30,6 +30,7 @@ type Seen map[string]int
 const (
 	SeenZeroWindow = "closed window"
 	SeenCrossedFIN = "FINs that crossed"
+	SeenCrossedSYN = "SYNs that crossed"
 	SeenHalfClose  = "read after the own end of stream"
 	SeenAbort      = "abort"
 	SeenPathChange = "change of path"
@@ -176,7 +177,7 @@ func (r *run) open(i int, script Script) {
 	for side := range c.ends {
 		e := &end{conn: c, side: side, plan: []Plan{script.A, script.B}[side]}
 		e.config = Config{
-			Active: side == 0, Local: address(i, side, script.V6), Remote: address(i, 1-side, script.V6), MTU: r.Scenario.MTU[side],
+			Active: side == 0 || script.BothOpen, Local: address(i, side, script.V6), Remote: address(i, 1-side, script.V6), MTU: r.Scenario.MTU[side],
 			SendBuffer: script.Buffers[side].Send, ReceiveBuffer: script.Buffers[side].Receive,
 			Seed: mix(r.Seed ^ mix(uint64(2*i+side+1))),
 		}

@@ -14,6 +14,7 @@ type wire struct {
 
 type wireEnd struct {
 	synSeen       bool // the end has sent a SYN
+	opened        bool // and one without ACK
 	iss           uint32
 	scale         int // that its SYN offers, or -1
 	sackPermitted bool
@@ -69,6 +70,7 @@ func (w *wire) sent(e *end, packet []byte) error {
 			return fmt.Errorf("begins another connection, with sequence number %d instead of %d", s.Seq, me.iss)
 		}
 		me.synSeen, me.iss, me.scale, me.sackPermitted = true, s.Seq, s.Scale, s.SACKPermitted
+		me.opened = me.opened || s.Flags&ACK == 0
 	} else if !me.synSeen {
 		return fmt.Errorf("is not a SYN")
 	}
@@ -153,6 +155,9 @@ func (w *wire) delivered(from int, packet []byte, seen Seen) {
 		first = -1
 	}
 	me.arrived.add(first, first+int64(s.Len()))
+	if s.Flags&(SYN|ACK) == SYN && peer.opened {
+		seen[SeenCrossedSYN]++
+	}
 	if s.Flags&FIN != 0 && peer.finSent && peer.position(s.Ack) <= peer.max {
 		seen[SeenCrossedFIN]++
 	}

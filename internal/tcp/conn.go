@@ -82,11 +82,13 @@ func (s State) String() string {
 
 // The causes for which a connection ends before both streams have.
 var (
-	ErrReset     = errors.New("the peer reset the connection")
-	ErrRefused   = errors.New("the peer refused the connection")
-	ErrTimeout   = errors.New("the peer does not answer")
-	ErrKeepalive = errors.New("the peer does not answer keepalive probes")
-	ErrAborted   = errors.New("the connection was aborted")
+	ErrReset   = errors.New("the peer reset the connection")
+	ErrRefused = errors.New("the peer refused the connection")
+	// ErrUnreachable is the cause of [Conn.Unreachable].
+	ErrUnreachable = errors.New("the peer cannot be reached")
+	ErrTimeout     = errors.New("the peer does not answer")
+	ErrKeepalive   = errors.New("the peer does not answer keepalive probes")
+	ErrAborted     = errors.New("the connection was aborted")
 )
 
 const (
@@ -210,6 +212,15 @@ func Dial(now time.Duration, o Options) *Conn {
 	c.state, c.synDue = SynSent, true
 	c.stateAt = now + c.options.Handshake
 	return c
+}
+
+// Unreachable processes an ICMP error that reports that the peer cannot be reached, and quotes a segment with sequence
+// number seq. It ends an attempt of [Dial] whose SYN is quoted. Later, such an error may be forged or temporary, and has no
+// effect (RFC 5461, section 4): the connection ends when data has no answer.
+func (c *Conn) Unreachable(seq uint32) {
+	if c.state == SynSent && c.nxt == 0 && seq == c.seq(-1) {
+		c.end(ErrUnreachable)
+	}
 }
 
 // takeSYN takes the parameters of the peer's SYN.

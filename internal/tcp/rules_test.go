@@ -146,6 +146,166 @@ func TestActiveOpen(t *testing.T) {
 	}
 }
 
+// dial returns a connection from Dial whose SYN is sent.
+func dial(t *testing.T, edit func(*Options)) (*script, sentRun) {
+	t.Helper()
+	o := Options{MSS: testMSS, ISS: ourISS, Congestion: fixed(1<<20, 64<<10), SendLimit: 1 << 20, ReceiveLimit: 1 << 20}
+	if edit != nil {
+		edit(&o)
+	}
+	s := &script{t: t, now: time.Minute}
+	s.c = Dial(s.now, o)
+	return s, s.next("Dial", Segment{Flags: SYN})
+}
+
+// synACK returns the answer of a peer that accepts.
+func synACK() Segment {
+	return Segment{Seq: peerISS, Ack: ourISS + 1, Flags: SYN | ACK, Window: 3000, MSS: 900, Scale: 7, SACKPermitted: true}
+}
+
+// TestDialOptions: the SYN offers all options, its window is not scaled, and only those options count that the peer
+// agrees to.
+func TestDialOptions(t *testing.T) {
+	for _, agreed := range []bool{true, false} {
+		s, syn := dial(t, func(o *Options) { o.TimestampOffset = 77 })
+		if syn.MSS != testMSS || syn.Scale != ownScale || !syn.SACKPermitted || !syn.Timestamps || syn.TSEcr != 0 || syn.Window != 65535 {
+			t.Errorf("SYN: %+v", syn)
+		}
+		s.pass(30 * time.Millisecond)
+		answer := synACK()
+		if agreed {
+			answer.Timestamps, answer.TSVal, answer.TSEcr = true, 5, syn.TSVal
+		} else {
+			answer.Scale, answer.SACKPermitted, answer.MSS = -1, false, 0
+		}
+		g := s.one("SYN-ACK", s.in(answer), ACK)
+		if g.Timestamps != agreed || agreed && g.TSEcr != 5 || g.ackTo != 0 || g.from != 0 {
+			t.Errorf("acknowledgement: %+v", g)
+		}
+		if rtt := s.c.Stats().RTT; s.c.State() != Established || rtt != 30*time.Millisecond {
+			t.Errorf("%v, round-trip time %v", s.c.State(), rtt)
+		}
+		out := s.write(10_000)
+		size := 0
+		for _, x := range out {
+			size += len(x.data)
+		}
+		want := defaultMSS
+		if agreed {
+			want = 900 - timestampsSize
+		}
+		if len(out) == 0 || out[0].mss != want || size > 3000 { // the window of a SYN-ACK is not scaled
+			t.Errorf("%d bytes in segments of %v, want %d", size, out, want)
+		}
+		if out = s.in(s.data(100, 10)); (out[0].Blocks > 0) != agreed {
+			t.Errorf("SACK blocks after an early segment: %v", out)
+		}
+	}
+}
+
+// TestDialTimeout: the SYN is repeated with growing pauses. After the handshake's time the attempt is over, and nothing
+// is sent: there is nothing to reset.
+func TestDialTimeout(t *testing.T) {
+	s, syn := dial(t, nil)
+	start := s.now
+	out, times := s.wait(2 * time.Minute)
+	var at []time.Duration
+	for i, g := range out {
+		if g.Flags != SYN || g.Seq != syn.Seq {
+			t.Fatalf("sent %v", g)
+		}
+		at = append(at, times[i]-start)
+	}
+	want := []time.Duration{time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 31 * time.Second}
+	if !slices.Equal(at, want) {
+		t.Errorf("SYNs after %v, want %v", at, want)
+	}
+	if !s.c.Closed() || !errors.Is(s.c.Err(), ErrTimeout) {
+		t.Errorf("%v, error %v", s.c.State(), s.c.Err())
+	}
+}
+
+// TestDialRepeated: a SYN-ACK for a repeated SYN is no measurement, and a repeated SYN-ACK is acknowledged again.
+func TestDialRepeated(t *testing.T) {
+	s, _ := dial(t, nil)
+	s.wait(time.Second)
+	s.pass(10 * time.Millisecond)
+	s.one("SYN-ACK", s.in(synACK()), ACK)
+	if st := s.c.Stats(); st.RTT != 0 || st.RTO != 3*time.Second {
+		t.Errorf("round-trip time %v, timeout %v", st.RTT, st.RTO)
+	}
+	if g := s.one("the SYN-ACK again", s.in(synACK()), ACK); g.ackTo != 0 || s.c.State() != Established {
+		t.Errorf("%v in %v", g, s.c.State())
+	}
+}
+
+// TestDialIgnores: in SYN-SENT, a reset without an acceptable acknowledgement is dropped, and so are segments without SYN
+// or with an acknowledgement of something else, which is reset.
+func TestDialIgnores(t *testing.T) {
+	s, _ := dial(t, nil)
+	s.none("a reset without ACK", s.in(Segment{Seq: peerISS, Flags: RST, Scale: -1}))
+	s.none("a reset for another segment", s.in(Segment{Ack: ourISS, Flags: RST | ACK, Scale: -1}))
+	s.none("data", s.in(Segment{Seq: peerISS, Ack: ourISS + 1, Flags: ACK, Scale: -1, Payload: []byte("data")}))
+	if g := s.one("an old acknowledgement", s.in(Segment{Seq: peerISS, Ack: ourISS + 9, Flags: ACK, Scale: -1}), RST); g.Seq != ourISS+9 {
+		t.Errorf("%+v", g)
+	}
+	if s.c.State() != SynSent {
+		t.Fatalf("the state is %v", s.c.State())
+	}
+	s.one("SYN-ACK", s.in(synACK()), ACK)
+}
+
+// TestUnreachable: an ICMP error ends only an attempt whose SYN it quotes.
+func TestUnreachable(t *testing.T) {
+	s, _ := dial(t, nil)
+	s.c.Unreachable(ourISS + 1)
+	if s.c.Closed() {
+		t.Fatal("an error about another segment ended the attempt")
+	}
+	s.c.Unreachable(ourISS)
+	s.none("an error", s.out())
+	if !s.c.Closed() || !errors.Is(s.c.Err(), ErrUnreachable) {
+		t.Errorf("%v, error %v", s.c.State(), s.c.Err())
+	}
+
+	s, _ = dial(t, nil)
+	s.in(synACK())
+	s.write(100)
+	for _, seq := range []uint32{ourISS, ourISS + 1} {
+		s.c.Unreachable(seq)
+	}
+	s = listen(t, nil)
+	s.c.Answer(s.now)
+	s.out()
+	s.c.Unreachable(ourISS)
+	if s.c.State() != SynReceived {
+		t.Errorf("the state is %v", s.c.State())
+	}
+}
+
+// TestCrossedSYN: in a simultaneous open each end answers the other's SYN, once lost as well, and a reset ends it.
+func TestCrossedSYN(t *testing.T) {
+	crossed := Segment{Seq: peerISS, Flags: SYN, Window: 3000, MSS: testMSS, Scale: 7, SACKPermitted: true}
+	s, _ := dial(t, nil)
+	g := s.one("a SYN", s.in(crossed), SYN|ACK)
+	if g.Seq != ourISS || g.ackTo != 0 || s.c.State() != SynReceived {
+		t.Errorf("%v in %v", g, s.c.State())
+	}
+	s.one("the SYN again", s.in(crossed), SYN|ACK)
+	answer := synACK()
+	s.one("SYN-ACK", s.in(answer), ACK)
+	if s.c.State() != Established {
+		t.Errorf("the state is %v", s.c.State())
+	}
+
+	s, _ = dial(t, nil)
+	s.in(crossed)
+	s.none("a reset", s.in(Segment{Seq: peerISS + 1, Flags: RST, Scale: -1}))
+	if !s.c.Closed() {
+		t.Errorf("the state is %v", s.c.State())
+	}
+}
+
 func TestSimultaneousOpen(t *testing.T) {
 	o := Options{MSS: testMSS, Congestion: fixed(1<<20, 64<<10), SendLimit: 1 << 20, ReceiveLimit: 1 << 20}
 	p := &pair{now: time.Second}

@@ -71,6 +71,35 @@ func TestPairs(t *testing.T) {
 	}
 }
 
+// TestCrossedOpen runs random scenarios in which both ends connect at the same time.
+func TestCrossedOpen(t *testing.T) {
+	google := gvisor.Subject(gvisor.Options{})
+	for _, pair := range []struct {
+		name string
+		a, b simnet.Subject
+		n    int
+	}{
+		{"BBR", bbr(), bbr(), 2000},
+		{"CUBIC", cubic(), cubic(), 2000},
+		{"BBR and gVisor", bbr(), google, 200},
+		{"gVisor and BBR", google, bbr(), 200},
+	} {
+		t.Run(pair.name, func(t *testing.T) {
+			total := simnet.Check(t, 0, scaled(pair.n), func(seed uint64) simnet.Scenario {
+				s := random(seed, pair.a, pair.b)
+				for i := range s.Conns {
+					s.Conns[i].BothOpen = true
+				}
+				return s
+			})
+			t.Log(total)
+			if total.Seen[simnet.SeenCrossedSYN] == 0 {
+				t.Error("no SYNs crossed")
+			}
+		})
+	}
+}
+
 // TestSoak runs random scenarios with new seeds for as long as SOAK sets (make soak), or without SOAK a few with seeds
 // that no other test has.
 func TestSoak(t *testing.T) {
