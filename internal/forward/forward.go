@@ -16,7 +16,8 @@
 //	  silence, keepalive            and the target; targets and clients that disappeared
 //	  echosocket                    for ICMP
 //	table                         the interface of a flow table, and the work on all flows
-//	own, owntcp, ownconn          the node's own addresses
+//	own, owntcp, ownconn,         the node's own addresses: listeners, and connections to peers
+//	owndatagrams
 //	responder                     a port of an address behind the router that this process serves
 //	core                          the parts that the tables share:
 //	  rules, dial                   the permitted targets

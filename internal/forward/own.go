@@ -16,20 +16,21 @@ import (
 // own is this node as a host of the tailnet: the traffic of its own addresses, which it neither
 // forwards nor counts as flows. It answers echo requests. Anything else needs a listener on its
 // port: other TCP segments are reset, and other datagrams get an ICMP error. There is no listener
-// by default.
+// by default. It also opens connections to peers: DialTCP, DialUDP.
 type own struct {
 	sender *sender
 	drops  *drops
 
 	tcp *ownTCP
 
-	mu     sync.RWMutex              // covers the fields below
-	udp    map[uint16]*ownPacketConn // by port
-	closed bool
+	mu        sync.RWMutex              // covers the fields below
+	udp       map[uint16]*ownPacketConn // by port
+	datagrams map[flowKey]*ownDatagrams // client is the peer, dst the node itself
+	closed    bool
 }
 
 func newOwn(c *core, control Congestion) *own {
-	return &own{sender: c.sender, drops: c.drops, udp: map[uint16]*ownPacketConn{}, tcp: newOwnTCP(c, control)}
+	return &own{sender: c.sender, drops: c.drops, udp: map[uint16]*ownPacketConn{}, datagrams: map[flowKey]*ownDatagrams{}, tcp: newOwnTCP(c, control)}
 }
 
 // DeliverOwn takes an IP packet that a peer sent to one of this node's own addresses. It is valid
@@ -51,6 +52,12 @@ func (f *Forwarder) DialTCP(ctx context.Context, from netip.Addr, to netip.AddrP
 	return f.own.tcp.dial(ctx, from, to)
 }
 
+// DialUDP opens a UDP socket at one of this node's own addresses that exchanges datagrams with one
+// peer. It sends nothing. A datagram is lost unless a Read waits for it or it has room.
+func (f *Forwarder) DialUDP(from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	return f.own.dialUDP(from, to)
+}
+
 // ListenPacket listens on a UDP port of all of this node's own addresses. It holds up to
 // maxOwnDatagrams that have not been read; further ones are dropped.
 //
@@ -69,12 +76,12 @@ func (o *own) deliver(p *packet.Packet) {
 		o.deliverUDP(p)
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		switch {
-		case !p.IsEchoRequest():
-			o.drops.add(dropUnsupported, 1)
 		case !p.ICMPChecksumOK():
 			o.drops.add(dropChecksum, 1)
-		default:
+		case p.IsEchoRequest():
 			o.sender.ownEchoReply(p)
+		default:
+			o.deliverError(p)
 		}
 	default:
 		o.drops.add(dropUnsupported, 1)
@@ -100,9 +107,16 @@ func (o *own) deliverUDP(p *packet.Packet) {
 		o.drops.add(dropChecksum, 1)
 		return
 	}
+	key := flowKey{client: netip.AddrPortFrom(p.Src, p.SrcPort), dst: netip.AddrPortFrom(p.Dst, p.DstPort)}
 	o.mu.RLock()
-	conn := o.udp[p.DstPort]
+	conn, connected := o.udp[p.DstPort], o.datagrams[key]
 	o.mu.RUnlock()
+	if connected != nil {
+		if !connected.take(p.Data) {
+			o.drops.add(dropSocketBuffer, 1)
+		}
+		return
+	}
 	if conn == nil {
 		o.sender.refuse(p, packet.PortUnreachable)
 		return
@@ -117,11 +131,35 @@ func (o *own) deliverUDP(p *packet.Packet) {
 	}
 }
 
+// deliverError takes an ICMP error about a packet that this node sent.
+func (o *own) deliverError(p *packet.Packet) {
+	q, ok := p.ParseUnreachable()
+	if !ok {
+		o.drops.add(dropUnsupported, 1)
+		return
+	}
+	key := flowKey{client: q.Dst, dst: q.Src}
+	if q.Protocol == packet.ProtoTCP {
+		o.tcp.unreachable(key, q)
+		return
+	}
+	o.mu.RLock()
+	c := o.datagrams[key]
+	o.mu.RUnlock()
+	if c != nil && q.Refused {
+		c.refuse()
+	}
+}
+
 // close ends all listeners and connections.
 func (o *own) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
+	for _, c := range o.datagrams {
+		close(c.closed)
+	}
+	clear(o.datagrams)
 	for _, c := range o.udp {
 		close(c.closed)
 	}

@@ -18,8 +18,9 @@ import (
 // Close, the state machine delivers the rest of the stream and waits for the peer's end.
 type ownConn struct {
 	turn
-	table *ownTCP
-	key   flowKey // client is the peer, dst the node itself
+	table  *ownTCP
+	key    flowKey // client is the peer, dst the node itself
+	dialed bool    // this end opened it
 
 	mu       sync.Mutex    // covers the fields below
 	changed  *sync.Cond    // on mu: anything below may have changed
@@ -29,6 +30,7 @@ type ownConn struct {
 	held     int64         // the part of the budget for buffers, in bytes
 	closed   bool          // by Close
 	shut     bool          // by CloseWrite or Close
+	hard     bool          // Close resets, as SetLinger(0) asks
 	closeBy  time.Duration // the end of ownLinger after Close
 	read     ownDeadline
 	write    ownDeadline
@@ -75,7 +77,7 @@ func (c *ownConn) settle(now time.Duration) {
 	if c.closed && !c.conn.Closed() && (c.conn.Available() > 0 || now >= c.closeBy) {
 		c.conn.Abort(now) // the peer learns that its data is lost
 	}
-	limit := c.table.limit()
+	limit := c.limit()
 	c.conn.SetLimits(limit, limit)
 	if c.conn.Pending() {
 		c.table.link.want(&c.turn)
@@ -186,6 +188,10 @@ func (c *ownConn) failure() error {
 		return net.ErrClosed
 	case errors.Is(err, tcp.ErrRefused):
 		return syscall.ECONNREFUSED
+	case errors.Is(err, tcp.ErrUnreachable):
+		return syscall.EHOSTUNREACH
+	case errors.Is(err, tcp.ErrTimeout):
+		return syscall.ETIMEDOUT
 	case err != nil:
 		return err
 	default:
@@ -285,13 +291,26 @@ func (c *ownConn) Close() error {
 	now := streamNow()
 	c.closed, c.closeBy = true, now+ownLinger
 	c.shut = true
-	c.conn.CloseWrite(now)
+	if c.hard {
+		c.conn.Abort(now)
+	} else {
+		c.conn.CloseWrite(now)
+	}
 	c.settle(now)
 	for _, d := range []*ownDeadline{&c.read, &c.write} {
 		if d.timer != nil {
 			d.timer.Stop()
 		}
 	}
+	return nil
+}
+
+// SetLinger decides what Close does, as [net.TCPConn.SetLinger]: with 0 it resets the connection. Other values have no
+// effect.
+func (c *ownConn) SetLinger(seconds int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hard = seconds == 0
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,6 +22,8 @@ const (
 	maxOwnConnsPerPeer = 32
 	maxOwnBacklog      = 32 // of a listener: connections that were not accepted
 	maxOwnBuffer       = 512 << 10
+	// maxOwnDialed bounds the connections of DialTCP. Their buffers are as large as a flow's.
+	maxOwnDialed = 4096
 )
 
 // Times of these connections.
@@ -44,7 +45,8 @@ type ownTCP struct {
 	mu        sync.Mutex // covers the fields below
 	listeners map[uint16]*ownListener
 	conns     map[flowKey]*ownConn // client is the peer, dst the node itself
-	byPeer    map[netip.Addr]int   // the number of conns
+	byPeer    map[netip.Addr]int   // the number of accepted conns
+	dialed    int                  // the number of conns that were dialed
 	closed    bool
 }
 
@@ -86,7 +88,7 @@ func (t *ownTCP) accept(key flowKey, syn *tcp.Segment) bool {
 		t.mu.Unlock()
 		return false
 	}
-	c, err := t.addLocked(key)
+	c, err := t.addLocked(key, false)
 	t.mu.Unlock()
 	if err != nil {
 		return false
@@ -95,7 +97,7 @@ func (t *ownTCP) accept(key flowKey, syn *tcp.Segment) bool {
 	defer c.mu.Unlock()
 	now := streamNow()
 	c.listener = ln
-	c.conn = tcp.Accept(now, t.options(key), syn)
+	c.conn = tcp.Accept(now, t.options(c), syn)
 	c.conn.Answer(now)
 	c.settle(now)
 	return true
@@ -103,19 +105,25 @@ func (t *ownTCP) accept(key flowKey, syn *tcp.Segment) bool {
 
 // addLocked adds a connection without a state machine to the table, with its lock free: the caller
 // sets conn, and settles. It holds t.mu.
-func (t *ownTCP) addLocked(key flowKey) (*ownConn, error) {
+func (t *ownTCP) addLocked(key flowKey, dialed bool) (*ownConn, error) {
 	peer := key.client.Addr()
 	switch {
 	case t.closed:
 		return nil, ErrClosed
-	case len(t.conns) >= maxOwnConns, t.byPeer[peer] >= maxOwnConnsPerPeer:
-		return nil, errors.New("too many connections")
+	case dialed && t.dialed >= maxOwnDialed,
+		!dialed && (len(t.conns)-t.dialed >= maxOwnConns || t.byPeer[peer] >= maxOwnConnsPerPeer):
+		return nil, ErrTooMany
 	case t.conns[key] != nil:
 		return nil, syscall.EADDRINUSE
 	}
 	c := newOwnConn(t, key)
+	c.dialed = dialed
 	t.conns[key] = c
-	t.byPeer[peer]++
+	if dialed {
+		t.dialed++
+	} else {
+		t.byPeer[peer]++
+	}
 	return c, nil
 }
 
@@ -127,6 +135,10 @@ func (t *ownTCP) remove(c *ownConn) {
 		return
 	}
 	delete(t.conns, c.key)
+	if c.dialed {
+		t.dialed--
+		return
+	}
 	peer := c.key.client.Addr()
 	if t.byPeer[peer]--; t.byPeer[peer] == 0 {
 		delete(t.byPeer, peer)
@@ -134,12 +146,12 @@ func (t *ownTCP) remove(c *ownConn) {
 }
 
 // options returns the options of a new connection.
-func (t *ownTCP) options(key flowKey) tcp.Options {
+func (t *ownTCP) options(c *ownConn) tcp.Options {
 	var random [16]byte
 	rand.Read(random[:])
-	limit := t.limit()
+	limit := c.limit()
 	return tcp.Options{
-		MSS:             t.sender.mtu - packet.HeaderSize(key.dst.Addr()) - packet.TCPHeader,
+		MSS:             t.sender.mtu - packet.HeaderSize(c.key.dst.Addr()) - packet.TCPHeader,
 		ISS:             binary.BigEndian.Uint32(random[:]),
 		TimestampOffset: binary.BigEndian.Uint32(random[4:]),
 		Congestion:      t.congestion.maker(binary.BigEndian.Uint64(random[8:])),
@@ -150,8 +162,14 @@ func (t *ownTCP) options(key flowKey) tcp.Options {
 	}
 }
 
-// limit returns the size in bytes that a connection's buffers may have now, in each direction.
-func (t *ownTCP) limit() int { return int(min(t.memory.share(), maxOwnBuffer)) }
+// limit returns the size in bytes that the connection's buffers may have now, in each direction. Peers choose the number
+// of accepted connections.
+func (c *ownConn) limit() int {
+	if c.dialed {
+		return int(c.table.memory.share())
+	}
+	return int(min(c.table.memory.share(), maxOwnBuffer))
+}
 
 // listen listens on a port of all own addresses.
 func (t *ownTCP) listen(port uint16) (net.Listener, error) {
@@ -182,29 +200,60 @@ func (t *ownTCP) dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (
 
 // begin adds a connection from a free port, and sends its SYN.
 func (t *ownTCP) begin(from netip.Addr, to netip.AddrPort) (*ownConn, error) {
+	c, err := t.reserve(from, to)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := streamNow()
+	c.conn = tcp.Dial(now, t.options(c))
+	c.settle(now)
+	return c, nil
+}
+
+// reserve adds a connection from a free port, as addLocked does.
+func (t *ownTCP) reserve(from netip.Addr, to netip.AddrPort) (*ownConn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key, ok := freePort(from, to, func(k flowKey) bool { return t.conns[k] == nil })
+	if !ok {
+		return nil, syscall.EADDRINUSE
+	}
+	return t.addLocked(key, true)
+}
+
+// freePort returns the key of a connection from a random port that is free (RFC 6056, section 3.3.1): who cannot
+// see its packets cannot forge any.
+func freePort(from netip.Addr, to netip.AddrPort, free func(flowKey) bool) (key flowKey, ok bool) {
 	var random [2]byte
 	rand.Read(random[:])
 	const ports = 1<<16 - firstEphemeral
 	first := int(binary.BigEndian.Uint16(random[:])) % ports
 	for i := range ports {
-		key := flowKey{client: to, dst: netip.AddrPortFrom(from, uint16(firstEphemeral+(first+i)%ports))}
-		t.mu.Lock()
-		c, err := t.addLocked(key)
-		t.mu.Unlock()
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
+		key = flowKey{client: to, dst: netip.AddrPortFrom(from, uint16(firstEphemeral+(first+i)%ports))}
+		if free(key) {
+			return key, true
 		}
-		if err != nil {
-			return nil, err
-		}
-		c.mu.Lock()
-		now := streamNow()
-		c.conn = tcp.Dial(now, t.options(key))
-		c.settle(now)
-		c.mu.Unlock()
-		return c, nil
 	}
-	return nil, syscall.EADDRINUSE
+	return flowKey{}, false
+}
+
+// unreachable takes an ICMP error about a segment of a connection.
+func (t *ownTCP) unreachable(key flowKey, q packet.Quote) {
+	t.mu.Lock()
+	c := t.conns[key]
+	t.mu.Unlock()
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		return
+	}
+	c.conn.Unreachable(q.Seq)
+	c.settle(streamNow())
 }
 
 // close ends all listeners and connections.

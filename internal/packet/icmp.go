@@ -84,6 +84,54 @@ func PutICMPError(b, offending []byte, e ICMPError, mtu int) (size int) {
 	return size
 }
 
+// Quote describes the packet that an ICMP error quotes.
+type Quote struct {
+	Protocol uint8
+	Src, Dst netip.AddrPort
+	Seq      uint32 // of a TCP segment
+	Refused  bool   // the port, not the host, cannot be reached
+}
+
+// ParseUnreachable reads an ICMP error "destination unreachable", other than "fragmentation needed", about a TCP or UDP
+// packet of the error's destination. It reports false for any other packet. It does not verify the checksum.
+func (p *Packet) ParseUnreachable() (q Quote, ok bool) {
+	switch {
+	case p.Protocol == ProtoICMP && p.Data[0] == PortUnreachable.type4 && p.Data[1] != PacketTooBig.code4:
+		q.Refused = p.Data[1] == PortUnreachable.code4
+	case p.Protocol == ProtoICMPv6 && p.Data[0] == PortUnreachable.type6:
+		q.Refused = p.Data[1] == PortUnreachable.code6
+	default:
+		return q, false
+	}
+	b := p.Data[ICMPHeader:]
+	var src, dst netip.Addr
+	var size int
+	switch {
+	case len(b) >= IPv4Header && b[0]>>4 == 4 && p.Src.Is4():
+		size, q.Protocol = int(b[0]&15)*4, b[9]
+		if size < IPv4Header || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 {
+			return q, false
+		}
+		src, dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	case len(b) >= IPv6Header && b[0]>>4 == 6 && p.Src.Is6():
+		size, q.Protocol = IPv6Header, b[6]
+		src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	default:
+		return q, false
+	}
+	// An error has at least the first 8 bytes of the transport header (RFC 792).
+	if q.Protocol != ProtoTCP && q.Protocol != ProtoUDP || src != p.Dst || len(b) < size+8 {
+		return q, false
+	}
+	b = b[size:]
+	q.Src = netip.AddrPortFrom(src, binary.BigEndian.Uint16(b))
+	q.Dst = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:]))
+	if q.Protocol == ProtoTCP {
+		q.Seq = binary.BigEndian.Uint32(b[4:])
+	}
+	return q, true
+}
+
 // PutEchoReply writes the IP and ICMP headers of an echo reply of len(b) bytes, with the
 // identifier and sequence number idSeq, whose data is at the end of b already.
 func PutEchoReply(b []byte, src, dst netip.Addr, idSeq [4]byte) {

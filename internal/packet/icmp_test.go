@@ -2,6 +2,7 @@ package packet
 
 import (
 	"bytes"
+	"net/netip"
 	"testing"
 )
 
@@ -50,4 +51,35 @@ func TestEchoRequest(t *testing.T) {
 			t.Errorf("type %d, want %d", message[0], want)
 		}
 	}
+}
+
+// FuzzParseUnreachable: an error that [PutICMPError] writes is read again, and arbitrary bytes do no harm.
+func FuzzParseUnreachable(f *testing.F) {
+	for _, host := range []string{"100.64.0.1", "fd7a::1"} {
+		a, b := netip.AddrPortFrom(netip.MustParseAddr(host), 1000), netip.AddrPortFrom(netip.MustParseAddr(host).Next(), 53)
+		sent := make([]byte, HeaderSize(a.Addr())+UDPHeader+5)
+		PutUDP(sent, a, b)
+		for _, e := range []ICMPError{PortUnreachable, HostUnreachable, PacketTooBig} {
+			raw := make([]byte, MaxICMPError)
+			raw = raw[:PutICMPError(raw, sent, e, 0)]
+			var p Packet
+			if !p.Parse(raw) {
+				f.Fatal("the error is no packet")
+			}
+			q, ok := p.ParseUnreachable()
+			if want := (Quote{Protocol: ProtoUDP, Src: a, Dst: b, Refused: e == PortUnreachable}); ok != (e != PacketTooBig) || ok && q != want {
+				f.Errorf("%v: %+v, %v", e, q, ok)
+			}
+			f.Add(raw)
+		}
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var p Packet
+		if !p.Parse(raw) || p.Fragment {
+			return
+		}
+		if q, ok := p.ParseUnreachable(); ok && q.Src.Addr() != p.Dst {
+			t.Errorf("an error for %v about a packet of %v", p.Dst, q.Src)
+		}
+	})
 }

@@ -109,6 +109,9 @@ type Forwarder interface {
 	// DialTCP opens a TCP connection from one of the node's own addresses to a peer, in
 	// userspace mode.
 	DialTCP(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
+	// DialUDP opens a UDP socket at one of the node's own addresses that exchanges datagrams
+	// with a peer, in userspace mode.
+	DialUDP(from netip.Addr, to netip.AddrPort) (net.Conn, error)
 	// Receive waits for packets to peers, and adds as many to an empty slab as fit. An
 	// error means that there will be no more packets.
 	Receive(to *packet.Slab) error

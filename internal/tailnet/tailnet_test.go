@@ -57,6 +57,10 @@ func (nothing) Deliver([][]byte, int)               {}
 func (nothing) DeliverOwn([]byte)                   {}
 func (nothing) ResponderAddr() netip.Addr           { return netip.Addr{} }
 func (nothing) Listen(uint16) (net.Listener, error) { return nil, errors.ErrUnsupported }
+func (nothing) DialUDP(netip.Addr, netip.AddrPort) (net.Conn, error) {
+	return nil, errors.ErrUnsupported
+}
+
 func (nothing) DialTCP(context.Context, netip.Addr, netip.AddrPort) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
