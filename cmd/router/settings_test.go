@@ -84,6 +84,9 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_PEER_RELAY_ENDPOINTS":   {values: these("203.0.113.7:40000", "203.0.113.8:40000"), prepare: withPeerRelay, observe: relayEndpoints},
 	"ROUTER_DNS":                    {values: these("on", "off"), observe: metrics("router_dns_cache_entries")},
 	"ROUTER_DNS_REBIND_GUARD":       {values: these("on", "off"), prepare: withDNS, observe: rebindGuard},
+	"ROUTER_SOCKS5_LISTEN":          {values: twoAddresses, observe: greeting("\x05\x01\x00", "\x05\x00")},
+	"ROUTER_HTTP_PROXY_LISTEN":      {values: twoAddresses, observe: greeting("CONNECT none:1 HTTP/1.0\r\n\r\n", "HTTP/1.0 ")},
+	"ROUTER_EGRESS":                 {values: twoForwardedPorts, observe: greeting("", "")},
 	"ROUTER_DEBUG_LISTEN":           {values: twoAddresses, observe: answering("/debug/pprof/")},
 	"ROUTER_LOG_LEVEL":              {values: these("debug", "info"), observe: debugLines},
 	"ROUTER_LOG_FORMAT":             {values: these("json", "text"), observe: firstByte},
@@ -256,6 +259,11 @@ func withTable(_ *testing.T, s *setting) {
 	s.AWS.Update(func(w *awstest.World) {
 		w.Tables = map[string]awstest.Table{"routers": {Partition: "service", Sort: "slot", SortType: "N"}}
 	})
+}
+
+func twoForwardedPorts(t *testing.T, s *setting) (a, b string) {
+	a, b = twoAddresses(t, s)
+	return a + "=none:1", b + "=none:1"
 }
 
 func twoAddresses(t *testing.T, s *setting) (a, b string) {
@@ -559,6 +567,25 @@ func answering(path string) func(*testing.T, *setting) string {
 			}
 			resp.Body.Close()
 			return resp.StatusCode == http.StatusOK
+		})
+	}
+}
+
+// greeting looks for the listener that answers a greeting.
+func greeting(send, want string) func(*testing.T, *setting) string {
+	return func(t *testing.T, s *setting) string {
+		s.start(t).awaitReady()
+		return s.traces(func(address string) bool {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				return false
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(testwait.Limit()))
+			io.WriteString(conn, send)
+			got := make([]byte, len(want))
+			_, err = io.ReadFull(conn, got)
+			return err == nil && string(got) == want
 		})
 	}
 }

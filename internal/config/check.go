@@ -31,6 +31,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkPeerRelay(c, given, r)
 	checkProbes(c, given, r)
 	checkServe(c, given, r)
+	checkEgress(c, given, r)
 
 	if perPeer := given["ROUTER_MAX_FLOWS_PER_PEER"]; c.MaxFlows > 0 && c.MaxFlowsPerPeer > c.MaxFlows && !r.bad("ROUTER_MAX_FLOWS_PER_PEER") {
 		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is more than %s, which is %d: use at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
@@ -218,11 +219,18 @@ func checkProbes(c *Config, given map[string]setting, r *report) {
 func checkServe(c *Config, given map[string]setting, r *report) {
 	name := given["ROUTER_SERVE"].name
 	own := map[string]string{} // the router's listeners by port
-	for variable, address := range map[string]string{"ROUTER_LISTEN": c.Listen, "ROUTER_DEBUG_LISTEN": c.DebugListen} {
+	add := func(variable, address string) {
 		if _, port, err := net.SplitHostPort(address); err == nil && !r.bad(variable) {
 			own[port] = variable
 		}
 	}
+	for _, p := range c.Egress {
+		add("ROUTER_EGRESS", p.Listen)
+	}
+	add("ROUTER_SOCKS5_LISTEN", c.SOCKS5Listen)
+	add("ROUTER_HTTP_PROXY_LISTEN", c.HTTPProxyListen)
+	add("ROUTER_DEBUG_LISTEN", c.DebugListen)
+	add("ROUTER_LISTEN", c.Listen)
 	seen := map[uint16]bool{}
 	for _, s := range c.Serve {
 		element := s.String()
@@ -260,6 +268,25 @@ func checkPeerRelay(c *Config, given map[string]setting, r *report) {
 	}
 	if endpoints, ok := given["ROUTER_PEER_RELAY_ENDPOINTS"]; ok && c.PeerRelay == 0 && !r.bad("ROUTER_PEER_RELAY") && !r.bad("ROUTER_PEER_RELAY_ENDPOINTS") {
 		r.problemf("ROUTER_PEER_RELAY_ENDPOINTS", endpoints.name, "there is no peer relay: set ROUTER_PEER_RELAY to its port too, or remove this")
+	}
+}
+
+// checkEgress refuses targets that are never in the tailnet, and a port that is forwarded twice.
+func checkEgress(c *Config, given map[string]setting, r *report) {
+	name := given["ROUTER_EGRESS"].name
+	seen := map[EgressPort]string{}
+	for _, p := range c.Egress {
+		host, _, _ := net.SplitHostPort(p.Target)
+		if a, err := netip.ParseAddr(host); err == nil {
+			if reason, denied := routes.Denied(a); denied {
+				r.problemf("ROUTER_EGRESS", name, fmt.Sprintf("%q is never in the tailnet (%s): use the name or address of a node", p.Target, reason))
+			}
+		}
+		at := EgressPort{Listen: p.Listen, UDP: p.UDP}
+		if other, twice := seen[at]; twice {
+			r.problemf("ROUTER_EGRESS", name, fmt.Sprintf("%s is forwarded to %q and %q: keep one of them", p.Listen, other, p.Target))
+		}
+		seen[at] = p.Target
 	}
 }
 

@@ -34,6 +34,10 @@ type Config struct {
 	BootTimeout  time.Duration
 	Probes       []string // host:port behind the router
 
+	SOCKS5Listen    string // proxies into the tailnet, host:port with a host; "" = off
+	HTTPProxyListen string
+	Egress          []EgressPort
+
 	DNS            bool // answer the queries for the VPC's resolver; sets Routes.Resolver too
 	DNSRebindGuard bool
 
@@ -69,6 +73,27 @@ type Config struct {
 
 	// Warnings are for the log: settings that work but should be changed.
 	Warnings []string
+}
+
+// EgressPort is a port of the router that is forwarded into the tailnet.
+type EgressPort struct {
+	Listen string // host:port with a host
+	UDP    bool
+	Target string // host:port
+}
+
+// OpensIntoTailnet reports whether programs may connect into the tailnet.
+func (c Config) OpensIntoTailnet() bool {
+	return c.SOCKS5Listen != "" || c.HTTPProxyListen != "" || len(c.Egress) > 0
+}
+
+// EgressListeners returns the addresses of the listeners for programs that connect into the tailnet.
+func (c Config) EgressListeners() []string {
+	list := []string{c.SOCKS5Listen, c.HTTPProxyListen}
+	for _, p := range c.Egress {
+		list = append(list, p.Listen)
+	}
+	return list
 }
 
 // KeepAlive is the silence after which the client of a TCP connection is probed.

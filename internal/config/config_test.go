@@ -119,6 +119,13 @@ var values = []struct {
 	{"ROUTER_APP_CONNECTOR", func(c Config) any { return c.AppConnector }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_PEER_RELAY", func(c Config) any { return c.PeerRelay }, map[string]any{"off": uint16(0), "1": uint16(1), "65535": uint16(65535)}},
 	{"ROUTER_DNS", func(c Config) any { return [...]bool{c.DNS, c.Routes.Resolver} }, map[string]any{"off": [...]bool{false, false}, "on": [...]bool{true, true}}},
+	{"ROUTER_SOCKS5_LISTEN", func(c Config) any { return c.SOCKS5Listen }, map[string]any{":1055": "127.0.0.1:1055", "0.0.0.0:1080": "0.0.0.0:1080", "localhost:1": "localhost:1", "off": ""}},
+	{"ROUTER_HTTP_PROXY_LISTEN", func(c Config) any { return c.HTTPProxyListen }, map[string]any{":1055": "127.0.0.1:1055", "[::]:1080": "[::]:1080", "off": ""}},
+	{"ROUTER_EGRESS", func(c Config) any { return c.Egress }, map[string]any{
+		"5432=db:5432, 5353/udp=ns:53":                                   []EgressPort{{"127.0.0.1:5432", false, "db:5432"}, {"127.0.0.1:5353", true, "ns:53"}},
+		"0.0.0.0:1=100.64.0.9:2,[::]:1/tcp=[fd7a::9]:2,:3=db.a.ts.net:4": []EgressPort{{"0.0.0.0:1", false, "100.64.0.9:2"}, {"[::]:1", false, "[fd7a::9]:2"}, {"127.0.0.1:3", false, "db.a.ts.net:4"}},
+		"53=a:1,53/udp=b:2":                                              []EgressPort{{"127.0.0.1:53", false, "a:1"}, {"127.0.0.1:53", true, "b:2"}},
+	}},
 	{"ROUTER_EMF", func(c Config) any { return c.EMF }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_FLOW_LOG", func(c Config) any { return c.FlowLog }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_MAX_FLOWS", func(c Config) any { return c.MaxFlows }, map[string]any{"1": 1, "5000": 5000}},
@@ -414,7 +421,6 @@ func TestWarnings(t *testing.T) {
 		{[]string{"ROUTER_DRAIN_TIMEOUT=111s"}, []string{`ROUTER_DRAIN_TIMEOUT: "111s" leaves too little of the stopTimeout, which is at most 120s on Fargate: use 1m50s or less unless the task's stopTimeout is longer`}},
 		{[]string{"TS_EXTRA_ARGS=--snat-subnet-routes=false", "ROUTER_MODE=kernel"}, nil},
 		{[]string{"TS_ACCEPT_DNS=true"}, []string{"TS_ACCEPT_DNS: ignored: the router uses the VPC's resolver, never the tailnet's DNS settings"}},
-		{[]string{"TS_SOCKS5_SERVER=:1055"}, []string{"TS_SOCKS5_SERVER: ignored: there is no proxy into the tailnet"}},
 	} {
 		if got := load(t, nil, tt.env...).Warnings; !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%v\n got %q\nwant %q", tt.env, got, tt.want)

@@ -16,19 +16,16 @@ var (
 		{"TS_TAILSCALED_EXTRA_ARGS", "not read: there is no separate tailscaled; use ROUTER_UDP_PORT, ROUTER_STATE, ROUTER_MODE and ROUTER_SOCKET"},
 		{"TS_DEST_IP", "not supported: use ROUTER_SERVE, such as *=10.0.3.4 for all ports"},
 		{"TS_EXPERIMENTAL_DEST_DNS_NAME", "not supported: use ROUTER_SERVE, such as *=db.internal for all ports"},
-		{"TS_TAILNET_TARGET_IP", "not supported: the router does not forward all ports into the tailnet; run the official image for this target"},
-		{"TS_TAILNET_TARGET_FQDN", "not supported: the router does not forward all ports into the tailnet; run the official image for this target"},
+		{"TS_TAILNET_TARGET_IP", "not supported: the router does not forward all ports into the tailnet; name each in ROUTER_EGRESS"},
+		{"TS_TAILNET_TARGET_FQDN", "not supported: the router does not forward all ports into the tailnet; name each in ROUTER_EGRESS"},
 		{"TS_SERVE_CONFIG", "not supported: use ROUTER_SERVE, such as 443=localhost:8443; the target has the certificate"},
 		{"TS_KUBE_SECRET", "not supported: state is not stored in Kubernetes; use ROUTER_STATE"},
 		{"TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR", "not supported: there is no configuration file; use variables"},
 		{"TS_EGRESS_PROXIES_CONFIG_PATH", "not supported: it is for the proxies of the Kubernetes operator; run the official image for them"},
 		{"TS_INGRESS_PROXIES_CONFIG_PATH", "not supported: it is for the proxies of the Kubernetes operator; run the official image for them"},
 	}
-	officialIgnored = []struct{ name, why string }{
-		{"TS_SOCKS5_SERVER", "ignored: there is no proxy into the tailnet"},
-		{"TS_OUTBOUND_HTTP_PROXY_LISTEN", "ignored: there is no proxy into the tailnet"},
-	}
-	officialAlways = []struct{ name, why string }{
+	officialIgnored = []struct{ name, why string }{}
+	officialAlways  = []struct{ name, why string }{
 		{"TS_ACCEPT_DNS", "none: the router uses the VPC's resolver; `true` is a warning"},
 		{"TS_AUTH_ONCE", "none: the router logs in only when control asks for it"},
 		{"TS_ENABLE_HEALTH_CHECK", "none: `/healthz` is always served, on `ROUTER_LISTEN`"},

@@ -219,9 +219,9 @@ func parseListen(s string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// parseDebugListen keeps profiles, which hold memory, off the network unless
-// the operator names an address.
-func parseDebugListen(s string) (string, error) {
+// parseLocalListen reads the address of a listener that is off the network unless the operator names an
+// address: profiles hold memory, and a proxy gives access to the tailnet.
+func parseLocalListen(s string) (string, error) {
 	if s == "off" {
 		return "", nil
 	}
@@ -233,6 +233,31 @@ func parseDebugListen(s string) (string, error) {
 		host = "127.0.0.1"
 	}
 	return net.JoinHostPort(host, port), nil
+}
+
+// parseEgress reads ports that are forwarded into the tailnet: PORT=HOST:PORT, where the first port may have an address
+// before it and /udp after it.
+func parseEgress(s string) ([]EgressPort, error) {
+	return routes.ParseList(s, "5432=db:5432", func(element string) (EgressPort, error) {
+		from, to, ok := strings.Cut(element, "=")
+		from, to = strings.TrimSpace(from), strings.TrimSpace(to)
+		at, protocol, named := strings.Cut(from, "/")
+		if !ok || named && protocol != "udp" && protocol != "tcp" {
+			return EgressPort{}, fmt.Errorf("%s is not PORT=HOST:PORT or PORT/udp=HOST:PORT: write one such as 5432=db:5432", quote(element))
+		}
+		if _, err := parsePort(at); err == nil {
+			at = ":" + at
+		}
+		listen, err := parseLocalListen(at)
+		if err != nil || listen == "" {
+			return EgressPort{}, fmt.Errorf("%s has a malformed port to listen on: write a port, or an address and a port, as in 0.0.0.0:5432=db:5432", quote(element))
+		}
+		host, port, err := hostPort(to)
+		if err != nil || host == "" {
+			return EgressPort{}, fmt.Errorf("%s has a malformed target: write HOST:PORT after the equals sign, as in 5432=db:5432", quote(element))
+		}
+		return EgressPort{Listen: listen, UDP: protocol == "udp", Target: net.JoinHostPort(host, port)}, nil
+	})
 }
 
 func parseProbes(s string) ([]string, error) {

@@ -116,6 +116,14 @@ ROUTER_KEEPALIVE: "5432=2m" is a second duration for port 5432: keep one of them
 ROUTER_KEEPALIVE: "0=1m" has a malformed port: write port=duration, such as 5432=10m`},
 		{"ROUTER_TCP_STACK=gvisor", "ROUTER_TCP_STACK: was removed in 2026-11 together with gVisor's TCP: remove it"},
 		{"ROUTER_CONGESTION=reno", `ROUTER_CONGESTION: "reno" is not valid: use bbr or cubic`},
+		{"ROUTER_SOCKS5_LISTEN=1080", `ROUTER_SOCKS5_LISTEN: "1080" is not host:port: write one such as :1080`},
+		{"TS_OUTBOUND_HTTP_PROXY_LISTEN=:0", `TS_OUTBOUND_HTTP_PROXY_LISTEN: ":0" has a malformed port: use 1 to 65535 after the colon`},
+		{"ROUTER_EGRESS=5432", `ROUTER_EGRESS: "5432" is not PORT=HOST:PORT or PORT/udp=HOST:PORT: write one such as 5432=db:5432`},
+		{"ROUTER_EGRESS=5432/sctp=db:5432", `ROUTER_EGRESS: "5432/sctp=db:5432" is not PORT=HOST:PORT or PORT/udp=HOST:PORT: write one such as 5432=db:5432`},
+		{"ROUTER_EGRESS=off=db:5432", `ROUTER_EGRESS: "off=db:5432" has a malformed port to listen on: write a port, or an address and a port, as in 0.0.0.0:5432=db:5432`},
+		{"ROUTER_EGRESS=5432=db", `ROUTER_EGRESS: "5432=db" has a malformed target: write HOST:PORT after the equals sign, as in 5432=db:5432`},
+		{"ROUTER_EGRESS=80=169.254.169.254:80", `ROUTER_EGRESS: "169.254.169.254:80" is never in the tailnet (link-local): use the name or address of a node`},
+		{"ROUTER_EGRESS=80=a:1,:80=b:2", `ROUTER_EGRESS: 127.0.0.1:80 is forwarded to "a:1" and "b:2": keep one of them`},
 		{"ROUTER_TARGET_KEEPALIVE=9s", `ROUTER_TARGET_KEEPALIVE: "9s" is out of range: use 10s to 2h`},
 		{"ROUTER_MAX_FLOWS=0", `ROUTER_MAX_FLOWS: "0" is not a number from 1 to 10000000`},
 		{"ROUTER_MAX_FLOWS_PER_PEER=many", `ROUTER_MAX_FLOWS_PER_PEER: "many" is not a number from 1 to 10000000`},
@@ -451,6 +459,8 @@ ROUTER_SERVE: "*=169.254.170.2" leads to an address that clients must not reach 
 		{[]string{"ROUTER_SERVE=80=10.0.3.4:80,80=localhost:81"}, "ROUTER_SERVE: port 80 has two targets: keep one"},
 		{[]string{"ROUTER_SERVE=80=127.0.0.1:9002,81=localhost:6060", "ROUTER_DEBUG_LISTEN=:6060"}, `ROUTER_SERVE: "80=127.0.0.1:9002" leads to the router's own listener (ROUTER_LISTEN): use ROUTER_TAILNET_STATUS=on for the status, or another port
 ROUTER_SERVE: "81=localhost:6060" leads to the router's own listener (ROUTER_DEBUG_LISTEN): use ROUTER_TAILNET_STATUS=on for the status, or another port`},
+		{[]string{"ROUTER_SERVE=80=localhost:1080,81=localhost:5432", "ROUTER_SOCKS5_LISTEN=:1080", "ROUTER_EGRESS=5432=db:5432"}, `ROUTER_SERVE: "80=localhost:1080" leads to the router's own listener (ROUTER_SOCKS5_LISTEN): use ROUTER_TAILNET_STATUS=on for the status, or another port
+ROUTER_SERVE: "81=localhost:5432" leads to the router's own listener (ROUTER_EGRESS): use ROUTER_TAILNET_STATUS=on for the status, or another port`},
 		{[]string{"ROUTER_SERVE=9002=localhost:80", "ROUTER_TAILNET_STATUS=on"}, `ROUTER_SERVE: "9002=localhost:80": with ROUTER_TAILNET_STATUS=on this port has the status: use another port, or change ROUTER_LISTEN`},
 		{[]string{"ROUTER_SERVE=80=169.254.170.2:80,81=[fd00:ec2::254]:80"}, `ROUTER_SERVE: "80=169.254.170.2:80" leads to an address that clients must not reach (link-local): use localhost, or an address in the VPC
 ROUTER_SERVE: "81=[fd00:ec2::254]:80" leads to an address that clients must not reach (ec2-metadata): use localhost, or an address in the VPC`},

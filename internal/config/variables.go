@@ -256,6 +256,27 @@ var variables = []variable{
 		set:     into(func(c *Config) *bool { return &c.TailnetStatus }, parseSwitch),
 	},
 	{
+		group: operationGroup, accepts: "off, host:port or :port", sample: "0.0.0.0:1080",
+		name: "ROUTER_SOCKS5_LISTEN", flag: "socks5-listen", aliases: []string{"TS_SOCKS5_SERVER"}, shown: "off",
+		meaning: "host:port of a SOCKS5 proxy into the tailnet, TCP and UDP; without a host, the loopback address.",
+		details: "Programs reach nodes by name or address, with the router's rights in the tailnet, which every program that reaches the port has. See [Into the tailnet](operations.md#into-the-tailnet).",
+		set:     into(func(c *Config) *string { return &c.SOCKS5Listen }, parseLocalListen),
+	},
+	{
+		group: operationGroup, accepts: "off, host:port or :port", sample: "0.0.0.0:1080",
+		name: "ROUTER_HTTP_PROXY_LISTEN", flag: "http-proxy-listen", aliases: []string{"TS_OUTBOUND_HTTP_PROXY_LISTEN"}, shown: "off",
+		meaning: "host:port of an HTTP proxy into the tailnet, for CONNECT and http URLs; without a host, the loopback address.",
+		details: "It may equal ROUTER_SOCKS5_LISTEN: one port then serves both.",
+		set:     into(func(c *Config) *string { return &c.HTTPProxyListen }, parseLocalListen),
+	},
+	{
+		group: operationGroup, accepts: "a comma list of PORT=HOST:PORT and PORT/udp=HOST:PORT", sample: "0.0.0.0:5432=db:5432,5353/udp=ns:53",
+		name: "ROUTER_EGRESS", flag: "egress",
+		meaning: "Comma list of ports of the router that are forwarded into the tailnet, PORT=HOST:PORT or PORT/udp=HOST:PORT; an address before the port makes it listen there instead of on the loopback address.",
+		details: "The host is a node's name or address, or an address behind another subnet router. With `0.0.0.0:PORT`, an NLB or a Cloud Map name makes a service of the VPC of it. See [Into the tailnet](operations.md#into-the-tailnet).",
+		set:     into(func(c *Config) *[]EgressPort { return &c.Egress }, parseEgress),
+	},
+	{
 		group: operationGroup, accepts: "1s to 1h", sample: "110s",
 		name: "ROUTER_DRAIN_TIMEOUT", flag: "drain-timeout", fallback: "60s",
 		meaning: "Upper bound of the drain on SIGTERM. ECS kills the task after its stopTimeout, at most 120s on Fargate: above 110s is a warning.",
@@ -331,7 +352,7 @@ var variables = []variable{
 		group: operationGroup, accepts: "off, host:port or :port", sample: ":6060",
 		name: "ROUTER_DEBUG_LISTEN", flag: "debug-listen", aliases: []string{"TS_DEBUG_ADDR_PORT"}, shown: "off",
 		meaning: "host:port of Go's pprof; without a host, the loopback address.",
-		set:     into(func(c *Config) *string { return &c.DebugListen }, parseDebugListen),
+		set:     into(func(c *Config) *string { return &c.DebugListen }, parseLocalListen),
 	},
 	{
 		group: operationGroup, accepts: "debug, info, warn or error", sample: "debug",

@@ -216,7 +216,7 @@ func (t *ownTCP) begin(from netip.Addr, to netip.AddrPort) (*ownConn, error) {
 func (t *ownTCP) reserve(from netip.Addr, to netip.AddrPort) (*ownConn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key, ok := freePort(from, to, func(k flowKey) bool { return t.conns[k] == nil })
+	key, ok := freePort(from, to, func(k flowKey) bool { return t.conns[k] == nil && !t.rules.serves(packet.ProtoTCP, k) })
 	if !ok {
 		return nil, syscall.EADDRINUSE
 	}

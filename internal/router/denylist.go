@@ -11,7 +11,7 @@ import (
 // a listener in this process adds it with [denylist.List.Opened].
 func (r *Router) newDenyList(cfg config.Config) (*denylist.List, error) {
 	return denylist.New(denylist.Config{
-		Listeners:  []string{cfg.Listen, cfg.DebugListen},
+		Listeners:  append([]string{cfg.Listen, cfg.DebugListen}, cfg.EgressListeners()...),
 		Ports:      []uint16{cfg.UDPPort, cfg.PeerRelay},
 		Changed:    r.recheckFlows,
 		Registerer: r.registry,

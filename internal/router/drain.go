@@ -21,6 +21,9 @@ import (
 //	not ready ─▶ any helpers? ─┬─ yes ─▶ introduce clients, withdraw ─▶ relay packets until the flows end ─┬─▶ cut the rest ─▶ log out
 //	                           └─ no ──▶ wait for idle flows ─▶ cut, withdraw ─────────────────────────────┘
 //
+// Connections into the tailnet are this router's own, and cannot be handed over. Their listeners close first, and the
+// router stays in the tailnet until they have ended, or the time is over.
+//
 // docs/decisions/0007-hand-over.md has the reasons.
 
 const (
@@ -78,6 +81,7 @@ func (r *Router) drain() error {
 		errors.New("the rest of the drain timeout is reserved for logging out"))
 	defer done()
 
+	r.drainEgress()
 	departure := r.departure(drainCtx)
 	// A peer router may have joined since the last update.
 	r.setTagged(r.node.Tagged())
@@ -95,6 +99,7 @@ func (r *Router) drain() error {
 	} else {
 		r.cutAndWithdraw(handOverCtx)
 	}
+	r.endEgress(handOverCtx)
 	r.cutFlows()
 	stopAnnouncing() // after the last relayed packet
 	<-announced

@@ -36,6 +36,7 @@ type family struct{ kind, labels string }
 func TestMetricsAreDocumented(t *testing.T) {
 	s := routertest.New(t)
 	s.Env["ROUTER_FLOW_LOG"], s.Env["ROUTER_DNS"] = "on", "on"
+	s.Env["ROUTER_EGRESS"] = routertest.FreeAddress(t) + "=db:5432"
 	r := start(t, s, Options{})
 	// The engine shows a metric without label values yet as a type only.
 	raw := httptest.NewRecorder()

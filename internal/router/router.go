@@ -12,6 +12,7 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/denylist"
+	"subnetrouter/internal/egress"
 	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/forward"
 	"subnetrouter/internal/handover"
@@ -41,6 +42,7 @@ type Router struct {
 	emf          *emf      // nil unless asked for
 	resolver     *resolver // nil unless asked for
 	served       *served
+	egress       *egress.Server // nil unless asked for
 	dns          *dnsRegistrar
 	peerDNS      *peerDNSMetrics
 	peers        *handover.Coordinator
@@ -89,6 +91,9 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 			return nil, err
 		}
 	}
+	if r.egress, err = r.newEgress(); err != nil {
+		return nil, err
+	}
 	r.prober = r.newProber()
 	r.drainMetrics = newDrainMetrics(r.registry)
 	r.registerMetrics()
@@ -113,7 +118,7 @@ func (r *Router) forwardConfig() forward.Config {
 		MaxFlows:        r.cfg.MaxFlows,
 		MaxFlowsPerPeer: r.cfg.MaxFlowsPerPeer,
 		ReservedPorts:   []uint16{r.cfg.UDPPort, r.cfg.PeerRelay},
-		ReservedFiles:   r.filesOfDNS(),
+		ReservedFiles:   r.filesOfDNS() + r.filesOfEgress(),
 		PeerRouters:     r.peers,
 		Registerer:      r.registry,
 		Logger:          r.log,

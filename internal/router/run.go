@@ -99,6 +99,9 @@ func (r *Router) Run(ctx context.Context) error {
 	if cfg.TailnetStatus {
 		group.Go(func() error { return r.serveTailnetStatus(serving, server) })
 	}
+	if r.egress != nil {
+		group.Go(func() error { return r.serveEgress(serving) })
+	}
 	group.Go(func() error { return scale(serving, scaler) })
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.followRoutes(serving) })

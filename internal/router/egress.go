@@ -1,0 +1,111 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/egress"
+	"subnetrouter/internal/forward"
+	"subnetrouter/internal/limits"
+	"subnetrouter/internal/tailnet"
+)
+
+// The bounds of connections of programs into the tailnet.
+const (
+	maxEgressConns = 1024
+	minEgressConns = 32
+)
+
+// egressFiles returns the number of open files of each connection, and of all UDP sessions: in kernel mode, those towards
+// the targets are sockets too.
+func (r *Router) egressFiles() (conn, sessions int) {
+	if r.cfg.Mode == config.ModeKernel {
+		return 2, egress.MaxSessions
+	}
+	return 1, 0
+}
+
+// egressConns returns how many connections into the tailnet may be open at once, with a limit of open files: at worst,
+// they take a quarter of these. 0 files is an unknown limit.
+func (r *Router) egressConns(files int64) int {
+	if files == 0 {
+		return maxEgressConns
+	}
+	each, _ := r.egressFiles()
+	return int(min(max(files/4/int64(each), minEgressConns), maxEgressConns))
+}
+
+// filesOfEgress returns the number of open files that connections into the tailnet need at worst.
+func (r *Router) filesOfEgress() int {
+	if !r.cfg.OpensIntoTailnet() {
+		return 0
+	}
+	each, sessions := r.egressFiles()
+	return each*r.egressConns(limits.MaxOpenFiles()) + sessions
+}
+
+// newEgress returns the server for programs that connect into the tailnet, or nil if none is configured.
+func (r *Router) newEgress() (*egress.Server, error) {
+	if !r.cfg.OpensIntoTailnet() {
+		return nil, nil
+	}
+	cfg := egress.Config{
+		SOCKS5: r.cfg.SOCKS5Listen, HTTP: r.cfg.HTTPProxyListen,
+		Dial: r.dialTailnet, Opened: r.deny.Opened,
+		Connections: r.egressConns(limits.MaxOpenFiles()),
+		Registerer:  r.registry,
+		Logger:      r.log,
+	}
+	for _, p := range r.cfg.Egress {
+		cfg.Ports = append(cfg.Ports, egress.Port{Listen: p.Listen, UDP: p.UDP, Target: p.Target})
+	}
+	if r.flowLog != nil {
+		cfg.Finished = r.flowLog.finishedEgress
+	}
+	return egress.New(cfg)
+}
+
+// dialTailnet connects a program to a target in the tailnet.
+func (r *Router) dialTailnet(ctx context.Context, network, target string) (net.Conn, error) {
+	conn, err := r.node.Dial(ctx, network, target)
+	switch {
+	case errors.Is(err, tailnet.ErrNotInTailnet):
+		return nil, fmt.Errorf("%w: %w", egress.ErrForbidden, err)
+	case errors.Is(err, forward.ErrTooMany):
+		return nil, fmt.Errorf("%w: %w", egress.ErrLimit, err)
+	}
+	return conn, err
+}
+
+// serveEgress serves programs that connect into the tailnet until ctx ends.
+func (r *Router) serveEgress(ctx context.Context) error {
+	if err := r.egress.Open(); err != nil {
+		return err
+	}
+	r.log.Info("serving connections into the tailnet", "socks5", r.cfg.SOCKS5Listen, "http", r.cfg.HTTPProxyListen, "ports", len(r.cfg.Egress))
+	<-ctx.Done()
+	r.egress.Close()
+	return nil
+}
+
+// drainEgress refuses new connections into the tailnet.
+func (r *Router) drainEgress() {
+	if r.egress != nil {
+		r.egress.Drain()
+	}
+}
+
+// endEgress waits for the connections into the tailnet until ctx ends, and cuts the rest.
+func (r *Router) endEgress(ctx context.Context) {
+	if r.egress == nil {
+		return
+	}
+	open := r.egress.Wait(ctx)
+	r.egress.Close()
+	if open > 0 {
+		r.log.Warn("connections into the tailnet cut", "connections", open)
+	}
+}
