@@ -95,7 +95,10 @@ locals {
     target = startswith(s, "*=") ? 0 : tonumber(regex("[0-9]+$", s))
   } if can(regex("^\\*=([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|${local.dns_label}(\\.${local.dns_label})*\\.?)$", s)) || can(regex("^0*[1-9][0-9]{0,4}=(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", s)) }
   unserved_ranges = [for r in local.refused_ranges : r if !contains(["127.0.0.0", "::1"], r.network)]
-  debug_port      = try(tonumber(regex("[0-9]+$", local.debug_listen)), null)
+  # Of the router's listeners.
+  own_ports = concat([local.metrics_port],
+    [for at in concat(values(local.local_listens), values(local.egress_ports)[*].listen) : tonumber(regex("[0-9]+$", at)) if can(regex("[0-9]+$", at))],
+  )
   malformed_serve = concat(
     [for s in local.serve : "serve: ${jsonencode(s)} is not port=host:port or *=host: use one such as 443=localhost:8443."
     if !try(local.served[s].port <= 65535 && local.served[s].target <= 65535 && (!strcontains(local.served[s].host, ":") || can(cidrhost("${local.served[s].host}/128", 0))), false)],
@@ -103,7 +106,7 @@ locals {
     [for s, to in local.served : "serve: ${s} has the port of the status on the tailnet (ROUTER_TAILNET_STATUS): use another port."
     if to.port == local.metrics_port && trimspace(lookup(var.environment, "ROUTER_TAILNET_STATUS", "")) == "on"],
     [for s, to in local.served : "serve: ${s} leads to a listener of the router: use another port."
-    if contains([local.metrics_port, local.debug_port], to.target) && (to.host == "localhost" || try(cidrsubnet("${to.host}/8", 0, 0) == "127.0.0.0/8", false) || try(cidrhost("${to.host}/128", 0) == "::1", false))],
+    if contains(local.own_ports, to.target) && (to.host == "localhost" || try(cidrsubnet("${to.host}/8", 0, 0) == "127.0.0.0/8", false) || try(cidrhost("${to.host}/128", 0) == "::1", false))],
     [for s, to in local.served : "serve: ${s} leads to an address that clients must not reach: ${one([for r in local.unserved_ranges : r.reason
       if strcontains(r.network, ":") == strcontains(to.host, ":") && try(cidrhost("${to.host}/${r.bits}", 0), "") == r.network][*])}."
       if length([for r in local.unserved_ranges : r if strcontains(r.network, ":") == strcontains(to.host, ":") && try(cidrhost("${to.host}/${r.bits}", 0), "") == r.network]) > 0
@@ -152,13 +155,35 @@ locals {
     if !try(local.nanoseconds[d.text] >= local.duration_bounds[d.name].seconds[0] * local.unit_nanoseconds.s && local.nanoseconds[d.text] <= local.duration_bounds[d.name].seconds[1] * local.unit_nanoseconds.s, false)
   ])
 
-  debug_listen = trimspace(lookup(var.environment, "ROUTER_DEBUG_LISTEN", ""))
-  malformed_debug_listen = local.debug_listen == "" || local.debug_listen == "off" || startswith(local.debug_listen, "file:") ? [] : [for problem in [
-    "environment: ROUTER_DEBUG_LISTEN: ${jsonencode(local.debug_listen)} is not host:port: use one such as 127.0.0.1:6060, or off."
-    ] : problem if !can(regex("^(\\[[0-9A-Fa-f:.]+\\]|(${local.dns_label}(\\.${local.dns_label})*\\.?)?):0*[1-9][0-9]{0,4}$", local.debug_listen)) ||
-    try(tonumber(regex("[0-9]+$", local.debug_listen)) > 65535, false) ||
-    (startswith(local.debug_listen, "[") && !can(cidrhost("${regex("^\\[(.*)\\]", local.debug_listen)[0]}/128", 0)))
+  # Listeners that are on the loopback address without a host.
+  local_listens = { for label, at in {
+    "environment: ROUTER_DEBUG_LISTEN" = lookup(var.environment, "ROUTER_DEBUG_LISTEN", "")
+    socks5_listen                      = coalesce(var.socks5_listen, " ")
+    http_proxy_listen                  = coalesce(var.http_proxy_listen, " ")
+  } : label => trimspace(at) if !contains(["", "off"], trimspace(at)) && !startswith(trimspace(at), "file:") }
+  listen_form = "(\\[[0-9A-Fa-f:.]+\\]|(${local.dns_label}(\\.${local.dns_label})*\\.?)?):0*[1-9][0-9]{0,4}"
+  malformed_listens = [for label, at in local.local_listens : "${label}: ${jsonencode(at)} is not host:port: use one such as 127.0.0.1:6060, or off."
+    if !can(regex("^${local.listen_form}$", at)) ||
+    try(tonumber(regex("[0-9]+$", at)) > 65535, false) ||
+    (startswith(at, "[") && !can(cidrhost("${regex("^\\[(.*)\\]", at)[0]}/128", 0)))
   ]
+
+  # A port alone is one of the loopback address.
+  egress_ports = { for e in distinct(local.egress) : e => {
+    listen = replace(trimspace(regex("^([^=/]*)(/(?:tcp|udp))?\\s*=", e)[0]), "/^(0*[1-9][0-9]*)$/", ":$1")
+    udp    = try(regex("^[^=/]*(/(?:tcp|udp))?\\s*=", e)[0], null) == "/udp"
+    target = trimspace(regex("=(.*)$", e)[0])
+  } if can(regex("^[^=/]*(/(?:tcp|udp))?\\s*=", e)) }
+  malformed_egress = concat(
+    [for e in local.egress : "egress: ${jsonencode(e)} is not PORT=HOST:PORT or PORT/udp=HOST:PORT: use one such as 5432=db:5432."
+      if !contains(keys(local.egress_ports), e) || anytrue([for at in try([local.egress_ports[e].listen, local.egress_ports[e].target], []) :
+        !can(regex("^${local.listen_form}$", at)) || try(tonumber(regex("[0-9]+$", at)) > 65535, false) ||
+    (startswith(at, "[") && !can(cidrhost("${regex("^\\[(.*)\\]", at)[0]}/128", 0)))]) || startswith(try(local.egress_ports[e].target, ":"), ":")],
+    [for e, p in local.egress_ports : "egress: ${p.target} is never in the tailnet: use the name or address of a node."
+      if length([for r in local.refused_ranges : r if strcontains(r.network, ":") == startswith(p.target, "[") &&
+    try(cidrhost("${trim(regex("^(.*):[0-9]+$", p.target)[0], "[]")}/${r.bits}", 0), "") == r.network]) > 0],
+    length(distinct([for p in values(local.egress_ports) : "${p.udp} ${startswith(p.listen, ":") ? "127.0.0.1" : ""}${p.listen}"])) == length(distinct([for p in values(local.egress_ports) : "${p.udp} ${startswith(p.listen, ":") ? "127.0.0.1" : ""}${p.listen} ${p.target}"])) ? [] : ["egress: a port is forwarded to two targets: keep one of them."],
+  )
 
   other_problems = concat(
     can(regex("^${local.dns_label}$", local.hostname)) ? [] : ["hostname: ${jsonencode(local.hostname)} is not a host name: use at most 63 letters, digits and dashes, without a dash at either end."],
@@ -187,5 +212,5 @@ locals {
   keeps_addresses = can(regex("(^|\\s)-{1,2}snat-subnet-routes=(0|f|F|FALSE|false|False)", var.additional_flags))
   snat_problems   = local.keeps_addresses && !var.kernel_mode && trimspace(lookup(var.environment, "ROUTER_MODE", "")) != "kernel" ? ["additional_flags: only kernel mode keeps the clients' addresses: remove --snat-subnet-routes, or set kernel_mode."] : []
 
-  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_serve, local.malformed_durations, local.malformed_debug_listen, local.other_problems)
+  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_serve, local.malformed_durations, local.malformed_listens, local.malformed_egress, local.other_problems)
 }

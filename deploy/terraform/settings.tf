@@ -16,6 +16,7 @@ locals {
 
   exclude_routes = [for r in var.exclude_routes : trimspace(r)]
   dns_zones      = [for z in var.dns_zones : trimspace(z)]
+  egress         = [for e in var.egress : trimspace(e)]
   probes         = [for p in var.probes : trimspace(p)]
   serve          = [for s in var.serve : trimspace(s)]
 
@@ -42,6 +43,9 @@ locals {
     ROUTER_DRAIN_TIMEOUT        = "${var.drain_timeout}s"
     ROUTER_PROBE                = length(var.probes) == 0 ? null : join(",", local.probes)
     ROUTER_SERVE                = length(var.serve) == 0 ? null : join(",", local.serve)
+    ROUTER_SOCKS5_LISTEN        = var.socks5_listen
+    ROUTER_HTTP_PROXY_LISTEN    = var.http_proxy_listen
+    ROUTER_EGRESS               = length(var.egress) == 0 ? null : join(",", local.egress)
     ROUTER_MODE                 = var.kernel_mode ? "kernel" : null
     ROUTER_KEEPALIVE            = var.keepalive
     ROUTER_TARGET_KEEPALIVE     = var.target_keepalive

@@ -621,6 +621,23 @@ variable "peer_relay_endpoints" {
     ])
     error_message = "Each of the peer_relay_endpoints, at most 8, must be an address and a port, such as 203.0.113.7:40000 or [2001:db8::7]:40000."
   }
+variable "socks5_listen" {
+  description = "Address, host:port or :port, of a SOCKS5 proxy from the VPC into the tailnet, TCP and UDP. Without a host it serves the task's own containers only. Every program that reaches it has the router's rights in the tailnet: let the security groups admit only the programs that need it."
+  type        = string
+  default     = null
+}
+
+variable "http_proxy_listen" {
+  description = "Address, host:port or :port, of an HTTP proxy from the VPC into the tailnet, as for socks5_listen. One port may serve both."
+  type        = string
+  default     = null
+}
+
+variable "egress" {
+  description = "Ports of the router that are forwarded into the tailnet: PORT=HOST:PORT or PORT/udp=HOST:PORT, for the task's own containers, and with an address before the port, such as 0.0.0.0:5432=db:5432, for the VPC."
+  type        = list(string)
+  default     = []
+  nullable    = false
 }
 
 variable "emf" {
@@ -652,7 +669,7 @@ variable "environment" {
     condition = length(setintersection(keys(var.environment), [
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "TS_CLIENT_ID", "TS_AUDIENCE", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL",
       "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
-      "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
+      "ROUTER_PROBE", "ROUTER_SOCKS5_LISTEN", "ROUTER_HTTP_PROXY_LISTEN", "ROUTER_EGRESS", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
     ])) == 0
     error_message = "The environment must not contain settings that have their own variable, nor ROUTER_LISTEN: the health check relies on port 9002."
   }
@@ -667,7 +684,7 @@ variable "environment" {
       "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_DNS_REBIND_GUARD", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
       "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
-      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
+      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_SOCKS5_LISTEN", "ROUTER_HTTP_PROXY_LISTEN", "ROUTER_EGRESS", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
     ], name)])
     error_message = "The environment has a ROUTER_ variable that does not exist: see router --help."
   }

@@ -184,8 +184,9 @@ func (c settings) environment() map[string]string {
 	set("ROUTER_DNS_ZONES", list("dns_zones"))
 	set("ROUTER_PROBE", list("probes"))
 	set("ROUTER_SERVE", list("serve"))
+	set("ROUTER_EGRESS", list("egress"))
 	set("ROUTER_TAGS", list("tailscale_tags"))
-	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "keepalive": "ROUTER_KEEPALIVE", "target_keepalive": "ROUTER_TARGET_KEEPALIVE"} {
+	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "keepalive": "ROUTER_KEEPALIVE", "target_keepalive": "ROUTER_TARGET_KEEPALIVE", "socks5_listen": "ROUTER_SOCKS5_LISTEN", "http_proxy_listen": "ROUTER_HTTP_PROXY_LISTEN"} {
 		if s, ok := c[k].(string); ok {
 			set(name, s)
 		}
@@ -281,6 +282,13 @@ var fixedSettings = []settings{
 	{"auth_secret_arn": credential, "serve": []string{"9002=localhost:80"}, "environment": map[string]string{"ROUTER_TAILNET_STATUS": "on"}}, servesOf("9002=localhost:80"),
 	{"auth_secret_arn": credential, "serve": []string{"80=localhost:6060"}, "environment": map[string]string{"ROUTER_DEBUG_LISTEN": ":6060"}},
 	{"auth_secret_arn": credential, "dns": true, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "site_id": 7},
+	{"auth_secret_arn": credential, "socks5_listen": "0.0.0.0:1080", "http_proxy_listen": "[::]:1080"}, {"auth_secret_arn": credential, "socks5_listen": ":1080", "http_proxy_listen": " off "},
+	{"auth_secret_arn": credential, "socks5_listen": "1080"}, {"auth_secret_arn": credential, "http_proxy_listen": "0.0.0.0:0"}, {"auth_secret_arn": credential, "http_proxy_listen": "[::1:80"},
+	{"auth_secret_arn": credential, "egress": []string{"5432=db:5432", " 0.0.0.0:5353/udp = ns.example.ts.net:53 ", "[::]:1/tcp=[fd7a:115c:a1e0::9]:2", ":3=100.64.0.9:4"}},
+	{"auth_secret_arn": credential, "egress": []string{"53=a:1", "53/udp=b:2"}}, {"auth_secret_arn": credential, "egress": []string{"53=a:1", "127.0.0.1:53=b:2"}}, {"auth_secret_arn": credential, "egress": []string{"53=a:1", "53=a:1"}},
+	{"auth_secret_arn": credential, "serve": []string{"80=localhost:1080"}, "socks5_listen": ":1080"}, {"auth_secret_arn": credential, "serve": []string{"80=localhost:53"}, "egress": []string{"53/udp=a:1"}}, {"auth_secret_arn": credential, "serve": []string{"80=localhost:54"}, "egress": []string{"53=a:1"}},
+	{"auth_secret_arn": credential, "egress": []string{"5432"}}, {"auth_secret_arn": credential, "egress": []string{"5432/sctp=db:5432"}}, {"auth_secret_arn": credential, "egress": []string{"off=db:5432"}}, {"auth_secret_arn": credential, "egress": []string{"5432=db"}},
+	{"auth_secret_arn": credential, "egress": []string{"5432=:5432"}}, {"auth_secret_arn": credential, "egress": []string{"65536=db:5432"}}, {"auth_secret_arn": credential, "egress": []string{"5432=db:0"}}, {"auth_secret_arn": credential, "egress": []string{"80=169.254.169.254:80"}}, {"auth_secret_arn": credential, "egress": []string{"80=a=b:80"}},
 	{"auth_secret_arn": credential + ":a::", "auth_secret_json_key": "b"},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_MAX_FLOWS": "100"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_CONGESTION": "cubic"}, "site_id": 7},
