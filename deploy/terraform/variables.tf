@@ -621,6 +621,8 @@ variable "peer_relay_endpoints" {
     ])
     error_message = "Each of the peer_relay_endpoints, at most 8, must be an address and a port, such as 203.0.113.7:40000 or [2001:db8::7]:40000."
   }
+}
+
 variable "socks5_listen" {
   description = "Address, host:port or :port, of a SOCKS5 proxy from the VPC into the tailnet, TCP and UDP. Without a host it serves the task's own containers only. Every program that reaches it has the router's rights in the tailnet: let the security groups admit only the programs that need it."
   type        = string
