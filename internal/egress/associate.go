@@ -56,12 +56,12 @@ func (t *associations) serve(c *client, announced string) {
 	}
 	if !t.add(a) {
 		t.server.metrics.failed("udp", limited)
-		c.Write(appendReply(nil, replyFailure, netip.AddrPort{}))
+		c.Write(encodeReply(replyFailure, netip.AddrPort{}))
 		return
 	}
 	defer t.remove(a)
 	bound := netip.AddrPortFrom(addrPort(c.LocalAddr()).Addr(), addrPort(t.socket.LocalAddr()).Port())
-	if _, err := c.Write(appendReply(nil, replySuccess, bound)); err != nil {
+	if _, err := c.Write(encodeReply(replySuccess, bound)); err != nil {
 		return
 	}
 	var ignored [256]byte

@@ -85,7 +85,7 @@ func (s *Server) serveSOCKS5(c *client, a *associations) {
 	if err != nil {
 		s.metrics.failed("tcp", invalid)
 		if errors.Is(err, errAddressType) {
-			c.Write(appendReply(nil, replyNoSuchAddress, netip.AddrPort{}))
+			c.Write(encodeReply(replyNoSuchAddress, netip.AddrPort{}))
 		}
 		c.Close()
 		return
@@ -95,11 +95,11 @@ func (s *Server) serveSOCKS5(c *client, a *associations) {
 	case commandConnect:
 		f, err := s.dial(s.ctx, origin{c.addr, viaSOCKS5}, "tcp", to)
 		if err != nil {
-			c.Write(appendReply(nil, replyFor(err), netip.AddrPort{}))
+			c.Write(encodeReply(replyFor(err), netip.AddrPort{}))
 			c.Close()
 			return
 		}
-		if _, err := c.Write(appendReply(nil, replySuccess, addrPort(f.LocalAddr()))); err != nil {
+		if _, err := c.Write(encodeReply(replySuccess, addrPort(f.LocalAddr()))); err != nil {
 			f.Close()
 			c.Close()
 			return
@@ -108,7 +108,7 @@ func (s *Server) serveSOCKS5(c *client, a *associations) {
 	case commandAssociate:
 		a.serve(c, to)
 	default:
-		c.Write(appendReply(nil, replyNoSuchCommand, netip.AddrPort{}))
+		c.Write(encodeReply(replyNoSuchCommand, netip.AddrPort{}))
 		c.Close()
 	}
 }
@@ -185,9 +185,9 @@ func readAddress(r io.Reader) (string, error) {
 	return net.JoinHostPort(host, strconv.Itoa(int(binary.BigEndian.Uint16(raw)))), nil
 }
 
-// appendReply appends a reply with the address that the router uses.
-func appendReply(b []byte, code socksReply, bound netip.AddrPort) []byte {
-	return appendAddress(append(b, socksVersion, byte(code), 0), bound)
+// encodeReply returns a reply with the address that the router uses.
+func encodeReply(code socksReply, bound netip.AddrPort) []byte {
+	return appendAddress([]byte{socksVersion, byte(code), 0}, bound)
 }
 
 // appendAddress appends ATYP, an address and a port; zeros for none.
