@@ -26,7 +26,7 @@ func TestImportTable(t *testing.T) {
 			may = append(may, path.Base(q[1]))
 		}
 		if strings.Contains(m[2], "the packages below") {
-			may = append(may, "place", "iam", "identity", "credential", "routesource", "zones")
+			may = append(may, "place", "iam", "identity", "credential", "routesource", "targets", "zones")
 		}
 		for _, q := range quoted.FindAllStringSubmatch(m[1], -1) {
 			name := "internal/" + strings.TrimPrefix(q[1], "internal/")

@@ -29,7 +29,7 @@ type Association struct {
 	Prefix netip.Prefix
 }
 
-// DescribeNetworkInterfaces is the action that [Client.InterfaceByMAC] needs.
+// DescribeNetworkInterfaces is the action that [Client.InterfaceByMAC] and [Client.TargetInterfaces] need.
 var DescribeNetworkInterfaces = Action{Name: "ec2:DescribeNetworkInterfaces", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
 	_, err := c.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{DryRun: aws.Bool(true)})
 	return err

@@ -24,6 +24,8 @@ type World struct {
 	VPCs       []VPC
 	Interfaces []Interface
 
+	Instances map[string]map[string]string // the tags of instances, by ID
+
 	Subnets     []Subnet
 	RouteTables []RouteTable
 	Peerings    []Peering
@@ -79,8 +81,15 @@ type Association struct {
 // Interface is a network interface.
 type Interface struct {
 	ID, MAC, VPCID, SubnetID string
-	Addresses                []netip.Addr // the first IPv4 one is primary
+	Addresses                []netip.Addr   // the first IPv4 one is primary
+	Prefixes                 []netip.Prefix // delegated
+	Groups                   []SecurityGroup
+	Tags                     map[string]string
+	Instance                 string // that it is attached to
 }
+
+// SecurityGroup is a security group.
+type SecurityGroup struct{ ID, Name string }
 
 // Subnet is a subnet; those of [Interface] need not be listed.
 type Subnet struct {

@@ -95,6 +95,12 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 			return outcome(v, err)
 		}
 	}
+	targets := func(id string) func(context.Context, *awsapi.Client) answer {
+		return func(ctx context.Context, c *awsapi.Client) answer {
+			v, err := c.TargetInterfaces(ctx, id)
+			return outcome(v, err)
+		}
+	}
 	vpc := func(id string) func(context.Context, *awsapi.Client) answer {
 		return func(ctx context.Context, c *awsapi.Client) answer {
 			v, err := c.VPC(ctx, id)
@@ -176,6 +182,8 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 		"secret without a value": {secret(awsapi.SecretRef{ID: "router/unset"}), &answer{Fix: restore, Code: "ResourceNotFoundException"}},
 		"interface":              {eni(first.MAC), &answer{Result: awsapi.Interface{ID: first.ID, VPCID: first.VPCID, SubnetID: first.SubnetID}}},
 		"missing interface":      {eni("0e:00:00:00:00:00"), &answer{Fix: "check that AWS_REGION and the credentials are the task's own"}},
+		"interfaces":             {targets(first.VPCID), nil},
+		"no interfaces":          {targets("vpc-0123456789abcdef0"), &answer{Fix: "check that AWS_REGION and the credentials are the task's own"}},
 		"vpc":                    {vpc(first.VPCID), nil},
 		"subnets by tag":         {subnets("tier", "private"), &answer{Result: []awsapi.Subnet{{ID: world.Subnets[0].ID, Prefixes: []netip.Prefix{one}}}}},
 		"by tag, wildcard":       {subnets("Name", "priv*"), &answer{Result: []awsapi.Subnet{{ID: world.Subnets[0].ID, Prefixes: []netip.Prefix{one}}}}},

@@ -3,9 +3,11 @@ package awstest
 import (
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 )
 
 // Answers have the elements that AWS documents, in the same order.
@@ -45,6 +47,7 @@ type describeNetworkInterfaces struct {
 	XMLName    xml.Name  `xml:"http://ec2.amazonaws.com/doc/2016-11-15/ DescribeNetworkInterfacesResponse"`
 	RequestID  string    `xml:"requestId"`
 	Interfaces []eniItem `xml:"networkInterfaceSet>item"`
+	NextToken  string    `xml:"nextToken,omitempty"`
 }
 
 type eniItem struct {
@@ -58,6 +61,31 @@ type eniItem struct {
 	PrivateIP string        `xml:"privateIpAddress,omitempty"`
 	IPv4      []eniIPv4Item `xml:"privateIpAddressesSet>item"`
 	IPv6      []eniIPv6Item `xml:"ipv6AddressesSet>item"`
+
+	Attachment *eniAttachment   `xml:"attachment"`
+	Groups     []groupItem      `xml:"groupSet>item"`
+	Tags       []tagItem        `xml:"tagSet>item"`
+	Prefixes4  []eniPrefix4Item `xml:"ipv4PrefixSet>item"`
+	Prefixes6  []eniPrefix6Item `xml:"ipv6PrefixSet>item"`
+}
+
+type eniAttachment struct {
+	ID       string `xml:"attachmentId"`
+	Instance string `xml:"instanceId"`
+	Status   string `xml:"status"`
+}
+
+type groupItem struct {
+	ID   string `xml:"groupId"`
+	Name string `xml:"groupName"`
+}
+
+type eniPrefix4Item struct {
+	Prefix string `xml:"ipv4Prefix"`
+}
+
+type eniPrefix6Item struct {
+	Prefix string `xml:"ipv6Prefix"`
 }
 
 type eniIPv4Item struct {
@@ -93,6 +121,8 @@ func (s *Server) serveEC2(w http.ResponseWriter, r *http.Request, name string) {
 		answer, code, message = world.describeDHCPOptions(r.Form)
 	case name == "DescribeNetworkInterfaces":
 		answer, code, message = world.describeNetworkInterfaces(r.Form)
+	case name == "DescribeTags":
+		answer, code, message = world.describeTags(r.Form)
 	case name == "DescribeSubnets":
 		answer, code, message = world.describeSubnets(r.Form)
 	case name == "DescribeRouteTables":
@@ -153,20 +183,29 @@ func (w World) vpcItem(v VPC) vpcItem {
 }
 
 func (w World) describeNetworkInterfaces(form url.Values) (answer any, code, message string) {
-	macs := []string(nil)
-	for i, name := range numbered(form, "Filter.%d.Name") {
-		if name != "mac-address" {
-			return nil, "InvalidParameterValue", fmt.Sprintf("The filter '%s' is invalid", name)
-		}
-		macs = append(macs, numbered(form, fmt.Sprintf("Filter.%d.Value.%%d", i+1))...)
-	}
-	out := describeNetworkInterfaces{RequestID: requestID}
-	for _, i := range w.Interfaces {
-		if macs == nil || slices.Contains(macs, i.MAC) {
-			out.Interfaces = append(out.Interfaces, w.eniItem(i))
+	if n := form.Get("MaxResults"); n != "" {
+		if size, err := strconv.Atoi(n); err != nil || size < 5 || size > 1000 {
+			return nil, "InvalidParameterValue", fmt.Sprintf("Value ( %s ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.", n)
 		}
 	}
-	return out, "", ""
+	page, next, code, message := selectPage(w, form, w.Interfaces, func(i Interface, filter string) ([]string, bool) {
+		switch filter {
+		case "mac-address":
+			return []string{i.MAC}, true
+		case "group-id":
+			var ids []string
+			for _, g := range i.Groups {
+				ids = append(ids, g.ID)
+			}
+			return ids, true
+		}
+		return []string{i.VPCID}, filter == "vpc-id"
+	})
+	out := describeNetworkInterfaces{RequestID: requestID, NextToken: next}
+	for _, i := range page {
+		out.Interfaces = append(out.Interfaces, w.eniItem(i))
+	}
+	return out, code, message
 }
 
 func (w World) eniItem(i Interface) eniItem {
@@ -185,7 +224,54 @@ func (w World) eniItem(i Interface) eniItem {
 			item.IPv4 = append(item.IPv4, eniIPv4Item{a.String(), false})
 		}
 	}
+	if i.Instance != "" {
+		item.Attachment = &eniAttachment{"eni-attach-" + i.ID, i.Instance, "attached"}
+	}
+	for _, g := range i.Groups {
+		item.Groups = append(item.Groups, groupItem(g))
+	}
+	for _, key := range slices.Sorted(maps.Keys(i.Tags)) {
+		item.Tags = append(item.Tags, tagItem{key, i.Tags[key]})
+	}
+	for _, p := range i.Prefixes {
+		if p.Addr().Is4() {
+			item.Prefixes4 = append(item.Prefixes4, eniPrefix4Item{p.String()})
+		} else {
+			item.Prefixes6 = append(item.Prefixes6, eniPrefix6Item{p.String()})
+		}
+	}
 	return item
+}
+
+type describeTags struct {
+	XMLName   xml.Name
+	RequestID string            `xml:"requestId"`
+	Tags      []resourceTagItem `xml:"tagSet>item"`
+	NextToken string            `xml:"nextToken,omitempty"`
+}
+
+type resourceTagItem struct {
+	Resource string `xml:"resourceId"`
+	Type     string `xml:"resourceType"`
+	Key      string `xml:"key"`
+	Value    string `xml:"value"`
+}
+
+// describeTags returns the tags of instances. Other resources have tags, too, which no call needs.
+func (w World) describeTags(form url.Values) (answer any, code, message string) {
+	if n := len(numbered(form, "Filter.1.Value.%d")); n > 200 {
+		return nil, "FilterLimitExceeded", "The maximum number of filter values specified on a single call is 200"
+	}
+	var all []resourceTagItem
+	for _, id := range slices.Sorted(maps.Keys(w.Instances)) {
+		for _, key := range slices.Sorted(maps.Keys(w.Instances[id])) {
+			all = append(all, resourceTagItem{id, "instance", key, w.Instances[id][key]})
+		}
+	}
+	page, next, code, message := selectPage(w, form, all, func(t resourceTagItem, filter string) ([]string, bool) {
+		return []string{t.Resource}, filter == "resource-id"
+	})
+	return describeTags{response("DescribeTags"), requestID, page, next}, code, message
 }
 
 // numbered returns a list of the query protocol: the values of VpcId.1, VpcId.2, ...

@@ -125,16 +125,25 @@ func (s seeder) networkInterface(ctx context.Context, vpcID string, cidr netip.P
 	if err != nil {
 		return Interface{}, err
 	}
-	out, err := s.ec2.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{SubnetId: subnet.Subnet.SubnetId})
+	out, err := s.ec2.CreateNetworkInterface(ctx, &ec2.CreateNetworkInterfaceInput{
+		SubnetId: subnet.Subnet.SubnetId,
+		TagSpecifications: []types.TagSpecification{{
+			ResourceType: types.ResourceTypeNetworkInterface, Tags: []types.Tag{{Key: aws.String("env"), Value: aws.String("prod")}},
+		}},
+	})
 	if err != nil {
 		return Interface{}, err
 	}
 	eni := out.NetworkInterface
 	addr, err := netip.ParseAddr(aws.ToString(eni.PrivateIpAddress))
-	return Interface{
+	i := Interface{
 		ID: *eni.NetworkInterfaceId, MAC: *eni.MacAddress, VPCID: vpcID,
-		SubnetID: *eni.SubnetId, Addresses: []netip.Addr{addr},
-	}, err
+		SubnetID: *eni.SubnetId, Addresses: []netip.Addr{addr}, Tags: map[string]string{"env": "prod"},
+	}
+	for _, g := range eni.Groups {
+		i.Groups = append(i.Groups, SecurityGroup{aws.ToString(g.GroupId), aws.ToString(g.GroupName)})
+	}
+	return i, err
 }
 
 func (s seeder) secret(ctx context.Context, name string, secret Secret) error {

@@ -1,6 +1,7 @@
 // Package bootstrap combines the look-ups that a router makes to start: its place in AWS
 // (package place), its identity (package identity), its credential (package credential), the
-// routes that it advertises (package routesource) and the zones for split DNS (package zones).
+// routes that it advertises (package routesource), the zones for split DNS (package zones) and
+// the AWS identity of targets (package targets).
 //
 // Look-ups happen only inside the methods; no goroutine runs in between. The AWS SDK is
 // configured by the first look-up that needs it, so it is never used on a laptop with an
@@ -19,6 +20,7 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/bootstrap/targets"
 	"subnetrouter/internal/bootstrap/zones"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/slot"
@@ -32,6 +34,7 @@ type Config struct {
 	Routes     routesource.Settings
 	Identity   identity.Settings
 	Zones      zones.Settings
+	Targets    targets.Settings
 	// DNSRegister reports that the router registers the zones in the tailnet's split DNS.
 	DNSRegister bool
 
@@ -73,6 +76,7 @@ type Bootstrap struct {
 	routes     *routesource.Finder
 	identity   *identity.Provider
 	zones      *zones.Finder
+	targets    *targets.Finder
 }
 
 // New returns a Bootstrap. It looks nothing up.
@@ -109,6 +113,7 @@ func New(c Config) *Bootstrap {
 	})
 	b.identity = identity.New(identity.Config{Settings: c.Identity, Place: b.place, Logger: c.Logger, Clock: c.Clock})
 	b.zones = zones.New(c.Zones, b.place)
+	b.targets = targets.New(b.place)
 	return b
 }
 
@@ -160,6 +165,9 @@ func (b *Bootstrap) Resolver(ctx context.Context, r routesource.Routes) (routeso
 
 // Zones looks up the zones for split DNS: see [zones.Finder.Find].
 func (b *Bootstrap) Zones(ctx context.Context) (zones.Zones, error) { return b.zones.Find(ctx) }
+
+// FollowTargets returns a follower of the targets: see [targets.Finder.Follow].
+func (b *Bootstrap) FollowTargets(how targets.Follow) *targets.Follower { return b.targets.Follow(how) }
 
 // SplitDNS returns the split DNS of the tailnet: see credential.Provider.SplitDNS.
 func (b *Bootstrap) SplitDNS(ctx context.Context) (splitdns.Table, error) {

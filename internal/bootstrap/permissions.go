@@ -13,7 +13,7 @@ import (
 // needs returns the AWS actions that a router with this configuration may call. The
 // sources declare them; policy, metrics and dry runs derive from this list.
 func (c Config) needs() []iam.Need {
-	needs := slices.Concat(c.Credential.Needs(), c.Routes.Needs(), c.Identity.Needs(), c.Zones.Needs())
+	needs := slices.Concat(c.Credential.Needs(), c.Routes.Needs(), c.Identity.Needs(), c.Zones.Needs(), c.Targets.Needs())
 	if c.DNSRegister { // see ScaledIn
 		needs = append(needs, iam.SeeService()...)
 	}

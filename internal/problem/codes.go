@@ -8,6 +8,7 @@ type Code string
 const (
 	Starting         Code = "starting"
 	RoutesUnknown    Code = "routes_unknown"
+	TargetsUnknown   Code = "targets_unknown"
 	Announcing       Code = "announcing"
 	RoutesUnapproved Code = "routes_unapproved"
 	RoleUnapproved   Code = "role_unapproved"
@@ -82,6 +83,7 @@ type Entry struct {
 var Codes = []Entry{
 	{Starting, Reason, "Starting", "look-ups, engine or login are under way"},
 	{RoutesUnknown, Reason, "Routes not found yet", "the look-up of routes has not succeeded yet"},
+	{TargetsUnknown, Reason | Warning, "Targets not found", "`ROUTER_ACCESS` is on, and the last look-up of network interfaces failed; until the first succeeds, the router is not ready and grants by security group, tag or VPC allow nothing"},
 	{CredentialMissing, Reason | Login | Warning, "No credential", "no credential is configured, or the secret or parameter does not exist, is deleted or is empty"},
 	{CredentialDenied, Reason | Login | Warning, "Not allowed to read the credential", "the task role may not read the secret or parameter, use its KMS key or request an identity token, or there is no role"},
 	{CredentialMalformed, Reason | Login | Warning, "The secret holds no credential", "the secret or parameter holds no credential"},
