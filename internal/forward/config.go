@@ -33,10 +33,17 @@ type Config struct {
 	// Such a flow is subject to Allow, but to none of Resolve, Deny and DenyDial. It must not block.
 	// Default: no port is served.
 	Served func(protocol Protocol, target netip.AddrPort) (to netip.AddrPort, ok bool)
-	// Rejection returns a packet that reports to a client's node that the deny list has its
-	// flow's destination, or nil. It is sent besides the ICMP error or the reset, which reach
-	// the client's program. It must not block. Default: no such packet is sent.
-	Rejection func(protocol uint8, client, dst netip.AddrPort) []byte
+	// Admit decides about a flow that Allow permits, once, when it is opened; for each echo
+	// request. target is the address behind the router: for 4via6, the IPv4 address. It must
+	// not block. Default: every flow is admitted, without a rule.
+	Admit func(protocol uint8, client netip.Addr, target netip.AddrPort) Admission
+	// StillAdmits reports whether Admit would admit an open flow now. It must not block.
+	// Default: open flows stay admitted.
+	StillAdmits func(protocol uint8, client netip.Addr, target netip.AddrPort) bool
+	// Rejection returns a packet that reports to a client's node why its flow is refused, or
+	// nil. It is sent besides the ICMP error or the reset, which reach the client's program. It
+	// must not block. Default: no such packet is sent.
+	Rejection func(why Refusal, protocol uint8, client, dst netip.AddrPort) []byte
 	// DialTimeout bounds a TCP dial. Clients retransmit their SYN several times in that
 	// time. Default: 10 s.
 	DialTimeout time.Duration
@@ -77,6 +84,21 @@ const (
 	CUBIC
 )
 
+// Admission is the outcome of [Config.Admit].
+type Admission struct {
+	Refused bool
+	Rule    string // why, for the log; it becomes [Flow.Rule]
+}
+
+// Refusal is a reason to refuse a flow that the tailnet's access rules allow.
+type Refusal int
+
+// The refusals.
+const (
+	RefusedByDenyList Refusal = iota
+	RefusedByAdmit
+)
+
 // setDefaults replaces zero values by the defaults. It returns an error if a value cannot work.
 func (cfg *Config) setDefaults() error {
 	if cfg.Logger == nil {
@@ -102,6 +124,12 @@ func (cfg *Config) setDefaults() error {
 	}
 	if cfg.Served == nil {
 		cfg.Served = func(Protocol, netip.AddrPort) (netip.AddrPort, bool) { return netip.AddrPort{}, false }
+	}
+	if cfg.Admit == nil {
+		cfg.Admit = func(uint8, netip.Addr, netip.AddrPort) Admission { return Admission{} }
+	}
+	if cfg.StillAdmits == nil {
+		cfg.StillAdmits = func(uint8, netip.Addr, netip.AddrPort) bool { return true }
 	}
 	if cfg.Peer == nil {
 		cfg.Peer = func(client netip.Addr) netip.Addr { return client }

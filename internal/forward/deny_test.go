@@ -101,6 +101,7 @@ func TestDenialIsReported(t *testing.T) {
 	for i, target := range targets(port) {
 		from := netip.AddrPortFrom([]netip.Addr{client4, client6, client6}[i], 1000)
 		type rejected struct {
+			why         Refusal
 			protocol    uint8
 			client, dst netip.AddrPort
 		}
@@ -108,8 +109,8 @@ func TestDenialIsReported(t *testing.T) {
 		message := wholePacket(target, from, 4) // any packet to the client
 		c := newClientWithICMP(t, nil, func(cfg *Config) {
 			denyPort(port)(cfg)
-			cfg.Rejection = func(protocol uint8, client, dst netip.AddrPort) []byte {
-				got <- rejected{protocol, client, dst}
+			cfg.Rejection = func(why Refusal, protocol uint8, client, dst netip.AddrPort) []byte {
+				got <- rejected{why, protocol, client, dst}
 				return message
 			}
 		})
@@ -131,11 +132,11 @@ func TestDenialIsReported(t *testing.T) {
 			"by the table": func(raw []byte) { c.f.Deliver([][]byte{raw}, 0) },
 		} {
 			deliver(wholePacket(from, target, 10))
-			if r := next(); r != (rejected{packet.ProtoUDP, from, target}) {
+			if r := next(); r != (rejected{RefusedByDenyList, packet.ProtoUDP, from, target}) {
 				t.Errorf("%s: got %v", name, r)
 			}
 			deliver(segment(target, packet.SYN))
-			if r := next(); r != (rejected{packet.ProtoTCP, from, target}) {
+			if r := next(); r != (rejected{RefusedByDenyList, packet.ProtoTCP, from, target}) {
 				t.Errorf("%s: got %v", name, r)
 			}
 		}

@@ -58,6 +58,8 @@ type Flow struct {
 	// Payload bytes and datagrams (TCP: reads) in each direction.
 	ToVPCBytes, ToTailnetBytes     int64
 	ToVPCPackets, ToTailnetPackets int64
+	// Rule is that of [Admission] by which the flow was opened.
+	Rule string
 	// End is the reason why the flow ended; "" while it is open.
 	End string
 }
@@ -71,6 +73,7 @@ type record struct {
 	target   netip.AddrPort
 	peer     *peer // whose limit the flow counts against, until it is released
 	route    *route
+	rule     string // of [Config.Admit]
 	opened   time.Time
 
 	dial     time.Duration
@@ -88,6 +91,6 @@ func (r *record) describe(end string) Flow {
 		Opened: r.opened, Duration: time.Since(r.opened), Dial: r.dial,
 		ToVPCBytes: r.up.bytes.Load(), ToTailnetBytes: r.down.bytes.Load(),
 		ToVPCPackets: r.up.packets.Load(), ToTailnetPackets: r.down.packets.Load(),
-		End: end,
+		Rule: r.rule, End: end,
 	}
 }

@@ -19,28 +19,44 @@ type rules struct {
 	allow    func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
 	servedAt func(protocol Protocol, target netip.AddrPort) (to netip.AddrPort, ok bool)
 
+	admit       func(protocol uint8, client netip.Addr, target netip.AddrPort) Admission
+	stillAdmits func(protocol uint8, client netip.Addr, target netip.AddrPort) bool
+
 	denied prometheus.Counter // packets and dials that the deny list forbade
-	// reject reports to a client's node that the deny list has its flow's destination. It
-	// never waits.
-	reject func(number uint8, client, dst netip.AddrPort)
+	// reject reports to a client's node why its flow is refused. It never waits.
+	reject func(why Refusal, number uint8, client, dst netip.AddrPort)
 }
 
-// verdict is the outcome of [rules.check].
+// verdict is the outcome of [rules.check] and [rules.open].
 type verdict int
 
 const (
 	allowed verdict = iota
-	denied          // the deny list forbids it; the client gets an ICMP error or a reset
+	denied          // the deny list or Admit forbids it; the client gets an ICMP error or a reset
 	noRule          // no access rule allows it; dropped without an answer, as in the engine's filter
 )
 
-// check decides whether a new flow or an echo request is allowed, on whichever way its packet
-// arrived: directly from its client, reassembled from fragments, delayed, or passed on by a
-// peer router. It repeats, for the target that is dialed, the checks that the engine's filter
-// and the packet hook make of a client's own packets. number is the IP protocol number.
+// open decides whether a new flow or an echo request is allowed, and by which rule of Admit, on
+// whichever way its packet arrived: directly from its client, reassembled from fragments, delayed, or
+// passed on by a peer router.
+func (r *rules) open(number uint8, key flowKey) (rule string, v verdict) {
+	if v := r.check(number, key); v != allowed {
+		return "", v
+	}
+	a := r.admit(number, key.client.Addr(), r.reached(number, key))
+	if a.Refused {
+		r.reject(RefusedByAdmit, number, key.client, key.dst)
+		return a.Rule, denied
+	}
+	return a.Rule, allowed
+}
+
+// check decides whether a packet is allowed that opens no flow. It repeats, for the target that is
+// dialed, the checks that the engine's filter and the packet hook make of a client's own packets. number
+// is the IP protocol number.
 func (r *rules) check(number uint8, key flowKey) verdict {
 	if !r.serves(number, key) && r.denies(key.target()) {
-		r.reject(number, key.client, key.dst)
+		r.reject(RefusedByDenyList, number, key.client, key.dst)
 		return denied
 	}
 	if !r.allow(number, key.client.Addr(), key.dst) {
@@ -51,16 +67,26 @@ func (r *rules) check(number uint8, key flowKey) verdict {
 
 // serves reports whether a flow's destination is a served port of the node's own addresses.
 func (r *rules) serves(number uint8, key flowKey) bool {
-	protocol := TCP
-	switch number {
-	case packet.ProtoTCP:
-	case packet.ProtoUDP:
-		protocol = UDP
-	default:
-		return false
-	}
-	_, ok := r.servedAt(protocol, key.dst)
+	_, ok := r.serving(number, key)
 	return ok
+}
+
+// serving returns the address to dial for a served port.
+func (r *rules) serving(number uint8, key flowKey) (to netip.AddrPort, ok bool) {
+	protocol, ok := protocolOf(number)
+	if !ok || protocol == ICMP {
+		return netip.AddrPort{}, false
+	}
+	return r.servedAt(protocol, key.dst)
+}
+
+// reached returns the address behind the router that a flow reaches: for a served port, the one that is
+// dialed for it, or the zero address while that is unknown.
+func (r *rules) reached(number uint8, key flowKey) netip.AddrPort {
+	if to, ok := r.serving(number, key); ok {
+		return to
+	}
+	return key.target()
 }
 
 // denies reports whether target must never be reached, and counts it if so.
@@ -72,9 +98,10 @@ func (r *rules) denies(target netip.AddrPort) bool {
 	return true
 }
 
-// permit is check for a flow that is open already: it counts nothing.
+// permit reports whether a flow that is open may stay. It counts nothing.
 func (r *rules) permit(number uint8, key flowKey) bool {
-	return (r.serves(number, key) || !r.deny(key.target())) && r.allow(number, key.client.Addr(), key.dst)
+	return (r.serves(number, key) || !r.deny(key.target())) && r.allow(number, key.client.Addr(), key.dst) &&
+		r.stillAdmits(number, key.client.Addr(), r.reached(number, key))
 }
 
 var errForbidden = errors.New("the target is on the deny list")

@@ -16,7 +16,7 @@ type sender struct {
 	mtu        int // of the tailnet
 	buffers    *bufferPool
 	drops      *drops
-	rejection  func(protocol uint8, client, dst netip.AddrPort) []byte // [Config.Rejection]; may be nil
+	rejection  func(why Refusal, protocol uint8, client, dst netip.AddrPort) []byte // [Config.Rejection]; may be nil
 	fragmentID atomic.Uint32
 }
 
@@ -79,18 +79,18 @@ func (s *sender) prohibit(raw []byte) {
 	case p.Fragment: // the ports may be in another fragment
 	case p.Protocol == packet.ProtoTCP && len(body) >= packet.TCPHeader && packet.OpensConnection(body):
 		src, dst := packet.SegmentPorts(body)
-		s.reject(p.Protocol, netip.AddrPortFrom(p.Src, src), netip.AddrPortFrom(p.Dst, dst))
+		s.reject(RefusedByDenyList, p.Protocol, netip.AddrPortFrom(p.Src, src), netip.AddrPortFrom(p.Dst, dst))
 	case p.Protocol == packet.ProtoUDP:
-		s.reject(p.Protocol, netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort))
+		s.reject(RefusedByDenyList, p.Protocol, netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort))
 	}
 }
 
-// reject reports to a client's node that the deny list has dst. It never waits.
-func (s *sender) reject(protocol uint8, client, dst netip.AddrPort) {
+// reject reports to a client's node why its flow to dst is refused. It never waits.
+func (s *sender) reject(why Refusal, protocol uint8, client, dst netip.AddrPort) {
 	if s.rejection == nil {
 		return
 	}
-	raw := s.rejection(protocol, client, dst)
+	raw := s.rejection(why, protocol, client, dst)
 	if len(raw) == 0 || len(raw) > ownPacketSize {
 		return
 	}

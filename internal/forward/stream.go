@@ -148,7 +148,8 @@ func (t *streamTable) open(p *packet.Packet, s *tcp.Segment, key flowKey) {
 		return
 	}
 	refuse := func() { t.sender.reset(p, p.Payload()) }
-	if verdict := t.rules.check(packet.ProtoTCP, key); verdict != allowed {
+	rule, verdict := t.rules.open(packet.ProtoTCP, key)
+	if verdict != allowed {
 		t.account.flowFailed(TCP, t.routes.lookup(key.dst.Addr()), forbidden)
 		if verdict == noRule {
 			t.drops.add(dropFlowFailed, 1)
@@ -165,7 +166,7 @@ func (t *streamTable) open(p *packet.Packet, s *tcp.Segment, key flowKey) {
 	}
 	fl := &streamFlow{
 		protocol: TCP, key: key, target: key.target(), peer: node,
-		route: t.routes.lookup(key.dst.Addr()), opened: time.Now(),
+		route: t.routes.lookup(key.dst.Addr()), rule: rule, opened: time.Now(),
 		table: t, fd: -1, syn: append([]byte(nil), p.Raw...),
 	}
 	fl.stage.Store(stageNew)

@@ -173,7 +173,8 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 		}
 	}
 	to := t.routes.lookup(key.dst.Addr())
-	if verdict := t.rules.check(packet.ProtoUDP, key); verdict != allowed {
+	rule, verdict := t.rules.open(packet.ProtoUDP, key)
+	if verdict != allowed {
 		t.account.flowFailed(UDP, to, forbidden)
 		if verdict == denied {
 			refuse(packet.AdminProhibited)
@@ -188,7 +189,7 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	}
 	target := key.target()
 	fl := &udpFlow{
-		protocol: UDP, key: key, target: target, peer: node, route: to, opened: time.Now(),
+		protocol: UDP, key: key, target: target, peer: node, route: to, rule: rule, opened: time.Now(),
 		table: t, fd: -1, state: udpState{dns: target.Port() == dnsPort},
 	}
 	fl.step = fl.receive
@@ -225,7 +226,7 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	t.account.flowOpened(UDP)
 	// The check above may predate a change of the deny list or the rules whose Recheck did
 	// not see the flow in the table.
-	if t.rules.check(packet.ProtoUDP, key) != allowed {
+	if !t.rules.permit(packet.ProtoUDP, key) {
 		t.end(fl, revoked)
 		return nil
 	}

@@ -110,7 +110,9 @@ func (r *Router) forwardConfig() forward.Config {
 		DenyDial:        r.opts.DenyDial,
 		Allow:           r.node.AllowsFlow,
 		Served:          r.served.lookUp,
-		Rejection:       tailnet.Rejection,
+		Rejection: func(why forward.Refusal, protocol uint8, client, dst netip.AddrPort) []byte {
+			return tailnet.Rejection(why == forward.RefusedByAdmit, protocol, client, dst)
+		},
 		Peer:            r.node.NodeAddress,
 		KeepAlive:       r.cfg.KeepAlive.For,
 		TargetKeepAlive: r.cfg.TargetKeepAlive,

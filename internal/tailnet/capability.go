@@ -37,15 +37,41 @@ func (n *Node) MayReadStatus(client netip.Addr) bool {
 	return false
 }
 
+// AWSCapability is the app capability of peers that may reach targets behind the router by their AWS
+// identity. Its values are the rules of package access.
+const AWSCapability = capabilityDomain + "aws"
+
+// AccessRules returns the values of [AWSCapability] that the grants to the peer with an address have.
+// RulesVersion changes with each change of them.
+func (n *Node) AccessRules(client netip.Addr) (values []string) {
+	for _, v := range n.capabilities(client, AWSCapability) {
+		values = append(values, string(v))
+	}
+	return values
+}
+
+// RulesVersion returns a number that grows after each change of control's rules, which include
+// grants. It takes no lock.
+func (n *Node) RulesVersion() uint64 {
+	if !n.Started() {
+		return 0
+	}
+	return n.engine.rulesVersion.Load()
+}
+
 // capabilities returns the values, as JSON, that the grants to a peer have for a capability.
-// Each value may be of any form: a policy's author wrote it.
+// Each value may be of any form: a policy's author wrote it. The rules are those of AllowsFlow.
 func (n *Node) capabilities(client netip.Addr, name string) []tailcfg.RawMessage {
-	if !n.Started() || n.engine.rules.Load() == nil || !n.engine.isOpenPeer(client) {
+	if !n.Started() {
+		return nil
+	}
+	rules := n.engine.rules.Load()
+	if rules == nil || !n.engine.isOpenPeer(client) {
 		return nil
 	}
 	own, ok := n.ownAddress(client.Is4()) // a grant may name one of the node's two addresses
 	if !ok {
 		return nil
 	}
-	return n.lb.PeerCapsForIP(client, own)[peercap.Cap(name)]
+	return rules.CapsWithValues(client, own)[peercap.Cap(name)]
 }

@@ -166,7 +166,7 @@ func tsmpPassesEveryFilter(t *testing.T) {
 			t.Fatal(err)
 		}
 		var p packet.Parsed
-		p.Decode(Rejection(uint8(ipproto.TCP), client, netip.MustParseAddrPort(a[1])))
+		p.Decode(Rejection(false, uint8(ipproto.TCP), client, netip.MustParseAddrPort(a[1])))
 		if r := filter.New(nil, nil, set, nil, nil, logger.Discard).RunIn(&p, 0); r != filter.Accept {
 			t.Errorf("%v: %v, want %v", client, r, filter.Accept)
 		}

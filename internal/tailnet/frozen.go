@@ -40,6 +40,8 @@ type frozenEngine struct {
 	// rules are control's newest rules for all destinations, as a filter that keeps no
 	// state of flows. nil refuses everything.
 	rules atomic.Pointer[filter.Filter]
+	// rulesVersion grows after each change of rules.
+	rulesVersion atomic.Uint64
 	// rulesChanged has an element if rules have been stored since watchRules last
 	// received from it. Its capacity is 1.
 	rulesChanged chan struct{}
@@ -90,6 +92,7 @@ func (e *frozenEngine) SetFilter(f *filter.Filter) {
 	} else {
 		e.rules.Store(nil)
 	}
+	e.rulesVersion.Add(1)
 	e.install()
 	select {
 	case e.rulesChanged <- struct{}{}:
