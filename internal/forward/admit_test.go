@@ -23,7 +23,7 @@ type admission struct {
 }
 
 func (a *admission) configure(c *Config) {
-	c.Admit = func(_ uint8, _ netip.Addr, target netip.AddrPort) Admission {
+	c.Admit = func(_ uint8, _, target netip.AddrPort) Admission {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.asked = append(a.asked, target)

@@ -36,10 +36,13 @@ type Config struct {
 	// Admit decides about a flow that Allow permits, once, when it is opened; for each echo
 	// request. target is the address behind the router: for 4via6, the IPv4 address. It must
 	// not block. Default: every flow is admitted, without a rule.
-	Admit func(protocol uint8, client netip.Addr, target netip.AddrPort) Admission
+	Admit func(protocol uint8, client, target netip.AddrPort) Admission
 	// StillAdmits reports whether Admit would admit an open flow now. It must not block.
 	// Default: open flows stay admitted.
 	StillAdmits func(protocol uint8, client netip.Addr, target netip.AddrPort) bool
+	// Preface returns bytes that a TCP target gets before those of the client, at most 2 KiB; nil for
+	// none. A worker calls it; it must not wait for the data path. Default: none.
+	Preface func(client, dst, target netip.AddrPort) []byte
 	// Rejection returns a packet that reports to a client's node why its flow is refused, or
 	// nil. It is sent besides the ICMP error or the reset, which reach the client's program. It
 	// must not block. Default: no such packet is sent.
@@ -126,10 +129,13 @@ func (cfg *Config) setDefaults() error {
 		cfg.Served = func(Protocol, netip.AddrPort) (netip.AddrPort, bool) { return netip.AddrPort{}, false }
 	}
 	if cfg.Admit == nil {
-		cfg.Admit = func(uint8, netip.Addr, netip.AddrPort) Admission { return Admission{} }
+		cfg.Admit = func(uint8, netip.AddrPort, netip.AddrPort) Admission { return Admission{} }
 	}
 	if cfg.StillAdmits == nil {
 		cfg.StillAdmits = func(uint8, netip.Addr, netip.AddrPort) bool { return true }
+	}
+	if cfg.Preface == nil {
+		cfg.Preface = func(_, _, _ netip.AddrPort) []byte { return nil }
 	}
 	if cfg.Peer == nil {
 		cfg.Peer = func(client netip.Addr) netip.Addr { return client }

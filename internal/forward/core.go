@@ -2,6 +2,7 @@ package forward
 
 import (
 	"fmt"
+	"net/netip"
 	"runtime"
 	"time"
 )
@@ -24,8 +25,9 @@ type core struct {
 	link    *link
 	sender  *sender
 
-	dialTimeout, targetKeepAlive time.Duration                   // of TCP
-	clientKeepAlive              func(port uint16) time.Duration // of TCP
+	dialTimeout, targetKeepAlive time.Duration                                   // of TCP
+	clientKeepAlive              func(port uint16) time.Duration                 // of TCP
+	preface                      func(client, dst, target netip.AddrPort) []byte // of TCP
 }
 
 // newCore creates the parts and starts the workers and the event queue. cfg has its defaults.
@@ -42,7 +44,7 @@ func newCore(cfg *Config) (*core, error) {
 		limits:  newLimiter(Limit{Flows: cfg.MaxFlows, FlowsPerPeer: cfg.MaxFlowsPerPeer}, cfg.ReservedFiles, cfg.Peer, memory, m, cfg.Logger),
 		account: &account{metrics: m, finished: cfg.Finished},
 		routes:  routes, drops: drops, logs: newLogQueue(cfg.Logger), buffers: newBufferPool(), link: newLink(drops),
-		dialTimeout: cfg.DialTimeout, targetKeepAlive: cfg.TargetKeepAlive, clientKeepAlive: cfg.KeepAlive,
+		dialTimeout: cfg.DialTimeout, targetKeepAlive: cfg.TargetKeepAlive, clientKeepAlive: cfg.KeepAlive, preface: cfg.Preface,
 	}
 	c.sender = &sender{link: c.link, mtu: cfg.MTU, buffers: c.buffers, drops: drops, rejection: cfg.Rejection}
 	c.rules.reject = c.sender.reject

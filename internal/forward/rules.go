@@ -19,7 +19,7 @@ type rules struct {
 	allow    func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
 	servedAt func(protocol Protocol, target netip.AddrPort) (to netip.AddrPort, ok bool)
 
-	admit       func(protocol uint8, client netip.Addr, target netip.AddrPort) Admission
+	admit       func(protocol uint8, client, target netip.AddrPort) Admission
 	stillAdmits func(protocol uint8, client netip.Addr, target netip.AddrPort) bool
 
 	denied prometheus.Counter // packets and dials that the deny list forbade
@@ -43,7 +43,7 @@ func (r *rules) open(number uint8, key flowKey) (rule string, v verdict) {
 	if v := r.check(number, key); v != allowed {
 		return "", v
 	}
-	a := r.admit(number, key.client.Addr(), r.reached(number, key))
+	a := r.admit(number, key.client, r.reached(number, key))
 	if a.Refused {
 		r.reject(RefusedByAdmit, number, key.client, key.dst)
 		return a.Rule, denied

@@ -254,6 +254,9 @@ func (fl *streamFlow) dialed() {
 		}
 		err = unix.ETIMEDOUT
 	}
+	if err == nil {
+		err = fl.sendPreface()
+	}
 	if err != nil {
 		fl.refuse(err)
 		return
@@ -268,6 +271,20 @@ func (fl *streamFlow) dialed() {
 	fl.settle(now)
 	fl.mu.Unlock()
 	fl.forward()
+}
+
+// sendPreface sends the bytes that precede those of the client. The socket has just connected, and its empty
+// buffer takes them at once.
+func (fl *streamFlow) sendPreface() error {
+	preface := fl.table.preface(fl.key.client, fl.key.dst, fl.table.rules.reached(packet.ProtoTCP, fl.key))
+	if len(preface) == 0 {
+		return nil
+	}
+	n, err := unix.Write(fl.fd, preface)
+	if err == nil && n < len(preface) {
+		err = unix.ENOBUFS
+	}
+	return err
 }
 
 // refuse answers a client whose target cannot be reached: with a reset, as the target's own host

@@ -105,11 +105,11 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 
 func (r *Router) forwardConfig() forward.Config {
 	cfg := forward.Config{
-		Resolve:         r.opts.Resolve,
-		Deny:            r.deny.Denied,
-		DenyDial:        r.opts.DenyDial,
-		Allow:           r.node.AllowsFlow,
-		Served:          r.served.lookUp,
+		Resolve:  r.opts.Resolve,
+		Deny:     r.deny.Denied,
+		DenyDial: r.opts.DenyDial,
+		Allow:    r.node.AllowsFlow,
+		Served:   r.served.lookUp,
 		Rejection: func(why forward.Refusal, protocol uint8, client, dst netip.AddrPort) []byte {
 			return tailnet.Rejection(why == forward.RefusedByAdmit, protocol, client, dst)
 		},
