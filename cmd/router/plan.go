@@ -114,6 +114,16 @@ func printPlan(w io.Writer, p router.Plan) {
 		policy, _ := json.MarshalIndent(p.ServeGrants, "  ", "  ")
 		fmt.Fprintf(w, "\nserved ports: add this to the tailnet policy, with those who may connect in src:\n\n  %s\n", policy)
 	}
+	if p.AccessGrants != nil {
+		printAccess(w, p.AccessGrants)
+	}
+}
+
+// printAccess prints the grants of ROUTER_ACCESS.
+func printAccess(w io.Writer, g *router.Grants) {
+	policy, _ := json.MarshalIndent(g, "  ", "  ")
+	fmt.Fprintf(w, "\naccess by AWS identity: add grants such as these to the tailnet policy. The first opens the routes, the second\n"+
+		"names the targets: replace src, and the security groups, tags and ports.\n\n  %s\n", policy)
 }
 
 // printRoles prints the roles besides that of a subnet router.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -71,6 +72,9 @@ var settingProbes = map[string]settingProbe{
 	"ROUTER_BOOT_TIMEOUT":           {values: these("1s", "1h"), observe: bootOverdue},
 	"ROUTER_PROBE":                  {values: these("10.0.3.4:5432", "10.0.3.5:5432"), observe: probedTarget},
 	"ROUTER_SERVE":                  {values: these("443=10.0.3.4:80", "444=10.0.3.4:80"), observe: plannedGrants},
+	"ROUTER_ACCESS":                 {values: these("off", "grants"), observe: plannedAccess},
+	"ROUTER_ACCESS_CUT":             {values: these("on", "off"), prepare: withAccess, observe: accessCut},
+	"ROUTER_PROXY_PROTOCOL":         {values: these("10.0.3.0/24:443", "10.0.4.0/24:443"), observe: proxiedTargets},
 	"ROUTER_FLOW_LOG":               {values: these("on", "off"), observe: metrics("router_flow_log_dropped_total")},
 	"ROUTER_EMF":                    {values: these("on", "off"), observe: embeddedMetrics},
 	"ROUTER_MAX_FLOWS":              {values: these("100", "200"), observe: metrics("router_flows_limit")},
@@ -369,6 +373,27 @@ func withPeerRelay(_ *testing.T, s *setting) { s.Env["ROUTER_PEER_RELAY"] = "400
 
 func relayEndpoints(t *testing.T, s *setting) string {
 	return fmt.Sprint(reflect.ValueOf(s.build(t)).Elem().FieldByName("node").Elem().FieldByName("cfg").FieldByName("PeerRelayEndpoints"))
+}
+
+func withAccess(_ *testing.T, s *setting) { s.Env["ROUTER_ACCESS"] = "grants" }
+
+func plannedAccess(t *testing.T, s *setting) string {
+	p, err := router.MakePlan(t.Context(), s.Load(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(p.AccessGrants)
+}
+
+// accessCut returns whether open flows may end.
+func accessCut(t *testing.T, s *setting) string {
+	return fmt.Sprint(reflect.ValueOf(s.build(t)).Elem().FieldByName("access").Elem().FieldByName("cut").Bool())
+}
+
+// proxiedTargets returns whether a target in 10.0.3.0/24 gets a header.
+func proxiedTargets(t *testing.T, s *setting) string {
+	client, target := netip.MustParseAddrPort("100.64.0.2:1000"), netip.MustParseAddrPort("10.0.3.4:443")
+	return fmt.Sprint(len(s.build(t).ProxyHeader(client, target, target)) > 0)
 }
 
 // engine returns the configuration of the engine, without functions.

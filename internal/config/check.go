@@ -32,6 +32,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkProbes(c, given, r)
 	checkServe(c, given, r)
 	checkEgress(c, given, r)
+	checkAccess(c, given, r)
 
 	if perPeer := given["ROUTER_MAX_FLOWS_PER_PEER"]; c.MaxFlows > 0 && c.MaxFlowsPerPeer > c.MaxFlows && !r.bad("ROUTER_MAX_FLOWS_PER_PEER") {
 		r.problemf("ROUTER_MAX_FLOWS_PER_PEER", perPeer.name, fmt.Sprintf("%q is more than %s, which is %d: use at most that", perPeer.value, given["ROUTER_MAX_FLOWS"].name, c.MaxFlows))
@@ -167,6 +168,28 @@ func checkDNS(c *Config, given map[string]setting, r *report) {
 	}
 	if guard := given["ROUTER_DNS_REBIND_GUARD"]; c.DNSRebindGuard && !c.DNS && !r.bad("ROUTER_DNS") {
 		r.problemf("ROUTER_DNS_REBIND_GUARD", guard.name, "only the router's own answers are guarded: set ROUTER_DNS=on too, or remove this")
+	}
+}
+
+// checkAccess refuses settings of access that can have no effect, or not the one that their names promise.
+func checkAccess(c *Config, given map[string]setting, r *report) {
+	on := given["ROUTER_ACCESS"]
+	if c.Access != AccessOff && c.MetadataURI == "" && !r.bad(metadataURI) && !r.bad("ROUTER_ACCESS") {
+		r.problemf("ROUTER_ACCESS", on.name, fmt.Sprintf("the VPC of the targets cannot be looked up outside ECS (%s is not set): remove this, or run on ECS", metadataURI))
+	}
+	if cut := given["ROUTER_ACCESS_CUT"]; c.AccessCut && c.Access == AccessOff && !r.bad("ROUTER_ACCESS") && !r.bad("ROUTER_ACCESS_CUT") {
+		r.problemf("ROUTER_ACCESS_CUT", cut.name, "no flow ends without ROUTER_ACCESS=grants: set that too, or remove this")
+	}
+	if c.Mode != ModeKernel {
+		return
+	}
+	// Unlike limits, these may not apply to a part of the traffic only.
+	const kernel = "kernel mode forwards in the kernel, which does not have this setting: remove it, or set ROUTER_MODE=userspace"
+	if c.Access != AccessOff && !r.bad("ROUTER_ACCESS") {
+		r.problemf("ROUTER_ACCESS", on.name, kernel)
+	}
+	if proxy, ok := given["ROUTER_PROXY_PROTOCOL"]; ok && !r.bad("ROUTER_PROXY_PROTOCOL") {
+		r.problemf("ROUTER_PROXY_PROTOCOL", proxy.name, kernel)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/bootstrap/zones"
+	"subnetrouter/internal/proxyproto"
 )
 
 // Config is the whole configuration of the router, validated. [Load] makes it.
@@ -46,6 +47,10 @@ type Config struct {
 	ExitNode, AppConnector bool             // roles besides that of a subnet router
 	PeerRelay              uint16           // another role, at a UDP port; 0 = off
 	PeerRelayEndpoints     []netip.AddrPort // in addition to those that the relay finds
+
+	Access        Access
+	AccessCut     bool
+	ProxyProtocol []proxyproto.Target // that get a PROXY header
 
 	FlowLog         bool
 	EMF             bool
@@ -124,6 +129,15 @@ func (s Serve) String() string {
 	}
 	return fmt.Sprintf("%d=%s", s.Port, s.Target)
 }
+
+// Access selects whether grants decide which targets clients reach.
+type Access int
+
+const (
+	AccessOff    Access = iota // the tailnet's ip rules alone
+	AccessReport               // log the decisions
+	AccessGrants               // enforce them
+)
 
 // Congestion is the congestion control towards clients.
 type Congestion int

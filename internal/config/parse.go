@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/problem"
+	"subnetrouter/internal/proxyproto"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/secret"
 )
@@ -42,6 +43,21 @@ func parseMode(s string) (Mode, error) {
 
 func parseCongestion(s string) (Congestion, error) {
 	return choice(s, []string{"bbr", "cubic"}, []Congestion{CongestionBBR, CongestionCUBIC})
+}
+
+func parseAccess(s string) (Access, error) {
+	return choice(s, []string{"off", "report", "grants"}, []Access{AccessOff, AccessReport, AccessGrants})
+}
+
+// maxProxyTargets bounds the list: each new connection is compared with all of it.
+const maxProxyTargets = 100
+
+func parseProxyProtocol(s string) ([]proxyproto.Target, error) {
+	list, err := routes.ParseList(s, "CIDR:PORT such as 10.0.3.0/24:443", proxyproto.ParseTarget)
+	if err == nil && len(list) > maxProxyTargets {
+		err = fmt.Errorf("the list has %d elements: use %d at most", len(list), maxProxyTargets)
+	}
+	return list, err
 }
 
 func parseSwitch(s string) (bool, error) {

@@ -10,6 +10,7 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/bootstrap/zones"
+	"subnetrouter/internal/proxyproto"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/secret"
 )
@@ -300,6 +301,26 @@ var variables = []variable{
 		meaning: "Comma list of PORT=HOST:PORT: TCP ports of the node's own tailnet addresses that lead to another container of the task (localhost) or into the VPC.",
 		details: "The connections are flows like those to the routes: they have the same limits, metrics and flow log, and need the tailnet's access rules, for which `router plan` prints a grant. A name is resolved again every 30s. Link-local addresses and the router's own listeners are refused. TLS is passed through, not terminated. An element *=HOST, such as *=10.0.3.4, leads all other ports of TCP and UDP to the same port of one host.",
 		set:     into(func(c *Config) *[]Serve { return &c.Serve }, parseServe),
+	},
+	{
+		group: operationGroup, accepts: "off, report or grants", sample: "grants",
+		name: "ROUTER_ACCESS", flag: "access", fallback: "off",
+		meaning: "grants: a flow also needs a rule for its target's security groups, tags, VPC or CIDR, in a grant with the app capability subnetrouter.dev/cap/aws. report: let all flows through, and log those that grants would deny.",
+		details: "See [operations.md](operations.md#access-by-aws-identity). `router plan` prints grants to begin with. Denied flows are refused at once; the log, the flow log and `router_access_decisions_total` have them.",
+		set:     into(func(c *Config) *Access { return &c.Access }, parseAccess),
+	},
+	{
+		group: operationGroup, accepts: "on or off", sample: "on",
+		name: "ROUTER_ACCESS_CUT", flag: "access-cut", fallback: "off",
+		meaning: "on: a change of grants, tags or security groups also ends open flows that are no longer allowed. off: it applies to new flows.",
+		set:     into(func(c *Config) *bool { return &c.AccessCut }, parseSwitch),
+	},
+	{
+		group: operationGroup, accepts: "a comma list of CIDR:PORT", sample: "10.0.3.0/24:443",
+		name: "ROUTER_PROXY_PROTOCOL", flag: "proxy-protocol",
+		meaning: "Comma list of CIDR:PORT: TCP connections to these targets begin with a PROXY protocol header (version 2) that has the client's tailnet address and identity.",
+		details: "See [operations.md](operations.md#client-addresses-for-targets). A target that does not expect the header takes it for the client's data.",
+		set:     into(func(c *Config) *[]proxyproto.Target { return &c.ProxyProtocol }, parseProxyProtocol),
 	},
 	{
 		group: operationGroup, accepts: "on or off", sample: "on",

@@ -50,6 +50,9 @@ func (l *flowLog) finished(f forward.Flow) {
 			"to_vpc_bytes", f.ToVPCBytes, "to_tailnet_bytes", f.ToTailnetBytes,
 			"to_vpc_packets", f.ToVPCPackets, "to_tailnet_packets", f.ToTailnetPackets, "reason", f.End,
 		}
+		if f.Rule != "" {
+			attrs = append(attrs, "rule", f.Rule)
+		}
 		if f.Dial > 0 {
 			attrs = append(attrs, "dial_seconds", f.Dial.Seconds())
 		}

@@ -15,6 +15,7 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/place"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/bootstrap/targets"
 	"subnetrouter/internal/bootstrap/zones"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/tsapi"
@@ -47,6 +48,7 @@ func LookUpConfig(cfg config.Config, log *slog.Logger) bootstrap.Config {
 		Routes:      cfg.Routes,
 		Zones:       cfg.Zones,
 		DNSRegister: cfg.DNSRegister,
+		Targets:     targets.Settings{Wanted: cfg.Access != config.AccessOff},
 		MetadataURI: cfg.MetadataURI,
 		ControlURL:  cfg.ControlURL,
 		Logger:      log,
@@ -240,7 +242,7 @@ func newStepMetrics(reg prometheus.Registerer) *stepMetrics {
 			Name: "router_bootstrap_duration_seconds", Help: "Duration of the last look-up, by step.",
 		}, labels),
 	}
-	for _, step := range []string{"metadata", "credential", "routes"} {
+	for _, step := range []string{"metadata", "credential", "routes", "targets"} {
 		m.attempts.WithLabelValues(step)
 		m.failures.WithLabelValues(step)
 	}

@@ -34,6 +34,9 @@ type Plan struct {
 	ServeGrants *Grants `json:"serve_grants,omitempty"`
 	// Roles are the roles that are on, with the part of the tailnet policy that each needs.
 	Roles []PlanRole `json:"roles,omitempty"`
+	// AccessGrants is an example of the grants that ROUTER_ACCESS needs: the first opens the routes, and the
+	// second names targets.
+	AccessGrants *Grants `json:"access_grants,omitempty"`
 }
 
 // PlanSite describes, with an example, how clients reach targets behind a router with a
@@ -76,6 +79,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 		StatusGrants: statusGrants(cfg),
 		ServeGrants:  serveGrants(cfg),
 		Roles:        PlanRoles(cfg),
+		AccessGrants: accessGrants(cfg, place.VPCID, found.Advertise),
 	}
 	zones, _ := boot.Zones(ctx) // its notes have the error
 	resolver, known := boot.Resolver(ctx, found)

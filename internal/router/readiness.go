@@ -31,6 +31,7 @@ func (r *Router) notReady() []ops.Reason {
 			add(&problem.Problem{Code: problem.Starting, Message: "the routes are being looked up"})
 		}
 	}
+	r.addAccessReasons(add)
 	r.addProbeReasons(add)
 	if !r.node.Started() {
 		if waiting := r.lookUps.boot.IdentityWaiting(); waiting != nil {

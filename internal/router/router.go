@@ -38,9 +38,10 @@ type Router struct {
 	logins       *loginMetrics
 	deny         *denylist.List
 	forward      *forward.Forwarder
-	flowLog      *flowLog  // nil unless asked for
-	emf          *emf      // nil unless asked for
-	resolver     *resolver // nil unless asked for
+	flowLog      *flowLog       // nil unless asked for
+	access       *accessControl // nil unless asked for
+	emf          *emf           // nil unless asked for
+	resolver     *resolver      // nil unless asked for
 	served       *served
 	egress       *egress.Server // nil unless asked for
 	dns          *dnsRegistrar
@@ -83,6 +84,7 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 	if cfg.FlowLog {
 		r.flowLog = newFlowLog(secret.NewHandler(events.Plain()), r.registry, r.node.WhoIs)
 	}
+	r.access = newAccess(cfg, r.lookUps.boot, r.lookUps.steps, r.node, r.recheckFlows, r.flowLog, log, r.registry)
 	if r.forward, err = forward.New(r.forwardConfig()); err != nil {
 		return nil, err
 	}
@@ -127,6 +129,10 @@ func (r *Router) forwardConfig() forward.Config {
 	}
 	if r.flowLog != nil {
 		cfg.Finished = r.flowLog.finished
+	}
+	r.access.configure(&cfg)
+	if len(r.cfg.ProxyProtocol) > 0 {
+		cfg.Preface = r.ProxyHeader
 	}
 	return cfg
 }

@@ -66,6 +66,7 @@ func (r *Router) Run(ctx context.Context) error {
 	r.lookUps.start(serving)
 	scaler := newScaler(r.opts.KeepProcessors)
 	group.Go(func() error { return r.fitLimits(serving, scaler) })
+	group.Go(func() error { return r.access.run(serving) })
 	group.Go(func() error { return r.logNotReady(serving) })
 	group.Go(func() error { return r.logReady(serving) })
 	up := make(chan error, 1)

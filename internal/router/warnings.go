@@ -46,6 +46,9 @@ func (r *Router) warnings() []ops.Reason {
 	if p := r.dnsProblem(); p != nil {
 		add(p)
 	}
+	if p := r.accessWarning(); p != nil {
+		add(p)
+	}
 	if p := r.dns.warning(); p != nil {
 		add(p)
 	}

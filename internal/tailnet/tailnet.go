@@ -166,6 +166,7 @@ type Node struct {
 
 	state      state
 	latency    latencies
+	users      users
 	responsive sharedCall
 	pendingKey unansweredKey // only login's goroutine uses it
 

@@ -3,6 +3,8 @@ package tailnet
 import (
 	"cmp"
 	"net/netip"
+	"sync"
+	"time"
 
 	"subnetrouter/internal/secret"
 
@@ -43,6 +45,48 @@ func peerOf(node tailcfg.NodeView, user tailcfg.UserProfile) Peer {
 		p.User = secret.Clean(user.LoginName, maxName)
 	}
 	return p
+}
+
+// users caches the logins of users: the netmap is copied to read them.
+type users struct {
+	mu     sync.Mutex
+	logins map[tailcfg.UserID]string
+	read   time.Time
+}
+
+// Logins are read again for a user without one after usersEvery, and for all after usersAge.
+const (
+	usersEvery = time.Second
+	usersAge   = time.Minute
+)
+
+// Identify is WhoIs without a lock under which the engine waits for packets, so the data path's workers may
+// call it. A user who has just appeared may lack a login for a second.
+func (n *Node) Identify(addr netip.Addr) Peer {
+	if !n.Started() {
+		return Peer{}
+	}
+	p, ok := n.lb.PeerForIP(addr)
+	if !ok {
+		return Peer{}
+	}
+	return peerOf(p.Node, tailcfg.UserProfile{LoginName: n.loginOf(p.Node.User())})
+}
+
+func (n *Node) loginOf(id tailcfg.UserID) string {
+	n.users.mu.Lock()
+	defer n.users.mu.Unlock()
+	login, known := n.users.logins[id]
+	if age := time.Since(n.users.read); known && age < usersAge || age < usersEvery {
+		return login
+	}
+	n.users.logins, n.users.read = map[tailcfg.UserID]string{}, time.Now()
+	if nm := n.lb.NetMapWithPeers(); nm != nil {
+		for id, profile := range nm.UserProfiles {
+			n.users.logins[id] = profile.LoginName()
+		}
+	}
+	return n.users.logins[id]
 }
 
 // NodeAddress returns the first address of the peer that has addr, or addr if no peer has
