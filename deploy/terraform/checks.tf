@@ -198,6 +198,18 @@ locals {
     var.dns_register && length(var.dns_zones) == 0 ? ["dns_register: there are no domains to register: set dns_zones to [\"auto\"] or to domains such as corp.example.com."] : [],
   )
 
+  # An address without a length stands for itself; IPv6 may have brackets.
+  proxy_cidrs = { for t in local.proxy_protocol : t => [for c in [trim(regex("^(.*):[0-9]+$", t)[0], "[]")] : strcontains(c, "/") ? c : "${c}/${strcontains(c, ":") ? 128 : 32}"][0] if can(regex(":[0-9]+$", t)) }
+  access_problems = concat(
+    var.access_cut && var.access == "off" ? ["access_cut: no flow ends without access = \"grants\": set that too, or remove this."] : [],
+    [for t, c in local.proxy_cidrs : "proxy_protocol: ${jsonencode(t)} has no CIDR before the port: use one such as 10.0.3.0/24:443."
+    if !can(regex("^([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|(0|[1-9][0-9]*)(\\.(0|[1-9][0-9]*)){3})/(0|[1-9][0-9]*)$", c)) || !can(cidrhost(c, 0)) || strcontains(t, "[") != strcontains(t, "]") || (strcontains(c, ":") && try(!strcontains(cidrhost(c, 0), ":"), false))],
+    [for t, c in local.proxy_cidrs : "proxy_protocol: ${t} has host bits set: use ${cidrhost(c, 0)}/${split("/", c)[1]}."
+    if try(cidrhost(c, 0) != cidrhost("${split("/", c)[0]}/${strcontains(c, ":") ? 128 : 32}", 0), false)],
+    [for name, set in { access = var.access != "off", proxy_protocol = length(var.proxy_protocol) > 0 } : "${name}: kernel mode forwards in the kernel, which does not have this setting: remove this, or use userspace mode."
+    if set && (var.kernel_mode || trimspace(lookup(var.environment, "ROUTER_MODE", "")) == "kernel")],
+  )
+
   # Kernel mode passes 4via6 alone through the router's own data path, which these settings are for.
   in_kernel = var.site_id == null && (var.kernel_mode || trimspace(lookup(var.environment, "ROUTER_MODE", "")) == "kernel")
   userspace_settings = {
@@ -212,5 +224,5 @@ locals {
   keeps_addresses = can(regex("(^|\\s)-{1,2}snat-subnet-routes=(0|f|F|FALSE|false|False)", var.additional_flags))
   snat_problems   = local.keeps_addresses && !var.kernel_mode && trimspace(lookup(var.environment, "ROUTER_MODE", "")) != "kernel" ? ["additional_flags: only kernel mode keeps the clients' addresses: remove --snat-subnet-routes, or set kernel_mode."] : []
 
-  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_serve, local.malformed_durations, local.malformed_listens, local.malformed_egress, local.other_problems)
+  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_serve, local.malformed_durations, local.malformed_listens, local.malformed_egress, local.access_problems, local.other_problems)
 }

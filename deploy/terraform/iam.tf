@@ -52,6 +52,7 @@ locals {
       "route53profiles:ListProfileAssociations", "route53profiles:ListProfileResourceAssociations", "route53:GetHostedZone",
       "ec2:DescribeVpcAttribute", "ec2:DescribeDhcpOptions",
     ] : [],
+    var.access != "off" ? ["ec2:DescribeNetworkInterfaces", "ec2:DescribeTags"] : [],
   ))
 
   # The permissions to keep an identity, in the order of `router plan --iam`.

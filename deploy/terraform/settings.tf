@@ -19,6 +19,7 @@ locals {
   egress         = [for e in var.egress : trimspace(e)]
   probes         = [for p in var.probes : trimspace(p)]
   serve          = [for s in var.serve : trimspace(s)]
+  proxy_protocol = [for t in var.proxy_protocol : trimspace(t)]
 
   metrics_port = 9002
   state_dir    = "/var/lib/tailscale"
@@ -54,6 +55,9 @@ locals {
     ROUTER_APP_CONNECTOR        = var.app_connector ? "on" : null
     ROUTER_PEER_RELAY           = var.peer_relay_port == null ? null : tostring(var.peer_relay_port)
     ROUTER_PEER_RELAY_ENDPOINTS = length(var.peer_relay_endpoints) == 0 ? null : join(",", var.peer_relay_endpoints)
+    ROUTER_ACCESS               = var.access == "off" ? null : var.access
+    ROUTER_ACCESS_CUT           = var.access_cut ? "on" : null
+    ROUTER_PROXY_PROTOCOL       = length(var.proxy_protocol) == 0 ? null : join(",", local.proxy_protocol)
     ROUTER_FLOW_LOG             = var.flow_log ? "on" : null
     ROUTER_EMF                  = var.emf ? "on" : null
     ROUTER_LOG_LEVEL            = var.log_level

@@ -570,6 +570,38 @@ variable "target_keepalive" {
   }
 }
 
+variable "access" {
+  description = "Whether grants in the tailnet policy decide which targets clients reach, by the targets' security groups, tags and VPC: off, report (let all flows through, and log those that grants would deny) or grants."
+  type        = string
+  default     = "off"
+  nullable    = false
+
+  validation {
+    condition     = contains(["off", "report", "grants"], var.access)
+    error_message = "The access must be off, report or grants."
+  }
+}
+
+variable "access_cut" {
+  description = "Whether a change of grants, tags or security groups also ends open flows that access no longer allows."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
+variable "proxy_protocol" {
+  description = "Targets as CIDR:PORT, such as 10.0.3.0/24:443, to which TCP connections begin with a PROXY protocol header that has the client's address and identity. The targets must expect it."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    # checks.tf has the CIDRs.
+    condition     = length(var.proxy_protocol) <= 100 && alltrue([for t in var.proxy_protocol : can(regex("^\\s*(\\[[0-9A-Fa-f:./]+\\]|[0-9A-Fa-f:.]+/[0-9]+|[0-9.]+):0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5]))))\\s*$", t))])
+    error_message = "Each of the proxy_protocol must be CIDR:PORT, such as 10.0.3.0/24:443, and there must be 100 at most."
+  }
+}
+
 variable "flow_log" {
   description = "Whether the router logs one line per ended flow, with the client's identity in the tailnet."
   type        = bool
@@ -671,7 +703,7 @@ variable "environment" {
     condition = length(setintersection(keys(var.environment), [
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "TS_CLIENT_ID", "TS_AUDIENCE", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL",
       "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES", "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT",
-      "ROUTER_PROBE", "ROUTER_SOCKS5_LISTEN", "ROUTER_HTTP_PROXY_LISTEN", "ROUTER_EGRESS", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
+      "ROUTER_PROBE", "ROUTER_SOCKS5_LISTEN", "ROUTER_HTTP_PROXY_LISTEN", "ROUTER_EGRESS", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_ACCESS", "ROUTER_ACCESS_CUT", "ROUTER_PROXY_PROTOCOL", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL", "TS_EXTRA_ARGS",
     ])) == 0
     error_message = "The environment must not contain settings that have their own variable, nor ROUTER_LISTEN: the health check relies on port 9002."
   }
@@ -686,7 +718,7 @@ variable "environment" {
       "ROUTER_API_URL", "ROUTER_BOOT_TIMEOUT", "ROUTER_CONGESTION", "ROUTER_DEBUG_LISTEN", "ROUTER_DNS_REBIND_GUARD", "ROUTER_KEEPALIVE", "ROUTER_LOG_FORMAT", "ROUTER_MAX_FLOWS",
       "ROUTER_MAX_FLOWS_PER_PEER", "ROUTER_MODE", "ROUTER_REFRESH", "ROUTER_SOCKET", "ROUTER_STATUS_PAGE", "ROUTER_TAILNET_STATUS", "ROUTER_TARGET_KEEPALIVE",
       "ROUTER_AUTH_SECRET", "ROUTER_AUTH_SECRET_KEY", "ROUTER_TAGS", "ROUTER_HOSTNAME", "ROUTER_CONTROL_URL", "ROUTER_ROUTES", "ROUTER_EXCLUDE_ROUTES",
-      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_SOCKS5_LISTEN", "ROUTER_HTTP_PROXY_LISTEN", "ROUTER_EGRESS", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
+      "ROUTER_SITE_ID", "ROUTER_DNS_ZONES", "ROUTER_DNS_REGISTER", "ROUTER_STATE", "ROUTER_STATE_IMPORT", "ROUTER_UDP_PORT", "ROUTER_LISTEN", "ROUTER_DRAIN_TIMEOUT", "ROUTER_PROBE", "ROUTER_SOCKS5_LISTEN", "ROUTER_HTTP_PROXY_LISTEN", "ROUTER_EGRESS", "ROUTER_SERVE", "ROUTER_DNS", "ROUTER_EXIT_NODE", "ROUTER_APP_CONNECTOR", "ROUTER_PEER_RELAY", "ROUTER_PEER_RELAY_ENDPOINTS", "ROUTER_ACCESS", "ROUTER_ACCESS_CUT", "ROUTER_PROXY_PROTOCOL", "ROUTER_FLOW_LOG", "ROUTER_EMF", "ROUTER_LOG_LEVEL",
     ], name)])
     error_message = "The environment has a ROUTER_ variable that does not exist: see router --help."
   }

@@ -20,6 +20,7 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
 	"subnetrouter/internal/bootstrap/zones"
+	"subnetrouter/internal/proxyproto"
 )
 
 // minimalEnv is the smallest environment of a router on ECS.
@@ -127,6 +128,10 @@ var values = []struct {
 		"53=a:1,53/udp=b:2":                                              []EgressPort{{"127.0.0.1:53", false, "a:1"}, {"127.0.0.1:53", true, "b:2"}},
 	}},
 	{"ROUTER_EMF", func(c Config) any { return c.EMF }, map[string]any{"off": false, "on": true}},
+	{"ROUTER_ACCESS", func(c Config) any { return c.Access }, map[string]any{"off": AccessOff, "report": AccessReport, "grants": AccessGrants}},
+	{"ROUTER_PROXY_PROTOCOL", func(c Config) any { return c.ProxyProtocol }, map[string]any{
+		"10.0.3.0/24:443, 10.0.4.1:80": []proxyproto.Target{{Prefix: netip.MustParsePrefix("10.0.3.0/24"), Port: 443}, {Prefix: netip.MustParsePrefix("10.0.4.1/32"), Port: 80}},
+	}},
 	{"ROUTER_FLOW_LOG", func(c Config) any { return c.FlowLog }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_MAX_FLOWS", func(c Config) any { return c.MaxFlows }, map[string]any{"1": 1, "5000": 5000}},
 	{"ROUTER_MAX_FLOWS_PER_PEER", func(c Config) any { return c.MaxFlowsPerPeer }, map[string]any{"1": 1, "5000": 5000}},
@@ -154,6 +159,31 @@ func TestCongestion(t *testing.T) {
 			if c.Congestion != want {
 				t.Errorf("%q gives %+v", value, c)
 			}
+		}
+	}
+}
+
+// TestAccess: nothing is cut without grants, and kernel mode neither decides nor sends headers, with 4via6 neither.
+func TestAccess(t *testing.T) {
+	for _, access := range []string{"report", "grants"} {
+		if c := load(t, []string{"--access=" + access}, "ROUTER_ACCESS_CUT=on"); !c.AccessCut || c.Access == AccessOff {
+			t.Errorf("got %+v", c)
+		}
+	}
+	const kernel = ": kernel mode forwards in the kernel, which does not have this setting: remove it, or set ROUTER_MODE=userspace"
+	for want, environ := range map[string][]string{
+		"ROUTER_ACCESS_CUT: no flow ends without ROUTER_ACCESS=grants: set that too, or remove this": {"ROUTER_ACCESS_CUT=on"},
+		"ROUTER_ACCESS: the VPC of the targets cannot be looked up outside ECS (" + metadataURI + " is not set): remove this, or run on ECS": {
+			metadataURI + "=", "ROUTER_ROUTES=10.0.0.0/16", "ROUTER_ACCESS=report",
+		},
+		"ROUTER_ACCESS: \"grant\" is not valid: use off, report or grants":                                  {"ROUTER_ACCESS=grant"},
+		"ROUTER_PROXY_PROTOCOL: \"10.0.3.1/24:443\" has bits behind its prefix length: use 10.0.3.0/24:443": {"ROUTER_PROXY_PROTOCOL=10.0.3.1/24:443"},
+		"ROUTER_ACCESS" + kernel + "\nROUTER_PROXY_PROTOCOL" + kernel: {
+			"ROUTER_MODE=kernel", "ROUTER_SITE_ID=7", "ROUTER_ACCESS=grants", "ROUTER_PROXY_PROTOCOL=10.0.3.0/24:443",
+		},
+	} {
+		if got := problemsOf(nil, environ); got != want {
+			t.Errorf("%v: got\n%s\nwant\n%s", environ, got, want)
 		}
 	}
 }
@@ -254,6 +284,7 @@ func TestEveryVariableUnderEveryName(t *testing.T) {
 		"ROUTER_CONGESTION": true, // TestCongestion: not with every stack
 
 		"ROUTER_STATE_IMPORT":     true, // TestStateImport: only with a table
+		"ROUTER_ACCESS_CUT":       true, // TestAccess: only with ROUTER_ACCESS
 		"ROUTER_DNS_REBIND_GUARD": true, // TestDNS: only with ROUTER_DNS
 		"ROUTER_DNS_REGISTER":     true, // TestDNSRegister: not without zones
 

@@ -39,6 +39,7 @@ func start(t *testing.T, s *routertest.Setting, opts Options) *Router {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx) }()
 	r.lookUps.start(ctx)
+	go r.access.run(ctx)
 	if err := r.node.Start(r.forward, r.peers, nil); err != nil {
 		t.Fatal(err)
 	}

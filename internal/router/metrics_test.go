@@ -35,7 +35,7 @@ type family struct{ kind, labels string }
 // same names, types and labels.
 func TestMetricsAreDocumented(t *testing.T) {
 	s := routertest.New(t)
-	s.Env["ROUTER_FLOW_LOG"], s.Env["ROUTER_DNS"] = "on", "on"
+	s.Env["ROUTER_FLOW_LOG"], s.Env["ROUTER_DNS"], s.Env["ROUTER_ACCESS"] = "on", "on", "grants"
 	s.Env["ROUTER_EGRESS"] = routertest.FreeAddress(t) + "=db:5432"
 	r := start(t, s, Options{})
 	// The engine shows a metric without label values yet as a type only.

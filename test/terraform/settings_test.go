@@ -184,12 +184,16 @@ func (c settings) environment() map[string]string {
 	set("ROUTER_DNS_ZONES", list("dns_zones"))
 	set("ROUTER_PROBE", list("probes"))
 	set("ROUTER_SERVE", list("serve"))
+	set("ROUTER_PROXY_PROTOCOL", list("proxy_protocol"))
 	set("ROUTER_EGRESS", list("egress"))
 	set("ROUTER_TAGS", list("tailscale_tags"))
-	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "keepalive": "ROUTER_KEEPALIVE", "target_keepalive": "ROUTER_TARGET_KEEPALIVE", "socks5_listen": "ROUTER_SOCKS5_LISTEN", "http_proxy_listen": "ROUTER_HTTP_PROXY_LISTEN"} {
+	for k, name := range map[string]string{"hostname": "ROUTER_HOSTNAME", "control_url": "ROUTER_CONTROL_URL", "additional_flags": "TS_EXTRA_ARGS", "auth_secret_arn": "ROUTER_AUTH_SECRET", "auth_secret_json_key": "ROUTER_AUTH_SECRET_KEY", "access": "ROUTER_ACCESS", "keepalive": "ROUTER_KEEPALIVE", "target_keepalive": "ROUTER_TARGET_KEEPALIVE", "socks5_listen": "ROUTER_SOCKS5_LISTEN", "http_proxy_listen": "ROUTER_HTTP_PROXY_LISTEN"} {
 		if s, ok := c[k].(string); ok {
 			set(name, s)
 		}
+	}
+	if on, _ := c["access_cut"].(bool); on {
+		env["ROUTER_ACCESS_CUT"] = "on"
 	}
 	if on, _ := c["flow_log"].(bool); on {
 		env["ROUTER_FLOW_LOG"] = "on"
@@ -293,6 +297,12 @@ var fixedSettings = []settings{
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_MAX_FLOWS": "100"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel", "ROUTER_CONGESTION": "cubic"}, "site_id": 7},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "flow_log": true},
+	{"auth_secret_arn": credential, "access": "grants", "access_cut": true}, {"auth_secret_arn": credential, "access": "report"}, {"auth_secret_arn": credential, "access": "grant"},
+	{"auth_secret_arn": credential, "access_cut": true}, {"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "access": "grants", "site_id": 7},
+	{"auth_secret_arn": credential, "proxy_protocol": []string{"10.0.3.0/24:443", " 10.0.4.1:80 ", "[2001:db8::1]:443", "2001:db8::/64:443", "[2001:db8::/64]:443"}},
+	{"auth_secret_arn": credential, "proxy_protocol": []string{"10.0.3.1/24:443"}}, {"auth_secret_arn": credential, "proxy_protocol": []string{"10.0.3.0/24"}}, {"auth_secret_arn": credential, "proxy_protocol": []string{"10.0.3.0/24:65536"}},
+	{"auth_secret_arn": credential, "proxy_protocol": []string{"host:443"}}, {"auth_secret_arn": credential, "proxy_protocol": []string{"2001:db8::1:443"}}, {"auth_secret_arn": credential, "proxy_protocol": []string{"2001:db8::1/64:443"}},
+	{"auth_secret_arn": credential, "proxy_protocol": []string{"10.0.3.0/24:443"}, "environment": map[string]string{"ROUTER_MODE": "kernel"}},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "emf": true},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "emf": true, "site_id": 7},
 	{"auth_secret_arn": credential, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "keepalive": "1h"},

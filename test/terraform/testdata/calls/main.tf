@@ -32,6 +32,8 @@ module "json_key" {
   probes                  = ["10.0.1.10:5432", "[fd00::1]:443"]
   dns                     = true
   flow_log                = true
+  access                  = "report"
+  proxy_protocol          = ["10.0.3.0/24:443", "[2001:db8::1]:8443"]
   emf                     = true
   log_level               = "debug"
   udp_port                = 42000
@@ -110,6 +112,9 @@ module "static" {
   image                 = local.image
   auth_secret_arn       = trimsuffix(local.secret_arn, regex("-[A-Za-z0-9]{6}$", local.secret_arn)) # as people write it
   routes                = ["10.50.0.0/16"]
+
+  access     = "grants"
+  access_cut = true
 }
 
 # A secret whose name looks complete without the end of its ARN.
