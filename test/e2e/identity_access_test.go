@@ -76,7 +76,7 @@ func (i *identities) own() (own []string) {
 	return own
 }
 
-// grant lets every packet through the access rules, and gives everybody app capabilities.
+// grant lets every packet through the access rules, and gives every node app capabilities.
 func (i *identities) grant(rules ...tailnettest.Rule) {
 	i.w.t.Helper()
 	p := tailnettest.Policy{
