@@ -16,7 +16,7 @@ func TestServedPortsAreAdmitted(t *testing.T) {
 	a := new(admission)
 	c := newClient(t, func(cfg *Config) {
 		a.configure(cfg)
-		cfg.Served = func(target netip.AddrPort) (netip.AddrPort, bool) {
+		cfg.Served = func(_ Protocol, target netip.AddrPort) (netip.AddrPort, bool) {
 			switch target {
 			case served:
 				return to, true

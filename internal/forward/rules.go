@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net/netip"
 
-	"subnetrouter/internal/packet"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 )
