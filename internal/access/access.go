@@ -134,9 +134,7 @@ func (p *Policy) Explain(inv *Inventory, f Flow) Explanation {
 		r := &p.rules[i]
 		e.Reasons = append(e.Reasons, "rule "+r.text+": "+r.mismatch(inv, at, f)+" does not match "+f.String())
 	}
-	for _, problem := range p.problems {
-		e.Reasons = append(e.Reasons, problem)
-	}
+	e.Reasons = append(e.Reasons, p.problems...)
 	if more := len(e.Reasons) - maxReasons; more > 0 {
 		e.Reasons = append(e.Reasons[:maxReasons], strconv.Itoa(more)+" more")
 	}

@@ -102,18 +102,17 @@ func ParseTarget(s string) (Target, error) {
 	if a, err := netip.ParseAddrPort(s); err == nil && a.Port() != 0 && a.Addr().Zone() == "" && !a.Addr().Is4In6() {
 		return Target{netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), a.Port()}, nil
 	}
-	colon := strings.LastIndexByte(s, ':')
-	if colon < 0 {
+	cidr, number, ok := strings.CutLast(s, ":")
+	if !ok {
 		return Target{}, malformed
 	}
-	cidr := s[:colon]
 	if inner, ok := strings.CutPrefix(cidr, "["); ok {
 		if cidr, ok = strings.CutSuffix(inner, "]"); !ok {
 			return Target{}, malformed
 		}
 	}
 	p, err := netip.ParsePrefix(cidr)
-	port, portErr := strconv.ParseUint(s[colon+1:], 10, 16)
+	port, portErr := strconv.ParseUint(number, 10, 16)
 	switch {
 	case err != nil || portErr != nil || port == 0 || p.Addr().Is4In6():
 		return Target{}, malformed

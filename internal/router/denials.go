@@ -23,7 +23,7 @@ const (
 // denialLog logs each denial once in a while. The data path never waits for it.
 type denialLog struct {
 	queue    chan any // of denial, or string for a malformed rule
-	message  string
+	report   bool     // denied flows are let through
 	log      *slog.Logger
 	whoIs    func(netip.Addr) tailnet.Peer
 	explain  func(netip.Addr, access.Flow) access.Explanation
@@ -38,16 +38,12 @@ type denial struct {
 }
 
 func newDenialLog(log *slog.Logger, report bool, whoIs func(netip.Addr) tailnet.Peer, explain func(netip.Addr, access.Flow) access.Explanation) *denialLog {
-	l := &denialLog{
-		queue: make(chan any, denialQueue), message: "access denied", log: log, whoIs: whoIs, explain: explain, recently: map[any]time.Time{},
+	return &denialLog{
+		queue: make(chan any, denialQueue), report: report, log: log, whoIs: whoIs, explain: explain, recently: map[any]time.Time{},
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "router_access_denials_unlogged_total", Help: "Denials of ROUTER_ACCESS missing in the log, because its output was too slow.",
 		}),
 	}
-	if report {
-		l.message = "access would be denied"
-	}
-	return l
 }
 
 // add queues a denial. It does not block.
@@ -105,6 +101,11 @@ func (l *denialLog) write(item any) {
 	who := l.whoIs(d.client)
 	e := l.explain(d.client, d.flow)
 	const maxReasons = 5
-	l.log.Info(l.message, "client", d.client.String(), "node", who.Node, "user", who.User, "tags", who.Tags,
+	log := l.log.With("client", d.client.String(), "node", who.Node, "user", who.User, "tags", who.Tags,
 		"protocol", d.flow.Protocol.String(), "target", d.flow.Target.String(), "interface", e.Target, "reasons", e.Reasons[:min(len(e.Reasons), maxReasons)])
+	if l.report {
+		log.Info("access would be denied")
+	} else {
+		log.Info("access denied")
+	}
 }
