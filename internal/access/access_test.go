@@ -179,7 +179,7 @@ type element struct {
 	Ports          []string          `json:"ports,omitempty"`
 }
 
-// model decides by the text of docs/decisions/0015-access.md, without any index.
+// model decides by the text of docs/decisions/0016-access.md, without any index.
 func model(elements []element, vpc string, interfaces []Interface, f Flow) bool {
 	var exact, delegated []Interface
 	longest := -1
