@@ -17,14 +17,14 @@ import (
 type TargetInterface struct {
 	ID, VPCID string
 	Instance  string // the instance that it is attached to; "" is none
-	Groups    []SecurityGroup
+	Groups    []GroupRef
 	Tags      map[string]string // of the interface, not of the instance
 	Addrs     []netip.Addr
 	Prefixes  []netip.Prefix // delegated to the interface
 }
 
-// SecurityGroup is a security group.
-type SecurityGroup struct{ ID, Name string }
+// GroupRef names a security group.
+type GroupRef struct{ ID, Name string }
 
 // pageSize is the most items that EC2 returns in one page.
 const pageSize = 1000
@@ -68,7 +68,7 @@ func targetInterface(n types.NetworkInterface) (TargetInterface, error) {
 		i.Instance = aws.ToString(n.Attachment.InstanceId)
 	}
 	for _, g := range n.Groups {
-		i.Groups = append(i.Groups, SecurityGroup{aws.ToString(g.GroupId), aws.ToString(g.GroupName)})
+		i.Groups = append(i.Groups, GroupRef{aws.ToString(g.GroupId), aws.ToString(g.GroupName)})
 	}
 	for _, t := range n.TagSet {
 		i.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)

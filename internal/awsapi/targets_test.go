@@ -31,7 +31,7 @@ func TestTargets(t *testing.T) {
 		for n := range 450 {
 			i := awstest.Interface{
 				ID: fmt.Sprint("eni-", n), VPCID: "vpc-0aaa", MAC: fmt.Sprint(n), Instance: fmt.Sprint("i-", n), Tags: map[string]string{"n": fmt.Sprint(n)},
-				Addresses: []netip.Addr{p("10.0.0.0/8").Addr(), p("2001:db8::/32").Addr()}, Groups: []awstest.SecurityGroup{{ID: "sg-1", Name: "web"}, {ID: "sg-2", Name: "db"}},
+				Addresses: []netip.Addr{p("10.0.0.0/8").Addr(), p("2001:db8::/32").Addr()}, Groups: []awstest.GroupRef{{ID: "sg-1", Name: "web"}, {ID: "sg-2", Name: "db"}},
 				Prefixes: []netip.Prefix{p("10.0.1.16/28"), p("2001:db8:1::/80")},
 			}
 			w.Interfaces = append(w.Interfaces, i)
@@ -40,7 +40,7 @@ func TestTargets(t *testing.T) {
 			instances = append(instances, i.Instance)
 			want = append(want, awsapi.TargetInterface{
 				ID: i.ID, VPCID: i.VPCID, Instance: i.Instance, Tags: i.Tags, Addrs: i.Addresses, Prefixes: i.Prefixes,
-				Groups: []awsapi.SecurityGroup{{ID: "sg-1", Name: "web"}, {ID: "sg-2", Name: "db"}},
+				Groups: []awsapi.GroupRef{{ID: "sg-1", Name: "web"}, {ID: "sg-2", Name: "db"}},
 			})
 		}
 	})

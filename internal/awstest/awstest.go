@@ -83,13 +83,13 @@ type Interface struct {
 	ID, MAC, VPCID, SubnetID string
 	Addresses                []netip.Addr   // the first IPv4 one is primary
 	Prefixes                 []netip.Prefix // delegated
-	Groups                   []SecurityGroup
+	Groups                   []GroupRef
 	Tags                     map[string]string
 	Instance                 string // that it is attached to
 }
 
-// SecurityGroup is a security group.
-type SecurityGroup struct{ ID, Name string }
+// GroupRef names a security group.
+type GroupRef struct{ ID, Name string }
 
 // Subnet is a subnet; those of [Interface] need not be listed.
 type Subnet struct {

@@ -141,7 +141,7 @@ func (s seeder) networkInterface(ctx context.Context, vpcID string, cidr netip.P
 		SubnetID: *eni.SubnetId, Addresses: []netip.Addr{addr}, Tags: map[string]string{"env": "prod"},
 	}
 	for _, g := range eni.Groups {
-		i.Groups = append(i.Groups, SecurityGroup{aws.ToString(g.GroupId), aws.ToString(g.GroupName)})
+		i.Groups = append(i.Groups, GroupRef{aws.ToString(g.GroupId), aws.ToString(g.GroupName)})
 	}
 	return i, err
 }

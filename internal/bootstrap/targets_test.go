@@ -23,7 +23,7 @@ func TestTargetsAreFollowed(t *testing.T) {
 		a.Server.Update(func(w *awstest.World) {
 			w.Interfaces = append(w.Interfaces[:1:1], awstest.Interface{
 				ID: "eni-db", MAC: "other", VPCID: "vpc-0aaa", Addresses: []netip.Addr{target}, Instance: "i-1",
-				Groups: []awstest.SecurityGroup{{ID: "sg-1", Name: "databases"}},
+				Groups: []awstest.GroupRef{{ID: "sg-1", Name: "databases"}},
 			})
 			w.Instances = map[string]map[string]string{"i-1": {"env": value}}
 		})

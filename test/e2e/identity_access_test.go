@@ -34,8 +34,8 @@ func newIdentities(t *testing.T) *identities {
 	inAWS := w.aws
 	vpc := inAWS.VPCs[0].ID
 	inAWS.Interfaces = append(inAWS.Interfaces[:1:1],
-		awstest.Interface{ID: "eni-db", VPCID: vpc, Instance: "i-db", Addresses: []netip.Addr{netip.MustParseAddr(dbHost), w.host6}, Groups: []awstest.SecurityGroup{{ID: "sg-1", Name: "databases"}}},
-		awstest.Interface{ID: "eni-second", VPCID: vpc, Instance: "i-second", Addresses: []netip.Addr{netip.MustParseAddr(secondHost)}, Groups: []awstest.SecurityGroup{{ID: "sg-2", Name: "web"}}})
+		awstest.Interface{ID: "eni-db", VPCID: vpc, Instance: "i-db", Addresses: []netip.Addr{netip.MustParseAddr(dbHost), w.host6}, Groups: []awstest.GroupRef{{ID: "sg-1", Name: "databases"}}},
+		awstest.Interface{ID: "eni-second", VPCID: vpc, Instance: "i-second", Addresses: []netip.Addr{netip.MustParseAddr(secondHost)}, Groups: []awstest.GroupRef{{ID: "sg-2", Name: "web"}}})
 	inAWS.PageSize = 2
 	for _, host := range []string{dbHost, secondHost} {
 		w.serveEchoTCP(net.JoinHostPort(host, echoPort))
