@@ -73,6 +73,7 @@ var pure = map[string][]string{
 	"internal/tcp":            {"subnetrouter/internal/tcp/congestion"},
 	"internal/tcp/congestion": {},
 	"internal/splitdns":       {},
+	"internal/why":            {},
 }
 
 func below(prefix string) func(string) bool {
