@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -29,7 +30,8 @@ type Association struct {
 	Prefix netip.Prefix
 }
 
-// DescribeNetworkInterfaces is the action that [Client.InterfaceByMAC] and [Client.TargetInterfaces] need.
+// DescribeNetworkInterfaces is the action that [Client.InterfaceByMAC], [Client.InterfacesOf] and
+// [Client.TargetInterfaces] need.
 var DescribeNetworkInterfaces = Action{Name: "ec2:DescribeNetworkInterfaces", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
 	_, err := c.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{DryRun: aws.Bool(true)})
 	return err
@@ -61,6 +63,68 @@ func (c *Client) InterfaceByMAC(ctx context.Context, mac string) (Interface, err
 		VPCID:    aws.ToString(eni.VpcId),
 		SubnetID: aws.ToString(eni.SubnetId),
 	}, nil
+}
+
+// InterfaceDetails is a network interface with its addresses and security groups.
+type InterfaceDetails struct {
+	Interface
+	Owner  string // the account that owns it; that of the VPC may be another
+	Groups []string
+	Addrs  []netip.Addr // the primary IPv4 address first
+}
+
+// InterfacesOf returns the interfaces with a MAC address, or with an address in a VPC; an empty vpc
+// is any. Private addresses of different VPCs may be the same.
+func (c *Client) InterfacesOf(ctx context.Context, mac string, addr netip.Addr, vpc string) ([]InterfaceDetails, error) {
+	filter := func(name, value string) types.Filter {
+		return types.Filter{Name: aws.String(name), Values: []string{value}}
+	}
+	var filters []types.Filter
+	resource := "the interface with " + addr.String()
+	switch {
+	case mac != "":
+		resource, filters = "the interface with MAC address "+mac, append(filters, filter("mac-address", mac))
+	case addr.Is4():
+		filters = append(filters, filter("addresses.private-ip-address", addr.String()))
+	default:
+		filters = append(filters, filter("ipv6-addresses.ipv6-address", addr.String()))
+	}
+	if vpc != "" {
+		filters = append(filters, filter("vpc-id", vpc))
+	}
+	req := c.describe(DescribeNetworkInterfaces, resource, "")
+	var out *ec2.DescribeNetworkInterfacesOutput
+	err := c.call(ctx, req, func(ctx context.Context) (err error) {
+		out, err = c.ec2.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{Filters: filters})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var list []InterfaceDetails
+	for _, eni := range out.NetworkInterfaces {
+		d := InterfaceDetails{
+			Interface: Interface{ID: aws.ToString(eni.NetworkInterfaceId), VPCID: aws.ToString(eni.VpcId), SubnetID: aws.ToString(eni.SubnetId)},
+			Owner:     aws.ToString(eni.OwnerId),
+		}
+		for _, g := range eni.Groups {
+			d.Groups = append(d.Groups, aws.ToString(g.GroupId))
+		}
+		addrs := []string{aws.ToString(eni.PrivateIpAddress)}
+		for _, a := range eni.PrivateIpAddresses {
+			addrs = append(addrs, aws.ToString(a.PrivateIpAddress))
+		}
+		for _, a := range eni.Ipv6Addresses {
+			addrs = append(addrs, aws.ToString(a.Ipv6Address))
+		}
+		for _, text := range addrs {
+			if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(d.Addrs, a) {
+				d.Addrs = append(d.Addrs, a)
+			}
+		}
+		list = append(list, d)
+	}
+	return list, nil
 }
 
 // DescribeVPCs is the action that [Client.VPC] needs.

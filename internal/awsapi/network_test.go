@@ -80,9 +80,9 @@ func TestNetworkAnswers(t *testing.T) {
 	peerings, err := c.Peerings(ctx, "vpc-0aaa", []string{"pcx-1", "pcx-2", "pcx-3", "pcx-4"})
 	cidrs := []netip.Prefix{p("10.40.0.0/16"), p("10.41.0.0/16"), p("2a05:d018:7e1:b100::/56")}
 	if want := map[string]awsapi.Peering{
-		"pcx-1": {ID: "pcx-1", Active: true, Peer: "vpc-0bbb", CIDRs: cidrs},
-		"pcx-2": {ID: "pcx-2", Peer: "vpc-0bbb", CIDRs: cidrs},
-		"pcx-3": {ID: "pcx-3", Active: true, Peer: "vpc-0ddd"},
+		"pcx-1": {ID: "pcx-1", Active: true, State: "active", Peer: "vpc-0bbb", CIDRs: cidrs},
+		"pcx-2": {ID: "pcx-2", State: "deleted", Peer: "vpc-0bbb", CIDRs: cidrs},
+		"pcx-3": {ID: "pcx-3", Active: true, State: "active", Peer: "vpc-0ddd"},
 	}; err != nil || !reflect.DeepEqual(peerings, want) {
 		t.Errorf("got %+v, %v", peerings, err)
 	}

@@ -17,6 +17,7 @@ import (
 type Peering struct {
 	ID     string
 	Active bool
+	State  string         // "active", "deleted", "pending-acceptance"
 	Peer   string         // the other VPC's ID
 	CIDRs  []netip.Prefix // the other VPC's; empty where its owner does not show them
 }
@@ -67,6 +68,9 @@ func peeringOf(p types.VpcPeeringConnection, vpcID string) (Peering, error) {
 	peering := Peering{
 		ID:     aws.ToString(p.VpcPeeringConnectionId),
 		Active: p.Status != nil && p.Status.Code == types.VpcPeeringConnectionStateReasonCodeActive,
+	}
+	if p.Status != nil {
+		peering.State = string(p.Status.Code)
 	}
 	other := p.AccepterVpcInfo
 	if other != nil && aws.ToString(other.VpcId) == vpcID {

@@ -25,6 +25,7 @@ type Route struct {
 	PrefixList string // "pl-..."
 	Target     string // "pcx-...", "tgw-...", "nat-...", "local"; "" for an unknown kind
 	Blackhole  bool   // the target no longer exists
+	Propagated bool   // by a virtual private gateway
 }
 
 // DescribeRouteTables is the action that [Client.RouteTable] needs.
@@ -87,6 +88,7 @@ func routeTableOf(t types.RouteTable) (RouteTable, error) {
 			PrefixList: aws.ToString(r.DestinationPrefixListId),
 			Target:     target(r),
 			Blackhole:  r.State == types.RouteStateBlackhole,
+			Propagated: r.Origin == types.RouteOriginEnableVgwRoutePropagation,
 		}
 		cidr := aws.ToString(r.DestinationCidrBlock)
 		if cidr == "" {

@@ -31,6 +31,9 @@ type World struct {
 	Peerings    []Peering
 	PrefixLists []PrefixList
 
+	SecurityGroups []SecurityGroup
+	NetworkACLs    []NetworkACL
+
 	Databases     []Database
 	DBClusters    []DatabaseCluster
 	Proxies       []DatabaseProxy

@@ -131,6 +131,21 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 			return outcome(v, err)
 		}
 	}
+	details := func(ctx context.Context, c *awsapi.Client) answer {
+		v, err := c.InterfacesOf(ctx, "", first.Addresses[0], first.VPCID)
+		for i := range v {
+			v[i].Owner, v[i].Groups = "", nil // moto's are its default group's, which the world does not have
+		}
+		return outcome(v, err)
+	}
+	groups := func(ctx context.Context, c *awsapi.Client) answer {
+		v, err := c.SecurityGroups(ctx, []string{"sg-0123456789abcdef0"})
+		return outcome(v, err)
+	}
+	acls := func(ctx context.Context, c *awsapi.Client) answer {
+		v, err := c.NetworkACLs(ctx, []string{"subnet-0123456789abcdef0"})
+		return outcome(v, err)
+	}
 	databases := func(value string) func(context.Context, *awsapi.Client) answer {
 		return func(ctx context.Context, c *awsapi.Client) answer {
 			v, err := c.Databases(ctx, "tier", value)
@@ -191,8 +206,11 @@ func TestServerAnswersLikeMoto(t *testing.T) {
 		"own route table":        {table(first.SubnetID), nil},
 		"main route table":       {table(world.Subnets[0].ID), nil},
 		"peering": {peerings(world.Peerings[0].ID), &answer{Result: map[string]awsapi.Peering{world.Peerings[0].ID: {
-			ID: world.Peerings[0].ID, Active: true, Peer: world.Peerings[0].Accepter.VPCID, CIDRs: world.Peerings[0].Accepter.CIDRs}}}},
+			ID: world.Peerings[0].ID, Active: true, State: "active", Peer: world.Peerings[0].Accepter.VPCID, CIDRs: world.Peerings[0].Accepter.CIDRs}}}},
 		"missing peering": {peerings("pcx-0123456789abcdef0"), &answer{Result: map[string]awsapi.Peering{}}},
+		"details":         {details, nil},
+		"missing group":   {groups, &answer{Result: map[string]awsapi.SecurityGroup{}}},
+		"missing ACL":     {acls, &answer{Result: map[string]awsapi.NetworkACL{}}},
 		"prefix list":     {list(world.PrefixLists[0].ID), nil},
 		"databases": {databases("priv*"), &answer{Result: []awsapi.Endpoint{
 			{Name: shop.Endpoint, Resource: "database cluster shop"}, {Name: shop.Reader, Resource: "readers of database cluster shop"},

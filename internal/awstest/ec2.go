@@ -63,7 +63,7 @@ type eniItem struct {
 	IPv6      []eniIPv6Item `xml:"ipv6AddressesSet>item"`
 
 	Attachment *eniAttachment   `xml:"attachment"`
-	Groups     []groupItem      `xml:"groupSet>item"`
+	Groups     []eniGroup      `xml:"groupSet>item"`
 	Tags       []tagItem        `xml:"tagSet>item"`
 	Prefixes4  []eniPrefix4Item `xml:"ipv4PrefixSet>item"`
 	Prefixes6  []eniPrefix6Item `xml:"ipv6PrefixSet>item"`
@@ -75,7 +75,7 @@ type eniAttachment struct {
 	Status   string `xml:"status"`
 }
 
-type groupItem struct {
+type eniGroup struct {
 	ID   string `xml:"groupId"`
 	Name string `xml:"groupName"`
 }
@@ -129,6 +129,10 @@ func (s *Server) serveEC2(w http.ResponseWriter, r *http.Request, name string) {
 		answer, code, message = world.describeRouteTables(r.Form)
 	case name == "DescribeVpcPeeringConnections":
 		answer, code, message = world.describePeerings(r.Form)
+	case name == "DescribeSecurityGroups":
+		answer, code, message = world.describeSecurityGroups(r.Form)
+	case name == "DescribeNetworkAcls":
+		answer, code, message = world.describeNetworkACLs(r.Form)
 	case name == "GetManagedPrefixListEntries":
 		answer, code, message = world.prefixListEntries(r.Form)
 	default:
@@ -188,19 +192,7 @@ func (w World) describeNetworkInterfaces(form url.Values) (answer any, code, mes
 			return nil, "InvalidParameterValue", fmt.Sprintf("Value ( %s ) for parameter maxResults is invalid. Expecting a value between 5 and 1000.", n)
 		}
 	}
-	page, next, code, message := selectPage(w, form, w.Interfaces, func(i Interface, filter string) ([]string, bool) {
-		switch filter {
-		case "mac-address":
-			return []string{i.MAC}, true
-		case "group-id":
-			var ids []string
-			for _, g := range i.Groups {
-				ids = append(ids, g.ID)
-			}
-			return ids, true
-		}
-		return []string{i.VPCID}, filter == "vpc-id"
-	})
+	page, next, code, message := selectPage(w, form, w.Interfaces, Interface.values)
 	out := describeNetworkInterfaces{RequestID: requestID, NextToken: next}
 	for _, i := range page {
 		out.Interfaces = append(out.Interfaces, w.eniItem(i))
@@ -228,7 +220,7 @@ func (w World) eniItem(i Interface) eniItem {
 		item.Attachment = &eniAttachment{"eni-attach-" + i.ID, i.Instance, "attached"}
 	}
 	for _, g := range i.Groups {
-		item.Groups = append(item.Groups, groupItem(g))
+		item.Groups = append(item.Groups, eniGroup(g))
 	}
 	for _, key := range slices.Sorted(maps.Keys(i.Tags)) {
 		item.Tags = append(item.Tags, tagItem{key, i.Tags[key]})
