@@ -159,3 +159,25 @@ func TestDial(t *testing.T) {
 		}
 	}
 }
+
+func TestPing(t *testing.T) {
+	denied := netip.MustParseAddr("10.0.3.9")
+	c := newClientWithICMP(t, nil, func(cfg *Config) {
+		cfg.Deny = func(target netip.AddrPort) bool { return target.Addr() == denied }
+	})
+	for _, tt := range []struct {
+		target netip.Addr
+		want   string // in the error; "" is none
+	}{
+		{targets(0)[0].Addr(), ""},
+		{targets(0)[1].Addr(), ""},
+		{denied, "deny list"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := c.f.Ping(ctx, tt.target)
+		cancel()
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%v: %v, want %q", tt.target, err, tt.want)
+		}
+	}
+}
