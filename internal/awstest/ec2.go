@@ -63,7 +63,7 @@ type eniItem struct {
 	IPv6      []eniIPv6Item `xml:"ipv6AddressesSet>item"`
 
 	Attachment *eniAttachment   `xml:"attachment"`
-	Groups     []eniGroup      `xml:"groupSet>item"`
+	Groups     []eniGroup       `xml:"groupSet>item"`
 	Tags       []tagItem        `xml:"tagSet>item"`
 	Prefixes4  []eniPrefix4Item `xml:"ipv4PrefixSet>item"`
 	Prefixes6  []eniPrefix6Item `xml:"ipv6PrefixSet>item"`

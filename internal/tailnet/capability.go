@@ -59,6 +59,24 @@ func (n *Node) RulesVersion() uint64 {
 	return n.engine.rulesVersion.Load()
 }
 
+// WhyCapability is the app capability of peers that may ask the router why a flow fails. Its
+// values are objects like {"probe": true}.
+const WhyCapability = capabilityDomain + "why"
+
+// MayProbe reports whether a grant gives the peer with an address [WhyCapability] on this node, as
+// [Node.MayReadStatus] does for the status.
+func (n *Node) MayProbe(client netip.Addr) bool {
+	for _, value := range n.capabilities(client, WhyCapability) {
+		var v struct {
+			Probe bool `json:"probe"`
+		}
+		if json.Unmarshal([]byte(value), &v) == nil && v.Probe {
+			return true
+		}
+	}
+	return false
+}
+
 // capabilities returns the values, as JSON, that the grants to a peer have for a capability.
 // Each value may be of any form: a policy's author wrote it. The rules are those of AllowsFlow.
 func (n *Node) capabilities(client netip.Addr, name string) []tailcfg.RawMessage {
