@@ -54,6 +54,9 @@ type Config struct {
 	DERPMap func() []byte
 	// Status returns the body of /status.
 	Status func() Status
+	// Why returns the answer to POST /why as JSON, or an error about the question. It may take
+	// seconds, and returns when its context ends. It may be nil.
+	Why func(context.Context, WhyQuestion) (any, error)
 	// Private disables the page, and restricts /status to this host.
 	Private bool
 	Logger  *slog.Logger
@@ -66,6 +69,7 @@ type Server struct {
 	http *http.Server
 
 	statuses  shared[Status]
+	askers    askers
 	onceReady atomic.Bool // a request to /healthz/started has found the router ready
 }
 
@@ -176,6 +180,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /derpmap", s.derpMap)
 	mux.HandleFunc("GET /{$}", s.page)
+	if s.cfg.Why != nil {
+		mux.Handle("POST /why", http.NewCrossOriginProtection().Handler(http.HandlerFunc(s.why)))
+	}
 	return mux
 }
 

@@ -54,6 +54,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only this host may read /status (ROUTER_STATUS_PAGE=off); run `router status` in the task", http.StatusForbidden)
 		return
 	}
+	if _, err := asker(r); err == nil && s.cfg.Why != nil {
+		w.Header().Set(whyHeader, "yes")
+	}
 	writeJSON(w, http.StatusOK, s.statuses.get(fromHere(r)))
 }
 

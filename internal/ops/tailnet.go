@@ -23,6 +23,10 @@ type TailnetAccess struct {
 	Names func() []string
 	// Fix tells a peer that may not how to get access.
 	Fix string
+	// MayProbe reports whether the peer with an address may ask why a flow fails, and ProbeFix tells
+	// one that may not how to get access.
+	MayProbe func(client netip.Addr) bool
+	ProbeFix string
 }
 
 // ServeTailnet serves the endpoints on ln, a listener on the tailnet, within [TailnetBounds] and
@@ -50,7 +54,7 @@ func (a TailnetAccess) guard(h http.Handler) http.Handler {
 			http.Error(w, "the router has another name: open it by its address, or its name in the tailnet", http.StatusForbidden)
 			return
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantedKey{}, true)))
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantedKey{}, a)))
 	})
 }
 
@@ -117,7 +121,8 @@ func (c *strangerConn) Close() error {
 	return c.Conn.Close()
 }
 
-// grantedKey is the key of a value in the context of requests from peers that may read everything.
+// grantedKey is the key of the [TailnetAccess] in the context of requests from peers that may read
+// everything.
 type grantedKey struct{}
 
 func isGranted(r *http.Request) bool { return r.Context().Value(grantedKey{}) != nil }
