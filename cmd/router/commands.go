@@ -16,6 +16,7 @@ import (
 // command describes one command of the binary.
 type command struct {
 	name    string
+	args    string // arguments that are not flags, for its own --help
 	summary string // one line, for `router help`
 	detail  string // the rest of its own --help
 	// settings reports whether the command takes all settings as flags.
@@ -48,6 +49,11 @@ func commands() []command {
 			name: "status", summary: "print the state of the running router",
 			detail:   "Asks the router at ROUTER_LISTEN on this machine.",
 			settings: true, flags: statusCommand,
+		},
+		{
+			name: "why", args: " HOST:PORT", summary: "find the step that stops a flow, from DNS to the service",
+			detail:   "Asks the router at ROUTER_LISTEN on this machine. Exits with 0 if nothing stops the flow, and with 1 if a step does.",
+			settings: true, flags: whyCommand,
 		},
 		{
 			name: "healthcheck", summary: "exit 0 if the running router is live",
@@ -163,7 +169,7 @@ func unknownCommand(in invocation, name string) int {
 func (c command) help(w io.Writer) {
 	own := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	c.flags(own)
-	fmt.Fprintf(w, "Usage: router %s [flags]\n\n%s%s.\n", c.name, strings.ToUpper(c.summary[:1]), c.summary[1:])
+	fmt.Fprintf(w, "Usage: router %s%s [flags]\n\n%s%s.\n", c.name, c.args, strings.ToUpper(c.summary[:1]), c.summary[1:])
 	if c.detail != "" {
 		fmt.Fprintf(w, "%s\n", c.detail)
 	}

@@ -26,6 +26,7 @@ func planCommand(own *flag.FlagSet) func(context.Context, call) int {
 	asJSON := own.Bool("json", false, "print JSON")
 	iam := own.Bool("iam", false, "print the IAM policy of the task role; makes no AWS calls")
 	kmsKey := own.String("kms-key", "", "with --iam: `ARN` of the customer managed KMS key that encrypts the secret or parameter")
+	why := own.Bool("why", false, "with --iam: add the actions of the why command")
 	return func(ctx context.Context, in call) int {
 		cfg, err := in.load()
 		if *iam { // set by load, and decides with which environment the configuration is read
@@ -37,9 +38,12 @@ func planCommand(own *flag.FlagSet) func(context.Context, call) int {
 		case !ok:
 			return code
 		case *iam:
-			return printPolicy(ctx, in, cfg, *kmsKey)
+			return printPolicy(ctx, in, cfg, *kmsKey, *why)
 		case *kmsKey != "":
 			fmt.Fprintln(in.err, "--kms-key: valid only with --iam: add --iam, or remove it")
+			return exitConfig
+		case *why:
+			fmt.Fprintln(in.err, "--why: valid only with --iam: add --iam, or remove it")
 			return exitConfig
 		}
 		return plan(ctx, in, cfg, *asJSON)

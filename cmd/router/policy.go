@@ -7,9 +7,11 @@ import (
 	"log/slog"
 
 	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/iam"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/router"
 	"subnetrouter/internal/secret"
+	"subnetrouter/internal/why/gather"
 )
 
 // metadataVariable is set by ECS in each task.
@@ -29,8 +31,8 @@ const noMetadata = "http://169.254.170.2/v4/none"
 
 // printPolicy runs `router plan --iam`: it prints the policy of the task role for this
 // configuration. It reads task metadata, if there is any, but makes no AWS calls, so that it
-// works before there is a task.
-func printPolicy(ctx context.Context, in call, cfg config.Config, kmsKey string) int {
+// works before there is a task. why adds the actions of `router why`.
+func printPolicy(ctx context.Context, in call, cfg config.Config, kmsKey string, why bool) int {
 	if cfg.MetadataURI == noMetadata {
 		cfg.MetadataURI = ""
 	}
@@ -41,7 +43,11 @@ func printPolicy(ctx context.Context, in call, cfg config.Config, kmsKey string)
 	}
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	policy, err := bootstrap.New(router.LookUpConfig(cfg, slog.New(slog.DiscardHandler))).Policy(ctx, region, kmsKey)
+	var more []iam.Need
+	if why {
+		more = gather.Needs()
+	}
+	policy, err := bootstrap.New(router.LookUpConfig(cfg, slog.New(slog.DiscardHandler))).Policy(ctx, region, kmsKey, more...)
 	if err != nil {
 		fmt.Fprintln(in.err, secret.Scrub(err.Error()))
 		return exitFailed

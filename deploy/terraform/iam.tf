@@ -27,8 +27,8 @@ locals {
   )
   injected_parameters = [for arn in local.container_secrets : arn if strcontains(arn, ":ssm:")]
 
-  # The look-ups that each route source needs. A test compares this with the output of
-  # `router plan --iam`.
+  # The look-ups that each route source, and `router why`, needs. A test compares this with the
+  # output of `router plan --iam`.
   uses_vpc          = contains(local.routes, "vpc")
   uses_subnets      = length([for r in local.routes : r if startswith(r, "subnets:")]) > 0
   uses_peerings     = contains(local.routes, "peerings")
@@ -53,6 +53,10 @@ locals {
       "ec2:DescribeVpcAttribute", "ec2:DescribeDhcpOptions",
     ] : [],
     var.access != "off" ? ["ec2:DescribeNetworkInterfaces", "ec2:DescribeTags"] : [],
+    var.enable_why ? [
+      "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeVpcPeeringConnections",
+      "ec2:DescribeSecurityGroups", "ec2:DescribeNetworkAcls",
+    ] : [],
   ))
 
   # The permissions to keep an identity, in the order of `router plan --iam`.
@@ -125,12 +129,12 @@ locals {
         NumericLessThanEquals       = { "sts:DurationSeconds" = "300" }
       }
     }],
-    [for used in local.uses_prefix_lists || local.uses_peerings ? ["used"] : [] : {
+    [for used in local.uses_prefix_lists || local.uses_peerings || var.enable_why ? ["used"] : [] : {
       Sid    = "ReadPrefixLists"
       Effect = "Allow"
       Action = ["ec2:GetManagedPrefixListEntries"]
-      # A route table may refer to any list. Those of AWS have the account "aws".
-      Resource = local.uses_peerings ? ["*"] : [for r in local.routes : "arn:${local.partition}:ec2:${local.region}:*:prefix-list/${r}" if startswith(r, "pl-")]
+      # A route table or a security group may refer to any list. Those of AWS have the account "aws".
+      Resource = local.uses_peerings || var.enable_why ? ["*"] : [for r in local.routes : "arn:${local.partition}:ec2:${local.region}:*:prefix-list/${r}" if startswith(r, "pl-")]
     }],
     [for used in local.uses_databases ? ["used"] : [] : {
       Sid      = "ReadProxyTags"

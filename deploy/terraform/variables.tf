@@ -888,6 +888,13 @@ variable "enable_execute_command" {
   nullable    = false
 }
 
+variable "enable_why" {
+  description = "Whether the task role may read security groups, network ACLs, route tables, peerings, prefix lists and network interfaces of the account, with which the command `router why` explains why a flow fails. Without it, the command names the actions that it lacks."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 # ---------------------------------------------------------------- service
 
 variable "desired_count" {

@@ -3,11 +3,14 @@ package bootstrap
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 
 	"subnetrouter/internal/awsapi"
 	"subnetrouter/internal/bootstrap/iam"
 	"subnetrouter/internal/ecsmeta"
+	"subnetrouter/internal/why"
+	"subnetrouter/internal/why/gather"
 )
 
 // needs returns the AWS actions that a router with this configuration may call. The
@@ -33,7 +36,8 @@ func Actions(c Config, vpcKnown bool) (list []string) {
 // Policy returns the policy that the task role needs, derived from the configuration and,
 // on ECS, from task metadata; it does not call AWS. Unknown parts of an ARN, such as the
 // account of a secret given by name, are "*". kmsKey is the KMSKey of [iam.Scope].
-func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (iam.Policy, error) {
+// more are needs of other parts, such as those of [Bootstrap.Network].
+func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string, more ...iam.Need) (iam.Policy, error) {
 	var task ecsmeta.Task // not Place, whose VPC may come from EC2
 	if b.place.OnECS() {
 		var err error
@@ -46,7 +50,7 @@ func (b *Bootstrap) Policy(ctx context.Context, region, kmsKey string) (iam.Poli
 	}
 	scope := iam.NewScope(region, task.ARN, b.config.Credential.Stored())
 	scope.KMSKey, scope.ServiceName = kmsKey, task.Service
-	return iam.NewPolicy(b.config.needs(), task.VPCID != "", scope), nil
+	return iam.NewPolicy(append(b.config.needs(), more...), task.VPCID != "", scope), nil
 }
 
 // Caller returns the identity that signs AWS calls, and their region.
@@ -82,4 +86,14 @@ func (b *Bootstrap) permitted(ctx context.Context, n iam.Need) error {
 		return err
 	}
 	return client.Permitted(ctx, n.Action, n.Try)
+}
+
+// Network reads the facts about the way from the task, whose interface has a MAC address, to a
+// target: see [gather.Network].
+func (b *Bootstrap) Network(ctx context.Context, mac string, target netip.Addr) (*why.Network, error) {
+	client, err := b.place.AWS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return gather.Network(ctx, client, mac, target), nil
 }

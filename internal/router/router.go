@@ -286,6 +286,7 @@ func (r *Router) opsConfig() ops.Config {
 		Warnings: r.warnings,
 		DERPMap:  r.node.DERPMap,
 		Status:   r.status,
+		Why:      r.why,
 		Private:  !r.cfg.StatusPage,
 		Logger:   r.log,
 	}

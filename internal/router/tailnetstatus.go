@@ -29,7 +29,9 @@ func (r *Router) serveTailnetStatus(ctx context.Context, server *ops.Server) err
 			label, _, _ := strings.Cut(s.FullName, ".")
 			return []string{s.Name, s.FullName, label}
 		},
-		Fix: "its grant lacks the app capability " + tailnet.StatusCapability + ` with {"read": true}; paste the grant that "router plan" prints into the tailnet policy`,
+		Fix:      "its grant lacks the app capability " + tailnet.StatusCapability + ` with {"read": true}; paste the grant that "router plan" prints into the tailnet policy`,
+		MayProbe: r.node.MayProbe,
+		ProbeFix: "its grant lacks the app capability " + tailnet.WhyCapability + ` with {"probe": true}; paste the grant that "router plan" prints into the tailnet policy`,
 	})
 }
 
@@ -61,6 +63,9 @@ func statusGrants(cfg config.Config) *Grants {
 		Src: []string{"autogroup:admin"},
 		Dst: cfg.Credential.Tags,
 		IP:  []string{"tcp:" + strconv.Itoa(port)},
-		App: map[string][]json.RawMessage{tailnet.StatusCapability: {json.RawMessage(`{"read": true}`)}},
+		App: map[string][]json.RawMessage{
+			tailnet.StatusCapability: {json.RawMessage(`{"read": true}`)},
+			tailnet.WhyCapability:    {json.RawMessage(`{"probe": true}`)},
+		},
 	}}}
 }

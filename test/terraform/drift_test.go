@@ -70,14 +70,16 @@ func TestDrift(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Run("plan", func(t *testing.T) { a.checkPlan(t, c, metadata) })
 			t.Run("iam", func(t *testing.T) {
-				var kms []string
+				var flags []string
 				switch name {
 				case "json_key":
-					kms = []string{"--kms-key=arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+					flags = []string{"--kms-key=arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+				case "why":
+					flags = []string{"--why"}
 				case "parameter":
-					kms = []string{"--kms-key=arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
+					flags = []string{"--kms-key=arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"}
 				case "key_by_id", "key_by_alias", "key_by_arn":
-					kms = []string{"--kms-key=" + a.world["kms_key_arn"]}
+					flags = []string{"--kms-key=" + a.world["kms_key_arn"]}
 				}
 				ecs := map[string]string{"AWS_REGION": "eu-west-1"}
 				if name == "identities" || name == "names" { // their policies name the cluster and the service
@@ -89,7 +91,7 @@ func TestDrift(t *testing.T) {
 					defer task.Close()
 					maps.Copy(ecs, task.Env())
 				}
-				want := runRouter(t, c.Environment, ecs, append([]string{"plan", "--iam"}, kms...)...)
+				want := runRouter(t, c.Environment, ecs, append([]string{"plan", "--iam"}, flags...)...)
 				got := p.value(t, "module."+name+".aws_iam_role_policy.router[0]", "policy")
 				if got, want := statements(t, []byte(got)), statements(t, want); !reflect.DeepEqual(got, want) {
 					t.Errorf("the task role's policy is\n%v\nbut the binary needs\n%v", got, want)

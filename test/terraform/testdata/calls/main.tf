@@ -118,6 +118,20 @@ module "static" {
 }
 
 # A secret whose name looks complete without the end of its ARN.
+module "why" {
+  source = "../module"
+
+  name                  = "why"
+  vpc_id                = local.vpc_id
+  subnet_ids            = [local.subnet_a]
+  create_security_group = true
+  cluster_arn           = local.cluster_arn
+  image                 = local.image
+  auth_secret_arn       = local.secret_arn
+  routes                = ["vpc", local.prefix_list_id]
+  enable_why            = true
+}
+
 module "six_letters" {
   source = "../module"
 
@@ -235,6 +249,7 @@ locals {
     names      = module.names
     site       = module.site
     static     = module.static
+    why        = module.why
 
     six_letters  = module.six_letters
     parameter    = module.parameter
