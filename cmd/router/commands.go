@@ -56,6 +56,11 @@ func commands() []command {
 			settings: true, flags: whyCommand,
 		},
 		{
+			name: "verify", summary: "wait until routes are approved and primary and probes pass",
+			detail:   "For pipelines. Asks the router at ROUTER_LISTEN on this machine, or at --at; prints one line, and exits with 0 or 1.",
+			settings: true, flags: verifyCommand,
+		},
+		{
 			name: "healthcheck", summary: "exit 0 if the running router is live",
 			detail:   "For the health check of a container. Asks the router at ROUTER_LISTEN on this machine.",
 			settings: true, flags: healthcheckCommand,
