@@ -49,6 +49,7 @@ func probe(f *Facts) []Step {
 			return []Step{unknown(step, Missing{fmt.Sprintf("no answer within %v, which a UDP service may not owe", took), ""})}
 		}
 		return []Step{stop(step, "if no other step stops it: check that the target runs, and its own firewall", "no answer within %v", took)}
+	case Failed:
 	}
 	return []Step{stop(step, "see the error", "%s", f.Probe.Err)}
 }

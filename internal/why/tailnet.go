@@ -226,7 +226,7 @@ func (e Entry) allows(c Client, target netip.Addr) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(e.Caps, func(cap string) bool { return slices.Contains(c.Caps, cap) })
+	return slices.ContainsFunc(e.Caps, func(name string) bool { return slices.Contains(c.Caps, name) })
 }
 
 func packetFilter(f *Facts) []Step {
