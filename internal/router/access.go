@@ -17,6 +17,7 @@ import (
 	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/tailnet"
+	"subnetrouter/internal/why"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -132,6 +133,33 @@ func (a *accessControl) decide(protocol uint8, client netip.Addr, target netip.A
 // explain explains a decision.
 func (a *accessControl) explain(client netip.Addr, f access.Flow) access.Explanation {
 	return a.policy(client).Explain(a.targets.Now().Inventory, f)
+}
+
+// why returns the decisions about a flow from each of its clients, or nil if there is no control.
+func (a *accessControl) why(f why.Facts) *why.Access {
+	if a == nil {
+		return nil
+	}
+	flow := access.Flow{Target: netip.AddrPortFrom(f.Target, f.Question.Port)}
+	switch f.Question.Protocol {
+	case why.TCP:
+		flow.Protocol = access.TCP
+	case why.UDP:
+		flow.Protocol = access.UDP
+	case why.ICMP:
+		flow.Protocol = access.ICMP
+	}
+	inventory := a.targets.Now().Inventory
+	out := &why.Access{Report: a.report, Target: (*access.Policy)(nil).Explain(inventory, flow).Target}
+	for _, c := range f.Clients.Value {
+		for _, addr := range c.Addrs {
+			if addr.Is4() == f.Address.Is4() { // grants of a family name the router's address of that family
+				e := a.explain(addr, flow)
+				out.Decisions = append(out.Decisions, why.Decision{Node: c.Node, Allowed: e.Allowed, Rule: e.Rule, Reasons: e.Reasons})
+			}
+		}
+	}
+	return out
 }
 
 func (a *accessControl) policy(client netip.Addr) *access.Policy {

@@ -56,6 +56,7 @@ func (r *Router) why(ctx context.Context, asked ops.WhyQuestion) (any, error) {
 	f.Clients, f.Filter = r.findFilter(f)
 	f.Denied = r.deniedBecause(f)
 	f.Limits = r.findLimits(f)
+	f.Access = r.access.why(f)
 	var reads sync.WaitGroup
 	reads.Go(func() { f.Network = r.findNetwork(ctx, f) })
 	reads.Go(func() { f.Probe = r.probeOnce(ctx, f) })

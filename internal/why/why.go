@@ -143,15 +143,15 @@ type Facts struct {
 	Filter  Fact[[]Entry]
 	Denied  string // the reason why the deny list has the target; "" if it does not
 	Limits  []Limit
+	Access  *Access  // nil unless ROUTER_ACCESS is on
 	Network *Network // nil outside AWS
 	Probe   Probe
 }
 
 // steps are the steps in the order in which they can stop a flow. A function returns no step if it
-// does not apply. A later check of the router's own, such as access by security group, is one
-// more function between limits and the security groups.
+// does not apply.
 var steps = []func(*Facts) []Step{
-	name, member, route, advertised, approved, primary, packetFilter, denyList, limits,
+	name, member, route, advertised, approved, primary, packetFilter, denyList, limits, access,
 	network, probe,
 }
 
