@@ -179,6 +179,12 @@ func (f *Forwarder) deliver(d *delivery, raw []byte, peers PeerRouters) {
 		s.deliver(p, peers)
 		return
 	}
+	f.dispatch(d, peers)
+}
+
+// dispatch passes the packet of a delivery to the table of its protocol.
+func (f *Forwarder) dispatch(d *delivery, peers PeerRouters) {
+	p := &d.packet
 	protocol, ok := protocolOf(p.Protocol)
 	if !ok {
 		f.drops.add(dropUnsupported, 1)

@@ -35,11 +35,36 @@ func newOwn(c *core, control Congestion) *own {
 
 // DeliverOwn takes an IP packet that a peer sent to one of this node's own addresses. It is valid
 // only during the call, which never waits.
+//
+// A packet of a connection or a listener of this node goes there. Any other to a served port
+// ([Config.Served]) belongs to a flow.
 func (f *Forwarder) DeliverOwn(raw []byte) {
-	var p packet.Packet
-	if f.parse(&p, raw) {
-		f.own.deliver(&p)
+	d := f.deliveries.Get().(*delivery)
+	defer f.finish(d)
+	p := &d.packet
+	if !f.parse(p, raw) {
+		return
 	}
+	if key, ok := f.own.free(p); ok && f.rules.serves(p.Protocol, key) {
+		f.dispatch(d, noPeerRouters{}) // no other router has this address
+		return
+	}
+	f.own.deliver(p)
+}
+
+// free returns the key of a packet of TCP or UDP that no connection or listener of the node has.
+func (o *own) free(p *packet.Packet) (key flowKey, ok bool) {
+	switch body := p.Payload(); {
+	case p.Protocol == packet.ProtoTCP && len(body) >= packet.TCPHeader:
+		key = segmentKey(p, body)
+		return key, !o.tcp.has(key) && !o.tcp.listens(key.dst.Port())
+	case p.Protocol == packet.ProtoUDP:
+		key = flowKey{client: netip.AddrPortFrom(p.Src, p.SrcPort), dst: netip.AddrPortFrom(p.Dst, p.DstPort)}
+		o.mu.RLock()
+		defer o.mu.RUnlock()
+		return key, o.udp[p.DstPort] == nil && o.datagrams[key] == nil
+	}
+	return flowKey{}, false
 }
 
 // Listen listens on a TCP port of all of this node's own addresses.

@@ -80,6 +80,13 @@ func (t *ownTCP) has(key flowKey) bool {
 	return t.conns[key] != nil
 }
 
+// listens reports whether there is a listener on a port.
+func (t *ownTCP) listens(port uint16) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.listeners[port] != nil
+}
+
 // accept creates the connection of a SYN. It returns false if nothing listens, or at a bound.
 func (t *ownTCP) accept(key flowKey, syn *tcp.Segment) bool {
 	t.mu.Lock()
@@ -216,7 +223,7 @@ func (t *ownTCP) begin(from netip.Addr, to netip.AddrPort) (*ownConn, error) {
 func (t *ownTCP) reserve(from netip.Addr, to netip.AddrPort) (*ownConn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key, ok := freePort(from, to, func(k flowKey) bool { return t.conns[k] == nil && !t.rules.serves(packet.ProtoTCP, k) })
+	key, ok := freePort(from, to, func(k flowKey) bool { return t.conns[k] == nil })
 	if !ok {
 		return nil, syscall.EADDRINUSE
 	}

@@ -36,6 +36,13 @@ type servedPort struct {
 	failed  bool                           // the last look-up failed, which was logged; for follow only
 }
 
+// local reports whether the target is configured to be the task itself. The owner of any other name must
+// not lead clients to the programs that listen there.
+func (p *servedPort) local() bool {
+	a, err := netip.ParseAddr(p.host)
+	return p.host == "localhost" || err == nil && a.IsLoopback()
+}
+
 // serveRefresh is the time between two look-ups of the names.
 const serveRefresh = 30 * time.Second
 
@@ -99,7 +106,11 @@ func (s *served) refresh(ctx context.Context, p *servedPort) {
 	var found []netip.AddrPort
 	for _, a := range addrs {
 		to := netip.AddrPortFrom(a.Unmap(), p.port)
-		if refused := s.may(to); refused != nil {
+		refused := s.may(to)
+		if refused == nil && to.Addr().IsLoopback() && !p.local() {
+			refused = fmt.Errorf("the name leads to %s", to.Addr())
+		}
+		if refused != nil {
 			err = refused
 			continue
 		}

@@ -41,12 +41,8 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 		target := routes.Target(dst)
 		via := target != dst
 		own := !via && tsaddr.IsTailscaleIP(dst) // the node itself
-		if own && p.IPProto == ipproto.TCP && n.listening.has(p.Dst.Port()) {
+		if own && (p.IPProto == ipproto.TCP && n.listening.has(p.Dst.Port()) || n.serves(p.IPProto, dstPort(p))) {
 			n.forwarder.DeliverOwn(p.Buffer())
-			return filter.DropSilently, g
-		}
-		if own && n.serves(p.IPProto, dstPort(p)) {
-			n.forwarder.Deliver([][]byte{p.Buffer()}, 0)
 			return filter.DropSilently, g
 		}
 		if n.forwarder.Denied(netip.AddrPortFrom(target, dstPort(p))) {
