@@ -89,5 +89,11 @@ func tags(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Join(strings.Fields(string(text)), ",")
+	var list []string
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") {
+			list = append(list, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(list, ",")
 }

@@ -301,12 +301,35 @@ func (s *some) Receive(to *own.Slab) error {
 	return nil
 }
 
-// buildTagsAreKnown: a tag that a new version has renamed would silently have no effect.
+// buildTagsAreKnown: a tag that a new version has renamed would silently have no effect. Each feature of the
+// engine is left out, or linked for a reason.
 func buildTagsAreKnown(t *testing.T) {
-	for tag := range strings.FieldsSeq(readTags(t)) {
-		name, omit := strings.CutPrefix(tag, "ts_omit_")
-		if _, known := featuretags.Features[featuretags.FeatureTag(name)]; !omit || !known {
-			t.Errorf("build/tags has %s, which is no tag of the engine", tag)
+	decided := map[featuretags.FeatureTag]int{}
+	for line := range strings.Lines(readTags(t)) {
+		name, listed := strings.CutPrefix(line, "# linked: ")
+		if fields := strings.Fields(name); listed && len(fields) > 2 {
+			decided[featuretags.FeatureTag(fields[0])]++
+			continue
+		} else if listed {
+			t.Errorf("build/tags has no size or reason for %s", name)
+		}
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, omit := strings.CutPrefix(strings.TrimSpace(line), "ts_omit_")
+		if !omit {
+			t.Errorf("build/tags has %s, which is no tag of the engine", name)
+		}
+		decided[featuretags.FeatureTag(name)]++
+	}
+	for feature, n := range decided {
+		if f, known := featuretags.Features[feature]; !known || f.Sym == "" || n != 1 {
+			t.Errorf("build/tags has %s %d times; a feature of the engine: %t", feature, n, known)
+		}
+	}
+	for feature, f := range featuretags.Features {
+		if decided[feature] == 0 && f.Sym != "" && feature.IsOmittable() {
+			t.Errorf("build/tags neither leaves out nor explains %s: %s", feature, f.Desc)
 		}
 	}
 }
