@@ -30,7 +30,7 @@ type own struct {
 }
 
 func newOwn(c *core, control Congestion) *own {
-	return &own{sender: c.sender, drops: c.drops, udp: map[uint16]*ownPacketConn{}, datagrams: map[flowKey]*ownDatagrams{}, tcp: newOwnTCP(c, control)}
+	return &own{sender: c.sender, drops: c.drops, udp: map[uint16]*ownPacketConn{}, datagrams: map[flowKey]*ownDatagrams{}, tcp: newOwnTCP(c, control, maxOwnConnsPerPort)}
 }
 
 // DeliverOwn takes an IP packet that a peer sent to one of this node's own addresses. It is valid

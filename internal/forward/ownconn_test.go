@@ -182,19 +182,21 @@ func (c *ownConn) waits() bool {
 func (t *ownTCP) size() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.conns) + len(t.byPeer)
+	return len(t.conns) + len(t.byPeer) + len(t.byPort)
 }
 
 // TestOwnConnBounds: neither one peer nor all peers together can open more connections than their
-// bound, and a listener that accepts nothing refuses those beyond its backlog.
+// bound, and the two ports of the peer API leave some to a third port.
 func TestOwnConnBounds(t *testing.T) {
 	f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.Listen(80); err != nil {
-		t.Fatal(err)
+	for port := range uint16(3) {
+		if _, err := f.Listen(80 + port); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var slab packet.Slab
 	buf := make([]byte, 1<<17)
@@ -213,26 +215,28 @@ func TestOwnConnBounds(t *testing.T) {
 		}
 		return n
 	}
-	open := func(peer netip.Addr, port uint16) {
-		f.DeliverOwn(tcpSegment(netip.AddrPortFrom(peer, port), ownAddrs(80)[0], 1, byte(packet.SYN), 1, nil))
+	open := func(peer netip.Addr, port, to uint16) {
+		f.DeliverOwn(tcpSegment(netip.AddrPortFrom(peer, port), ownAddrs(to)[0], 1, byte(packet.SYN), 1, nil))
 	}
 	before := runtime.NumGoroutine()
 	got := 0
 	for port := range uint16(100) {
-		open(client4, port+1)
+		open(client4, port+1, 80)
 		got += answers()
 	}
 	if got != maxOwnConnsPerPeer {
 		t.Errorf("one peer has %d connections, want %d", got, maxOwnConnsPerPeer)
 	}
-	for peer := range 50 {
-		for port := range uint16(100) {
-			open(netip.AddrFrom4([4]byte{100, 64, 1, byte(peer)}), port+1)
-			got += answers()
+	for i, want := range []int{maxOwnConnsPerPort, 2 * maxOwnConnsPerPort, maxOwnConns} {
+		for peer := range 50 {
+			for port := range uint16(100) {
+				open(netip.AddrFrom4([4]byte{100, 64, byte(1 + i), byte(peer)}), port+1, uint16(80+i))
+				got += answers()
+			}
 		}
-	}
-	if got != maxOwnConns {
-		t.Errorf("all peers have %d connections, want %d", got, maxOwnConns)
+		if got != want {
+			t.Errorf("with all peers at ports 80 to %d there are %d connections, want %d", 80+i, got, want)
+		}
 	}
 	if n := runtime.NumGoroutine() - before; n > 10 {
 		t.Errorf("the connections have %d goroutines", n)

@@ -20,6 +20,9 @@ import (
 const (
 	maxOwnConns        = 256
 	maxOwnConnsPerPeer = 32
+	// maxOwnConnsPerPort bounds those of one port of the node's own addresses, unfinished handshakes
+	// included: the two ports of the peer API, which take SYNs of all nodes, leave some to the others.
+	maxOwnConnsPerPort = 96
 	maxOwnBacklog      = 32 // of a listener: connections that were not accepted
 	maxOwnBuffer       = 512 << 10
 	// maxOwnDialed bounds the connections of DialTCP. Their buffers are as large as a flow's.
@@ -41,17 +44,22 @@ const firstEphemeral = 49152
 type ownTCP struct {
 	*core
 	congestion Congestion
+	maxPerPort int // accepted connections of a port
 
 	mu        sync.Mutex // covers the fields below
 	listeners map[uint16]*ownListener
 	conns     map[flowKey]*ownConn // client is the peer, dst the node itself
 	byPeer    map[netip.Addr]int   // the number of accepted conns
+	byPort    map[uint16]int       // the same
 	dialed    int                  // the number of conns that were dialed
 	closed    bool
 }
 
-func newOwnTCP(c *core, control Congestion) *ownTCP {
-	return &ownTCP{core: c, congestion: control, listeners: map[uint16]*ownListener{}, conns: map[flowKey]*ownConn{}, byPeer: map[netip.Addr]int{}}
+func newOwnTCP(c *core, control Congestion, maxPerPort int) *ownTCP {
+	return &ownTCP{
+		core: c, congestion: control, maxPerPort: maxPerPort, listeners: map[uint16]*ownListener{},
+		conns: map[flowKey]*ownConn{}, byPeer: map[netip.Addr]int{}, byPort: map[uint16]int{},
+	}
 }
 
 // deliver takes a segment with valid checksums for one of the node's own addresses. It never waits.
@@ -113,12 +121,12 @@ func (t *ownTCP) accept(key flowKey, syn *tcp.Segment) bool {
 // addLocked adds a connection without a state machine to the table, with its lock free: the caller
 // sets conn, and settles. It holds t.mu.
 func (t *ownTCP) addLocked(key flowKey, dialed bool) (*ownConn, error) {
-	peer := key.client.Addr()
+	peer, port := key.client.Addr(), key.dst.Port()
 	switch {
 	case t.closed:
 		return nil, ErrClosed
 	case dialed && t.dialed >= maxOwnDialed,
-		!dialed && (len(t.conns)-t.dialed >= maxOwnConns || t.byPeer[peer] >= maxOwnConnsPerPeer):
+		!dialed && (len(t.conns)-t.dialed >= maxOwnConns || t.byPeer[peer] >= maxOwnConnsPerPeer || t.byPort[port] >= t.maxPerPort):
 		return nil, ErrTooMany
 	case t.conns[key] != nil:
 		return nil, syscall.EADDRINUSE
@@ -130,6 +138,7 @@ func (t *ownTCP) addLocked(key flowKey, dialed bool) (*ownConn, error) {
 		t.dialed++
 	} else {
 		t.byPeer[peer]++
+		t.byPort[port]++
 	}
 	return c, nil
 }
@@ -146,9 +155,12 @@ func (t *ownTCP) remove(c *ownConn) {
 		t.dialed--
 		return
 	}
-	peer := c.key.client.Addr()
+	peer, port := c.key.client.Addr(), c.key.dst.Port()
 	if t.byPeer[peer]--; t.byPeer[peer] == 0 {
 		delete(t.byPeer, peer)
+	}
+	if t.byPort[port]--; t.byPort[port] == 0 {
+		delete(t.byPort, port)
 	}
 }
 

@@ -89,7 +89,7 @@ type responderDatagram struct {
 
 func startResponder(c *core, control Congestion, cfg Responder) *responder {
 	s := &responder{
-		core: c, cfg: cfg, tcp: newOwnTCP(c, control),
+		core: c, cfg: cfg, tcp: newOwnTCP(c, control, maxOwnConns),
 		received: make(chan responderDatagram, maxResponderQueue), closed: make(chan struct{}),
 	}
 	go s.serveDatagrams()
