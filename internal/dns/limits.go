@@ -3,6 +3,7 @@ package dns
 import (
 	"container/list"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -142,4 +143,43 @@ func (s *Server) takePackets(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.limiter.misses.take(time.Now(), float64(n), 0.25)
+}
+
+// A Gate admits queries that others than a [Server] answer: it bounds the questions to the resolver by the
+// same shares.
+type Gate struct {
+	peer func(client netip.Addr) netip.Addr
+
+	mu       *sync.Mutex // covers the fields below; that of the server, if there is one
+	limiter  *limiter
+	inFlight *int
+}
+
+// NewGate returns a gate with shares of its own. peer is [Config.Peer].
+func NewGate(peer func(client netip.Addr) netip.Addr, limits Limits) *Gate {
+	limits.setDefaults()
+	return &Gate{peer, new(sync.Mutex), newLimiter(&limits), new(int)}
+}
+
+// Gate returns a gate that takes from the shares of the server.
+func (s *Server) Gate() *Gate { return &Gate{s.cfg.Peer, &s.mu, s.limiter, &s.inFlight} }
+
+// Enter admits a query of a client as one question, unless its share is used up. The caller calls
+// leave when the question is answered.
+func (g *Gate) Enter(client netip.Addr) (leave func(), ok bool) {
+	node, now := g.peer(client), time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.limiter.peer(node, now)
+	if p == nil || !p.queries.take(now, 1, 0) || g.limiter.admitMiss(p, 1, *g.inFlight, now) != nil {
+		return nil, false
+	}
+	p.inFlight++
+	*g.inFlight++
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		p.inFlight--
+		*g.inFlight--
+	}, true
 }
