@@ -60,8 +60,8 @@ func (n *Node) wakeAnnouncer() {
 }
 
 // Withdraw stops advertising all routes for good, and waits until control has no primary
-// route left at this node, or ctx ends. The node still forwards packets of clients, each of
-// which sends to it until it has received control's next netmap.
+// route left at this node, or ctx ends. Routes of roles stay. The node still forwards packets of
+// clients, each of which sends to it until it has received control's next netmap.
 func (n *Node) Withdraw(ctx context.Context) error {
 	n.mu.Lock()
 	n.withdrawn = true
@@ -94,10 +94,15 @@ func (n *Node) routesToFreeze(served []netip.Prefix) []netip.Prefix {
 //	held back ─▶ advertised: as above
 //
 // So there is no moment at which the packet filter drops packets for these routes.
+//
+// The engine changes the routes too: it adds those that the policy has for app connectors. announce
+// undoes each such change, since connector decides on them, and the engine may write a list that it
+// read before a withdrawal.
 func (n *Node) announce() {
 	var announced []netip.Prefix // the routes that control was last given
 	var roles []netip.Prefix     // those of roleRoutes that it was given with them
 	var served []netip.Prefix    // the last of these that were not empty
+	var undone time.Time         // when a change of the engine was last undone
 	retries := newBackoff()
 	var retry <-chan time.Time // set after a failure
 	reachable := false
@@ -114,11 +119,21 @@ func (n *Node) announce() {
 			n.engine.freeze(n.routesToFreeze(served))
 		}
 		wantRoles := n.roleRoutes()
-		if slices.Equal(want, announced) && slices.Equal(wantRoles, roles) {
+		known := slices.Equal(want, announced) && slices.Equal(wantRoles, roles)
+		if known && n.engineHas(want, wantRoles) {
 			if len(want) > 0 {
 				n.engine.freeze(nil)
 			}
 			continue
+		}
+		if known {
+			if wait := undoPause - time.Since(undone); wait > 0 {
+				retry = time.After(wait)
+				continue
+			}
+			undone = time.Now()
+			n.log.Info("the engine changed the routes; changing them back")
+			n.forgetEngineRoutes()
 		}
 		if !reachable && len(want)+len(wantRoles) > 0 {
 			if !n.awaitReachable() {
@@ -126,7 +141,8 @@ func (n *Node) announce() {
 			}
 			reachable = true
 			want = n.routesToAdvertise() // they may have been withdrawn meanwhile
-			if slices.Equal(want, announced) && slices.Equal(wantRoles, roles) {
+			known = slices.Equal(want, announced) && slices.Equal(wantRoles, roles)
+			if known && n.engineHas(want, wantRoles) {
 				continue
 			}
 		}
@@ -147,8 +163,44 @@ func (n *Node) announce() {
 			served = want
 			n.engine.freeze(nil)
 		}
-		n.state.set(func(s *Status) { s.setAdvertised(want, roles); s.AppConnector = n.cfg.AppConnector })
+		n.state.set(func(s *Status) {
+			if known {
+				s.announcements++ // control is to be asked about them once more
+				s.routesAsked = false
+				return
+			}
+			s.setAdvertised(want, roles)
+			s.AppConnector = n.cfg.AppConnector
+		})
 		n.log.Info("routes advertised", "routes", routes.Strings(all))
+	}
+}
+
+// undoPause is the least time between two changes back of routes that the engine changed.
+const undoPause = time.Second
+
+// engineHas reports whether the backend's preferences have these routes and no others.
+func (n *Node) engineHas(want, roles []netip.Prefix) bool {
+	all := slices.Concat(want, roles)
+	has := n.lb.Prefs().AdvertiseRoutes().AsSlice()
+	slices.SortFunc(all, netip.Prefix.Compare)
+	slices.SortFunc(has, netip.Prefix.Compare)
+	return slices.Equal(slices.Compact(all), slices.Compact(has))
+}
+
+// forgetEngineRoutes empties the table of the engine's app connector, which is not given any answers:
+// a state of an earlier version may have addresses, which the engine would add to the routes each
+// time that they change.
+func (n *Node) forgetEngineRoutes() {
+	c := n.lb.AppConnector()
+	if c == nil {
+		return
+	}
+	for _, addrs := range c.DomainRoutes() {
+		if len(addrs) > 0 {
+			c.ClearRoutes()
+			return
+		}
 	}
 }
 
@@ -164,6 +216,7 @@ func (n *Node) edit(p *ipn.MaskedPrefs) error {
 func (s *Status) setAdvertised(prefixes, roles []netip.Prefix) {
 	s.ExitNode.Advertised = containsAll(roles, ExitRoutes())
 	s.Learned = slices.DeleteFunc(slices.Clone(roles), func(p netip.Prefix) bool { return p.Bits() == 0 })
+	s.setPrimary()
 	s.retracted = s.retracted[:0:0]
 	for _, p := range s.Advertised {
 		if !slices.Contains(prefixes, p) {

@@ -105,7 +105,10 @@ func TestAsks(t *testing.T) {
 	}
 	advertise := func(routes []netip.Prefix) func(*Status) { return func(s *Status) { s.setAdvertised(routes, nil) } }
 	netmap := func(approved []netip.Prefix) func(*Status) {
-		return func(s *Status) { s.Approved, s.Primary, s.selfUpdates = approved, approved, s.selfUpdates+1 }
+		return func(s *Status) {
+			s.Approved, s.elected, s.selfUpdates = approved, approved, s.selfUpdates+1
+			s.setPrimary()
+		}
 	}
 	for _, tc := range []struct {
 		name    string

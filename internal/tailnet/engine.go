@@ -103,7 +103,7 @@ func (n *Node) buildBackend(kept State) error {
 	n.engine.attach(lb)
 	lb.SetVarRoot(n.cfg.VarRoot)
 	if n.cfg.AppConnector {
-		n.watchLearned(sys.Bus.Get())
+		connectors.Store(lb, n)
 	}
 	if !kernel {
 		n.dialFromNode(dialer)

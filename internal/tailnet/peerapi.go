@@ -26,16 +26,18 @@ type PeerDNSResult string
 const (
 	PeerDNSAnswered PeerDNSResult = "answered"
 	PeerDNSDenied   PeerDNSResult = "denied"    // no access rule lets the peer use the role
+	PeerDNSLimited  PeerDNSResult = "limited"   // the peer sends too many
 	PeerDNSInvalid  PeerDNSResult = "malformed" // the request
 	PeerDNSFailed   PeerDNSResult = "failed"    // no answer of the task's resolver
 )
 
 // PeerDNSResults lists all results.
-var PeerDNSResults = []PeerDNSResult{PeerDNSAnswered, PeerDNSDenied, PeerDNSInvalid, PeerDNSFailed}
+var PeerDNSResults = []PeerDNSResult{PeerDNSAnswered, PeerDNSDenied, PeerDNSLimited, PeerDNSInvalid, PeerDNSFailed}
 
-// Bounds of the peer API.
+// Bounds of the peer API. Those of connections are below those of the Forwarder in userspace mode, where
+// its two ports share all connections of the node with the status page.
 const (
-	maxPeerConns    = 512
+	maxPeerConns    = 128
 	maxConnsPerPeer = 16
 	maxDNSMessage   = 1 << 16
 	// peerDNSTimeout bounds the wait for the task's resolver.
@@ -116,6 +118,8 @@ func (s status) result() PeerDNSResult {
 		return PeerDNSAnswered
 	case http.StatusForbidden:
 		return PeerDNSDenied
+	case http.StatusTooManyRequests:
+		return PeerDNSLimited
 	case http.StatusBadRequest:
 		return PeerDNSInvalid
 	default:
@@ -133,6 +137,11 @@ func (a *peerAPI) answer(r *http.Request, from netip.AddrPort) ([]byte, status) 
 	if err != nil {
 		return nil, http.StatusBadRequest
 	}
+	leave, ok := n.cfg.AdmitPeerDNS(from.Addr())
+	if !ok {
+		return nil, http.StatusTooManyRequests
+	}
+	defer leave()
 	ctx, cancel := context.WithTimeout(r.Context(), peerDNSTimeout)
 	defer cancel()
 	answer, err := n.sys.DNSManager.Get().Resolver().HandlePeerDNSQuery(ctx, query, from, n.mayResolve)
@@ -140,9 +149,13 @@ func (a *peerAPI) answer(r *http.Request, from netip.AddrPort) ([]byte, status) 
 		n.log.Debug("a DNS query of a peer failed", "peer", from.Addr().String(), "err", secret.Clean(err.Error(), mostSaid))
 		return nil, http.StatusBadGateway
 	}
-	if n.cfg.AppConnector && !n.learned.full() {
-		if err := n.lb.ObserveDNSResponse(answer); err != nil {
+	if n.cfg.AppConnector {
+		changed, err := n.connector.learn(answer, time.Now())
+		if err != nil {
 			n.log.Debug("no routes learned from an answer", "err", secret.Clean(err.Error(), mostSaid))
+		}
+		if changed {
+			n.wakeAnnouncer()
 		}
 	}
 	return answer, http.StatusOK

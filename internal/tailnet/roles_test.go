@@ -19,7 +19,10 @@ import (
 // held back, withdrawn or refreshed.
 func TestRoleRoutes(t *testing.T) {
 	var edits [][]netip.Prefix
-	n := startNode(t, startTailnet(t, nil), give(testKey), func(c *Config) { c.ExitNode, c.AppConnector = true, true })
+	n := startNode(t, startTailnet(t, withConnector(nil)), give(testKey), func(c *Config) { c.ExitNode, c.AppConnector = true, true })
+	own, learned := netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("198.51.100.7/32")
+	n.learnFrom(t, learned.Addr())
+	awaitStatus(t, n, "the learned route", func(s *Status) bool { return slices.Equal(s.Learned, []netip.Prefix{learned}) })
 	n.mu.Lock()
 	edit := n.editPrefs
 	n.editPrefs = func(p *ipn.MaskedPrefs) error {
@@ -27,8 +30,6 @@ func TestRoleRoutes(t *testing.T) {
 		return edit(p)
 	}
 	n.mu.Unlock()
-	own, learned := netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("198.51.100.7/32")
-	n.learned.update([]netip.Prefix{learned}, nil)
 	n.Advertise([]netip.Prefix{own})
 	awaitStatus(t, n, "all routes", func(s *Status) bool {
 		return slices.Equal(s.Advertised, []netip.Prefix{own}) && s.ExitNode.Advertised && slices.Equal(s.Learned, []netip.Prefix{learned})
@@ -49,23 +50,6 @@ func TestRoleRoutes(t *testing.T) {
 	}
 	if len(edits) < 4 || !slices.Contains(edits[0], own) {
 		t.Errorf("the announcements are %v", edits)
-	}
-}
-
-func TestLearnedRoutesAreBounded(t *testing.T) {
-	var l learnedRoutes
-	for i := range MaxLearned + 10 {
-		l.update([]netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 32)}, nil)
-	}
-	if got := len(l.list()); got != MaxLearned || !l.full() {
-		t.Errorf("%d routes, full %v, want %d", got, l.full(), MaxLearned)
-	}
-	first := l.list()[0]
-	if l.update([]netip.Prefix{first, netip.MustParsePrefix("203.0.113.1/32"), netip.MustParsePrefix("0.0.0.0/0")}, nil) {
-		t.Error("a known route, one past the bound or a default route was added")
-	}
-	if !l.update(nil, []netip.Prefix{first}) || l.full() || slices.Contains(l.list(), first) {
-		t.Error("a route was not removed")
 	}
 }
 

@@ -40,7 +40,7 @@ type Status struct {
 	// AppConnector reports that control knows the node as an app connector, and Learned are the
 	// advertised routes of this role, which are not among Advertised either.
 	AppConnector bool
-	Learned      []netip.Prefix
+	Learned      []netip.Prefix // sorted
 	// KeyExpiry is the time at which the node key expires; zero means never.
 	KeyExpiry time.Time
 	// LoginError is the error of the last attempt to join; nil after a success.
@@ -58,10 +58,11 @@ type Status struct {
 	// Health holds the text of each of the engine's warnings by code.
 	Health map[string]string
 
-	homeDERP      int    // the region that control has for the node; 0 if none
-	refusal       string // control's text on the registration under way; "" before an answer
-	notFoundCount int    // map requests in a row that control answered with 404
-	selfUpdates   int    // how many messages of control contained this node
+	elected       []netip.Prefix // routes for which control has elected this node, those of roles included
+	homeDERP      int            // the region that control has for the node; 0 if none
+	refusal       string         // control's text on the registration under way; "" before an answer
+	notFoundCount int            // map requests in a row that control answered with 404
+	selfUpdates   int            // how many messages of control contained this node
 	// announcements counts changes of Advertised. retracted are the routes that the
 	// last change removed.
 	announcements int
@@ -230,6 +231,18 @@ func (n *Node) apply(note *ipn.Notify) {
 	if note.Health != nil {
 		n.updateSignCommand()
 	}
+	if note.SelfChange != nil && n.cfg.AppConnector {
+		changed, err := n.connector.setPolicy(note.SelfChange)
+		if err != nil {
+			n.log.Warn("the policy for app connectors is not valid; the one before stays", "err", secret.Clean(err.Error(), mostSaid))
+		}
+		if changed {
+			n.wakeAnnouncer()
+		}
+	}
+	if note.Prefs != nil {
+		n.wakeAnnouncer() // the engine may have changed the routes
+	}
 }
 
 func applySelf(s *Status, self *tailcfg.Node) {
@@ -246,10 +259,20 @@ func applySelf(s *Status, self *tailcfg.Node) {
 			s.Approved = append(s.Approved, p)
 		}
 	}
-	s.Primary = slices.DeleteFunc(slices.Clone(self.PrimaryRoutes), func(p netip.Prefix) bool { return p.Bits() == 0 })
+	s.elected = slices.Clone(self.PrimaryRoutes)
+	s.setPrimary()
 	s.ExitNode.Approved = containsAll(self.AllowedIPs, ExitRoutes())
 	s.KeyExpiry = self.KeyExpiry
 	s.homeDERP = int(self.HomeDERP)
+}
+
+// setPrimary sets Primary from the routes that control has elected this node for, and those of roles,
+// which are not withdrawn.
+func (s *Status) setPrimary() {
+	s.Primary = slices.DeleteFunc(slices.Clone(s.elected), func(p netip.Prefix) bool {
+		_, learned := slices.BinarySearchFunc(s.Learned, p, netip.Prefix.Compare)
+		return p.Bits() == 0 || learned
+	})
 }
 
 // Bounds of the engine's warnings, in number and bytes: control may add warnings.

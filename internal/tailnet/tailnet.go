@@ -78,6 +78,11 @@ type Config struct {
 	// PeerAPIOpened is called with each port of the peer API, which the engine also binds on the
 	// host. Default: not called.
 	PeerAPIOpened func(port uint16)
+	// Exclude are prefixes that the app connector never advertises.
+	Exclude []netip.Prefix
+	// AdmitPeerDNS admits a DNS query of a peer, unless the peer sends too many; leave is called
+	// when the query is answered. Default: all are admitted.
+	AdmitPeerDNS func(peer netip.Addr) (leave func(), ok bool)
 	// PeerDNSAnswered is called after each DNS query of a peer. Default: not called.
 	PeerDNSAnswered func(PeerDNSResult)
 	// Logger logs the node's transitions, and the engine's log at debug level.
@@ -173,7 +178,7 @@ type Node struct {
 	registrar registrar
 	listening listeningPorts
 	serving   listeningPorts
-	learned   learnedRoutes
+	connector appConnector
 	relay     relayState
 
 	// routesChanged has an element if a field that routesToAdvertise reads may have
@@ -208,9 +213,13 @@ func New(cfg Config) (*Node, error) {
 	if n.cfg.PeerAPIOpened == nil {
 		n.cfg.PeerAPIOpened = func(uint16) {}
 	}
+	if n.cfg.AdmitPeerDNS == nil {
+		n.cfg.AdmitPeerDNS = func(netip.Addr) (func(), bool) { return func() {}, true }
+	}
 	if n.cfg.PeerDNSAnswered == nil {
 		n.cfg.PeerDNSAnswered = func(PeerDNSResult) {}
 	}
+	n.connector.exclude = cfg.Exclude
 	n.registrar = engineRegistrar{n}
 	n.editPrefs = func(p *ipn.MaskedPrefs) error {
 		_, err := n.lb.EditPrefs(p)
@@ -320,6 +329,7 @@ func (n *Node) Close(ctx context.Context) error {
 	go func() {
 		defer close(done)
 		n.lb.Shutdown()
+		connectors.Delete(n.lb)
 		n.cancel()
 		n.wg.Wait()
 	}()
