@@ -53,6 +53,7 @@ const (
 	NodeKeyExpiring       Code = "node_key_expiring"
 	CredentialExpiring    Code = "credential_expiring"
 	StateUnwritable       Code = "state_unwritable"
+	ConnectorFull         Code = "connector_full"
 	DNSUnavailable        Code = "dns_unavailable"
 	DNSFailing            Code = "dns_failing"
 	DNSRegistrationFailed Code = "dns_registration_failed"
@@ -105,12 +106,13 @@ var Codes = []Entry{
 	{IdentityUnreadable, Reason, "Cannot read the node's identity", "the table or the parameter in `ROUTER_STATE` cannot be read, or the stored state not be decrypted"},
 	{Announcing, Reason, "Announcing itself to the tailnet", "joined, waiting for endpoints and a home DERP"},
 	{RoutesUnapproved, Reason, "Routes are not approved", "the tailnet does not let this node serve a route"},
-	{RoleUnapproved, Reason, "A role is not approved", "the tailnet does not let this node serve as an exit node, or serve an address that its app connector has learned"},
+	{RoleUnapproved, Reason | Warning, "A role is not approved", "the tailnet does not let this node serve as an exit node; as a warning, it does not let it serve an address that its app connector has learned"},
 	{RelayClosed, Reason, "The peer relay is closed", "the peer relay does not listen on the port of `ROUTER_PEER_RELAY`"},
 	{Draining, Reason, "Stopping", "the router is stopping"},
 	{ProbeFailed, Reason, "A probed target does not answer", "a target of `ROUTER_PROBE` does not accept connections from this task"},
 	{NodeKeyExpiring, Warning, "The node key expires soon", "the node key expires within a week"},
 	{CredentialExpiring, Warning, "The credential expires soon", "the stored credential expires within a week"},
+	{ConnectorFull, Warning, "The app connector is full", "the app connector has 1,000 addresses, and its domains have more"},
 	{DNSUnavailable, Warning, "DNS is not answered", "`ROUTER_DNS` is on, but the VPC's resolver is unknown, or no advertised route has it"},
 	{DNSFailing, Warning, "The VPC's resolver does not answer", "`ROUTER_DNS` is on, and the VPC's resolver answered none of the last questions"},
 	{StateUnwritable, Warning, "State cannot be saved", "the place in `ROUTER_STATE` cannot be read or written"},

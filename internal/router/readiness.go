@@ -66,24 +66,37 @@ func (r *Router) addRouteReasons(s tailnet.Status, add func(*problem.Problem)) {
 	}
 }
 
-// addRoleReasons adds a reason for each role that the tailnet has not approved.
+// addRoleReasons adds a reason if the tailnet has not approved the exit node. Learned addresses are for
+// [Router.addRoleWarnings]: the owners of domains choose them.
 func (r *Router) addRoleReasons(s tailnet.Status, add func(*problem.Problem)) {
 	if r.draining.Load() {
 		return
 	}
-	unapproved := func(message string, policy Policy) {
-		text, _ := json.Marshal(policy)
-		add(&problem.Problem{Code: problem.RoleUnapproved, Message: message,
-			Fix: "approve it in the admin console, or add to the policy file: " + string(text)})
-	}
-	tags := r.cfg.Credential.Tags
 	if s.ExitNode.Advertised && !s.ExitNode.Approved {
-		unapproved("the tailnet has not approved this node as an exit node", Policy{AutoApprovers: &Approvers{ExitNode: tags}})
+		add(unapprovedRole("the tailnet has not approved this node as an exit node", &Approvers{ExitNode: r.cfg.Credential.Tags}))
+	}
+}
+
+// addRoleWarnings adds warnings about the addresses that an app connector learns.
+func (r *Router) addRoleWarnings(s tailnet.Status, add func(*problem.Problem)) {
+	if r.draining.Load() {
+		return
 	}
 	if n := len(s.UnapprovedLearned()); n > 0 {
-		unapproved(fmt.Sprintf("the tailnet has not approved %d of %d learned addresses of the app connector", n, len(s.Learned)),
-			Policy{AutoApprovers: learnedApprovers(tags)})
+		add(unapprovedRole(fmt.Sprintf("the tailnet has not approved %d of %d learned addresses of the app connector", n, len(s.Learned)),
+			learnedApprovers(r.cfg.Credential.Tags)))
 	}
+	if r.node.ConnectorFull() {
+		add(&problem.Problem{Code: problem.ConnectorFull,
+			Message: fmt.Sprintf("the app connector has %d addresses, and found no place for others within the last hour", tailnet.MaxLearned),
+			Fix:     "name fewer domains in the policy, or narrower ones than wildcards; use the routes of the app for services with many addresses; or divide the domains among connectors with different tags"})
+	}
+}
+
+func unapprovedRole(message string, missing *Approvers) *problem.Problem {
+	text, _ := json.Marshal(Policy{AutoApprovers: missing})
+	return &problem.Problem{Code: problem.RoleUnapproved, Message: message,
+		Fix: "approve it in the admin console, or add to the policy file: " + string(text)}
 }
 
 // addRelayReason adds a reason while the port of the peer relay is not bound.

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/dns"
+	"subnetrouter/internal/limits"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/routes"
 	"subnetrouter/internal/tailnet"
@@ -139,6 +141,19 @@ func newRoleCollector(r *Router) prometheus.Collector {
 			}
 		},
 	}
+}
+
+// admitPeerDNS admits a query of a peer of an exit node or app connector by the shares that bound the
+// questions to the VPC's resolver. With ROUTER_DNS, both share them.
+func (r *Router) admitPeerDNS(peer netip.Addr) (leave func(), ok bool) {
+	return r.peerDNSGate.Enter(peer)
+}
+
+func (r *Router) newPeerDNSGate() *dns.Gate {
+	if r.resolver != nil {
+		return r.resolver.server.Gate()
+	}
+	return dns.NewGate(r.node.NodeAddress, dns.Limits{InFlight: dnsQuestions(limits.MaxOpenFiles())})
 }
 
 // peerDNSMetrics counts the DNS queries that peers send to an exit node or app connector.

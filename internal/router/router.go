@@ -12,6 +12,7 @@ import (
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/denylist"
+	"subnetrouter/internal/dns"
 	"subnetrouter/internal/egress"
 	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/forward"
@@ -46,6 +47,7 @@ type Router struct {
 	egress       *egress.Server // nil unless asked for
 	dns          *dnsRegistrar
 	peerDNS      *peerDNSMetrics
+	peerDNSGate  *dns.Gate
 	peers        *handover.Coordinator
 	prober       *probe.Prober
 	probeChanged chan struct{} // signaled when a probe's result changes
@@ -93,6 +95,7 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 			return nil, err
 		}
 	}
+	r.peerDNSGate = r.newPeerDNSGate()
 	if r.egress, err = r.newEgress(); err != nil {
 		return nil, err
 	}
@@ -160,6 +163,8 @@ func (r *Router) nodeConfig() tailnet.Config {
 		PeerRelay:          r.cfg.PeerRelay,
 		PeerRelayEndpoints: r.cfg.PeerRelayEndpoints,
 		PeerAPIOpened:      r.deny.OpenedPort,
+		Exclude:            r.cfg.Routes.Exclude,
+		AdmitPeerDNS:       r.admitPeerDNS,
 		PeerDNSAnswered:    r.peerDNS.answered,
 		Logger:             r.log,
 	}

@@ -14,7 +14,7 @@ const (
 )
 
 // warnings returns the conditions that will make the router not ready unless something
-// changes, and those of DNS. They do not affect readiness now.
+// changes, and those of DNS and app connectors. They do not affect readiness now.
 func (r *Router) warnings() []ops.Reason {
 	var out []ops.Reason
 	add := func(p *problem.Problem) { out = append(out, ops.ReasonOf(p)) }
@@ -24,6 +24,9 @@ func (r *Router) warnings() []ops.Reason {
 	if r.node.Started() {
 		s, _ := r.node.Status()
 		joining, state = s.LoginError != nil, s.StateError
+		if s.Running() && !s.Removed {
+			r.addRoleWarnings(s, add)
+		}
 		if left := time.Until(s.KeyExpiry); !s.KeyExpiry.IsZero() && left > 0 && left < nodeKeyWarning {
 			add(&problem.Problem{
 				Code: problem.NodeKeyExpiring, Message: "the node key expires at " + s.KeyExpiry.UTC().Format(time.RFC3339) + "; the node then joins again, which cuts its flows",

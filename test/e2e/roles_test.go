@@ -16,6 +16,7 @@ import (
 
 	"subnetrouter/internal/netnstest"
 	"subnetrouter/internal/ops"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
 )
@@ -238,13 +239,33 @@ func TestAppConnector(t *testing.T) {
 			if w.reachesTCP(net.JoinHostPort("198.51.100.9", "80")) {
 				t.Error("an address of no domain was reached")
 			}
-			// A policy that does not approve them.
-			if err := control.SetPolicy(t.Context(), tailnettest.Policy{AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges}}); err != nil {
+			// A policy that does not approve them: the router stays ready.
+			policy := tailnettest.Policy{
+				AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges},
+				AppConnectors: []tailnettest.AppConnector{{Domains: []string{domain}, Connectors: []string{tag}}},
+			}
+			if err := control.SetPolicy(t.Context(), policy); err != nil {
 				t.Fatal(err)
 			}
-			r.awaitReason("role_unapproved", `{"autoApprovers":{"routes":{"0.0.0.0/0":["tag:subnet-router"],"::/0":["tag:subnet-router"]}}}`)
+			warned := func(code int, body ops.Readiness) bool {
+				return code == http.StatusOK && slices.ContainsFunc(body.Warnings, func(why ops.Reason) bool {
+					return why.Code == problem.RoleUnapproved && strings.Contains(why.Fix, `{"autoApprovers":{"routes":{"0.0.0.0/0":["tag:subnet-router"],"::/0":["tag:subnet-router"]}}}`)
+				})
+			}
+			r.awaitReadyz("the warning about learned addresses", warned)
+			// The drain does not wait for the learned routes, which stay and are primary here.
+			policy.AutoApprovers = map[string][]netip.Prefix{tag: everything}
+			if err := control.SetPolicy(t.Context(), policy); err != nil {
+				t.Fatal(err)
+			}
+			r.awaitReadyz("the approval of learned addresses", func(code int, body ops.Readiness) bool { return code == http.StatusOK && !warned(code, body) })
+			began := time.Now()
 			if code := r.stop(); code != 0 {
 				t.Errorf("exit code %d after SIGTERM, want 0", code)
+			}
+			t.Logf("the drain took %v", time.Since(began))
+			if strings.Contains(r.out.String(), "withdrawing routes failed") {
+				t.Error("the drain waited for the learned routes")
 			}
 		})
 	}
