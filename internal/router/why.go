@@ -57,9 +57,10 @@ func (r *Router) why(ctx context.Context, asked ops.WhyQuestion) (any, error) {
 	f.Denied = r.deniedBecause(f)
 	f.Limits = r.findLimits(f)
 	f.Access = r.access.why(f)
+	facts := f // the reads write to f at the same time
 	var reads sync.WaitGroup
-	reads.Go(func() { f.Network = r.findNetwork(ctx, f) })
-	reads.Go(func() { f.Probe = r.probeOnce(ctx, f) })
+	reads.Go(func() { f.Network = r.findNetwork(ctx, facts) })
+	reads.Go(func() { f.Probe = r.probeOnce(ctx, facts) })
 	reads.Wait()
 	return why.Explain(f), nil
 }
