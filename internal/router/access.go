@@ -116,8 +116,7 @@ func (a *accessControl) admit(protocol uint8, client, target netip.AddrPort) for
 	}
 	a.denied.Inc()
 	f := flowOf(protocol, target)
-	a.denials.add(denial{client.Addr(), f})
-	if !a.report && a.flowLog != nil {
+	if a.denials.add(denial{client.Addr(), f}) && !a.report && a.flowLog != nil {
 		a.flowLog.finished(forward.Flow{
 			Protocol: forwardProtocols[f.Protocol], Client: client, Address: target, Target: target, Opened: time.Now(), Rule: noRule, End: "denied",
 		})

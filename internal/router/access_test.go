@@ -4,12 +4,18 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"subnetrouter/internal/access"
+	"subnetrouter/internal/bootstrap"
+	"subnetrouter/internal/bootstrap/targets"
+	"subnetrouter/internal/packet"
 	"subnetrouter/internal/tailnet"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestPolicyCache: a policy is read again after a change of the rules, and after a while.
@@ -51,7 +57,8 @@ func TestDenialLog(t *testing.T) {
 		})
 	d := denial{netip.MustParseAddr("100.64.0.2"), access.Flow{Protocol: access.TCP, Target: netip.MustParseAddrPort("10.0.3.4:5432")}}
 	now := time.Now()
-	if !l.isNew(d, now) || l.isNew(d, now.Add(denialInterval-1)) || !l.isNew(d, now.Add(denialInterval)) {
+	l.remember(d, now)
+	if l.isNew(d, now.Add(denialInterval-1)) || !l.isNew(d, now.Add(denialInterval)) {
 		t.Error("a denial is not logged once per interval")
 	}
 	l.write(d)
@@ -64,17 +71,55 @@ func TestDenialLog(t *testing.T) {
 	if strings.Contains(out.String(), "six") {
 		t.Error("all reasons are logged")
 	}
-	for n := range maxDenials + 10 {
-		l.isNew(fmt.Sprint(n), now)
+	for n := range 2*denialQueue + maxDenials {
+		client := netip.AddrFrom4([4]byte{100, 64, byte(n >> 8), byte(n)})
+		l.add(denial{client, d.flow})
+		l.malformed([]string{fmt.Sprint(n)})
 	}
-	if len(l.recently) > maxDenials {
-		t.Errorf("%d denials are remembered", len(l.recently))
-	}
-	for range denialQueue + 10 {
-		l.add(d)
-		l.malformed([]string{"x"})
+	if len(l.recently) > maxDenials || len(l.clients) > maxDenials {
+		t.Errorf("%d denials of %d clients are remembered", len(l.recently), len(l.clients))
 	}
 	if len(l.queue) != denialQueue {
 		t.Errorf("%d in the queue", len(l.queue))
 	}
 }
+
+// TestDenialFlood: a client that retransmits or scans ports takes a bounded number of lines of both logs, and
+// another client has its own.
+func TestDenialFlood(t *testing.T) {
+	flows := newFlowLog(slog.DiscardHandler, prometheus.NewRegistry(), nil)
+	node := &rulesOf{}
+	a := &accessControl{node: node, targets: bootstrap.New(bootstrap.Config{}).FollowTargets(targets.Follow{}), flowLog: flows}
+	a.denials = newDenialLog(slog.New(slog.DiscardHandler), false, nil, nil)
+	a.denied, a.malformed = prometheus.NewCounter(prometheus.CounterOpts{}), prometheus.NewCounter(prometheus.CounterOpts{})
+	flood := func(client, target string, ports int) {
+		for range 100 {
+			for port := range ports {
+				if !a.admit(packet.ProtoUDP, netip.MustParseAddrPort(client), netip.AddrPortFrom(netip.MustParseAddr(target), uint16(1+port))).Refused {
+					t.Fatal("a flow without a rule is let through")
+				}
+			}
+		}
+	}
+	flood("100.64.0.2:999", "10.0.3.4", 1)
+	if len(flows.flows) != 1 || len(a.denials.queue) != 1 {
+		t.Errorf("%d and %d lines for one target", len(flows.flows), len(a.denials.queue))
+	}
+	flood("100.64.0.2:999", "10.0.3.4", 1000)
+	if len(flows.flows) != maxClientDenials || len(a.denials.queue) != maxClientDenials {
+		t.Errorf("%d and %d lines for a scan, want %d", len(flows.flows), len(a.denials.queue), maxClientDenials)
+	}
+	flood("100.64.0.3:999", "10.0.3.4", 1)
+	if len(flows.flows) != maxClientDenials+1 {
+		t.Error("the flood of one client keeps the denial of another out of the log")
+	}
+}
+
+// rulesOf is a source of the same rules for all clients.
+type rulesOf struct {
+	values  []string
+	version uint64
+}
+
+func (r *rulesOf) AccessRules(netip.Addr) []string { return slices.Clone(r.values) }
+func (r *rulesOf) RulesVersion() uint64            { return r.version }

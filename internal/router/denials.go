@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"subnetrouter/internal/access"
@@ -12,23 +13,34 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Bounds of the log of denials: those that wait, those that are remembered, and for how long the same one is not
-// logged again.
+// Bounds of the log of denials: those that wait, those that are remembered, for how long the same one is not
+// logged again, and how many of one client are logged in that time.
 const (
-	denialQueue    = 1024
-	maxDenials     = 4096
-	denialInterval = 10 * time.Minute
+	denialQueue      = 1024
+	maxDenials       = 4096
+	denialInterval   = 10 * time.Minute
+	maxClientDenials = 60
 )
 
-// denialLog logs each denial once in a while. The data path never waits for it.
+// denialLog logs each denial once in a while, and a few of each client, so that no flood of a client takes the
+// place of other lines. The data path never waits for its output.
 type denialLog struct {
-	queue    chan any // of denial, or string for a malformed rule
-	report   bool     // denied flows are let through
-	log      *slog.Logger
-	whoIs    func(netip.Addr) tailnet.Peer
-	explain  func(netip.Addr, access.Flow) access.Explanation
-	dropped  prometheus.Counter
-	recently map[any]time.Time // only run uses it
+	queue   chan any // of denial, or string for a malformed rule
+	report  bool     // denied flows are let through
+	log     *slog.Logger
+	whoIs   func(netip.Addr) tailnet.Peer
+	explain func(netip.Addr, access.Flow) access.Explanation
+	dropped prometheus.Counter
+
+	mu       sync.Mutex // covers the fields below
+	recently map[any]time.Time
+	clients  map[netip.Addr]clientDenials
+}
+
+// clientDenials counts the denials of a client that are logged in one denialInterval.
+type clientDenials struct {
+	since  time.Time
+	logged int
 }
 
 // denial is a flow that no rule allows.
@@ -39,29 +51,55 @@ type denial struct {
 
 func newDenialLog(log *slog.Logger, report bool, whoIs func(netip.Addr) tailnet.Peer, explain func(netip.Addr, access.Flow) access.Explanation) *denialLog {
 	return &denialLog{
-		queue: make(chan any, denialQueue), report: report, log: log, whoIs: whoIs, explain: explain, recently: map[any]time.Time{},
+		queue: make(chan any, denialQueue), report: report, log: log, whoIs: whoIs, explain: explain,
+		recently: map[any]time.Time{}, clients: map[netip.Addr]clientDenials{},
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "router_access_denials_unlogged_total", Help: "Denials of ROUTER_ACCESS missing in the log, because its output was too slow.",
+			Name: "router_access_denials_unlogged_total", Help: "Denials of ROUTER_ACCESS missing in the log, because the client had too many or the output was too slow.",
 		}),
 	}
 }
 
-// add queues a denial. It does not block.
-func (l *denialLog) add(d denial) {
+// add queues a denial, and reports whether it is one to log. It does not block.
+func (l *denialLog) add(d denial) bool {
+	now := time.Now()
+	l.mu.Lock()
+	isNew := l.isNew(d, now)
+	allowed := isNew && l.allows(d.client, now)
+	if allowed {
+		l.remember(d, now)
+	}
+	l.mu.Unlock()
+	if !allowed {
+		if isNew {
+			l.dropped.Inc()
+		}
+		return false
+	}
 	select {
 	case l.queue <- d:
 	default:
 		l.dropped.Inc()
 	}
+	return true
 }
 
 // malformed queues the errors of rules. It does not block.
 func (l *denialLog) malformed(problems []string) {
+	now := time.Now()
 	for _, p := range problems {
+		l.mu.Lock()
+		isNew := l.isNew(p, now)
+		if isNew {
+			l.remember(p, now)
+		}
+		l.mu.Unlock()
+		if !isNew {
+			continue
+		}
 		select {
 		case l.queue <- p:
 		default:
-			return // they are read again with the next change of the rules
+			return // they are counted
 		}
 	}
 }
@@ -71,24 +109,41 @@ func (l *denialLog) run(ctx context.Context) {
 	for {
 		select {
 		case item := <-l.queue:
-			if l.isNew(item, time.Now()) {
-				l.write(item)
-			}
+			l.write(item)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// isNew reports whether an item has not been logged for denialInterval, and remembers it.
+// isNew reports whether an item has not been logged for denialInterval. The caller holds l.mu.
 func (l *denialLog) isNew(item any, now time.Time) bool {
-	if last, known := l.recently[item]; known && now.Sub(last) < denialInterval {
-		return false
-	}
+	last, known := l.recently[item]
+	return !known || now.Sub(last) >= denialInterval
+}
+
+// remember notes that an item is logged. The caller holds l.mu.
+func (l *denialLog) remember(item any, now time.Time) {
 	if len(l.recently) >= maxDenials {
 		clear(l.recently)
 	}
 	l.recently[item] = now
+}
+
+// allows counts a denial of a client, and reports whether it is within the client's number. The caller holds l.mu.
+func (l *denialLog) allows(client netip.Addr, now time.Time) bool {
+	c, known := l.clients[client]
+	if !known || now.Sub(c.since) >= denialInterval {
+		if !known && len(l.clients) >= maxDenials {
+			clear(l.clients)
+		}
+		c = clientDenials{since: now}
+	}
+	if c.logged == maxClientDenials {
+		return false
+	}
+	c.logged++
+	l.clients[client] = c
 	return true
 }
 
