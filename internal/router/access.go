@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,7 +62,7 @@ func newAccess(cfg config.Config, boot *bootstrap.Bootstrap, steps *stepMetrics,
 	}, []string{"result"})
 	a.allowed, a.denied = decisions.WithLabelValues("allowed"), decisions.WithLabelValues("denied")
 	a.malformed = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "router_access_malformed_rules_total", Help: "Rules in grants that are ignored because of an error, counted each time a client's grants are read.",
+		Name: "router_access_malformed_rules_total", Help: "Rules in grants that are ignored because of an error, counted when a client's rules are read for the first time, and after each change of them.",
 	})
 	reg.MustRegister(decisions, a.malformed, a.denials.dropped,
 		gauge("router_access_targets", "Network interfaces that the last good look-up for ROUTER_ACCESS found.", func() float64 {
@@ -162,8 +163,8 @@ func (a *accessControl) why(f why.Facts) *why.Access {
 }
 
 func (a *accessControl) policy(client netip.Addr) *access.Policy {
-	return a.policies.get(client, a.node.RulesVersion(), func() *access.Policy {
-		p := access.Parse(a.node.AccessRules(client))
+	return a.policies.get(client, a.node.RulesVersion(), a.node.AccessRules, func(values []string) *access.Policy {
+		p := access.Parse(values)
 		a.malformed.Add(float64(len(p.Problems())))
 		a.denials.malformed(p.Problems())
 		return p
@@ -183,12 +184,19 @@ func flowOf(protocol uint8, target netip.AddrPort) access.Flow {
 	return f
 }
 
-// policyCache keeps the policies of clients while the rules do not change.
+// policyCache keeps the policies of clients. A policy is compared with the rules after each change of them, and
+// parsed if the client's own have changed.
 type policyCache struct {
-	mu       sync.Mutex // not held while a policy is read
-	version  uint64
-	since    time.Time
-	policies map[netip.Addr]*access.Policy
+	mu       sync.Mutex // not held while rules are read or parsed
+	policies map[netip.Addr]cachedPolicy
+}
+
+// cachedPolicy is the policy of rules with a version, with the values that it was parsed from.
+type cachedPolicy struct {
+	version uint64
+	since   time.Time
+	values  []string
+	policy  *access.Policy
 }
 
 // Bounds of the cache: a peer may have addresses behind it, and the node's own addresses, which grants name,
@@ -200,23 +208,39 @@ const (
 
 // get returns a client's policy. version is that of the rules before the call, so that a policy of older rules
 // never counts as one of newer.
-func (c *policyCache) get(client netip.Addr, version uint64, read func() *access.Policy) *access.Policy {
+func (c *policyCache) get(client netip.Addr, version uint64, read func(netip.Addr) []string, parse func([]string) *access.Policy) *access.Policy {
+	now := time.Now()
 	c.mu.Lock()
-	if now := time.Now(); c.version != version || len(c.policies) >= maxPolicies || now.Sub(c.since) > policyAge {
-		c.version, c.since, c.policies = version, now, map[netip.Addr]*access.Policy{}
-	}
-	p := c.policies[client]
+	old, known := c.policies[client]
 	c.mu.Unlock()
-	if p != nil {
-		return p
+	if known && old.version == version && now.Sub(old.since) <= policyAge {
+		return old.policy
 	}
-	p = read()
+	found := cachedPolicy{version: version, since: now, values: read(client), policy: old.policy}
+	if !known || !slices.Equal(found.values, old.values) {
+		found.policy = parse(found.values)
+	}
+	c.put(client, found)
+	return found.policy
+}
+
+// put keeps a policy, unless there is one of newer rules. In a full cache it takes the place of any other.
+func (c *policyCache) put(client netip.Addr, p cachedPolicy) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.version == version {
-		c.policies[client] = p
+	old, known := c.policies[client]
+	switch {
+	case known && old.version > p.version:
+		return
+	case !known && len(c.policies) >= maxPolicies:
+		for victim := range c.policies {
+			delete(c.policies, victim)
+			break
+		}
+	case c.policies == nil:
+		c.policies = map[netip.Addr]cachedPolicy{}
 	}
-	return p
+	c.policies[client] = p
 }
 
 // problem returns the problem of the look-up of targets, or nil. unknown reports that none has succeeded yet.

@@ -18,34 +18,91 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestPolicyCache: a policy is read again after a change of the rules, and after a while.
+// TestPolicyCache: rules are read again after a change of any and after a while, each client's on its own, and
+// parsed again only if they have changed.
 func TestPolicyCache(t *testing.T) {
 	var c policyCache
-	reads := 0
-	client := netip.MustParseAddr("100.64.0.2")
-	read := func() *access.Policy { reads++; return access.Parse(nil) }
+	reads, parses := 0, 0
+	rules := []string{`{"cidrs":["10.0.0.0/8"]}`}
+	read := func(netip.Addr) []string { reads++; return slices.Clone(rules) }
+	parse := func(values []string) *access.Policy { parses++; return access.Parse(values) }
+	counted := func(step string, wantReads, wantParses int) {
+		t.Helper()
+		if reads != wantReads || parses != wantParses {
+			t.Errorf("%s: %d reads and %d parses, want %d and %d", step, reads, parses, wantReads, wantParses)
+		}
+	}
+	client, other := netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("100.64.0.3")
 	for _, version := range []uint64{1, 1, 2, 2} {
-		c.get(client, version, read)
+		c.get(client, version, read, parse)
 	}
-	if reads != 2 {
-		t.Errorf("%d reads of two versions", reads)
+	counted("two versions of the same rules", 2, 1)
+	rules = []string{`{"cidrs":["10.1.0.0/16"]}`}
+	if c.get(client, 3, read, parse).Decide(nil, access.Flow{Target: netip.MustParseAddrPort("10.2.0.1:1")}) != nil {
+		t.Error("a rule that was removed allows a flow")
 	}
+	counted("a change", 3, 2)
 	// A policy that was read while the rules changed does not count as one of the new rules.
-	c.get(netip.MustParseAddr("100.64.0.3"), 2, func() *access.Policy { c.get(client, 3, read); return access.Parse(nil) })
-	if _, kept := c.policies[netip.MustParseAddr("100.64.0.3")]; kept || reads != 3 {
-		t.Errorf("a policy of older rules is kept; %d reads", reads)
+	c.get(other, 3, func(a netip.Addr) []string {
+		old := read(a)
+		rules = nil
+		c.get(other, 4, read, parse)
+		return old
+	}, parse)
+	if got := c.policies[other]; got.version != 4 || len(got.values) != 0 {
+		t.Errorf("a policy of older rules is kept: %+v", got)
 	}
-	c.since = c.since.Add(-2 * policyAge)
-	c.get(client, 3, read)
-	if reads != 4 {
-		t.Error("an old policy is not read again")
-	}
+	counted("a change meanwhile", 5, 4)
+	old := c.policies[other]
+	old.since = old.since.Add(-2 * policyAge)
+	c.policies[other] = old
+	c.get(client, 3, read, parse)
+	counted("another client's old policy", 5, 4)
+	c.get(other, 4, read, parse)
+	c.get(other, 4, read, parse)
+	counted("an old policy", 6, 4)
 	for n := range maxPolicies + 10 {
-		c.get(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 3, read)
+		c.get(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 4, read, parse)
 	}
-	if len(c.policies) > maxPolicies {
+	if len(c.policies) != maxPolicies {
 		t.Errorf("%d policies are kept", len(c.policies))
 	}
+}
+
+// BenchmarkPolicyCache gets the policy of a client with 1,000 rules: kept, and compared with the rules.
+func BenchmarkPolicyCache(b *testing.B) {
+	var values []string
+	for n := range 1000 {
+		values = append(values, fmt.Sprintf(`{"securityGroups":["sg-%d"],"tags":{"env":"prod"},"ports":["tcp:5432"]}`, n))
+	}
+	// Control's rules are read from a netmap as new strings.
+	read := func(netip.Addr) []string {
+		list := make([]string, len(values))
+		for n, v := range values {
+			list[n] = strings.Clone(v)
+		}
+		return list
+	}
+	client := netip.MustParseAddr("100.64.0.2")
+	b.Run("kept", func(b *testing.B) {
+		var c policyCache
+		for b.Loop() {
+			c.get(client, 1, read, access.Parse)
+		}
+	})
+	b.Run("compared", func(b *testing.B) {
+		var c policyCache
+		version := uint64(0)
+		for b.Loop() {
+			version++
+			c.get(client, version, read, access.Parse)
+		}
+	})
+	b.Run("parsed", func(b *testing.B) {
+		for b.Loop() {
+			access.Parse(read(client))
+		}
+	})
 }
 
 // TestDenialLog: a denial is logged once per interval, the memory of them is bounded, and a full queue blocks no caller.
