@@ -135,7 +135,7 @@ func (a *accessControl) explain(client netip.Addr, f access.Flow) access.Explana
 	return a.policy(client).Explain(a.targets.Now().Inventory, f)
 }
 
-// why returns the decisions about a flow from each of its clients, or nil if there is no control.
+// why returns the decisions about a flow from each client that the tailnet lets through, or nil if there is no control.
 func (a *accessControl) why(f why.Facts) *why.Access {
 	if a == nil {
 		return nil
@@ -151,7 +151,7 @@ func (a *accessControl) why(f why.Facts) *why.Access {
 	}
 	inventory := a.targets.Now().Inventory
 	out := &why.Access{Report: a.report, Target: (*access.Policy)(nil).Explain(inventory, flow).Target}
-	for _, c := range f.Clients.Value {
+	for _, c := range f.Admitted() {
 		for _, addr := range c.Addrs {
 			if addr.Is4() == f.Address.Is4() { // grants of a family name the router's address of that family
 				e := a.explain(addr, flow)

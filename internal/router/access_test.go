@@ -14,6 +14,7 @@ import (
 	"subnetrouter/internal/bootstrap/targets"
 	"subnetrouter/internal/packet"
 	"subnetrouter/internal/tailnet"
+	"subnetrouter/internal/why"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -180,3 +181,21 @@ type rulesOf struct {
 
 func (r *rulesOf) AccessRules(netip.Addr) []string { return slices.Clone(r.values) }
 func (r *rulesOf) RulesVersion() uint64            { return r.version }
+
+// TestWhyAccess: a node that the packet filter stops has no decision, though a rule would allow its flow.
+func TestWhyAccess(t *testing.T) {
+	a := &accessControl{node: &rulesOf{values: []string{`{"cidrs":["10.0.0.0/8"]}`}}, targets: bootstrap.New(bootstrap.Config{}).FollowTargets(targets.Follow{})}
+	a.denials = newDenialLog(slog.New(slog.DiscardHandler), false, nil, nil)
+	a.malformed = prometheus.NewCounter(prometheus.CounterOpts{})
+	target := netip.MustParseAddr("10.0.3.4")
+	f := why.Facts{
+		Question: why.Question{Protocol: why.TCP, Port: 5432, From: "someone"}, Address: target, Target: target,
+		Filter: why.Know([]why.Entry{{Protocols: []uint8{6}, Sources: []netip.Prefix{netip.MustParsePrefix("100.64.0.7/32")}, Targets: []why.PortRange{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Last: 65535}}}}),
+		Clients: why.Know([]why.Client{
+			{Node: "laptop", Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.7")}}, {Node: "phone", Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.8")}},
+		}),
+	}
+	if got := a.why(f).Decisions; len(got) != 1 || got[0].Node != "laptop" || !got[0].Allowed {
+		t.Errorf("decisions %+v, want one about laptop", got)
+	}
+}

@@ -9,7 +9,7 @@ import (
 type Access struct {
 	Report    bool   // only reported: nothing is refused
 	Target    string // as AWS lists it
-	Decisions []Decision
+	Decisions []Decision // about the clients that are [Facts.Admitted]
 }
 
 // Decision is the decision about the flow from one address of a client.
@@ -27,6 +27,9 @@ func access(f *Facts) []Step {
 		return nil
 	}
 	a := f.Access
+	if len(a.Decisions) == 0 && f.Question.From != "" {
+		return nil // the tailnet stops the flow of every client
+	}
 	if len(a.Decisions) == 0 {
 		return []Step{unknown(step, Missing{
 			"ROUTER_ACCESS decides for each client; the target is " + a.Target, "ask with --from NODE",

@@ -229,17 +229,35 @@ func (e Entry) allows(c Client, target netip.Addr) bool {
 	return slices.ContainsFunc(e.Caps, func(name string) bool { return slices.Contains(c.Caps, name) })
 }
 
+// leads returns the entries that have the target of the flow.
+func (f *Facts) leads() (list []Entry) {
+	for _, e := range f.Filter.Value {
+		if e.leadsTo(f) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// Admitted returns the clients whose flow the tailnet lets through to the router: those that may open flows and
+// that the packet filter allows, as far as it is known.
+func (f *Facts) Admitted() (list []Client) {
+	leads := f.leads()
+	for _, c := range f.Clients.Value {
+		allowed := !f.Filter.Known() || slices.ContainsFunc(leads, func(e Entry) bool { return e.allows(c, f.Address) })
+		if allowed && !c.Refused {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 func packetFilter(f *Facts) []Step {
 	const step = "filter"
 	if !f.Filter.Known() {
 		return []Step{unknown(step, f.Filter.Missing)}
 	}
-	var leads []Entry
-	for _, e := range f.Filter.Value {
-		if e.leadsTo(f) {
-			leads = append(leads, e)
-		}
-	}
+	leads := f.leads()
 	grant := fmt.Sprintf(`add a grant to the tailnet policy: {"src": [%q], "dst": ["%s"], "ip": ["%s"]}`, orAny(f.Question.From, "autogroup:member"), f.Address, f.ipOfGrant())
 	if f.Question.From == "" {
 		if len(leads) == 0 {
