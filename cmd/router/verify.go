@@ -87,7 +87,7 @@ func lookAt(ctx context.Context, status string) (s ops.Status, problem string, f
 }
 
 // notInOrder returns the first reason why flows to the routes of a router may fail, or "". A route
-// counts as served if another router of the tailnet is primary for it.
+// counts as served if a peer router is primary for it: any other node may lead to another network.
 func notInOrder(s ops.Status) string {
 	if len(s.Reasons) > 0 {
 		r := s.Reasons[0]
@@ -98,7 +98,7 @@ func notInOrder(s ops.Status) string {
 	}
 	served := false
 	for _, r := range s.Routes {
-		elsewhere := slices.ContainsFunc(s.OtherRoutes, func(o ops.OtherRoute) bool { return o.Prefix == r.Prefix })
+		other := slices.IndexFunc(s.OtherRoutes, func(o ops.OtherRoute) bool { return o.Prefix == r.Prefix })
 		switch {
 		case r.Refused != "":
 			continue
@@ -106,8 +106,11 @@ func notInOrder(s ops.Status) string {
 			return r.Prefix + " is not advertised"
 		case !r.Approved:
 			return r.Prefix + " is not approved"
-		case !r.Primary && !elsewhere:
+		case r.Primary:
+		case other < 0:
 			return "no router is primary for " + r.Prefix
+		case !s.OtherRoutes[other].Peer:
+			return fmt.Sprintf("%s serves %s, and has no tag of this router: remove its route if it does not lead to this VPC", s.OtherRoutes[other].Node, r.Prefix)
 		}
 		served = true
 	}

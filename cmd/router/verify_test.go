@@ -27,8 +27,12 @@ func TestVerify(t *testing.T) {
 		"ready": {func(*ops.Status) {}, exitOK, "edge serves 10.0.0.0/16\n", ""},
 		"standby": {func(s *ops.Status) {
 			s.Routes[0].Primary = false
-			s.OtherRoutes = []ops.OtherRoute{{Node: "edge-1", Prefix: "10.0.0.0/16"}}
+			s.OtherRoutes = []ops.OtherRoute{{Node: "edge-1", Prefix: "10.0.0.0/16", Peer: true}}
 		}, exitOK, "10.0.0.0/16 as standby", ""},
+		"primary at a stranger": {func(s *ops.Status) {
+			s.Routes[0].Primary = false
+			s.OtherRoutes = []ops.OtherRoute{{Node: "lab", Prefix: "10.0.0.0/16"}}
+		}, exitFailed, "", "lab serves 10.0.0.0/16, and has no tag of this router"},
 		"not primary":    {func(s *ops.Status) { s.Routes[0].Primary = false }, exitFailed, "", "no router is primary for 10.0.0.0/16"},
 		"not approved":   {func(s *ops.Status) { s.Routes[0].Approved = false }, exitFailed, "", "10.0.0.0/16 is not approved"},
 		"not advertised": {func(s *ops.Status) { s.Routes[0].Advertised = false }, exitFailed, "", "10.0.0.0/16 is not advertised"},

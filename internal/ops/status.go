@@ -66,6 +66,8 @@ type Slot struct {
 type OtherRoute struct {
 	Node   string `json:"node"`
 	Prefix string `json:"prefix"`
+	// Peer reports that the node is another router of the same service.
+	Peer bool `json:"peer"`
 }
 
 // Peers describes the nodes of the tailnet that may use this router.

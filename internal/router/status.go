@@ -121,8 +121,8 @@ const maxOtherRoutes = 1000
 
 func (r *Router) describeOtherRoutes() []ops.OtherRoute {
 	var out []ops.OtherRoute
-	for _, o := range r.node.PeerRoutes(maxOtherRoutes) {
-		out = append(out, ops.OtherRoute{Node: o.Node, Prefix: o.Prefix.String()})
+	for _, o := range r.otherRoutes() {
+		out = append(out, ops.OtherRoute{Node: o.Node, Prefix: o.Prefix.String(), Peer: o.Peer})
 	}
 	return out
 }

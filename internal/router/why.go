@@ -158,16 +158,17 @@ func (r *Router) findRoutes(f *why.Facts) {
 	for _, refused := range found.Refused {
 		f.Routes.Value = append(f.Routes.Value, why.Route{Prefix: refused.Prefix, Source: refused.Source, Refused: refused.Reason})
 	}
-	if !r.node.Started() {
-		return
+	if r.node.Started() {
+		f.Others = r.otherRoutes()
 	}
-	peers := map[string]bool{}
-	for _, p := range r.node.Tagged().Peers {
-		peers[p.Name] = true
-	}
+}
+
+// otherRoutes returns the routes of other nodes, and which of them are peer routers.
+func (r *Router) otherRoutes() (list []why.OtherRoute) {
 	for _, o := range r.node.PeerRoutes(maxOtherRoutes) {
-		f.Others = append(f.Others, why.OtherRoute{Prefix: o.Prefix, Node: o.Node, Peer: peers[o.Node]})
+		list = append(list, why.OtherRoute{Prefix: o.Prefix, Node: o.Node, Peer: o.Tagged})
 	}
+	return list
 }
 
 // findFilter returns the entries of the tailnet's packet filter, and the nodes of --from.

@@ -7,8 +7,8 @@ import (
 
 // Access has the decisions of ROUTER_ACCESS about the flow.
 type Access struct {
-	Report    bool   // only reported: nothing is refused
-	Target    string // as AWS lists it
+	Report    bool       // only reported: nothing is refused
+	Target    string     // as AWS lists it
 	Decisions []Decision // about the clients that are [Facts.Admitted]
 }
 
