@@ -102,7 +102,11 @@ func (n *Network) targetInterface(target netip.Addr, local bool) []Step {
 	case n.Shared:
 		return []Step{unknown(step, Missing{fmt.Sprintf("no interface of this account has %s, and the VPC is shared by another", target), "ask the account that owns the target"})}
 	}
-	return []Step{stop(step, "check the address; the target may have been replaced", "no network interface of the VPC has %s", target)}
+	// AWS lists the addresses of delegated prefixes (pods of EKS) and its own (the VPC's resolver) with no interface.
+	return []Step{unknown(step, Missing{
+		fmt.Sprintf("no network interface of the VPC lists %s: it is unused, an address of AWS such as the resolver's, or in a prefix delegated to an interface", target),
+		"check the address; the target may have been replaced",
+	})}
 }
 
 // number returns the IP protocol of a flow to an address.

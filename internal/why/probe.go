@@ -69,7 +69,7 @@ func contradict(steps []Step, p Probe) {
 
 // networkSteps are the steps between the task and the target.
 var networkSteps = map[string]bool{
-	"target-interface": true, "task-groups": true, "target-groups": true,
+	"task-groups": true, "target-groups": true,
 	"task-acl-out": true, "target-acl-in": true, "target-acl-out": true, "task-acl-in": true,
 	"route-table": true, "peering": true, "target-route-table": true,
 }

@@ -108,7 +108,7 @@ var faults = []fault{
 		f.Clients.Value[0].Addrs = append(f.Clients.Value[0].Addrs, a("fd7a::7"))
 		f.Filter.Value[0].Sources = []netip.Prefix{p("fd7a::7/128")}
 	}},
-	{"nothing has the address", "target-interface", "no network interface", func(f *Facts) { f.Network.Target = Side{} }},
+	{"nothing has the address", "probe", "no answer within 3s", func(f *Facts) { f.Network.Target = Side{} }},
 	{"no egress rule", "task-groups", "sg-task (router)", func(f *Facts) { f.Network.Task.Groups.Value[0].Egress = nil }},
 	{"egress to another port", "task-groups", "tcp port 5432 to 10.0.3.4", func(f *Facts) {
 		f.Network.Task.Groups.Value[0].Egress[0] = Rule{Protocol: "tcp", From: 443, To: 443, Prefixes: []netip.Prefix{p("0.0.0.0/0")}}
@@ -194,7 +194,7 @@ func TestFaults(t *testing.T) {
 			if s.Name == tc.step && !strings.Contains(s.Evidence, tc.evidence) {
 				t.Errorf("%s: evidence %q lacks %q", tc.name, s.Evidence, tc.evidence)
 			}
-			if s.Verdict == Stop && s.Name != tc.step && s.Name != "probe" && tc.name != "nothing has the address" {
+			if s.Verdict == Stop && s.Name != tc.step && s.Name != "probe" {
 				t.Errorf("%s: %s stops it too: %s", tc.name, s.Name, s.Evidence)
 			}
 			if s.Verdict == Stop && s.Name == tc.step && s.Fix == "" && tc.step != "probe" && tc.step != "dns" && tc.step != "route" && tc.step != "router" {
@@ -352,5 +352,22 @@ func TestAsk(t *testing.T) {
 	}
 	if got, err := Ask("db.internal", "ann@example.com", ICMP); err != nil || got.Port != 0 || got.String() != "icmp db.internal" {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// TestAddressWithoutInterface: AWS lists addresses of delegated prefixes and of its own with no interface, so that
+// a missing one is no cause.
+func TestAddressWithoutInterface(t *testing.T) {
+	f := healthy()
+	silent(&f)
+	f.Network.Target = Side{}
+	got := Explain(f)
+	for _, s := range got.Steps {
+		if s.Name == "target-interface" && (s.Verdict != Unknown || !strings.Contains(s.Evidence, "delegated") || s.Fix == "") {
+			t.Errorf("%+v", s)
+		}
+	}
+	if got.Stop != "probe" {
+		t.Errorf("stopped by %q, want the probe", got.Stop)
 	}
 }

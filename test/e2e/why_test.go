@@ -105,7 +105,7 @@ var whyCases = []whyCase{
 	{name: "a peering that was not accepted", ask: "tcp 10.50.0.4:80", stop: "peering", change: func(r *rules) { r.peering = "pending" }},
 	{name: "a peering that was rejected", ask: "tcp 10.50.0.4:80", stop: "peering", change: func(r *rules) { r.peering = "reject" }},
 	{name: "no route back", ask: "tcp 10.50.0.4:80", stop: "target-route-table", change: func(r *rules) { r.peerRoutes = nil }},
-	{name: "an address without an interface", ask: "tcp 10.0.3.99:80", stop: "target-interface"},
+	{name: "an address without an interface", ask: "tcp 10.0.3.99:80", stop: "probe"},
 
 	{name: "no access rule", stop: "filter", access: []tailnettest.Rule{{Src: fromLaptop, Dst: []string{"10.8.0.0/16"}}}},
 	{name: "access to another port", stop: "filter", access: []tailnettest.Rule{{Src: fromLaptop, Dst: []string{"10.0.0.0/16"}, Port: 443}}},

@@ -91,7 +91,7 @@ func TestNetwork(t *testing.T) {
 	}{
 		{"10.0.3.4", 5432, nil, ""},
 		{"10.0.3.4", 5433, nil, "target-groups"},
-		{"10.0.3.9", 5432, nil, "target-interface"},
+		{"10.0.3.9", 5432, nil, "probe"},
 		{"10.50.0.4", 443, nil, ""},
 		{"10.50.0.4", 443, func(w *awstest.World) { w.Peerings[0].Status = "deleted" }, "peering"},
 		{"10.50.0.4", 443, func(w *awstest.World) { w.Peerings = nil }, "peering"},
