@@ -92,7 +92,7 @@ func (r *Router) findTarget(ctx context.Context, f *why.Facts) {
 				to = via.Addr()
 			}
 		}
-		routed := slices.ContainsFunc(f.Routes.Value, func(r why.Route) bool { return r.Prefix.Contains(to) && r.Refused == "" })
+		routed := isRouted(f, to)
 		if i == 0 || routed {
 			f.Address, f.Target = to, routes.Target(a)
 		}
@@ -100,6 +100,11 @@ func (r *Router) findTarget(ctx context.Context, f *why.Facts) {
 			return
 		}
 	}
+}
+
+// isRouted reports whether a route of this router contains an address.
+func isRouted(f *why.Facts, a netip.Addr) bool {
+	return slices.ContainsFunc(f.Routes.Value, func(r why.Route) bool { return r.Prefix.Contains(a) && r.Refused == "" })
 }
 
 func dnsCause(err error) string {
@@ -263,8 +268,12 @@ func (r *Router) sourcePorts(p why.Protocol) (first, last uint16) {
 	return 32768, 65535
 }
 
-// probeOnce connects to the target as a flow would, which includes the deny list.
+// probeOnce connects to the target as a flow would, which includes the deny list. Without a route to
+// the target there would be no flow.
 func (r *Router) probeOnce(ctx context.Context, f why.Facts) why.Probe {
+	if !isRouted(&f, f.Address) {
+		return why.Probe{Err: "not tried: no route of this router contains " + f.Address.String()}
+	}
 	if f.Denied != "" {
 		return why.Probe{Err: "the deny list applies to probes too"}
 	}

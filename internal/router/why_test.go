@@ -11,6 +11,18 @@ import (
 	"subnetrouter/internal/why"
 )
 
+// TestWhyProbesRoutes: the router connects to no address that it has no route to.
+func TestWhyProbesRoutes(t *testing.T) {
+	r := &Router{}
+	target := netip.MustParseAddr("10.0.3.4")
+	for _, route := range []why.Route{{Prefix: netip.MustParsePrefix("10.9.0.0/16")}, {Prefix: netip.MustParsePrefix("10.0.0.0/16"), Refused: "denied"}} {
+		f := why.Facts{Question: why.Question{Protocol: why.TCP, Port: 5432}, Address: target, Target: target, Routes: why.Know([]why.Route{route})}
+		if got := r.probeOnce(t.Context(), f); got.Outcome != "" || got.Err == "" { // it would need a data path
+			t.Errorf("%+v: %+v", route, got)
+		}
+	}
+}
+
 // TestWhyReads: the reads of one answer do not race, which the race detector sees.
 func TestWhyReads(t *testing.T) {
 	r := start(t, routertest.New(t), Options{
