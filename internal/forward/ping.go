@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrNoPing is the error of a [Forwarder.Ping] that was not sent, because the system refuses the socket for it.
+var ErrNoPing = errors.New("the system allows no ICMP socket")
+
 // Ping sends an echo request to target with the checks of a flow, and returns nil once it is
 // answered. It waits for the answer in Go's poller, like [Forwarder.Dial].
 func (f *Forwarder) Ping(ctx context.Context, target netip.Addr) error {
@@ -40,7 +43,7 @@ func (r *rules) ping(ctx context.Context, target netip.Addr) error {
 	const ident, seq = 1, 1 // the kernel sets the identifier of an unprivileged socket
 	fd, raw, err := openEcho(family, ident)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNoPing, err)
 	}
 	// An echo request has no port, but connect needs one that is not 0 on some systems.
 	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(to.Addr(), 1))); err != nil {

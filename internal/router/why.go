@@ -327,6 +327,8 @@ func outcomeOf(err error) why.Outcome {
 	switch {
 	case err == nil:
 		return why.Answered
+	case is(forward.ErrNoPing): // before the system's own codes, which a network answers with, too
+		return "" // nothing was sent
 	case is(syscall.ECONNREFUSED, syscall.ECONNRESET):
 		return why.Refused
 	case is(syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES, syscall.EPERM, syscall.EINVAL, syscall.ENOPROTOOPT):

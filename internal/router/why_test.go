@@ -3,9 +3,12 @@ package router
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"syscall"
 	"testing"
 
+	"subnetrouter/internal/forward"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/why"
@@ -19,6 +22,26 @@ func TestWhyProbesRoutes(t *testing.T) {
 		f := why.Facts{Question: why.Question{Protocol: why.TCP, Port: 5432}, Address: target, Target: target, Routes: why.Know([]why.Route{route})}
 		if got := r.probeOnce(t.Context(), f); got.Outcome != "" || got.Err == "" { // it would need a data path
 			t.Errorf("%+v: %+v", route, got)
+		}
+	}
+}
+
+// TestOutcomes: an error of the system's is no answer of the network.
+func TestOutcomes(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want why.Outcome
+	}{
+		{nil, why.Answered},
+		{fmt.Errorf("pinging: %w", syscall.EACCES), why.Unreachable},
+		{fmt.Errorf("pinging: %w: %w", forward.ErrNoPing, syscall.EACCES), ""},
+		{fmt.Errorf("pinging: %w: %w", forward.ErrNoPing, syscall.EPERM), ""},
+		{syscall.ECONNREFUSED, why.Refused},
+		{context.DeadlineExceeded, why.Silent},
+		{errors.New("other"), why.Failed},
+	} {
+		if got := outcomeOf(tc.err); got != tc.want {
+			t.Errorf("%v: got %q, want %q", tc.err, got, tc.want)
 		}
 	}
 }
