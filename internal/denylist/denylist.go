@@ -141,7 +141,7 @@ func New(cfg Config) (*List, error) {
 // A port is denied for TCP and UDP alike. For a packet without ports, such as ICMP echo, target
 // has port 0, so that it may reach the addresses of routers.
 func (l *List) Denied(target netip.AddrPort) bool {
-	addr := inner(target.Addr())
+	addr := routes.Inner(target.Addr())
 	if _, denied := routes.Denied(addr); denied {
 		return true
 	}
@@ -163,21 +163,8 @@ func (l *List) HasPort(port uint16) bool { return slices.Contains(l.current.Load
 // they are unknown.
 func (l *List) Listens(a netip.Addr) bool {
 	t := l.current.Load()
-	_, listens := t.addrs[inner(a)]
+	_, listens := t.addrs[routes.Inner(a)]
 	return listens || !t.complete
-}
-
-// nat64 is the prefix under which a NAT64 gateway reaches IPv4 (RFC 6052 section 2.1).
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
-
-// inner returns the destination of a packet to a after 4via6 and NAT64.
-func inner(a netip.Addr) netip.Addr {
-	a = routes.Target(a).WithZone("")
-	if a.Is6() && nat64.Contains(a) {
-		b := a.As16()
-		return netip.AddrFrom4([4]byte(b[12:]))
-	}
-	return a
 }
 
 // Opened adds a listener of this process; call it as soon as the listener is bound. A port
@@ -213,7 +200,7 @@ func (l *List) addPorts(ports []uint16) {
 func (l *List) SetPeers(addrs []netip.Addr) {
 	peers := make([]netip.Addr, 0, len(addrs))
 	for _, a := range addrs {
-		peers = append(peers, inner(a))
+		peers = append(peers, routes.Inner(a))
 	}
 	slices.SortFunc(peers, netip.Addr.Compare)
 	peers = slices.Compact(peers)
@@ -277,7 +264,7 @@ func (l *List) read(unchanged bool) {
 	for _, a := range addrs {
 		if a, ok := a.(*net.IPNet); ok {
 			if addr, ok := netip.AddrFromSlice(a.IP); ok {
-				own[inner(addr)] = struct{}{}
+				own[routes.Inner(addr)] = struct{}{}
 			}
 		}
 	}

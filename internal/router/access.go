@@ -140,7 +140,7 @@ func (a *accessControl) why(f why.Facts) *why.Access {
 	if a == nil {
 		return nil
 	}
-	flow := access.Flow{Target: netip.AddrPortFrom(f.Target, f.Question.Port)}
+	flow := access.Flow{Target: innerTarget(netip.AddrPortFrom(f.Target, f.Question.Port))}
 	switch f.Question.Protocol {
 	case why.TCP:
 		flow.Protocol = access.TCP
@@ -171,10 +171,15 @@ func (a *accessControl) policy(client netip.Addr) *access.Policy {
 	})
 }
 
+func innerTarget(target netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(routes.Inner(target.Addr()), target.Port())
+}
+
 var forwardProtocols = map[access.Protocol]forward.Protocol{access.TCP: forward.TCP, access.UDP: forward.UDP, access.ICMP: forward.ICMP}
 
+// flowOf returns the flow to decide about. Behind a NAT64 gateway its target is the IPv4 address, as it is with 4via6.
 func flowOf(protocol uint8, target netip.AddrPort) access.Flow {
-	f := access.Flow{Protocol: access.ICMP, Target: target}
+	f := access.Flow{Protocol: access.ICMP, Target: innerTarget(target)}
 	switch protocol {
 	case packet.ProtoTCP:
 		f.Protocol = access.TCP

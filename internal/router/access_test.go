@@ -199,3 +199,16 @@ func TestWhyAccess(t *testing.T) {
 		t.Errorf("decisions %+v, want one about laptop", got)
 	}
 }
+
+// TestAccessInsideNAT64: the rules decide about the IPv4 address to which a NAT64 gateway sends a flow.
+func TestAccessInsideNAT64(t *testing.T) {
+	for rule, want := range map[string]bool{`{"cidrs":["::/0"]}`: false, `{"cidrs":["64:ff9b::/96"]}`: false, `{"cidrs":["10.0.3.4"]}`: true} {
+		a := &accessControl{node: &rulesOf{values: []string{rule}}, targets: bootstrap.New(bootstrap.Config{}).FollowTargets(targets.Follow{})}
+		a.denials = newDenialLog(slog.New(slog.DiscardHandler), false, nil, nil)
+		a.malformed = prometheus.NewCounter(prometheus.CounterOpts{})
+		got := a.decide(packet.ProtoTCP, netip.MustParseAddr("fd7a:115c:a1e0::2"), netip.MustParseAddrPort("[64:ff9b::a00:304]:5432"))
+		if (got != nil) != want {
+			t.Errorf("%s: got %v, want %v", rule, got, want)
+		}
+	}
+}

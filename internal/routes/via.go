@@ -54,6 +54,19 @@ func Unvia(a netip.Addr) (site uint32, v4 netip.Addr, ok bool) {
 	return binary.BigEndian.Uint32(raw[8:12]), netip.AddrFrom4([4]byte(raw[12:])), true
 }
 
+// nat64 is the prefix under which a NAT64 gateway reaches IPv4 (RFC 6052 section 2.1).
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// Inner returns the final destination of a packet to a, as Target does, also if a NAT64 gateway translates the packet on its way.
+func Inner(a netip.Addr) netip.Addr {
+	a = Target(a).WithZone("")
+	if a.Is6() && nat64.Contains(a) {
+		b := a.As16()
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return a
+}
+
 // Target returns the final destination of a packet to a: the IPv4 address inside a 4via6 or
 // IPv4-mapped one, else a itself.
 func Target(a netip.Addr) netip.Addr {
