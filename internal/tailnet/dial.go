@@ -30,7 +30,7 @@ func (n *Node) Dial(ctx context.Context, network, target string) (net.Conn, erro
 		return nil, fmt.Errorf("resolving %s: %w", target, err)
 	}
 	to = netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
-	if err := n.mayDial(to); err != nil {
+	if err := n.mayDial(network, to); err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", target, err)
 	}
 	from, ok := n.ownAddress(to.Addr().Is4())
@@ -48,8 +48,9 @@ func (n *Node) Dial(ctx context.Context, network, target string) (net.Conn, erro
 }
 
 // mayDial returns an error unless a target is another node, or behind a route of one that this node has accepted. Its
-// own routes are those of its VPC: packets to them would leave by way of a peer router, or come back.
-func (n *Node) mayDial(to netip.AddrPort) error {
+// own routes are those of its VPC: packets to them would leave by way of a peer router, or come back. A node's hand-over
+// is no target: a peer router would take the datagram for one of this router.
+func (n *Node) mayDial(network string, to netip.AddrPort) error {
 	if n.forwarder.Denied(netip.AddrPortFrom(routes.Target(to.Addr()), to.Port())) {
 		return fmt.Errorf("%w: %v is on the deny list", ErrNotInTailnet, to)
 	}
@@ -57,12 +58,12 @@ func (n *Node) mayDial(to netip.AddrPort) error {
 	n.mu.Lock()
 	own := n.desired
 	n.mu.Unlock()
-	return judgeTarget(to.Addr(), p, ok, own, n.cfg.AcceptRoutes)
+	return judgeTarget(network, to, p, ok, own, n.cfg.AcceptRoutes)
 }
 
 // judgeTarget is mayDial for a peer that the engine has found for an address.
-func judgeTarget(a netip.Addr, p wgengine.PeerForIP, found bool, own []netip.Prefix, acceptRoutes bool) error {
-	hint := ""
+func judgeTarget(network string, to netip.AddrPort, p wgengine.PeerForIP, found bool, own []netip.Prefix, acceptRoutes bool) error {
+	a, hint := to.Addr(), ""
 	if !acceptRoutes {
 		hint = "; addresses behind other subnet routers need TS_EXTRA_ARGS=--accept-routes"
 	}
@@ -72,6 +73,9 @@ func judgeTarget(a netip.Addr, p wgengine.PeerForIP, found bool, own []netip.Pre
 	case p.IsSelf:
 		return fmt.Errorf("%w: %v is this router", ErrNotInTailnet, a)
 	case slices.Contains(p.Node.Addresses().AsSlice(), netip.PrefixFrom(a, a.BitLen())):
+		if network == "udp" && to.Port() == HandoverPort {
+			return fmt.Errorf("%w: UDP port %d of nodes is for messages between routers", ErrNotInTailnet, HandoverPort)
+		}
 		return nil
 	case !acceptRoutes:
 		return fmt.Errorf("%w: %v is behind %s%s", ErrNotInTailnet, a, p.Node.ComputedName(), hint)

@@ -37,9 +37,31 @@ func TestDialTargets(t *testing.T) {
 		if c.route != "" {
 			p.Route = netip.MustParsePrefix(c.route)
 		}
-		err := judgeTarget(netip.MustParseAddr(c.addr), p, c.route != "", own, c.accept)
+		err := judgeTarget("tcp", netip.AddrPortFrom(netip.MustParseAddr(c.addr), 80), p, c.route != "", own, c.accept)
 		if (err == nil) != c.ok || err != nil && !errors.Is(err, ErrNotInTailnet) {
 			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// TestDialReachesNoHandover: programs reach the hand-over of no router, which takes a datagram for one of the router
+// whose address it has. It is at nodes, and UDP only.
+func TestDialReachesNoHandover(t *testing.T) {
+	node := &tailcfg.Node{Name: "router.example.ts.net.", Addresses: []netip.Prefix{netip.MustParsePrefix("100.64.0.9/32")}}
+	for _, c := range []struct {
+		network, addr, route string
+		port                 uint16
+		ok                   bool
+	}{
+		{"udp", "100.64.0.9", "100.64.0.9/32", HandoverPort, false},
+		{"udp", "100.64.0.9", "100.64.0.9/32", HandoverPort + 1, true},
+		{"tcp", "100.64.0.9", "100.64.0.9/32", HandoverPort, true},
+		{"udp", "10.9.0.5", "10.9.0.0/16", HandoverPort, true},
+	} {
+		p := wgengine.PeerForIP{Node: node.View(), Route: netip.MustParsePrefix(c.route)}
+		err := judgeTarget(c.network, netip.AddrPortFrom(netip.MustParseAddr(c.addr), c.port), p, true, []netip.Prefix{}, true)
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, ErrNotInTailnet) {
+			t.Errorf("%s to %s:%d: %v", c.network, c.addr, c.port, err)
 		}
 	}
 }

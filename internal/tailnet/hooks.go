@@ -52,7 +52,10 @@ func (n *Node) hookPackets(tun *tstun.Wrapper) {
 		switch {
 		case own:
 			if n.handover != nil && p.IPProto == ipproto.UDP && p.Dst.Port() == HandoverPort {
-				n.handover.Receive(p.Src.Addr(), p.Payload())
+				// SendHandover has this source port; programs behind a router cannot have it.
+				if p.Src.Port() == HandoverPort {
+					n.handover.Receive(p.Src.Addr(), p.Payload())
+				}
 				return filter.DropSilently, g
 			}
 			if userspace {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tailscale.com/net/packet"
+	"tailscale.com/net/tstun"
 	"tailscale.com/types/ipproto"
 	"tailscale.com/types/logger"
 	"tailscale.com/wgengine/filter"
@@ -56,6 +57,35 @@ func TestHookChecksTarget(t *testing.T) {
 	}
 	if !slices.Equal(f.asked, want) {
 		t.Errorf("asked about %v, want %v", f.asked, want)
+	}
+}
+
+// receiving is a Handover that counts the datagrams received.
+type receiving struct {
+	Handover
+	received int
+}
+
+func (r *receiving) Receive(netip.Addr, []byte) { r.received++ }
+
+// TestHandoverComesFromItsPort: only a datagram from the hand-over's own port is one of a router. Programs behind a router
+// can have it send from others.
+func TestHandoverComesFromItsPort(t *testing.T) {
+	h := &receiving{}
+	n := &Node{forwarder: &servingDNS{nothing: nothing{make(chan struct{})}}, handover: h}
+	tun := new(tstun.Wrapper)
+	for _, mode := range []Mode{ModeUserspace, ModeKernel} {
+		n.mode = mode
+		n.hookPackets(tun)
+		for _, from := range []uint16{HandoverPort, HandoverPort - 1, 50000} {
+			h.received = 0
+			var p packet.Parsed
+			p.Decode(udp4(laptop, "100.64.0.1", from, HandoverPort))
+			r, _ := tun.PostFilterPacketInboundFromWireGuard(&p, tun, nil)
+			if got, want := h.received == 1, from == HandoverPort; got != want || !r.IsDrop() {
+				t.Errorf("mode %v, from port %d: received %v, want %v; dropped %v", mode, from, got, want, r.IsDrop())
+			}
+		}
 	}
 }
 
