@@ -35,12 +35,12 @@ type association struct {
 }
 
 func (s *Server) openAssociations(at string) (*associations, error) {
-	socket, err := s.listenUDP(at)
+	a := &associations{server: s}
+	socket, err := s.listenUDP(at, a.receive)
 	if err != nil {
 		return nil, err
 	}
-	a := &associations{server: s, socket: socket}
-	s.run(a.receive)
+	a.socket = socket
 	return a, nil
 }
 
@@ -119,11 +119,11 @@ func (t *associations) find(source netip.AddrPort) *association {
 	return found
 }
 
-// receive passes the programs' datagrams on.
-func (t *associations) receive() {
+// receive passes the programs' datagrams on. The socket may not be in t yet.
+func (t *associations) receive(socket *net.UDPConn) {
 	buf := make([]byte, maxDatagram)
 	for {
-		n, from, err := t.socket.ReadFromUDPAddrPort(buf)
+		n, from, err := socket.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			if isClosed(err) {
 				return
@@ -140,8 +140,8 @@ func (t *associations) receive() {
 			t.server.metrics.failed("udp", invalid)
 			continue
 		}
-		t.server.sessions.deliver(a.ctx, sessionKey{socket: t.socket, client: source, target: to}, viaSOCKS5, data, func(data []byte, remote net.Addr) {
-			t.socket.WriteToUDPAddrPort(append(appendAddress([]byte{0, 0, 0}, addrPort(remote)), data...), from)
+		t.server.sessions.deliver(a.ctx, sessionKey{socket: socket, client: source, target: to}, viaSOCKS5, data, func(data []byte, remote net.Addr) {
+			socket.WriteToUDPAddrPort(append(appendAddress([]byte{0, 0, 0}, addrPort(remote)), data...), from)
 		})
 	}
 }

@@ -30,7 +30,7 @@ type Config struct {
 	// Dial connects to a target, host:port, in the tailnet. The network is "tcp" or "udp". The connection has a method
 	// CloseWrite if it is TCP. An error may be [ErrForbidden] or [ErrLimit].
 	Dial func(ctx context.Context, network, target string) (net.Conn, error)
-	// Opened is called for each listener as soon as it is bound.
+	// Opened is called for each listener as soon as it is bound. It must not call the server.
 	Opened func(net.Addr)
 	// Connections bounds the open connections of programs; one address has half of them at most.
 	Connections int
@@ -95,18 +95,27 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.sessions = newSessions(s)
+	if cfg.HTTP != "" {
+		s.http = newHTTPProxy(s)
+	}
 	return s, nil
 }
 
-// Open binds all listeners and serves them until Drain or Close. If one cannot be bound, it closes the others.
+// Open binds all listeners and serves them until Drain or Close. If one cannot be bound, it closes the others. After
+// Drain, it opens none: a drain may begin before the listeners are open, and while they are being opened.
 func (s *Server) Open() (err error) {
 	defer func() {
-		if err != nil {
+		switch {
+		case errors.Is(err, errDraining):
+			err = nil
+		case err != nil:
 			s.Close()
 		}
 	}()
-	if s.cfg.HTTP != "" {
-		s.http = newHTTPProxy(s)
+	if s.http != nil {
+		if err := s.start(s.http.serve); err != nil {
+			return err
+		}
 	}
 	if at := s.cfg.SOCKS5; at != "" {
 		if err := s.openSOCKS5(at); err != nil {
@@ -114,7 +123,7 @@ func (s *Server) Open() (err error) {
 		}
 	}
 	if at := s.cfg.HTTP; at != "" && at != s.cfg.SOCKS5 {
-		if err := s.listenTCP(at, s.serveHTTP); err != nil {
+		if _, err := s.listenTCP(at, s.serveHTTP); err != nil {
 			return fmt.Errorf("listening on ROUTER_HTTP_PROXY_LISTEN=%s: %w", at, err)
 		}
 	}
@@ -175,5 +184,17 @@ func (s *Server) Close() {
 	s.serving.Wait()
 }
 
-// run runs f, which Close waits for.
+// start runs f, which Close waits for, unless the server drains.
+func (s *Server) start(f func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return errDraining
+	}
+	s.run(f)
+	return nil
+}
+
+// run runs f, which Close waits for. It is called with mu held and draining false, or by what Close waits for: Close does
+// not begin to wait meanwhile.
 func (s *Server) run(f func()) { s.serving.Go(f) }

@@ -507,6 +507,59 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainBeforeOpen: a drain may begin before the router has joined and opens its listeners. Then there are none.
+func TestDrainBeforeOpen(t *testing.T) {
+	cfg := Config{
+		SOCKS5: freeAddress(t), HTTP: freeAddress(t), Connections: 8, Logger: slog.New(slog.DiscardHandler),
+		Ports:  []Port{{Listen: freeAddress(t), Target: "db:1"}, {Listen: freeAddress(t), UDP: true, Target: "ns:53"}},
+		Opened: func(a net.Addr) { t.Errorf("%v was opened in a drain", a) },
+		Dial:   func(context.Context, string, string) (net.Conn, error) { return nil, ErrForbidden },
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Drain()
+	if err := s.Open(); err != nil {
+		t.Errorf("opening: %v", err)
+	}
+	for _, at := range []string{cfg.SOCKS5, cfg.HTTP, cfg.Ports[0].Listen} {
+		if c, err := net.Dial("tcp", at); err == nil {
+			c.Close()
+			t.Errorf("%s is open in a drain", at)
+		}
+	}
+}
+
+// TestDrainWhileOpening: a drain leaves no listener open if it begins while they are opened.
+func TestDrainWhileOpening(t *testing.T) {
+	for range 20 {
+		s, err := New(Config{
+			SOCKS5: "127.0.0.1:0", HTTP: freeAddress(t), Connections: 8, Logger: slog.New(slog.DiscardHandler), Opened: func(net.Addr) {},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		drained := make(chan struct{})
+		go func() {
+			defer close(drained)
+			s.Drain()
+		}()
+		if err := s.Open(); err != nil {
+			t.Error(err)
+		}
+		<-drained
+		s.mu.Lock()
+		left := len(s.listeners)
+		s.mu.Unlock()
+		if left > 0 {
+			t.Errorf("%d listeners are open after a drain", left)
+		}
+		s.Close()
+	}
+}
+
 // TestOpenFails: an address in use is an error that names the setting.
 func TestOpenFails(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

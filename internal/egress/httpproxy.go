@@ -48,9 +48,11 @@ func newHTTPProxy(s *Server) *httpProxy {
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ErrorLog:          quiet,
 	}
-	s.run(func() { p.http.Serve(p.conns) })
 	return p
 }
+
+// serve serves the connections handed over until drain.
+func (p *httpProxy) serve() { p.http.Serve(p.conns) }
 
 func originOf(ctx context.Context) origin {
 	from := origin{via: viaHTTP}

@@ -6,22 +6,29 @@ import (
 	"time"
 )
 
-// listenTCP binds a listener and serves each admitted connection with serve, which closes it.
-func (s *Server) listenTCP(at string, serve func(*client)) error {
+// errDraining is the error of opening a listener in a drain.
+var errDraining = errors.New("the server is draining")
+
+// listenTCP binds a listener and serves each admitted connection with serve, which closes it. It returns the listener's
+// address.
+func (s *Server) listenTCP(at string, serve func(*client)) (net.Addr, error) {
 	address, err := net.ResolveTCPAddr("tcp", at)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	s.mu.Lock() // so that Drain finds the listener, or there is none
+	defer s.mu.Unlock()
+	if s.draining {
+		return nil, errDraining
 	}
 	ln, err := net.ListenTCP("tcp", address)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.cfg.Opened(ln.Addr())
-	s.mu.Lock()
 	s.listeners = append(s.listeners, ln)
-	s.mu.Unlock()
 	s.run(func() { s.accept(ln, serve) })
-	return nil
+	return ln.Addr(), nil
 }
 
 // acceptPause follows a failure to accept, such as a lack of open files.
@@ -52,19 +59,23 @@ func (s *Server) accept(ln *net.TCPListener, serve func(*client)) {
 	}
 }
 
-// listenUDP binds a UDP socket at an address. The caller reads it until it is closed.
-func (s *Server) listenUDP(at string) (*net.UDPConn, error) {
+// listenUDP binds a UDP socket at an address, and serves it with serve, which reads it until it is closed.
+func (s *Server) listenUDP(at string, serve func(*net.UDPConn)) (*net.UDPConn, error) {
 	address, err := net.ResolveUDPAddr("udp", at)
 	if err != nil {
 		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return nil, errDraining
 	}
 	conn, err := net.ListenUDP("udp", address)
 	if err != nil {
 		return nil, err
 	}
 	s.cfg.Opened(conn.LocalAddr())
-	s.mu.Lock()
 	s.packets = append(s.packets, conn)
-	s.mu.Unlock()
+	s.run(func() { serve(conn) })
 	return conn, nil
 }

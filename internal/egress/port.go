@@ -5,7 +5,7 @@ import "net"
 // openPort forwards a TCP port to its target. A program whose target cannot be reached gets a reset, as from a closed
 // port.
 func (s *Server) openPort(p Port) error {
-	return s.listenTCP(p.Listen, func(c *client) {
+	_, err := s.listenTCP(p.Listen, func(c *client) {
 		f, err := s.dial(s.ctx, origin{c.addr, viaPort}, "tcp", p.Target)
 		if err != nil {
 			s.cfg.Logger.Warn("connecting a forwarded port to its target failed", "listen", p.Listen, "target", p.Target, "err", err)
@@ -14,15 +14,12 @@ func (s *Server) openPort(p Port) error {
 		}
 		relay(c, f)
 	})
+	return err
 }
 
 // openUDPPort forwards the datagrams of each client of a UDP port to its target, and the answers back.
 func (s *Server) openUDPPort(p Port) error {
-	conn, err := s.listenUDP(p.Listen)
-	if err != nil {
-		return err
-	}
-	s.run(func() {
+	_, err := s.listenUDP(p.Listen, func(conn *net.UDPConn) {
 		buf := make([]byte, maxDatagram)
 		for {
 			n, from, err := conn.ReadFromUDPAddrPort(buf)
@@ -37,5 +34,5 @@ func (s *Server) openUDPPort(p Port) error {
 			})
 		}
 	})
-	return nil
+	return err
 }

@@ -50,8 +50,12 @@ var (
 func (s *Server) openSOCKS5(at string) error {
 	var associations *associations // set before the first connection is accepted
 	ready := make(chan struct{})
-	err := s.listenTCP(at, func(c *client) {
+	bound, err := s.listenTCP(at, func(c *client) {
 		<-ready
+		if associations == nil { // a drain or a failure was first
+			c.reset()
+			return
+		}
 		if s.cfg.HTTP == at && !startsSOCKS5(c) {
 			s.serveHTTP(c)
 			return
@@ -62,10 +66,7 @@ func (s *Server) openSOCKS5(at string) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	bound := s.listeners[len(s.listeners)-1].Addr().String()
-	s.mu.Unlock()
-	associations, err = s.openAssociations(bound)
+	associations, err = s.openAssociations(bound.String())
 	return err
 }
 
