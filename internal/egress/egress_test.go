@@ -288,7 +288,7 @@ func TestPlainHTTP(t *testing.T) {
 	defer origin.Close()
 	w := newWorld(t, map[string]string{"web:80": strings.TrimPrefix(origin.URL, "http://")}, nil)
 	via := http.Client{Transport: &http.Transport{Proxy: func(*http.Request) (*url.URL, error) { return url.Parse("http://" + w.addr) }}, Timeout: testwait.Limit()}
-	request, _ := http.NewRequest(http.MethodPost, "http://web/path?q=1", strings.NewReader("hello"))
+	request, _ := http.NewRequest(http.MethodPost, "http://web/path?a=1;b=2&q=100%&q=1", strings.NewReader("hello"))
 	request.Header = http.Header{"Proxy-Authorization": {"x"}, "X-Forwarded-For": {"10.0.0.1"}, "X-Mine": {"1"}}
 	answer, err := via.Do(request)
 	if err != nil {
@@ -297,7 +297,7 @@ func TestPlainHTTP(t *testing.T) {
 	body, _ := io.ReadAll(answer.Body)
 	answer.Body.Close()
 	r := <-seen
-	if string(body) != "hello" || answer.Header.Get("X-Own") != "1" || r.Host != "web" || r.URL.String() != "/path?q=1" ||
+	if string(body) != "hello" || answer.Header.Get("X-Own") != "1" || r.Host != "web" || r.URL.String() != "/path?a=1;b=2&q=100%&q=1" ||
 		r.Header.Get("X-Forwarded-For") != "10.0.0.1" || r.Header.Get("Proxy-Authorization") != "" || r.Header.Get("X-Mine") != "1" {
 		t.Errorf("%q, %v; the target got %v %v %v", body, answer.Header, r.Host, r.URL, r.Header)
 	}

@@ -91,10 +91,11 @@ func (p *httpProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// rewrite passes a request on as it came. ReverseProxy removes the hop-by-hop headers, and those below, which are not
-// this proxy's to change.
+// rewrite passes a request on as it came. ReverseProxy removes the hop-by-hop headers, and also query parameters that Go
+// cannot parse and the headers below, which are not this proxy's to change.
 func rewrite(r *httputil.ProxyRequest) {
 	r.Out.Host = r.In.Host
+	r.Out.URL.RawQuery = r.In.URL.RawQuery
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if values, ok := r.In.Header[name]; ok {
 			r.Out.Header[name] = values

@@ -27,7 +27,7 @@ const reachableWait = 5 * time.Second
 func (n *Node) Advertise(prefixes []netip.Prefix) {
 	n.mu.Lock()
 	if !n.withdrawn {
-		n.desired = slices.Clone(prefixes)
+		n.desired = append([]netip.Prefix{}, prefixes...) // not nil
 	}
 	n.mu.Unlock()
 	n.wakeAnnouncer()

@@ -61,7 +61,7 @@ func (n *Node) mayDial(network string, to netip.AddrPort) error {
 	return judgeTarget(network, to, p, ok, own, n.cfg.AcceptRoutes)
 }
 
-// judgeTarget is mayDial for a peer that the engine has found for an address.
+// judgeTarget is mayDial for a peer that the engine has found for an address. own is nil while the own routes are unknown.
 func judgeTarget(network string, to netip.AddrPort, p wgengine.PeerForIP, found bool, own []netip.Prefix, acceptRoutes bool) error {
 	a, hint := to.Addr(), ""
 	if !acceptRoutes {
@@ -79,6 +79,8 @@ func judgeTarget(network string, to netip.AddrPort, p wgengine.PeerForIP, found 
 		return nil
 	case !acceptRoutes:
 		return fmt.Errorf("%w: %v is behind %s%s", ErrNotInTailnet, a, p.Node.ComputedName(), hint)
+	case own == nil:
+		return fmt.Errorf("%w: %v is behind %s, and the router does not know its own routes yet", ErrNotInTailnet, a, p.Node.ComputedName())
 	case slices.ContainsFunc(own, func(r netip.Prefix) bool { return r.Overlaps(p.Route) || r.Contains(a) }):
 		return fmt.Errorf("%w: %v is in a route of this router; connect to it without the proxy", ErrNotInTailnet, a)
 	}

@@ -44,6 +44,26 @@ func TestDialTargets(t *testing.T) {
 	}
 }
 
+// TestDialBeforeRoutesAreKnown: until the first look-up, any other router's route may be one of this router's VPC. Nodes are
+// targets before, and a router without routes has none to spare.
+func TestDialBeforeRoutesAreKnown(t *testing.T) {
+	node := &tailcfg.Node{Name: "router.example.ts.net.", Addresses: []netip.Prefix{netip.MustParsePrefix("100.64.0.9/32")}}
+	n := &Node{routesChanged: make(chan struct{}, 1)}
+	may := func(target, route string) error {
+		return judgeTarget("tcp", netip.MustParseAddrPort(target), wgengine.PeerForIP{Node: node.View(), Route: netip.MustParsePrefix(route)}, true, n.desired, true)
+	}
+	if err := may("10.0.3.4:80", "10.0.0.0/16"); !errors.Is(err, ErrNotInTailnet) {
+		t.Errorf("a route before the first look-up: %v", err)
+	}
+	if err := may("100.64.0.9:80", "100.64.0.9/32"); err != nil {
+		t.Errorf("a node before the first look-up: %v", err)
+	}
+	n.Advertise(nil)
+	if err := may("10.0.3.4:80", "10.0.0.0/16"); err != nil {
+		t.Errorf("a route of another router, for one without routes: %v", err)
+	}
+}
+
 // TestDialReachesNoHandover: programs reach the hand-over of no router, which takes a datagram for one of the router
 // whose address it has. It is at nodes, and UDP only.
 func TestDialReachesNoHandover(t *testing.T) {

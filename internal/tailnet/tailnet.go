@@ -187,7 +187,8 @@ type Node struct {
 
 	mu sync.Mutex // covers the fields below
 	// The routes to advertise are desired unless heldBack or withdrawn. HoldBack sets
-	// and resets heldBack. Withdraw sets withdrawn, for good: desired stays as it was.
+	// and resets heldBack. Withdraw sets withdrawn, for good: desired stays as it was. It
+	// is nil before the first Advertise.
 	desired   []netip.Prefix
 	heldBack  bool
 	withdrawn bool
