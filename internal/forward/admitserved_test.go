@@ -1,8 +1,12 @@
 package forward
 
 import (
+	"errors"
+	"io"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -43,5 +47,92 @@ func TestServedPortsAreAdmitted(t *testing.T) {
 	defer a.mu.Unlock()
 	if len(a.asked) < 3 || a.asked[0] != to || a.asked[1] != to || a.asked[len(a.asked)-1] != (netip.AddrPort{}) {
 		t.Errorf("asked about %v", a.asked)
+	}
+}
+
+// TestServedAddressIsLookedUpOnce: the address of a served port changes with the name behind it. A flow reaches the address
+// that Admit decided about, and is judged by it later; the preface is for that target, too.
+func TestServedAddressIsLookedUpOnce(t *testing.T) {
+	tcpPort := serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c); c.Close() })
+	udpPort := serveUDPEcho(t)
+	loopback := netip.MustParseAddr("127.0.0.1")
+	a := new(admission)
+	var mu sync.Mutex
+	var prefaced, judged []netip.AddrPort
+	lookUps := 0
+	c := newClient(t, func(cfg *Config) {
+		a.configure(cfg)
+		cfg.Preface = func(_, _, target netip.AddrPort) []byte {
+			mu.Lock()
+			defer mu.Unlock()
+			prefaced = append(prefaced, target)
+			return nil
+		}
+		cfg.StillAdmits = func(_ uint8, _ netip.Addr, target netip.AddrPort) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			judged = append(judged, target)
+			return true
+		}
+		cfg.Served = func(protocol Protocol, target netip.AddrPort) (netip.AddrPort, bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			if a.mu.Lock(); len(a.asked) > lookUps { // Admit was asked: the name has another address, where nothing is
+				a.mu.Unlock()
+				return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), 1), true
+			}
+			a.mu.Unlock()
+			return netip.AddrPortFrom(loopback, map[Protocol]uint16{TCP: tcpPort, UDP: udpPort}[protocol]), true
+		}
+	})
+	served := netip.MustParseAddrPort("100.100.1.1:443")
+	conn, err := c.dialTCP(served)
+	if err != nil {
+		t.Fatalf("the flow did not reach the address that was admitted: %v", err)
+	}
+	defer conn.Close()
+	mustEcho(t, conn)
+	mu.Lock()
+	lookUps = 1
+	mu.Unlock()
+	udp := c.dialUDP(served)
+	defer udp.Close()
+	mustEcho(t, udp)
+	c.f.Recheck()
+	mu.Lock()
+	defer mu.Unlock()
+	toTCP, toUDP := netip.AddrPortFrom(loopback, tcpPort), netip.AddrPortFrom(loopback, udpPort)
+	if !slices.Equal(prefaced, []netip.AddrPort{toTCP}) {
+		t.Errorf("the preface was for %v, want %v", prefaced, toTCP)
+	}
+	for _, target := range judged {
+		if target != toTCP && target != toUDP {
+			t.Errorf("an open flow was judged by %v", target)
+		}
+	}
+}
+
+// TestDialChecks: a dial of the process has a flow's checks.
+func TestDialChecks(t *testing.T) {
+	port := serveTCP(t, func(c *net.TCPConn) { c.Close() })
+	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+	served, resolved := netip.MustParseAddrPort("100.100.1.1:443"), netip.MustParseAddrPort("10.0.0.1:80")
+	c := newClient(t, func(cfg *Config) {
+		cfg.Deny = func(target netip.AddrPort) bool { return target == served }
+		cfg.DenyDial = func(target netip.AddrPort) bool { return target == local }
+		cfg.Resolve = func(string, netip.AddrPort) (netip.AddrPort, error) { return local, nil }
+		cfg.Served = func(_ Protocol, target netip.AddrPort) (netip.AddrPort, bool) { return local, target == served }
+	})
+	for target, want := range map[netip.AddrPort]error{served: nil, resolved: errForbidden} {
+		if err := c.f.Dial(t.Context(), target); !errors.Is(err, want) {
+			t.Errorf("Dial(%v): %v, want %v", target, err, want)
+		}
+		conn, err := c.f.DialConn(t.Context(), "tcp", target)
+		if !errors.Is(err, want) {
+			t.Errorf("DialConn(%v): %v, want %v", target, err, want)
+		}
+		if err == nil {
+			conn.Close()
+		}
 	}
 }

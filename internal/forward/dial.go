@@ -12,17 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// dialTarget returns the address to dial for a target of the process, with the checks of a flow.
+func (r *rules) dialTarget(p Protocol, target netip.AddrPort) (netip.AddrPort, error) {
+	to := r.destination(p, target, target)
+	if !to.served && r.deny(target) {
+		return netip.AddrPort{}, errForbidden
+	}
+	return r.dialAddr(p, to)
+}
+
 // connection opens a connection to target, from a port of the system's choice, with the checks of a
 // flow. The network is "tcp" or "udp"; a UDP connection only receives from target.
 func (r *rules) connection(ctx context.Context, network string, target netip.AddrPort) (net.Conn, error) {
-	if r.deny(target) {
-		return nil, fmt.Errorf("connecting to %s: %w", target, errForbidden)
-	}
 	protocol := UDP
 	if network == TCP.String() {
 		protocol = TCP
 	}
-	to, err := r.dialAddr(protocol, target)
+	to, err := r.dialTarget(protocol, target)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", target, err)
 	}
@@ -33,10 +39,7 @@ func (r *rules) connection(ctx context.Context, network string, target netip.Add
 // dial opens a TCP connection to target as a flow would, and closes it. It waits for the result
 // in Go's poller: it is no flow, and the caller's goroutine waits anyway.
 func (r *rules) dial(ctx context.Context, target netip.AddrPort) error {
-	if r.deny(target) {
-		return fmt.Errorf("connecting to %s: %w", target, errForbidden)
-	}
-	to, err := r.resolve(TCP.String(), target)
+	to, err := r.dialTarget(TCP, target)
 	if err != nil {
 		return fmt.Errorf("connecting to %s: %w", target, err)
 	}

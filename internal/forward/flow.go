@@ -71,7 +71,8 @@ type record struct {
 	protocol Protocol
 	key      flowKey
 	target   netip.AddrPort
-	peer     *peer // whose limit the flow counts against, until it is released
+	to       destination // that Admit decided about
+	peer     *peer       // whose limit the flow counts against, until it is released
 	route    *route
 	rule     string // of [Config.Admit]
 	opened   time.Time

@@ -132,7 +132,7 @@ func (p *pinger) forward(request *packet.Packet) {
 	}
 	key := keyOf(request)
 	to := p.routes.lookup(request.Dst)
-	if _, verdict := p.rules.open(request.Protocol, key); verdict != allowed {
+	if _, _, verdict := p.rules.open(request.Protocol, key); verdict != allowed {
 		p.account.flowFailed(ICMP, to, forbidden)
 		p.drops.add(dropFlowFailed, 1)
 		if verdict == denied {

@@ -34,26 +34,52 @@ const (
 	noRule          // no access rule allows it; dropped without an answer, as in the engine's filter
 )
 
+// destination is the address behind the router that a flow reaches. A flow looks it up once: that of a served port
+// changes with a name, and what is admitted must be what is dialed.
+type destination struct {
+	addr   netip.AddrPort // zero while that of a served port is unknown
+	served bool           // as [Config.Served]: it needs no Resolve, and no deny list applies
+}
+
+// destination returns the destination now of flows to dst, whose target is given.
+func (r *rules) destination(p Protocol, dst, target netip.AddrPort) destination {
+	if p != ICMP {
+		if to, ok := r.servedAt(p, dst); ok {
+			return destination{to, true}
+		}
+	}
+	return destination{target, false}
+}
+
 // open decides whether a new flow or an echo request is allowed, and by which rule of Admit, on
 // whichever way its packet arrived: directly from its client, reassembled from fragments, delayed, or
 // passed on by a peer router.
-func (r *rules) open(number uint8, key flowKey) (rule string, v verdict) {
-	if v := r.check(number, key); v != allowed {
-		return "", v
+func (r *rules) open(number uint8, key flowKey) (to destination, rule string, v verdict) {
+	protocol, ok := protocolOf(number)
+	if to = (destination{addr: key.target()}); ok {
+		to = r.destination(protocol, key.dst, key.target())
 	}
-	a := r.admit(number, key.client, r.reached(number, key))
+	if v := r.judge(number, key, to.served); v != allowed {
+		return to, "", v
+	}
+	a := r.admit(number, key.client, to.addr)
 	if a.Refused {
 		r.reject(RefusedByAdmit, number, key.client, key.dst)
-		return a.Rule, denied
+		return to, a.Rule, denied
 	}
-	return a.Rule, allowed
+	return to, a.Rule, allowed
 }
 
 // check decides whether a packet is allowed that opens no flow. It repeats, for the target that is
 // dialed, the checks that the engine's filter and the packet hook make of a client's own packets. number
 // is the IP protocol number.
 func (r *rules) check(number uint8, key flowKey) verdict {
-	if !r.serves(number, key) && r.denies(key.target()) {
+	return r.judge(number, key, r.serves(number, key))
+}
+
+// judge is check for a packet whose destination is a served port, or not.
+func (r *rules) judge(number uint8, key flowKey, served bool) verdict {
+	if !served && r.denies(key.target()) {
 		r.reject(RefusedByDenyList, number, key.client, key.dst)
 		return denied
 	}
@@ -65,26 +91,8 @@ func (r *rules) check(number uint8, key flowKey) verdict {
 
 // serves reports whether a flow's destination is a served port of the node's own addresses.
 func (r *rules) serves(number uint8, key flowKey) bool {
-	_, ok := r.serving(number, key)
-	return ok
-}
-
-// serving returns the address to dial for a served port.
-func (r *rules) serving(number uint8, key flowKey) (to netip.AddrPort, ok bool) {
 	protocol, ok := protocolOf(number)
-	if !ok || protocol == ICMP {
-		return netip.AddrPort{}, false
-	}
-	return r.servedAt(protocol, key.dst)
-}
-
-// reached returns the address behind the router that a flow reaches: for a served port, the one that is
-// dialed for it, or the zero address while that is unknown.
-func (r *rules) reached(number uint8, key flowKey) netip.AddrPort {
-	if to, ok := r.serving(number, key); ok {
-		return to
-	}
-	return key.target()
+	return ok && r.destination(protocol, key.dst, key.target()).served
 }
 
 // denies reports whether target must never be reached, and counts it if so.
@@ -97,28 +105,30 @@ func (r *rules) denies(target netip.AddrPort) bool {
 }
 
 // permit reports whether a flow that is open may stay. It counts nothing.
-func (r *rules) permit(number uint8, key flowKey) bool {
-	return (r.serves(number, key) || !r.deny(key.target())) && r.allow(number, key.client.Addr(), key.dst) &&
-		r.stillAdmits(number, key.client.Addr(), r.reached(number, key))
+func (r *rules) permit(f *record) bool {
+	number, key := f.protocol.number(), f.key
+	return (f.to.served || !r.deny(f.target)) && r.allow(number, key.client.Addr(), key.dst) &&
+		r.stillAdmits(number, key.client.Addr(), f.to.addr)
 }
 
 var errForbidden = errors.New("the target is on the deny list")
 
-// dialAddr returns the address to dial for a target. It fails if DenyDial forbids that address, or
-// if the target is served and the address for it is unknown.
-func (r *rules) dialAddr(p Protocol, target netip.AddrPort) (netip.AddrPort, error) {
-	if to, ok := r.servedAt(p, target); ok && !to.IsValid() {
+// dialAddr returns the address to dial for a destination. It fails if DenyDial forbids that address, or
+// if the address of a served port is unknown.
+func (r *rules) dialAddr(p Protocol, to destination) (netip.AddrPort, error) {
+	switch {
+	case to.served && !to.addr.IsValid():
 		return netip.AddrPort{}, unix.EHOSTUNREACH
-	} else if ok {
-		return to, nil
+	case to.served:
+		return to.addr, nil
 	}
-	to, err := r.resolve(p.String(), target)
+	addr, err := r.resolve(p.String(), to.addr)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	if r.denyDial(to) {
+	if r.denyDial(addr) {
 		r.denied.Inc()
 		return netip.AddrPort{}, errForbidden
 	}
-	return to, nil
+	return addr, nil
 }

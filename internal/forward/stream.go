@@ -148,7 +148,7 @@ func (t *streamTable) open(p *packet.Packet, s *tcp.Segment, key flowKey) {
 		return
 	}
 	refuse := func() { t.sender.reset(p, p.Payload()) }
-	rule, verdict := t.rules.open(packet.ProtoTCP, key)
+	to, rule, verdict := t.rules.open(packet.ProtoTCP, key)
 	if verdict != allowed {
 		t.account.flowFailed(TCP, t.routes.lookup(key.dst.Addr()), forbidden)
 		if verdict == noRule {
@@ -165,7 +165,7 @@ func (t *streamTable) open(p *packet.Packet, s *tcp.Segment, key flowKey) {
 		return
 	}
 	fl := &streamFlow{
-		protocol: TCP, key: key, target: key.target(), peer: node,
+		protocol: TCP, key: key, target: key.target(), to: to, peer: node,
 		route: t.routes.lookup(key.dst.Addr()), rule: rule, opened: time.Now(),
 		table: t, fd: -1, syn: append([]byte(nil), p.Raw...),
 	}
@@ -219,7 +219,7 @@ func (fl *streamFlow) advance() {
 func (fl *streamFlow) dialTarget() {
 	t := fl.table
 	fl.stage.Store(stageDialing)
-	to, err := t.rules.dialAddr(TCP, fl.target)
+	to, err := t.rules.dialAddr(TCP, fl.to)
 	if err == nil {
 		if share := int(t.memory.shareOf(fl.peer.held.Load())); share <= scarce {
 			fl.bounded = true
@@ -233,7 +233,7 @@ func (fl *streamFlow) dialTarget() {
 		keepUrgent(fl.fd)
 		// The check in open may predate a change of the deny list or the rules whose
 		// Recheck did not see the flow in the table.
-		if !t.rules.permit(packet.ProtoTCP, fl.key) {
+		if !t.rules.permit(&fl.record) {
 			fl.revoke()
 		}
 		err = t.poll.watch(fl.fd, alsoWritable, &fl.task)
@@ -276,7 +276,7 @@ func (fl *streamFlow) dialed() {
 // sendPreface sends the bytes that precede those of the client. The socket has just connected, and its empty
 // buffer takes them at once.
 func (fl *streamFlow) sendPreface() error {
-	preface := fl.table.preface(fl.key.client, fl.key.dst, fl.table.rules.reached(packet.ProtoTCP, fl.key))
+	preface := fl.table.preface(fl.key.client, fl.key.dst, fl.to.addr)
 	if len(preface) == 0 {
 		return nil
 	}

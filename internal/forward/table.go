@@ -135,7 +135,7 @@ func (t *tables) revoke(r *rules) (ended int) {
 	// The rules are another package's functions: they are called without the table's lock,
 	// which packet delivery takes.
 	for _, fl := range t.all() {
-		if c := fl.common(); !r.permit(c.protocol.number(), c.key) {
+		if c := fl.common(); !r.permit(c) {
 			fl.revoke()
 			ended++
 		}

@@ -172,10 +172,10 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 			t.sender.udpError(key, reason, 0)
 		}
 	}
-	to := t.routes.lookup(key.dst.Addr())
-	rule, verdict := t.rules.open(packet.ProtoUDP, key)
+	through := t.routes.lookup(key.dst.Addr())
+	to, rule, verdict := t.rules.open(packet.ProtoUDP, key)
 	if verdict != allowed {
-		t.account.flowFailed(UDP, to, forbidden)
+		t.account.flowFailed(UDP, through, forbidden)
 		if verdict == denied {
 			refuse(packet.AdminProhibited)
 		}
@@ -183,13 +183,13 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	}
 	node, ok := t.limits.reserve(key.client.Addr())
 	if !ok {
-		t.account.flowFailed(UDP, to, limited)
+		t.account.flowFailed(UDP, through, limited)
 		refuse(packet.PortUnreachable)
 		return nil
 	}
 	target := key.target()
 	fl := &udpFlow{
-		protocol: UDP, key: key, target: target, peer: node, route: to, rule: rule, opened: time.Now(),
+		protocol: UDP, key: key, target: target, to: to, peer: node, route: through, rule: rule, opened: time.Now(),
 		table: t, fd: -1, state: udpState{dns: target.Port() == dnsPort},
 	}
 	fl.step = fl.receive
@@ -201,7 +201,7 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	if err != nil {
 		t.limits.release(node)
 		reason := dialFailure(err)
-		t.account.flowFailed(UDP, to, reason)
+		t.account.flowFailed(UDP, through, reason)
 		t.logs.debug("opening UDP flow failed", "target", target, "reason", reason, "err", err)
 		refuse(unreachableFor(reason))
 		return nil
@@ -226,7 +226,7 @@ func (t *udpTable) open(key flowKey, p *packet.Packet) *udpFlow {
 	t.account.flowOpened(UDP)
 	// The check above may predate a change of the deny list or the rules whose Recheck did
 	// not see the flow in the table.
-	if !t.rules.permit(packet.ProtoUDP, key) {
+	if !t.rules.permit(&fl.record) {
 		t.end(fl, revoked)
 		return nil
 	}
@@ -256,7 +256,7 @@ func (fl *udpFlow) detach() (fd int) {
 // 9.2).
 func (fl *udpFlow) connect() error {
 	t := fl.table
-	to, err := t.rules.dialAddr(UDP, fl.target)
+	to, err := t.rules.dialAddr(UDP, fl.to)
 	if err != nil {
 		return err
 	}
@@ -475,7 +475,7 @@ func (t *udpTable) takeSocket(fl *udpFlow) bool {
 	t.mu.Lock()
 	for i := range maxIdleDNS {
 		e := t.idle.newest(i)
-		if old = e.flow; old == nil || !t.idle.reuse.mayTake(fl.opened, old.connected, fl.key, old.key) {
+		if old = e.flow; old == nil || old.to != fl.to || !t.idle.reuse.mayTake(fl.opened, old.connected, fl.key, old.key) {
 			continue
 		}
 		fd = detachIdle(*e)
