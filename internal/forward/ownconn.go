@@ -109,6 +109,9 @@ func (c *ownConn) schedule(now time.Duration) {
 // hold sets the connection's part of the budget, in bytes. It needs mu.
 func (c *ownConn) hold(n int64) {
 	c.table.memory.used.Add(n - c.held)
+	if c.dialed {
+		c.table.dialedHeld.Add(n - c.held)
+	}
 	c.held = n
 }
 

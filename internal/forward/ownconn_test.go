@@ -260,3 +260,35 @@ func TestOwnDialEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestDialedConnsShare: connections into the tailnet have a part of the budget together, as the flows of one node have. The
+// rest is for the flows of others.
+func TestDialedConnsShare(t *testing.T) {
+	n := newTwoNodes(t, nil)
+	ln, err := n.b.Listen(80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var conns [2]*ownConn
+	for i := range conns {
+		c, err := n.a.DialTCP(t.Context(), ownA[true], netip.AddrPortFrom(ownB[true], 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns[i] = c.(*ownConn)
+	}
+	memory := n.a.memory
+	memory.setMemory(1 << 30)
+	full, other := conns[0], conns[1]
+	alone := other.limit()
+	full.mu.Lock() // so that no segment changes the part again
+	full.hold(memory.total.Load() / peerPart)
+	limit, share := other.limit(), memory.share()
+	full.hold(0)
+	full.mu.Unlock()
+	if limit != minBuffer || share <= minBuffer || other.limit() != alone || alone != maxBuffer {
+		t.Errorf("a connection may hold %d bytes next to one that fills the part of all, want %d; alone %d and %d; a flow %d", limit, minBuffer, alone, other.limit(), share)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ const (
 	maxOwnConnsPerPort = 96
 	maxOwnBacklog      = 32 // of a listener: connections that were not accepted
 	maxOwnBuffer       = 512 << 10
-	// maxOwnDialed bounds the connections of DialTCP. Their buffers are as large as a flow's.
+	// maxOwnDialed bounds the connections of DialTCP. Their buffers are as large as those of the flows of one node.
 	maxOwnDialed = 4096
 )
 
@@ -44,7 +45,8 @@ const firstEphemeral = 49152
 type ownTCP struct {
 	*core
 	congestion Congestion
-	maxPerPort int // accepted connections of a port
+	maxPerPort int          // accepted connections of a port
+	dialedHeld atomic.Int64 // the sum of held of all dialed conns, in bytes
 
 	mu        sync.Mutex // covers the fields below
 	listeners map[uint16]*ownListener
@@ -185,7 +187,7 @@ func (t *ownTCP) options(c *ownConn) tcp.Options {
 // of accepted connections.
 func (c *ownConn) limit() int {
 	if c.dialed {
-		return int(c.table.memory.share())
+		return int(c.table.memory.shareOf(c.table.dialedHeld.Load()))
 	}
 	return int(min(c.table.memory.share(), maxOwnBuffer))
 }
