@@ -85,17 +85,17 @@ func printWarnings(w io.Writer, cfg config.Config) {
 func printPlan(w io.Writer, p router.Plan) {
 	fmt.Fprintf(w, "place:       %s\n", orDefault(p.Place.String(), "not on ECS"))
 	fmt.Fprintf(w, "credential:  %s\n             (%s)\n", p.Credential, p.Why)
-	fmt.Fprintf(w, "identity:    %s\n\n", p.State)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "ROUTE\tPLAN\tSOURCE")
-	for _, r := range p.Routes {
+	fmt.Fprintf(w, "identity:    %s\n", p.State)
+	if len(p.Routes) == 0 {
+		fmt.Fprintf(w, "routes:      %s\n", noRoutes)
+	}
+	table(w, "ROUTE\tPLAN\tSOURCE", p.Routes, func(r ops.RouteStatus) []string {
 		action := "advertise"
 		if r.Refused != "" {
 			action = "refused: " + r.Refused
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\n", r.Prefix, action, r.Source)
-	}
-	tw.Flush()
+		return []string{r.Prefix, action, r.Source}
+	})
 	for _, note := range p.Notes {
 		fmt.Fprintf(w, "\nnote: %s\n", note)
 	}

@@ -19,6 +19,10 @@ const (
 	shownLearned = 5
 )
 
+// noRoutes describes a router that advertises no routes: a look-up that succeeds without any is
+// possible only with this setting.
+const noRoutes = "none (ROUTER_ROUTES=none)"
+
 // printStatus prints the facts of the status page for a terminal.
 func printStatus(w io.Writer, s ops.Status) {
 	condition := "ready"
@@ -47,6 +51,9 @@ func printStatus(w io.Writer, s ops.Status) {
 	fmt.Fprintf(w, "limits: flows %s, per peer %s, memory %s, open files %s\n",
 		use(s.Limits.Flows, plain), use(s.Limits.FlowsPerPeer, plain), use(s.Limits.MemoryBytes, size), use(s.Limits.OpenFiles, plain))
 
+	if len(s.Routes) == 0 && !s.RoutesFound.IsZero() {
+		fmt.Fprintf(w, "routes: %s\n", noRoutes)
+	}
 	table(w, "ROUTE\tSTATE\tSOURCE", s.Routes, func(r ops.RouteStatus) []string {
 		return []string{r.Prefix, routeState(r), r.Source}
 	})

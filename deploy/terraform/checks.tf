@@ -9,7 +9,7 @@ locals {
   # ---------------------------------------------------------------- CIDRs
 
   cidr_lists = {
-    routes         = [for r in local.routes : r if !contains(["vpc", "subnet", "peerings"], r) && !startswith(r, "pl-") && !can(regex("^(subnets|rds|lb|host):", r))]
+    routes         = [for r in local.routes : r if !contains(["vpc", "subnet", "peerings", "none"], r) && !startswith(r, "pl-") && !can(regex("^(subnets|rds|lb|host):", r))]
     exclude_routes = local.exclude_routes
   }
   cidrs = { for c in distinct(flatten(values(local.cidr_lists))) : c => {
@@ -71,12 +71,24 @@ locals {
 
   # ---------------------------------------------------------------- other settings
 
-  malformed_sources = [for r in local.routes : "routes: ${jsonencode(r)} is not a source of routes: use vpc, subnet, subnets:TAG=VALUE, peerings, pl-…, rds:TAG=VALUE, lb:TAG=VALUE, host:NAME or a CIDR."
+  malformed_sources = [for r in local.routes : "routes: ${jsonencode(r)} is not a source of routes: use vpc, subnet, subnets:TAG=VALUE, peerings, pl-…, rds:TAG=VALUE, lb:TAG=VALUE, host:NAME, none or a CIDR."
     if can(regex("^(subnets|rds|lb):", r)) && !can(regex("^(subnets|rds|lb):[^=,]+=[^,]+$", r)) ||
     startswith(r, "pl-") && !can(regex("^pl-[0-9a-f]{8,17}$", r)) ||
     # A name that ends in digits is an address.
     startswith(r, "host:") && (!can(regex("^host:${local.dns_label}(\\.${local.dns_label})*\\.?$", r)) || can(regex("[:.][0-9]+\\.?$", r)) || length(r) > length("host:") + 253)
   ]
+
+  # A router without routes.
+  no_routes = contains(local.routes, "none")
+  none_problems = !local.no_routes ? [] : concat(
+    length(distinct(local.routes)) == 1 ? [] : ["routes: none excludes all other sources: remove it, or them."],
+    [for name, used in {
+      exclude_routes = length(var.exclude_routes) > 0
+      site_id        = var.site_id != null
+      dns            = var.dns
+      dns_zones      = length(var.dns_zones) > 0
+    } : "${name}: has no effect without routes: remove it, or set routes." if used],
+  )
 
   probe_hosts = { for p in local.probes : p => trim(regex("^(.*):[0-9]+$", p)[0], "[]") if can(regex("^(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", p)) }
   malformed_probes = concat(
@@ -224,5 +236,5 @@ locals {
   keeps_addresses = can(regex("(^|\\s)-{1,2}snat-subnet-routes=(0|f|F|FALSE|false|False)", var.additional_flags))
   snat_problems   = local.keeps_addresses && !var.kernel_mode && trimspace(lookup(var.environment, "ROUTER_MODE", "")) != "kernel" ? ["additional_flags: only kernel mode keeps the clients' addresses: remove --snat-subnet-routes, or set kernel_mode."] : []
 
-  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_serve, local.malformed_durations, local.malformed_listens, local.malformed_egress, local.access_problems, local.other_problems)
+  problems = concat(local.mode_problems, local.snat_problems, local.malformed_sources, local.none_problems, local.malformed_cidrs, local.refused_cidrs, local.whole_families, local.malformed_probes, local.malformed_serve, local.malformed_durations, local.malformed_listens, local.malformed_egress, local.access_problems, local.other_problems)
 }

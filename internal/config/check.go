@@ -22,6 +22,7 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkCredential(c, given, r)
 	checkAuthKey(c, given, r)
 	checkRoutes(c, given, r)
+	checkNoRoutes(c, given, r)
 	checkMetadata(c, given, r)
 	checkDNS(c, given, r)
 	checkIdentity(c, given, r)
@@ -138,6 +139,26 @@ func checkRoutes(c *Config, given map[string]setting, r *report) {
 	}
 	if err := errors.Join(errs...); err != nil {
 		r.problem("ROUTER_ROUTES", given["ROUTER_ROUTES"].name, err)
+	}
+}
+
+// checkNoRoutes refuses settings that have no effect in a router without routes.
+func checkNoRoutes(c *Config, given map[string]setting, r *report) {
+	if !c.Routes.None() || r.bad("ROUTER_ROUTES") {
+		return
+	}
+	for _, s := range []struct {
+		name string
+		used bool
+	}{
+		{"ROUTER_EXCLUDE_ROUTES", len(c.Routes.Exclude) > 0},
+		{"ROUTER_SITE_ID", c.Routes.Site != nil},
+		{"ROUTER_DNS", c.DNS},
+		{"ROUTER_DNS_ZONES", !c.Zones.None()},
+	} {
+		if s.used && !r.bad(s.name) {
+			r.problemf(s.name, given[s.name].name, "has no effect without routes: remove it, or set "+given["ROUTER_ROUTES"].name+" to routes")
+		}
 	}
 }
 

@@ -8,8 +8,8 @@
 // variable, its name in the official image (TS_), a deprecated name (TAILSCALE_, with a
 // warning), a flag in TS_EXTRA_ARGS, the default.
 //
-// An empty value means unset, except that ROUTER_ROUTES must not be empty, as a router
-// without routes is never intended (an empty TS_ROUTES is unset, as in the official image).
+// An empty value means unset, except that ROUTER_ROUTES must not be empty: a router without
+// routes has none there (an empty TS_ROUTES is unset, as in the official image).
 // White space around a value is removed. A value file:PATH is read from that file. An
 // unknown ROUTER_ variable is an error, and so is a malformed value: no setting falls back
 // to its default silently. A credential in a variable of another kind is an error, and is

@@ -29,6 +29,9 @@ func (e *exam) fromMetadata() bool {
 	return len(e.Config.Routes.NeedPlace()) > 0
 }
 
+// noRoutes is the reason of a check that does not apply to a router without routes.
+const noRoutes = "the router advertises no routes (ROUTER_ROUTES=none)"
+
 func (e *exam) routesFound(ctx context.Context) Result {
 	r, err := e.routes.Get(ctx)
 	if errors.Is(err, errNoTask) {
@@ -36,6 +39,9 @@ func (e *exam) routesFound(ctx context.Context) Result {
 	}
 	if err != nil {
 		return failed(err, awsReach)
+	}
+	if e.Config.Routes.None() {
+		return pass(noRoutes)
 	}
 	value := "to advertise: " + join(r.Advertise)
 	if len(r.Refused) > 0 {
@@ -59,6 +65,9 @@ func (e *exam) overlaps(ctx context.Context) Result {
 	r, err := e.routes.Get(ctx)
 	if err != nil {
 		return skip("no routes found")
+	}
+	if e.Config.Routes.None() {
+		return skip(noRoutes)
 	}
 	var found, fixes []string
 	for i, a := range r.Explain {
@@ -119,6 +128,9 @@ func unique(list []string) (out []string) {
 
 // approval reports which routes the tailnet approved, which only a running router knows.
 func (e *exam) approval(ctx context.Context) Result {
+	if e.Config.Routes.None() {
+		return skip(noRoutes)
+	}
 	s, err := e.status.Get(ctx)
 	if err != nil {
 		if r, err := e.routes.Get(ctx); err == nil {
@@ -172,6 +184,9 @@ func (e *exam) resolver(ctx context.Context) Result {
 	r, err := e.routes.Get(ctx)
 	if err != nil {
 		return skip("no routes found")
+	}
+	if e.Config.Routes.None() {
+		return skip(noRoutes)
 	}
 	boot, err := e.boot.Get(ctx)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 // BeginDrain announces that this router drains, and returns the number of helpers: routers
 // that claim to serve the same routes and to relay packets. The claim decides only whether
 // flows end before or after the routes are withdrawn: a router relays packets of a flow once
-// control gives it the route.
+// control gives it the route. There are none for a router that serves no routes: control gives
+// nothing to another one.
 //
 // BeginDrain is called before the routes are withdrawn, so that servedRoutes and servedPeers
 // describe the router as its clients know it.
@@ -24,7 +25,7 @@ func (c *Coordinator) BeginDrain(ctx context.Context) (helpers int) {
 	c.draining = true
 	c.servedRoutes, c.servedPeers = routes, c.peers.Load()
 	c.mu.Unlock()
-	if !c.cfg.CanRelay() {
+	if len(routes) == 0 || !c.cfg.CanRelay() {
 		return 0
 	}
 	helpers = c.ask(ctx, func(s State) bool { return s.helps(routes) })

@@ -21,6 +21,8 @@ import (
 //	not ready ─▶ any helpers? ─┬─ yes ─▶ introduce clients, withdraw ─▶ relay packets until the flows end ─┬─▶ cut the rest ─▶ log out
 //	                           └─ no ──▶ wait for idle flows ─▶ cut, withdraw ─────────────────────────────┘
 //
+// A router without routes has no helpers and nothing to withdraw: its roles and served ports are its own.
+//
 // Connections into the tailnet are this router's own, and cannot be handed over. Their listeners close first, and the
 // router stays in the tailnet until they have ended, or the time is over.
 //
@@ -94,9 +96,12 @@ func (r *Router) drain() error {
 		defer close(announced)
 		r.peers.Announce(announcing)
 	}()
-	if helpers > 0 {
+	switch {
+	case helpers > 0:
 		r.handOver(handOverCtx)
-	} else {
+	case r.cfg.Routes.None():
+		r.cutWhenIdle(handOverCtx, "no routes to hand over; cutting flows")
+	default:
 		r.cutAndWithdraw(handOverCtx)
 	}
 	r.endEgress(handOverCtx)
@@ -158,18 +163,23 @@ func (r *Router) clients() []handover.Client {
 
 // cutAndWithdraw cuts the flows before it withdraws the routes, for a drain without
 // helpers: once clients send to another router, a reset from this one no longer reaches
-// them. It waits for a moment without traffic first, for up to half of the drain timeout.
-// Flows that clients open until they have moved are served, and cut at the end.
+// them. Flows that clients open until they have moved are served, and cut at the end.
 func (r *Router) cutAndWithdraw(ctx context.Context) {
+	r.cutWhenIdle(ctx, "no peer router to hand over to; cutting flows, then withdrawing routes")
+	r.withdraw(ctx)
+	r.cutFlows()
+	backoff.Sleep(ctx, propagation)
+}
+
+// cutWhenIdle waits for a moment without traffic, for up to half of the drain timeout, logs
+// message, and cuts the flows.
+func (r *Router) cutWhenIdle(ctx context.Context, message string) {
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
 	defer cancel()
 	start := time.Now()
 	idle := r.forward.AwaitIdle(waiting)
-	r.log.Info("no peer router to hand over to; cutting flows, then withdrawing routes", "quiet", idle, "waited", time.Since(start).Round(time.Millisecond).String())
+	r.log.Info(message, "quiet", idle, "waited", time.Since(start).Round(time.Millisecond).String())
 	r.cutFlows()
-	r.withdraw(ctx)
-	r.cutFlows()
-	backoff.Sleep(ctx, propagation)
 }
 
 func (r *Router) withdraw(ctx context.Context) {

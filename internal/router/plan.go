@@ -70,7 +70,7 @@ func MakePlan(ctx context.Context, cfg config.Config) (Plan, error) {
 		Credential: choice.What,
 		Why:        choice.Why,
 		State:      cfg.Identity.Source.String(),
-		Advertise:  found.Advertise,
+		Advertise:  append([]netip.Prefix{}, found.Advertise...),
 		Routes:     describeRoutes(found, tailnet.Status{}),
 		Notes:      found.Notes,
 		Warnings:   cfg.Warnings,

@@ -55,7 +55,7 @@ func (r *Router) addRouteReasons(s tailnet.Status, add func(*problem.Problem)) {
 	if r.draining.Load() {
 		return
 	}
-	if len(s.Advertised) == 0 && !r.heldBack.Load() {
+	if len(s.Advertised) == 0 && !r.heldBack.Load() && !r.cfg.Routes.None() {
 		add(&problem.Problem{Code: problem.Announcing, Message: "the routes are not advertised yet"})
 	}
 	if missing := s.Unapproved(); len(missing) > 0 {

@@ -55,7 +55,7 @@ func (f *Finder) choose(ctx context.Context, found finding) (Routes, error) {
 		r.Advertise = append(r.Advertise, p)
 	}
 	slices.SortFunc(r.Advertise, netip.Prefix.Compare)
-	if len(r.Advertise) == 0 {
+	if len(r.Advertise) == 0 && !f.config.None() {
 		return Routes{}, problem.New("add a source to ROUTER_ROUTES or take a prefix out of ROUTER_EXCLUDE_ROUTES", "choosing routes: none is left: %s", refusals(r.Refused))
 	}
 	return r, nil

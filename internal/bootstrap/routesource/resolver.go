@@ -28,8 +28,12 @@ func (f *Finder) resolverRoute(ctx context.Context, routes []Route) []Route {
 }
 
 // Resolver returns the VPC's resolver with the route of r to it; ok is false if it is
-// unknown, as outside ECS. It looks up only task metadata.
+// unknown, as outside ECS, or if clients cannot reach it since there are no routes. It looks up
+// only task metadata.
 func (f *Finder) Resolver(ctx context.Context, r Routes) (resolver Resolver, ok bool) {
+	if f.config.None() {
+		return Resolver{}, false
+	}
 	resolver.Addr, resolver.Source, ok = f.config.Place.Resolver(ctx)
 	if !ok {
 		return Resolver{}, false

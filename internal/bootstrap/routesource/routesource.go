@@ -20,7 +20,7 @@ import (
 )
 
 // Routes holds the routes to advertise and their origin. Advertise is empty only together
-// with an error.
+// with an error, or with the source [None].
 type Routes struct {
 	Advertise []netip.Prefix // sorted, none inside another, without excluded ones, 4via6 if a site is configured
 	Explain   []Route        // the found prefixes that were kept, in the order of the sources
@@ -165,6 +165,9 @@ func (f *Finder) find(ctx context.Context) (finding, error) {
 		all.routes = append(all.routes, found.routes...)
 		all.refused = append(all.refused, found.refused...)
 		all.names = append(all.names, found.names...)
+	}
+	if f.config.None() {
+		return all, nil
 	}
 	if len(all.routes) == 0 && len(all.refused) == 0 && len(all.names) == 0 {
 		if len(f.config.Sources) == 0 {

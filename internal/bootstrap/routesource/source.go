@@ -16,7 +16,7 @@ import (
 // kinds are all kinds of route sources. Parsing tries them in this order, with cidr, which
 // accepts any element, last. Configuration check, help, IAM policy and dry runs derive from
 // this table and from [Source].
-var kinds = []*Kind{vpc, subnet, subnets, peerings, prefixList, rds, lb, host, cidr}
+var kinds = []*Kind{vpc, subnet, subnets, peerings, prefixList, rds, lb, host, none, cidr}
 
 // Kind is a kind of route source, defined in a file of its own.
 type Kind struct {
@@ -51,9 +51,13 @@ func Kinds() []*Kind { return slices.Clone(kinds) }
 func KindOf(s Source) *Kind { return s.kind() }
 
 // Parse parses a comma list of sources, in the order written and each once. The error joins
-// one error per malformed element, each of which shows the correct form.
+// one error per malformed element, each of which shows the correct form. [None] must be alone.
 func Parse(list string) ([]Source, error) {
-	return routes.ParseList(list, "vpc or 10.0.0.0/16", parse)
+	sources, err := routes.ParseList(list, "vpc or 10.0.0.0/16", parse)
+	if err == nil {
+		err = checkNone(sources)
+	}
+	return sources, err
 }
 
 func parse(element string) (Source, error) {

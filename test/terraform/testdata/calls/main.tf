@@ -117,6 +117,21 @@ module "static" {
   access_cut = true
 }
 
+# A sidecar, which advertises no routes.
+module "sidecar" {
+  source = "../module"
+
+  name                  = "sidecar"
+  vpc_id                = local.vpc_id
+  subnet_ids            = [local.subnet_a]
+  create_security_group = true
+  cluster_arn           = local.cluster_arn
+  image                 = local.image
+  auth_secret_arn       = local.secret_arn
+  routes                = ["none"]
+  serve                 = ["80=localhost:8080"]
+}
+
 # A secret whose name looks complete without the end of its ARN.
 module "why" {
   source = "../module"
@@ -249,7 +264,11 @@ locals {
     names      = module.names
     site       = module.site
     static     = module.static
+<<<<<<< HEAD
     why        = module.why
+=======
+    sidecar    = module.sidecar
+>>>>>>> c37ebed (internal/bootstrap: add ROUTER_ROUTES=none, a router without subnet routes)
 
     six_letters  = module.six_letters
     parameter    = module.parameter
