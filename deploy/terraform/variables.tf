@@ -294,16 +294,16 @@ variable "image" {
 # ---------------------------------------------------------------- routes
 
 variable "routes" {
-  description = "Routes to advertise: vpc (every CIDR associated with the VPC, IPv4 and IPv6, now and later), subnet (the task's own), subnets:TAG=VALUE, peerings (networks that the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), rds:TAG=VALUE (databases), lb:TAG=VALUE (load balancers), host:NAME (a DNS name), and CIDRs."
+  description = "Routes to advertise: vpc (every CIDR associated with the VPC, IPv4 and IPv6, now and later), subnet (the task's own), subnets:TAG=VALUE, peerings (networks that the subnet's route table reaches over peerings and transit gateways), pl-… (a prefix list), rds:TAG=VALUE (databases), lb:TAG=VALUE (load balancers), host:NAME (a DNS name), and CIDRs. [\"none\"] advertises no route: for a sidecar, or a router that is only an exit node, app connector or peer relay."
   type        = list(string)
   default     = ["vpc"]
   nullable    = false
 
   validation {
     condition = length(var.routes) > 0 && alltrue([for r in var.routes :
-      contains(["vpc", "subnet", "peerings"], trimspace(r)) || can(regex("^\\s*(subnets|rds|lb):[^=,]+=[^,]+$", r)) || can(regex("^\\s*pl-[0-9a-f]{8,17}\\s*$", r)) || can(regex("^\\s*host:[A-Za-z0-9.-]+\\s*$", r)) || can(cidrhost(trimspace(r), 0))
+      contains(["vpc", "subnet", "peerings", "none"], trimspace(r)) || can(regex("^\\s*(subnets|rds|lb):[^=,]+=[^,]+$", r)) || can(regex("^\\s*pl-[0-9a-f]{8,17}\\s*$", r)) || can(regex("^\\s*host:[A-Za-z0-9.-]+\\s*$", r)) || can(cidrhost(trimspace(r), 0))
     ])
-    error_message = "Each route must be vpc, subnet, subnets:TAG=VALUE, peerings, pl-…, rds:TAG=VALUE, lb:TAG=VALUE, host:NAME or a CIDR such as 10.0.0.0/16, and there must be one."
+    error_message = "Each route must be vpc, subnet, subnets:TAG=VALUE, peerings, pl-…, rds:TAG=VALUE, lb:TAG=VALUE, host:NAME, none or a CIDR such as 10.0.0.0/16, and there must be one."
   }
 }
 
@@ -748,7 +748,7 @@ variable "environment" {
       TS_EGRESS_PROXIES_CONFIG_PATH        = "^$"
       TS_INGRESS_PROXIES_CONFIG_PATH       = "^$"
     }, name, ""), trimspace(value)))])
-    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_CONGESTION bbr or cubic; and some variables of the official image are refused: see docs/configuration.md."
+    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_CONGESTION bbr or cubic; and some variables of the official image are refused: use serve instead of TS_DEST_IP, TS_EXPERIMENTAL_DEST_DNS_NAME and TS_SERVE_CONFIG, and see docs/configuration.md."
   }
 }
 

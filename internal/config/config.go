@@ -35,7 +35,7 @@ type Config struct {
 	BootTimeout  time.Duration
 	Probes       []string // host:port behind the router
 
-	SOCKS5Listen    string // proxies into the tailnet, host:port with a host; "" = off
+	SOCKS5Listen    string // proxies into the tailnet, host:port, without a host for all addresses; "" = off
 	HTTPProxyListen string
 	Egress          []EgressPort
 

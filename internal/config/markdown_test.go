@@ -96,6 +96,12 @@ func officialTable() string {
 			}
 		}
 	}
+	for _, v := range servedByOfficial {
+		rows[v.name] += " to " + v.how
+	}
+	for _, name := range []string{"TS_SOCKS5_SERVER", "TS_OUTBOUND_HTTP_PROXY_LISTEN"} {
+		rows[name] += "; without a host, on all addresses"
+	}
 	for _, v := range officialRefused {
 		rows[v.name] = "error (exit code 2): " + v.instead
 	}

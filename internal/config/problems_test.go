@@ -69,6 +69,7 @@ ROUTER_TAGS: "tag:a_b" is not a tag: write tag: and a letter, then letters, digi
 		{"ROUTER_ROUTES=169.254.0.0/16,0.0.0.0/0", `ROUTER_ROUTES: 169.254.0.0/16 is never advertised: link-local, where ECS and EC2 serve credentials and metadata
 ROUTER_ROUTES: 0.0.0.0/0 is never advertised: a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role`},
 		{"ROUTER_ROUTES=0.0.0.0/1,128.0.0.0/1", `ROUTER_ROUTES: taken together, 0.0.0.0/0 is never advertised: a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role`},
+		{"ROUTER_ROUTES=none,vpc", `ROUTER_ROUTES: "none" excludes all other sources: remove it, or them`},
 		{"ROUTER_ROUTES=100.64.0.0/16", `ROUTER_ROUTES: 100.64.0.0/16 is never advertised: Tailscale's own addresses, so clients would drop it; reach a VPC in this range by 4via6 or not at all`},
 		{"ROUTER_DNS_ZONES=10.0.0.2,-a.example.com,", `ROUTER_DNS_ZONES: "10.0.0.2" is not a domain: write auto, or a name such as corp.example.com
 ROUTER_DNS_ZONES: "-a.example.com" is not a domain: write auto, or a name such as corp.example.com
@@ -353,7 +354,11 @@ func TestOfficialVariablesAreComplete(t *testing.T) {
 // TestOfficialVariables goes through the table of docs/configuration.md: each variable of the
 // official image sets a setting, is refused with advice, or needs nothing.
 func TestOfficialVariables(t *testing.T) {
-	values := map[string]string{"TS_AUTHKEY": "tskey-auth-k1", "TS_AUTH_KEY": "tskey-auth-k1", "TS_USERSPACE": "true", "TS_STATE_DIR": "/var/lib/tailscale", "TS_EXTRA_ARGS": "--advertise-exit-node"}
+	values := map[string]string{"TS_AUTHKEY": "tskey-auth-k1", "TS_AUTH_KEY": "tskey-auth-k1", "TS_USERSPACE": "true", "TS_STATE_DIR": "/var/lib/tailscale", "TS_EXTRA_ARGS": "--advertise-exit-node",
+		"TS_DEST_IP": "10.0.3.4", "TS_EXPERIMENTAL_DEST_DNS_NAME": "db.internal", "TS_SERVE_CONFIG": filepath.Join(t.TempDir(), "serve.json")}
+	if err := os.WriteFile(values["TS_SERVE_CONFIG"], []byte(`{"TCP": {"443": {"TCPForward": "localhost:8443"}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	noSecret := "ROUTER_AUTH_SECRET="
 	with := map[string][]string{"TS_AUTHKEY": {noSecret}, "TS_AUTH_KEY": {noSecret}, "TS_CLIENT_ID": {noSecret, "TS_AUDIENCE=x"}, "TS_AUDIENCE": {noSecret, "TS_CLIENT_ID=x"}}
 	for _, name := range officialVariables {
@@ -468,6 +473,11 @@ ROUTER_SERVE: "81=[fd00:ec2::254]:80" leads to an address that clients must not 
 		{[]string{"ROUTER_ROUTES=100.64.0.0/16", "ROUTER_SITE_ID=7"}, ""},
 		{[]string{"ROUTER_ROUTES=169.254.0.0/16", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: fd7a:115c:a1e0:b1a:0:7:a9fe:0/112 is never advertised: 4via6 for 169.254.0.0/16: link-local, where ECS and EC2 serve credentials and metadata"},
 		{[]string{"ROUTER_ROUTES=0.0.0.0/1,128.0.0.0/1", "ROUTER_SITE_ID=7"}, "ROUTER_ROUTES: taken together, 0.0.0.0/0 is never advertised: a default route is for exit nodes: set ROUTER_EXIT_NODE=on for that role"},
+		{[]string{"TS_ROUTES=none", "ROUTER_EXCLUDE_ROUTES=10.0.0.0/16", "ROUTER_SITE_ID=0", "ROUTER_DNS=on", "ROUTER_DNS_ZONES=auto"}, `ROUTER_EXCLUDE_ROUTES: has no effect without routes: remove it, or set TS_ROUTES to routes
+ROUTER_SITE_ID: has no effect without routes: remove it, or set TS_ROUTES to routes
+ROUTER_DNS_ZONES: has no effect without routes: remove it, or set TS_ROUTES to routes
+ROUTER_DNS: has no effect without routes: remove it, or set TS_ROUTES to routes`},
+		{[]string{"ECS_CONTAINER_METADATA_URI_V4= ", "ROUTER_ROUTES=none", "ROUTER_EXIT_NODE=on"}, ""},
 		{[]string{"ECS_CONTAINER_METADATA_URI_V4= ", "ROUTER_ROUTES=peerings,subnets:a=b,pl-01234567"}, `ROUTER_ROUTES: "peerings", "subnets:a=b" cannot be looked up outside ECS (ECS_CONTAINER_METADATA_URI_V4 is not set): write CIDRs such as 10.0.0.0/16, or run on ECS`},
 	} {
 		if got := problemsOf(nil, tt.env); got != tt.want {

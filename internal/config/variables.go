@@ -260,15 +260,15 @@ var variables = []variable{
 		group: operationGroup, accepts: "off, host:port or :port", sample: "0.0.0.0:1080",
 		name: "ROUTER_SOCKS5_LISTEN", flag: "socks5-listen", aliases: []string{"TS_SOCKS5_SERVER"}, shown: "off",
 		meaning: "host:port of a SOCKS5 proxy into the tailnet, TCP and UDP; without a host, the loopback address.",
-		details: "Programs reach nodes by name or address, with the router's rights in the tailnet, which every program that reaches the port has. See [Into the tailnet](operations.md#into-the-tailnet).",
-		set:     into(func(c *Config) *string { return &c.SOCKS5Listen }, parseLocalListen),
+		details: "In TS_SOCKS5_SERVER, a missing host means all addresses, as in the official image. Programs reach nodes by name or address, with the router's rights in the tailnet, which every program that reaches the port has. See [Into the tailnet](operations.md#into-the-tailnet).",
+		set:     proxyListen(func(c *Config) *string { return &c.SOCKS5Listen }),
 	},
 	{
 		group: operationGroup, accepts: "off, host:port or :port", sample: "0.0.0.0:1080",
 		name: "ROUTER_HTTP_PROXY_LISTEN", flag: "http-proxy-listen", aliases: []string{"TS_OUTBOUND_HTTP_PROXY_LISTEN"}, shown: "off",
 		meaning: "host:port of an HTTP proxy into the tailnet, for CONNECT and http URLs; without a host, the loopback address.",
-		details: "It may equal ROUTER_SOCKS5_LISTEN: one port then serves both.",
-		set:     into(func(c *Config) *string { return &c.HTTPProxyListen }, parseLocalListen),
+		details: "In TS_OUTBOUND_HTTP_PROXY_LISTEN, a missing host means all addresses, as in the official image. It may equal ROUTER_SOCKS5_LISTEN: one port then serves both.",
+		set:     proxyListen(func(c *Config) *string { return &c.HTTPProxyListen }),
 	},
 	{
 		group: operationGroup, accepts: "a comma list of PORT=HOST:PORT and PORT/udp=HOST:PORT", sample: "0.0.0.0:5432=db:5432,5353/udp=ns:53",
@@ -297,10 +297,10 @@ var variables = []variable{
 	},
 	{
 		group: operationGroup, accepts: "a comma list of port=host:port and *=host", sample: "443=localhost:8443",
-		name: "ROUTER_SERVE", flag: "serve",
+		name: "ROUTER_SERVE", flag: "serve", aliases: serveAliases(),
 		meaning: "Comma list of PORT=HOST:PORT: TCP ports of the node's own tailnet addresses that lead to another container of the task (localhost) or into the VPC.",
 		details: "The connections are flows like those to the routes: they have the same limits, metrics and flow log, and need the tailnet's access rules, for which `router plan` prints a grant. A name is resolved again every 30s. Link-local addresses and the router's own listeners are refused. TLS is passed through, not terminated. An element *=HOST, such as *=10.0.3.4, leads all other ports of TCP and UDP to the same port of one host.",
-		set:     into(func(c *Config) *[]Serve { return &c.Serve }, parseServe),
+		set:     setServe,
 	},
 	{
 		group: operationGroup, accepts: "off, report or grants", sample: "grants",
@@ -402,7 +402,7 @@ var variables = []variable{
 	{
 		group: operationGroup, accepts: "an http or https URL", sample: "http://169.254.170.2/v4/…",
 		name:    metadataURI,
-		meaning: "Task metadata endpoint; ECS sets it. Without it, routes must be CIDRs.",
+		meaning: "Task metadata endpoint; ECS sets it. Without it, ROUTER_ROUTES must be CIDRs, names or none.",
 		set:     into(func(c *Config) *string { return &c.MetadataURI }, parseURL),
 	},
 }
@@ -422,6 +422,22 @@ func setDNS(c *Config, _, value string) error {
 		c.DNS, c.Routes.Resolver = on, on
 	}
 	return err
+}
+
+// proxyListen returns a set function for the address of a proxy. In the official image's variables, a missing host
+// means all addresses.
+func proxyListen(field func(*Config) *string) func(*Config, string, string) error {
+	return func(c *Config, name, value string) error {
+		parse := parseLocalListen
+		if strings.HasPrefix(name, "TS_") && value != "off" {
+			parse = parseListen
+		}
+		listen, err := parse(value)
+		if err == nil {
+			*field(c) = listen
+		}
+		return err
+	}
 }
 
 // setMode also reads the official image's switch.

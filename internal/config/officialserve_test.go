@@ -1,0 +1,105 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestServeOfOfficialVariables(t *testing.T) {
+	file := func(text string) string {
+		path := filepath.Join(t.TempDir(), "serve.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, tt := range []struct {
+		env  []string
+		want []Serve
+	}{
+		{[]string{"TS_DEST_IP=10.0.3.4"}, []Serve{{0, "10.0.3.4"}}},
+		{[]string{"TS_DEST_IP=fd12::4"}, []Serve{{0, "fd12::4"}}},
+		{[]string{"TS_EXPERIMENTAL_DEST_DNS_NAME=db.internal"}, []Serve{{0, "db.internal"}}},
+		{[]string{"TS_SERVE_CONFIG=" + file(`{"TCP": {"443": {"TCPForward": "localhost:8443"}, "22": {"TCPForward": "[fd12::4]:22"}}, "AllowFunnel": {"a:443": false}}`)},
+			[]Serve{{22, "[fd12::4]:22"}, {443, "localhost:8443"}}},
+	} {
+		if got := load(t, nil, tt.env...); !reflect.DeepEqual(got.Serve, tt.want) || len(got.Warnings) > 0 {
+			t.Errorf("%s: %v, %q", tt.env, got.Serve, got.Warnings)
+		}
+	}
+	if got, want := load(t, nil, "ROUTER_SERVE=80=localhost:80", "TS_DEST_IP=10.0.3.4").Warnings, "TS_DEST_IP: ignored: ROUTER_SERVE is set to a different value and takes precedence"; len(got) != 1 || got[0] != want {
+		t.Errorf("warnings %q, want %q", got, want)
+	}
+
+	const inProgram = "terminate TLS in the program, and write its address as TCPForward, such as localhost:8443"
+	for _, tt := range []struct{ env, want string }{
+		{"TS_DEST_IP=db", `TS_DEST_IP: "db" is not an address: write one such as 10.0.3.4`},
+		{"TS_DEST_IP=169.254.170.2", `TS_DEST_IP: "*=169.254.170.2" leads to an address that clients must not reach (link-local): use localhost, or an address in the VPC`},
+		{"TS_EXPERIMENTAL_DEST_DNS_NAME=a_b", `TS_EXPERIMENTAL_DEST_DNS_NAME: "a_b" is not a name: write one such as db.internal`},
+		{"TS_SERVE_CONFIG=/none/serve.json", `TS_SERVE_CONFIG: reading the file "/none/serve.json": no such file or directory`},
+		{"TS_SERVE_CONFIG=" + file("tcp: 1"), "TS_SERVE_CONFIG: the file is not the JSON of a serve configuration: write it as `tailscale serve status --json` prints it"},
+		{"TS_SERVE_CONFIG=" + file("{}"), `TS_SERVE_CONFIG: the file has no TCP entry: add one such as {"TCP": {"443": {"TCPForward": "localhost:8443"}}}, or remove this`},
+		{"TS_SERVE_CONFIG=" + file(`{"TCP": {"1": {"TCPForward": "localhost:9002"}}}`), `TS_SERVE_CONFIG: "1=localhost:9002" leads to the router's own listener (ROUTER_LISTEN): use ROUTER_TAILNET_STATUS=on for the status, or another port`},
+		{"TS_SERVE_CONFIG=" + file(`{"TCP": {"443": {"HTTPS": true}, "80": {"HTTP": true}, "1": {"TCPForward": "a:1", "TerminateTLS": "${TS_CERT_DOMAIN}"},
+			"2": {"TCPForward": "a:1", "ProxyProtocol": 2}, "3": {}, "4": {"TCPForward": "unix:/run/a"}, "5": {"TCPForward": "a"}, "6": {"TCPForward": "a:1,7=b:1"}, "x": {}},
+			"Web": {"${TS_CERT_DOMAIN}:443": {"Handlers": {}}}, "AllowFunnel": {"${TS_CERT_DOMAIN}:443": true}, "Services": {"svc:a": {}}, "Foreground": {"1": {}}}`),
+			`TS_SERVE_CONFIG: TCP "1": TerminateTLS is not supported: ` + inProgram + `
+TS_SERVE_CONFIG: TCP "2": ProxyProtocol is not supported: remove it
+TS_SERVE_CONFIG: TCP "3": no TCPForward: write the address of a program, such as localhost:8080
+TS_SERVE_CONFIG: TCP "4": "unix:/run/a" is a Unix socket: make the program listen on a TCP port, such as localhost:8080
+TS_SERVE_CONFIG: TCP "443": HTTPS is not supported: ` + inProgram + `
+TS_SERVE_CONFIG: TCP "5": "a" is not host:port: write one such as :9002 or 127.0.0.1:9002
+TS_SERVE_CONFIG: TCP "6": "a:1,7=b:1" is not host:port: write one such as localhost:8080
+TS_SERVE_CONFIG: TCP "80": HTTP is not supported: write the address of a program that serves HTTP as TCPForward, such as localhost:8080
+TS_SERVE_CONFIG: TCP "x": not a port: use 1 to 65535
+TS_SERVE_CONFIG: Web "${TS_CERT_DOMAIN}:443" is not supported: remove it, and forward the port to a program that serves HTTP
+TS_SERVE_CONFIG: Services "svc:a" is not supported: remove it: the router serves ports of its own name only
+TS_SERVE_CONFIG: Foreground "1" is not supported: move its entries to the top level
+TS_SERVE_CONFIG: AllowFunnel "${TS_CERT_DOMAIN}:443" is not supported: remove it: the router is not reachable from the Internet; run the official image for Funnel`},
+	} {
+		if got := problemsOf(nil, []string{tt.env}); got != tt.want {
+			t.Errorf("%s\n got %s\nwant %s", tt.env, got, tt.want)
+		}
+	}
+
+	var many strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&many, `"%d": {"HTTPS": true},`, i+1)
+	}
+	_, err := parseServeConfig(`{"TCP": {` + strings.TrimSuffix(many.String(), ",") + `}}`)
+	if lines := strings.Split(fmt.Sprint(err), "\n"); len(lines) != maxServeProblems+1 || lines[maxServeProblems] != "80 more entries are refused" {
+		t.Errorf("%d lines: %v", len(lines), err)
+	}
+}
+
+// FuzzServeConfig: each accepted port can be written as an element of ROUTER_SERVE.
+func FuzzServeConfig(f *testing.F) {
+	f.Add(`{"TCP": {"443": {"TCPForward": "localhost:8443"}}}`)
+	f.Add(`{"TCP": {"1": {"TCPForward": "[::1]:1"}}, "Web": null}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := parseServeConfig(text)
+		if err != nil {
+			return
+		}
+		for _, s := range list {
+			if got, err := parseServe(s.String()); err != nil || len(got) != 1 || got[0] != s || s.Port == 0 {
+				t.Errorf("%v from %q: %v, %v", s, text, got, err)
+			}
+		}
+	})
+}
+
+// TestProxiesOfTheOfficialImage: without a host, the official image's variables mean all addresses, as there.
+func TestProxiesOfTheOfficialImage(t *testing.T) {
+	c := load(t, nil, "TS_SOCKS5_SERVER=:1055", "TS_OUTBOUND_HTTP_PROXY_LISTEN=localhost:1056")
+	if c.SOCKS5Listen != ":1055" || c.HTTPProxyListen != "localhost:1056" {
+		t.Errorf("got %q and %q", c.SOCKS5Listen, c.HTTPProxyListen)
+	}
+	if c := load(t, nil, "ROUTER_SOCKS5_LISTEN=:1055", "TS_OUTBOUND_HTTP_PROXY_LISTEN=off"); c.SOCKS5Listen != "127.0.0.1:1055" || c.HTTPProxyListen != "" {
+		t.Errorf("got %q and %q", c.SOCKS5Listen, c.HTTPProxyListen)
+	}
+}
