@@ -22,10 +22,10 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 	explicitRoutes(s)
 	maps.Copy(s.Env, map[string]string{
 		"TS_HOSTNAM": "edge", "TS_ROUTE": "10.0.0.0/8", "TAILSCALE_AUTHKEY": routertest.Key, "TS_HOSTNAME": "one", "ROUTER_HOSTNAME": "two",
-		"TS_SERVE_CONFIG": "/config/serve.json", "TS_KUBE_SECRET": "tailscale", "ROUTER_DRAIN_TIMEOUT": "115s", "TAILSCALE_ADDITIONAL_FLAGS": "--accept-dns", "TS_NODE_PROJECT": "tsconfig.json",
+		"ROUTER_DRAIN_TIMEOUT": "115s", "TAILSCALE_ADDITIONAL_FLAGS": "--accept-dns", "TS_NODE_PROJECT": "tsconfig.json",
 	})
 	want := s.Load(t).Warnings
-	if len(want) != 9 {
+	if len(want) != 7 {
 		t.Fatalf("there are %d warnings: %q", len(want), want)
 	}
 
