@@ -130,7 +130,10 @@ func TestDNSDeparture(t *testing.T) {
 		"without ECS's action": {desired: 0, change: func(_ *testing.T, s *setting) {
 			s.AWS.Fail("ecs:DescribeServices", awstest.Denied("ecs:DescribeServices", "edge"))
 		}, stays: true, log: "allow ecs:DescribeServices"},
-		"another service":        {desired: 0, change: takesOver, stays: true, log: `split DNS stays","router":"peer"`},
+		"another service":        {desired: 0, change: takesOver(""), stays: true, log: `split DNS stays","router":"peer"`},
+		"a narrower route":       {desired: 0, change: takesOver("10.0.0.0/24"), stays: true, log: `split DNS stays","router":"peer"`},
+		"another route":          {desired: 0, change: takesOver("10.0.1.0/24"), log: "split DNS removed"},
+		"an unknown withdrawal":  {desired: 0, change: keepsPrimary, stays: true, log: "whether another router serves the VPC's resolver is unknown"},
 		"Tailscale's API is out": {desired: 0, change: failsDNS(tailnettest.APIFailure{Status: 503}), stays: true, log: "remove the nameserver 10.0.0.2"},
 		"Tailscale's API hangs":  {desired: 0, change: failsDNS(tailnettest.APIFailure{Delay: time.Hour}), stays: true, log: "remove the nameserver 10.0.0.2"},
 		"the scope was removed":  {desired: 0, change: failsDNS(tailnettest.APIFailure{Status: 403}), stays: true, log: "remove the nameserver 10.0.0.2"},
@@ -144,7 +147,8 @@ func TestDNSDeparture(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.store(awstest.Secret{Value: client.Secret})
-			s.Control.SetSplitDNS(map[string][]tailnettest.Nameserver{"corp.example.com": {other}, "z.example": {other}})
+			// An earlier task may have registered gone.example.
+			s.Control.SetSplitDNS(map[string][]tailnettest.Nameserver{"corp.example.com": {other}, "gone.example": {own, other}, "z.example": {other}})
 			maps.Copy(s.Env, map[string]string{
 				"ROUTER_API_URL": s.Control.ControlURL(), "ROUTER_TAGS": routertest.Tag, "ROUTER_STATE": test.state,
 				"ROUTER_DNS_ZONES": "corp.example.com,b.example", "ROUTER_DNS_REGISTER": "on",
@@ -168,8 +172,9 @@ func TestDNSDeparture(t *testing.T) {
 			if took := time.Since(start); took > 8*time.Second+testwait.Limit()/10 {
 				t.Errorf("the drain took %v, longer than its timeout of 8s", took)
 			}
-			want := map[string][]tailnettest.Nameserver{"corp.example.com": {other}, "z.example": {other}}
+			want := map[string][]tailnettest.Nameserver{"corp.example.com": {other}, "gone.example": {other}, "z.example": {other}}
 			if test.stays {
+				want["gone.example"] = []tailnettest.Nameserver{own, other}
 				want["corp.example.com"], want["b.example"] = append(want["corp.example.com"], own), []tailnettest.Nameserver{own}
 			}
 			if got := s.Control.SplitDNS(); fmt.Sprint(got) != fmt.Sprint(want) {
@@ -195,12 +200,24 @@ func deploys(_ *testing.T, s *setting) {
 	})
 }
 
-// takesOver starts a router of another service of the same VPC.
-func takesOver(t *testing.T, s *setting) {
-	env := maps.Clone(s.Env)
-	env["ROUTER_HOSTNAME"], env["ROUTER_LISTEN"], env["ROUTER_SOCKET"] = "peer", routertest.FreeAddress(t), filepath.Join(t.TempDir(), "s.sock")
-	other := &setting{&routertest.Setting{AWS: s.AWS, Metadata: s.Metadata, Control: s.Control, Env: env}, s.ctx}
-	other.start(t).awaitReady()
+// takesOver starts a router of another service, of the same VPC or of the given routes.
+func takesOver(routes string) func(*testing.T, *setting) {
+	return func(t *testing.T, s *setting) {
+		env := maps.Clone(s.Env)
+		env["ROUTER_HOSTNAME"], env["ROUTER_LISTEN"], env["ROUTER_SOCKET"] = "peer", routertest.FreeAddress(t), filepath.Join(t.TempDir(), "s.sock")
+		if routes != "" {
+			env["ROUTER_ROUTES"], env["ROUTER_DNS_REGISTER"] = routes, "off"
+		}
+		other := &setting{&routertest.Setting{AWS: s.AWS, Metadata: s.Metadata, Control: s.Control, Env: env}, s.ctx}
+		other.start(t).awaitReady()
+	}
+}
+
+// keepsPrimary has control keep the node primary for a route that it withdraws.
+func keepsPrimary(t *testing.T, s *setting) {
+	if err := s.Control.ForceRoutes(t.Context(), "edge", netip.MustParsePrefix("10.0.0.0/16")); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func failsDNS(f tailnettest.APIFailure) func(*testing.T, *setting) {

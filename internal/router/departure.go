@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"subnetrouter/internal/backoff"
@@ -14,7 +15,8 @@ import (
 //
 //   - a slot's node. It is removed: by Tailscale's API, if the credential is a client that may do
 //     so, or, with an auth key, logged out, after which it is still listed;
-//   - the entries in the tailnet's split DNS. The last router of the service removes them.
+//   - the entries in the tailnet's split DNS. The last router of the service removes them, unless
+//     another router serves the nameserver.
 
 // Bounds of calls during a drain: of ECS, for the end of a node that leaves, and for the removal
 // of split DNS, which reads, writes and reads again.
@@ -50,10 +52,11 @@ func (r *Router) departure(ctx context.Context) <-chan bootstrap.ScaleIn {
 
 // leave ends the node and its identity: an ephemeral node logs out, and a slot is released. If
 // the engine may still run, the slot is not released: it becomes free when ECS reports the task
-// as stopped. The last router of a service removes its split DNS meanwhile.
-func (r *Router) leave(ctx context.Context, departure <-chan bootstrap.ScaleIn) error {
+// as stopped. The last router of a service removes its split DNS meanwhile. withdrawn is whether
+// control has taken the routes from this node.
+func (r *Router) leave(ctx context.Context, departure <-chan bootstrap.ScaleIn, withdrawn bool) error {
 	scaleIn := <-departure // within scaleInWait of the start of the drain
-	removed := r.removeDNS(ctx, scaleIn.Last)
+	removed := r.removeDNS(ctx, scaleIn.Last, withdrawn)
 	defer func() { <-removed }()
 	removesNode := scaleIn.Smaller && r.identity.Load().Slot != nil
 	node, _ := r.node.Status()
@@ -80,18 +83,13 @@ func (r *Router) leave(ctx context.Context, departure <-chan bootstrap.ScaleIn) 
 	return nil
 }
 
-// removeDNS begins the removal of this router's split DNS, if it is the last router of the
-// service and no router of another service has the resolver's route: they share the entries. The
-// channel closes at the end. Nothing else waits for the removal or fails with it.
-func (r *Router) removeDNS(ctx context.Context, last bool) <-chan struct{} {
+// removeDNS begins the removal of the VPC's resolver from split DNS, if this is the last router of the
+// service and no other router serves the resolver: they share the entries. The channel closes at the
+// end. Nothing else waits for the removal or fails with it.
+func (r *Router) removeDNS(ctx context.Context, last, withdrawn bool) <-chan struct{} {
 	done := make(chan struct{})
-	registered := r.dns.status().own
-	if !r.cfg.DNSRegister || !last || !registered.Nameserver.IsValid() {
-		close(done)
-		return done
-	}
-	if other := r.otherServes(); other != "" {
-		r.log.Info("the service ends, but another router has the resolver's route: split DNS stays", "router", other)
+	resolver, _ := r.lookUps.dns()
+	if !r.cfg.DNSRegister || !last || resolver == nil || !resolver.Route.IsValid() || r.servesStill(resolver.Through, withdrawn) {
 		close(done)
 		return done
 	}
@@ -99,30 +97,37 @@ func (r *Router) removeDNS(ctx context.Context, last bool) <-chan struct{} {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(ctx, dnsRemovalWait)
 		defer cancel()
-		if err := r.dns.remove(ctx); err != nil {
+		from, err := r.dns.remove(ctx, resolver.Through)
+		if err != nil {
 			r.log.Warn("removing split DNS failed; its entries stay until you remove them", "err", err,
-				"fix", fmt.Sprintf("in the admin console, under DNS, remove the nameserver %s", registered.Nameserver))
+				"fix", dnsRemovalFix(resolver.Through))
 			return
 		}
-		r.log.Info("the service ends: split DNS removed", "nameserver", registered.Nameserver.String(), "domains", len(registered.Domains))
+		r.log.Info("the service ends: split DNS removed", "nameserver", resolver.Through.String(), "domains", from)
 	}()
 	return done
 }
 
-// otherServes returns the name of another node that serves the route of the VPC's resolver; "" if
-// there is none. It is called after this router's routes were withdrawn, so of routers
-// that stop together, the last to withdraw finds none.
-func (r *Router) otherServes() string {
-	resolver, _ := r.lookUps.dns()
-	if resolver == nil {
-		return ""
+func dnsRemovalFix(nameserver netip.Addr) string {
+	return fmt.Sprintf("in the admin console, under DNS, remove the nameserver %s", nameserver)
+}
+
+// servesStill reports whether another router serves the nameserver, as far as this one knows, and
+// logs why the entries stay. It is called after this router's routes were withdrawn, so of routers that
+// stop together, the last to withdraw finds none. Without a confirmed withdrawal, the netmap may
+// precede that of a router which has taken over.
+func (r *Router) servesStill(nameserver netip.Addr, withdrawn bool) bool {
+	other, known := r.node.PeerServing(nameserver)
+	switch {
+	case !withdrawn || !known:
+		r.log.Warn("the service ends, but whether another router serves the VPC's resolver is unknown: split DNS stays",
+			"fix", "unless one does, "+dnsRemovalFix(nameserver))
+	case other != "":
+		r.log.Info("the service ends, but another router serves the VPC's resolver: split DNS stays", "router", other)
+	default:
+		return false
 	}
-	for _, route := range r.node.PeerRoutes(maxOtherRoutes) {
-		if route.Online && route.Prefix == resolver.Route {
-			return route.Node
-		}
-	}
-	return ""
+	return true
 }
 
 // holdsKey reports whether the credential is an auth key. A node with a valid identity may not

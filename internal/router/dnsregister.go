@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -173,24 +174,27 @@ func (d *dnsRegistrar) check(ctx context.Context, own splitdns.Own) *problem.Pro
 	return nil
 }
 
-// remove removes the router's nameserver from the domains that were registered last, for the
-// last router of a service that ends. Nothing is registered after it, also if it fails.
-func (d *dnsRegistrar) remove(ctx context.Context) error {
+// remove removes the nameserver from every domain that has it, for the last router of a service that
+// ends: from then on no client reaches it, whether this task, an earlier one or a person registered
+// it. It returns the number of domains. Nothing is registered after it, also if it fails.
+func (d *dnsRegistrar) remove(ctx context.Context, nameserver netip.Addr) (from int, err error) {
 	if !d.acquire(ctx) {
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
 	defer d.release()
 	d.ended = true
-	now := d.status()
-	if !now.own.Nameserver.IsValid() {
-		return nil // it registered nothing
-	}
-	_, held, err := d.converge(ctx, func(table splitdns.Table) splitdns.Change { return splitdns.Remove(now.own, table) })
+	removed := map[string]bool{}
+	_, held, err := d.converge(ctx, func(table splitdns.Table) splitdns.Change {
+		change := splitdns.Remove(nameserver, table)
+		for _, domain := range change.Domains() {
+			removed[domain] = true
+		}
+		return change
+	})
 	if err == nil && len(held) > 0 {
-		err = problem.New(fmt.Sprintf("in the admin console, under DNS, remove the nameserver %s from them", now.own.Nameserver),
-			"the nameservers of %s have options, or may have, which a change would reset", domains(held))
+		err = problem.New(dnsRemovalFix(nameserver)+" from them", "the nameservers of %s have options, or may have, which a change would reset", domains(held))
 	}
-	return problem.Wrapf(err, "removing the VPC's resolver from the tailnet's split DNS")
+	return len(removed), problem.Wrapf(err, "removing the VPC's resolver from the tailnet's split DNS")
 }
 
 func (d *dnsRegistrar) acquire(ctx context.Context) bool {

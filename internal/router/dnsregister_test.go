@@ -240,8 +240,8 @@ func TestDNSOfTwoServices(t *testing.T) {
 		if !slices.Equal(got, []string{"10.0.0.2", "10.1.0.2"}) || one.describe().State != "registered" || two.describe().State != "registered" {
 			t.Errorf("nameservers %q, states %+v, %+v", got, one.describe(), two.describe())
 		}
-		if err := one.remove(t.Context()); err != nil {
-			t.Error(err)
+		if n, err := one.remove(t.Context(), netip.MustParseAddr("10.0.0.2")); n != 2 || err != nil {
+			t.Errorf("a removal: %d, %v", n, err)
 		}
 		time.Sleep(2 * dnsEvery)
 		if a, b := w.servers("a.example"), w.servers("b.example"); !slices.Equal(a, []string{"10.1.0.2"}) || b != nil {
@@ -253,6 +253,30 @@ func TestDNSOfTwoServices(t *testing.T) {
 	}, func() *dnsRegistrar {
 		two = w.registrar(w.client.Secret, "10.1.0.2", "a.example")
 		return two
+	})
+}
+
+// TestDNSRemoval: the nameserver leaves every domain, also one that a person or an earlier task
+// registered; a list whose options a change would reset stays.
+func TestDNSRemoval(t *testing.T) {
+	w := newDNSWorld(t, nil)
+	var d *dnsRegistrar
+	own, other := tailnettest.Nameserver{Address: "10.0.0.2"}, tailnettest.Nameserver{Address: "10.9.0.2"}
+	w.net.SetSplitDNS(map[string][]tailnettest.Nameserver{"gone.example": {other, own}, "hand.example": {{Address: "10.0.0.2", UseWithExitNode: true}}, "z.example": {other}})
+	whileRunning(t, func(t *testing.T) {
+		time.Sleep(time.Minute)
+		n, err := d.remove(t.Context(), netip.MustParseAddr("10.0.0.2"))
+		if got, want := text(w.net.SplitDNS()), text(map[string][]tailnettest.Nameserver{"gone.example": {other}, "z.example": {other}}); n != 3 || err != nil || got != want {
+			t.Errorf("from %d domains, %v; split DNS\n%s, want\n%s", n, err, got, want)
+		}
+		w.net.SetSplitDNS(map[string][]tailnettest.Nameserver{"gone.example": {{Address: "10.9.0.2", UseWithExitNode: true}, own}})
+		w.net.HideDNSOptions()
+		if _, err := d.remove(t.Context(), netip.MustParseAddr("10.0.0.2")); err == nil || !strings.Contains(err.Error(), "the nameservers of gone.example have options") {
+			t.Errorf("a list with options: %v", err)
+		}
+	}, func() *dnsRegistrar {
+		d = w.registrar(w.client.Secret, "10.0.0.2", "a.example")
+		return d
 	})
 }
 
@@ -279,7 +303,7 @@ func TestDNSIsReverted(t *testing.T) {
 	}, func() *dnsRegistrar { return d })
 }
 
-// TestDNSWaits: nothing is called while there is nothing to register, or once the entries were removed.
+// TestDNSWaits: nothing is called while there is nothing to register.
 func TestDNSWaits(t *testing.T) {
 	w := newDNSWorld(t, nil)
 	var d *dnsRegistrar
@@ -288,8 +312,8 @@ func TestDNSWaits(t *testing.T) {
 		if s := d.describe(); s.State != "waiting" || s.Message != "no zone is known" || d.warning() != nil || len(w.net.APICalls()) > 0 {
 			t.Errorf("state %+v, warning %v, calls %q", s, d.warning(), w.net.APICalls())
 		}
-		if err := d.remove(t.Context()); err != nil || len(w.net.APICalls()) > 0 {
-			t.Errorf("a removal of nothing: %v, calls %q", err, w.net.APICalls())
+		if n, err := d.remove(t.Context(), netip.MustParseAddr("10.0.0.2")); n != 0 || err != nil {
+			t.Errorf("a removal of nothing: %d, %v", n, err)
 		}
 	}, func() *dnsRegistrar {
 		d = w.registrar(w.client.Secret, "10.0.0.2", "a.example")

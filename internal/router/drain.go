@@ -96,13 +96,14 @@ func (r *Router) drain() error {
 		defer close(announced)
 		r.peers.Announce(announcing)
 	}()
+	withdrawn := false
 	switch {
 	case helpers > 0:
-		r.handOver(handOverCtx)
+		withdrawn = r.handOver(handOverCtx)
 	case r.cfg.Routes.None():
 		r.cutWhenIdle(handOverCtx, "no routes to hand over; cutting flows")
 	default:
-		r.cutAndWithdraw(handOverCtx)
+		withdrawn = r.cutAndWithdraw(handOverCtx)
 	}
 	r.endEgress(handOverCtx)
 	r.cutFlows()
@@ -110,7 +111,7 @@ func (r *Router) drain() error {
 	<-announced
 	<-time.After(flushDelay)
 	r.Close()
-	err := r.leave(drainCtx, departure)
+	err := r.leave(drainCtx, departure, withdrawn)
 	took := time.Since(start)
 	r.drainMetrics.took.Set(took.Seconds())
 	r.log.Info("drained", "flows_cut", r.drainMetrics.total, "took", took.Round(time.Millisecond).String())
@@ -123,10 +124,11 @@ const successionWait = 5 * time.Second
 
 // handOver introduces the clients to the helpers, withdraws the routes, and continues the
 // flows by way of the peer routers that control gives the routes to, until the flows end. It
-// gives up if control gives them to no router: the helpers are not approved for them.
-func (r *Router) handOver(ctx context.Context) {
+// gives up if control gives them to no router: the helpers are not approved for them. It reports
+// whether the routes were withdrawn.
+func (r *Router) handOver(ctx context.Context) (withdrawn bool) {
 	r.peers.Introduce(ctx, r.clients())
-	r.withdraw(ctx)
+	withdrawn = r.withdraw(ctx)
 	start := time.Now()
 	succeeded := false
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -134,18 +136,18 @@ func (r *Router) handOver(ctx context.Context) {
 	for {
 		// UDP flows have no end to wait for.
 		if r.forward.Active()[forward.TCP] == 0 && r.forward.Busy() == 0 && time.Since(start) > propagation {
-			return
+			return withdrawn
 		}
 		succeeded = succeeded || r.peers.Succeeded()
 		if !succeeded && time.Since(start) > successionWait {
 			r.log.Warn("no other router received the routes; cutting flows", "waited", successionWait.String(),
 				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
-			return
+			return withdrawn
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return
+			return withdrawn
 		}
 	}
 }
@@ -163,12 +165,14 @@ func (r *Router) clients() []handover.Client {
 
 // cutAndWithdraw cuts the flows before it withdraws the routes, for a drain without
 // helpers: once clients send to another router, a reset from this one no longer reaches
-// them. Flows that clients open until they have moved are served, and cut at the end.
-func (r *Router) cutAndWithdraw(ctx context.Context) {
+// them. Flows that clients open until they have moved are served, and cut at the end. It reports
+// whether the routes were withdrawn.
+func (r *Router) cutAndWithdraw(ctx context.Context) (withdrawn bool) {
 	r.cutWhenIdle(ctx, "no peer router to hand over to; cutting flows, then withdrawing routes")
-	r.withdraw(ctx)
+	withdrawn = r.withdraw(ctx)
 	r.cutFlows()
 	backoff.Sleep(ctx, propagation)
+	return withdrawn
 }
 
 // cutWhenIdle waits for a moment without traffic, for up to half of the drain timeout, logs
@@ -182,13 +186,15 @@ func (r *Router) cutWhenIdle(ctx context.Context, message string) {
 	r.cutFlows()
 }
 
-func (r *Router) withdraw(ctx context.Context) {
+// withdraw reports whether control has taken all routes from this node.
+func (r *Router) withdraw(ctx context.Context) bool {
 	start := time.Now()
 	if err := r.node.Withdraw(ctx); err != nil {
 		r.log.Warn("withdrawing routes failed", "err", err)
-		return
+		return false
 	}
 	r.log.Info("routes handed over", "took", time.Since(start).Round(time.Millisecond).String())
+	return true
 }
 
 // maxLoggedFlows bounds the cut flows that the log names.

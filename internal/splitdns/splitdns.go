@@ -1,8 +1,8 @@
 // Package splitdns computes changes of a tailnet's split DNS, which many routers and people share.
 // It is pure: the caller reads the nameservers and writes the change.
 //
-// A router owns the nameservers with its own address, the VPC's resolver or its 4via6 address,
-// in the domains that it serves. All others belong to other routers and to people:
+// A router owns the nameservers with its own address: the VPC's resolver or, with a site, its 4via6
+// address. All others belong to other routers and to people:
 //
 //   - they stay, in their order and with their options, whatever the router adds or removes;
 //   - the router's address is appended to the list of each of its domains that lacks it. A domain
@@ -10,7 +10,8 @@
 //     any: they need to give the same answers;
 //   - an address that is in the list stays as it is, with options that people gave it;
 //   - a domain that the router no longer serves stays, since another router may serve it. Only
-//     [Remove] removes addresses.
+//     [Remove] removes addresses, once no router serves the address: then from all domains, also
+//     those that an earlier task or a person registered.
 //
 // A change replaces the whole list of a domain. If two routers write a list at the same time, the
 // address of one can be lost until it reads and writes again.
@@ -85,17 +86,14 @@ func Register(own Own, now Table) Change {
 	return change
 }
 
-// Remove returns the change that removes the own address from the own domains. now is not
-// modified.
-func Remove(own Own, now Table) Change {
+// Remove returns the change that removes a nameserver from all domains. now is not modified.
+func Remove(nameserver netip.Addr, now Table) Change {
+	own := Own{Nameserver: nameserver}
 	change := Change{Lists: Table{}}
-	spelled := spellings(now)
-	for _, domain := range own.Domains {
-		for _, name := range spelled[canonical(domain)] {
-			rest := slices.DeleteFunc(slices.Clone(now[name]), own.is)
-			if len(rest) < len(now[name]) {
-				change.set(name, rest, len(rest) > 0)
-			}
+	for name, list := range now {
+		rest := slices.DeleteFunc(slices.Clone(list), own.is)
+		if len(rest) < len(list) {
+			change.set(name, rest, len(rest) > 0)
 		}
 	}
 	slices.Sort(change.Shared)

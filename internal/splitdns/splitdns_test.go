@@ -43,7 +43,8 @@ func TestChanges(t *testing.T) {
 	}{
 		"nothing registered": {own("10.0.0.2", "a", "b"), `{}`, `{"a":["10.0.0.2"],"b":["10.0.0.2"]}`, `{}`, nil},
 		"no table":           {own("10.0.0.2", "a"), `null`, `{"a":["10.0.0.2"]}`, `{}`, nil},
-		"registered":         {own("10.0.0.2", "a"), `{"a":["10.0.0.2"],"z":["10.0.0.2"]}`, `{}`, `{"a":[]}`, nil},
+		"registered":         {own("10.0.0.2", "a"), `{"a":["10.0.0.2"]}`, `{}`, `{"a":[]}`, nil},
+		"in other domains":   {own("10.0.0.2", "a"), `{"a":["10.0.0.2"],"Y.":["10.0.0.2","10.9.0.2"],"z":["10.0.0.2"]}`, `{}`, `{"Y.":["10.9.0.2"],"a":[],"z":[]}`, nil},
 		"another service":    {own("10.0.0.2", "a"), `{"a":["10.9.0.2"]}`, `{"a":["10.9.0.2","10.0.0.2"]}`, `{}`, []string{"a"}},
 		"both services":      {own("10.0.0.2", "a"), `{"a":["10.0.0.2","10.9.0.2"]}`, `{}`, `{"a":["10.9.0.2"]}`, nil},
 		"options stay": {own("10.0.0.2", "a", "b"), `{"a":[{"address":"10.0.0.2","useWithExitNode":true}],"b":[{"useWithExitNode":true,"address":"10.9.0.2","new":[1]}]}`,
@@ -59,7 +60,7 @@ func TestChanges(t *testing.T) {
 		"a domain named twice": {own("10.0.0.2", "a", "a"), `{"a":["10.9.0.2"]}`, `{"a":["10.9.0.2","10.0.0.2"]}`, `{}`, []string{"a"}},
 	} {
 		now := parse(t, test.now)
-		register, remove := splitdns.Register(test.own, now), splitdns.Remove(test.own, now)
+		register, remove := splitdns.Register(test.own, now), splitdns.Remove(test.own.Nameserver, now)
 		if got := text(register.Lists); got != test.register || !slices.Equal(register.Shared, test.shared) {
 			t.Errorf("%s: register %s, shared %q\nwant %s, %q", name, got, register.Shared, test.register, test.shared)
 		}
@@ -72,6 +73,9 @@ func TestChanges(t *testing.T) {
 	}
 	if c := splitdns.Register(splitdns.Own{Domains: []string{"a"}}, nil); !c.None() {
 		t.Errorf("without a nameserver: %v", text(c.Lists))
+	}
+	if c := splitdns.Remove(netip.Addr{}, parse(t, `{"a":["https://dns.example"]}`)); !c.None() {
+		t.Errorf("a removal without a nameserver: %v", text(c.Lists))
 	}
 }
 
@@ -159,7 +163,7 @@ func TestProperties(t *testing.T) {
 		if got := splitdns.Register(turned, before); !reflect.DeepEqual(got, change) {
 			fail("depends on the order of domains", got.Lists)
 		}
-		removed := splitdns.Apply(after, splitdns.Remove(o, after))
+		removed := splitdns.Apply(after, splitdns.Remove(o.Nameserver, after))
 		if !reflect.DeepEqual(removed, before) {
 			fail("a removal does not revert", removed)
 		}
