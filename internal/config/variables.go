@@ -158,7 +158,7 @@ var variables = []variable{
 		name: "ROUTER_DNS_ZONES", flag: "dns-zones",
 		meaning: "Comma list of domains that only the VPC's DNS resolver resolves, which status and plan list with the split-DNS setting for clients; auto finds those of the VPC.",
 		details: "`auto` stands for the private hosted zones that are associated with the VPC, the domains of its resolver rules, those of its Route 53 Profile, and the domain of instances' names " +
-			"(`REGION.compute.internal`, in us-east-1 `ec2.internal`), if the VPC has `enableDnsHostnames`. It does not find the zones of a Route 53 Profile, or of DNS servers in the DHCP options: add them by name. " +
+			"(`REGION.compute.internal`, in us-east-1 `ec2.internal`), if the VPC has `enableDnsHostnames`. It does not find the zones of DNS servers in the DHCP options: add them by name. " +
 			"It needs the actions that `router plan --iam` prints, and access to Route 53 ([operations.md](operations.md#private-dns)).",
 		set: into(func(c *Config) *zones.Settings { return &c.Zones }, zones.Parse),
 	},
