@@ -45,7 +45,7 @@ locals {
   cgnat_range = { network = "100.64.0.0", bits = 10, number = null, reason = "Tailscale's own addresses, which clients drop" }
   via_network = "fd7a:115c:a1e0:b1a::"
 
-  advertised = { for c in local.cidr_lists.routes : c => local.cidrs[c] if contains(keys(local.cidrs), c) }
+  advertised = { for c in distinct(local.cidr_lists.routes) : c => local.cidrs[c] if contains(keys(local.cidrs), c) }
   refused_cidrs = flatten([for c, p in local.advertised : concat(
     p.bits == 0 ? ["routes: ${c} is a default route, for exit nodes: set exit_node for that role."] : [],
     [for r in concat(local.refused_ranges, var.site_id == null ? [local.cgnat_range] : []) : "routes: ${c} is never advertised: ${r.reason}."
@@ -90,7 +90,7 @@ locals {
     } : "${name}: has no effect without routes: remove it, or set routes." if used],
   )
 
-  probe_hosts = { for p in local.probes : p => trim(regex("^(.*):[0-9]+$", p)[0], "[]") if can(regex("^(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", p)) }
+  probe_hosts = { for p in distinct(local.probes) : p => trim(regex("^(.*):[0-9]+$", p)[0], "[]") if can(regex("^(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", p)) }
   malformed_probes = concat(
     [for p in local.probes : "probes: ${jsonencode(p)} is not host:port: use one such as 10.0.3.4:5432."
     if !contains(keys(local.probe_hosts), p) || try(tonumber(regex("[0-9]+$", p)) > 65535, false) || (startswith(p, "[") && !can(cidrhost("${local.probe_hosts[p]}/128", 0)))],
@@ -101,7 +101,7 @@ locals {
   )
 
   # Elements of serve, whose hosts may be loopback. The port 0 stands for all others.
-  served = { for s in local.serve : s => {
+  served = { for s in distinct(local.serve) : s => {
     port   = startswith(s, "*=") ? 0 : tonumber(regex("^[0-9]+", s))
     host   = startswith(s, "*=") ? substr(s, 2, -1) : trim(regex("^[0-9]+=(.*):[0-9]+$", s)[0], "[]")
     target = startswith(s, "*=") ? 0 : tonumber(regex("[0-9]+$", s))
@@ -111,10 +111,13 @@ locals {
   own_ports = concat([local.metrics_port],
     [for at in concat(values(local.local_listens), values(local.egress_ports)[*].listen) : tonumber(regex("[0-9]+$", at)) if can(regex("[0-9]+$", at))],
   )
+  own_tcp_ports = concat([local.metrics_port],
+    [for at in concat(values(local.local_listens), [for e in values(local.egress_ports) : e.listen if !e.udp]) : tonumber(regex("[0-9]+$", at)) if can(regex("[0-9]+$", at))],
+  )
   malformed_serve = concat(
     [for s in local.serve : "serve: ${jsonencode(s)} is not port=host:port or *=host: use one such as 443=localhost:8443."
     if !try(local.served[s].port <= 65535 && local.served[s].target <= 65535 && (!strcontains(local.served[s].host, ":") || can(cidrhost("${local.served[s].host}/128", 0))), false)],
-    length(distinct(values(local.served)[*].port)) == length(local.serve) || length(local.served) < length(local.serve) ? [] : ["serve: two elements have the same port: keep one of them."],
+    length(distinct(values(local.served)[*].port)) == length(distinct(values(local.served))) ? [] : ["serve: two elements have the same port: keep one of them."],
     [for s, to in local.served : "serve: ${s} has the port of the status on the tailnet (ROUTER_TAILNET_STATUS): use another port."
     if to.port == local.metrics_port && trimspace(lookup(var.environment, "ROUTER_TAILNET_STATUS", "")) == "on"],
     [for s, to in local.served : "serve: ${s} leads to a listener of the router: use another port."
@@ -211,7 +214,7 @@ locals {
   )
 
   # An address without a length stands for itself; IPv6 may have brackets.
-  proxy_cidrs = { for t in local.proxy_protocol : t => [for c in [trim(regex("^(.*):[0-9]+$", t)[0], "[]")] : strcontains(c, "/") ? c : "${c}/${strcontains(c, ":") ? 128 : 32}"][0] if can(regex(":[0-9]+$", t)) }
+  proxy_cidrs = { for t in distinct(local.proxy_protocol) : t => [for c in [trim(regex("^(.*):[0-9]+$", t)[0], "[]")] : strcontains(c, "/") ? c : "${c}/${strcontains(c, ":") ? 128 : 32}"][0] if can(regex(":[0-9]+$", t)) }
   access_problems = concat(
     var.access_cut && var.access == "off" ? ["access_cut: no flow ends without access = \"grants\": set that too, or remove this."] : [],
     [for t, c in local.proxy_cidrs : "proxy_protocol: ${jsonencode(t)} has no CIDR before the port: use one such as 10.0.3.0/24:443."

@@ -153,6 +153,10 @@ resource "aws_ecs_task_definition" "tailscale" {
       error_message = "Fargate tasks cannot have /dev/net/tun and NET_ADMIN: set launch_type to EC2, or remove kernel_mode."
     }
     precondition {
+      condition     = length(local.sidecar_conflicts) == 0
+      error_message = join("\n", local.sidecar_conflicts)
+    }
+    precondition {
       condition     = length(local.problems) == 0
       error_message = "The router would reject its settings:\n${join("\n", local.problems)}"
     }
@@ -298,6 +302,7 @@ resource "aws_ecs_service" "tailscale" {
 
     # A replaced group keeps its rules until no task uses it.
     aws_vpc_security_group_ingress_rule.wireguard,
+    aws_vpc_security_group_ingress_rule.peer_relay,
     aws_vpc_security_group_ingress_rule.endpoints,
     aws_vpc_security_group_ingress_rule.efs,
     aws_vpc_security_group_egress_rule.all,

@@ -18,12 +18,13 @@ locals {
     # ECS stops containers in the reverse order: the application first, so that the router carries its
     # last connections.
     dependsOn = var.sidecars[name].after_router ? [{ containerName = local.container.name, condition = "HEALTHY" }] : null
-    healthCheck = var.sidecars[name].health_check == null ? null : {
-      command  = var.sidecars[name].health_check
-      interval = 30
-      timeout  = 5
-      retries  = 3
-    }
+    healthCheck = var.sidecars[name].health_check == null ? null : { for k, v in {
+      command     = var.sidecars[name].health_check
+      interval    = 30
+      timeout     = 5
+      retries     = 3
+      startPeriod = var.sidecars[name].health_check_start_period
+    } : k => v if v != null }
 
     portMappings     = [for p in sort(tolist(var.sidecars[name].ports)) : { containerPort = tonumber(p), hostPort = tonumber(p), protocol = "tcp" }]
     mountPoints      = []
@@ -31,4 +32,9 @@ locals {
     systemControls   = []
     logConfiguration = local.container.logConfiguration
   } : k => v if v != null }]
+
+  # Both containers would listen there: the second fails with "address in use".
+  sidecar_conflicts = flatten([for name, c in var.sidecars : [for p in c.ports :
+    "sidecars: ${name} has port ${p}, at which the router listens: use another." if contains(local.own_tcp_ports, p)
+  ]])
 }

@@ -344,7 +344,7 @@ variable "dns_zones" {
 }
 
 variable "dns_register" {
-  description = "Whether the router keeps the VPC's DNS resolver registered for dns_zones in the tailnet's split DNS, with Tailscale's API. It needs an OAuth client or a federated identity with the scope dns (write). Nameservers of others stay. The last router removes its entries when the service is scaled in to no task."
+  description = "Whether the router keeps the VPC's DNS resolver registered for dns_zones in the tailnet's split DNS, with Tailscale's API. It needs an OAuth client or a federated identity with the scope dns (write). Nameservers of others stay. When the service is scaled in to no task, the last router removes the resolver from all domains, unless another router serves it."
   type        = bool
   default     = false
   nullable    = false
@@ -675,7 +675,7 @@ variable "egress" {
 }
 
 variable "emf" {
-  description = "Whether the router logs its load once a minute in CloudWatch's embedded metric format, of which CloudWatch makes metrics for alarms and autoscaling. It needs the log driver awslogs. CloudWatch bills 8 custom metrics for each service."
+  description = "Whether the router logs its load once a minute in CloudWatch's embedded metric format, of which CloudWatch makes metrics for alarms and autoscaling. It needs the log driver awslogs. CloudWatch bills 8 custom metrics for each service, and 10 with dns."
   type        = bool
   default     = false
   nullable    = false
@@ -829,7 +829,7 @@ variable "extra_containers" {
 }
 
 variable "sidecars" {
-  description = "Application containers of the router's task, by name. They share its network: an application reaches the tailnet through the router's listeners on localhost (socks5_listen, http_proxy_listen, egress), and is reached at the router's name with serve. Each starts once the router is healthy (after_router = false: at once) and stops before it; if an essential one ends, so does the task. The image must be one that the execution role may pull. Additional roles and policies: task_role_policy_arns, execution_role_statements."
+  description = "Application containers of the router's task, by name. They share its network: an application reaches the tailnet through the router's listeners on localhost (socks5_listen, http_proxy_listen, egress), and is reached at the router's name with serve. Each starts once the router is healthy (after_router = false: at once) and stops before it; if an essential one ends or is unhealthy, so does the task. A health_check runs every 30 seconds, and three failures in a row count: give an application that starts slowly a health_check_start_period. The image must be one that the execution role may pull. Trust it as the router: it gets the task role's credentials, with which it can read the router's credential and the state of its node, and reaches all listeners on localhost. Run an image that you do not trust as a task of its own, and reach the tailnet from there by egress. Additional roles and policies: task_role_policy_arns, execution_role_statements."
   type = map(object({
     image        = string
     essential    = optional(bool, true)
@@ -844,6 +844,8 @@ variable "sidecars" {
     ports        = optional(set(number), [])
     health_check = optional(list(string))
     stop_timeout = optional(number)
+
+    health_check_start_period = optional(number)
   }))
   default  = {}
   nullable = false
@@ -855,6 +857,20 @@ variable "sidecars" {
   validation {
     condition     = alltrue(flatten([for c in values(var.sidecars) : [for arn in values(c.secrets) : can(regex("^arn:aws[a-z-]*:(secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+(:[^:]*){0,3}|ssm:[a-z0-9-]+:[0-9]{12}:parameter/[A-Za-z0-9/_.-]+)$", arn))]]))
     error_message = "Each of the sidecars' secrets must be the ARN of a Secrets Manager secret or an SSM parameter."
+  }
+  validation {
+    condition = alltrue([for c in values(var.sidecars) : (
+      try(c.stop_timeout >= 2 && c.stop_timeout <= 120 && floor(c.stop_timeout) == c.stop_timeout, c.stop_timeout == null)
+      && try(c.health_check_start_period >= 0 && c.health_check_start_period <= 300 && floor(c.health_check_start_period) == c.health_check_start_period && c.health_check != null, c.health_check_start_period == null)
+    )])
+    error_message = "The sidecars' stop_timeout must be a whole number from 2 to 120, and health_check_start_period, which needs a health_check, one from 0 to 300."
+  }
+  validation {
+    condition = (
+      alltrue(flatten([for c in values(var.sidecars) : [for p in c.ports : p >= 1 && p <= 65535 && floor(p) == p]]))
+      && length(distinct(flatten([for c in values(var.sidecars) : tolist(c.ports)]))) == length(flatten([for c in values(var.sidecars) : tolist(c.ports)]))
+    )
+    error_message = "The sidecars' ports must be whole numbers from 1 to 65535, and no two sidecars may have the same: they share one network."
   }
 }
 

@@ -286,6 +286,11 @@ var fixedSettings = []settings{
 	servesOf("443=localhost:8443", " 80=[fd12::1]:80 ", "22=db.internal:022"), servesOf("443=localhost:9002"), servesOf("443=127.0.0.2:9002"), servesOf("443=[::1]:9002"),
 	servesOf("80=localhost:1", "080=localhost:2"), servesOf("0=a:1"), servesOf("65536=a:1"), servesOf("1=a:65536"), servesOf("1=:80"), servesOf("*=10.0.3.4", "80=localhost:80"), servesOf("*=fd12::1"), servesOf("*=fd12:::1"), servesOf("*=169.254.170.2"), servesOf("*=a", "*=b"), servesOf("*=a:80"), servesOf("*="), servesOf("1=a"), servesOf("1=169.254.169.254:80"), servesOf("1=[fd00:ec2::254]:80"), servesOf("1=[::g]:80"),
 	{"auth_secret_arn": credential, "serve": []string{"9002=localhost:80"}, "environment": map[string]string{"ROUTER_TAILNET_STATUS": "on"}}, servesOf("9002=localhost:80"),
+	// The same element twice.
+	servesOf("443=localhost:1", " 443=localhost:1"), servesOf("443=localhost:1", "0443=localhost:01"), servesOf("443=localhost:1", "443=localhost:1", "443=localhost:2"), servesOf("*=a", "*=a"),
+	routesOf("10.0.0.0/16", "10.0.0.0/16"), routesOf("vpc", "vpc"), routesOf("10.0.0.1/16", "10.0.0.1/16"), {"auth_secret_arn": credential, "exclude_routes": []string{"10.0.0.0/16", "10.0.0.0/16"}},
+	{"auth_secret_arn": credential, "probes": []string{"10.0.3.4:5432", "10.0.3.4:5432"}}, {"auth_secret_arn": credential, "proxy_protocol": []string{"10.0.3.0/24:443", "10.0.3.0/24:443"}},
+	{"auth_secret_arn": credential, "dns_zones": []string{"auto", "auto", "corp.example.com", "corp.example.com"}}, {"auth_secret_arn": credential, "tailscale_tags": []string{"tag:a", "tag:a"}},
 	{"auth_secret_arn": credential, "serve": []string{"80=localhost:6060"}, "environment": map[string]string{"ROUTER_DEBUG_LISTEN": ":6060"}},
 	{"auth_secret_arn": credential, "dns": true, "environment": map[string]string{"ROUTER_MODE": "kernel"}, "site_id": 7},
 	{"auth_secret_arn": credential, "socks5_listen": "0.0.0.0:1080", "http_proxy_listen": "[::]:1080"}, {"auth_secret_arn": credential, "socks5_listen": ":1080", "http_proxy_listen": " off "},

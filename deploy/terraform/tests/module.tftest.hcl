@@ -369,7 +369,7 @@ run "further_inputs" {
     extra_containers                  = [{ name = "log_router", image = "fluent-bit:1", essential = true, firelensConfiguration = { type = "fluentbit" } }]
     serve                             = ["443=localhost:8080", "*=10.0.3.4"]
     sidecars = {
-      app  = { image = "app:1", environment = { PROXY = "socks5h://localhost:1055" }, secrets = { KEY = "arn:aws:ssm:eu-west-1:123456789012:parameter/key" }, ports = [8080], health_check = ["CMD", "true"] }
+      app  = { image = "app:1", environment = { PROXY = "socks5h://localhost:1055" }, secrets = { KEY = "arn:aws:ssm:eu-west-1:123456789012:parameter/key" }, ports = [8080], health_check = ["CMD", "true"], health_check_start_period = 120, stop_timeout = 120 }
       side = { image = "side:1", essential = false, after_router = false }
     }
     create_log_group  = false
@@ -386,9 +386,10 @@ run "further_inputs" {
       jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[1].dependsOn == [{ containerName = "tailscale", condition = "HEALTHY" }]
       && jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[1].essential
       && !contains(keys(jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[2]), "dependsOn")
+      && jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[1].healthCheck == { command = ["CMD", "true"], interval = 30, timeout = 5, retries = 3, startPeriod = 120 }
       && jsondecode(output.container_definition) == jsondecode(aws_ecs_task_definition.tailscale[0].container_definitions)[0]
     )
-    error_message = "A sidecar starts after the router unless it asks not to, and container_definition is the router's container."
+    error_message = "A sidecar starts after the router unless it asks not to, has time to start, and container_definition is the router's container."
   }
 
   assert {

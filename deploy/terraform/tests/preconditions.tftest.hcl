@@ -51,6 +51,27 @@ run "kernel_mode_on_fargate" {
   expect_failures = [aws_ecs_task_definition.tailscale]
 }
 
+run "status_port_of_a_sidecar" {
+  command = plan
+
+  variables {
+    sidecars = { app = { image = "app:1", ports = [8080, 9002] } }
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
+run "proxy_port_of_a_sidecar" {
+  command = plan
+
+  variables {
+    socks5_listen = ":1055"
+    sidecars      = { app = { image = "app:1", ports = [1055] } }
+  }
+
+  expect_failures = [aws_ecs_task_definition.tailscale]
+}
+
 run "public_address_on_ec2" {
   command = plan
 

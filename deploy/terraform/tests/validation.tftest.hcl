@@ -40,7 +40,7 @@ run "refuses_malformed_values" {
     exclude_routes                     = ["vpc"]
     dns_zones                          = ["10.0.0.2"]
     site_id                            = 65536
-    additional_flags                   = "--accept-routes --advertise-exit-node"
+    additional_flags                   = "--accept-routes --ssh"
     udp_port                           = 500
     state                              = "s3"
     dynamodb_table_arn                 = "routers"
@@ -209,6 +209,69 @@ run "refuses_an_incomplete_arn" {
     var.sidecars,
     var.repository_credentials_secret_arn,
   ]
+}
+
+run "refuses_malformed_access_and_roles" {
+  command = plan
+
+  variables {
+    vpc_id               = "vpc-0123456789abcdef0"
+    access               = "grant"
+    proxy_protocol       = ["db:443"]
+    peer_relay_port      = 9002
+    peer_relay_endpoints = ["relay.example.com:40000"]
+  }
+
+  expect_failures = [
+    var.access,
+    var.proxy_protocol,
+    var.peer_relay_port,
+    var.peer_relay_endpoints,
+  ]
+}
+
+run "refuses_a_sidecar_that_stops_too_late" {
+  command = plan
+
+  variables {
+    vpc_id   = "vpc-0123456789abcdef0"
+    sidecars = { app = { image = "app:1", stop_timeout = 121 } }
+  }
+
+  expect_failures = [var.sidecars]
+}
+
+run "refuses_a_start_period_without_a_check" {
+  command = plan
+
+  variables {
+    vpc_id   = "vpc-0123456789abcdef0"
+    sidecars = { app = { image = "app:1", health_check_start_period = 60 } }
+  }
+
+  expect_failures = [var.sidecars]
+}
+
+run "refuses_sidecars_with_the_same_port" {
+  command = plan
+
+  variables {
+    vpc_id   = "vpc-0123456789abcdef0"
+    sidecars = { app = { image = "app:1", ports = [8080] }, web = { image = "web:1", ports = [8080, 8081] } }
+  }
+
+  expect_failures = [var.sidecars]
+}
+
+run "refuses_port_0_of_a_sidecar" {
+  command = plan
+
+  variables {
+    vpc_id   = "vpc-0123456789abcdef0"
+    sidecars = { app = { image = "app:1", ports = [0] } }
+  }
+
+  expect_failures = [var.sidecars]
 }
 
 run "refuses_a_word_that_is_no_flag" {
