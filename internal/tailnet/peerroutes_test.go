@@ -48,10 +48,3 @@ func TestPeerServing(t *testing.T) {
 		}
 	}
 }
-
-func prefixes(list ...string) (out []netip.Prefix) {
-	for _, p := range list {
-		out = append(out, netip.MustParsePrefix(p))
-	}
-	return out
-}
