@@ -104,8 +104,8 @@ func (c *Client) InterfacesOf(ctx context.Context, mac string, addr netip.Addr, 
 	var list []InterfaceDetails
 	for _, eni := range out.NetworkInterfaces {
 		d := InterfaceDetails{
-			Interface: Interface{ID: aws.ToString(eni.NetworkInterfaceId), VPCID: aws.ToString(eni.VpcId), SubnetID: aws.ToString(eni.SubnetId)},
-			Owner:     aws.ToString(eni.OwnerId),
+			ID: aws.ToString(eni.NetworkInterfaceId), VPCID: aws.ToString(eni.VpcId), SubnetID: aws.ToString(eni.SubnetId),
+			Owner: aws.ToString(eni.OwnerId),
 		}
 		for _, g := range eni.Groups {
 			d.Groups = append(d.Groups, aws.ToString(g.GroupId))

@@ -101,7 +101,8 @@ func (r *Router) drain() error {
 	case helpers > 0:
 		withdrawn = r.handOver(handOverCtx)
 	case r.cfg.Routes.None():
-		r.cutWhenIdle(handOverCtx, "no routes to hand over; cutting flows")
+		idle, waited := r.cutWhenIdle(handOverCtx)
+		r.log.Info("no routes to hand over; flows cut", "quiet", idle, "waited", waited.String())
 	default:
 		withdrawn = r.cutAndWithdraw(handOverCtx)
 	}
@@ -168,22 +169,24 @@ func (r *Router) clients() []handover.Client {
 // them. Flows that clients open until they have moved are served, and cut at the end. It reports
 // whether the routes were withdrawn.
 func (r *Router) cutAndWithdraw(ctx context.Context) (withdrawn bool) {
-	r.cutWhenIdle(ctx, "no peer router to hand over to; cutting flows, then withdrawing routes")
+	idle, waited := r.cutWhenIdle(ctx)
+	r.log.Info("no peer router to hand over to; cutting flows, then withdrawing routes", "quiet", idle, "waited", waited.String())
 	withdrawn = r.withdraw(ctx)
 	r.cutFlows()
 	backoff.Sleep(ctx, propagation)
 	return withdrawn
 }
 
-// cutWhenIdle waits for a moment without traffic, for up to half of the drain timeout, logs
-// message, and cuts the flows.
-func (r *Router) cutWhenIdle(ctx context.Context, message string) {
+// cutWhenIdle waits for a moment without traffic, for up to half of the drain timeout, and cuts
+// the flows. It reports whether there was such a moment, and how long it waited.
+func (r *Router) cutWhenIdle(ctx context.Context) (idle bool, waited time.Duration) {
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
 	defer cancel()
 	start := time.Now()
-	idle := r.forward.AwaitIdle(waiting)
-	r.log.Info(message, "quiet", idle, "waited", time.Since(start).Round(time.Millisecond).String())
+	idle = r.forward.AwaitIdle(waiting)
+	waited = time.Since(start).Round(time.Millisecond)
 	r.cutFlows()
+	return idle, waited
 }
 
 // withdraw reports whether control has taken all routes from this node.

@@ -64,7 +64,7 @@ func TestNoRoutes(t *testing.T) {
 			if code := r.stop(); code != 0 || time.Since(start) > 5*time.Second {
 				t.Errorf("exit code %d, %v after SIGTERM", code, time.Since(start))
 			}
-			r.hasLogged(`"helpers":0`, "no routes to hand over; cutting flows")
+			r.hasLogged(`"helpers":0`, "no routes to hand over; flows cut")
 		})
 	}
 }
