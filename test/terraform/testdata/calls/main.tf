@@ -264,11 +264,8 @@ locals {
     names      = module.names
     site       = module.site
     static     = module.static
-<<<<<<< HEAD
     why        = module.why
-=======
     sidecar    = module.sidecar
->>>>>>> c37ebed (internal/bootstrap: add ROUTER_ROUTES=none, a router without subnet routes)
 
     six_letters  = module.six_letters
     parameter    = module.parameter
