@@ -43,13 +43,13 @@ func buildBinaries(ctx context.Context, s *scope, o options, logf func(string, .
 	}
 	take := map[string]string{"router": o.router}
 	if o.router == "" {
-		tags, err := os.ReadFile(filepath.Join(root, "build", "tags"))
+		tags, err := stockprograms.Tags(root)
 		if err != nil {
 			return "", fmt.Errorf("building: %w", err)
 		}
 		logf("building the router")
 		take["router"] = filepath.Join(built, "router")
-		err = goBuild(ctx, root, take["router"], "./cmd/router", "-tags", strings.Join(strings.Fields(string(tags)), ","), "-ldflags=-s -w")
+		err = goBuild(ctx, root, take["router"], "./cmd/router", "-tags", strings.Join(tags, ","), "-ldflags=-s -w")
 		if err != nil {
 			return "", err
 		}

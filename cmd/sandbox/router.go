@@ -27,11 +27,11 @@ func build(ctx context.Context, dir string) (router, tailscaled string, err erro
 	if err != nil {
 		return "", "", err
 	}
-	omit, err := os.ReadFile(filepath.Join(root, "build", "tags"))
+	tags, err := stock.Tags(root)
 	if err != nil {
-		return "", "", fmt.Errorf("reading the build tags: %w", err)
+		return "", "", err
 	}
-	tags := append(strings.Fields(string(omit)), "sandbox")
+	tags = append(tags, "sandbox")
 	if cache, err := os.UserCacheDir(); err == nil {
 		kept := filepath.Join(cache, "subnetrouter-sandbox", fmt.Sprintf("%x", sha256.Sum256([]byte(root)))[:12])
 		if os.MkdirAll(kept, 0o755) == nil {
