@@ -96,7 +96,7 @@ typecheck: ## type-check the router for macOS and FreeBSD, without compiling it
 	@go run ./scripts/typecheck -os darwin,freebsd ./cmd/router
 
 vulncheck: ## list known vulnerabilities in code that the router calls (asks vuln.go.dev)
-	@go run golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION) -tags "$$(grep ^ts_ build/tags | tr '\n' ' ')" ./cmd/router
+	@go run golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION) -tags "$$(sed '/^#/d' build/tags | tr '\n' ' ')" ./cmd/router
 
 newest-tailscale: ## raise tailscale.com to its newest release, in this work tree
 	go get tailscale.com@latest
@@ -129,7 +129,7 @@ module: ## export the Terraform module as a repository: FOLDER=dist/…
 	scripts/module "$${FOLDER:-dist/terraform-aws-tailscale-subnet-router}"
 
 notices: ## regenerate THIRD_PARTY_NOTICES, after a change of go.mod
-	go run ./scripts/notices -tags "$$(grep ^ts_ build/tags | tr '\n' ' ')" ./cmd/router THIRD_PARTY_NOTICES
+	go run ./scripts/notices -tags "$$(sed '/^#/d' build/tags | tr '\n' ' ')" ./cmd/router THIRD_PARTY_NOTICES
 
 tools: ## install the programs that the tests need (Debian, as root)
 	scripts/tools
