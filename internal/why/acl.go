@@ -25,7 +25,7 @@ type ACLEntry struct {
 	Type, Code    int // of ICMP; -1 is any
 }
 
-// lastNumber is the number of the entry that denies everything else, which nobody can change.
+// lastNumber is the number of the entry that denies everything else, which cannot be changed.
 const lastNumber = 32767
 
 // ports is a range of ports.
