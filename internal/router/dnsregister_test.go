@@ -31,7 +31,8 @@ const dnsEvery = 5 * time.Minute
 type dnsWorld struct {
 	net    *tailnettest.Tailnet
 	client tailnettest.OAuthClient
-	log    bytes.Buffer // safe: the handler has a lock
+	log    bytes.Buffer // safe: all registrars share the handler, which has a lock
+	lines  slog.Handler
 }
 
 func newDNSWorld(t *testing.T, prepare func(*tailnettest.OAuthClient)) *dnsWorld {
@@ -56,7 +57,10 @@ func (w *dnsWorld) registrar(key, resolver string, zones ...string) *dnsRegistra
 		Transport:  wire{api: w.net.APIHandler()},
 	})
 	own := splitdns.Own{Nameserver: netip.MustParseAddr(resolver), Domains: zones}
-	log := slog.New(slog.NewJSONHandler(&w.log, nil))
+	if w.lines == nil {
+		w.lines = slog.NewJSONHandler(&w.log, nil)
+	}
+	log := slog.New(w.lines)
 	return newDNSRegistrar(true, boot, func() (splitdns.Own, string) { return own, "" }, log, prometheus.NewRegistry())
 }
 
