@@ -175,6 +175,15 @@ func (c *Client) call(ctx context.Context, req request, do func(context.Context)
 	return err
 }
 
+// nextPage runs the next call of an SDK paginator, as [Client.call] does.
+func nextPage[Output, Option any](ctx context.Context, c *Client, req request, next func(context.Context, ...Option) (*Output, error)) (out *Output, err error) {
+	err = c.call(ctx, req, func(ctx context.Context) (err error) {
+		out, err = next(ctx)
+		return err
+	})
+	return out, err
+}
+
 func sdkLogger(l *slog.Logger) logging.Logger {
 	if l == nil {
 		return logging.Nop{}

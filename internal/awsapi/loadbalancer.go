@@ -32,11 +32,7 @@ func (c *Client) LoadBalancers(ctx context.Context, tag, value string) ([]Endpoi
 	var arns []string
 	pages := elb.NewDescribeLoadBalancersPaginator(c.elb, &elb.DescribeLoadBalancersInput{})
 	for pages.HasMorePages() {
-		var out *elb.DescribeLoadBalancersOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, err
 		}

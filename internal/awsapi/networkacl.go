@@ -49,11 +49,7 @@ func (c *Client) NetworkACLs(ctx context.Context, subnets []string) (map[string]
 	})
 	found := map[string]NetworkACL{}
 	for pages.HasMorePages() {
-		var out *ec2.DescribeNetworkAclsOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, err
 		}

@@ -43,11 +43,7 @@ func (c *Client) Peerings(ctx context.Context, vpcID string, ids []string) (map[
 	})
 	found := map[string]Peering{}
 	for pages.HasMorePages() {
-		var out *ec2.DescribeVpcPeeringConnectionsOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, err
 		}

@@ -34,11 +34,7 @@ func (c *Client) PrefixList(ctx context.Context, id string) ([]Entry, error) {
 	})
 	var list []Entry
 	for pages.HasMorePages() {
-		var out *ec2.GetManagedPrefixListEntriesOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, err
 		}

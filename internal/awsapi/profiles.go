@@ -68,11 +68,7 @@ func (p *profileDomains) request(a Action) request {
 func (p *profileDomains) list(ctx context.Context) (ids []string, err error) {
 	pages := route53profiles.NewListProfileAssociationsPaginator(p.client.profiles, &route53profiles.ListProfileAssociationsInput{ResourceId: &p.vpcID})
 	for n := 0; n < maxPages && pages.HasMorePages(); n++ {
-		var out *route53profiles.ListProfileAssociationsOutput
-		err := p.client.call(ctx, p.request(ListProfileAssociations), func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, p.client, p.request(ListProfileAssociations), pages.NextPage)
 		if err != nil {
 			return nil, err
 		}
@@ -95,11 +91,7 @@ func inForce(s profiletypes.ProfileStatus) bool {
 func (p *profileDomains) resources(ctx context.Context, profile string) error {
 	pages := route53profiles.NewListProfileResourceAssociationsPaginator(p.client.profiles, &route53profiles.ListProfileResourceAssociationsInput{ProfileId: &profile})
 	for n := 0; n < maxPages && pages.HasMorePages(); n++ {
-		var out *route53profiles.ListProfileResourceAssociationsOutput
-		err := p.client.call(ctx, p.request(ListProfileResourceAssociations), func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, p.client, p.request(ListProfileResourceAssociations), pages.NextPage)
 		if err != nil {
 			return err
 		}

@@ -69,11 +69,7 @@ func (d *databases) clusters(ctx context.Context) error {
 	d.taggedClusters = map[string]bool{}
 	pages := rds.NewDescribeDBClustersPaginator(d.client.rds, &rds.DescribeDBClustersInput{})
 	for pages.HasMorePages() {
-		var out *rds.DescribeDBClustersOutput
-		err := d.client.call(ctx, d.request(DescribeDBClusters), func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, d.client, d.request(DescribeDBClusters), pages.NextPage)
 		if err != nil {
 			return err
 		}
@@ -95,11 +91,7 @@ func (d *databases) clusters(ctx context.Context) error {
 func (d *databases) instances(ctx context.Context) error {
 	pages := rds.NewDescribeDBInstancesPaginator(d.client.rds, &rds.DescribeDBInstancesInput{})
 	for pages.HasMorePages() {
-		var out *rds.DescribeDBInstancesOutput
-		err := d.client.call(ctx, d.request(DescribeDBInstances), func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, d.client, d.request(DescribeDBInstances), pages.NextPage)
 		if err != nil {
 			return err
 		}
@@ -116,11 +108,7 @@ func (d *databases) instances(ctx context.Context) error {
 func (d *databases) proxies(ctx context.Context) error {
 	pages := rds.NewDescribeDBProxiesPaginator(d.client.rds, &rds.DescribeDBProxiesInput{})
 	for pages.HasMorePages() {
-		var out *rds.DescribeDBProxiesOutput
-		err := d.client.call(ctx, d.request(DescribeDBProxies), func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, d.client, d.request(DescribeDBProxies), pages.NextPage)
 		if err != nil {
 			return err
 		}
@@ -151,11 +139,7 @@ func (d *databases) proxy(ctx context.Context, proxy types.DBProxy) error {
 	d.add(proxy.Endpoint, "database proxy", proxy.DBProxyName)
 	pages := rds.NewDescribeDBProxyEndpointsPaginator(d.client.rds, &rds.DescribeDBProxyEndpointsInput{DBProxyName: proxy.DBProxyName})
 	for pages.HasMorePages() {
-		var out *rds.DescribeDBProxyEndpointsOutput
-		err := d.client.call(ctx, d.request(DescribeDBProxyEndpoints), func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, d.client, d.request(DescribeDBProxyEndpoints), pages.NextPage)
 		if err != nil {
 			return err
 		}

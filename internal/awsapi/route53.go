@@ -82,11 +82,7 @@ func (c *Client) ResolverRules(ctx context.Context, vpcID string) ([]Domain, err
 		Filters: []resolvertypes.Filter{{Name: aws.String("VPCId"), Values: []string{vpcID}}},
 	})
 	for n := 0; n < maxPages && pages.HasMorePages(); n++ {
-		var out *route53resolver.ListResolverRuleAssociationsOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, err
 		}
@@ -108,11 +104,7 @@ func (c *Client) forwarded(ctx context.Context, vpcID string, ids map[string]boo
 	req.allow += ", or " + listZonesByHand
 	pages := route53resolver.NewListResolverRulesPaginator(c.resolver, &route53resolver.ListResolverRulesInput{})
 	for n := 0; n < maxPages && pages.HasMorePages(); n++ {
-		var out *route53resolver.ListResolverRulesOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -58,11 +58,7 @@ func (c *Client) routeTable(ctx context.Context, what string, filters ...types.F
 		Filters: filters, MaxResults: aws.Int32(100), // the most that EC2 takes
 	})
 	for pages.HasMorePages() { // a page may be empty while more follow
-		var out *ec2.DescribeRouteTablesOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return RouteTable{}, false, err
 		}

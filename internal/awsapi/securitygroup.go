@@ -48,11 +48,7 @@ func (c *Client) SecurityGroups(ctx context.Context, ids []string) (map[string]S
 	})
 	found := map[string]SecurityGroup{}
 	for pages.HasMorePages() {
-		var out *ec2.DescribeSecurityGroupsOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, err
 		}

@@ -38,11 +38,7 @@ func (c *Client) SubnetsByTag(ctx context.Context, vpcID, tag, value string) ([]
 	})
 	var list []Subnet
 	for pages.HasMorePages() {
-		var out *ec2.DescribeSubnetsOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, err
 		}

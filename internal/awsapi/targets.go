@@ -39,11 +39,7 @@ func (c *Client) TargetInterfaces(ctx context.Context, vpcID string) ([]TargetIn
 	})
 	var list []TargetInterface
 	for pages.HasMorePages() {
-		var out *ec2.DescribeNetworkInterfacesOutput
-		err := c.call(ctx, req, func(ctx context.Context) (err error) {
-			out, err = pages.NextPage(ctx)
-			return err
-		})
+		out, err := nextPage(ctx, c, req, pages.NextPage)
 		if err != nil {
 			return nil, err
 		}
@@ -118,11 +114,7 @@ func (c *Client) InstanceTags(ctx context.Context, instances []string) (map[stri
 			MaxResults: aws.Int32(pageSize),
 		})
 		for pages.HasMorePages() {
-			var out *ec2.DescribeTagsOutput
-			err := c.call(ctx, req, func(ctx context.Context) (err error) {
-				out, err = pages.NextPage(ctx)
-				return err
-			})
+			out, err := nextPage(ctx, c, req, pages.NextPage)
 			if err != nil {
 				return nil, err
 			}
