@@ -44,6 +44,8 @@ export JOBS N # after their defaults: an exported name counts as defined
 
 LINT_VERSION := v2.15.0
 VULN_VERSION := v1.9.0
+# Without the comments.
+BUILD_TAGS   := $(shell sed '/^\#/d' build/tags)
 # A linter that an older Go has built refuses the language of a newer one.
 LINT_DIR     := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/subnetrouter/golangci-lint-$(LINT_VERSION)-go$(GO_VERSION)
 LINT         := $(LINT_DIR)/golangci-lint
@@ -96,7 +98,7 @@ typecheck: ## type-check the router for macOS and FreeBSD, without compiling it
 	@go run ./scripts/typecheck -os darwin,freebsd ./cmd/router
 
 vulncheck: ## list known vulnerabilities in code that the router calls (asks vuln.go.dev)
-	@go run golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION) -tags "$$(sed '/^#/d' build/tags | tr '\n' ' ')" ./cmd/router
+	@go run golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION) -tags "$(BUILD_TAGS)" ./cmd/router
 
 newest-tailscale: ## raise tailscale.com to its newest release, in this work tree
 	go get tailscale.com@latest
@@ -129,7 +131,7 @@ module: ## export the Terraform module as a repository: FOLDER=dist/…
 	scripts/module "$${FOLDER:-dist/terraform-aws-tailscale-subnet-router}"
 
 notices: ## regenerate THIRD_PARTY_NOTICES, after a change of go.mod
-	go run ./scripts/notices -tags "$$(sed '/^#/d' build/tags | tr '\n' ' ')" ./cmd/router THIRD_PARTY_NOTICES
+	go run ./scripts/notices -tags "$(BUILD_TAGS)" ./cmd/router THIRD_PARTY_NOTICES
 
 tools: ## install the programs that the tests need (Debian, as root)
 	scripts/tools

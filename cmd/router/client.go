@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/httpproxy"
 	"subnetrouter/internal/ops"
-	"subnetrouter/internal/terminal"
 )
 
 // askTimeout is shorter than the timeout of a container health check, 5 s by ECS's default.
@@ -88,9 +86,7 @@ func statusCommand(own *flag.FlagSet) func(context.Context, call) int {
 		case *asJSON:
 			in.out.Write(body)
 		default:
-			var text strings.Builder
-			printStatus(&text, s)
-			fmt.Fprint(in.out, terminal.Fit(text.String(), terminal.Width(in.out), 2))
+			in.show(func(w io.Writer) { printStatus(w, s) })
 		}
 		return exitOK
 	}

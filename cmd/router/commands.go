@@ -11,6 +11,7 @@ import (
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/suggest"
+	"subnetrouter/internal/terminal"
 )
 
 // command describes one command of the binary.
@@ -102,6 +103,13 @@ func (c command) execute(ctx context.Context, in invocation) int {
 
 // load parses the command line and reads the configuration.
 func (c call) load() (config.Config, error) { return config.Load(c.args, c.environ, c.own) }
+
+// show prints text that fits the terminal.
+func (c call) show(text func(io.Writer)) {
+	var b strings.Builder
+	text(&b)
+	fmt.Fprint(c.out, terminal.Fit(b.String(), terminal.Width(c.out), 2))
+}
 
 // config loads the configuration. If it returns false, it has printed the help or the
 // problems, and the command exits with code.

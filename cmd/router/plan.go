@@ -16,7 +16,6 @@ import (
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/router"
 	"subnetrouter/internal/secret"
-	"subnetrouter/internal/terminal"
 )
 
 // planTimeout bounds the look-ups of one `router plan`.
@@ -69,9 +68,7 @@ func plan(ctx context.Context, in call, cfg config.Config, asJSON bool) int {
 		enc.Encode(p)
 		return exitOK
 	}
-	var text strings.Builder
-	printPlan(&text, p)
-	fmt.Fprint(in.out, terminal.Fit(text.String(), terminal.Width(in.out), 2))
+	in.show(func(w io.Writer) { printPlan(w, p) })
 	return exitOK
 }
 

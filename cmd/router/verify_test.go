@@ -12,7 +12,7 @@ import (
 	"subnetrouter/internal/ops"
 )
 
-// TestVerify: the command waits for a router that becomes ready, and names what is missing.
+// TestVerify: the command waits for a router that becomes ready, and names the missing part.
 func TestVerify(t *testing.T) {
 	ready := func() ops.Status {
 		return ops.Status{Ready: true, Node: ops.Node{Name: "edge"}, Routes: []ops.RouteStatus{

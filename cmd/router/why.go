@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"subnetrouter/internal/config"
-	"subnetrouter/internal/terminal"
 	"subnetrouter/internal/why"
 )
 
@@ -57,9 +56,7 @@ func whyCommand(own *flag.FlagSet) func(context.Context, call) int {
 		case *asJSON:
 			in.out.Write(body)
 		default:
-			var text strings.Builder
-			printAnswer(&text, answer)
-			fmt.Fprint(in.out, terminal.Fit(text.String(), terminal.Width(in.out), 2))
+			in.show(func(w io.Writer) { printAnswer(w, answer) })
 		}
 		if !answer.Passes {
 			return exitFailed

@@ -121,7 +121,7 @@ const maxReasons = 20
 // Explain decides about a flow, and explains the decision.
 func (p *Policy) Explain(inv *Inventory, f Flow) Explanation {
 	at := inv.at(f.Target.Addr())
-	e := Explanation{Target: inv.describe(f.Target.Addr())}
+	e := Explanation{Target: inv.Describe(f.Target.Addr())}
 	if r := p.Decide(inv, f); r != nil {
 		e.Allowed, e.Rule = true, r.text
 		return e
@@ -141,8 +141,8 @@ func (p *Policy) Explain(inv *Inventory, f Flow) Explanation {
 	return e
 }
 
-// describe returns the interfaces of an address: "eni-1 in vpc-1 with sg-1 (web), tags env=prod".
-func (inv *Inventory) describe(a netip.Addr) string {
+// Describe returns the interfaces of an address: "eni-1 in vpc-1 with sg-1 (web), tags env=prod".
+func (inv *Inventory) Describe(a netip.Addr) string {
 	at := inv.at(a)
 	if len(at) == 0 {
 		return "no visible interface has " + a.String()

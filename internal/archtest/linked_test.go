@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"subnetrouter/internal/tailnettest/stock"
 )
 
 // notLinked lists packages that the binary must not link with the tags of build/tags, and why.
@@ -85,15 +87,9 @@ func TestVersions(t *testing.T) {
 // tags returns the build tags of the shipped binary.
 func tags(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "build/tags"))
+	list, err := stock.Tags(root)
 	if err != nil {
 		t.Fatal(err)
-	}
-	var list []string
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "#") {
-			list = append(list, strings.TrimSpace(line))
-		}
 	}
 	return strings.Join(list, ",")
 }

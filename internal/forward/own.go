@@ -57,7 +57,7 @@ func (o *own) free(p *packet.Packet) (key flowKey, ok bool) {
 	switch body := p.Payload(); {
 	case p.Protocol == packet.ProtoTCP && len(body) >= packet.TCPHeader:
 		key = segmentKey(p, body)
-		return key, !o.tcp.has(key) && !o.tcp.listens(key.dst.Port())
+		return key, !o.tcp.takes(key)
 	case p.Protocol == packet.ProtoUDP:
 		key = flowKey{client: netip.AddrPortFrom(p.Src, p.SrcPort), dst: netip.AddrPortFrom(p.Dst, p.DstPort)}
 		o.mu.RLock()

@@ -90,11 +90,11 @@ func (t *ownTCP) has(key flowKey) bool {
 	return t.conns[key] != nil
 }
 
-// listens reports whether there is a listener on a port.
-func (t *ownTCP) listens(port uint16) bool {
+// takes reports whether there is a connection with a key, or a listener on its port.
+func (t *ownTCP) takes(key flowKey) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.listeners[port] != nil
+	return t.conns[key] != nil || t.listeners[key.dst.Port()] != nil
 }
 
 // accept creates the connection of a SYN. It returns false if nothing listens, or at a bound.

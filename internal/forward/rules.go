@@ -35,7 +35,7 @@ const (
 )
 
 // destination is the address behind the router that a flow reaches. A flow looks it up once: that of a served port
-// changes with a name, and what is admitted must be what is dialed.
+// changes with a name, and only the admitted address may be dialed.
 type destination struct {
 	addr   netip.AddrPort // zero while that of a served port is unknown
 	served bool           // as [Config.Served]: it needs no Resolve, and no deny list applies

@@ -150,7 +150,7 @@ func (a *accessControl) why(f why.Facts) *why.Access {
 		flow.Protocol = access.ICMP
 	}
 	inventory := a.targets.Now().Inventory
-	out := &why.Access{Report: a.report, Target: (*access.Policy)(nil).Explain(inventory, flow).Target}
+	out := &why.Access{Report: a.report, Target: inventory.Describe(f.Target)}
 	for _, c := range f.Admitted() {
 		for _, addr := range c.Addrs {
 			if addr.Is4() == f.Address.Is4() { // grants of a family name the router's address of that family

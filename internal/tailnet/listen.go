@@ -29,13 +29,13 @@ func (n *Node) Listen(port uint16) (net.Listener, error) {
 
 // Serve delivers TCP to a port of this node's tailnet addresses to the data path, which may forward
 // it to a target, in both modes. Port 0 stands for all ports that have no other use, of TCP and UDP; in
-// kernel mode without those of kernelPorts. The deny list does not apply to such a port. It may be
+// kernel mode without those from which the kernel opens connections. The deny list does not apply to such a port. It may be
 // called before [Node.Start].
 func (n *Node) Serve(port uint16) { n.serving.add(port) }
 
-// kernelPorts returns the first and the last port from which Linux opens connections by default. In
-// kernel mode their answers are the kernel's.
-func kernelPorts() (first, last uint16) { return 32768, 60999 }
+// The ports from which Linux opens connections by default. In kernel mode their answers are the
+// kernel's.
+const firstKernelPort, lastKernelPort = 32768, 60999
 
 // serves reports whether a packet to one of this node's own addresses is for the data path. A
 // fragment that is not the first has no port.
@@ -46,14 +46,13 @@ func (n *Node) serves(protocol ipproto.Proto, port uint16) bool {
 	if !n.serving.has(0) {
 		return false
 	}
-	first, last := kernelPorts()
 	switch {
 	case protocol == ipproto.Fragment:
 		return true
 	case protocol != ipproto.TCP && protocol != ipproto.UDP, protocol == ipproto.UDP && port == HandoverPort:
 		return false
 	}
-	return n.mode == ModeUserspace || port < first || port > last
+	return n.mode == ModeUserspace || port < firstKernelPort || port > lastKernelPort
 }
 
 // Owns reports whether addr is one of this node's tailnet addresses.

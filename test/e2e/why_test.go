@@ -32,7 +32,7 @@ type whyCase struct {
 
 var (
 	fromLaptop = []string{"*"}
-	nobody     = []string{"100.64.99.99"}
+	stranger   = []string{"100.64.99.99"}
 )
 
 // whyCases are the faults. The ACLs of "ephemeral" allow what a stateless filter needs, and no more.
@@ -109,7 +109,7 @@ var whyCases = []whyCase{
 
 	{name: "no access rule", stop: "filter", access: []tailnettest.Rule{{Src: fromLaptop, Dst: []string{"10.8.0.0/16"}}}},
 	{name: "access to another port", stop: "filter", access: []tailnettest.Rule{{Src: fromLaptop, Dst: []string{"10.0.0.0/16"}, Port: 443}}},
-	{name: "access for another node", stop: "filter", access: []tailnettest.Rule{{Src: nobody, Dst: []string{"10.0.0.0/16"}}, {Src: fromLaptop, Dst: []string{"10.8.0.0/16"}}}},
+	{name: "access for another node", stop: "filter", access: []tailnettest.Rule{{Src: stranger, Dst: []string{"10.0.0.0/16"}}, {Src: fromLaptop, Dst: []string{"10.8.0.0/16"}}}},
 	{name: "no route of any router", ask: "tcp 172.20.0.4:80", stop: "route", with: []string{"route-table"}},
 	{name: "the router's own listener", ask: "tcp 10.0.1.5:9002", stop: "deny"},
 	{name: "the metadata endpoint", ask: "tcp 169.254.170.2:80", stop: "route", with: []string{"deny", "route-table"}},

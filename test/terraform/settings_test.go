@@ -106,7 +106,6 @@ func (w workspace) planSettings(batch []int, left map[int]settings, refused map[
 	w.init(root)
 	// Terraform checks conditions between settings only if all variables are valid.
 	for range 4 {
-		write()
 		out, err := w.try(root, "plan", "-out=plan")
 		if err == nil {
 			maps.Copy(outputs, w.plan(root).PlannedValues.Outputs)
@@ -125,6 +124,7 @@ func (w workspace) planSettings(batch []int, left map[int]settings, refused map[
 			refused[i] = e
 			delete(left, i)
 		}
+		write()
 	}
 	t.Fatal("the plan still has errors")
 }
