@@ -175,8 +175,9 @@ func (c *Client) call(ctx context.Context, req request, do func(context.Context)
 	return err
 }
 
-// nextPage runs the next call of an SDK paginator, as [Client.call] does.
-func nextPage[Output, Option any](ctx context.Context, c *Client, req request, next func(context.Context, ...Option) (*Output, error)) (out *Output, err error) {
+// nextPage runs the next call of an SDK paginator, as [Client.call] does. Output is a pointer: the code
+// for all pointers is one.
+func nextPage[Output, Option any](ctx context.Context, c *Client, req request, next func(context.Context, ...Option) (Output, error)) (out Output, err error) {
 	err = c.call(ctx, req, func(ctx context.Context) (err error) {
 		out, err = next(ctx)
 		return err
