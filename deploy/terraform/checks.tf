@@ -103,9 +103,10 @@ locals {
   # Elements of serve, whose hosts may be loopback. The port 0 stands for all others.
   served = { for s in distinct(local.serve) : s => {
     port   = startswith(s, "*=") ? 0 : tonumber(regex("^[0-9]+", s))
-    host   = startswith(s, "*=") ? substr(s, 2, -1) : trim(regex("^[0-9]+=(.*):[0-9]+$", s)[0], "[]")
+    tls    = can(regex("^[0-9]+/tls=", s))
+    host   = startswith(s, "*=") ? substr(s, 2, -1) : trim(regex("^[0-9]+(?:/tls)?=(.*):[0-9]+$", s)[0], "[]")
     target = startswith(s, "*=") ? 0 : tonumber(regex("[0-9]+$", s))
-  } if can(regex("^\\*=([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|${local.dns_label}(\\.${local.dns_label})*\\.?)$", s)) || can(regex("^0*[1-9][0-9]{0,4}=(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", s)) }
+  } if can(regex("^\\*=([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|${local.dns_label}(\\.${local.dns_label})*\\.?)$", s)) || can(regex("^0*[1-9][0-9]{0,4}(/tls)?=(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", s)) }
   unserved_ranges = [for r in local.refused_ranges : r if !contains(["127.0.0.0", "::1"], r.network)]
   # Of the router's listeners.
   own_ports = concat([local.metrics_port],
@@ -115,7 +116,7 @@ locals {
     [for at in concat(values(local.local_listens), [for e in values(local.egress_ports) : e.listen if !e.udp]) : tonumber(regex("[0-9]+$", at)) if can(regex("[0-9]+$", at))],
   )
   malformed_serve = concat(
-    [for s in local.serve : "serve: ${jsonencode(s)} is not port=host:port or *=host: use one such as 443=localhost:8443."
+    [for s in local.serve : "serve: ${jsonencode(s)} is not port=host:port, port/tls=host:port or *=host: use one such as 443=localhost:8443."
     if !try(local.served[s].port <= 65535 && local.served[s].target <= 65535 && (!strcontains(local.served[s].host, ":") || can(cidrhost("${local.served[s].host}/128", 0))), false)],
     length(distinct(values(local.served)[*].port)) == length(distinct(values(local.served))) ? [] : ["serve: two elements have the same port: keep one of them."],
     [for s, to in local.served : "serve: ${s} has the port of the status on the tailnet (ROUTER_TAILNET_STATUS): use another port."

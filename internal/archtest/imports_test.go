@@ -74,6 +74,7 @@ var pure = map[string][]string{
 	"internal/tcp/congestion": {},
 	"internal/splitdns":       {},
 	"internal/why":            {},
+	"internal/certificate":    {"golang.org/x/crypto/acme"},
 }
 
 func below(prefix string) func(string) bool {

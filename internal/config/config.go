@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"subnetrouter/internal/bootstrap/credential"
@@ -120,6 +121,7 @@ func (k KeepAlive) For(port uint16) time.Duration {
 type Serve struct {
 	Port   uint16
 	Target string
+	TLS    bool // the router terminates TLS with the node's certificate
 }
 
 // String returns the element of ROUTER_SERVE.
@@ -127,7 +129,15 @@ func (s Serve) String() string {
 	if s.Port == 0 {
 		return "*=" + s.Target
 	}
+	if s.TLS {
+		return fmt.Sprintf("%d/tls=%s", s.Port, s.Target)
+	}
 	return fmt.Sprintf("%d=%s", s.Port, s.Target)
+}
+
+// TerminatesTLS reports whether a served port has TLS.
+func (c *Config) TerminatesTLS() bool {
+	return slices.ContainsFunc(c.Serve, func(s Serve) bool { return s.TLS })
 }
 
 // Access selects whether grants decide which targets clients reach.

@@ -18,7 +18,7 @@ var servedByOfficial = []struct {
 }{
 	{"TS_DEST_IP", "`*=IP`, all ports", parseDestIP},
 	{"TS_EXPERIMENTAL_DEST_DNS_NAME", "`*=NAME`, all ports", parseDestName},
-	{"TS_SERVE_CONFIG", "the `TCPForward` entries of the file, which must exist; `HTTPS`, `HTTP`, `Web`, `TerminateTLS`, `AllowFunnel` and `Services` are errors (exit code 2): the program terminates TLS", parseServeFile},
+	{"TS_SERVE_CONFIG", "the `TCPForward` entries of the file, which must exist, with `TerminateTLS`; `HTTPS`, `HTTP`, `Web`, `AllowFunnel` and `Services` are errors (exit code 2)", parseServeFile},
 }
 
 // serveAliases returns the names of servedByOfficial.
@@ -129,16 +129,14 @@ func parseServeConfig(text string) ([]Serve, error) {
 
 // serve returns the element of ROUTER_SERVE for a TCP port.
 func (h tcpHandler) serve(port string) ([]Serve, error) {
-	const inProgram = "terminate TLS in the program, and write its address as TCPForward, such as localhost:8443"
 	switch number, err := strconv.ParseUint(port, 10, 16); {
 	case err != nil || number == 0:
 		return nil, errors.New("not a port: use 1 to 65535")
 	case h.HTTPS:
-		return nil, errors.New("HTTPS is not supported: " + inProgram)
+		return nil, errors.New("HTTPS is not supported, since programs trust the headers with the user that it adds: write the address of the program " +
+			`as TCPForward, such as localhost:8080, with "TerminateTLS": "${TS_CERT_DOMAIN}"`)
 	case h.HTTP:
 		return nil, errors.New("HTTP is not supported: write the address of a program that serves HTTP as TCPForward, such as localhost:8080")
-	case h.TerminateTLS != "":
-		return nil, errors.New("TerminateTLS is not supported: " + inProgram)
 	case h.ProxyProtocol != 0:
 		return nil, errors.New("ProxyProtocol is not supported: remove it")
 	case h.TCPForward == "":
@@ -147,6 +145,9 @@ func (h tcpHandler) serve(port string) ([]Serve, error) {
 		return nil, fmt.Errorf("%s is a Unix socket: make the program listen on a TCP port, such as localhost:8080", quote(h.TCPForward))
 	case strings.ContainsAny(h.TCPForward, ", "):
 		return nil, fmt.Errorf("%s is not host:port: write one such as localhost:8080", quote(h.TCPForward))
+	}
+	if h.TerminateTLS != "" { // the node has one name, and a certificate for it
+		port += "/tls"
 	}
 	return parseServe(port + "=" + h.TCPForward)
 }

@@ -21,11 +21,13 @@ func TestServeOfOfficialVariables(t *testing.T) {
 		env  []string
 		want []Serve
 	}{
-		{[]string{"TS_DEST_IP=10.0.3.4"}, []Serve{{0, "10.0.3.4"}}},
-		{[]string{"TS_DEST_IP=fd12::4"}, []Serve{{0, "fd12::4"}}},
-		{[]string{"TS_EXPERIMENTAL_DEST_DNS_NAME=db.internal"}, []Serve{{0, "db.internal"}}},
+		{[]string{"TS_DEST_IP=10.0.3.4"}, []Serve{{0, "10.0.3.4", false}}},
+		{[]string{"TS_DEST_IP=fd12::4"}, []Serve{{0, "fd12::4", false}}},
+		{[]string{"TS_EXPERIMENTAL_DEST_DNS_NAME=db.internal"}, []Serve{{0, "db.internal", false}}},
 		{[]string{"TS_SERVE_CONFIG=" + file(`{"TCP": {"443": {"TCPForward": "localhost:8443"}, "22": {"TCPForward": "[fd12::4]:22"}}, "AllowFunnel": {"a:443": false}}`)},
-			[]Serve{{22, "[fd12::4]:22"}, {443, "localhost:8443"}}},
+			[]Serve{{22, "[fd12::4]:22", false}, {443, "localhost:8443", false}}},
+		{[]string{"TS_SERVE_CONFIG=" + file(`{"TCP": {"443": {"TCPForward": "localhost:8080", "TerminateTLS": "${TS_CERT_DOMAIN}"}}}`)},
+			[]Serve{{443, "localhost:8080", true}}},
 	} {
 		if got := load(t, nil, tt.env...); !reflect.DeepEqual(got.Serve, tt.want) || len(got.Warnings) > 0 {
 			t.Errorf("%s: %v, %q", tt.env, got.Serve, got.Warnings)
@@ -35,7 +37,8 @@ func TestServeOfOfficialVariables(t *testing.T) {
 		t.Errorf("warnings %q, want %q", got, want)
 	}
 
-	const inProgram = "terminate TLS in the program, and write its address as TCPForward, such as localhost:8443"
+	const noHTTPS = "HTTPS is not supported, since programs trust the headers with the user that it adds: write the address of the program " +
+		`as TCPForward, such as localhost:8080, with "TerminateTLS": "${TS_CERT_DOMAIN}"`
 	for _, tt := range []struct{ env, want string }{
 		{"TS_DEST_IP=db", `TS_DEST_IP: "db" is not an address: write one such as 10.0.3.4`},
 		{"TS_DEST_IP=169.254.170.2", `TS_DEST_IP: "*=169.254.170.2" leads to an address that clients must not reach (link-local): use localhost, or an address in the VPC`},
@@ -47,11 +50,10 @@ func TestServeOfOfficialVariables(t *testing.T) {
 		{"TS_SERVE_CONFIG=" + file(`{"TCP": {"443": {"HTTPS": true}, "80": {"HTTP": true}, "1": {"TCPForward": "a:1", "TerminateTLS": "${TS_CERT_DOMAIN}"},
 			"2": {"TCPForward": "a:1", "ProxyProtocol": 2}, "3": {}, "4": {"TCPForward": "unix:/run/a"}, "5": {"TCPForward": "a"}, "6": {"TCPForward": "a:1,7=b:1"}, "x": {}},
 			"Web": {"${TS_CERT_DOMAIN}:443": {"Handlers": {}}}, "AllowFunnel": {"${TS_CERT_DOMAIN}:443": true}, "Services": {"svc:a": {}}, "Foreground": {"1": {}}}`),
-			`TS_SERVE_CONFIG: TCP "1": TerminateTLS is not supported: ` + inProgram + `
-TS_SERVE_CONFIG: TCP "2": ProxyProtocol is not supported: remove it
+			`TS_SERVE_CONFIG: TCP "2": ProxyProtocol is not supported: remove it
 TS_SERVE_CONFIG: TCP "3": no TCPForward: write the address of a program, such as localhost:8080
 TS_SERVE_CONFIG: TCP "4": "unix:/run/a" is a Unix socket: make the program listen on a TCP port, such as localhost:8080
-TS_SERVE_CONFIG: TCP "443": HTTPS is not supported: ` + inProgram + `
+TS_SERVE_CONFIG: TCP "443": ` + noHTTPS + `
 TS_SERVE_CONFIG: TCP "5": "a" is not host:port: write one such as :9002 or 127.0.0.1:9002
 TS_SERVE_CONFIG: TCP "6": "a:1,7=b:1" is not host:port: write one such as localhost:8080
 TS_SERVE_CONFIG: TCP "80": HTTP is not supported: write the address of a program that serves HTTP as TCPForward, such as localhost:8080
@@ -80,6 +82,7 @@ TS_SERVE_CONFIG: AllowFunnel "${TS_CERT_DOMAIN}:443" is not supported: remove it
 func FuzzServeConfig(f *testing.F) {
 	f.Add(`{"TCP": {"443": {"TCPForward": "localhost:8443"}}}`)
 	f.Add(`{"TCP": {"1": {"TCPForward": "[::1]:1"}}, "Web": null}`)
+	f.Add(`{"TCP": {"443": {"TCPForward": "localhost:8080", "TerminateTLS": "a"}}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		list, err := parseServeConfig(text)
 		if err != nil {

@@ -293,9 +293,10 @@ func parseServe(s string) ([]Serve, error) {
 		if _, err := netip.ParseAddr(target); from == "*" && (err == nil || validDomain(target)) {
 			return Serve{Target: target}, nil
 		}
+		from, tls := strings.CutSuffix(from, "/tls")
 		port, err := parsePort(from)
 		if !ok || err != nil {
-			return Serve{}, fmt.Errorf("%s is not PORT=HOST:PORT: write one such as %s", quote(element), example)
+			return Serve{}, fmt.Errorf("%s is not PORT=HOST:PORT or PORT/tls=HOST:PORT: write one such as %s", quote(element), example)
 		}
 		host, to, err := hostPort(target)
 		if err == nil && host == "" {
@@ -305,7 +306,7 @@ func parseServe(s string) ([]Serve, error) {
 			return Serve{}, err
 		}
 		number, _ := parsePort(to)
-		return Serve{port, net.JoinHostPort(host, strconv.Itoa(int(number)))}, nil
+		return Serve{port, net.JoinHostPort(host, strconv.Itoa(int(number))), tls}, nil
 	})
 }
 

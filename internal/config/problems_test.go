@@ -97,8 +97,8 @@ ROUTER_EXCLUDE_ROUTES: "x" is not a CIDR: write one such as 10.0.0.0/16 or fd12:
 		{"ROUTER_DRAIN_TIMEOUT=0s", `ROUTER_DRAIN_TIMEOUT: "0s" is out of range: use 1s to 1h`},
 		{"ROUTER_BOOT_TIMEOUT=2h", `ROUTER_BOOT_TIMEOUT: "2h" is out of range: use 1s to 1h`},
 		{"TS_BOOT_TIMEOUT=60", `TS_BOOT_TIMEOUT: "60" is not a duration: write one such as 60s`},
-		{"ROUTER_SERVE=80,x=a:1,1=:2,2=a,3=a:0", `ROUTER_SERVE: "80" is not PORT=HOST:PORT: write one such as 443=localhost:8080
-ROUTER_SERVE: "x=a:1" is not PORT=HOST:PORT: write one such as 443=localhost:8080
+		{"ROUTER_SERVE=80,x=a:1,1=:2,2=a,3=a:0", `ROUTER_SERVE: "80" is not PORT=HOST:PORT or PORT/tls=HOST:PORT: write one such as 443=localhost:8080
+ROUTER_SERVE: "x=a:1" is not PORT=HOST:PORT or PORT/tls=HOST:PORT: write one such as 443=localhost:8080
 ROUTER_SERVE: "1=:2" has no host: write one such as 443=localhost:8080
 ROUTER_SERVE: "a" is not host:port: write one such as :9002 or 127.0.0.1:9002
 ROUTER_SERVE: "a:0" has a malformed port: use 1 to 65535 after the colon`},

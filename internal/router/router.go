@@ -44,6 +44,7 @@ type Router struct {
 	emf          *emf           // nil unless asked for
 	resolver     *resolver      // nil unless asked for
 	served       *served
+	tlsPorts     *tlsPorts      // nil unless asked for
 	egress       *egress.Server // nil unless asked for
 	dns          *dnsRegistrar
 	peerDNS      *peerDNSMetrics
@@ -81,6 +82,9 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 	r.served = newServed(cfg.Serve, r.node.Owns, r.mayServe, log)
 	for port := range r.served.ports {
 		r.node.Serve(port)
+	}
+	if r.tlsPorts, err = r.newTLSPorts(); err != nil {
+		return nil, err
 	}
 	r.peers = r.newCoordinator()
 	if cfg.FlowLog {
@@ -125,7 +129,7 @@ func (r *Router) forwardConfig() forward.Config {
 		MaxFlows:        r.cfg.MaxFlows,
 		MaxFlowsPerPeer: r.cfg.MaxFlowsPerPeer,
 		ReservedPorts:   []uint16{r.cfg.UDPPort, r.cfg.PeerRelay},
-		ReservedFiles:   r.filesOfDNS() + r.filesOfEgress(),
+		ReservedFiles:   r.filesOfDNS() + r.filesOfEgress() + r.filesOfTLS(),
 		PeerRouters:     r.peers,
 		Registerer:      r.registry,
 		Logger:          r.log,

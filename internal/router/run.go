@@ -108,6 +108,7 @@ func (r *Router) Run(ctx context.Context) error {
 	group.Go(func() error { return r.followRoutes(serving) })
 	group.Go(func() error { return r.followZones(serving) })
 	group.Go(func() error { return r.served.follow(serving) })
+	group.Go(func() error { return r.serveTLS(serving) })
 	group.Go(func() error { return r.registerDNS(serving) })
 	group.Go(func() error { return r.lookUps.credentials.watch(serving, r.cfg.Refresh) })
 	group.Go(func() error { return r.answerPeers(serving) })

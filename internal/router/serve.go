@@ -31,7 +31,9 @@ type served struct {
 type servedPort struct {
 	element string // of ROUTER_SERVE
 	host    string
-	port    uint16                         // 0: that of the flow
+	port    uint16 // 0: that of the flow
+	tls     bool
+	front   netip.AddrPort                 // terminates TLS; set before the node starts
 	addr    atomic.Pointer[netip.AddrPort] // nil while it is unknown
 	failed  bool                           // the last look-up failed, which was logged; for follow only
 }
@@ -49,7 +51,7 @@ const serveRefresh = 30 * time.Second
 func newServed(ports []config.Serve, owns func(netip.Addr) bool, may func(netip.AddrPort) error, log *slog.Logger) *served {
 	s := &served{ports: map[uint16]*servedPort{}, owns: owns, may: may, log: log}
 	for _, p := range ports {
-		s.ports[p.Port] = &servedPort{element: p.String(), host: p.Target}
+		s.ports[p.Port] = &servedPort{element: p.String(), host: p.Target, tls: p.TLS}
 		if host, service, err := net.SplitHostPort(p.Target); err == nil && p.Port != 0 {
 			port, _ := strconv.ParseUint(service, 10, 16) // the configuration has checked it
 			s.ports[p.Port].host, s.ports[p.Port].port = host, uint16(port)
@@ -77,6 +79,9 @@ func (s *served) lookUp(protocol forward.Protocol, target netip.AddrPort) (to ne
 	}
 	if s.may(to) != nil { // also a listener that this process has opened since
 		return netip.AddrPort{}, true
+	}
+	if p.tls {
+		return p.front, true
 	}
 	return to, true
 }

@@ -89,6 +89,7 @@ func (n *Node) buildBackend(kept State) error {
 	n.hookPackets(sys.Tun.Get())
 
 	stateStore, flags := n.openState(kept)
+	n.keptIn = stateStore
 	sys.Set(stateStore)
 	sys.Tun.Get().Start()
 	if kernel {

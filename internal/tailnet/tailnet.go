@@ -160,6 +160,7 @@ type Node struct {
 	forwarder Forwarder
 	handover  Handover // nil is no hand-over
 	kept      bool     // the identity may be that of an earlier process
+	keptIn    ipn.StateStore
 
 	sys    *tsd.System
 	engine *frozenEngine

@@ -57,6 +57,7 @@ func (t *Tailnet) noiseHandler(machine key.MachinePublic) http.Handler {
 		t.base.ServeHTTP(w, r.WithContext(noiseContext{r.Context(), machine}))
 	}
 	mux.HandleFunc("POST /machine/update-health", forward)
+	mux.HandleFunc("POST /machine/set-dns", forward)
 	mux.HandleFunc("POST /c2n/", forward)
 	return mux
 }

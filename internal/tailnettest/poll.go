@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"tailscale.com/tailcfg"
@@ -199,6 +200,9 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, sent map[tailc
 	// Otherwise a node without connectivity asks a public server whether it is behind a
 	// captive portal.
 	res.Node.CapMap = tailcfg.NodeCapMap{nodecap.DisableCaptivePortalDetection: nil}
+	if res.DNSConfig != nil && t.domain != "" {
+		res.DNSConfig.CertDomains = []string{strings.TrimSuffix(t.fullName(n), ".")}
+	}
 	t.addAppConnectorsLocked(res, n)
 
 	peers := res.Peers
@@ -224,9 +228,17 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, sent map[tailc
 	return res, sending
 }
 
+// fullName returns the node's name, with the tailnet's domain if it has one.
+func (t *Tailnet) fullName(n *member) string {
+	if t.domain == "" {
+		return n.name
+	}
+	return n.name + "." + t.domain + "."
+}
+
 // decorateLocked sets the fields of a node that the tailnet decides.
 func (t *Tailnet) decorateLocked(out *tailcfg.Node, n *member, now time.Time) {
-	out.Name = n.name
+	out.Name = t.fullName(n)
 	out.Tags = n.tags
 	out.MachineAuthorized = n.authorized
 	out.KeyExpiry = n.expiry

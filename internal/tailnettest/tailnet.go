@@ -50,6 +50,11 @@ type Config struct {
 	API    API                // the clients that may create keys
 	DNS    *tailcfg.DNSConfig // sent to all nodes; nil: none, and no MagicDNS
 
+	// Domain is the tailnet's domain, such as "tail.test". With it, nodes have full names, and may request
+	// certificates for them: SetDNS is called with each record that proves a name. "": neither.
+	Domain string
+	SetDNS func(name, kind, value string) error
+
 	OwnNode OwnNode
 
 	// OnRegister is called first for every registration. A result that is not nil is the
@@ -83,6 +88,7 @@ type Tailnet struct {
 	ownNode    OwnNode
 	log        *slog.Logger
 	url        string
+	domain     string // of names; "": names have none
 	noiseKey   key.MachinePrivate
 	derp       *derpServer
 	base       *testcontrol.Server
@@ -136,6 +142,7 @@ func Start(cfg Config) (*Tailnet, error) {
 		policy:     cfg.Policy,
 		keys:       map[string]*authKey{},
 		api:        api{API: cfg.API},
+		domain:     cfg.Domain,
 		gone:       map[key.NodePublic]bool{},
 		version:    1, // a first look, after version 0, returns at once
 		changed:    make(chan struct{}),
@@ -146,6 +153,13 @@ func Start(cfg Config) (*Tailnet, error) {
 		ExplicitBaseURL: t.url,
 		DERPMap:         derp.derpMap(),
 		DNSConfig:       cfg.DNS,
+		MagicDNSDomain:  cfg.Domain,
+		OnSetDNS: func(r *tailcfg.SetDNSRequest) error {
+			if cfg.SetDNS == nil {
+				return errors.New("the tailnet has no certificates")
+			}
+			return cfg.SetDNS(r.Name, r.Type, r.Value)
+		},
 		// All nodes have to log in. The front end logs in those with a valid key.
 		RequireAuth:             true,
 		DefaultNodeCapabilities: &tailcfg.NodeCapMap{},

@@ -54,6 +54,7 @@ func buildBinaries(dir string) error {
 	if err := os.Symlink("../router", filepath.Join(dir, "image", "tailscale")); err != nil {
 		return err
 	}
+	buildPebble(dir)
 	// Another variable names a folder with other builds of tailscaled and tailscale.
 	if other := os.Getenv("E2E_STOCK"); other != "" {
 		for _, name := range []string{"tailscaled", "tailscale"} {

@@ -45,7 +45,8 @@ type world struct {
 	self, client, vpc   *netnstest.Host
 	routerHost          *netnstest.Host
 	control             tailnettest.Control
-	routerKey           secret.String // the secret's value
+	authority           *certificateAuthority // nil unless worldOptions.certificates
+	routerKey           secret.String         // the secret's value
 	clientKey           secret.String
 	moto                *awstest.Moto
 	aws                 awstest.World
@@ -60,10 +61,11 @@ type world struct {
 }
 
 type worldOptions struct {
-	policy tailnettest.Policy
-	task   func(*awstest.Task)         // changes the task metadata
-	zones  map[string]netip.Addr       // the tailnet's split DNS: the nameserver of each
-	wire   *netnstest.DirectionOptions // in each direction, between the client and everything else; nil: a short cable
+	policy       tailnettest.Policy
+	task         func(*awstest.Task)         // changes the task metadata
+	zones        map[string]netip.Addr       // the tailnet's split DNS: the nameserver of each
+	certificates bool                        // the tailnet allows certificates, of an authority of its own
+	wire         *netnstest.DirectionOptions // in each direction, between the client and everything else; nil: a short cable
 }
 
 func newWorld(t *testing.T, o worldOptions) *world {
@@ -78,7 +80,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	} else {
 		w.internet.Plug(w.client, "eth0", clientIP+"/24")
 	}
-	w.startControl(o.policy, o.zones)
+	w.startControl(o)
 	w.startAWS()
 	w.plugRouter(w.routerHost, routerIP, routerVPC, w.router6)
 	w.startVPC()
@@ -138,33 +140,39 @@ func (w *world) plugRouter(h *netnstest.Host, internetIP, vpcIP string, vpcIP6 n
 
 // startControl starts tailnettest's control server, or $HEADSCALE if it is set, and creates
 // the keys.
-func (w *world) startControl(p tailnettest.Policy, zones map[string]netip.Addr) {
+func (w *world) startControl(o worldOptions) {
 	w.t.Helper()
+	p := o.policy
 	if p.AutoApprovers == nil {
 		p.AutoApprovers = map[string][]netip.Prefix{tag: approvedRanges, otherTag: approvedRanges}
 	}
 	tailnettest.Isolate()
 	if program := os.Getenv("HEADSCALE"); program != "" {
-		if len(zones) > 0 {
+		if len(o.zones) > 0 {
 			w.t.Skip("not on Headscale: the tests do not configure its DNS")
 		}
 		w.startHeadscale(program, p)
 	} else {
-		w.startTailnet(p, zones)
+		w.startTailnet(p, o)
 	}
 	w.routerKey = w.createKey(tailnettest.Key{Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{tag}})
 	w.clientKey = w.createKey(tailnettest.Key{Reusable: true, Preauthorized: true, Tags: []string{clientTag}})
 }
 
-func (w *world) startTailnet(p tailnettest.Policy, zones map[string]netip.Addr) {
+func (w *world) startTailnet(p tailnettest.Policy, o worldOptions) {
 	t := w.t
 	t.Helper()
-	control, err := tailnettest.Start(tailnettest.Config{
+	cfg := tailnettest.Config{
 		Host:   netip.MustParseAddr(selfIP),
 		Policy: p,
-		DNS:    tailnettest.SplitDNS(zones),
+		DNS:    tailnettest.SplitDNS(o.zones),
 		Logger: slog.New(slog.NewTextHandler(testWriter{t, "control"}, nil)),
-	})
+	}
+	if o.certificates {
+		w.authority = w.startAuthority()
+		cfg.Domain, cfg.SetDNS = tailnetDomain, w.authority.setDNS
+	}
+	control, err := tailnettest.Start(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -367,7 +367,7 @@ run "further_inputs" {
     secrets                           = { TOKEN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:token-AbCdEf:key::", OTHER = "arn:aws:ssm:eu-west-1:123456789012:parameter/other" }
     repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ghcr-AbCdEf"
     extra_containers                  = [{ name = "log_router", image = "fluent-bit:1", essential = true, firelensConfiguration = { type = "fluentbit" } }]
-    serve                             = ["443=localhost:8080", "*=10.0.3.4"]
+    serve                             = ["443/tls=localhost:8080", "*=10.0.3.4"]
     sidecars = {
       app  = { image = "app:1", environment = { PROXY = "socks5h://localhost:1055" }, secrets = { KEY = "arn:aws:ssm:eu-west-1:123456789012:parameter/key" }, ports = [8080], health_check = ["CMD", "true"], health_check_start_period = 120, stop_timeout = 120 }
       side = { image = "side:1", essential = false, after_router = false }
@@ -393,7 +393,7 @@ run "further_inputs" {
   }
 
   assert {
-    condition     = { for e in jsondecode(output.container_definition).environment : e.name => e.value }["ROUTER_SERVE"] == "443=localhost:8080,*=10.0.3.4"
+    condition     = { for e in jsondecode(output.container_definition).environment : e.name => e.value }["ROUTER_SERVE"] == "443/tls=localhost:8080,*=10.0.3.4"
     error_message = "The router serves its ports."
   }
 

@@ -34,6 +34,8 @@ type Kind struct {
 	Example string
 	// Lasting reports that the identity outlasts the process.
 	Lasting bool
+	// Small reports that the place has room for the state of a node alone.
+	Small bool
 	// One reports that only one router may use the place at a time.
 	One bool
 	// parse parses a value of ROUTER_STATE. mine reports whether it is of this kind; only
@@ -73,6 +75,9 @@ func KindOf(s Source) *Kind { return s.kind() }
 
 // Lasting reports whether the identity outlasts the process. A nil source is in memory.
 func Lasting(s Source) bool { return s != nil && s.kind().Lasting }
+
+// HasRoom reports whether the place keeps some 10 KB more than the state of a node. A nil source keeps nothing.
+func HasRoom(s Source) bool { return s != nil && !s.kind().Small }
 
 // Syntaxes lists the syntax of all kinds.
 func Syntaxes() string {

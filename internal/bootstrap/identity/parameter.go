@@ -19,7 +19,7 @@ import (
 var parameter = &Kind{
 	Syntax: "the ARN of an SSM parameter", Help: "for one router, as the official image has it; ?kmsKey=KEY encrypts it with that KMS key",
 	Example: exampleParameter,
-	Lasting: true, One: true, parse: parseParameter,
+	Lasting: true, Small: true, One: true, parse: parseParameter,
 }
 
 const exampleParameter = "arn:aws:ssm:eu-west-1:123456789012:parameter/router/state"

@@ -1,0 +1,119 @@
+package router
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"subnetrouter/internal/config"
+	"subnetrouter/internal/forward"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// TestPortWithTLS: flows to the port lead to its front while the target is known and allowed, and only its front is one.
+func TestPortWithTLS(t *testing.T) {
+	own, front, target := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddrPort("127.0.0.1:40000"), netip.MustParseAddrPort("10.0.3.4:80")
+	allowed := true
+	s := newServed([]config.Serve{{Port: 443, Target: "10.0.3.4:80", TLS: true}, {Port: 80, Target: "10.0.3.4:80"}},
+		func(a netip.Addr) bool { return a == own },
+		func(netip.AddrPort) error {
+			if allowed {
+				return nil
+			}
+			return errors.New("denied")
+		}, slog.New(slog.DiscardHandler))
+	s.ports[443].front = front
+	at := netip.AddrPortFrom(own, 443)
+	if to, ok := s.lookUp(forward.TCP, at); !ok || to.IsValid() {
+		t.Errorf("without an address of the target: %v, %v", to, ok)
+	}
+	for _, p := range s.ports {
+		p.addr.Store(&target)
+	}
+	if to, ok := s.lookUp(forward.TCP, at); !ok || to != front {
+		t.Errorf("got %v, %v, want %v", to, ok, front)
+	}
+	if to, ok := s.lookUp(forward.TCP, netip.AddrPortFrom(own, 80)); !ok || to != target {
+		t.Errorf("got %v, %v, want %v", to, ok, target)
+	}
+	if !s.fronts(front) || s.fronts(target) || s.fronts(netip.AddrPort{}) {
+		t.Error("another address is taken for a front")
+	}
+	allowed = false
+	if to, ok := s.lookUp(forward.TCP, at); !ok || to.IsValid() {
+		t.Errorf("a denied target: %v, %v", to, ok)
+	}
+}
+
+// TestCertificateIsFollowed: no request before the node is a member, growing pauses after failures, and a certificate that could not be
+// renewed stays in use.
+func TestCertificateIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pass := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
+		}
+		var running atomic.Bool
+		var requests atomic.Int32
+		type answer struct {
+			certificate *tls.Certificate
+			err         error
+		}
+		var next atomic.Pointer[answer]
+		failure := errors.New("the authority is out of order")
+		next.Store(&answer{nil, failure})
+		p := &tlsPorts{
+			running: running.Load, log: slog.New(slog.DiscardHandler),
+			expiry: prometheus.NewGauge(prometheus.GaugeOpts{Name: "expiry"}),
+			request: func(context.Context) (*tls.Certificate, error) {
+				requests.Add(1)
+				a := next.Load()
+				return a.certificate, a.err
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- p.follow(ctx) }()
+		pass(time.Minute)
+		if n := requests.Load(); n != 0 {
+			t.Errorf("%d requests before the node is a member", n)
+		}
+		running.Store(true)
+		pass(5 * time.Hour)
+		if n := requests.Load(); n < 8 || n > 12 { // after 0, 1, 3, 7, 15, 31, 63, 123 … minutes
+			t.Errorf("%d requests in five hours of failures", n)
+		}
+		if _, err := p.current(); err == nil {
+			t.Error("a certificate out of nowhere")
+		}
+		end := time.Now().Add(24 * time.Hour)
+		old := &tls.Certificate{Leaf: &x509.Certificate{NotAfter: end}}
+		next.Store(&answer{old, failure})
+		pass(2 * time.Hour)
+		if c, err := p.current(); err != nil || c != old {
+			t.Errorf("after a failed renewal: %v, %v", c, err)
+		}
+		if got := testutil.ToFloat64(p.expiry); got != float64(end.Unix()) {
+			t.Errorf("expiry %v, want %v", got, end.Unix())
+		}
+		next.Store(&answer{old, nil})
+		requests.Store(0)
+		pass(4 * time.Hour)
+		if n := requests.Load(); n < 2 || n > 4 {
+			t.Errorf("%d looks in four hours", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
