@@ -58,7 +58,9 @@ func commands() []command {
 		},
 		{
 			name: "verify", summary: "wait until routes are approved and primary and probes pass",
-			detail:   "For pipelines. Asks the router at ROUTER_LISTEN on this machine, or at --at; prints one line, and exits with 0 or 1.",
+			detail: "For pipelines. Asks the router at ROUTER_LISTEN on this machine, or at --at; prints one line, and exits with 0 or 1.\n" +
+				"With --api it waits only until the routes are approved. It asks Tailscale's API, with the access token in TAILSCALE_API_KEY or\n" +
+				"the router's OAuth client or federated identity, with the scopes devices:core:read and devices:routes:read.",
 			settings: true, flags: verifyCommand,
 		},
 		{

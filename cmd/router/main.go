@@ -70,7 +70,7 @@ func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "-
 // secretVariables hold credentials, or the key to those of the task role.
 var secretVariables = []string{
 	"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-	"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+	"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", apiKeyVariable,
 }
 
 // proxyVariables may contain a user and a password.

@@ -46,13 +46,13 @@ func these(a, b string) func(*testing.T, *setting) (string, string) {
 
 // settingProbes has one for each variable of package config's table.
 var settingProbes = map[string]settingProbe{
-	"ROUTER_AUTH_SECRET":            {values: these("router/auth-key", "router/other"), prepare: twoSecrets, observe: credential},
-	"ROUTER_AUTH_SECRET_KEY":        {values: these("mine", "yours"), prepare: secretWithTwoKeys, observe: credential},
-	"TS_AUTHKEY":                    {values: these("tskey-auth-k1-x", "tskey-client-k2-x"), prepare: withoutSecret, observe: credential},
+	"ROUTER_AUTH_SECRET":            {values: these("router/auth-key", "router/other"), prepare: twoSecrets, observe: credentialOf},
+	"ROUTER_AUTH_SECRET_KEY":        {values: these("mine", "yours"), prepare: secretWithTwoKeys, observe: credentialOf},
+	"TS_AUTHKEY":                    {values: these("tskey-auth-k1-x", "tskey-client-k2-x"), prepare: withoutSecret, observe: credentialOf},
 	"TS_CLIENT_ID":                  {values: these("kONE", "kTWO"), prepare: federated, observe: keyRequests},
 	"TS_AUDIENCE":                   {values: these("api.tailscale.com/one", "api.tailscale.com/two"), prepare: federated, observe: keyRequests},
 	"ROUTER_TAGS":                   {values: these("tag:one", "tag:two"), prepare: literalClient, observe: keyRequests},
-	"ROUTER_API_URL":                {values: twoAPIs, prepare: literalClient, observe: credential},
+	"ROUTER_API_URL":                {values: twoAPIs, prepare: literalClient, observe: credentialOf},
 	"ROUTER_HOSTNAME":               {values: these("one", "two"), observe: nodeName},
 	"ROUTER_CONTROL_URL":            {values: twoControls, observe: becomesReady},
 	"ROUTER_ROUTES":                 {values: these("vpc", "10.1.0.0/16"), observe: plannedRoutes},
@@ -310,7 +310,7 @@ func (s *setting) lookUps(t *testing.T) *bootstrap.Bootstrap {
 	return bootstrap.New(router.LookUpConfig(s.Load(t), slog.New(slog.DiscardHandler)))
 }
 
-func credential(t *testing.T, s *setting) string {
+func credentialOf(t *testing.T, s *setting) string {
 	boot := s.lookUps(t)
 	key, _, err := boot.Credential(t.Context())
 	if err != nil {

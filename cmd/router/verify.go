@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -22,6 +23,7 @@ const verifyEvery = 2 * time.Second
 
 func verifyCommand(own *flag.FlagSet) func(context.Context, call) int {
 	at := own.String("at", "", "`URL` of the router, such as http://vpc-prod:9002 on the tailnet")
+	api := own.String("api", "", "ask Tailscale's API about the routers with this host `NAME`, tag or node ID")
 	timeout := own.Duration("timeout", 5*time.Minute, "how long to wait, 1s to 1h")
 	return func(ctx context.Context, in call) int {
 		listen, code, ok := in.listen()
@@ -33,7 +35,16 @@ func verifyCommand(own *flag.FlagSet) func(context.Context, call) int {
 			return exitConfig
 		}
 		status := config.LocalURL(listen, "/status")
-		if *at != "" {
+		look := func(ctx context.Context) look { return lookAt(ctx, status) }
+		switch {
+		case *api != "" && *at != "":
+			fmt.Fprintln(in.err, "--at, --api: use only one of them")
+			return exitConfig
+		case *api != "":
+			if look, ok = in.lookThroughAPI(*api); !ok {
+				return exitConfig
+			}
+		case *at != "":
 			u, err := url.Parse(*at)
 			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 				fmt.Fprintf(in.err, "--at %q is not valid: use a URL such as http://vpc-prod:9002\n", *at)
@@ -43,47 +54,54 @@ func verifyCommand(own *flag.FlagSet) func(context.Context, call) int {
 		}
 		ctx, cancel := context.WithTimeout(ctx, *timeout)
 		defer cancel()
-		return verify(ctx, in, status)
+		return verify(ctx, in, look)
 	}
 }
 
-// verify runs `router verify`: it asks for the status until it shows a router that is in order, or
-// ctx ends.
-func verify(ctx context.Context, in call, status string) int {
+// look is the result of one look at a router.
+type look struct {
+	verified string        // the facts, if the router is in order
+	problem  string        // otherwise why it is not
+	final    bool          // waiting does not help
+	wait     time.Duration // until the next look; 0 means verifyEvery
+}
+
+// verify runs `router verify`: it looks until a look shows a router that is in order, or ctx ends.
+func verify(ctx context.Context, in call, at func(context.Context) look) int {
 	start := time.Now()
 	var problem string
 	for {
-		s, now, final := lookAt(ctx, status)
-		if now == "" {
-			fmt.Fprintf(in.out, "verified in %v: %s serves %s\n", time.Since(start).Round(100*time.Millisecond), s.Node.Name, routesServed(s))
+		now := at(ctx)
+		if now.problem == "" {
+			fmt.Fprintf(in.out, "verified in %v: %s\n", time.Since(start).Round(100*time.Millisecond), now.verified)
 			return exitOK
 		}
 		if ctx.Err() == nil || problem == "" {
-			problem = now
+			problem = now.problem
 		}
-		if final || !backoff.Sleep(ctx, verifyEvery) {
+		if now.final || !backoff.Sleep(ctx, cmp.Or(now.wait, verifyEvery)) {
 			fmt.Fprintf(in.err, "not verified within %v: %s\n", time.Since(start).Round(100*time.Millisecond), problem)
 			return exitFailed
 		}
 	}
 }
 
-// lookAt returns the status of a router and the reason why it is not in order; "" is none. final
-// reports that waiting does not help.
-func lookAt(ctx context.Context, status string) (s ops.Status, problem string, final bool) {
+// lookAt looks at the status of a router.
+func lookAt(ctx context.Context, status string) look {
 	code, body, err := get(ctx, status)
 	switch {
 	case err != nil:
-		return s, err.Error(), false
+		return look{problem: err.Error()}
 	case code == http.StatusForbidden:
-		return s, strings.TrimSpace(secret.Clean(string(body), ops.MaxMessage)), true
+		return look{problem: strings.TrimSpace(secret.Clean(string(body), ops.MaxMessage)), final: true}
 	case code != http.StatusOK:
-		return s, fmt.Sprintf("the router answers HTTP %d at %s", code, status), false
+		return look{problem: fmt.Sprintf("the router answers HTTP %d at %s", code, status)}
 	}
+	var s ops.Status
 	if err := json.Unmarshal(body, &s); err != nil {
-		return s, fmt.Sprintf("the answer of %s is not the status of a router: %v", status, err), true
+		return look{problem: fmt.Sprintf("the answer of %s is not the status of a router: %v", status, err), final: true}
 	}
-	return s, notInOrder(s), false
+	return look{verified: s.Node.Name + " serves " + routesServed(s), problem: notInOrder(s)}
 }
 
 // notInOrder returns the first reason why flows to the routes of a router may fail, or "". A route

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"flag"
 	"reflect"
+	"slices"
 	"strings"
 
+	"subnetrouter/internal/bootstrap/credential"
 	"subnetrouter/internal/bootstrap/credential/payload"
 )
 
@@ -37,18 +39,51 @@ func Load(args, environ []string, own *flag.FlagSet) (Config, error) {
 		}
 	}
 	check(&c, given, r)
-	if c.authSecretKey != "" { // then the ARN has no JSON key, or check reported a problem
-		to := &c.Credential.Secret.JSONKey
-		if !c.Credential.Parameter.IsZero() {
-			to = &c.Credential.Parameter.JSONKey
-		}
-		*to, c.authSecretKey = c.authSecretKey, ""
-	}
+	c.moveSecretKey()
 	if err := r.err(); err != nil {
 		return Config{}, err
 	}
 	c.Warnings = r.warnings
 	return c, nil
+}
+
+// moveSecretKey moves ROUTER_AUTH_SECRET_KEY to the reference that it belongs to. The reference has
+// no JSON key, or check has reported a problem.
+func (c *Config) moveSecretKey() {
+	if c.authSecretKey == "" {
+		return
+	}
+	to := &c.Credential.Secret.JSONKey
+	if !c.Credential.Parameter.IsZero() {
+		to = &c.Credential.Parameter.JSONKey
+	}
+	*to, c.authSecretKey = c.authSecretKey, ""
+}
+
+// LoadCredential reads only the settings that a credential for Tailscale's API needs, for commands
+// that call it without a router. None is required. Arguments and errors are those of [Load].
+func LoadCredential(args, environ []string, own *flag.FlagSet) (Config, error) {
+	r := &report{}
+	in, err := readInput(args, environ, own, r)
+	if err != nil {
+		return Config{}, err
+	}
+	var c Config
+	given := map[string]setting{}
+	for _, v := range variables {
+		if v.group != credentialGroup && v.name != "ROUTER_CONTROL_URL" && v.name != "ROUTER_API_URL" && v.name != metadataURI {
+			continue
+		}
+		if s, found := in.apply(v, &c, r); found {
+			given[v.name] = s
+		}
+	}
+	if slices.ContainsFunc(credential.Variables(), func(name string) bool { return given[name].name != "" }) {
+		checkCredential(&c, given, r)
+	}
+	checkAuthKey(&c, given, r)
+	c.moveSecretKey()
+	return c, r.err()
 }
 
 // LoadListen reads only ROUTER_LISTEN, for commands that ask the running router and need

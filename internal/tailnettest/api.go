@@ -17,7 +17,7 @@ import (
 
 // API configures the clients that may use Tailscale's API. A [Tailnet] serves a part of that
 // API under its ControlURL: tokens for OAuth clients and federated identities, keys that can
-// register nodes, the removal of nodes, and split DNS. Its refusals have the texts that users report
+// register nodes, nodes with their routes, the removal of nodes, and split DNS. Its refusals have the texts that users report
 // from the real API.
 type API struct {
 	Clients    []OAuthClient
@@ -32,6 +32,9 @@ type OAuthClient struct {
 	Devices    bool     // it has the scope devices:core
 	DNS        bool     // it has the scope dns
 	DNSRead    bool     // it has the scope dns:read
+
+	DevicesRead bool // it has the scope devices:core:read
+	RoutesRead  bool // it has the scope devices:routes:read
 }
 
 // FederatedIdentity holds the claims that an identity token must have, and the rights that
@@ -61,7 +64,9 @@ const (
 	APIToken         = "/api/v2/oauth/token"
 	APITokenExchange = "/api/v2/oauth/token-exchange"
 	APIKeys          = "/api/v2/tailnet/-/keys"
-	APIDevice        = "/api/v2/device/" // of all devices
+	APIDevice        = "/api/v2/device/"       // of all devices
+	APIDeviceRoutes  = "/api/v2/device/routes" // of all devices
+	APIDevices       = "/api/v2/tailnet/-/devices"
 	APISplitDNS      = "/api/v2/tailnet/-/dns/split-dns"
 	APIDNS           = "/api/v2/tailnet/-/dns/configuration"
 )
@@ -143,6 +148,8 @@ func (t *Tailnet) APIHandler() http.Handler {
 	mux.HandleFunc("POST "+APITokenExchange, t.serveAPI(t.identityToken))
 	mux.HandleFunc("POST "+APIKeys, t.serveAPI(t.createKey))
 	mux.HandleFunc("DELETE "+APIDevice+"{id}", t.serveAPI(t.deleteDevice))
+	mux.HandleFunc("GET "+APIDevice+"{id}/routes", t.serveAPI(t.getDeviceRoutes))
+	mux.HandleFunc("GET "+APIDevices, t.serveAPI(t.listDevices))
 	mux.HandleFunc("GET "+APISplitDNS, t.serveAPI(t.getSplitDNS))
 	mux.HandleFunc("GET "+APIDNS, t.serveAPI(t.getDNS))
 	mux.HandleFunc("PATCH "+APISplitDNS, t.serveAPI(t.patchSplitDNS))
@@ -162,7 +169,10 @@ func (r refusal) Error() string { return r.message }
 func (t *Tailnet) serveAPI(answer func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		path := r.URL.Path
-		if strings.HasPrefix(path, APIDevice) {
+		switch {
+		case strings.HasPrefix(path, APIDevice) && strings.HasSuffix(path, "/routes"):
+			path = APIDeviceRoutes
+		case strings.HasPrefix(path, APIDevice):
 			path = APIDevice
 		}
 		fail := t.nextAPI(path)

@@ -104,7 +104,7 @@ func classify(call string, status int, text string) kind {
 	switch {
 	case status == http.StatusTooManyRequests:
 		return throttled
-	case splitDNS(call) && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented):
+	case (splitDNS(call) || devices(call)) && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented):
 		return unsupported
 	case status >= 500, status/100 == 3:
 		return unavailable
@@ -136,6 +136,9 @@ func (r request) fix(k kind, url string) string {
 	federated := r.call == CallTokenExchange
 	switch k {
 	case refused:
+		if devices(r.call) {
+			return "the access token expired or was revoked: create another one"
+		}
 		if federated {
 			return "TS_CLIENT_ID must be the client ID of a federated identity in this tailnet whose issuer, subject and audience are those of AWS's identity token"
 		}
@@ -146,6 +149,8 @@ func (r request) fix(k kind, url string) string {
 			return "give the OAuth client or federated identity the scope dns (write); dns:read is enough for router plan"
 		case CallPatchSplitDNS:
 			return "give the OAuth client or federated identity the scope dns (write)"
+		case CallListDevices, CallDeviceRoutes:
+			return "give the OAuth client or federated identity the scopes devices:core:read and devices:routes:read"
 		case CallDeleteDevice:
 			return "give the OAuth client or federated identity the scope devices:core (write) and the tags of the device"
 		}
@@ -155,8 +160,14 @@ func (r request) fix(k kind, url string) string {
 	case throttled:
 		return "wait: the router retries more slowly"
 	case unavailable:
+		if devices(r.call) {
+			return fmt.Sprintf("HTTPS to %s must be possible from here, with HTTPS_PROXY if there is a proxy", url)
+		}
 		return fmt.Sprintf("the task's subnet needs a way to %s (NAT gateway or proxy), and its security groups must allow port 443", url)
 	case unsupported:
+		if devices(r.call) {
+			return fmt.Sprintf("ask the router itself: %s does not have Tailscale's API for devices", url)
+		}
 		return fmt.Sprintf("set ROUTER_DNS_REGISTER=off and configure split DNS in the control server: %s does not have Tailscale's API for it", url)
 	case clockSkew:
 		return "set the clock of this machine: on EC2 by chrony and the Amazon Time Sync Service, on Fargate by replacing the task"

@@ -1,6 +1,6 @@
 // Package tsapi implements the part of Tailscale's API that a router needs: an access token for
-// an OAuth client or a federated identity, an auth key, the removal of a device, and the tailnet's
-// split DNS.
+// an OAuth client or a federated identity, an auth key, devices with their routes, the removal of a
+// device, and the tailnet's split DNS.
 //
 // A call is one HTTP exchange without retries: the login code has its own backoff and honours
 // RetryAfter of the error. Every failed call returns a [*problem.Problem], which never contains a credential.
@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -35,9 +36,11 @@ const (
 	CallGetSplitDNS   = "get_split_dns"
 	CallPatchSplitDNS = "patch_split_dns"
 	CallGetDNS        = "get_dns_configuration"
+	CallListDevices   = "list_devices"
+	CallDeviceRoutes  = "device_routes"
 )
 
-// Calls lists the names of all calls.
+// Calls lists the names of the calls that a running router makes. `router verify` makes the others.
 var Calls = []string{CallToken, CallTokenExchange, CallCreateKey, CallDeleteDevice, CallGetSplitDNS, CallPatchSplitDNS, CallGetDNS}
 
 // Config configures a [Client]. The zero value calls Tailscale's own API.
@@ -201,9 +204,10 @@ type request struct {
 	tags                    []string
 	secrets                 []string // values that must not appear in an error
 	mayBeMissing            bool     // HTTP 404 is a success
+	maxAnswer               int64    // in bytes; 0 means maxAnswer
 }
 
-// maxAnswer bounds the size of an answer; none comes close.
+// maxAnswer bounds the size of an answer other than a list; none comes close.
 const maxAnswer = 1 << 20
 
 // do makes a call and returns nil or a [*problem.Problem]. complete reports whether the answer has the
@@ -227,7 +231,8 @@ func (c *Client) do(ctx context.Context, r request, out any, complete func() boo
 		return c.networkError(ctx, r, err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	limit := cmp.Or(r.maxAnswer, maxAnswer)
+	body, err := io.ReadAll(io.LimitReader(res.Body, limit))
 	if err != nil {
 		return c.networkError(ctx, r, err)
 	}
@@ -239,6 +244,9 @@ func (c *Client) do(ctx context.Context, r request, out any, complete func() boo
 	}
 	if out == nil {
 		return nil
+	}
+	if int64(len(body)) == limit {
+		return c.fail(r, other, fmt.Sprintf("the answer has more than %d bytes", limit))
 	}
 	if json.Unmarshal(body, out) != nil || !complete() { // the decoder's error is not shown: it may quote the answer
 		return c.fail(r, unavailable, "the answer is truncated or not what Tailscale's API sends")

@@ -9,7 +9,7 @@ import (
 // SplitDNS returns the split DNS of the tailnet: see [tsapi.Client.SplitDNS]. Its error is
 // [ErrNoClient] if the credential is an auth key.
 func (p *Provider) SplitDNS(ctx context.Context) (table tsapi.SplitDNS, err error) {
-	err = p.call(ctx, func(api *tsapi.Client, token tsapi.Token) error {
+	err = p.Call(ctx, func(api *tsapi.Client, token tsapi.Token) error {
 		table, err = api.SplitDNS(ctx, token)
 		return err
 	})
@@ -19,7 +19,7 @@ func (p *Provider) SplitDNS(ctx context.Context) (table tsapi.SplitDNS, err erro
 // SplitDNSWithOptions returns the split DNS with the options of nameservers: see
 // [tsapi.Client.SplitDNSWithOptions].
 func (p *Provider) SplitDNSWithOptions(ctx context.Context) (table tsapi.SplitDNS, err error) {
-	err = p.call(ctx, func(api *tsapi.Client, token tsapi.Token) error {
+	err = p.Call(ctx, func(api *tsapi.Client, token tsapi.Token) error {
 		table, err = api.SplitDNSWithOptions(ctx, token)
 		return err
 	})
@@ -28,16 +28,16 @@ func (p *Provider) SplitDNSWithOptions(ctx context.Context) (table tsapi.SplitDN
 
 // PatchSplitDNS changes the split DNS of the tailnet: see [tsapi.Client.PatchSplitDNS].
 func (p *Provider) PatchSplitDNS(ctx context.Context, change tsapi.SplitDNS) error {
-	return p.call(ctx, func(api *tsapi.Client, token tsapi.Token) error {
+	return p.Call(ctx, func(api *tsapi.Client, token tsapi.Token) error {
 		return api.PatchSplitDNS(ctx, token, change)
 	})
 }
 
-// call calls f with the API of the OAuth client or federated identity and an access token. It
+// Call calls f with the API of the OAuth client or federated identity and an access token. It
 // reads the source, and gets a token if there is none, while it holds inUse; it does not hold
 // it during f, so that a slow call does not delay an auth key. If the API refuses a token from
-// an earlier call, which may have been revoked since, call tries once more with a new one.
-func (p *Provider) call(ctx context.Context, f func(*tsapi.Client, tsapi.Token) error) error {
+// an earlier call, which may have been revoked since, Call tries once more with a new one.
+func (p *Provider) Call(ctx context.Context, f func(*tsapi.Client, tsapi.Token) error) error {
 	for {
 		m, token, kept, err := p.client(ctx)
 		if err != nil {
