@@ -30,8 +30,8 @@ type Association struct {
 	Prefix netip.Prefix
 }
 
-// DescribeNetworkInterfaces is the action that [Client.InterfaceByMAC], [Client.InterfacesOf] and
-// [Client.TargetInterfaces] need.
+// DescribeNetworkInterfaces is the action that [Client.InterfaceByMAC], [Client.InterfacesOf],
+// [Client.InterfacesDelegated] and [Client.TargetInterfaces] need.
 var DescribeNetworkInterfaces = Action{Name: "ec2:DescribeNetworkInterfaces", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
 	_, err := c.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{DryRun: aws.Bool(true)})
 	return err
@@ -103,28 +103,75 @@ func (c *Client) InterfacesOf(ctx context.Context, mac string, addr netip.Addr, 
 	}
 	var list []InterfaceDetails
 	for _, eni := range out.NetworkInterfaces {
-		d := InterfaceDetails{
-			ID: aws.ToString(eni.NetworkInterfaceId), VPCID: aws.ToString(eni.VpcId), SubnetID: aws.ToString(eni.SubnetId),
-			Owner: aws.ToString(eni.OwnerId),
-		}
-		for _, g := range eni.Groups {
-			d.Groups = append(d.Groups, aws.ToString(g.GroupId))
-		}
-		addrs := []string{aws.ToString(eni.PrivateIpAddress)}
-		for _, a := range eni.PrivateIpAddresses {
-			addrs = append(addrs, aws.ToString(a.PrivateIpAddress))
-		}
-		for _, a := range eni.Ipv6Addresses {
-			addrs = append(addrs, aws.ToString(a.Ipv6Address))
-		}
-		for _, text := range addrs {
-			if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(d.Addrs, a) {
-				d.Addrs = append(d.Addrs, a)
-			}
-		}
-		list = append(list, d)
+		list = append(list, interfaceDetails(eni))
 	}
 	return list, nil
+}
+
+func interfaceDetails(eni types.NetworkInterface) InterfaceDetails {
+	d := InterfaceDetails{
+		ID: aws.ToString(eni.NetworkInterfaceId), VPCID: aws.ToString(eni.VpcId), SubnetID: aws.ToString(eni.SubnetId),
+		Owner: aws.ToString(eni.OwnerId),
+	}
+	for _, g := range eni.Groups {
+		d.Groups = append(d.Groups, aws.ToString(g.GroupId))
+	}
+	addrs := []string{aws.ToString(eni.PrivateIpAddress)}
+	for _, a := range eni.PrivateIpAddresses {
+		addrs = append(addrs, aws.ToString(a.PrivateIpAddress))
+	}
+	for _, a := range eni.Ipv6Addresses {
+		addrs = append(addrs, aws.ToString(a.Ipv6Address))
+	}
+	for _, text := range addrs {
+		if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(d.Addrs, a) {
+			d.Addrs = append(d.Addrs, a)
+		}
+	}
+	return d
+}
+
+// maxDelegatedPages bounds the calls of [Client.InterfacesDelegated]: 20,000 interfaces.
+const maxDelegatedPages = 20
+
+// InterfacesDelegated returns the interface in a VPC to which a prefix with an address is delegated,
+// if there is one. EC2 has no filter for it, so all interfaces of the VPC are read until it is found.
+func (c *Client) InterfacesDelegated(ctx context.Context, addr netip.Addr, vpc string) ([]InterfaceDetails, error) {
+	req := c.describe(DescribeNetworkInterfaces, "the prefixes delegated to interfaces of VPC "+vpc, "")
+	pages := ec2.NewDescribeNetworkInterfacesPaginator(c.ec2, &ec2.DescribeNetworkInterfacesInput{
+		Filters:    []types.Filter{{Name: aws.String("vpc-id"), Values: []string{vpc}}},
+		MaxResults: aws.Int32(pageSize),
+	})
+	for n := 0; pages.HasMorePages(); n++ {
+		if n == maxDelegatedPages {
+			return nil, req.fail(problem.RoutesUnknown, "", fmt.Sprintf("the VPC has more than %d pages of interfaces, the most that are read for an answer", n), "")
+		}
+		out, err := nextPage(ctx, c, req, pages.NextPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, eni := range out.NetworkInterfaces {
+			if delegated(eni, addr) {
+				return []InterfaceDetails{interfaceDetails(eni)}, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// delegated reports whether a prefix with an address is delegated to an interface.
+func delegated(eni types.NetworkInterface, addr netip.Addr) bool {
+	var texts []string
+	for _, p := range eni.Ipv4Prefixes {
+		texts = append(texts, aws.ToString(p.Ipv4Prefix))
+	}
+	for _, p := range eni.Ipv6Prefixes {
+		texts = append(texts, aws.ToString(p.Ipv6Prefix))
+	}
+	return slices.ContainsFunc(texts, func(text string) bool {
+		p, err := netip.ParsePrefix(text)
+		return err == nil && p.Contains(addr)
+	})
 }
 
 // DescribeVPCs is the action that [Client.VPC] needs.

@@ -102,9 +102,9 @@ func (n *Network) targetInterface(target netip.Addr, local bool) []Step {
 	case n.Shared:
 		return []Step{unknown(step, Missing{fmt.Sprintf("no interface of this account has %s, and the VPC is shared by another", target), "ask the account that owns the target"})}
 	}
-	// AWS lists the addresses of delegated prefixes (pods of EKS) and its own (the VPC's resolver) with no interface.
+	// AWS lists its own addresses (the VPC's resolver) with no interface.
 	return []Step{unknown(step, Missing{
-		fmt.Sprintf("no network interface of the VPC lists %s: it is unused, an address of AWS such as the resolver's, or in a prefix delegated to an interface", target),
+		fmt.Sprintf("no network interface of the VPC lists %s, nor does a prefix delegated to one contain it: it is unused, or an address of AWS such as the resolver's", target),
 		"check the address; the target may have been replaced",
 	})}
 }

@@ -136,8 +136,37 @@ func (n *Network) hop(step string, t Table, r *TableRoute, m Missing, to netip.A
 		return stop(step, add, "%s: the internet does not lead to the private address %s", text, to)
 	case kind == "igw", kind == "eigw":
 		return pass(step, "%s", text)
+	case kind == "nat" && step == "target-route-table":
+		return stop(step, add, "%s: %s drops replies to connections that did not begin behind it", text, r.Target)
 	}
-	return Step{Name: step, Verdict: Unknown, Evidence: text + ", behind which nothing was read"}
+	text, fix, passes := beyond(kind, r.Target, to, text)
+	if passes {
+		return pass(step, "%s", text)
+	}
+	return Step{Name: step, Verdict: Unknown, Evidence: text, Fix: fix}
+}
+
+// beyond returns the evidence for a route to a gateway, behind which nothing is read, and what to
+// check there. passes is true if the gateway itself leads to the address.
+func beyond(kind, gateway string, to netip.Addr, text string) (evidence, fix string, passes bool) {
+	switch kind {
+	case "nat":
+		text += ", which replaces the router's address by its own"
+		if !to.IsPrivate() {
+			return text, "", true
+		}
+		return text, fmt.Sprintf("a public NAT gateway leads only to the internet; behind a private one, check the route table of its subnet, and that %s allows its address", to), false
+	case "tgw":
+		return text + ", whose attachments and route tables were not read", fmt.Sprintf("check in %s that the route table of this VPC's attachment has a route to %s, and that of the target's attachment one back, "+
+			"that this VPC's attachment has a subnet in the availability zone of the router, and that the target's subnet has a route back", gateway, to), false
+	case "vgw":
+		return text + ", whose connections were not read", fmt.Sprintf("check that the VPN or Direct Connect of %s is up, and that both ends have a route to the other", gateway), false
+	case "vpce":
+		return text + ", behind which is an appliance", fmt.Sprintf("check that the appliance behind %s forwards packets to %s and back", gateway, to), false
+	case "eni":
+		return text + ", which is an appliance", fmt.Sprintf("check that %s forwards packets to %s and back, with its source/destination check off", gateway, to), false
+	}
+	return text + ", behind which nothing was read", "", false
 }
 
 func (n *Network) peering(id string) Step {

@@ -161,6 +161,10 @@ var faults = []fault{
 	{"a reply by a blackhole", "target-route-table", "blackhole", func(f *Facts) {
 		f.Network.Target.Table.Value.Routes = append(slices.Clone(f.Network.Target.Table.Value.Routes), TableRoute{Prefix: p("10.0.1.0/24"), Target: "eni-9", Blackhole: true})
 	}},
+	{"a reply by a NAT gateway", "target-route-table", "nat-1 drops replies to connections that did not begin behind it", func(f *Facts) {
+		peered(f, "active")
+		f.Network.Target.Table.Value.Routes[1] = TableRoute{Prefix: p("0.0.0.0/0"), Target: "nat-1"}
+	}},
 	{"nothing listens", "probe", "refused", func(f *Facts) { f.Probe = Probe{Outcome: Refused} }},
 	{"no answer", "probe", "no answer within 3s", silent},
 	{"unreachable", "probe", "no route to host", func(f *Facts) { f.Probe = Probe{Outcome: Unreachable, Err: "no route to host"} }},
@@ -355,19 +359,46 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// TestAddressWithoutInterface: AWS lists addresses of delegated prefixes and of its own with no interface, so that
-// a missing one is no cause.
+// TestAddressWithoutInterface: AWS lists its own addresses with no interface, so that a missing one is no cause.
 func TestAddressWithoutInterface(t *testing.T) {
 	f := healthy()
 	silent(&f)
 	f.Network.Target = Side{}
 	got := Explain(f)
 	for _, s := range got.Steps {
-		if s.Name == "target-interface" && (s.Verdict != Unknown || !strings.Contains(s.Evidence, "delegated") || s.Fix == "") {
+		if s.Name == "target-interface" && (s.Verdict != Unknown || !strings.Contains(s.Evidence, "nor does a prefix delegated") || s.Fix == "") {
 			t.Errorf("%+v", s)
 		}
 	}
 	if got.Stop != "probe" {
 		t.Errorf("stopped by %q, want the probe", got.Stop)
+	}
+}
+
+// TestGateways: the way behind a gateway is not read, so that the step names the gateway and what
+// to check there.
+func TestGateways(t *testing.T) {
+	for _, tc := range []struct {
+		target, to string
+		verdict    Verdict
+		evidence   string
+		fix        string
+	}{
+		{"tgw-1", "10.60.0.4", Unknown, "leads to tgw-1, whose attachments and route tables were not read", "route to 10.60.0.4"},
+		{"vgw-1", "10.60.0.4", Unknown, "leads to vgw-1", "VPN or Direct Connect"},
+		{"vpce-1", "10.60.0.4", Unknown, "leads to vpce-1", "the appliance"},
+		{"eni-9", "10.60.0.4", Unknown, "leads to eni-9", "source/destination check"},
+		{"nat-1", "10.60.0.4", Unknown, "leads to nat-1, which replaces the router's address", "public NAT gateway leads only to the internet"},
+		{"nat-1", "192.0.2.4", Pass, "leads to nat-1, which replaces the router's address", ""},
+		{"nat-1", "64:ff9b::c000:204", Pass, "leads to nat-1", ""},
+		{"arn:aws:networkmanager::1:core-network/core-network-1", "10.60.0.4", Unknown, "behind which nothing was read", ""},
+	} {
+		to := a(tc.to)
+		n := Network{}
+		route := TableRoute{Prefix: netip.PrefixFrom(to, 16).Masked(), Target: tc.target}
+		got := n.hop("route-table", Table{ID: "rtb-1"}, &route, Missing{}, to)
+		if got.Verdict != tc.verdict || !strings.Contains(got.Evidence, tc.evidence) || !strings.Contains(got.Fix, tc.fix) || (got.Fix == "") != (tc.fix == "") {
+			t.Errorf("%s to %s: %+v", tc.target, tc.to, got)
+		}
 	}
 }

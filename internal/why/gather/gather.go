@@ -111,6 +111,9 @@ func (r *reader) vpcOf(ctx context.Context, task *why.Interface, hop *why.TableR
 
 func (r *reader) target(ctx context.Context, target netip.Addr, vpc string) why.Fact[*why.Interface] {
 	list, err := r.client.InterfacesOf(ctx, "", target, vpc)
+	if err == nil && len(list) == 0 && vpc != "" {
+		list, err = r.client.InterfacesDelegated(ctx, target, vpc)
+	}
 	switch {
 	case err != nil:
 		return why.Fact[*why.Interface]{Missing: missing(err)}

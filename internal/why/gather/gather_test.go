@@ -122,6 +122,53 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestDelegatedPrefixes: an address in a prefix delegated to an interface has its security groups, in
+// the VPC or in a peered one, and an interface that has the address itself comes first.
+func TestDelegatedPrefixes(t *testing.T) {
+	world := account()
+	world.Interfaces[1].Prefixes = []netip.Prefix{p("10.0.3.16/28"), p("2600:0:0:1::/80")}
+	world.Interfaces[2].Prefixes = []netip.Prefix{p("10.50.1.0/28")}
+	// The same prefixes in another VPC, and an address of the prefix at another interface.
+	world.Interfaces[3].Prefixes = []netip.Prefix{p("10.0.3.16/28"), p("10.50.1.0/28")}
+	world.Interfaces = append(world.Interfaces, awstest.Interface{ID: "eni-own", VPCID: "vpc-1", SubnetID: "subnet-2", Addresses: []netip.Addr{a("10.0.3.20")}, Groups: []awstest.GroupRef{{ID: "sg-task"}}})
+	world.RouteTables[0].Routes = append(world.RouteTables[0].Routes, awstest.Route{Prefix: p("2600::/56"), Target: "local"})
+	server, client := connect(t, world)
+	for target, want := range map[string]string{
+		"10.0.3.17": "eni-db", "10.0.3.31": "eni-db", "2600:0:0:1::17": "eni-db", "10.50.1.3": "eni-peer", "10.0.3.20": "eni-own", "10.0.3.32": "", "2600:0:0:2::1": "",
+	} {
+		got := gather.Network(t.Context(), client, mac, a(target)).Target.Interface
+		switch {
+		case !got.Known():
+			t.Errorf("%s: %+v", target, got.Missing)
+		case want == "" && got.Value != nil, want != "" && (got.Value == nil || got.Value.ID != want):
+			t.Errorf("%s: got %+v, want %q", target, got.Value, want)
+		}
+	}
+	if got := explain(gather.Network(t.Context(), client, mac, a("10.0.3.17")), "10.0.3.17", 5433, why.Silent); got.Stop != "target-groups" {
+		t.Errorf("a port that the groups do not allow: stopped by %q: %+v", got.Stop, got.Steps)
+	}
+	if got := explain(gather.Network(t.Context(), client, mac, a("10.0.3.17")), "10.0.3.17", 5432, why.Answered); !got.Passes {
+		t.Errorf("got %+v", got.Steps)
+	}
+
+	// The search of a large VPC is bounded, and says so.
+	server.Update(func(w *awstest.World) {
+		w.PageSize = 1
+		for range 40 {
+			w.Interfaces = append(w.Interfaces, awstest.Interface{ID: "eni-x", VPCID: "vpc-1", SubnetID: "subnet-2"})
+		}
+		w.Interfaces = append(w.Interfaces, awstest.Interface{ID: "eni-last", VPCID: "vpc-1", SubnetID: "subnet-2", Prefixes: []netip.Prefix{p("10.0.4.16/28")}})
+	})
+	before := len(server.Calls())
+	got := gather.Network(t.Context(), client, mac, a("10.0.4.17")).Target.Interface
+	if got.Known() || !strings.Contains(got.Missing.Reason, "more than 20 pages of interfaces") {
+		t.Errorf("got %+v", got)
+	}
+	if n := len(server.Calls()) - before; n > 30 {
+		t.Errorf("%d calls", n)
+	}
+}
+
 // TestDenied: each action that AWS denies makes a step unknown that names it, and the rest is read.
 func TestDenied(t *testing.T) {
 	for _, need := range gather.Needs() {
