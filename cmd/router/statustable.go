@@ -16,6 +16,7 @@ const (
 	shownFlows  = 10
 	shownEvents = 8
 
+	shownDenials = 5
 	shownLearned = 5
 )
 
@@ -48,6 +49,7 @@ func printStatus(w io.Writer, s ops.Status) {
 	for _, r := range s.Roles {
 		fmt.Fprintf(w, "role: %s\n", describeRole(r))
 	}
+	printAccessStatus(w, s.Access)
 	fmt.Fprintf(w, "limits: flows %s, per peer %s, memory %s, open files %s\n",
 		use(s.Limits.Flows, plain), use(s.Limits.FlowsPerPeer, plain), use(s.Limits.MemoryBytes, size), use(s.Limits.OpenFiles, plain))
 
@@ -67,9 +69,36 @@ func printStatus(w io.Writer, s ops.Status) {
 	table(w, "FLOW\tTARGET\tTO VPC\tTO TAILNET\tFOR", first(s.Flows.Live, shownFlows), func(f ops.Flow) []string {
 		return []string{f.Protocol + " " + orDefault(f.Node, f.Client), f.Target, size(f.ToVPCBytes), size(f.ToTailnetBytes), age(f.Opened)}
 	})
+	if s.Access != nil {
+		table(w, "DENIED\tTARGET\tAGO\tINTERFACE", first(s.Access.Denials, shownDenials), func(d ops.Denial) []string {
+			return []string{d.Protocol + " " + orDefault(d.Node, d.Client), d.Target, age(d.Time), d.Interface}
+		})
+	}
 	table(w, "EVENT\tAGO\tDETAIL", first(s.Events, shownEvents), func(e ops.Event) []string {
 		return []string{e.Message, age(e.Time), strings.Join(e.Detail, " ")}
 	})
+}
+
+// printAccessStatus prints the state of ROUTER_ACCESS.
+func printAccessStatus(w io.Writer, a *ops.Access) {
+	if a == nil {
+		return
+	}
+	malformed, looked, denied := "", "never looked up", "denied"
+	if a.Malformed > 0 {
+		malformed = fmt.Sprintf(", %d malformed", a.Malformed)
+	}
+	if !a.LookedUp.IsZero() {
+		looked = "looked up " + age(a.LookedUp) + " ago"
+	}
+	if a.Mode == "report" {
+		denied = "would be denied"
+	}
+	fmt.Fprintf(w, "access: %s, %d rules for %d peers%s; %d targets, %s; %d flows allowed, %d %s\n",
+		a.Mode, a.Rules, a.Peers, malformed, a.Targets, looked, a.Allowed, a.Denied, denied)
+	if a.Error != "" {
+		fmt.Fprintf(w, "  ? %s\n", a.Error)
+	}
 }
 
 // describeIdentity names the node's identity, and the slots of the service that are not held.

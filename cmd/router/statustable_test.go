@@ -28,6 +28,8 @@ func TestStatusTable(t *testing.T) {
 		Flows: ops.Flows{TCP: 1, Live: []ops.Flow{
 			{Protocol: "tcp", Client: "100.64.0.2:4000", Node: "laptop", Target: "10.0.3.4:5432", Opened: now.Add(-time.Minute), ToVPCBytes: 2048},
 		}},
+		Access: &ops.Access{Mode: "report", Targets: 3, LookedUp: now.Add(-time.Minute), Error: "no answer", Peers: 1, Rules: 2, Malformed: 1, Allowed: 7, Denied: 8,
+			Denials: []ops.Denial{{Time: now.Add(-time.Hour), Protocol: "tcp", Client: "100.64.0.2", Target: "10.0.3.4:22", Interface: "eni-1"}}},
 		Events: []ops.Event{{Time: now.Add(-time.Hour), Level: "INFO", Message: "route added", Detail: []string{"prefix=10.8.0.0/16"}}},
 		Limits: ops.Limits{Flows: ops.Use{Used: 1, Limit: 6553}, MemoryBytes: ops.Use{Used: 50 << 20, Limit: 512 << 20}},
 	})
@@ -40,6 +42,8 @@ func TestStatusTable(t *testing.T) {
 		"limits: flows 1 of 6553, per peer 0, memory 50 MiB of 512 MiB, open files 0",
 		"10.0.0.0/16  primary          vpc\n10.8.0.0/16  awaits approval  vpc",
 		"laptop  direct 192.0.2.1:41641  12.3ms   5.0 MiB  900 B",
+		"access: report, 2 rules for 1 peers, 1 malformed; 3 targets, looked up 1m0s ago; 7 flows allowed, 8 would be denied\n  ? no answer",
+		"tcp 100.64.0.2  10.0.3.4:22  1h0m0s  eni-1",
 		"tcp laptop  10.0.3.4:5432  2.0 KiB  0 B         1m0s",
 		"route added  1h0m0s  prefix=10.8.0.0/16",
 	} {

@@ -45,6 +45,8 @@ func everything(text func() string) Status {
 		RoutesFound: now.Add(-2 * time.Minute), RoutesError: text(), Notes: []string{text()},
 		DNS:             &DNS{SplitDNS: text(), Zones: []Zone{{Name: text(), Source: text()}}, Notes: []string{text()}},
 		DNSRegistration: DNSRegistration{State: text(), Message: text()},
+		Access: &Access{Mode: text(), Targets: 3, LookedUp: now.Add(-4 * time.Minute), Error: text(), Peers: 2, Rules: 5, Malformed: 1, Allowed: 7, Denied: 8,
+			Denials: []Denial{{Time: now.Add(-5 * time.Minute), Protocol: text(), Client: text(), Node: text(), Target: text(), Interface: text()}}},
 		Flows: Flows{TCP: 1, UDP: 1, Limit: 1000, LimitPerPeer: 400, Live: []Flow{
 			{Protocol: text(), Client: text(), Node: text(), Target: text(), Opened: now.Add(-time.Minute), ToVPCBytes: 5 << 20, ToTailnetBytes: 3},
 			{Protocol: text(), Client: text(), Target: text(), Opened: now},
@@ -173,6 +175,35 @@ func TestPageShowsConditions(t *testing.T) {
 			t.Errorf("the page shows %q:\n%s", not, text)
 		}
 	}
+}
+
+// TestPageShowsAccess: the section has the decisions in words for the mode, and is missing without ROUTER_ACCESS.
+func TestPageShowsAccess(t *testing.T) {
+	var access atomic.Pointer[Access]
+	access.Store(&Access{Mode: "report", Targets: 3, LookedUp: time.Now().Add(-10 * time.Minute), Peers: 1, Rules: 2, Malformed: 1, Allowed: 7, Denied: 8})
+	server := serveStatus(t, "127.0.0.1:0", func() Status {
+		s := everything(func() string { return "text" })
+		s.Access = access.Load()
+		return s
+	}, nil)
+	p := browsertest.Open(t, "http://"+server.Addr().String()+"/", browsertest.Options{Width: 360, Height: 740})
+	text := p.Await("the decisions", func(text string) bool { return strings.Contains(text, "8 would be denied") })
+	for _, want := range []string{"Access report", "2 rules for 1 peer", "1 with an error", "3 targets, looked up 10 min ago", "7 allowed", "no denial yet"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q:\n%s", want, text)
+		}
+	}
+	access.Store(&Access{Mode: "grants", Targets: 3, Error: "AccessDenied", Denied: 8, Denials: []Denial{{Time: time.Now(), Protocol: "tcp", Client: "100.64.0.2", Target: "10.0.3.4:22"}}})
+	text = p.Await("a failed look-up", func(text string) bool { return strings.Contains(text, "AccessDenied") })
+	for _, want := range []string{"8 denied", "The last look-up of targets failed", "never looked up", "10.0.3.4:22", "100.64.0.2"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q:\n%s", want, text)
+		}
+	}
+	access.Store(nil)
+	p.Await("no section", func(text string) bool {
+		return !strings.Contains(text, "AccessDenied") && !strings.Contains(text, "would be denied")
+	})
 }
 
 // TestPageShowsRates: a flow that moves 1 MiB between two refreshes shows a rate, one that

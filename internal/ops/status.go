@@ -30,6 +30,7 @@ type Status struct {
 	// DNS is nil if the VPC's resolver is not known.
 	DNS             *DNS            `json:"dns,omitempty"`
 	DNSRegistration DNSRegistration `json:"dns_registration"`
+	Access          *Access         `json:"access,omitempty"` // nil with ROUTER_ACCESS=off
 
 	Flows Flows `json:"flows"`
 	Peers Peers `json:"peers"`
@@ -38,6 +39,37 @@ type Status struct {
 	Limits Limits  `json:"limits"`
 	// OtherRoutes are routes that other nodes of the tailnet serve.
 	OtherRoutes []OtherRoute `json:"other_routes,omitempty"`
+}
+
+// Access describes the decisions of ROUTER_ACCESS.
+type Access struct {
+	Mode string `json:"mode"` // report or grants
+	// Targets is the number of network interfaces that the last successful look-up found, at the
+	// time LookedUp. Error is that of the newest look-up, if it failed.
+	Targets  int       `json:"targets"`
+	LookedUp time.Time `json:"looked_up,omitzero"`
+	Error    string    `json:"error,omitempty"`
+	// Peers is the number of peers to which grants give rules, and Rules that of different rules,
+	// without those that are ignored because of an error (Malformed).
+	Peers     int `json:"peers"`
+	Rules     int `json:"rules"`
+	Malformed int `json:"malformed_rules"`
+	// Allowed and Denied count the decisions since the start; with Mode report, denied flows are let
+	// through.
+	Allowed int64 `json:"allowed"`
+	Denied  int64 `json:"denied"`
+	// Denials are the last ones in the log, the newest first.
+	Denials []Denial `json:"denials,omitempty"`
+}
+
+// Denial is a flow that no rule allows.
+type Denial struct {
+	Time      time.Time `json:"time"`
+	Protocol  string    `json:"protocol"`
+	Client    string    `json:"client"`
+	Node      string    `json:"node,omitempty"`
+	Target    string    `json:"target"`
+	Interface string    `json:"interface,omitempty"` // of the target, with its groups and tags
 }
 
 // Identity describes where the node's identity is kept.

@@ -35,6 +35,7 @@ type accessControl struct {
 	flowLog  *flowLog
 	denials  *denialLog
 	policies policyCache
+	census   accessCensus // for /status
 
 	allowed, denied, malformed prometheus.Counter
 }
@@ -42,6 +43,7 @@ type accessControl struct {
 // grantSource is the part of [tailnet.Node] that has the grants.
 type grantSource interface {
 	AccessRules(client netip.Addr) []string
+	AccessPeers() (peers int, values []string)
 	RulesVersion() uint64
 }
 

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"subnetrouter/internal/access"
 	"subnetrouter/internal/bootstrap"
 	"subnetrouter/internal/bootstrap/targets"
+	"subnetrouter/internal/ops"
 	"subnetrouter/internal/packet"
 	"subnetrouter/internal/tailnet"
 	"subnetrouter/internal/why"
@@ -177,10 +179,69 @@ func TestDenialFlood(t *testing.T) {
 type rulesOf struct {
 	values  []string
 	version uint64
+	asked   int
 }
 
 func (r *rulesOf) AccessRules(netip.Addr) []string { return slices.Clone(r.values) }
 func (r *rulesOf) RulesVersion() uint64            { return r.version }
+func (r *rulesOf) AccessPeers() (int, []string) {
+	r.asked++
+	return 2, slices.Clone(r.values)
+}
+
+// TestAccessStatus: the status has the mode, the last good look-up with the error of the newest, the rules of all
+// peers, the decisions and the last denials.
+func TestAccessStatus(t *testing.T) {
+	var none *accessControl
+	if got := none.status(); got != nil {
+		t.Errorf("without ROUTER_ACCESS: %+v", got)
+	}
+	node := &rulesOf{values: []string{`{"cidrs":["10.0.0.0/24"]}`, `{"cidrs":["10.1.0.0/16"]}`, `{}`}, version: 1}
+	a := &accessControl{node: node, report: true, targets: bootstrap.New(bootstrap.Config{}).FollowTargets(targets.Follow{
+		Around: func(look func() error) error { return look() },
+	})}
+	a.denials = newDenialLog(slog.New(slog.DiscardHandler), true, func(netip.Addr) tailnet.Peer { return tailnet.Peer{Node: "laptop"} }, a.explain)
+	a.allowed, a.denied, a.malformed = prometheus.NewCounter(prometheus.CounterOpts{}), prometheus.NewCounter(prometheus.CounterOpts{}), prometheus.NewCounter(prometheus.CounterOpts{})
+	client := netip.MustParseAddrPort("100.64.0.2:999")
+	for n := range maxListedDenials + 5 {
+		a.admit(packet.ProtoTCP, client, netip.AddrPortFrom(netip.MustParseAddr("10.0.3.4"), uint16(1+n)))
+		a.admit(packet.ProtoTCP, client, netip.MustParseAddrPort("10.0.0.4:443"))
+	}
+	for len(a.denials.queue) > 0 {
+		a.denials.write(<-a.denials.queue)
+	}
+	got := a.status()
+	if got.Mode != "report" || got.Peers != 2 || got.Rules != 2 || got.Malformed != 1 || got.Allowed != maxListedDenials+5 || got.Denied != maxListedDenials+5 || !got.LookedUp.IsZero() {
+		t.Errorf("got %+v", got)
+	}
+	last := ops.Denial{Protocol: "tcp", Client: "100.64.0.2", Node: "laptop", Target: fmt.Sprintf("10.0.3.4:%d", maxListedDenials+5)}
+	if n := len(got.Denials); n != maxListedDenials {
+		t.Fatalf("%d denials, want %d", n, maxListedDenials)
+	}
+	first := got.Denials[0]
+	if first.Time.IsZero() {
+		t.Error("no time")
+	}
+	if first.Time, first.Interface = (time.Time{}), ""; first != last {
+		t.Errorf("the newest denial is %+v, want %+v", first, last)
+	}
+	// The rules of all peers are read again only after a change, or a while.
+	a.status()
+	if node.asked != 1 {
+		t.Errorf("the rules were read %d times", node.asked)
+	}
+	node.version, node.values, a.report = 2, nil, false
+	if got := a.status(); got.Mode != "grants" || got.Rules != 0 || got.Malformed != 0 {
+		t.Errorf("after a change: %+v", got)
+	}
+	// A look-up that fails is shown, next to the last good one.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	a.targets.Run(ctx)
+	if got := a.status(); got.Error == "" || got.Targets != 0 {
+		t.Errorf("after a failed look-up: %+v", got)
+	}
+}
 
 // TestWhyAccess: a node that the packet filter stops has no decision, though a rule would allow its flow.
 func TestWhyAccess(t *testing.T) {

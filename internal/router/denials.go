@@ -4,10 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"subnetrouter/internal/access"
+	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnet"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +37,7 @@ type denialLog struct {
 	mu       sync.Mutex // covers the fields below
 	recently map[any]time.Time
 	clients  map[netip.Addr]clientDenials
+	last     []ops.Denial // that were logged, the newest last; maxListedDenials at most
 }
 
 // clientDenials counts the denials of a client that are logged in one denialInterval.
@@ -155,6 +158,9 @@ func (l *denialLog) write(item any) {
 	}
 	who := l.whoIs(d.client)
 	e := l.explain(d.client, d.flow)
+	l.keep(ops.Denial{
+		Time: time.Now(), Protocol: d.flow.Protocol.String(), Client: d.client.String(), Node: who.Node, Target: d.flow.Target.String(), Interface: e.Target,
+	})
 	const maxReasons = 5
 	log := l.log.With("client", d.client.String(), "node", who.Node, "user", who.User, "tags", who.Tags,
 		"protocol", d.flow.Protocol.String(), "target", d.flow.Target.String(), "interface", e.Target, "reasons", e.Reasons[:min(len(e.Reasons), maxReasons)])
@@ -163,4 +169,23 @@ func (l *denialLog) write(item any) {
 	} else {
 		log.Info("access denied")
 	}
+}
+
+// keep adds a denial to those of /status.
+func (l *denialLog) keep(d ops.Denial) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.last) == maxListedDenials {
+		l.last = slices.Delete(l.last, 0, 1)
+	}
+	l.last = append(l.last, d)
+}
+
+// latest returns the last denials that were logged, the newest first.
+func (l *denialLog) latest() []ops.Denial {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := slices.Clone(l.last)
+	slices.Reverse(list)
+	return list
 }

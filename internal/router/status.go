@@ -35,6 +35,7 @@ func (r *Router) status() ops.Status {
 	out.DNS = r.describeResolver()
 	out.Identity = r.describeIdentity()
 	out.DNSRegistration = r.dns.describe()
+	out.Access = r.access.status()
 	out.Flows = r.describeFlows()
 	var node tailnet.Status
 	if r.node.Started() {

@@ -50,6 +50,37 @@ func (n *Node) AccessRules(client netip.Addr) (values []string) {
 	return values
 }
 
+// maxAccessValues bounds the values that [Node.AccessPeers] returns.
+const maxAccessValues = 10_000
+
+// AccessPeers returns the number of peers to which grants give [AWSCapability], and their values, each
+// once. It evaluates the rules for every peer, so that callers keep the result for a while.
+func (n *Node) AccessPeers() (peers int, values []string) {
+	if !n.Started() {
+		return 0, nil
+	}
+	m := n.lb.NetMapWithPeers()
+	if m == nil {
+		return 0, nil
+	}
+	known := map[string]bool{}
+	for _, node := range m.Peers {
+		has := false
+		for _, a := range node.Addresses().All() {
+			for _, v := range n.AccessRules(a.Addr()) {
+				if has = true; !known[v] && len(values) < maxAccessValues {
+					known[v] = true
+					values = append(values, v)
+				}
+			}
+		}
+		if has {
+			peers++
+		}
+	}
+	return peers, values
+}
+
 // RulesVersion returns a number that grows after each change of control's rules, which include
 // grants. It takes no lock.
 func (n *Node) RulesVersion() uint64 {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
 )
@@ -199,6 +201,14 @@ func TestAccessByIdentity(t *testing.T) {
 	}
 	if n := r.metric(`router_access_targets`); n != 3 {
 		t.Errorf("%v targets, want 3", n)
+	}
+	var status ops.Status
+	if _, body := r.get("/status"); json.Unmarshal([]byte(body), &status) != nil || status.Access == nil {
+		t.Fatalf("status %s", body)
+	}
+	if a := status.Access; a.Mode != "grants" || a.Targets != 3 || a.LookedUp.IsZero() || !strings.Contains(a.Error, "RequestLimitExceeded") ||
+		a.Peers != 1 || a.Rules != 2 || a.Malformed != 0 || a.Allowed < 5 || a.Denied < 6 || len(a.Denials) == 0 || a.Denials[0].Node != "laptop" {
+		t.Errorf("status: %+v", a)
 	}
 	r.stop()
 	r.hasLogged(`"rule":"none"`, `"reason":"denied"`, `"rule":"{\"tags\":{\"env\":\"prod\"}`, `"reason":"revoked"`)
