@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"subnetrouter/internal/awstest"
+	"subnetrouter/internal/netnstest"
 	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
@@ -59,16 +61,21 @@ func (i *identities) tag(db, second string) {
 	})
 }
 
-func (i *identities) startRouter(env map[string]string) *router {
+func (i *identities) startRouter(env map[string]string) *router { return i.startRouterOn(nil, env) }
+
+// startRouterOn starts a router on a host, by default the world's router host.
+func (i *identities) startRouterOn(host *netnstest.Host, env map[string]string) *router {
 	all := map[string]string{"AWS_ENDPOINT_URL": i.server.URL(), "ROUTER_REFRESH": "1s", "ROUTER_FLOW_LOG": "on"}
 	maps.Copy(all, env)
-	return i.w.startRouter(routerOptions{env: all})
+	return i.w.startRouter(routerOptions{env: all, host: host})
 }
 
 // own returns the router's addresses in the tailnet.
-func (i *identities) own() (own []string) {
-	i.w.await("the router's addresses", func(nodes []tailnettest.Node) bool {
-		n, ok := tailnettest.Find(nodes, "edge-router")
+func (i *identities) own() []string { return i.addresses("edge-router") }
+
+func (i *identities) addresses(name string) (own []string) {
+	i.w.await("the addresses of "+name, func(nodes []tailnettest.Node) bool {
+		n, ok := tailnettest.Find(nodes, name)
 		own = nil
 		for _, a := range n.IPs {
 			own = append(own, a.String())
@@ -82,7 +89,7 @@ func (i *identities) own() (own []string) {
 func (i *identities) grant(rules ...tailnettest.Rule) {
 	i.w.t.Helper()
 	p := tailnettest.Policy{
-		Failover: time.Second, AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges, otherTag: approvedRanges},
+		Failover: time.Second, AutoApprovers: map[string][]netip.Prefix{tag: append([]netip.Prefix{netip.MustParsePrefix(via + "0:0/96")}, approvedRanges...)},
 		Rules: append([]tailnettest.Rule{{Src: []string{"*"}, Dst: []string{"*"}}}, rules...),
 	}
 	if err := i.control.SetPolicy(i.w.t.Context(), p); err != nil {
@@ -253,5 +260,149 @@ func TestAccessReport(t *testing.T) {
 	case <-stream.done:
 		t.Errorf("a flow ended: %v", stream.err)
 	case <-time.After(2500 * time.Millisecond): // two refreshes
+	}
+}
+
+// TestAccessByIdentityIn4via6: a target is decided about by the rules of its IPv4 address if a client reaches
+// it by the 4via6 address, and a CIDR that contains the latter opens nothing.
+func TestAccessByIdentityIn4via6(t *testing.T) {
+	i := newIdentities(t)
+	w := i.w
+	i.grant()
+	c := w.startClient()
+	db, second := via+"a00:304", via+"a08:9" // dbHost, secondHost
+	for _, mode := range []string{"grants", "report"} {
+		r := i.startRouter(map[string]string{"ROUTER_ACCESS": mode, "ROUTER_ACCESS_CUT": "on", "ROUTER_SITE_ID": "7"})
+		r.awaitReady()
+		c.awaitRoute(via + "a00:0/112") // 10.0.0.0/16
+		c.awaitRoute(via + "a08:0/112")
+		// The address itself is in ::/0, and so is that of NAT64 for it.
+		i.grant(app(awsCapability, i.own(), `{"cidrs":["::/0"]}`, `{"tags":{"env":"prod"},"ports":["tcp:80","tcp:`+echoPort+`","udp:7","icmp:*"]}`, `{"cidrs":["`+secondHost+`"],"ports":["tcp:443"]}`))
+		reached := net.JoinHostPort(db, "80")
+		w.awaitReach(mode+": a grant by tag", reached, true, followed)
+		if err := echoUDP(t.Context(), w, net.JoinHostPort(db, "7"), 10); err != nil {
+			t.Errorf("%s: UDP: %v", mode, err)
+		}
+		if out, code := c.sh("ping", "-n", "-c", "1", "-W", "5", db); code != 0 {
+			t.Errorf("%s: ping: %s", mode, out)
+		}
+		refused := net.JoinHostPort(second, "80")
+		if mode == "report" {
+			if !w.reachesTCP(refused) {
+				t.Error("report does not let a flow through")
+			}
+			r.awaitLog(`"msg":"access would be denied"`)
+		} else {
+			if w.reachesTCP(refused) {
+				t.Error("a target that no rule names is reachable")
+			}
+			if err := echoUDP(t.Context(), w, net.JoinHostPort(second, "7"), 10); err == nil {
+				t.Error("UDP to a target that no rule names is let through")
+			}
+			if out, code := c.sh("ping", "-n", "-c", "1", "-W", "1", second); code == 0 {
+				t.Errorf("ping is let through: %s", out)
+			}
+			r.awaitLog(`"msg":"access denied"`)
+			// The tag moves to the other instance, and ends the open flow.
+			stream := w.startStream(net.JoinHostPort(db, echoPort))
+			i.tag("test", "prod")
+			w.awaitReach("the target that got the tag", refused, true, followed)
+			select {
+			case <-stream.done:
+			case <-time.After(followed):
+				t.Error("a flow that is no longer allowed is still open")
+				stream.stop()
+			}
+			i.tag("prod", "test")
+		}
+		r.hasLogged(`"target":"`+secondHost+`:80"`, "eni-second") // the IPv4 address, as rules name it
+		i.grant()
+		r.stop()
+	}
+}
+
+// TestAccessByIdentityAcrossDeploy stops the old task while flows are open: those that a grant allows continue, the new
+// process decides by the same rules, and a flow whose grant or tag is removed during the hand-over ends.
+func TestAccessByIdentityAcrossDeploy(t *testing.T) {
+	i := newIdentities(t)
+	w := i.w
+	i.grant()
+	env := func(name string) map[string]string {
+		return map[string]string{"ROUTER_ACCESS": "grants", "ROUTER_ACCESS_CUT": "on", "ROUTER_HOSTNAME": name, "ROUTER_DRAIN_TIMEOUT": "60s"}
+	}
+	old := i.startRouter(env("old"))
+	c := w.startClient()
+	old.awaitReady()
+	w.awaitPrimary("old")
+	c.awaitRoute("10.8.0.0/16")
+	host := w.newRouterHost("next", "192.168.77.31", "10.0.1.6")
+	metadata := w.startMetadataAt(host, func(task *awstest.Task) { task.IPv4 = []netip.Addr{netip.MustParseAddr("10.0.1.6")} })
+	inNext := env("next")
+	inNext["ECS_CONTAINER_METADATA_URI_V4"] = metadata.URI()
+	next := i.startRouterOn(host, inNext)
+	next.awaitReady()
+
+	routers := append(i.addresses("old"), i.addresses("next")...)
+	byTag := app(awsCapability, routers, `{"tags":{"env":"prod"},"ports":["tcp:`+echoPort+`"]}`)
+	byGroup := app(awsCapability, routers, `{"securityGroups":["web"],"ports":["tcp:`+echoPort+`"]}`)
+	byAddress := app(awsCapability, routers, `{"cidrs":["`+dbHost+`"],"ports":["tcp:443","tcp:80"]}`)
+	i.grant(byTag, byGroup, byAddress)
+	db, second, web := net.JoinHostPort(dbHost, echoPort), net.JoinHostPort(secondHost, echoPort), net.JoinHostPort(dbHost, "80")
+	w.awaitReach("a grant by tag", db, true, followed)
+	w.awaitReach("a grant by group", second, true, followed)
+	tagged, grouped := w.startStream(db), w.startStream(second)
+	defer tagged.stop()
+	defer grouped.stop()
+	open := func(s *stream, name string, during time.Duration) {
+		t.Helper()
+		select {
+		case <-s.done:
+			t.Fatalf("the flow by %s has ended: %v", name, s.err)
+		case <-time.After(during):
+		}
+	}
+	ended := func(s *stream, name string, within time.Duration) {
+		t.Helper()
+		began := time.Now()
+		select {
+		case <-s.done:
+			t.Logf("the flow by %s ended after %v", name, time.Since(began).Round(time.Millisecond))
+		case <-time.After(within):
+			t.Errorf("the flow by %s is still open after %v", name, within)
+		}
+	}
+
+	old.cmd.Process.Signal(syscall.SIGTERM)
+	old.awaitLog(`"msg":"routes handed over"`)
+	w.awaitPrimary("next")
+	open(tagged, "tag", time.Second)
+	open(grouped, "group", time.Second)
+	// New flows are those of the new process, with the same rules.
+	for address, want := range map[string]bool{db: true, second: true, web: true, net.JoinHostPort(secondHost, "80"): false} {
+		if got := w.reachesTCP(address); got != want {
+			t.Errorf("a new flow to %s: %v, want %v", address, got, want)
+		}
+	}
+	if allowed, denied := next.metric(`router_access_decisions_total{result="allowed"}`), next.metric(`router_access_decisions_total{result="denied"}`); allowed < 3 || denied < 1 {
+		t.Errorf("the new process allowed %v and denied %v flows", allowed, denied)
+	}
+
+	// Rules are frozen for 10 s at most while control moves the routes.
+	const frozen = 10 * time.Second
+	i.grant(byTag, byAddress)
+	ended(grouped, "group", frozen+followed)
+	open(tagged, "tag", time.Second)
+	if w.reachesTCP(second) {
+		t.Error("a new flow without a grant is let through")
+	}
+	i.tag("test", "test")
+	ended(tagged, "tag", followed)
+	w.awaitReach("a grant that remains", web, true, followed)
+	if code := old.wait(); code != 0 {
+		t.Errorf("the old router exited with code %d", code)
+	}
+	old.hasLogged(`"msg":"drained","flows_cut":0`)
+	if n := strings.Count(old.out.String(), `"reason":"revoked"`); n != 2 {
+		t.Errorf("%d flows of the old router were revoked, want 2", n)
 	}
 }

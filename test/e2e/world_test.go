@@ -221,6 +221,11 @@ func (w *world) createKey(k tailnettest.Key) secret.String {
 }
 
 func (w *world) startMetadata(change func(*awstest.Task)) {
+	w.metadata = w.startMetadataAt(w.routerHost, change)
+}
+
+// startMetadataAt serves the metadata of a task on a host, with the interface of the router's.
+func (w *world) startMetadataAt(h *netnstest.Host, change func(*awstest.Task)) (metadata *awstest.Metadata) {
 	t := w.t
 	task := awstest.Task{
 		LaunchType: "FARGATE", Family: "Edge_Router", MemoryMiB: 512, CPU: 0.25,
@@ -230,14 +235,15 @@ func (w *world) startMetadata(change func(*awstest.Task)) {
 	if change != nil {
 		change(&task)
 	}
-	err := w.routerHost.Do(func() (err error) {
-		w.metadata, err = awstest.NewMetadata(metadataIP+":80", task)
+	err := h.Do(func() (err error) {
+		metadata, err = awstest.NewMetadata(metadataIP+":80", task)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.metadata.Close() })
+	t.Cleanup(func() { metadata.Close() })
+	return metadata
 }
 
 // await waits until cond accepts the nodes at control.
