@@ -31,7 +31,7 @@ type Association struct {
 }
 
 // DescribeNetworkInterfaces is the action that [Client.InterfaceByMAC], [Client.InterfacesOf],
-// [Client.InterfacesDelegated] and [Client.TargetInterfaces] need.
+// [Client.InterfacesDelegated], [Client.TransitGatewayZones] and [Client.TargetInterfaces] need.
 var DescribeNetworkInterfaces = Action{Name: "ec2:DescribeNetworkInterfaces", dryRun: func(ctx context.Context, c *ec2.Client, _ string) error {
 	_, err := c.DescribeNetworkInterfaces(ctx, &ec2.DescribeNetworkInterfacesInput{DryRun: aws.Bool(true)})
 	return err
@@ -68,6 +68,7 @@ func (c *Client) InterfaceByMAC(ctx context.Context, mac string) (Interface, err
 // InterfaceDetails is a network interface with its addresses and security groups.
 type InterfaceDetails struct {
 	Interface
+	Zone   string // availability zone
 	Owner  string // the account that owns it; that of the VPC may be another
 	Groups []string
 	Addrs  []netip.Addr // the primary IPv4 address first
@@ -76,9 +77,6 @@ type InterfaceDetails struct {
 // InterfacesOf returns the interfaces with a MAC address, or with an address in a VPC; an empty vpc
 // is any. Private addresses of different VPCs may be the same.
 func (c *Client) InterfacesOf(ctx context.Context, mac string, addr netip.Addr, vpc string) ([]InterfaceDetails, error) {
-	filter := func(name, value string) types.Filter {
-		return types.Filter{Name: aws.String(name), Values: []string{value}}
-	}
 	var filters []types.Filter
 	resource := "the interface with " + addr.String()
 	switch {
@@ -92,6 +90,24 @@ func (c *Client) InterfacesOf(ctx context.Context, mac string, addr netip.Addr, 
 	if vpc != "" {
 		filters = append(filters, filter("vpc-id", vpc))
 	}
+	return c.interfaces(ctx, resource, filters)
+}
+
+// TransitGatewayZones returns the availability zones of a VPC in which transit gateways are attached.
+func (c *Client) TransitGatewayZones(ctx context.Context, vpc string) (zones []string, err error) {
+	list, err := c.interfaces(ctx, "the interfaces of transit gateways in VPC "+vpc, []types.Filter{filter("vpc-id", vpc), filter("interface-type", "transit_gateway")})
+	for _, i := range list {
+		zones = append(zones, i.Zone)
+	}
+	return zones, err
+}
+
+func filter(name, value string) types.Filter {
+	return types.Filter{Name: aws.String(name), Values: []string{value}}
+}
+
+// interfaces returns the interfaces that all filters match: few, as in one answer.
+func (c *Client) interfaces(ctx context.Context, resource string, filters []types.Filter) ([]InterfaceDetails, error) {
 	req := c.describe(DescribeNetworkInterfaces, resource, "")
 	var out *ec2.DescribeNetworkInterfacesOutput
 	err := c.call(ctx, req, func(ctx context.Context) (err error) {
@@ -111,7 +127,7 @@ func (c *Client) InterfacesOf(ctx context.Context, mac string, addr netip.Addr, 
 func interfaceDetails(eni types.NetworkInterface) InterfaceDetails {
 	d := InterfaceDetails{
 		ID: aws.ToString(eni.NetworkInterfaceId), VPCID: aws.ToString(eni.VpcId), SubnetID: aws.ToString(eni.SubnetId),
-		Owner: aws.ToString(eni.OwnerId),
+		Zone: aws.ToString(eni.AvailabilityZone), Owner: aws.ToString(eni.OwnerId),
 	}
 	for _, g := range eni.Groups {
 		d.Groups = append(d.Groups, aws.ToString(g.GroupId))

@@ -89,6 +89,8 @@ type Interface struct {
 	Groups                   []GroupRef
 	Tags                     map[string]string
 	Instance                 string // that it is attached to
+	Type                     string // default "interface"
+	Zone                     string // its availability zone; "" if no test needs it
 }
 
 // GroupRef names a security group.

@@ -58,6 +58,7 @@ type eniItem struct {
 	Status    string        `xml:"status"`
 	MAC       string        `xml:"macAddress"`
 	Type      string        `xml:"interfaceType"`
+	Zone      string        `xml:"availabilityZone,omitempty"`
 	PrivateIP string        `xml:"privateIpAddress,omitempty"`
 	IPv4      []eniIPv4Item `xml:"privateIpAddressesSet>item"`
 	IPv6      []eniIPv6Item `xml:"ipv6AddressesSet>item"`
@@ -203,7 +204,7 @@ func (w World) describeNetworkInterfaces(form url.Values) (answer any, code, mes
 func (w World) eniItem(i Interface) eniItem {
 	item := eniItem{
 		ID: i.ID, SubnetID: i.SubnetID, VpcID: i.VPCID, OwnerID: w.account(),
-		Status: "in-use", MAC: i.MAC, Type: "interface",
+		Status: "in-use", MAC: i.MAC, Type: or(i.Type, "interface"), Zone: i.Zone,
 	}
 	for _, a := range i.Addresses {
 		switch {

@@ -207,6 +207,8 @@ func (i Interface) values(filter string) (list []string, ok bool) {
 		return []string{i.MAC}, true
 	case "vpc-id":
 		return []string{i.VPCID}, true
+	case "interface-type":
+		return []string{or(i.Type, "interface")}, true
 	case "group-id":
 		for _, g := range i.Groups {
 			list = append(list, g.ID)

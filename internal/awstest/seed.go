@@ -138,7 +138,7 @@ func (s seeder) networkInterface(ctx context.Context, vpcID string, cidr netip.P
 	addr, err := netip.ParseAddr(aws.ToString(eni.PrivateIpAddress))
 	i := Interface{
 		ID: *eni.NetworkInterfaceId, MAC: *eni.MacAddress, VPCID: vpcID,
-		SubnetID: *eni.SubnetId, Addresses: []netip.Addr{addr}, Tags: map[string]string{"env": "prod"},
+		SubnetID: *eni.SubnetId, Addresses: []netip.Addr{addr}, Tags: map[string]string{"env": "prod"}, Zone: aws.ToString(eni.AvailabilityZone),
 	}
 	for _, g := range eni.Groups {
 		i.Groups = append(i.Groups, GroupRef{aws.ToString(g.GroupId), aws.ToString(g.GroupName)})

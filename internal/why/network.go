@@ -13,6 +13,9 @@ type Network struct {
 	Lists map[string]Fact[[]netip.Prefix]
 	// Peerings are the peering connections that routes name.
 	Peerings map[string]Fact[Peering]
+	// TransitZones are the availability zones of the task's VPC in which transit gateways are attached;
+	// they are read if the task's route leads to one.
+	TransitZones Fact[[]string]
 	// Shared reports that the VPC belongs to another account, whose interfaces are not visible.
 	Shared bool
 	// First and Last bound the source ports of the router's flows, to which replies go.
@@ -30,6 +33,7 @@ type Side struct {
 // Interface is a network interface.
 type Interface struct {
 	ID, VPC, Subnet string
+	Zone            string   // availability zone; "" is unknown
 	Groups          []string // IDs of security groups
 	Addrs           []netip.Addr
 }

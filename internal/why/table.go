@@ -3,6 +3,7 @@ package why
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -136,6 +137,9 @@ func (n *Network) hop(step string, t Table, r *TableRoute, m Missing, to netip.A
 		return stop(step, add, "%s: the internet does not lead to the private address %s", text, to)
 	case kind == "igw", kind == "eigw":
 		return pass(step, "%s", text)
+	case kind == "tgw" && step == "route-table" && n.unattached():
+		zone := n.Task.Interface.Value.Zone
+		return stop(step, fmt.Sprintf("add a subnet of %s to the VPC's attachment of %s", zone, r.Target), "%s, and no transit gateway has an attachment in %s, the router's availability zone", text, zone)
 	case kind == "nat" && step == "target-route-table":
 		return stop(step, add, "%s: %s drops replies to connections that did not begin behind it", text, r.Target)
 	}
@@ -144,6 +148,13 @@ func (n *Network) hop(step string, t Table, r *TableRoute, m Missing, to netip.A
 		return pass(step, "%s", text)
 	}
 	return Step{Name: step, Verdict: Unknown, Evidence: text, Fix: fix}
+}
+
+// unattached reports that no transit gateway is attached in the availability zone of the task: AWS drops
+// what goes to one from there. In a shared VPC, the interfaces of attachments are not visible.
+func (n *Network) unattached() bool {
+	task := n.Task.Interface.Value
+	return task != nil && task.Zone != "" && !n.Shared && n.TransitZones.Known() && !slices.Contains(n.TransitZones.Value, task.Zone)
 }
 
 // beyond returns the evidence for a route to a gateway, behind which nothing is read, and what to

@@ -161,6 +161,11 @@ var faults = []fault{
 	{"a reply by a blackhole", "target-route-table", "blackhole", func(f *Facts) {
 		f.Network.Target.Table.Value.Routes = append(slices.Clone(f.Network.Target.Table.Value.Routes), TableRoute{Prefix: p("10.0.1.0/24"), Target: "eni-9", Blackhole: true})
 	}},
+	{"no attachment of a transit gateway in the zone", "route-table", "no transit gateway has an attachment in eu-west-1a", func(f *Facts) {
+		f.Network.Task.Interface.Value.Zone = "eu-west-1a"
+		f.Network.Task.Table.Value.Routes = []TableRoute{{Prefix: p("10.0.3.0/24"), Target: "tgw-1"}}
+		f.Network.TransitZones = Know([]string{"eu-west-1b", "eu-west-1c"})
+	}},
 	{"a reply by a NAT gateway", "target-route-table", "nat-1 drops replies to connections that did not begin behind it", func(f *Facts) {
 		peered(f, "active")
 		f.Network.Target.Table.Value.Routes[1] = TableRoute{Prefix: p("0.0.0.0/0"), Target: "nat-1"}
@@ -399,6 +404,33 @@ func TestGateways(t *testing.T) {
 		got := n.hop("route-table", Table{ID: "rtb-1"}, &route, Missing{}, to)
 		if got.Verdict != tc.verdict || !strings.Contains(got.Evidence, tc.evidence) || !strings.Contains(got.Fix, tc.fix) || (got.Fix == "") != (tc.fix == "") {
 			t.Errorf("%s to %s: %+v", tc.target, tc.to, got)
+		}
+	}
+}
+
+// TestTransitZone: a transit gateway's attachments stop a flow only if they are known and none is in the router's zone.
+func TestTransitZone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Network)
+		stop   bool
+	}{
+		"elsewhere":       {func(*Network) {}, true},
+		"none":            {func(n *Network) { n.TransitZones.Value = nil }, true},
+		"here":            {func(n *Network) { n.TransitZones.Value = []string{"eu-west-1b", "eu-west-1a"} }, false},
+		"not known":       {func(n *Network) { n.TransitZones = Lack[[]string]("no permission", "") }, false},
+		"a shared VPC":    {func(n *Network) { n.Shared = true }, false},
+		"an unknown zone": {func(n *Network) { n.Task.Interface.Value.Zone = "" }, false},
+	} {
+		n := Network{TransitZones: Know([]string{"eu-west-1b"}), Task: Side{Interface: Know(&Interface{Zone: "eu-west-1a"})}}
+		tc.change(&n)
+		route := TableRoute{Prefix: p("10.60.0.0/16"), Target: "tgw-1"}
+		got := n.hop("route-table", Table{ID: "rtb-1"}, &route, Missing{}, a("10.60.0.4"))
+		if (got.Verdict == Stop) != tc.stop || tc.stop && !strings.Contains(got.Fix, "add a subnet of eu-west-1a to the VPC's attachment of tgw-1") {
+			t.Errorf("%s: %+v", name, got)
+		}
+		// The zone of the target is not known.
+		if back := n.hop("target-route-table", Table{ID: "rtb-1"}, &route, Missing{}, a("10.60.0.4")); back.Verdict != Unknown {
+			t.Errorf("%s: back: %+v", name, back)
 		}
 	}
 }

@@ -57,6 +57,12 @@ func (r *reader) read(ctx context.Context, mac string, target netip.Addr) {
 	r.n.Task.Interface.Value = task
 	r.n.Task.Table = r.table(ctx, task)
 	hop, _ := r.n.Task.Table.Value.LookUp(target, r.n.Lists)
+	if hop != nil && strings.HasPrefix(hop.Target, "tgw-") {
+		zones, err := r.client.TransitGatewayZones(ctx, task.VPC)
+		if r.n.TransitZones.Value = zones; err != nil {
+			r.n.TransitZones.Missing = missing(err)
+		}
+	}
 	vpc := r.vpcOf(ctx, task, hop)
 	r.n.Target.Interface = r.target(ctx, target, vpc)
 	other := r.n.Target.Interface.Value
@@ -126,7 +132,7 @@ func (r *reader) target(ctx context.Context, target netip.Addr, vpc string) why.
 }
 
 func interfaceOf(d awsapi.InterfaceDetails) *why.Interface {
-	return &why.Interface{ID: d.ID, VPC: d.VPCID, Subnet: d.SubnetID, Groups: d.Groups, Addrs: d.Addrs}
+	return &why.Interface{ID: d.ID, VPC: d.VPCID, Subnet: d.SubnetID, Zone: d.Zone, Groups: d.Groups, Addrs: d.Addrs}
 }
 
 func (r *reader) table(ctx context.Context, i *why.Interface) why.Fact[why.Table] {

@@ -169,6 +169,26 @@ func TestDelegatedPrefixes(t *testing.T) {
 	}
 }
 
+// TestTransitZones: the interfaces of transit gateways in the VPC show in which zones it is attached.
+func TestTransitZones(t *testing.T) {
+	world := account()
+	world.Interfaces[0].Zone = "eu-west-1a"
+	world.Interfaces = append(world.Interfaces,
+		awstest.Interface{ID: "eni-tgw", VPCID: "vpc-1", SubnetID: "subnet-2", Type: "transit_gateway", Zone: "eu-west-1b"},
+		awstest.Interface{ID: "eni-other", VPCID: "vpc-2", SubnetID: "subnet-3", Type: "transit_gateway", Zone: "eu-west-1a"},
+		awstest.Interface{ID: "eni-nat", VPCID: "vpc-1", SubnetID: "subnet-1", Type: "nat_gateway", Zone: "eu-west-1a"})
+	server, client := connect(t, world)
+	const target = "198.51.100.4"
+	if got := explain(gather.Network(t.Context(), client, mac, a(target)), target, 443, why.Silent); got.Stop != "route-table" {
+		t.Errorf("no attachment in the zone: stopped by %q: %+v", got.Stop, got.Steps)
+	}
+	server.Update(func(w *awstest.World) { w.Interfaces[4].Zone = "eu-west-1a" })
+	got := explain(gather.Network(t.Context(), client, mac, a(target)), target, 443, why.Silent)
+	if s, ok := got.First(why.Unknown); got.Stop != "probe" || !ok {
+		t.Errorf("an attachment in the zone: stopped by %q, %+v", got.Stop, s)
+	}
+}
+
 // TestDenied: each action that AWS denies makes a step unknown that names it, and the rest is read.
 func TestDenied(t *testing.T) {
 	for _, need := range gather.Needs() {
