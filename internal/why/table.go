@@ -151,13 +151,13 @@ func (n *Network) hop(step string, t Table, r *TableRoute, m Missing, to netip.A
 }
 
 // unattached reports that no transit gateway is attached in the availability zone of the task: AWS drops
-// what goes to one from there. In a shared VPC, the interfaces of attachments are not visible.
+// packets to one from there. In a shared VPC, the interfaces of attachments are not visible.
 func (n *Network) unattached() bool {
 	task := n.Task.Interface.Value
 	return task != nil && task.Zone != "" && !n.Shared && n.TransitZones.Known() && !slices.Contains(n.TransitZones.Value, task.Zone)
 }
 
-// beyond returns the evidence for a route to a gateway, behind which nothing is read, and what to
+// beyond returns the evidence for a route to a gateway, behind which nothing is read, and the parts to
 // check there. passes is true if the gateway itself leads to the address.
 func beyond(kind, gateway string, to netip.Addr, text string) (evidence, fix string, passes bool) {
 	switch kind {

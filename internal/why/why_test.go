@@ -380,8 +380,8 @@ func TestAddressWithoutInterface(t *testing.T) {
 	}
 }
 
-// TestGateways: the way behind a gateway is not read, so that the step names the gateway and what
-// to check there.
+// TestGateways: the way behind a gateway is not read, so that the step names the gateway and the
+// parts to check there.
 func TestGateways(t *testing.T) {
 	for _, tc := range []struct {
 		target, to string

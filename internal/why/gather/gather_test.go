@@ -151,7 +151,7 @@ func TestDelegatedPrefixes(t *testing.T) {
 		t.Errorf("got %+v", got.Steps)
 	}
 
-	// The search of a large VPC is bounded, and says so.
+	// The search of a large VPC is bounded, and its end is reported.
 	server.Update(func(w *awstest.World) {
 		w.PageSize = 1
 		for range 40 {
