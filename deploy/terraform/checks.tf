@@ -184,14 +184,23 @@ locals {
     (startswith(at, "[") && !can(cidrhost("${regex("^\\[(.*)\\]", at)[0]}/128", 0)))
   ]
 
+  # *=HOST stands for all other ports.
+  egress_all   = distinct([for e in local.egress : trimspace(regex("=(.*)$", e)[0]) if can(regex("^\\*\\s*=", e))])
+  egress_named = [for e in local.egress : e if !can(regex("^\\*\\s*=", e))]
   # A port alone is one of the loopback address.
-  egress_ports = { for e in distinct(local.egress) : e => {
+  egress_ports = { for e in distinct(local.egress_named) : e => {
     listen = replace(trimspace(regex("^([^=/]*)(/(?:tcp|udp))?\\s*=", e)[0]), "/^(0*[1-9][0-9]*)$/", ":$1")
     udp    = try(regex("^[^=/]*(/(?:tcp|udp))?\\s*=", e)[0], null) == "/udp"
     target = trimspace(regex("=(.*)$", e)[0])
   } if can(regex("^[^=/]*(/(?:tcp|udp))?\\s*=", e)) }
   malformed_egress = concat(
-    [for e in local.egress : "egress: ${jsonencode(e)} is not PORT=HOST:PORT or PORT/udp=HOST:PORT: use one such as 5432=db:5432."
+    [for host in local.egress_all : "egress: \"*=${host}\" is not *=HOST: use one such as *=db."
+    if !can(regex("^([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|${local.dns_label}(\\.${local.dns_label})*\\.?)$", host)) || (strcontains(host, ":") && !can(cidrhost("${host}/128", 0)))],
+    length(local.egress_all) > 1 ? ["egress: all other ports have two targets: keep one of them."] : [],
+    length(local.egress_all) > 0 && !var.kernel_mode && trimspace(lookup(var.environment, "ROUTER_MODE", "")) != "kernel" ? ["egress: all ports (*=HOST) need kernel mode: set kernel_mode, or name each port, such as 0.0.0.0:5432=db:5432."] : [],
+    [for host in local.egress_all : "egress: ${host} is never in the tailnet: use the name or address of a node."
+    if length([for r in local.refused_ranges : r if strcontains(r.network, ":") == strcontains(host, ":") && try(cidrhost("${host}/${r.bits}", 0), "") == r.network]) > 0],
+    [for e in local.egress_named : "egress: ${jsonencode(e)} is not PORT=HOST:PORT or PORT/udp=HOST:PORT: use one such as 5432=db:5432."
       if !contains(keys(local.egress_ports), e) || anytrue([for at in try([local.egress_ports[e].listen, local.egress_ports[e].target], []) :
         !can(regex("^${local.listen_form}$", at)) || try(tonumber(regex("[0-9]+$", at)) > 65535, false) ||
     (startswith(at, "[") && !can(cidrhost("${regex("^\\[(.*)\\]", at)[0]}/128", 0)))]) || startswith(try(local.egress_ports[e].target, ":"), ":")],

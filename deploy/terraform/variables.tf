@@ -668,7 +668,7 @@ variable "http_proxy_listen" {
 }
 
 variable "egress" {
-  description = "Ports of the router that are forwarded into the tailnet: PORT=HOST:PORT or PORT/udp=HOST:PORT, for the task's own containers, and with an address before the port, such as 0.0.0.0:5432=db:5432, for the VPC."
+  description = "Ports of the router that are forwarded into the tailnet: PORT=HOST:PORT or PORT/udp=HOST:PORT, for the task's own containers, and with an address before the port, such as 0.0.0.0:5432=db:5432, for the VPC. With kernel_mode, *=HOST forwards all other ports of TCP and UDP at the task's addresses."
   type        = list(string)
   default     = []
   nullable    = false
@@ -748,7 +748,7 @@ variable "environment" {
       TS_EGRESS_PROXIES_CONFIG_PATH        = "^$"
       TS_INGRESS_PROXIES_CONFIG_PATH       = "^$"
     }, name, ""), trimspace(value)))])
-    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_CONGESTION bbr or cubic; and some variables of the official image are refused: use serve instead of TS_DEST_IP, TS_EXPERIMENTAL_DEST_DNS_NAME and TS_SERVE_CONFIG, and see docs/configuration.md."
+    error_message = "The environment has a value that the router rejects: ROUTER_MAX_FLOWS and ROUTER_MAX_FLOWS_PER_PEER are 1 to 10000000, ROUTER_MODE is auto, userspace or kernel, ROUTER_DNS_REBIND_GUARD, ROUTER_STATUS_PAGE and ROUTER_TAILNET_STATUS on or off, ROUTER_LOG_FORMAT json or text, ROUTER_CONGESTION bbr or cubic; and some variables of the official image are refused: use serve instead of TS_DEST_IP, TS_EXPERIMENTAL_DEST_DNS_NAME and TS_SERVE_CONFIG, egress instead of TS_TAILNET_TARGET_IP and TS_TAILNET_TARGET_FQDN, and see docs/configuration.md."
   }
 }
 

@@ -318,6 +318,16 @@ func checkPeerRelay(c *Config, given map[string]setting, r *report) {
 // checkEgress refuses targets that are never in the tailnet, and a port that is forwarded twice.
 func checkEgress(c *Config, given map[string]setting, r *report) {
 	name := given["ROUTER_EGRESS"].name
+	if all := c.EgressAll; all != "" {
+		if c.Mode != ModeKernel && !r.bad("ROUTER_MODE") {
+			r.problemf("ROUTER_EGRESS", name, fmt.Sprintf("\"*=%s\" needs kernel mode: set ROUTER_MODE=kernel, or name each port, such as 0.0.0.0:5432=%s", all, net.JoinHostPort(all, "5432")))
+		}
+		if a, err := netip.ParseAddr(all); err == nil {
+			if reason, denied := routes.Denied(a); denied {
+				r.problemf("ROUTER_EGRESS", name, fmt.Sprintf("%q is never in the tailnet (%s): use the name or address of a node", all, reason))
+			}
+		}
+	}
 	seen := map[EgressPort]string{}
 	for _, p := range c.Egress {
 		host, _, _ := net.SplitHostPort(p.Target)

@@ -39,6 +39,7 @@ type Config struct {
 	SOCKS5Listen    string // proxies into the tailnet, host:port, without a host for all addresses; "" = off
 	HTTPProxyListen string
 	Egress          []EgressPort
+	EgressAll       string // host that all other ports are forwarded to, in kernel mode; "" = none
 
 	DNS            bool // answer the queries for the VPC's resolver; sets Routes.Resolver too
 	DNSRebindGuard bool

@@ -99,6 +99,9 @@ func officialTable() string {
 	for _, v := range servedByOfficial {
 		rows[v.name] += " to " + v.how
 	}
+	for _, v := range egressByOfficial {
+		rows[v.name] += " to " + v.how
+	}
 	for _, name := range []string{"TS_SOCKS5_SERVER", "TS_OUTBOUND_HTTP_PROXY_LISTEN"} {
 		rows[name] += "; without a host, on all addresses"
 	}

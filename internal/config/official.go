@@ -14,8 +14,6 @@ var (
 		{"TS_CLIENT_SECRET", "not read: give the OAuth client secret as TS_AUTHKEY, or store it in Secrets Manager and name it in ROUTER_AUTH_SECRET"},
 		{"TS_ID_TOKEN", "not read: remove it; the router gets its tokens itself, see TS_CLIENT_ID"},
 		{"TS_TAILSCALED_EXTRA_ARGS", "not read: there is no separate tailscaled; use ROUTER_UDP_PORT, ROUTER_STATE, ROUTER_MODE and ROUTER_SOCKET"},
-		{"TS_TAILNET_TARGET_IP", "not supported, since all ports would need netfilter: name each in ROUTER_EGRESS, such as 0.0.0.0:5432=100.101.102.103:5432"},
-		{"TS_TAILNET_TARGET_FQDN", "not supported, since all ports would need netfilter: name each in ROUTER_EGRESS, such as 0.0.0.0:5432=db.example.ts.net:5432"},
 		{"TS_KUBE_SECRET", "not supported: state is not stored in Kubernetes; use ROUTER_STATE"},
 		{"TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR", "not supported: there is no configuration file; use variables"},
 		{"TS_EGRESS_PROXIES_CONFIG_PATH", "not supported: it is for the proxies of the Kubernetes operator; run the official image for them"},

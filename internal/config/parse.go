@@ -252,11 +252,14 @@ func parseLocalListen(s string) (string, error) {
 }
 
 // parseEgress reads ports that are forwarded into the tailnet: PORT=HOST:PORT, where the first port may have an address
-// before it and /udp after it.
+// before it and /udp after it. An element without a listener, written *=HOST, stands for all other ports.
 func parseEgress(s string) ([]EgressPort, error) {
 	return routes.ParseList(s, "5432=db:5432", func(element string) (EgressPort, error) {
 		from, to, ok := strings.Cut(element, "=")
 		from, to = strings.TrimSpace(from), strings.TrimSpace(to)
+		if a, err := netip.ParseAddr(to); from == "*" && (err == nil && a.Zone() == "" || validDomain(to)) {
+			return EgressPort{Target: to}, nil
+		}
 		at, protocol, named := strings.Cut(from, "/")
 		if !ok || named && protocol != "udp" && protocol != "tcp" {
 			return EgressPort{}, fmt.Errorf("%s is not PORT=HOST:PORT or PORT/udp=HOST:PORT: write one such as 5432=db:5432", quote(element))

@@ -355,12 +355,12 @@ func TestOfficialVariablesAreComplete(t *testing.T) {
 // official image sets a setting, is refused with advice, or needs nothing.
 func TestOfficialVariables(t *testing.T) {
 	values := map[string]string{"TS_AUTHKEY": "tskey-auth-k1", "TS_AUTH_KEY": "tskey-auth-k1", "TS_USERSPACE": "true", "TS_STATE_DIR": "/var/lib/tailscale", "TS_EXTRA_ARGS": "--advertise-exit-node",
-		"TS_DEST_IP": "10.0.3.4", "TS_EXPERIMENTAL_DEST_DNS_NAME": "db.internal", "TS_SERVE_CONFIG": filepath.Join(t.TempDir(), "serve.json")}
+		"TS_TAILNET_TARGET_IP": "100.101.102.103", "TS_TAILNET_TARGET_FQDN": "db.example.ts.net", "TS_DEST_IP": "10.0.3.4", "TS_EXPERIMENTAL_DEST_DNS_NAME": "db.internal", "TS_SERVE_CONFIG": filepath.Join(t.TempDir(), "serve.json")}
 	if err := os.WriteFile(values["TS_SERVE_CONFIG"], []byte(`{"TCP": {"443": {"TCPForward": "localhost:8443"}}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	noSecret := "ROUTER_AUTH_SECRET="
-	with := map[string][]string{"TS_AUTHKEY": {noSecret}, "TS_AUTH_KEY": {noSecret}, "TS_CLIENT_ID": {noSecret, "TS_AUDIENCE=x"}, "TS_AUDIENCE": {noSecret, "TS_CLIENT_ID=x"}}
+	with := map[string][]string{"TS_TAILNET_TARGET_IP": {"TS_USERSPACE=false"}, "TS_TAILNET_TARGET_FQDN": {"TS_USERSPACE=false"}, "TS_AUTHKEY": {noSecret}, "TS_AUTH_KEY": {noSecret}, "TS_CLIENT_ID": {noSecret, "TS_AUDIENCE=x"}, "TS_AUDIENCE": {noSecret, "TS_CLIENT_ID=x"}}
 	for _, name := range officialVariables {
 		i := slices.IndexFunc(variables, func(v variable) bool { return v.name == name || slices.Contains(v.aliases, name) })
 		refused := slices.ContainsFunc(officialRefused, func(v struct{ name, instead string }) bool { return v.name == name })

@@ -271,11 +271,11 @@ var variables = []variable{
 		set:     proxyListen(func(c *Config) *string { return &c.HTTPProxyListen }),
 	},
 	{
-		group: operationGroup, accepts: "a comma list of PORT=HOST:PORT and PORT/udp=HOST:PORT", sample: "0.0.0.0:5432=db:5432,5353/udp=ns:53",
-		name: "ROUTER_EGRESS", flag: "egress",
+		group: operationGroup, accepts: "a comma list of PORT=HOST:PORT, PORT/udp=HOST:PORT and *=HOST", sample: "0.0.0.0:5432=db:5432,5353/udp=ns:53",
+		name: "ROUTER_EGRESS", flag: "egress", aliases: egressAliases(),
 		meaning: "Comma list of ports of the router that are forwarded into the tailnet, PORT=HOST:PORT or PORT/udp=HOST:PORT; an address before the port makes it listen there instead of on the loopback address.",
-		details: "The host is a node's name or address, or an address behind another subnet router. With `0.0.0.0:PORT`, an NLB or a Cloud Map name makes a service of the VPC of it. See [Into the tailnet](operations.md#into-the-tailnet).",
-		set:     into(func(c *Config) *[]EgressPort { return &c.Egress }, parseEgress),
+		details: "The host is a node's name or address, or an address behind another subnet router. With `0.0.0.0:PORT`, an NLB or a Cloud Map name makes a service of the VPC of it. An element `*=HOST`, such as `*=db`, leads all other ports of TCP and UDP, at each address of the task but the loopback ones, to the same port of one node; it needs kernel mode. See [Into the tailnet](operations.md#into-the-tailnet).",
+		set:     setEgress,
 	},
 	{
 		group: operationGroup, accepts: "1s to 1h", sample: "110s",

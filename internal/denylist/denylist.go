@@ -47,6 +47,8 @@ type Config struct {
 	Listeners []string
 	// Ports are further configured ports, such as WireGuard's. 0 is skipped.
 	Ports []uint16
+	// AllPorts denies all ports of the addresses of peer routers, which lead into the tailnet.
+	AllPorts bool
 	// Addrs reads the addresses of this host. Default: [net.InterfaceAddrs].
 	Addrs func() ([]net.Addr, error)
 	// Changed is called by [List.Run] after the list has changed: targets of open flows
@@ -79,6 +81,9 @@ type table struct {
 	ports    []uint16 // few: a scan is faster than a map
 	addrs    map[netip.Addr]struct{}
 	complete bool
+	// With Config.AllPorts: the addresses of peer routers, unless these are too many: then allPorts denies all targets.
+	peers    map[netip.Addr]struct{}
+	allPorts bool
 }
 
 // New returns a List and reads the host's addresses. If that fails, the list is incomplete
@@ -146,7 +151,13 @@ func (l *List) Denied(target netip.AddrPort) bool {
 		return true
 	}
 	t := l.current.Load()
-	if target.Port() == 0 || !slices.Contains(t.ports, target.Port()) {
+	if target.Port() == 0 {
+		return false
+	}
+	if _, peer := t.peers[addr]; peer || t.allPorts {
+		return true
+	}
+	if !slices.Contains(t.ports, target.Port()) {
 		return false
 	}
 	if !t.complete {
@@ -158,6 +169,9 @@ func (l *List) Denied(target netip.AddrPort) bool {
 
 // HasPort reports whether a listener of this process or of a peer router has a port.
 func (l *List) HasPort(port uint16) bool { return slices.Contains(l.current.Load().ports, port) }
+
+// Ports returns the ports of the listeners. The caller must not change them.
+func (l *List) Ports() []uint16 { return l.current.Load().ports }
 
 // Listens reports whether a is an address of this router or of a peer router, or may be one while
 // they are unknown.
@@ -225,6 +239,13 @@ func (l *List) buildLocked() {
 		maps.Copy(t.addrs, l.own)
 		for _, a := range l.peers {
 			t.addrs[a] = struct{}{}
+		}
+	}
+	if l.cfg.AllPorts {
+		t.allPorts = len(l.peers) > maxPeerAddrs
+		t.peers = make(map[netip.Addr]struct{}, len(l.peers))
+		for _, a := range l.peers {
+			t.peers[a] = struct{}{}
 		}
 	}
 	l.current.Store(t)

@@ -332,3 +332,20 @@ func TestListens(t *testing.T) {
 		t.Error("an address is known not to listen while none is known")
 	}
 }
+
+// TestAllPorts: a peer router may forward any port of its addresses into the tailnet.
+func TestAllPorts(t *testing.T) {
+	h := &host{}
+	h.set(nil, own4+"/24")
+	l := newList(t, h, func(c *Config) { c.AllPorts = true })
+	l.denies(t, false, peer4+":22", own4+":22", other+":22")
+	l.SetPeers([]netip.Addr{netip.MustParseAddr(peer4), netip.MustParseAddr(peer6)})
+	l.denies(t, true, peer4+":22", "["+peer6+"]:22", own4+":9002", "["+via(t, peer4)+"]:22")
+	l.denies(t, false, peer4+":0", own4+":22", other+":22")
+	many := make([]netip.Addr, maxPeerAddrs+1)
+	for i := range many {
+		many[i] = netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})
+	}
+	l.SetPeers(many)
+	l.denies(t, true, other+":22")
+}

@@ -13,6 +13,7 @@ func (r *Router) newDenyList(cfg config.Config) (*denylist.List, error) {
 	return denylist.New(denylist.Config{
 		Listeners:  append([]string{cfg.Listen, cfg.DebugListen}, cfg.EgressListeners()...),
 		Ports:      []uint16{cfg.UDPPort, cfg.PeerRelay},
+		AllPorts:   cfg.EgressAll != "",
 		Changed:    r.recheckFlows,
 		Registerer: r.registry,
 		Logger:     r.log,

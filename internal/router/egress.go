@@ -91,8 +91,14 @@ func (r *Router) serveEgress(ctx context.Context) error {
 	return nil
 }
 
+// forwardAllPorts forwards all ports without another use to ROUTER_EGRESS's *=HOST until ctx ends.
+func (r *Router) forwardAllPorts(ctx context.Context) error {
+	return r.node.ForwardAll(ctx, r.noEgress, r.cfg.EgressAll, r.deny.Ports)
+}
+
 // drainEgress refuses new connections into the tailnet.
 func (r *Router) drainEgress() {
+	close(r.noEgress)
 	if r.egress != nil {
 		r.egress.Drain()
 	}

@@ -46,6 +46,7 @@ type Router struct {
 	served       *served
 	tlsPorts     *tlsPorts      // nil unless asked for
 	egress       *egress.Server // nil unless asked for
+	noEgress     chan struct{}  // closed when new flows into the tailnet are refused
 	dns          *dnsRegistrar
 	peerDNS      *peerDNSMetrics
 	peerDNSGate  *dns.Gate
@@ -66,7 +67,7 @@ type Router struct {
 func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log) (r *Router, err error) {
 	r = &Router{
 		cfg: cfg, opts: opts, log: log, events: events, started: time.Now(),
-		registry: prometheus.NewRegistry(), probeChanged: make(chan struct{}, 1),
+		registry: prometheus.NewRegistry(), probeChanged: make(chan struct{}, 1), noEgress: make(chan struct{}),
 	}
 	limits.SetMemory(0, opts.KeepMemoryLimit, log) // task metadata may report a lower limit later
 	r.lookUps = newLookUps(cfg, log, r.registry)

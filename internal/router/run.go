@@ -103,6 +103,9 @@ func (r *Router) Run(ctx context.Context) error {
 	if r.egress != nil {
 		group.Go(func() error { return r.serveEgress(serving) })
 	}
+	if cfg.EgressAll != "" {
+		group.Go(func() error { return r.forwardAllPorts(serving) })
+	}
 	group.Go(func() error { return scale(serving, scaler) })
 	group.Go(func() error { return r.join(serving) })
 	group.Go(func() error { return r.followRoutes(serving) })

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 
+	"subnetrouter/internal/netfilter"
 	"subnetrouter/internal/problem"
 
 	"tailscale.com/control/controlclient"
@@ -116,6 +117,8 @@ func (n *Node) buildBackend(kept State) error {
 // routes and source NAT. It leaves DNS alone.
 func (n *Node) openKernelDevice(conf *wgengine.Config) error {
 	logf := n.engineLogf()
+	// The rules of a process that crashed would still lead into the tailnet. Without nftables there are none.
+	_ = netfilter.Clear()
 	dev, name, err := tstun.New(logf, tunName)
 	if err != nil {
 		tstun.Diagnose(logf, tunName, err)

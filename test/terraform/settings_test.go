@@ -243,6 +243,10 @@ func environmentOf(name, value string) settings {
 	return settings{"auth_secret_arn": credential, "environment": map[string]string{name: value}}
 }
 
+func allPorts(egress ...string) settings {
+	return settings{"auth_secret_arn": credential, "egress": egress, "environment": map[string]string{"ROUTER_MODE": "kernel"}}
+}
+
 func servesOf(s ...string) settings { return settings{"auth_secret_arn": credential, "serve": s} }
 
 // fixedSettings returns the cases of every run.
@@ -296,6 +300,8 @@ var fixedSettings = []settings{
 	{"auth_secret_arn": credential, "socks5_listen": "0.0.0.0:1080", "http_proxy_listen": "[::]:1080"}, {"auth_secret_arn": credential, "socks5_listen": ":1080", "http_proxy_listen": " off "},
 	{"auth_secret_arn": credential, "socks5_listen": "1080"}, {"auth_secret_arn": credential, "http_proxy_listen": "0.0.0.0:0"}, {"auth_secret_arn": credential, "http_proxy_listen": "[::1:80"},
 	{"auth_secret_arn": credential, "egress": []string{"5432=db:5432", " 0.0.0.0:5353/udp = ns.example.ts.net:53 ", "[::]:1/tcp=[fd7a:115c:a1e0::9]:2", ":3=100.64.0.9:4"}},
+	{"auth_secret_arn": credential, "egress": []string{"*=db"}},
+	allPorts("*=db"), allPorts(" * = fd7a:115c:a1e0::9 ", "53=a:1"), allPorts("*=db.example.ts.net.", "*=db.example.ts.net."), allPorts("*=a", "*=b"), allPorts("*=a:80"), allPorts("*=169.254.169.254"), allPorts("*=fd00:ec2::254"), allPorts("*="), allPorts("*=fd12:::1"), allPorts("*/udp=a"),
 	{"auth_secret_arn": credential, "egress": []string{"53=a:1", "53/udp=b:2"}}, {"auth_secret_arn": credential, "egress": []string{"53=a:1", "127.0.0.1:53=b:2"}}, {"auth_secret_arn": credential, "egress": []string{"53=a:1", "53=a:1"}},
 	{"auth_secret_arn": credential, "serve": []string{"80=localhost:1080"}, "socks5_listen": ":1080"}, {"auth_secret_arn": credential, "serve": []string{"80=localhost:53"}, "egress": []string{"53/udp=a:1"}}, {"auth_secret_arn": credential, "serve": []string{"80=localhost:54"}, "egress": []string{"53=a:1"}},
 	{"auth_secret_arn": credential, "egress": []string{"5432"}}, {"auth_secret_arn": credential, "egress": []string{"5432/sctp=db:5432"}}, {"auth_secret_arn": credential, "egress": []string{"off=db:5432"}}, {"auth_secret_arn": credential, "egress": []string{"5432=db"}},
