@@ -38,6 +38,7 @@ type member struct {
 	advertised   []netip.Prefix
 	approved     []netip.Prefix
 	primary      []netip.Prefix
+	exit         []netip.Prefix // those of an exit node, which each approved node has: the client chooses one
 }
 
 func (n *member) expired(now time.Time) bool { return !n.expiry.IsZero() && !now.Before(n.expiry) }
@@ -107,9 +108,10 @@ func (t *Tailnet) updateLocked() {
 		}
 		sortPrefixes(n.approved)
 		n.approved = slices.Compact(n.approved)
-		n.primary = nil
+		n.primary, n.exit = nil, nil
 		if n.eligible(now) {
-			candidates = append(candidates, candidate{n.id, n.approved, n.poll != nil, n.offline})
+			n.exit = slices.DeleteFunc(slices.Clone(n.approved), isSubnet)
+			candidates = append(candidates, candidate{n.id, slices.DeleteFunc(slices.Clone(n.approved), isExit), n.poll != nil, n.offline})
 		}
 	}
 

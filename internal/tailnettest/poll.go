@@ -194,7 +194,7 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, sent map[tailc
 	t.decorateLocked(res.Node, n, now)
 	own := n.approved
 	if t.ownNode == AfterUpdates {
-		own = n.primary
+		own = slices.Concat(n.primary, n.exit)
 	}
 	res.Node.AllowedIPs = append(slices.Clone(res.Node.Addresses), own...)
 	// Otherwise a node without connectivity asks a public server whether it is behind a
@@ -214,7 +214,7 @@ func (t *Tailnet) mapResponse(n *member, req *tailcfg.MapRequest, sent map[tailc
 			continue
 		}
 		t.decorateLocked(p, m, now)
-		p.AllowedIPs = append(slices.Clone(p.Addresses), m.primary...)
+		p.AllowedIPs = slices.Concat(p.Addresses, m.primary, m.exit)
 		res.Peers = append(res.Peers, p)
 		sending[p.ID] = true
 	}

@@ -60,6 +60,10 @@ func (p Policy) autoApproves(tags []string, reachable bool, route netip.Prefix) 
 	})
 }
 
+// isExit and isSubnet tell the routes of an exit node from others.
+func isExit(p netip.Prefix) bool   { return p.Bits() == 0 }
+func isSubnet(p netip.Prefix) bool { return !isExit(p) }
+
 // candidate is a node that may serve routes.
 type candidate struct {
 	id      tailcfg.NodeID
