@@ -191,8 +191,8 @@ func (w *world) bothAddresses(name string) (addrs []netip.Addr) {
 	return addrs
 }
 
-// startDesktop starts another stock node in kernel mode, and returns its host and socket.
-func (w *world) startDesktop(hostname string) (*netnstest.Host, string) {
+// startDesktop starts another stock node in kernel mode, and returns its host.
+func (w *world) startDesktop(hostname string) (*netnstest.Host, *process) {
 	t := w.t
 	t.Helper()
 	host := w.net.Host("desktop")
@@ -201,9 +201,9 @@ func (w *world) startDesktop(hostname string) (*netnstest.Host, string) {
 	socket := filepath.Join(dir, "desktop.sock")
 	cmd := host.Command(context.WithoutCancel(t.Context()), binary("tailscaled"), "--statedir="+dir, "--socket="+socket, "--tun=tailscale0", "--port=41641")
 	cmd.Env = append(os.Environ(), tailnettest.Env()...)
-	start(t, "desktop", cmd)
+	p := start(t, "desktop", cmd)
 	tailscale(t, socket, "up", "--login-server="+w.control.ControlURL(), "--auth-key="+w.clientKey.Reveal(), "--accept-dns=false", "--hostname="+hostname, "--timeout=30s")
-	return host, socket
+	return host, p
 }
 
 const desktopIP = "192.168.77.21"

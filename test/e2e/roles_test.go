@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -31,7 +30,9 @@ func (w *world) withInternet(zone string) (etc string) {
 	w.vpc.Address("lo", publicHost6+"/128")
 	w.serveHTTP(publicHost)
 	w.serveHTTP(publicHost6)
-	w.serveUDP(net.JoinHostPort(publicHost, "7"), func(query []byte) []byte { return query })
+	for _, host := range []string{publicHost, publicHost6} {
+		w.serveUDP(net.JoinHostPort(host, "7"), func(query []byte) []byte { return query })
+	}
 	w.routerHost.IP("route", "add", "default", "via", gatewayVPC)
 	w.startZone(zone)
 	w.routerHost.IP("route", "replace", resolverHost+"/32", "via", gatewayVPC)
@@ -62,24 +63,13 @@ func TestExitNode(t *testing.T) {
 			if out, code := r.run("router", "doctor"); code != 1 || !strings.Contains(out, "not approved: exit node") {
 				t.Errorf("router doctor: exit %d: %s", code, out)
 			}
-			if err := control.SetPolicy(t.Context(), tailnettest.Policy{AutoApprovers: map[string][]netip.Prefix{tag: everything}}); err != nil {
+			if err := control.SetPolicy(t.Context(), tailnettest.Policy{AutoApprovers: map[string][]netip.Prefix{tag: everything, otherTag: everything}}); err != nil {
 				t.Fatal(err)
 			}
 			r.awaitReady()
 			c := w.startClientWith(true)
-			c.tailscale("set", "--exit-node=edge-router")
-			c.awaitRoute("default")
-
-			if out, code := c.sh("curl", "-sS", "--max-time", "10", "http://"+publicHost+"/"); code != 0 || !strings.HasPrefix(out, "hello from "+publicHost) {
-				t.Errorf("curl by address: exit %d: %s", code, out)
-			}
-			if out, code := c.sh("ping", "-n", "-c", "1", "-W", "5", publicHost); code != 0 {
-				t.Errorf("ping: exit %d: %s", code, out)
-			}
-			if err := echoUDP(t.Context(), w, net.JoinHostPort(publicHost, "7"), 1200); err != nil {
-				t.Errorf("UDP: %v", err)
-			}
-			c.awaitName("db."+zone, dbHost)
+			c.exitBy("edge-router", routerVPC)
+			v4 := c.exitResults(publicHost, routerVPC, "db."+zone)
 			if _, metrics := r.get("/metrics"); !strings.Contains(metrics, `router_role{role="exit_node",state="approved"} 1`) ||
 				strings.Contains(metrics, `router_peer_dns_queries_total{result="answered"} 0`) {
 				t.Errorf("the metrics lack the role or its queries")
@@ -97,11 +87,17 @@ func TestExitNode(t *testing.T) {
 				t.Errorf("ping over IPv6: exit %d: %s", code, out)
 			}
 
+			// With a route, IPv6 works too, and tailscaled at the same place gives nothing more.
+			r.host.IP("-6", "route", "add", publicHost6+"/128", "via", w.gw6.String())
+			v6 := c.exitResults(publicHost6, w.router6.String(), "db."+zone)
+			w.compareExitNode(c, mode, etc, zone, v4, v6)
+			c.exitBy("edge-router", routerVPC)
+
 			// The deny list stays.
 			must(r.host.Dial(t.Context(), "tcp", metadataIP+":80")).Close()
 			nodes, _ := w.control.Nodes(t.Context())
 			n, _ := tailnettest.Find(nodes, "edge-router")
-			targets := []string{metadataIP + ":80", "169.254.169.254:80", net.JoinHostPort(routerVPC, "9002"), net.JoinHostPort(routerIP, "9002")}
+			targets := []string{metadataIP + ":80", "169.254.169.254:80", net.JoinHostPort(routerVPC, "9002"), net.JoinHostPort(w.router6.String(), "9002"), net.JoinHostPort(routerIP, "9002")}
 			for _, ip := range n.IPs {
 				targets = append(targets, netip.AddrPortFrom(ip, 9002).String())
 			}
@@ -136,6 +132,91 @@ func TestExitNode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// exitBy selects an exit node, and waits until its packets come from an address.
+func (c *client) exitBy(name, from string) {
+	c.t.Helper()
+	testwait.Until(c.t, "the exit node "+name, func() error {
+		// The client may not know yet that the node is one.
+		if out, code := c.sh(binary("tailscale"), "--socket="+c.socket, "set", "--exit-node="+name); code != 0 {
+			return fmt.Errorf("tailscale set: exit %d: %s", code, out)
+		}
+		out, code := c.sh("curl", "-sS", "--max-time", "5", "http://"+publicHost+"/")
+		if code != 0 || strings.TrimSpace(out) != "hello from "+publicHost+" to "+from {
+			return fmt.Errorf("curl: exit %d: %s", code, out)
+		}
+		return nil
+	})
+	c.awaitRoute("default")
+}
+
+// exitResults uses a host of the Internet, and a name that the exit node resolves. See compareResults.
+func (c *client) exitResults(host, from, name string) map[string]string {
+	c.t.Helper()
+	results := map[string]string{}
+	run := func(what string, ok func(out string, code int) bool, command string, args ...string) {
+		results[what] = ""
+		if out, code := c.sh(command, args...); !ok(out, code) {
+			results[what] = fmt.Sprintf("%s by way of %s: exit %d: %s", host, from, code, out)
+		}
+	}
+	at := "http://" + net.JoinHostPort(host, "80") + "/"
+	run("HTTP", func(out string, code int) bool {
+		return code == 0 && strings.TrimSpace(out) == "hello from "+host+" to "+from
+	}, "curl", "-gsS", "--max-time", "10", at)
+	run("a download", func(out string, code int) bool { return code == 0 && out == "1000000" },
+		"curl", "-gsS", "--max-time", "20", "-o", "/dev/null", "-w", "%{size_download}", at+"?bytes=1000000")
+	run("ping", func(_ string, code int) bool { return code == 0 }, "ping", "-n", "-c", "1", "-W", "5", host)
+	run("the refusal of a closed port", func(_ string, code int) bool { return code == 7 },
+		"curl", "-gsS", "--max-time", "10", "http://"+net.JoinHostPort(host, "81")+"/")
+	for _, size := range []int{1, 1200, 4000} {
+		what := fmt.Sprintf("UDP of %d bytes", size)
+		results[what] = ""
+		if err := echoUDP(c.t.Context(), c.w, net.JoinHostPort(host, "7"), size); err != nil {
+			results[what] = fmt.Sprintf("%s by way of %s: %v", host, from, err)
+		}
+	}
+	c.awaitName(name, dbHost)
+	return results
+}
+
+// compareExitNode uses tailscaled as the exit node, at the same place as the router, and compares the results of IPv4
+// and IPv6.
+func (w *world) compareExitNode(c *client, mode, etc, zone string, v4, v6 map[string]string) {
+	t := w.t
+	t.Helper()
+	h, key := w.newStockHost()
+	h.IP("route", "add", "default", "via", gatewayVPC)
+	h.IP("route", "replace", resolverHost+"/32", "via", gatewayVPC)
+	h.IP("-6", "route", "add", publicHost6+"/128", "via", w.gw6.String())
+	stock, _ := w.startStockAs("stock", h, mode, etc, key, "--advertise-exit-node")
+	w.await("the exit node", func(nodes []tailnettest.Node) bool {
+		n, ok := tailnettest.Find(nodes, "stock")
+		return ok && len(n.Approved) == 2 && n.HomeDERP != 0
+	})
+	c.exitBy("stock", stockVPC)
+	b := w.router6.As16()
+	b[15] = netip.MustParseAddr(stockVPC).As4()[3]
+	stock6 := netip.AddrFrom16(b)
+	compareResults(t, v4, c.exitResults(publicHost, stockVPC, "db."+zone))
+	var lacks []string
+	if mode == "userspace" { // its stack does not forward fragments of IPv6
+		lacks = []string{"UDP of 4000 bytes"}
+	}
+	compareResults(t, v6, c.exitResults(publicHost6, stock6.String(), "db."+zone), lacks...)
+	// tailscaled lets clients reach the programs on its host, which the router denies in the next step. Link-local
+	// addresses are denied by clients of both, before any exit node.
+	for target, reached := range map[string]bool{
+		metadataIP + ":80": false, net.JoinHostPort(stockVPC, "9002"): true, net.JoinHostPort(stock6.String(), "9002"): true,
+	} {
+		ln := must(h.Listen("tcp", target))
+		defer ln.Close()
+		if got := w.reachesTCP(target); got != reached {
+			t.Errorf("tailscaled: %s is reached: %v, want %v", target, got, reached)
+		}
+	}
+	stock.stop()
 }
 
 // TestNoRoleNoPeerAPI: a router without such a role has no peer API.
@@ -182,12 +263,12 @@ func (c *client) peerAPI(name string) []string {
 // TestAppConnector has a stock client use a domain whose address changes, through routes that the
 // router learns, in both modes.
 func TestAppConnector(t *testing.T) {
-	const domain = "app.example"
+	const domain, stockDomain = "app.example", "stock.example"
 	for _, mode := range []string{"userspace", "kernel"} {
 		t.Run(mode, func(t *testing.T) {
+			connectors := []tailnettest.AppConnector{{Domains: []string{domain}, Connectors: []string{tag}}, {Domains: []string{stockDomain}, Connectors: []string{otherTag}}}
 			w := newWorld(t, worldOptions{policy: tailnettest.Policy{
-				AutoApprovers: map[string][]netip.Prefix{tag: everything},
-				AppConnectors: []tailnettest.AppConnector{{Domains: []string{domain}, Connectors: []string{tag}}},
+				AutoApprovers: map[string][]netip.Prefix{tag: everything, otherTag: everything}, AppConnectors: connectors,
 			}})
 			control, ours := w.testControl()
 			if !ours {
@@ -195,32 +276,40 @@ func TestAppConnector(t *testing.T) {
 			}
 			etc := w.withInternet(domain)
 			w.resolver.stop()
-			w.vpc.Address("lo", changedHost+"/32")
-			w.serveHTTP(changedHost)
-			answer := func(address string) *process {
-				return start(t, "dnsmasq", w.vpc.Command(t.Context(), "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts",
-					"--bind-interfaces", "--listen-address="+resolverHost, "--local-ttl=0", "--address=/"+domain+"/"+address))
+			for _, host := range []string{changedHost, stockHost, changedStockHost} {
+				w.vpc.Address("lo", host+"/32")
+				w.serveHTTP(host)
 			}
-			first := answer(publicHost)
+			answer := func(address, stockAddress string) *process {
+				return start(t, "dnsmasq", w.vpc.Command(t.Context(), "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts",
+					"--bind-interfaces", "--listen-address="+resolverHost, "--local-ttl=0", "--address=/"+domain+"/"+address, "--address=/"+stockDomain+"/"+stockAddress))
+			}
+			first := answer(publicHost, stockHost)
 			r := w.startRouter(routerOptions{root: mode == "kernel", etc: etc, env: map[string]string{
 				"ROUTER_APP_CONNECTOR": "on", "ROUTER_MODE": mode, "ROUTER_REFRESH": "1s",
 			}})
 			r.awaitReady()
 			c := w.startClientWith(true)
 			c.awaitRoute("10.0.0.0/16")
-			c.awaitName(domain, publicHost)
-			c.awaitRoute(publicHost)
-			if out, code := c.resolving("curl", "-sS", "--max-time", "10", "http://"+domain+"/"); code != 0 || !strings.HasPrefix(out, "hello from "+publicHost) {
-				t.Errorf("curl by name: exit %d: %s", code, out)
-			}
+			// The same of tailscaled, at another domain.
+			stockAt, key := w.newStockHost()
+			stockAt.IP("route", "add", "default", "via", gatewayVPC)
+			stockAt.IP("route", "replace", resolverHost+"/32", "via", gatewayVPC)
+			stock, _ := w.startStockAs("stock", stockAt, mode, etc, key, "--advertise-connector")
+			c.useConnector(domain, publicHost, routerVPC)
+			c.useConnector(stockDomain, stockHost, stockVPC)
 
 			first.stop()
-			answer(changedHost)
-			c.awaitName(domain, changedHost)
-			c.awaitRoute(changedHost)
-			if out, code := c.resolving("curl", "-sS", "--max-time", "10", "http://"+domain+"/"); code != 0 || !strings.HasPrefix(out, "hello from "+changedHost) {
-				t.Errorf("curl by name, after a change of the address: exit %d: %s", code, out)
+			answer(changedHost, changedStockHost)
+			c.useConnector(domain, changedHost, routerVPC)
+			c.useConnector(stockDomain, changedStockHost, stockVPC)
+			// Connections to the earlier address go on.
+			for _, host := range []string{publicHost, stockHost} {
+				if out, code := c.sh("curl", "-sS", "--max-time", "10", "http://"+host+"/"); code != 0 {
+					t.Errorf("the earlier address %s: exit %d: %s", host, code, out)
+				}
 			}
+			stock.stop()
 			time.Sleep(3 * time.Second) // several refreshes of the router's own routes
 			nodes, _ := control.Nodes(t.Context())
 			n, _ := tailnettest.Find(nodes, "edge-router")
@@ -242,7 +331,7 @@ func TestAppConnector(t *testing.T) {
 			// A policy that does not approve them: the router stays ready.
 			policy := tailnettest.Policy{
 				AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges},
-				AppConnectors: []tailnettest.AppConnector{{Domains: []string{domain}, Connectors: []string{tag}}},
+				AppConnectors: connectors,
 			}
 			if err := control.SetPolicy(t.Context(), policy); err != nil {
 				t.Fatal(err)
@@ -271,13 +360,27 @@ func TestAppConnector(t *testing.T) {
 	}
 }
 
-// changedHost is the address that a domain gets later.
-const changedHost = "198.51.100.8"
+// The addresses that domains get, those of changed ones later.
+const changedHost, stockHost, changedStockHost = "198.51.100.8", "198.51.100.10", "198.51.100.11"
+
+// useConnector has the client use a domain, whose requests come from an address.
+func (c *client) useConnector(domain, address, from string) {
+	c.t.Helper()
+	c.awaitName(domain, address)
+	c.awaitRoute(address)
+	testwait.Until(c.t, domain+" at "+address, func() error {
+		out, code := c.resolving("curl", "-sS", "--max-time", "10", "http://"+domain+"/")
+		if code != 0 || strings.TrimSpace(out) != "hello from "+address+" to "+from {
+			return fmt.Errorf("curl: exit %d: %s", code, out)
+		}
+		return nil
+	})
+}
 
 // TestPeerRelay has two stock nodes exchange packets that cannot reach each other directly: by DERP
 // first, and by the router's peer relay once the policy has the grant, in both modes.
 func TestPeerRelay(t *testing.T) {
-	const desktopIP, size = "192.168.77.21", 20 << 20
+	const size = 20 << 20
 	for _, mode := range []string{"userspace", "kernel"} {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorld(t, worldOptions{})
@@ -288,14 +391,7 @@ func TestPeerRelay(t *testing.T) {
 			r := w.startRouter(routerOptions{root: mode == "kernel", env: map[string]string{"ROUTER_PEER_RELAY": "40000", "ROUTER_MODE": mode}})
 			r.awaitReady()
 			c := w.startClient()
-			desktop := w.net.Host("desktop")
-			w.internet.Plug(desktop, "eth0", desktopIP+"/24")
-			dir := t.TempDir()
-			socket := filepath.Join(dir, "desktop.sock")
-			cmd := desktop.Command(context.WithoutCancel(t.Context()), binary("tailscaled"), "--statedir="+dir, "--socket="+socket, "--tun=tailscale0", "--port=41641")
-			cmd.Env = append(os.Environ(), tailnettest.Env()...)
-			p := start(t, "desktop", cmd)
-			tailscale(t, socket, "up", "--login-server="+w.control.ControlURL(), "--auth-key="+w.clientKey.Reveal(), "--accept-dns=false", "--hostname=desktop", "--timeout=30s")
+			desktop, p := w.startDesktop("desktop")
 			// Neither reaches the other's UDP port.
 			for _, block := range []struct {
 				host *netnstest.Host
@@ -349,26 +445,29 @@ func TestPeerRelay(t *testing.T) {
 				}
 				return tailnettest.Rule{Src: src, Dst: to, App: map[string][]string{capability: {"{}"}}}
 			}
-			var relay []string
-			for _, a := range router.IPs {
-				relay = append(relay, a.String())
-			}
 			laptop, _ := tailnettest.Find(nodes, "laptop")
-			if err := control.SetPolicy(t.Context(), tailnettest.Policy{
-				AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges},
-				Rules: []tailnettest.Rule{
-					{Src: []string{"*"}, Dst: []string{"*"}},
-					// Control makes both of one grant.
-					grant(router.IPs, "tailscale.com/cap/relay", "*"),
-					grant(laptop.IPs, "tailscale.com/cap/relay-target", relay...),
-					grant(other.IPs, "tailscale.com/cap/relay-target", relay...),
-				},
-			}); err != nil {
-				t.Fatal(err)
+			allow := func(at []netip.Addr) {
+				t.Helper()
+				var relay []string
+				for _, a := range at {
+					relay = append(relay, a.String())
+				}
+				if err := control.SetPolicy(t.Context(), tailnettest.Policy{
+					AutoApprovers: map[string][]netip.Prefix{tag: approvedRanges},
+					Rules: []tailnettest.Rule{
+						{Src: []string{"*"}, Dst: []string{"*"}},
+						// Control makes both of one grant.
+						grant(at, "tailscale.com/cap/relay", "*"),
+						grant(laptop.IPs, "tailscale.com/cap/relay-target", relay...),
+						grant(other.IPs, "tailscale.com/cap/relay-target", relay...),
+					},
+				}); err != nil {
+					t.Fatal(err)
+				}
 			}
+			allow(router.IPs)
 			path("via peer-relay(")
-			byRelay := rate()
-			t.Logf("%.0f Mbit/s by DERP, %.0f Mbit/s by the peer relay", byDERP, byRelay)
+			byRelay := max(rate(), rate())
 			if out, code := r.run("router", "status"); code != 0 || !strings.Contains(out, "role: peer relay: UDP port 40000, 1 sessions") {
 				t.Errorf("router status: exit %d: %s", code, out)
 			}
@@ -396,6 +495,17 @@ func TestPeerRelay(t *testing.T) {
 			})
 			if code := r.stop(); code != 0 {
 				t.Errorf("exit code %d after SIGTERM, want 0", code)
+			}
+			// tailscaled in its place.
+			stockAt, key := w.newStockHost()
+			_, socket := w.startStockAs("stock", stockAt, mode, "", key)
+			tailscale(t, socket, "set", "--relay-server-port=40000")
+			allow(w.bothAddresses("stock"))
+			path("via peer-relay(")
+			byStock := max(rate(), rate())
+			t.Logf("%.0f Mbit/s by DERP, %.0f by the router's peer relay, %.0f by tailscaled's", byDERP, byRelay, byStock)
+			if byRelay < byStock/3 { // other programs disturb measurements of a second
+				t.Errorf("the router's relay has %.0f Mbit/s, tailscaled's %.0f", byRelay, byStock)
 			}
 		})
 	}

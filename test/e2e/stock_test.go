@@ -3,11 +3,13 @@ package e2e
 import (
 	"context"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"subnetrouter/internal/netnstest"
+	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnettest"
 )
 
@@ -50,14 +52,57 @@ func TestStockDeploy(t *testing.T) {
 
 // startStock starts tailscaled as the official image does on Fargate.
 func (w *world) startStock(name string, h *netnstest.Host) *process {
+	w.t.Helper()
+	p, _ := w.startStockAs(name, h, "userspace", "", w.routerKey, "--advertise-routes=10.0.0.0/16")
+	return p
+}
+
+// startStockAs starts tailscaled in a mode, with a key and further flags of `tailscale up`. A folder, if it is given, stands in
+// for /etc.
+func (w *world) startStockAs(name string, h *netnstest.Host, mode, etc string, key secret.String, flags ...string) (p *process, socket string) {
 	t := w.t
 	t.Helper()
-	socket := w.sharedDir() + "/stock.sock"
-	cmd := h.Command(context.WithoutCancel(t.Context()), binary("tailscaled"),
-		"--tun=userspace-networking", "--state=mem:", "--socket="+socket, "--port=41641")
+	tun := "userspace-networking"
+	if mode == "kernel" {
+		tun = "tailscale0"
+		h.Sysctl("net.ipv4.ip_forward", "1")
+		h.Sysctl("net.ipv6.conf.all.forwarding", "1")
+	}
+	socket = w.sharedDir() + "/stock.sock"
+	args := []string{binary("tailscaled"), "--tun=" + tun, "--state=mem:", "--statedir=" + t.TempDir(), "--socket=" + socket, "--port=41641"}
+	if etc != "" { // `ip netns exec` has a mount namespace of its own
+		args = append([]string{"sh", "-c", `mount --bind "$0" /etc && exec "$@"`, etc}, args...)
+	}
+	cmd := h.Command(context.WithoutCancel(t.Context()), args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), tailnettest.Env()...)
-	p := start(t, "stock", cmd)
-	tailscale(t, socket, "up", "--login-server="+w.control.ControlURL(), "--auth-key="+w.routerKey.Reveal(),
-		"--advertise-routes=10.0.0.0/16", "--accept-dns=false", "--hostname="+name, "--timeout=30s")
-	return p
+	p = start(t, "stock", cmd)
+	tailscale(t, socket, append([]string{"up", "--login-server=" + w.control.ControlURL(), "--auth-key=" + key.Reveal(),
+		"--accept-dns=false", "--hostname=" + name, "--timeout=30s"}, flags...)...)
+	return p, socket
+}
+
+// The addresses of [world.newStockHost].
+const stockIP, stockVPC = "192.168.77.35", "10.0.1.35"
+
+// newStockHost creates a host for tailscaled that is connected as the router's is, with the key of a tag of its own:
+// nothing takes it for a peer router.
+func (w *world) newStockHost() (*netnstest.Host, secret.String) {
+	w.t.Helper()
+	return w.newRouterHost("stock", stockIP, stockVPC),
+		w.createKey(tailnettest.Key{Ephemeral: true, Preauthorized: true, Tags: []string{otherTag}})
+}
+
+// compareResults compares what clients get of the router and of tailscaled in the same role. A result is "" for
+// success. The router must give everything, and tailscaled everything but what it lacks.
+func compareResults(t *testing.T, router, stock map[string]string, lacks ...string) {
+	t.Helper()
+	for what, trouble := range router {
+		if trouble != "" {
+			t.Errorf("the router, %s: %s", what, trouble)
+		}
+		trouble, tried := stock[what]
+		if given := tried && trouble == ""; given == slices.Contains(lacks, what) {
+			t.Errorf("tailscaled, %s: given %v, %s", what, given, trouble)
+		}
+	}
 }
