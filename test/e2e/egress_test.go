@@ -158,12 +158,7 @@ func testEgress(t *testing.T, mode string) {
 	}
 
 	// A drain refuses new connections and serves open ones to the end.
-	slow := w.vpc.Command(testwait.Context(t), "curl", "-gsS", "--proxy", "socks5h://"+proxyAt, "--limit-rate", "2M", "http://laptop:8080/data")
-	var download, trouble bytes.Buffer
-	slow.Stdout, slow.Stderr = &download, &trouble
-	if err := slow.Start(); err != nil {
-		t.Fatal(err)
-	}
+	slow := w.startDownload(w.vpc, "--proxy", "socks5h://"+proxyAt, "http://laptop:8080/data")
 	testwait.Until(t, "the download", func() error {
 		if n := r.metric("router_egress_connections"); n != 1 {
 			return fmt.Errorf("%v connections", n)
@@ -175,8 +170,8 @@ func testEgress(t *testing.T, mode string) {
 	if _, err := curl("http://" + portAt + "/"); err == nil {
 		t.Error("a new connection was served during the drain")
 	}
-	if err := slow.Wait(); err != nil || sumOf(download.Bytes()) != sumOf(testData(egressSize)) {
-		t.Errorf("the download during the drain: %d bytes, %v: %s", download.Len(), err, trouble.String())
+	if err := slow.wait(); err != nil {
+		t.Errorf("the download during the drain: %v", err)
 	}
 	if code := r.wait(); code != 0 {
 		t.Errorf("exit code %d after SIGTERM, want 0", code)
