@@ -435,6 +435,13 @@ func TestPeerRelay(t *testing.T) {
 				}
 				return n * 8 / seconds / 1e6
 			}
+			// best is the best of some downloads of a fifth of a second, which other programs disturb.
+			best := func() (most float64) {
+				for range 5 {
+					most = max(most, rate())
+				}
+				return most
+			}
 			path("via DERP")
 			byDERP := rate()
 
@@ -467,7 +474,7 @@ func TestPeerRelay(t *testing.T) {
 			}
 			allow(router.IPs)
 			path("via peer-relay(")
-			byRelay := max(rate(), rate())
+			byRelay := best()
 			if out, code := r.run("router", "status"); code != 0 || !strings.Contains(out, "role: peer relay: UDP port 40000, 1 sessions") {
 				t.Errorf("router status: exit %d: %s", code, out)
 			}
@@ -502,9 +509,9 @@ func TestPeerRelay(t *testing.T) {
 			tailscale(t, socket, "set", "--relay-server-port=40000")
 			allow(w.bothAddresses("stock"))
 			path("via peer-relay(")
-			byStock := max(rate(), rate())
+			byStock := best()
 			t.Logf("%.0f Mbit/s by DERP, %.0f by the router's peer relay, %.0f by tailscaled's", byDERP, byRelay, byStock)
-			if byRelay < byStock/3 { // other programs disturb measurements of a second
+			if byRelay < byStock/3 {
 				t.Errorf("the router's relay has %.0f Mbit/s, tailscaled's %.0f", byRelay, byStock)
 			}
 		})
