@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +52,8 @@ func requireWorldImage(t *testing.T) {
 	}
 }
 
-// importWorld creates an image of the world, tailscaled for its client, and a folder for state.
+// importWorld creates an image of the world, tailscaled for its client, curl if this machine has
+// it, and a folder for state.
 func importWorld() error {
 	dir, err := os.MkdirTemp("", "world")
 	if err != nil {
@@ -67,9 +69,24 @@ func importWorld() error {
 	if err := stock.Build(context.Background(), root, stock.Current, dir, "tailscaled"); err != nil {
 		return err
 	}
-	return importImage(worldImage, "/world", map[string]string{
-		"world": binary, "tailscaled": filepath.Join(dir, "tailscaled"),
-	})
+	files := map[string]string{}
+	if curl, err := exec.LookPath("curl"); err == nil {
+		files = withLibraries("curl", curl)
+	}
+	files["world"], files["tailscaled"] = binary, filepath.Join(dir, "tailscaled")
+	return importImage(worldImage, "/world", files)
+}
+
+var needed = regexp.MustCompile(`(?m)/\S+`)
+
+// withLibraries returns the files that a program of this machine needs in an image.
+func withLibraries(name, program string) map[string]string {
+	files := map[string]string{name: program}
+	libraries, _ := exec.Command("ldd", program).Output() // empty, with an error, for a static binary
+	for _, lib := range needed.FindAllString(string(libraries), -1) {
+		files[lib[1:]] = lib
+	}
+	return files
 }
 
 // importImage creates an image of files, keyed by their path in it, and /tmp.

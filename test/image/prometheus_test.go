@@ -9,15 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"testing"
 )
 
-var (
-	prometheusImage = fmt.Sprintf("subnetrouter-prometheus:%d", os.Getpid())
-	needed          = regexp.MustCompile(`(?m)/\S+`)
-)
+var prometheusImage = fmt.Sprintf("subnetrouter-prometheus:%d", os.Getpid())
 
 // discover finds routers as a Prometheus in ECS does, by the labels that the module sets on
 // containers, but asks the Docker engine for them.
@@ -55,11 +51,8 @@ func (w *world) startPrometheus(t *testing.T, label string) prometheus {
 	if err := os.WriteFile(config, fmt.Appendf(nil, discover, label, w.cloudNet), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{"prometheus": program, "prometheus.yml": config}
-	libraries, _ := exec.Command("ldd", program).Output() // empty, with an error, for a static binary
-	for _, lib := range needed.FindAllString(string(libraries), -1) {
-		files[lib[1:]] = lib
-	}
+	files := withLibraries("prometheus", program)
+	files["prometheus.yml"] = config
 	if err := importImage(prometheusImage, "/prometheus", files); err != nil {
 		t.Fatal(err)
 	}

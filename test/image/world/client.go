@@ -19,12 +19,15 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// patience bounds one request through the tailnet.
+// patience bounds one request through the tailnet, unless it says otherwise.
 const patience = 10 * time.Second
 
-// client runs a node of the tailnet that accepts routes. On loopback it serves
+// client runs a node of the tailnet that accepts routes. On loopback, and so to other nodes at its
+// tailnet addresses, it serves
 //
-//	GET /tcp?to=10.77.0.2:8080   the answer of an HTTP server behind a route
+//	GET /                        a greeting
+//	GET /held                    the beginning of an answer, and the rest after POST /release
+//	GET /tcp?to=10.77.0.2:8080   the answer of an HTTP server behind a route, or at a node by its name; &for=1m waits longer
 //	GET /udp?to=10.77.0.2:7      the reply to one datagram
 //	GET /ping?to=10.77.0.2       the round-trip time of an ICMP echo
 //	POST /watch?to=10.77.0.2:8080  starts to connect repeatedly
@@ -49,7 +52,11 @@ func client(ctx context.Context, args []string) error {
 		"/ping": func(ctx context.Context, to string) (string, error) { return ping(ctx, node.Local, to) },
 	} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
-			ctx, cancel := context.WithTimeout(r.Context(), patience)
+			limit, err := time.ParseDuration(r.FormValue("for"))
+			if err != nil {
+				limit = patience
+			}
+			ctx, cancel := context.WithTimeout(r.Context(), limit)
 			defer cancel()
 			answer, err := ask(ctx, r.FormValue("to"))
 			if err != nil {
@@ -62,6 +69,10 @@ func client(ctx context.Context, args []string) error {
 	var w watch
 	mux.HandleFunc("POST /watch", func(_ http.ResponseWriter, r *http.Request) { w.start(ctx, node, r.FormValue("to")) })
 	mux.HandleFunc("DELETE /watch", func(rw http.ResponseWriter, _ *http.Request) { json.NewEncoder(rw).Encode(w.stop()) })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello from the laptop") })
+	release := make(chan struct{})
+	mux.HandleFunc("GET /held", func(w http.ResponseWriter, _ *http.Request) { hold(w, func() { <-release }) })
+	mux.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { close(release) })
 	ln, err := net.Listen("tcp", "127.0.0.1:8080")
 	if err != nil {
 		return err
@@ -77,6 +88,9 @@ func client(ctx context.Context, args []string) error {
 func get(ctx context.Context, node *stock.Client, to string) (string, error) {
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		target, err := netip.ParseAddrPort(address)
+		if err != nil {
+			target, err = find(ctx, node.Local, address)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -94,6 +108,24 @@ func get(ctx context.Context, node *stock.Client, to string) (string, error) {
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	return string(body), err
+}
+
+// find returns the address of a node by its name.
+func find(ctx context.Context, lc *local.Client, address string) (netip.AddrPort, error) {
+	name, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	status, err := lc.Status(ctx)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	for _, peer := range status.Peer {
+		if peer.HostName == name && len(peer.TailscaleIPs) > 0 {
+			return netip.ParseAddrPort(net.JoinHostPort(peer.TailscaleIPs[0].String(), port))
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("no node %s in the tailnet", name)
 }
 
 // datagram returns the reply to a datagram, whose text is at its start. It repeats the question if

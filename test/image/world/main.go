@@ -3,6 +3,7 @@
 //
 //	world cloud    control server with DERP server, AWS endpoints, task metadata
 //	world service  servers in the VPC: HTTP and UDP
+//	world app      application next to a router, in its network
 //	world client   node of the tailnet, which sends on request
 //	world dial     connects its standard input and output with an address
 package main
@@ -29,7 +30,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: world cloud|service|client|dial")
+		return fmt.Errorf("usage: world cloud|service|app|client|dial")
 	}
 	part, args := args[0], args[1:]
 	switch part {
@@ -37,12 +38,14 @@ func run(ctx context.Context, args []string) error {
 		return cloud(ctx, args)
 	case "service":
 		return service(ctx)
+	case "app":
+		return app(ctx)
 	case "client":
 		return client(ctx, args)
 	case "dial":
 		return dial(ctx, args)
 	}
-	return fmt.Errorf("unknown part %q; usage: world cloud|service|client|dial", part)
+	return fmt.Errorf("unknown part %q; usage: world cloud|service|app|client|dial", part)
 }
 
 // announce prints v as one line of JSON, for which the test waits.
