@@ -193,6 +193,13 @@ locals {
     udp    = try(regex("^[^=/]*(/(?:tcp|udp))?\\s*=", e)[0], null) == "/udp"
     target = trimspace(regex("=(.*)$", e)[0])
   } if can(regex("^[^=/]*(/(?:tcp|udp))?\\s*=", e)) }
+  # The listeners that the VPC reaches, as protocol/port. SOCKS5 has UDP at its port, too.
+  vpc_ports = distinct(flatten([for l in concat(
+    [for name, protocols in { socks5_listen = ["tcp", "udp"], http_proxy_listen = ["tcp"] } : { at = try(local.local_listens[name], ""), protocols = protocols }],
+    [for e in values(local.egress_ports) : { at = e.listen, protocols = [e.udp ? "udp" : "tcp"] }],
+    ) : [for p in l.protocols : "${p}/${regex("0*([1-9][0-9]*)$", l.at)[0]}"]
+    if can(regex("^${local.listen_form}$", l.at)) && !can(regex("^(localhost\\.?|127\\.[0-9.]+)?:", l.at)) && try(cidrhost("${regex("^\\[(.*)\\]", l.at)[0]}/128", 0), "") != "::1"
+  ]))
   malformed_egress = concat(
     [for host in local.egress_all : "egress: \"*=${host}\" is not *=HOST: use one such as *=db."
     if !can(regex("^([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|${local.dns_label}(\\.${local.dns_label})*\\.?)$", host)) || (strcontains(host, ":") && !can(cidrhost("${host}/128", 0)))],

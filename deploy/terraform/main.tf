@@ -339,8 +339,12 @@ resource "aws_ecs_service" "tailscale" {
       error_message = "A task has 1 to 5 security groups: set security_group_ids, or set create_security_group."
     }
     precondition {
-      condition     = var.create_security_group || (length(var.metrics_ingress_security_group_ids) == 0 && length(var.metrics_ingress_cidrs) == 0 && length(var.metrics_ingress_rules) == 0 && var.egress_rules == null)
-      error_message = "The metrics_ingress_security_group_ids, metrics_ingress_cidrs, metrics_ingress_rules and egress_rules apply to the security group of the module: set create_security_group."
+      condition     = var.create_security_group || (length(var.metrics_ingress_security_group_ids) == 0 && length(var.metrics_ingress_cidrs) == 0 && length(var.metrics_ingress_rules) == 0 && length(var.egress_ingress_rules) == 0 && var.egress_rules == null)
+      error_message = "The metrics_ingress_security_group_ids, metrics_ingress_cidrs, metrics_ingress_rules, egress_ingress_rules and egress_rules apply to the security group of the module: set create_security_group."
+    }
+    precondition {
+      condition     = length(var.egress_ingress_rules) == 0 || length(local.vpc_ports) > 0
+      error_message = "The egress_ingress_rules have no port to open, since the VPC reaches no listener: give egress, socks5_listen or http_proxy_listen an address, as in 0.0.0.0:5432=db:5432."
     }
     precondition {
       condition     = !local.one_task || (var.desired_count <= 1 && local.maximum_percent <= 100)

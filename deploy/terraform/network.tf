@@ -102,6 +102,24 @@ resource "aws_vpc_security_group_ingress_rule" "metrics_given" {
   tags                         = var.tags
 }
 
+# A program that reaches one of these ports has the router's rights in the tailnet.
+resource "aws_vpc_security_group_ingress_rule" "egress" {
+  for_each = var.create && var.create_security_group ? { for pair in setproduct(keys(var.egress_ingress_rules), local.vpc_ports) :
+    "${pair[0]} ${pair[1]}" => { name = pair[0], protocol = split("/", pair[1])[0], port = tonumber(split("/", pair[1])[1]), source = var.egress_ingress_rules[pair[0]] }
+  } : {}
+
+  security_group_id            = aws_security_group.router[0].id
+  description                  = each.value.name
+  ip_protocol                  = each.value.protocol
+  from_port                    = each.value.port
+  to_port                      = each.value.port
+  cidr_ipv4                    = try(strcontains(each.value.source.cidr, ":"), true) ? null : each.value.source.cidr
+  cidr_ipv6                    = try(strcontains(each.value.source.cidr, ":"), false) ? each.value.source.cidr : null
+  prefix_list_id               = each.value.source.prefix_list_id
+  referenced_security_group_id = each.value.source.security_group_id
+  tags                         = var.tags
+}
+
 # The router connects to the whole VPC, the control server and DERP servers.
 resource "aws_vpc_security_group_egress_rule" "all" {
   for_each = var.create && var.create_security_group && var.egress_rules == null ? { ipv4 = "0.0.0.0/0", ipv6 = "::/0" } : {}

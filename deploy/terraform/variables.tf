@@ -145,6 +145,22 @@ variable "metrics_ingress_cidrs" {
   }
 }
 
+variable "egress_ingress_rules" {
+  description = "Sources in the VPC that may use the router's ways into the tailnet, through the security group that the module creates: the ports of egress, socks5_listen and http_proxy_listen that are not on the loopback address. Keyed by description: each a cidr, a security_group_id or a prefix_list_id, which the same apply may create; the plan must know the ports. These programs have the router's rights in the tailnet."
+  type = map(object({
+    cidr              = optional(string)
+    security_group_id = optional(string)
+    prefix_list_id    = optional(string)
+  }))
+  default  = {}
+  nullable = false
+
+  validation {
+    condition     = alltrue([for r in values(var.egress_ingress_rules) : length([for source in values(r) : source if source != null]) == 1 && (r.cidr == null || can(cidrhost(r.cidr, 0)))])
+    error_message = "Each of the egress_ingress_rules must have exactly one of cidr, such as 10.0.9.0/24, security_group_id and prefix_list_id."
+  }
+}
+
 variable "egress_rules" {
   description = "Outbound rules of the security group that the module creates, keyed by description. By default it allows everything. The router needs the targets in the VPC, the control server and DERP servers (TCP 443, UDP 3478), AWS's endpoints (TCP 443) and, for direct connections, any UDP."
   type = map(object({
@@ -1290,7 +1306,7 @@ variable "alarm_rollback" {
 }
 
 variable "service_discovery" {
-  description = "ID of a private DNS namespace of Cloud Map, in which the tasks are registered under the deployment's name, for example for Prometheus."
+  description = "ID of a private DNS namespace of Cloud Map, in which the tasks are registered under the deployment's name, for example for Prometheus, or for programs that use egress."
   type = object({
     namespace_id = string
   })

@@ -368,6 +368,10 @@ run "further_inputs" {
     repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ghcr-AbCdEf"
     extra_containers                  = [{ name = "log_router", image = "fluent-bit:1", essential = true, firelensConfiguration = { type = "fluentbit" } }]
     serve                             = ["443/tls=localhost:8080", "*=10.0.3.4"]
+    egress                            = ["5433=db:5432", "0.0.0.0:5432=db:5432", "[::]:053/udp=ns:53"]
+    socks5_listen                     = "0.0.0.0:1080"
+    http_proxy_listen                 = "0.0.0.0:1080"
+    egress_ingress_rules              = { Applications = { security_group_id = "sg-0b" }, Office = { cidr = "fd00::/64" } }
     sidecars = {
       app  = { image = "app:1", environment = { PROXY = "socks5h://localhost:1055" }, secrets = { KEY = "arn:aws:ssm:eu-west-1:123456789012:parameter/key" }, ports = [8080], health_check = ["CMD", "true"], health_check_start_period = 120, stop_timeout = 120 }
       side = { image = "side:1", essential = false, after_router = false }
@@ -409,6 +413,16 @@ run "further_inputs" {
       aws_vpc_security_group_ingress_rule.metrics_given["Office"].prefix_list_id == "pl-0123abcd"
     )
     error_message = "The rules have the given sources."
+  }
+
+  assert {
+    condition = (
+      join(" ", keys(aws_vpc_security_group_ingress_rule.egress)) == "Applications tcp/1080 Applications tcp/5432 Applications udp/1080 Applications udp/53 Office tcp/1080 Office tcp/5432 Office udp/1080 Office udp/53" &&
+      aws_vpc_security_group_ingress_rule.egress["Applications udp/53"].referenced_security_group_id == "sg-0b" &&
+      aws_vpc_security_group_ingress_rule.egress["Applications udp/53"].to_port == 53 &&
+      aws_vpc_security_group_ingress_rule.egress["Office tcp/5432"].cidr_ipv6 == "fd00::/64"
+    )
+    error_message = "The ports into the tailnet are open for their sources, other than those of the loopback address."
   }
 
   assert {

@@ -335,6 +335,31 @@ run "metrics_without_a_group" {
   expect_failures = [aws_ecs_service.tailscale]
 }
 
+run "ports_into_the_tailnet_without_a_group" {
+  command = plan
+
+  variables {
+    egress               = ["0.0.0.0:5432=db:5432"]
+    egress_ingress_rules = { Applications = { cidr = "10.0.9.0/24" } }
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
+run "no_port_into_the_tailnet" {
+  command = plan
+
+  variables {
+    create_security_group = true
+    egress                = ["5432=db:5432", "[::1]:5433=db:5432", "127.0.0.2:5434=db:5432"]
+    socks5_listen         = ":1055"
+    http_proxy_listen     = "localhost:1056"
+    egress_ingress_rules  = { Applications = { cidr = "10.0.9.0/24" } }
+  }
+
+  expect_failures = [aws_ecs_service.tailscale]
+}
+
 run "two_tasks_with_one_state" {
   command = plan
 

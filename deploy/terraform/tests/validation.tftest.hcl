@@ -19,6 +19,7 @@ run "refuses_malformed_values" {
     cluster_arn                        = "main"
     metrics_ingress_cidrs              = ["10.0.0.0"]
     metrics_ingress_rules              = { both = { cidr = "10.0.0.0/8", security_group_id = "sg-0a" } }
+    egress_ingress_rules               = { neither = {} }
     region                             = "Ireland"
     task_role_arn                      = "router"
     execution_role_arn                 = "ecs-start"
@@ -87,6 +88,7 @@ run "refuses_malformed_values" {
     var.cluster_arn,
     var.metrics_ingress_cidrs,
     var.metrics_ingress_rules,
+    var.egress_ingress_rules,
     var.region,
     var.task_role_arn,
     var.execution_role_arn,

@@ -48,6 +48,11 @@ resource "aws_security_group" "prometheus" {
   vpc_id = var.vpc_id
 }
 
+resource "aws_security_group" "applications" {
+  name   = "applications"
+  vpc_id = var.vpc_id
+}
+
 # The value, {"client_id": …, "client_secret": …}, is put in by hand: so it is in
 # no state.
 resource "aws_secretsmanager_secret" "tailscale" {
@@ -139,6 +144,11 @@ module "subnet_router" {
   create_alarms     = true
   alarm_actions     = [aws_sns_topic.on_call.arn]
   service_discovery = { namespace_id = aws_service_discovery_private_dns_namespace.internal.id }
+
+  # A database in the tailnet as a service of the VPC: applications connect to
+  # network-router.network.internal, port 5432.
+  egress               = ["0.0.0.0:5432=db:5432"]
+  egress_ingress_rules = { Applications = { security_group_id = aws_security_group.applications.id } }
 }
 
 output "policy" {
