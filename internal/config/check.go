@@ -162,7 +162,8 @@ func checkNoRoutes(c *Config, given map[string]setting, r *report) {
 	}
 }
 
-// checkMetadata refuses sources that need task metadata if there is none.
+// checkMetadata refuses sources that need task metadata if there is none. With variables of the official
+// image only, the default is that image's: no routes.
 func checkMetadata(c *Config, given map[string]setting, r *report) {
 	if c.MetadataURI != "" || r.bad(metadataURI) || r.bad("ROUTER_ROUTES") {
 		return
@@ -177,8 +178,22 @@ func checkMetadata(c *Config, given map[string]setting, r *report) {
 	name, which := "ROUTER_ROUTES", "the default "
 	if s, ok := given["ROUTER_ROUTES"]; ok {
 		name, which = s.name, ""
+	} else if official(given) {
+		c.Routes.Sources = []routesource.Source{routesource.None{}}
+		r.warn("TS_ROUTES", "not set: no routes are advertised, as by the official image; with ROUTER_ROUTES=none this is not a warning")
+		return
 	}
 	r.problemf("ROUTER_ROUTES", name, fmt.Sprintf("%s%s cannot be looked up outside ECS (%s is not set): write CIDRs such as 10.0.0.0/16, or run on ECS", which, strings.Join(sources, ", "), metadataURI))
+}
+
+// official reports whether all settings have names of the official image.
+func official(given map[string]setting) bool {
+	for _, s := range given {
+		if !strings.HasPrefix(s.name, "TS_") {
+			return false
+		}
+	}
+	return true
 }
 
 // checkDNS refuses settings of DNS that can have no effect.

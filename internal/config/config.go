@@ -22,7 +22,7 @@ type Config struct {
 	Zones      zones.Settings
 	Refresh    time.Duration // between two look-ups of routes and credential
 
-	Hostname   string // "" = from the task's family
+	Hostname   string // "" = from the task's family or the host's name
 	ControlURL string // "" = Tailscale's; no trailing slash
 
 	Identity identity.Settings

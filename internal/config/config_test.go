@@ -466,6 +466,21 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// TestOfficialVariablesOnly: outside ECS the variables of the official image have its default, no routes.
+func TestOfficialVariablesOnly(t *testing.T) {
+	c, err := Load(nil, []string{"TS_AUTHKEY=tskey-a", "TS_ROUTES=", "TS_STATE_DIR=/s", "TS_EXTRA_ARGS=--advertise-tags=tag:a"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"TS_ROUTES: not set: no routes are advertised, as by the official image; with ROUTER_ROUTES=none this is not a warning"}
+	if !c.Routes.None() || !slices.Equal(c.Warnings, want) {
+		t.Errorf("routes %v, warnings %q", c.Routes.Sources, c.Warnings)
+	}
+	if c := load(t, nil, "TS_HOSTNAME=a"); c.Routes.None() || len(c.Warnings) > 0 {
+		t.Errorf("on ECS: routes %v, warnings %q", c.Routes.Sources, c.Warnings)
+	}
+}
+
 func TestFileValues(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

@@ -32,7 +32,8 @@ func TestUsage(t *testing.T) {
 	got := Usage()
 	want := `
   --hostname, ROUTER_HOSTNAME, TS_HOSTNAME, TAILSCALE_HOSTNAME
-      Name of the node in the tailnet: one DNS label. Default: from the task's family.
+      Name of the node in the tailnet: one DNS label. Default: from the task's family,
+      or outside ECS the host's name.
 `
 	if !strings.Contains(got, want) {
 		t.Errorf("want in it:%s\ngot:\n%s", want, got)

@@ -109,7 +109,7 @@ var variables = []variable{
 	{
 		group: nodeGroup, accepts: "a DNS label", sample: "vpc-prod",
 		name: "ROUTER_HOSTNAME", flag: "hostname", aliases: []string{"TS_HOSTNAME", "TAILSCALE_HOSTNAME"},
-		shown:   "from the task's family",
+		shown:   "from the task's family, or outside ECS the host's name",
 		meaning: "Name of the node in the tailnet: one DNS label.",
 		set:     into(func(c *Config) *string { return &c.Hostname }, parseHostname),
 	},
@@ -402,7 +402,7 @@ var variables = []variable{
 	{
 		group: operationGroup, accepts: "an http or https URL", sample: "http://169.254.170.2/v4/…",
 		name:    metadataURI,
-		meaning: "Task metadata endpoint; ECS sets it. Without it, ROUTER_ROUTES must be CIDRs, names or none.",
+		meaning: "Task metadata endpoint; ECS sets it. Without it, ROUTER_ROUTES must be CIDRs, names or none; it is none by default if all other variables are those of the official image (TS_).",
 		set:     into(func(c *Config) *string { return &c.MetadataURI }, parseURL),
 	},
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type lookUps struct {
 	steps       *stepMetrics
 	credentials *credentials
 	ephemeral   bool // the node has no state
+	outside     bool // not a task of ECS
 
 	mu       sync.Mutex // protects the fields below
 	place    place.Place
@@ -63,7 +65,7 @@ func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) 
 	c.APICalled = newCounters(reg, "call", tsapi.Calls,
 		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls to Tailscale's API, by call."},
 		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls to Tailscale's API that failed, by call."}).called
-	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: !identity.Lasting(cfg.Identity.Source)}
+	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: !identity.Lasting(cfg.Identity.Source), outside: cfg.MetadataURI == ""}
 	s.credentials = &credentials{boot: s.boot, log: log, steps: s.steps, prefetched: make(chan struct{})}
 	s.credentials.register(reg)
 	choice := s.boot.CredentialChoice()
@@ -105,8 +107,14 @@ func (s *lookUps) awaitPlace(ctx context.Context) (place.Place, error) {
 	}
 }
 
-// hostname derives the node's name from the task's family.
+// hostname derives the node's name from the task's family, or outside ECS from the host's name, as
+// tailscaled does.
 func (s *lookUps) hostname(ctx context.Context) string {
+	if s.outside {
+		name, _ := os.Hostname()
+		name, _, _ = strings.Cut(name, ".")
+		return hostnameFrom(name)
+	}
 	place, err := s.awaitPlace(ctx)
 	if err != nil {
 		s.log.Warn("task family unknown; using the default hostname", "err", err, "hostname", defaultHostname,
@@ -120,9 +128,9 @@ const defaultHostname = "subnet-router"
 
 var notInLabel = regexp.MustCompile(`[^a-z0-9-]+`)
 
-// hostnameFrom turns a task family (letters, digits, - and _) into a DNS label.
-func hostnameFrom(family string) string {
-	label := notInLabel.ReplaceAllString(strings.ToLower(family), "-")
+// hostnameFrom turns a name, such as a task family (letters, digits, - and _), into a DNS label.
+func hostnameFrom(name string) string {
+	label := notInLabel.ReplaceAllString(strings.ToLower(name), "-")
 	label = strings.Trim(label[:min(len(label), 63)], "-")
 	if label == "" {
 		return defaultHostname
