@@ -269,8 +269,8 @@ func (f *Forwarder) Flows(n int) []Flow { return f.tables.describe(n) }
 // ended.
 func (f *Forwarder) InUse(target netip.Addr) bool { return f.tables.inUse(target) }
 
-// Busy returns the number of flows that are being opened, have just moved data, or have an
-// unanswered request of the last 2 s.
+// Busy returns the number of flows that are being opened, have just moved data, have an
+// unanswered request of the last 2 s, or have bytes that a TCP client has yet to acknowledge.
 func (f *Forwarder) Busy() int { return f.tables.busy() }
 
 // AwaitIdle waits until no flow is busy. It returns false if ctx ends first.

@@ -50,6 +50,39 @@ func TestBusyWhileAnAnswerIsDue(t *testing.T) {
 	}
 }
 
+// TestBusyUntilTheClientHasTheAnswer: a slow client gets the whole answer of a target that has ended, such as
+// an application in the router's task, which stops first.
+func TestBusyUntilTheClientHasTheAnswer(t *testing.T) {
+	c := newClient(t, nil)
+	const size = 16 << 20 // more than a client takes without reading
+	written := make(chan struct{})
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		conn.SetWriteBuffer(size)
+		conn.Read(make([]byte, 10))
+		close(written)
+		conn.Write(make([]byte, size))
+		conn.Close()
+	})
+	conn := c.mustDialTCP(targets(port)[0])
+	defer conn.Close()
+	conn.Write([]byte("question"))
+	<-written
+	quiet := func(within time.Duration) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		return c.f.AwaitIdle(ctx)
+	}
+	if quiet(busyAfterRequest + time.Second) {
+		t.Error("not busy although the client has a part of the answer")
+	}
+	if n, err := io.Copy(io.Discard, conn); n != size || err != nil {
+		t.Errorf("the client got %d bytes, want %d: %v", n, size, err)
+	}
+	if !quiet(busyAfterRequest) {
+		t.Error("still busy after the answer")
+	}
+}
+
 func TestCutKeepsAcceptingFlows(t *testing.T) {
 	c := newClient(t, nil)
 	port := serveTCP(t, func(conn *net.TCPConn) { io.Copy(conn, conn) })

@@ -70,6 +70,7 @@ type streamFlow struct {
 	abort     atomic.Bool  // abort at the next step
 	revoked   atomic.Bool  // aborted because the flow is no longer allowed
 	probe     atomic.Bool  // check at the next step whether the target has fallen silent
+	unacked   atomic.Bool  // the client has yet to acknowledge bytes, or the end
 	delivered atomic.Int64 // the bytes sent to the target when it had last acknowledged all
 
 	mu      sync.Mutex // guards the fields below
@@ -429,6 +430,9 @@ func (fl *streamFlow) settle(now time.Duration) {
 	if c.Pending() {
 		t.link.want(&fl.turn)
 	}
+	if unacked := c.Unacked(); unacked != fl.unacked.Load() {
+		fl.unacked.Store(unacked)
+	}
 	fl.schedule(now)
 }
 
@@ -544,7 +548,11 @@ func (t *streamTable) close() {}
 
 func (fl *streamFlow) open() bool { return fl.stage.Load() == stageForwarding }
 
-func (fl *streamFlow) busy(now time.Time) bool { return !fl.open() || fl.activity.busy(now) }
+// busy implements [flow]. What a slow client has yet to receive is in this process alone: the target
+// may have sent its whole answer, and ended.
+func (fl *streamFlow) busy(now time.Time) bool {
+	return !fl.open() || fl.activity.busy(now) || fl.unacked.Load()
+}
 
 // revoke marks the flow for a worker to abort.
 func (fl *streamFlow) revoke() {
