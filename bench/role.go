@@ -137,19 +137,24 @@ func (p *part) close() {
 
 // load runs a generator in the client's namespace and closes its flows.
 func (w *world) load(ctx context.Context, g load.Generator) (load.Result, error) {
-	r, release, err := w.loadAndKeep(ctx, g)
+	return w.loadAt(ctx, w.client, g)
+}
+
+// loadAt runs a generator in a host's namespace and closes its flows.
+func (w *world) loadAt(ctx context.Context, h *netnstest.Host, g load.Generator) (load.Result, error) {
+	r, release, err := w.loadAndKeep(ctx, h, g)
 	release()
 	return r, err
 }
 
-// loadAndKeep runs a generator in the client's namespace and keeps its flows open until
+// loadAndKeep runs a generator in a host's namespace and keeps its flows open until
 // release is called.
-func (w *world) loadAndKeep(ctx context.Context, g load.Generator) (r load.Result, release func(), err error) {
+func (w *world) loadAndKeep(ctx context.Context, h *netnstest.Host, g load.Generator) (r load.Result, release func(), err error) {
 	text, err := load.Encode(g)
 	if err != nil {
 		return r, func() {}, err
 	}
-	p, err := w.beginRole(w.client, "load", text)
+	p, err := w.beginRole(h, "load", text)
 	if err != nil {
 		return r, func() {}, err
 	}

@@ -117,7 +117,7 @@ func (w *world) prepare(r *running, t trial) (cmd *exec.Cmd, err error) {
 		return nil, w.routePlainly(r)
 	}
 	r.limited = cmp.Or(t.limits, r.subject.limits, w.limits)
-	cmd, err = r.subject.start(w, r, t.withAWS)
+	cmd, err = r.subject.start(w, r, t)
 	if err != nil {
 		return nil, err
 	}

@@ -34,11 +34,12 @@ func TestSmoke(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a first build compiles for minutes
 	defer cancel()
-	o, err := parseOptions([]string{"-quick", "-group", "start,dns,ping", "-match", "key and routes|kept|ping|new private names", "-subjects", "ours-userspace,stock-userspace,plain"}, t.Output())
+	o, err := parseOptions([]string{"-quick", "-group", "start,dns,ping,proxy", "-match", "key and routes|kept|^ping|new private names|HTTP proxy, to the tailnet, 8|SOCKS5 proxy, new", "-subjects", "ours-userspace,stock-userspace,plain"}, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.scale.dns, o.scale.pings, o.scale.atOnce = 200*time.Millisecond, 3, 5
+	o.scale.dns, o.scale.bulk, o.scale.connect = 200*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond
+	o.scale.pings, o.scale.atOnce = 3, 5
 	var out bytes.Buffer
 	if err := run(ctx, o, &out, t.Output()); err != nil {
 		t.Fatal(err)
@@ -49,13 +50,15 @@ func TestSmoke(t *testing.T) {
 		`\| DNS, 5 kept sockets: rate \| 1/s \| ` + n + ` \| ` + n + ` \| ` + n + ` \| ` + n + ` \|`,
 		`\| DNS, 5 kept sockets: CPU per query \| µs \| ` + n + ` \| ` + n + ` \| – \|`,
 		`\| new private names, 1 node, 150/s: p50 \| ms \| ` + n + ` \| ` + n + ` \| ` + n + ` \| ` + n + ` \|`,
+		`\| HTTP proxy, to the tailnet, 8 streams: throughput \| Mbit/s \| ` + n + ` \| ` + n + ` \| – \| ` + n + ` \|`,
+		`\| SOCKS5 proxy, new connections, 5 at a time: CPU each \| µs \| ` + n + ` \| ` + n + ` \| – \| ` + n + ` \|`,
 		`\| ping: p50 \| ms \| ` + n + ` \| ` + n + ` \| ` + n + ` \|`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("no line matches %s", want)
 		}
 	}
-	if strings.Contains(out.String(), "failed") || t.Failed() {
+	if strings.Contains(out.String(), "failed in") || t.Failed() {
 		t.Errorf("the table:\n%s", &out)
 	}
 	if left := family(os.Getpid()); len(left) > 1 {

@@ -17,7 +17,7 @@ type subject struct {
 	name   string
 	kernel bool // forwards in the kernel
 	// start is nil for kernel routing without a VPN.
-	start func(w *world, r *running, withAWS bool) (*exec.Cmd, error)
+	start func(w *world, r *running, t trial) (*exec.Cmd, error)
 	bbr   bool // client and servers use bbr in place of cubic, in group wan
 	// limits are the subject's own, as of a task of Fargate; zero: those of -cgroup.
 	limits limits
@@ -54,7 +54,11 @@ func subjectsOf(sizing bool) []subject {
 // defaultSubjects returns the subjects that are measured without -subjects.
 func defaultSubjects(of []subject, groups []string) (names []string) {
 	wan, dns := slices.Contains(groups, wanGroup), slices.Equal(groups, []string{dnsGroup})
+	proxy := slices.Equal(groups, []string{proxyGroup})
 	for _, s := range of {
+		if proxy && s.kernel {
+			continue
+		}
 		// In group wan, kernel mode is an upper bound that does not depend on whose it is.
 		if wan && s.name == "ours-kernel" || !wan && s.name == plainBBR || s.name == oursDNS && !dns {
 			continue
@@ -98,8 +102,8 @@ const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 // ours returns a function that builds the router's command as shipped: in userspace mode
 // with the image's user and without capabilities, as on Fargate.
-func ours(mode, program string, more ...string) func(*world, *running, bool) (*exec.Cmd, error) {
-	return func(w *world, r *running, withAWS bool) (*exec.Cmd, error) {
+func ours(mode, program string, more ...string) func(*world, *running, trial) (*exec.Cmd, error) {
+	return func(w *world, r *running, t trial) (*exec.Cmd, error) {
 		env := append(tailnettest.Env(),
 			"PATH="+systemPath,
 			"ROUTER_CONTROL_URL="+w.control.ControlURL(),
@@ -109,6 +113,9 @@ func ours(mode, program string, more ...string) func(*world, *running, bool) (*e
 			"ROUTER_DRAIN_TIMEOUT=1s",
 		)
 		env = append(env, more...)
+		if t.proxies {
+			env = append(env, "ROUTER_SOCKS5_LISTEN="+r.socks5(), "ROUTER_HTTP_PROXY_LISTEN="+r.httpProxy())
+		}
 		if mode == "userspace" {
 			// All load comes from one client, which by default may have a share only.
 			if r.subject.limits == (limits{}) {
@@ -117,7 +124,7 @@ func ours(mode, program string, more ...string) func(*world, *running, bool) (*e
 				env = append(env, "ROUTER_MAX_FLOWS_PER_PEER=100000")
 			}
 		}
-		if withAWS || r.limited.memoryMiB > 0 || len(more) > 0 {
+		if t.withAWS || r.limited.memoryMiB > 0 || len(more) > 0 {
 			// The router reads its limits from task metadata: the cgroup is not visible here.
 			metadata, err := w.startMetadata(r)
 			if err != nil {
@@ -125,7 +132,7 @@ func ours(mode, program string, more ...string) func(*world, *running, bool) (*e
 			}
 			env = append(env, "ECS_CONTAINER_METADATA_URI_V4="+metadata.URI())
 		}
-		if withAWS {
+		if t.withAWS {
 			env = append(env,
 				"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/credentials/role",
 				"AWS_REGION="+region,
@@ -149,8 +156,8 @@ const containerCapabilities = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+
 // stock returns a function that builds the official image's command: containerboot, which
 // starts tailscaled and runs tailscale, with state in memory and, in userspace mode, as
 // root with a container's capabilities. The folder is one of the world's programs.
-func stock(userspace, folder string) func(*world, *running, bool) (*exec.Cmd, error) {
-	return func(w *world, r *running, _ bool) (*exec.Cmd, error) {
+func stock(userspace, folder string) func(*world, *running, trial) (*exec.Cmd, error) {
+	return func(w *world, r *running, t trial) (*exec.Cmd, error) {
 		env := append(tailnettest.Env(),
 			"PATH="+w.binary(folder)+":"+systemPath,
 			"TS_USERSPACE="+userspace,
@@ -162,6 +169,9 @@ func stock(userspace, folder string) func(*world, *running, bool) (*exec.Cmd, er
 			// The image uses /tmp, which all namespaces here share.
 			"TS_TAILSCALED_EXTRA_ARGS=--statedir="+r.dir,
 		)
+		if t.proxies {
+			env = append(env, "TS_SOCKS5_SERVER="+r.socks5(), "TS_OUTBOUND_HTTP_PROXY_LISTEN="+r.httpProxy())
+		}
 		args := []string{w.binary(filepath.Join(folder, "containerboot"))}
 		if userspace == "true" {
 			args = append([]string{"setpriv", "--inh-caps=-all", "--bounding-set=" + containerCapabilities}, args...)

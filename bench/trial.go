@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"subnetrouter/bench/load"
+	"subnetrouter/internal/netnstest"
 )
 
 // row is a line of the table.
@@ -25,6 +26,7 @@ type trial struct {
 	limits  limits // for this trial only; zero: those of -cgroup
 	withAWS bool   // start with all look-ups, if the subject makes any
 	noPlain bool   // meaningless without a router process
+	proxies bool   // start with proxies into the tailnet
 	wire    bool   // over a wire with delay and loss
 	run     func(ctx context.Context, m *measurement) error
 }
@@ -85,7 +87,7 @@ var (
 func trials(s scale) (list []trial) {
 	for _, more := range [][]trial{
 		startTrials(s), idleTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
-		burstTrials(s), dnsTrials(s), privateDNSTrials(s), datagramTrials(s), pingTrials(s), wanTrials(s), sizingTrials(s),
+		burstTrials(s), dnsTrials(s), privateDNSTrials(s), datagramTrials(s), pingTrials(s), proxyTrials(s), wanTrials(s), sizingTrials(s),
 	} {
 		list = append(list, more...)
 	}
@@ -136,10 +138,15 @@ func (m *measurement) cpu(f func() error) (time.Duration, error) {
 	return cpuOf(m.r.pids) - before, err
 }
 
-// loadCPU runs a generator and returns its result and the CPU time of the router.
-func (m *measurement) loadCPU(ctx context.Context, g load.Generator) (r load.Result, used time.Duration, err error) {
+// loadCPU runs a generator at the client and returns its result and the CPU time of the router.
+func (m *measurement) loadCPU(ctx context.Context, g load.Generator) (load.Result, time.Duration, error) {
+	return m.loadCPUAt(ctx, m.client, g)
+}
+
+// loadCPUAt is loadCPU at another host.
+func (m *measurement) loadCPUAt(ctx context.Context, h *netnstest.Host, g load.Generator) (r load.Result, used time.Duration, err error) {
 	used, err = m.cpu(func() error {
-		r, err = m.load(ctx, g)
+		r, err = m.loadAt(ctx, h, g)
 		return err
 	})
 	if err == nil {

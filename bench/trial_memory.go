@@ -103,7 +103,7 @@ func (m *measurement) hold(ctx context.Context, network string, n int, rate floa
 	}
 	servers := family(m.servers.cmd.Process.Pid)
 	before := openFiles(servers)
-	r, end, err := m.loadAndKeep(ctx, load.Hold{
+	r, end, err := m.loadAndKeep(ctx, m.client, load.Hold{
 		Network: network, Addresses: addresses, Count: n, Rate: rate, Each: 10 * time.Second,
 	})
 	return r, func() {

@@ -48,7 +48,7 @@ var (
 // cannot reuse its port with the same address for a minute (TIME-WAIT).
 const vpcHosts = 32
 
-const clientTUN = "tailscale0"
+const clientTUN, clientName = "tailscale0", "laptop"
 
 const patience = 30 * time.Second
 
@@ -168,7 +168,7 @@ func (w *world) binary(name string) string { return filepath.Join(w.binaries, na
 
 // startClient makes the client a node of the tailnet.
 func (w *world) startClient() (err error) {
-	w.clientSocket, err = w.join(w.scope, w.client, "laptop")
+	w.clientSocket, err = w.join(w.scope, w.client, clientName)
 	return err
 }
 

@@ -19,6 +19,7 @@ import (
 // result's At is that time.
 type FirstByte struct {
 	Address string
+	Proxy   Proxy // on the way; zero: none
 	Every   time.Duration
 	Patience
 }
@@ -39,7 +40,7 @@ func (f FirstByte) Run(ctx context.Context) (Result, error) {
 	defer tick.Stop()
 	for {
 		go func() {
-			if err := ask(ctx, f.Address, f.Each); err != nil {
+			if err := ask(ctx, f.Proxy, f.Address, f.Each); err != nil {
 				last.Store(err.Error())
 				return
 			}
@@ -59,8 +60,8 @@ func (f FirstByte) Run(ctx context.Context) (Result, error) {
 }
 
 // ask opens a connection, has one byte echoed and closes first.
-func ask(ctx context.Context, address string, patience time.Duration) error {
-	c, err := dial(ctx, address, patience)
+func ask(ctx context.Context, p Proxy, address string, patience time.Duration) error {
+	c, err := p.dial(ctx, address, patience)
 	if err != nil {
 		return err
 	}
@@ -88,8 +89,8 @@ func pingPong(c net.Conn) error {
 }
 
 // await opens a connection and reads one byte and EOF: the server closes first.
-func await(ctx context.Context, address string, patience time.Duration) error {
-	c, err := dial(ctx, address, patience)
+func await(ctx context.Context, p Proxy, address string, patience time.Duration) error {
+	c, err := p.dial(ctx, address, patience)
 	if err != nil {
 		return err
 	}
@@ -105,18 +106,22 @@ func await(ctx context.Context, address string, patience time.Duration) error {
 // Bytes counts those that the receiver has.
 type Stream struct {
 	Address string
+	Proxy   Proxy // on the way; zero: none
 	Streams int
 	Down    bool
 	For     time.Duration
 	Skip    time.Duration // the beginning of For, which does not count; for Down only
 }
 
+// draining bounds the time after the end of a stream until all bytes have arrived.
+const draining = time.Minute
+
 // Run implements [Generator].
 func (s Stream) Run(ctx context.Context) (Result, error) {
-	const connecting, draining = 10 * time.Second, 60 * time.Second
+	const connecting = 10 * time.Second
 	conns := make([]net.Conn, s.Streams)
 	for i := range conns {
-		c, err := dial(ctx, s.Address, connecting)
+		c, err := s.Proxy.dial(ctx, s.Address, connecting)
 		if err != nil {
 			return Result{}, err
 		}
@@ -168,7 +173,8 @@ func up(c net.Conn, end time.Time) (bytes int64, err error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, err
 	}
-	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+	c.SetWriteDeadline(end.Add(draining))
+	if _, err := c.Write([]byte{target.Last}); err != nil {
 		return 0, err
 	}
 	err = decodeCount(c, &bytes)
@@ -205,6 +211,7 @@ func down(c net.Conn, from, end time.Time) (bytes int64, err error) {
 // the last is closed, by the client or (ServerCloses) by the server.
 type Connect struct {
 	Addresses    []string
+	Proxy        Proxy // on the way; zero: none
 	ServerCloses bool
 	Workers      int
 	For, Each    time.Duration
@@ -220,7 +227,7 @@ func (c Connect) Run(ctx context.Context) (Result, error) {
 	start := time.Now()
 	workers(ctx, c.Workers, c.For, func(w, i int) {
 		began := time.Now()
-		err := one(ctx, c.Addresses[(w+i)%len(c.Addresses)], c.Each)
+		err := one(ctx, c.Proxy, c.Addresses[(w+i)%len(c.Addresses)], c.Each)
 		n.add(time.Since(began), err)
 	})
 	return n.result(start), nil
@@ -242,7 +249,7 @@ func (b Burst) Run(ctx context.Context) (Result, error) {
 		wg.Go(func() {
 			<-gun
 			began := time.Now()
-			err := ask(ctx, b.Address, b.Each)
+			err := ask(ctx, Proxy{}, b.Address, b.Each)
 			n.add(time.Since(began), err)
 		})
 	}

@@ -20,13 +20,17 @@ import (
 const (
 	EchoPort   = 7    // TCP and UDP: echoes
 	DNSPort    = 53   // UDP: answers every query with an address; names below metered as often as AWS
-	SinkPort   = 5001 // TCP: reads to EOF, answers with the number of bytes
+	SinkPort   = 5001 // TCP: reads zeros to EOF or a byte [Last], answers with the number of bytes
 	SourcePort = 5002 // TCP: sends until the client closes
 	HangupPort = 5003 // TCP: sends a byte and closes first
 	FloodPort  = 5004 // UDP: counts datagrams, and sends floods on request
 	tallyPort  = 5005 // TCP, not through the router: returns the counts of FloodPort
 	FilePort   = 5006 // TCP: sends as many bytes as [AskFile] asks for, and closes
 )
+
+// Last may end a stream to [SinkPort] in place of EOF, since tailscaled's HTTP proxy does not pass EOF on: it ends both
+// directions.
+const Last = 1
 
 // Chunk is the size of one write of a bulk stream, in bytes.
 const Chunk = 128 << 10
@@ -144,16 +148,21 @@ func echoStream(c net.Conn) {
 	}
 }
 
-// sink reads to EOF and answers with the number of bytes.
+// sink reads a stream and answers with the number of its bytes.
 func sink(c net.Conn) {
-	n, err := io.CopyBuffer(io.Discard, onlyReader{c}, make([]byte, Chunk))
-	if err == nil {
-		json.NewEncoder(c).Encode(n)
+	var sum int64
+	for buf := make([]byte, Chunk); ; {
+		n, err := c.Read(buf)
+		sum += int64(n)
+		if errors.Is(err, io.EOF) || n > 0 && buf[n-1] == Last {
+			json.NewEncoder(c).Encode(sum)
+			return
+		}
+		if err != nil {
+			return
+		}
 	}
 }
-
-// onlyReader hides WriterTo, with which io.CopyBuffer would not use the buffer.
-type onlyReader struct{ io.Reader }
 
 func source(c net.Conn) {
 	buf := make([]byte, Chunk)
