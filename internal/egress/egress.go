@@ -34,11 +34,27 @@ type Config struct {
 	Opened func(net.Addr)
 	// Connections bounds the open connections of programs; one address has half of them at most.
 	Connections int
+	// Memory gives the memory of buffers. Default: as much as asked for.
+	Memory Memory
 	// Finished is called for each flow that has ended. It must not block. Default: none.
 	Finished   func(Flow)
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
 }
+
+// Memory is a budget of memory in bytes. Its methods may be called concurrently, and do not block.
+type Memory interface {
+	// Reserve takes n bytes, or returns false if there is no room for them.
+	Reserve(n int64) bool
+	// Release returns n bytes that Reserve took.
+	Release(n int64)
+}
+
+// unlimited is the default of [Config.Memory].
+type unlimited struct{}
+
+func (unlimited) Reserve(int64) bool { return true }
+func (unlimited) Release(int64)      {}
 
 // Port is a port of the router that is forwarded to a target.
 type Port struct {
@@ -86,6 +102,9 @@ type Server struct {
 
 // New returns a server without listeners, and registers its metrics.
 func New(cfg Config) (*Server, error) {
+	if cfg.Memory == nil {
+		cfg.Memory = unlimited{}
+	}
 	s := &Server{cfg: cfg, admitted: newAdmission(cfg.Connections)}
 	s.metrics = newMetrics(cfg.Ports, s.admitted)
 	if cfg.Registerer != nil {

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -447,7 +448,7 @@ func TestLimits(t *testing.T) {
 	for i := range maxSessionsPerAddress + 10 {
 		s.deliver(w.ctx, sessionKey{client: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(i+1)), target: "slow:1"}, viaPort, []byte("x"), nil)
 	}
-	p := &pending{queue: make(chan []byte, maxPending)}
+	p := newPending(unlimited{})
 	for _, size := range []int{60_000, 10, 60_000} {
 		p.add(make([]byte, size))
 	}
@@ -459,11 +460,124 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// budget is a [Memory] of limited size.
+type budget struct {
+	mu         sync.Mutex
+	used, size int64
+}
+
+func (b *budget) Reserve(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used+n > b.size {
+		return false
+	}
+	b.used += n
+	return true
+}
+
+func (b *budget) Release(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+}
+
+// await waits until some bytes are in use.
+func (b *budget) await(t *testing.T, bytes int64) {
+	t.Helper()
+	testwait.Until(t, "the memory in use", func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.used != bytes {
+			return fmt.Errorf("%d bytes are reserved, want %d", b.used, bytes)
+		}
+		return nil
+	})
+}
+
+// TestMemory: the buffers of connections and sessions, and the datagrams that wait, are in the budget. Without room, a
+// connection is refused and a datagram dropped.
+func TestMemory(t *testing.T) {
+	const conn = 2 * relayBuffer
+	memory := &budget{size: 2*conn + conn/2}
+	names := map[string]string{"db:1": echoTCP(t), "ns:53": echoUDP(t)}
+	w := newWorld(t, names, func(cfg *Config) { cfg.Memory = memory })
+	for _, target := range []string{"gone:1", "forbidden:1"} {
+		if _, err := w.socks(target); err == nil {
+			t.Errorf("%s was reached", target)
+		}
+	}
+	memory.await(t, 0)
+	var open []net.Conn
+	for range 2 {
+		c, err := w.socks("db:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	memory.await(t, 2*conn)
+	if _, err := w.socks("db:1"); err == nil {
+		t.Error("a third connection has buffers outside of the budget")
+	}
+	if n := testutil.ToFloat64(w.metrics.failures.WithLabelValues("tcp", string(limited))); n != 1 {
+		t.Errorf("%v connections were limited, want 1", n)
+	}
+	for _, c := range open {
+		c.Close()
+	}
+	memory.await(t, 0)
+	if _, err := w.socks("db:1"); err != nil {
+		t.Errorf("once there is memory again: %v", err)
+	}
+	w.Close()
+	memory.await(t, 0)
+
+	// Datagrams wait while their session is opened.
+	memory = &budget{size: maxDatagram + 1000}
+	w = newWorld(t, names, func(cfg *Config) { cfg.Memory = memory })
+	ctx, end := context.WithCancel(w.ctx)
+	defer end()
+	for _, step := range []struct{ size, inUse int }{{600, 600}, {600, 600}, {300, 900}} {
+		w.sessions.deliver(ctx, sessionKey{target: "slow:1"}, viaPort, make([]byte, step.size), nil)
+		memory.await(t, int64(maxDatagram+step.inUse))
+	}
+	end()
+	memory.await(t, 0)
+}
+
+// TestStatus: the status has the flows of each target, those with open ones first.
+func TestStatus(t *testing.T) {
+	at := echoTCP(t)
+	w := newWorld(t, map[string]string{"a:1": at, "b:1": at}, func(cfg *Config) {
+		cfg.Ports = []Port{{Listen: "127.0.0.1:0", Target: "port:1"}}
+	})
+	a, err := w.socks("a:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, a, 1000)
+	w.flows(1)
+	b, err := w.socks("b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	got := w.Status()
+	want := []Target{{Name: "b:1", Open: 1, Opened: 1}, {Name: "a:1", Opened: 1, ToTailnetBytes: 1000, ToVPCBytes: 1003}, {Name: "port:1"}}
+	if !slices.Equal(got.Targets, want) || got.Connections != 1 || got.Limit != 8 {
+		t.Errorf("%+v, want %+v and 1 of 8 connections", got, want)
+	}
+}
+
 // TestManyTargets: further targets are counted together.
 func TestManyTargets(t *testing.T) {
 	m := newMetrics([]Port{{Target: "configured:1"}}, newAdmission(1))
 	for i := range 2 * maxTargets {
 		m.opened("tcp", fmt.Sprintf("host-%d:1", i))
+	}
+	if list := m.describe(); len(list) != maxTargets+1 || list[0].Name != otherTargets || list[0].Open != maxTargets+1 {
+		t.Errorf("the status has %d targets, first %+v", len(list), list[0])
 	}
 	if n := testutil.CollectAndCount(m.flows); n != maxTargets+1 { // and the others
 		t.Errorf("%d series, want %d", n, maxTargets+1)

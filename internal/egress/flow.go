@@ -63,7 +63,7 @@ func (s *Server) dial(ctx context.Context, from origin, network, to string) (*fl
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	start := time.Now()
-	conn, err := s.cfg.Dial(ctx, network, to)
+	conn, err := s.connect(ctx, network, to)
 	if err != nil {
 		reason := reasonOf(err)
 		s.metrics.failed(network, reason)
@@ -74,6 +74,26 @@ func (s *Server) dial(ctx context.Context, from origin, network, to string) (*fl
 		Protocol: network, Via: from.via, Client: from.client, Target: to, Address: addrPort(conn.RemoteAddr()),
 		Opened: start, Dial: time.Since(start),
 	}}, nil
+}
+
+// memoryOf returns the memory of a flow's buffers in bytes, apart from the datagrams that wait.
+func memoryOf(network string) int64 {
+	if network == "udp" {
+		return maxDatagram
+	}
+	return 2 * relayBuffer
+}
+
+// connect dials, with the memory for a flow, which the flow's end returns.
+func (s *Server) connect(ctx context.Context, network, to string) (net.Conn, error) {
+	if !s.cfg.Memory.Reserve(memoryOf(network)) {
+		return nil, fmt.Errorf("%w: their buffers have no more memory", ErrLimit)
+	}
+	conn, err := s.cfg.Dial(ctx, network, to)
+	if err != nil {
+		s.cfg.Memory.Release(memoryOf(network))
+	}
+	return conn, err
 }
 
 var errInvalid = errors.New("not a target")
@@ -135,7 +155,8 @@ func (f *flow) abort() {
 func (f *flow) Close() error {
 	err := f.Conn.Close()
 	f.once.Do(func() {
-		f.server.metrics.closed(f.info.Protocol)
+		f.server.metrics.closed(f.info.Protocol, f.target)
+		f.server.cfg.Memory.Release(memoryOf(f.info.Protocol))
 		if f.server.cfg.Finished == nil {
 			return
 		}

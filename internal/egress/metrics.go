@@ -2,6 +2,7 @@ package egress
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -24,10 +25,11 @@ type metrics struct {
 	targets map[string]*target
 }
 
-// target holds the counters of a target's bytes.
+// target holds the counters of a target.
 type target struct {
 	label            string
 	toTailnet, toVPC prometheus.Counter
+	opened, open     atomic.Int64
 }
 
 // newMetrics creates the metrics. The targets of ports have series from the start.
@@ -99,10 +101,15 @@ func (m *metrics) opened(protocol, name string) *target {
 	t := m.target(name)
 	m.flows.WithLabelValues(protocol, t.label).Inc()
 	m.active.WithLabelValues(protocol).Inc()
+	t.opened.Add(1)
+	t.open.Add(1)
 	return t
 }
 
-func (m *metrics) closed(protocol string) { m.active.WithLabelValues(protocol).Dec() }
+func (m *metrics) closed(protocol string, t *target) {
+	m.active.WithLabelValues(protocol).Dec()
+	t.open.Add(-1)
+}
 
 func (m *metrics) failed(protocol string, r reason) {
 	m.failures.WithLabelValues(protocol, string(r)).Inc()

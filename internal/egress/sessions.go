@@ -43,20 +43,44 @@ type sessions struct {
 
 // pending are the datagrams of a session that wait to be sent.
 type pending struct {
-	queue chan []byte
-	bytes atomic.Int64
+	memory Memory
+	queue  chan []byte
+	bytes  atomic.Int64
 }
+
+func newPending(m Memory) *pending { return &pending{memory: m, queue: make(chan []byte, maxPending)} }
 
 // add queues a datagram, unless there is no room.
 func (p *pending) add(data []byte) {
-	if n := int64(len(data)); p.bytes.Add(n) > max(n, maxPendingBytes) {
-		p.bytes.Add(-n)
+	n := int64(len(data))
+	if !p.memory.Reserve(n) {
 		return
 	}
-	select {
-	case p.queue <- data:
-	default:
-		p.bytes.Add(-int64(len(data)))
+	if p.bytes.Add(n) <= max(n, maxPendingBytes) {
+		select {
+		case p.queue <- data:
+			return
+		default:
+		}
+	}
+	p.taken(n)
+}
+
+// taken returns the memory of a datagram of n bytes that no longer waits.
+func (p *pending) taken(n int64) {
+	p.bytes.Add(-n)
+	p.memory.Release(n)
+}
+
+// clear drops all datagrams. None may be added any more.
+func (p *pending) clear() {
+	for {
+		select {
+		case data := <-p.queue:
+			p.taken(int64(len(data)))
+		default:
+			return
+		}
 	}
 }
 
@@ -77,7 +101,7 @@ func (t *sessions) deliver(ctx context.Context, key sessionKey, via string, data
 			t.server.metrics.failed("udp", limited)
 			return
 		}
-		p = &pending{queue: make(chan []byte, maxPending)}
+		p = newPending(t.server.cfg.Memory)
 		t.open[key] = p
 		t.byAddr[addr]++
 		t.server.run(func() {
@@ -91,6 +115,7 @@ func (t *sessions) deliver(ctx context.Context, key sessionKey, via string, data
 func (t *sessions) remove(key sessionKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.open[key].clear()
 	delete(t.open, key)
 	addr := key.client.Addr()
 	if t.byAddr[addr]--; t.byAddr[addr] == 0 {
@@ -141,8 +166,9 @@ func (t *sessions) serve(ctx context.Context, key sessionKey, via string, p *pen
 	for {
 		select {
 		case data := <-p.queue:
-			p.bytes.Add(-int64(len(data)))
-			if _, err := f.Write(data); isClosed(err) {
+			_, err := f.Write(data)
+			p.taken(int64(len(data)))
+			if isClosed(err) {
 				return
 			}
 		case <-used:

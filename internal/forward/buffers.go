@@ -25,8 +25,11 @@ const defaultBuffers = 256 << 20
 // nothing from others. The zero value has an empty budget.
 type bufferBudget struct {
 	total atomic.Int64 // bytes
-	// used is the sum of all flows' streamFlow.held, in bytes.
+	// used is the sum of all flows' streamFlow.held, of all ownConn.held, and of reserve, in bytes.
 	used atomic.Int64
+	// dialed is the part of used that belongs to connections from the VPC into the tailnet: of dialed ownConns, and
+	// of reserve.
+	dialed atomic.Int64
 }
 
 // setMemory derives the budget from the process's memory limit in bytes; 0 means none.
@@ -41,6 +44,28 @@ func (b *bufferBudget) setMemory(limit int64) {
 // peerPart is the inverse of the part of the whole budget that the flows of one node may fill
 // together, apart from minBuffer for each: what is left is for the others.
 const peerPart = 2
+
+// sparePart is the inverse of the part of the whole budget that reserve gives even if flows have filled the budget, so
+// that clients that stop reading do not keep programs of the VPC out of the tailnet.
+const sparePart = 8
+
+// reserve takes n bytes for a connection from the VPC into the tailnet, until release returns them. It returns false if
+// the budget has no room, or those connections together have their part of it, as the flows of one node.
+func (b *bufferBudget) reserve(n int64) bool {
+	total := b.total.Load()
+	used, dialed := b.used.Add(n), b.dialed.Add(n)
+	if dialed <= total/sparePart || used <= total && dialed <= total/peerPart {
+		return true
+	}
+	b.release(n)
+	return false
+}
+
+// release returns bytes of reserve.
+func (b *bufferBudget) release(n int64) {
+	b.used.Add(-n)
+	b.dialed.Add(-n)
+}
 
 // shareOf is share for a flow of one node, all of whose flows hold a number of bytes.
 func (b *bufferBudget) shareOf(held int64) int64 {

@@ -24,6 +24,35 @@ func TestIdleFlowsTakeNoBuffers(t *testing.T) {
 	}
 }
 
+// TestReserve: connections into the tailnet get half of the budget at most, take it from the flows, and find a part of
+// it even if flows have filled it.
+func TestReserve(t *testing.T) {
+	const unit, total = 32 << 10, 64 << 20
+	var b bufferBudget
+	b.setMemory(4 * total)
+	count := func() (n int64) {
+		for b.reserve(unit) {
+			n++
+		}
+		return n
+	}
+	alone := b.share()
+	if n := count(); n != total/2/unit {
+		t.Errorf("%d reservations of %d bytes, want half of the budget", n, unit)
+	}
+	if share := b.share(); share >= alone || b.shareOf(b.dialed.Load()) != minBuffer {
+		t.Errorf("a flow's share is %d bytes, as before, or one more of a dialed connection is above %d", share, minBuffer)
+	}
+	b.release(total / 2)
+	if b.used.Load() != 0 || b.dialed.Load() != 0 {
+		t.Errorf("%d and %d bytes are left", b.used.Load(), b.dialed.Load())
+	}
+	b.used.Store(total) // by flows
+	if n := count(); n != total/sparePart/unit {
+		t.Errorf("%d reservations of %d bytes in a full budget, want an eighth of it", n, unit)
+	}
+}
+
 // TestStalledFlowsAreBounded: clients that read nothing, and targets that read nothing, fill
 // the budget and little more; a flow between two that do read still moves bytes. When the
 // stalled flows end, the budget is free.

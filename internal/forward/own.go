@@ -135,9 +135,10 @@ func (o *own) deliverUDP(p *packet.Packet) {
 	key := flowKey{client: netip.AddrPortFrom(p.Src, p.SrcPort), dst: netip.AddrPortFrom(p.Dst, p.DstPort)}
 	o.mu.RLock()
 	conn, connected := o.udp[p.DstPort], o.datagrams[key]
+	taken := connected != nil && connected.take(p.Data) // under the lock: Close returns the memory of all datagrams
 	o.mu.RUnlock()
 	if connected != nil {
-		if !connected.take(p.Data) {
+		if !taken {
 			o.drops.add(dropSocketBuffer, 1)
 		}
 		return

@@ -110,7 +110,7 @@ func (c *ownConn) schedule(now time.Duration) {
 func (c *ownConn) hold(n int64) {
 	c.table.memory.used.Add(n - c.held)
 	if c.dialed {
-		c.table.dialedHeld.Add(n - c.held)
+		c.table.memory.dialed.Add(n - c.held)
 	}
 	c.held = n
 }

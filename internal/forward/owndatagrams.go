@@ -58,20 +58,27 @@ func (o *own) dialUDP(from netip.Addr, to netip.AddrPort) (net.Conn, error) {
 	return c, nil
 }
 
-// take queues a datagram of the peer, which it copies. It reports false if there is no room.
+// take queues a datagram of the peer, which it copies. It reports false if there is no room. It needs own.mu.
 func (c *ownDatagrams) take(data []byte) bool {
 	n := int64(len(data))
-	if c.waiting.Add(n) > max(n, maxOwnDatagramBytes) {
-		c.waiting.Add(-n)
+	if !c.own.tcp.memory.reserve(n) {
 		return false
 	}
-	select {
-	case c.received <- append([]byte(nil), data...):
-		return true
-	default:
-		c.waiting.Add(-n)
-		return false
+	if c.waiting.Add(n) <= max(n, maxOwnDatagramBytes) {
+		select {
+		case c.received <- append([]byte(nil), data...):
+			return true
+		default:
+		}
 	}
+	c.taken(n)
+	return false
+}
+
+// taken returns the memory of a datagram of n bytes that no longer waits.
+func (c *ownDatagrams) taken(n int64) {
+	c.waiting.Add(-n)
+	c.own.tcp.memory.release(n)
 }
 
 // refuse makes one Read fail: the peer has reported that nothing listens on its port.
@@ -101,7 +108,7 @@ func (c *ownDatagrams) Read(b []byte) (int, error) {
 		}
 		select {
 		case d := <-c.received:
-			c.waiting.Add(-int64(len(d)))
+			c.taken(int64(len(d)))
 			return copy(b, d), nil
 		case <-c.refused:
 			return 0, syscall.ECONNREFUSED
@@ -136,7 +143,14 @@ func (c *ownDatagrams) Close() error {
 	}
 	delete(c.own.datagrams, c.key)
 	close(c.closed)
-	return nil
+	for {
+		select {
+		case d := <-c.received:
+			c.taken(int64(len(d)))
+		default:
+			return nil
+		}
+	}
 }
 
 // LocalAddr implements [net.Conn].

@@ -84,6 +84,38 @@ func TestOwnDatagrams(t *testing.T) {
 	}
 }
 
+// TestOwnDatagramsTakeMemory: datagrams that wait for their reader are in the budget, until they are read or their
+// socket is closed.
+func TestOwnDatagramsTakeMemory(t *testing.T) {
+	f, err := New(Config{Resolve: toLoopback, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	f.memory.setMemory(4 * 8000) // an eighth of 8,000 bytes is always there
+	f.memory.used.Store(8000)
+	conn, err := f.DialUDP(ownA[true], netip.AddrPortFrom(ownB[true], 53))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := conn.(*ownDatagrams)
+	for i, size := range []int{400, 500, 600} {
+		if got, want := c.take(make([]byte, size)), i < 2; got != want {
+			t.Errorf("datagram %d was taken: %v, want %v", i, got, want)
+		}
+	}
+	if n := f.memory.dialed.Load(); n != 900 {
+		t.Errorf("%d bytes are in the budget, want 900", n)
+	}
+	if n, err := c.Read(make([]byte, 1000)); n != 400 || f.memory.dialed.Load() != 500 {
+		t.Errorf("read %d bytes, %v; %d are in the budget, want 500", n, err, f.memory.dialed.Load())
+	}
+	c.Close()
+	if n := f.memory.dialed.Load(); n != 0 {
+		t.Errorf("%d bytes are in the budget after Close", n)
+	}
+}
+
 // TestOwnDialBounds: sockets and connections that this node opens have bounds of their own.
 func TestOwnDialBounds(t *testing.T) {
 	n := newTwoNodes(t, func(int) bool { return true })

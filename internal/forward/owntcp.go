@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,7 +25,8 @@ const (
 	maxOwnConnsPerPort = 96
 	maxOwnBacklog      = 32 // of a listener: connections that were not accepted
 	maxOwnBuffer       = 512 << 10
-	// maxOwnDialed bounds the connections of DialTCP. Their buffers are as large as those of the flows of one node.
+	// maxOwnDialed bounds the connections of DialTCP. Their buffers, with the bytes of Reserve, are as large as those of the
+	// flows of one node.
 	maxOwnDialed = 4096
 )
 
@@ -45,8 +45,7 @@ const firstEphemeral = 49152
 type ownTCP struct {
 	*core
 	congestion Congestion
-	maxPerPort int          // accepted connections of a port
-	dialedHeld atomic.Int64 // the sum of held of all dialed conns, in bytes
+	maxPerPort int // accepted connections of a port
 
 	mu        sync.Mutex // covers the fields below
 	listeners map[uint16]*ownListener
@@ -187,7 +186,7 @@ func (t *ownTCP) options(c *ownConn) tcp.Options {
 // of accepted connections.
 func (c *ownConn) limit() int {
 	if c.dialed {
-		return int(c.table.memory.shareOf(c.table.dialedHeld.Load()))
+		return int(c.table.memory.shareOf(c.table.memory.dialed.Load()))
 	}
 	return int(min(c.table.memory.share(), maxOwnBuffer))
 }

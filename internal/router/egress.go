@@ -56,6 +56,7 @@ func (r *Router) newEgress() (*egress.Server, error) {
 		SOCKS5: r.cfg.SOCKS5Listen, HTTP: r.cfg.HTTPProxyListen,
 		Dial: r.dialTailnet, Opened: r.deny.Opened,
 		Connections: r.egressConns(limits.MaxOpenFiles()),
+		Memory:      r.forward,
 		Registerer:  r.registry,
 		Logger:      r.log,
 	}
