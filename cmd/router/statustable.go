@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -72,6 +73,11 @@ func printStatus(w io.Writer, s ops.Status) {
 	if s.Access != nil {
 		table(w, "DENIED\tTARGET\tAGO\tINTERFACE", first(s.Access.Denials, shownDenials), func(d ops.Denial) []string {
 			return []string{d.Protocol + " " + orDefault(d.Node, d.Client), d.Target, age(d.Time), d.Interface}
+		})
+	}
+	if e := s.Egress; e != nil {
+		table(w, "INTO THE TAILNET\tOPEN\tOPENED\tTO TAILNET\tTO VPC", first(e.Targets, shownFlows), func(t ops.EgressTarget) []string {
+			return []string{t.Target, strconv.FormatInt(t.Open, 10), strconv.FormatInt(t.Opened, 10), size(t.ToTailnetBytes), size(t.ToVPCBytes)}
 		})
 	}
 	table(w, "EVENT\tAGO\tDETAIL", first(s.Events, shownEvents), func(e ops.Event) []string {

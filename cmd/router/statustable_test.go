@@ -30,6 +30,7 @@ func TestStatusTable(t *testing.T) {
 		}},
 		Access: &ops.Access{Mode: "report", Targets: 3, LookedUp: now.Add(-time.Minute), Error: "no answer", Peers: 1, Rules: 2, Malformed: 1, Allowed: 7, Denied: 8,
 			Denials: []ops.Denial{{Time: now.Add(-time.Hour), Protocol: "tcp", Client: "100.64.0.2", Target: "10.0.3.4:22", Interface: "eni-1"}}},
+		Egress: &ops.Egress{Targets: []ops.EgressTarget{{Target: "db:5432", Open: 2, Opened: 30, ToTailnetBytes: 4096, ToVPCBytes: 5}}},
 		Events: []ops.Event{{Time: now.Add(-time.Hour), Level: "INFO", Message: "route added", Detail: []string{"prefix=10.8.0.0/16"}}},
 		Limits: ops.Limits{Flows: ops.Use{Used: 1, Limit: 6553}, MemoryBytes: ops.Use{Used: 50 << 20, Limit: 512 << 20}},
 	})
@@ -45,6 +46,7 @@ func TestStatusTable(t *testing.T) {
 		"access: report, 2 rules for 1 peers, 1 malformed; 3 targets, looked up 1m0s ago; 7 flows allowed, 8 would be denied\n  ? no answer",
 		"tcp 100.64.0.2  10.0.3.4:22  1h0m0s  eni-1",
 		"tcp laptop  10.0.3.4:5432  2.0 KiB  0 B         1m0s",
+		"db:5432           2     30      4.0 KiB     5 B",
 		"route added  1h0m0s  prefix=10.8.0.0/16",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -51,6 +51,7 @@ func everything(text func() string) Status {
 			{Protocol: text(), Client: text(), Node: text(), Target: text(), Opened: now.Add(-time.Minute), ToVPCBytes: 5 << 20, ToTailnetBytes: 3},
 			{Protocol: text(), Client: text(), Target: text(), Opened: now},
 		}},
+		Egress: &Egress{Connections: Use{Used: 3, Limit: 1024}, Targets: []EgressTarget{{Target: text(), Open: 4, Opened: 56789, ToTailnetBytes: 7 << 20, ToVPCBytes: 8 << 10}}},
 		Peers: Peers{Total: 3, Direct: 1, DERP: 1, Idle: 1, List: []Peer{
 			{Name: text(), User: text(), IP: text(), Path: "direct", Via: text(), LatencySeconds: .0123, ToPeerBytes: 1, FromPeerBytes: 2048, Handshake: now.Add(-3 * time.Minute)},
 			{Name: text(), Tags: []string{text()}, IP: text(), Path: text(), Via: text()},
@@ -104,7 +105,8 @@ func TestPageTakesTextForText(t *testing.T) {
 			t.Errorf("the page does not show %s as it is", want)
 		}
 	}
-	for what, want := range map[string]string{"a size": "5.0 MiB", "a latency": "12.3 ms", "an age": "3 min ago", "a share": "20%", "no limit": "none"} {
+	for what, want := range map[string]string{"a size": "5.0 MiB", "a latency": "12.3 ms", "an age": "3 min ago", "a share": "20%", "no limit": "none",
+		"connections into the tailnet": "3 of 1024 connections", "flows to a target": "56789", "bytes to a target": "7.0 MiB"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not show %s, %q:\n%s", what, want, text)
 		}

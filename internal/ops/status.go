@@ -33,7 +33,9 @@ type Status struct {
 	Access          *Access         `json:"access,omitempty"` // nil with ROUTER_ACCESS=off
 
 	Flows Flows `json:"flows"`
-	Peers Peers `json:"peers"`
+	// Egress is nil unless the router has listeners for programs of the VPC.
+	Egress *Egress `json:"egress,omitempty"`
+	Peers  Peers   `json:"peers"`
 	// Events are the last lines of the event log, the newest first.
 	Events []Event `json:"events"`
 	Limits Limits  `json:"limits"`
@@ -266,6 +268,22 @@ type Flows struct {
 	// Live lists some flows, those with the most bytes first; in kernel mode none, as the
 	// kernel has them.
 	Live []Flow `json:"live"`
+}
+
+// Egress describes the flows from the VPC into the tailnet.
+type Egress struct {
+	Connections Use `json:"connections"` // of programs, by TCP
+	// Targets lists 50 targets, and the rest as "other": those with the most open flows first, then by bytes.
+	Targets []EgressTarget `json:"targets"`
+}
+
+// EgressTarget counts the flows to one target since the start.
+type EgressTarget struct {
+	Target         string `json:"target"` // as programs ask for it
+	Open           int64  `json:"open"`
+	Opened         int64  `json:"opened"`
+	ToTailnetBytes int64  `json:"to_tailnet_bytes"`
+	ToVPCBytes     int64  `json:"to_vpc_bytes"`
 }
 
 // Flow is an open TCP connection or UDP association.

@@ -37,6 +37,7 @@ func (r *Router) status() ops.Status {
 	out.DNSRegistration = r.dns.describe()
 	out.Access = r.access.status()
 	out.Flows = r.describeFlows()
+	out.Egress = r.describeEgress()
 	var node tailnet.Status
 	if r.node.Started() {
 		mode, why := r.node.Mode()
@@ -68,6 +69,21 @@ func (r *Router) describeFlows() ops.Flows {
 		out.Live = append(out.Live, ops.Flow{
 			Protocol: f.Protocol.String(), Client: f.Client.String(), Node: r.node.WhoIs(f.Client.Addr()).Node, Target: f.Target.String(),
 			Opened: f.Opened, ToVPCBytes: f.ToVPCBytes, ToTailnetBytes: f.ToTailnetBytes,
+		})
+	}
+	return out
+}
+
+// describeEgress returns nil without egress.
+func (r *Router) describeEgress() *ops.Egress {
+	if r.egress == nil {
+		return nil
+	}
+	now := r.egress.Status()
+	out := &ops.Egress{Connections: ops.Use{Used: int64(now.Connections), Limit: int64(now.Limit)}, Targets: []ops.EgressTarget{}}
+	for _, t := range now.Targets {
+		out.Targets = append(out.Targets, ops.EgressTarget{
+			Target: t.Name, Open: t.Open, Opened: t.Opened, ToTailnetBytes: t.ToTailnetBytes, ToVPCBytes: t.ToVPCBytes,
 		})
 	}
 	return out

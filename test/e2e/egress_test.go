@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"subnetrouter/internal/ops"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
 )
@@ -114,6 +116,12 @@ func testEgress(t *testing.T, mode string) {
 		t.Errorf("a forwarded UDP port: %v", err)
 	}
 	w.associate(proxyAt, "laptop")
+	if e := r.status().Egress; e == nil || e.Connections.Limit == 0 ||
+		!slices.ContainsFunc(e.Targets, func(t ops.EgressTarget) bool {
+			return t.Target == "laptop:8080" && t.Opened > 0 && t.ToVPCBytes > egressSize
+		}) {
+		t.Errorf("the status of connections into the tailnet is %+v", e)
+	}
 
 	// The listeners are closed to the tailnet, at each address.
 	for _, host := range append(w.addressesOf(5)[:2], router[0].String(), router[1].String()) {
