@@ -71,6 +71,7 @@ type options struct {
 }
 
 func (o options) wan() bool    { return slices.Contains(o.groups, wanGroup) }
+func (o options) access() bool { return slices.Contains(o.groups, accessGroup) }
 func (o options) sizing() bool { return slices.Contains(o.groups, sizingGroup) }
 
 // roundsOf returns the number of rounds that a trial takes part in.
@@ -95,7 +96,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	group := f.String("group", strings.Join(defaultGroups(), ","), "groups of rows to measure; or "+wanGroup+": rows over a wire with delay and loss, which take hours; or "+sizingGroup+": the capacity of Fargate's sizes, which takes an hour")
+	group := f.String("group", strings.Join(defaultGroups(), ","), "groups of rows to measure; or "+wanGroup+": rows over a wire with delay and loss, which take hours; or "+sizingGroup+": the capacity of Fargate's sizes, which takes an hour; or "+accessGroup+": new flows with ROUTER_ACCESS")
 	match := f.String("match", "", "measure only trials with a row that matches this `regexp`")
 	chosen := f.String("subjects", "", "subjects to measure, of "+strings.Join(names, ",")+" (default those of the groups)")
 	isQuick := f.Bool("quick", false, "measure one short round")
@@ -132,8 +133,8 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	if o.groups, err = choose("-group", *group, groups()); err != nil {
 		return o, err
 	}
-	if (o.wan() || o.sizing()) && len(o.groups) > 1 {
-		return o, fmt.Errorf("reading -group: %s and %s have networks and subjects of their own; measure each alone", wanGroup, sizingGroup)
+	if (o.wan() || o.sizing() || o.access()) && len(o.groups) > 1 {
+		return o, fmt.Errorf("reading -group: %s, %s and %s have networks and subjects of their own; measure each alone", wanGroup, sizingGroup, accessGroup)
 	}
 	if !(o.rate > 0) {
 		return o, fmt.Errorf("reading -rate: %v is not a rate in Mbit/s", o.rate)
@@ -155,6 +156,9 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	}
 	if len(o.subjects) == 0 {
 		return o, fmt.Errorf("reading -subjects: group %s has none of %s", *group, *chosen)
+	}
+	if (slices.Contains(picked, oursReport) || slices.Contains(picked, oursGrants)) && !o.access() {
+		return o, fmt.Errorf("reading -subjects: %s and %s are subjects of -group %s only", oursReport, oursGrants, accessGroup)
 	}
 	if slices.Contains(picked, plainBBR) && !o.wan() {
 		return o, fmt.Errorf("reading -subjects: %s is a subject of -group %s only", plainBBR, wanGroup)

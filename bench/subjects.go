@@ -41,6 +41,8 @@ var subjects = []subject{
 	{name: plain, kernel: true},
 	{name: plainBBR, kernel: true, bbr: true},
 	{name: oursDNS, start: ours("userspace", "router", "ROUTER_DNS=on")},
+	{name: oursReport, start: ours("userspace", "router", "ROUTER_ACCESS=report")},
+	{name: oursGrants, start: ours("userspace", "router", "ROUTER_ACCESS=grants")},
 }
 
 // subjectsOf returns the subjects that a group can measure.
@@ -53,17 +55,18 @@ func subjectsOf(sizing bool) []subject {
 
 // defaultSubjects returns the subjects that are measured without -subjects.
 func defaultSubjects(of []subject, groups []string) (names []string) {
-	wan, dns := slices.Contains(groups, wanGroup), slices.Equal(groups, []string{dnsGroup})
-	proxy := slices.Equal(groups, []string{proxyGroup})
+	alone := func(group string) bool { return slices.Equal(groups, []string{group}) }
+	wan, access := alone(wanGroup), alone(accessGroup)
 	for _, s := range of {
-		if proxy && s.kernel {
-			continue
+		decides := s.name == oursReport || s.name == oursGrants
+		switch {
+		case s.name == oursDNS && !alone(dnsGroup), s.name == plainBBR && !wan:
+		case wan && s.name == "ours-kernel": // kernel mode is an upper bound there that does not depend on whose it is
+		case access != decides && (decides || s.name != "ours-userspace"):
+		case alone(proxyGroup) && s.kernel:
+		default:
+			names = append(names, s.name)
 		}
-		// In group wan, kernel mode is an upper bound that does not depend on whose it is.
-		if wan && s.name == "ours-kernel" || !wan && s.name == plainBBR || s.name == oursDNS && !dns {
-			continue
-		}
-		names = append(names, s.name)
 	}
 	return names
 }
@@ -95,6 +98,8 @@ var pairs = []pair{
 	{"against", "ours-userspace", againstSubject},
 	{"other", "ours-userspace", otherStock},
 	{"DNS", oursDNS, "ours-userspace"},
+	{"report", oursReport, "ours-userspace"},
+	{"grants", oursGrants, "ours-userspace"},
 }
 
 // systemPath is the PATH of a container; setpriv, iptables and ping are in it.

@@ -87,7 +87,7 @@ var (
 func trials(s scale) (list []trial) {
 	for _, more := range [][]trial{
 		startTrials(s), idleTrials(s), memoryTrials(s), bulkTrials(s), connectionTrials(s),
-		burstTrials(s), dnsTrials(s), privateDNSTrials(s), datagramTrials(s), pingTrials(s), proxyTrials(s), wanTrials(s), sizingTrials(s),
+		burstTrials(s), dnsTrials(s), privateDNSTrials(s), datagramTrials(s), pingTrials(s), proxyTrials(s), accessTrials(s), wanTrials(s), sizingTrials(s),
 	} {
 		list = append(list, more...)
 	}
@@ -106,7 +106,7 @@ func groups() (list []string) {
 
 // defaultGroups returns the groups that are measured without -group.
 func defaultGroups() []string {
-	return slices.DeleteFunc(groups(), func(name string) bool { return name == wanGroup || name == sizingGroup })
+	return slices.DeleteFunc(groups(), func(name string) bool { return name == wanGroup || name == sizingGroup || name == accessGroup })
 }
 
 // measurement is one trial of one subject in one round.

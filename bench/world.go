@@ -67,6 +67,7 @@ type world struct {
 	clientNS            string
 	clientSocket        string
 	control             *tailnettest.Tailnet
+	policy              tailnettest.Policy
 	aws                 *awstest.Server
 	servers             *part
 	started             int // routers
@@ -88,7 +89,7 @@ func newWorld(s *scope, o options, binaries string, wire bool) (w *world, err er
 	if failed := try(func() { w.build(wire) }); failed != nil {
 		return nil, fmt.Errorf("building the network: %w", failed)
 	}
-	if err := w.hub.Do(func() error { return w.startHub(o.approve) }); err != nil {
+	if err := w.hub.Do(func() error { return w.startHub(o) }); err != nil {
 		return nil, err
 	}
 	if w.servers, err = w.startRole(w.vpc, "serve", vpcHost.String()); err != nil {
@@ -99,7 +100,10 @@ func newWorld(s *scope, o options, binaries string, wire bool) (w *world, err er
 			return nil, fmt.Errorf("starting the neighbor's servers: %w", err)
 		}
 	}
-	return w, w.startClient()
+	if err := w.startClient(); err != nil || !o.access() {
+		return w, err
+	}
+	return w, w.grantAccess(s.ctx)
 }
 
 func (w *world) build(wire bool) {
@@ -134,14 +138,15 @@ func hostAddrs() (list []netip.Addr) {
 	return list
 }
 
-func (w *world) startHub(approve tailnettest.ApproveWhen) (err error) {
+func (w *world) startHub(o options) (err error) {
 	tailnettest.Isolate()
+	w.policy = tailnettest.Policy{
+		AutoApprovers: map[string][]netip.Prefix{tag: {vpcCIDR}},
+		ApproveWhen:   o.approve,
+	}
 	w.control, err = tailnettest.Start(tailnettest.Config{
-		Host: netip.MustParseAddr(hubIP),
-		Policy: tailnettest.Policy{
-			AutoApprovers: map[string][]netip.Prefix{tag: {vpcCIDR}},
-			ApproveWhen:   approve,
-		},
+		Host:   netip.MustParseAddr(hubIP),
+		Policy: w.policy,
 		Keys: []tailnettest.Key{
 			{Value: routerKey, Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{tag}},
 			{Value: clientKey, Reusable: true, Ephemeral: true, Preauthorized: true, Tags: []string{"tag:laptop"}},
@@ -151,13 +156,16 @@ func (w *world) startHub(approve tailnettest.ApproveWhen) (err error) {
 		return fmt.Errorf("starting the control server: %w", err)
 	}
 	w.scope.Cleanup(func() { w.control.Close() })
-	w.aws, err = awstest.NewServer(hubIP+":0", awstest.World{
+	inAWS := awstest.World{
 		Region:     region,
 		Secrets:    map[string]awstest.Secret{secretName: {Value: routerKey}},
 		VPCs:       []awstest.VPC{{ID: vpcID, CIDRs: []awstest.Association{{ID: "vpc-cidr-assoc-1", Prefix: vpcCIDR}}}},
 		Interfaces: []awstest.Interface{{ID: "eni-0f1e2d3c4b5a69788", MAC: routerMAC, VPCID: vpcID, SubnetID: "subnet-0123456789abcdef0", Addresses: []netip.Addr{netip.MustParseAddr("10.0.1.5")}}},
-	})
-	if err != nil {
+	}
+	if o.access() {
+		inAWS.Interfaces = append(inAWS.Interfaces, accessTargets()...)
+	}
+	if w.aws, err = awstest.NewServer(hubIP+":0", inAWS); err != nil {
 		return err
 	}
 	w.scope.Cleanup(func() { w.aws.Close() })
