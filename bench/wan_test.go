@@ -65,12 +65,19 @@ func TestGroupOption(t *testing.T) {
 	if err != nil || !slices.Equal(subjectsOf(o), want) || o.scale.stream != 3*time.Second {
 		t.Errorf("-group wan has subjects %v and streams of %v, %v", subjectsOf(o), o.scale.stream, err)
 	}
+	for group, want := range map[string][]string{
+		accessGroup: {"ours-userspace", oursReport, oursGrants}, proxyGroup: {"ours-userspace", "stock-userspace"},
+	} {
+		if o, err = parseOptions([]string{"-group", group}, t.Output()); err != nil || !slices.Equal(subjectsOf(o), want) {
+			t.Errorf("-group %s has subjects %v, %v", group, subjectsOf(o), err)
+		}
+	}
 	o, err = parseOptions([]string{"-subjects", plain, "-stock", "dir"}, t.Output())
 	if err != nil || !slices.Equal(subjectsOf(o), []string{plain, otherStock}) {
 		t.Errorf("-stock has subjects %v, %v", subjectsOf(o), err)
 	}
 	for _, args := range [][]string{
-		{"-group", "wan,ping"}, {"-group", "speed"}, {"-rows", "ping"}, {"-subjects", plainBBR}, {"-group", "wan", "-rate", "0"},
+		{"-group", "wan,ping"}, {"-group", "access,ping"}, {"-subjects", oursGrants}, {"-group", "speed"}, {"-rows", "ping"}, {"-subjects", plainBBR}, {"-group", "wan", "-rate", "0"},
 	} {
 		if _, err := parseOptions(args, t.Output()); err == nil {
 			t.Errorf("%v are accepted", args)
