@@ -252,7 +252,7 @@ func (f *Forwarder) SetRoutes(prefixes []netip.Prefix) { f.routes.set(prefixes) 
 // changed. Open flows stay open.
 func (f *Forwarder) RecomputeLimits() Limit { return f.limits.recompute() }
 
-// Reserve takes n bytes of the budget for buffers, for a connection of a program of the VPC into the tailnet. It returns
+// Reserve takes n bytes of the budget for buffers, for a connection that another part of the router relays. It returns
 // false if there is no room. [Forwarder.Release] returns them.
 func (f *Forwarder) Reserve(n int64) bool { return f.memory.reserve(n) }
 

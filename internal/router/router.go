@@ -84,15 +84,15 @@ func New(cfg config.Config, opts Options, log *slog.Logger, events *eventlog.Log
 	for port := range r.served.ports {
 		r.node.Serve(port)
 	}
-	if r.tlsPorts, err = r.newTLSPorts(); err != nil {
-		return nil, err
-	}
 	r.peers = r.newCoordinator()
 	if cfg.FlowLog {
 		r.flowLog = newFlowLog(secret.NewHandler(events.Plain()), r.registry, r.node.WhoIs)
 	}
 	r.access = newAccess(cfg, r.lookUps.boot, r.lookUps.steps, r.node, r.recheckFlows, r.flowLog, log, r.registry)
 	if r.forward, err = forward.New(r.forwardConfig()); err != nil {
+		return nil, err
+	}
+	if r.tlsPorts, err = r.newTLSPorts(); err != nil {
 		return nil, err
 	}
 	if cfg.DNS {

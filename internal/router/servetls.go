@@ -79,7 +79,7 @@ func (r *Router) newTLSPorts() (*tlsPorts, error) {
 	t.server = tlsfront.New(tlsfront.Config{
 		Certificate: t.current,
 		Headers:     len(r.cfg.ProxyProtocol) > 0, WantsHeader: r.wantsProxyHeader,
-		Conns: tlsConns(limits.MaxOpenFiles()),
+		Conns: tlsConns(limits.MaxOpenFiles()), Memory: r.forward,
 		Failed: func(reason tlsfront.Reason, err error) {
 			t.failed.WithLabelValues(string(reason)).Inc()
 			t.log.Debug("connection to a served port with TLS failed", "reason", string(reason), "err", err)

@@ -27,17 +27,27 @@ type Config struct {
 	Headers bool
 	// WantsHeader reports whether a target gets the header. It is called only with Headers.
 	WantsHeader func(target netip.AddrPort) bool
-	// Conns bounds the connections of all fronts. Each has two sockets, and buffers of about 100 KB.
+	// Conns bounds the connections of all fronts. Each has two sockets.
 	Conns int
+	// Memory gives the memory of buffers, [ConnMemory] for each connection.
+	Memory Memory
 	// Failed is called with the reason of each connection that did not reach its target.
 	Failed func(Reason, error)
+}
+
+// Memory is a budget of memory in bytes. Its methods may be called concurrently, and do not block.
+type Memory interface {
+	// Reserve takes n bytes, or returns false if there is no room for them.
+	Reserve(n int64) bool
+	// Release returns n bytes that Reserve took.
+	Release(n int64)
 }
 
 // Reason is why a connection did not reach its target.
 type Reason string
 
 const (
-	LimitReached Reason = "limit"       // Config.Conns
+	LimitReached Reason = "limit"       // Config.Conns, or Config.Memory
 	Certificate  Reason = "certificate" // there is none yet
 	Handshake    Reason = "handshake"   // the client sent something else, or nothing
 	Target       Reason = "target"      // the target refused the connection, or did not answer
@@ -52,6 +62,9 @@ const (
 	acceptPause      = 50 * time.Millisecond // after an error
 	// bufferSize is the size of the buffer of each direction: a record of TLS.
 	bufferSize = 16 << 10
+	// ConnMemory is the memory of a connection in bytes: two buffers, two records that TLS decrypts and encrypts, and
+	// some 16 KB of state.
+	ConnMemory = 5 * bufferSize
 )
 
 // Server is the fronts of a process.
@@ -122,15 +135,13 @@ func (s *Server) accept(ctx context.Context, f *front) error {
 			continue
 		}
 		conn := c.(*net.TCPConn)
-		select {
-		case s.places <- struct{}{}:
-		default:
+		if !s.enter() {
 			reset(conn)
-			s.cfg.Failed(LimitReached, errors.New("too many connections"))
+			s.cfg.Failed(LimitReached, errors.New("too many connections, or no memory for their buffers"))
 			continue
 		}
 		s.wg.Go(func() {
-			defer func() { <-s.places }()
+			defer s.leave()
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
 			defer conn.Close()
 			if reason, err := s.connect(ctx, f, conn); err != nil && ctx.Err() == nil {
@@ -138,6 +149,25 @@ func (s *Server) accept(ctx context.Context, f *front) error {
 			}
 		})
 	}
+}
+
+// enter takes what a connection needs, until leave returns it.
+func (s *Server) enter() bool {
+	select {
+	case s.places <- struct{}{}:
+	default:
+		return false
+	}
+	if s.cfg.Memory.Reserve(ConnMemory) {
+		return true
+	}
+	<-s.places
+	return false
+}
+
+func (s *Server) leave() {
+	s.cfg.Memory.Release(ConnMemory)
+	<-s.places
 }
 
 // connect shakes hands with the client before it connects to the target, so that strangers to TLS cost the target nothing,

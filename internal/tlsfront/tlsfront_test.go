@@ -36,6 +36,7 @@ func start(t *testing.T, change func(*Config), dial func(context.Context) (net.C
 	w := &world{t: t, got: map[Reason]int{}}
 	cert := certificate(t)
 	cfg := Config{
+		Memory:      &budget{room: 1 << 30},
 		Certificate: func() (*tls.Certificate, error) { return &cert, nil }, Conns: 8,
 		Failed: func(r Reason, err error) {
 			w.mu.Lock()
@@ -72,6 +73,28 @@ func start(t *testing.T, change func(*Config), dial func(context.Context) (net.C
 		}
 	})
 	return w
+}
+
+// budget is a [Memory].
+type budget struct {
+	mu   sync.Mutex
+	room int64
+}
+
+func (b *budget) Reserve(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.room < n {
+		return false
+	}
+	b.room -= n
+	return true
+}
+
+func (b *budget) Release(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.room += n
 }
 
 func listen(t *testing.T) net.Listener {
@@ -204,6 +227,29 @@ func TestFailures(t *testing.T) {
 		t.Error("more connections than Conns")
 	}
 	testwait.Until(t, "a failure", w.failed(LimitReached))
+}
+
+// TestMemory: a connection without memory for its buffers is refused, and one that has ended returns its memory.
+func TestMemory(t *testing.T) {
+	memory := &budget{room: ConnMemory}
+	w := start(t, func(c *Config) { c.Memory = memory }, nil)
+	first := w.dial()
+	if err := first.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.dial().Handshake(); err == nil {
+		t.Error("a second connection has buffers outside of the budget")
+	}
+	testwait.Until(t, "a failure", w.failed(LimitReached))
+	first.CloseWrite()
+	io.Copy(io.Discard, first)
+	first.Close()
+	testwait.Until(t, "the memory", func() error {
+		if err := w.dial().Handshake(); err != nil {
+			return err
+		}
+		return nil
+	})
 }
 
 // TestReset: a target that resets is not an end of the stream for the client.
