@@ -23,6 +23,7 @@ import (
 	"subnetrouter/internal/tlsfront"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 )
 
 // maxTLSConns bounds the connections whose TLS the router terminates. At worst they take an eighth of the open files, of
@@ -117,7 +118,7 @@ const (
 )
 
 // follow keeps the certificate until ctx ends. Let's Encrypt allows five failures an hour, so the pauses after a failure grow.
-func (t *tlsPorts) follow(ctx context.Context) error {
+func (t *tlsPorts) follow(ctx context.Context) {
 	pause := backoff.Backoff{First: time.Minute, Max: time.Hour, Share: backoff.Retry}
 	for {
 		wait := time.Second // until the node is a member
@@ -137,7 +138,7 @@ func (t *tlsPorts) follow(ctx context.Context) error {
 			}
 		}
 		if !backoff.Sleep(ctx, wait) {
-			return nil
+			return
 		}
 	}
 }
@@ -197,9 +198,13 @@ func (r *Router) serveTLS(ctx context.Context) error {
 	if r.tlsPorts == nil {
 		return nil
 	}
-	following := make(chan error, 1)
-	go func() { following <- r.tlsPorts.follow(ctx) }()
-	return errors.Join(r.tlsPorts.server.Serve(ctx), <-following)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.tlsPorts.server.Serve(ctx) })
+	group.Go(func() error {
+		r.tlsPorts.follow(ctx)
+		return nil
+	})
+	return group.Wait()
 }
 
 // dial connects to the target of a port.

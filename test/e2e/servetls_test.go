@@ -175,8 +175,11 @@ func (a *certificateAuthority) answer(conn net.Conn) error {
 		return err
 	}
 	var m dnsmessage.Message
-	if err := m.Unpack(query); err != nil || len(m.Questions) != 1 {
-		return fmt.Errorf("a malformed query: %v", err)
+	if err := m.Unpack(query); err != nil {
+		return err
+	}
+	if len(m.Questions) != 1 {
+		return fmt.Errorf("%d questions", len(m.Questions))
 	}
 	m.Response, m.Additionals = true, nil
 	q := m.Questions[0]
