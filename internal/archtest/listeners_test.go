@@ -18,7 +18,7 @@ var binds = map[string]string{
 	"internal/ops/ops.go":              "run.go, see there",
 	"internal/forward/sock.go":         "sockets of flows, connected before anything is read from them",
 	"internal/egress/listen.go":        "passes its addresses to Config.Opened, which is denylist.List.Opened",
-	"internal/tlsfront/tlsfront.go":    "router/servetls.go passes its addresses to denylist.List.Opened",
+	"internal/tlsfront/tlsfront.go":    "router/servetls.go passes its address to denylist.List.Opened",
 	"internal/tailnet/listen.go":       "the node's tailnet addresses, in this process: behind a route they are not reachable",
 	"internal/tailnet/peerapi.go":      "listen.go, see there; passes the port to denylist.List.OpenedPort",
 	"internal/tailnet/tailnet.go":      "the interface that listen.go calls",

@@ -34,6 +34,7 @@ const (
 	accountKey = "acme-account.key.pem"
 	certSuffix = ".crt"
 	keySuffix  = ".key"
+	lastKey    = "certificate-name" // the name of the last certificate; only this package's
 )
 
 // Config configures a [Keeper].
@@ -50,15 +51,12 @@ type Config struct {
 }
 
 // Keeper gets and renews certificates. Its methods must not be called concurrently.
-type Keeper struct {
-	cfg  Config
-	last string // the name of the last certificate
-}
+type Keeper struct{ cfg Config }
 
 // New returns a keeper.
 func New(cfg Config) *Keeper {
 	cfg.Directory = cmp.Or(cfg.Directory, acme.LetsEncryptURL)
-	return &Keeper{cfg: cfg}
+	return &Keeper{cfg}
 }
 
 // Get returns a certificate for a name: the one in the store, or a new one if there is none or less than a third of its lifetime is
@@ -89,7 +87,6 @@ func (k *Keeper) kept(name string) *tls.Certificate {
 	if err != nil || c.Leaf.VerifyHostname(name) != nil {
 		return nil
 	}
-	k.last = name
 	return &c
 }
 
@@ -131,13 +128,13 @@ func (k *Keeper) request(ctx context.Context, name string) (*tls.Certificate, er
 	if err != nil {
 		return nil, fmt.Errorf("the authority's certificate is unusable: %w", err)
 	}
-	if k.last != "" && k.last != name {
-		k.cfg.Store.Write(k.last+certSuffix, nil)
-		k.cfg.Store.Write(k.last+keySuffix, nil)
+	if last := string(k.cfg.Store.Read(lastKey)); last != "" && last != name {
+		k.cfg.Store.Write(last+certSuffix, nil)
+		k.cfg.Store.Write(last+keySuffix, nil)
 	}
+	k.cfg.Store.Write(lastKey, []byte(name))
 	k.cfg.Store.Write(name+keySuffix, keyPEM)
 	k.cfg.Store.Write(name+certSuffix, certPEM)
-	k.last = name
 	return &c, nil
 }
 

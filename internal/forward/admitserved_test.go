@@ -50,6 +50,54 @@ func TestServedPortsAreAdmitted(t *testing.T) {
 	}
 }
 
+// TestFront: all rules and the preface are for the target of a served port, while its front is dialed.
+func TestFront(t *testing.T) {
+	port := serveTCP(t, func(c *net.TCPConn) { io.Copy(c, c); c.Close() })
+	front := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+	served, target := netip.MustParseAddrPort("100.100.1.1:443"), netip.MustParseAddrPort("10.0.3.4:8080")
+	a := new(admission)
+	var mu sync.Mutex
+	var judged []netip.AddrPort
+	c := newClient(t, func(cfg *Config) {
+		a.configure(cfg)
+		cfg.Served = func(_ Protocol, dst netip.AddrPort) (netip.AddrPort, bool) { return target, dst == served }
+		cfg.Front = func(_ Protocol, dst netip.AddrPort) netip.AddrPort {
+			if dst == served {
+				return front
+			}
+			return netip.AddrPort{}
+		}
+		cfg.Preface = func(_, dst, to netip.AddrPort) []byte { return []byte(dst.String() + " to " + to.String() + "\n") }
+		cfg.StillAdmits = func(_ uint8, _ netip.Addr, to netip.AddrPort) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			judged = append(judged, to)
+			return true
+		}
+	})
+	conn := c.mustDialTCP(served)
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	want := served.String() + " to " + target.String() + "\n"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+		t.Errorf("the front got %q, %v, want %q", got, err, want)
+	}
+	c.f.Recheck()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	mu.Lock()
+	defer mu.Unlock()
+	for _, asked := range slices.Concat(a.asked, judged) {
+		if asked != target {
+			t.Errorf("decided about %v, want %v", asked, target)
+		}
+	}
+	if len(a.asked) == 0 || len(judged) == 0 {
+		t.Error("nothing was decided")
+	}
+}
+
 // TestServedAddressIsLookedUpOnce: the address of a served port changes with the name behind it. A flow reaches the address
 // that Admit decided about, and is judged by it later; the preface is for that target, too.
 func TestServedAddressIsLookedUpOnce(t *testing.T) {

@@ -25,11 +25,13 @@ const defaultBuffers = 256 << 20
 // nothing from others. The zero value has an empty budget.
 type bufferBudget struct {
 	total atomic.Int64 // bytes
-	// used is the sum of all flows' streamFlow.held, of all ownConn.held, and of reserve, in bytes.
+	// used is the sum of all flows' streamFlow.held, of all ownConn.held, of reserve and of reserveFront, in bytes.
 	used atomic.Int64
 	// dialed is the part of used that belongs to connections from the VPC into the tailnet: of dialed ownConns, and
 	// of reserve.
 	dialed atomic.Int64
+	// fronts is the part of used that belongs to reserveFront.
+	fronts atomic.Int64
 }
 
 // setMemory derives the budget from the process's memory limit in bytes; 0 means none.
@@ -65,6 +67,26 @@ func (b *bufferBudget) reserve(n int64) bool {
 func (b *bufferBudget) release(n int64) {
 	b.used.Add(-n)
 	b.dialed.Add(-n)
+}
+
+// frontPart is the inverse of the part of the budget that the fronts of served ports have at most. It is apart from that
+// of connections into the tailnet, since clients of the tailnet use it up.
+const frontPart = 4
+
+// reserveFront takes n bytes for a connection of a front, until releaseFront returns them. It returns false if there is
+// no room.
+func (b *bufferBudget) reserveFront(n int64) bool {
+	total := b.total.Load()
+	if used, fronts := b.used.Add(n), b.fronts.Add(n); used <= total && fronts <= total/frontPart {
+		return true
+	}
+	b.releaseFront(n)
+	return false
+}
+
+func (b *bufferBudget) releaseFront(n int64) {
+	b.used.Add(-n)
+	b.fronts.Add(-n)
 }
 
 // shareOf is share for a flow of one node, all of whose flows hold a number of bytes.

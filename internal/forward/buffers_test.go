@@ -102,3 +102,29 @@ func TestStalledFlowsAreBounded(t *testing.T) {
 type neverEnding struct{}
 
 func (neverEnding) Read(b []byte) (int, error) { return len(b), nil }
+
+// TestReserveFront: the fronts of served ports have a quarter of the budget at most, while it has room, and take nothing from
+// connections into the tailnet.
+func TestReserveFront(t *testing.T) {
+	var b bufferBudget
+	b.total.Store(800)
+	if !b.reserveFront(200) || b.reserveFront(1) {
+		t.Error("the fronts have not exactly a quarter")
+	}
+	if !b.reserve(400) || b.reserve(1) {
+		t.Error("connections into the tailnet have not exactly their half beside the fronts")
+	}
+	b.release(400)
+	b.releaseFront(200)
+	b.used.Add(800) // by flows
+	if b.reserveFront(1) {
+		t.Error("a front takes more than the budget")
+	}
+	if !b.reserve(100) {
+		t.Error("connections into the tailnet have lost their spare part")
+	}
+	b.release(100)
+	if b.used.Load() != 800 || b.dialed.Load() != 0 || b.fronts.Load() != 0 {
+		t.Errorf("left: %d used, %d dialed, %d of fronts", b.used.Load(), b.dialed.Load(), b.fronts.Load())
+	}
+}

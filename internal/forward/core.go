@@ -40,7 +40,7 @@ func newCore(cfg *Config) (*core, error) {
 	memory := new(bufferBudget)
 	c := &core{
 		memory:  memory,
-		rules:   &rules{resolve: cfg.Resolve, deny: cfg.Deny, denyDial: cfg.DenyDial, allow: cfg.Allow, servedAt: cfg.Served, admit: cfg.Admit, stillAdmits: cfg.StillAdmits, denied: m.denied},
+		rules:   &rules{resolve: cfg.Resolve, deny: cfg.Deny, denyDial: cfg.DenyDial, allow: cfg.Allow, servedAt: cfg.Served, front: cfg.Front, admit: cfg.Admit, stillAdmits: cfg.StillAdmits, denied: m.denied},
 		limits:  newLimiter(Limit{Flows: cfg.MaxFlows, FlowsPerPeer: cfg.MaxFlowsPerPeer}, cfg.ReservedFiles, cfg.Peer, memory, m, cfg.Logger),
 		account: &account{metrics: m, finished: cfg.Finished},
 		routes:  routes, drops: drops, logs: newLogQueue(cfg.Logger), buffers: newBufferPool(), link: newLink(drops),

@@ -15,6 +15,7 @@ import (
 // dialTarget returns the address to dial for a target of the process, with the checks of a flow.
 func (r *rules) dialTarget(p Protocol, target netip.AddrPort) (netip.AddrPort, error) {
 	to := r.destination(p, target, target)
+	to.front = netip.AddrPort{} // it serves flows alone
 	if !to.served && r.deny(target) {
 		return netip.AddrPort{}, errForbidden
 	}

@@ -252,7 +252,19 @@ func (f *Forwarder) SetRoutes(prefixes []netip.Prefix) { f.routes.set(prefixes) 
 // changed. Open flows stay open.
 func (f *Forwarder) RecomputeLimits() Limit { return f.limits.recompute() }
 
-// Reserve takes n bytes of the budget for buffers, for a connection that another part of the router relays. It returns
+// FrontMemory is the part of the budget for buffers that connections of fronts take ([Config.Front]).
+type FrontMemory struct{ budget *bufferBudget }
+
+// FrontMemory returns the part of the budget for fronts.
+func (f *Forwarder) FrontMemory() FrontMemory { return FrontMemory{f.memory} }
+
+// Reserve takes n bytes, or returns false if there is no room for them.
+func (m FrontMemory) Reserve(n int64) bool { return m.budget.reserveFront(n) }
+
+// Release returns n bytes that Reserve took.
+func (m FrontMemory) Release(n int64) { m.budget.releaseFront(n) }
+
+// Reserve takes n bytes of the budget for buffers, for a connection of a program of the VPC into the tailnet. It returns
 // false if there is no room. [Forwarder.Release] returns them.
 func (f *Forwarder) Reserve(n int64) bool { return f.memory.reserve(n) }
 

@@ -16,6 +16,7 @@ type rules struct {
 	denyDial func(target netip.AddrPort) bool
 	allow    func(protocol uint8, client netip.Addr, dst netip.AddrPort) bool
 	servedAt func(protocol Protocol, target netip.AddrPort) (to netip.AddrPort, ok bool)
+	front    func(protocol Protocol, target netip.AddrPort) netip.AddrPort
 
 	admit       func(protocol uint8, client, target netip.AddrPort) Admission
 	stillAdmits func(protocol uint8, client netip.Addr, target netip.AddrPort) bool
@@ -39,16 +40,17 @@ const (
 type destination struct {
 	addr   netip.AddrPort // zero while that of a served port is unknown
 	served bool           // as [Config.Served]: it needs no Resolve, and no deny list applies
+	front  netip.AddrPort // dialed in place of addr, if it is valid: see [Config.Front]
 }
 
 // destination returns the destination now of flows to dst, whose target is given.
 func (r *rules) destination(p Protocol, dst, target netip.AddrPort) destination {
 	if p != ICMP {
 		if to, ok := r.servedAt(p, dst); ok {
-			return destination{to, true}
+			return destination{to, true, r.front(p, dst)}
 		}
 	}
-	return destination{target, false}
+	return destination{addr: target}
 }
 
 // open decides whether a new flow or an echo request is allowed, and by which rule of Admit, on
@@ -119,6 +121,8 @@ func (r *rules) dialAddr(p Protocol, to destination) (netip.AddrPort, error) {
 	switch {
 	case to.served && !to.addr.IsValid():
 		return netip.AddrPort{}, unix.EHOSTUNREACH
+	case to.front.IsValid():
+		return to.front, nil
 	case to.served:
 		return to.addr, nil
 	}

@@ -1,13 +1,10 @@
 // Package proxyproto encodes the header of the PROXY protocol, version 2, by which a target learns the
-// client of a connection that the router opens: HAProxy's doc/proxy-protocol.txt, section 2.2. It reads
-// no more of a header than its length.
+// client of a connection that the router opens: HAProxy's doc/proxy-protocol.txt, section 2.2.
 package proxyproto
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -41,9 +38,6 @@ const (
 // maxValue bounds the value of a TLV, in bytes, so that a header fits into the empty buffer of any socket.
 const maxValue = 512
 
-// maxHeader bounds a header that is read, in bytes: three TLVs of maxValue and the addresses are less.
-const maxHeader = 2048
-
 // Bytes returns the header.
 func (h Header) Bytes() []byte {
 	b := append([]byte(signature), versionProxy, unspecified, 0, 0)
@@ -63,23 +57,6 @@ func (h Header) Bytes() []byte {
 	b = appendTLV(b, TypeTags, joined(h.Tags))
 	binary.BigEndian.PutUint16(b[14:], uint16(len(b)-16))
 	return b
-}
-
-// Read takes a header from the start of a stream, and returns it whole. It waits for the header.
-func Read(in io.Reader) ([]byte, error) {
-	header := make([]byte, 16, 256)
-	if _, err := io.ReadFull(in, header); err != nil {
-		return nil, fmt.Errorf("reading a PROXY header: %w", err)
-	}
-	rest := int(binary.BigEndian.Uint16(header[14:]))
-	if string(header[:len(signature)]) != signature || header[12] != versionProxy || rest > maxHeader-len(header) {
-		return nil, errors.New("reading a PROXY header: malformed")
-	}
-	header = append(header, make([]byte, rest)...)
-	if _, err := io.ReadFull(in, header[16:]); err != nil {
-		return nil, fmt.Errorf("reading a PROXY header: %w", err)
-	}
-	return header, nil
 }
 
 // appendTLV appends a TLV. An empty value has none, and neither has one that is too long: a part of a name is

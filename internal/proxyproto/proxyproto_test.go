@@ -3,7 +3,6 @@ package proxyproto
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -72,31 +71,6 @@ func TestParseTarget(t *testing.T) {
 	for s, want := range map[string]bool{"10.0.3.4:443": true, "10.0.3.4:444": false, "10.0.4.4:443": false, "[2001:db8::4]:443": false} {
 		if target.Contains(ap(s)) != want {
 			t.Errorf("%s: got %v", s, !want)
-		}
-	}
-}
-
-// TestRead takes each header off a stream without a byte of the rest, and refuses all others.
-func TestRead(t *testing.T) {
-	long := strings.Repeat("x", maxValue)
-	for _, h := range []Header{
-		{},
-		{Client: ap("100.64.0.2:1000"), Target: ap("10.0.3.4:443"), Node: "a", User: "b@c"},
-		{Client: ap("[fd7a:115c:a1e0::2]:1000"), Target: ap("[2001:db8::4]:443"), Node: long, User: long, Tags: []string{long}},
-	} {
-		in := strings.NewReader(string(h.Bytes()) + "rest")
-		got, err := Read(in)
-		if rest, _ := io.ReadAll(in); err != nil || string(got) != string(h.Bytes()) || string(rest) != "rest" {
-			t.Errorf("%v: %x, %v, rest %q", h, got, err, rest)
-		}
-	}
-	whole := string(Header{Client: ap("100.64.0.2:1000"), Target: ap("10.0.3.4:443"), Node: "a"}.Bytes())
-	for name, text := range map[string]string{
-		"nothing": "", "a part": whole[:len(whole)-1], "a ClientHello": "\x16\x03\x01" + strings.Repeat("x", 100),
-		"too long": signature + "\x21\x11\xff\xff" + strings.Repeat("x", 70000), "version 1": "PROXY TCP4 100.64.0.2 10.0.3.4 1000 443\r\n",
-	} {
-		if got, err := Read(strings.NewReader(text)); err == nil {
-			t.Errorf("%s: %x", name, got)
 		}
 	}
 }

@@ -120,6 +120,7 @@ func (r *Router) forwardConfig() forward.Config {
 		DenyDial: r.opts.DenyDial,
 		Allow:    r.node.AllowsFlow,
 		Served:   r.served.lookUp,
+		Front:    r.served.frontOf,
 		Rejection: func(why forward.Refusal, protocol uint8, client, dst netip.AddrPort) []byte {
 			return tailnet.Rejection(why == forward.RefusedByAdmit, protocol, client, dst)
 		},
@@ -139,8 +140,8 @@ func (r *Router) forwardConfig() forward.Config {
 		cfg.Finished = r.flowLog.finished
 	}
 	r.access.configure(&cfg)
-	if len(r.cfg.ProxyProtocol) > 0 {
-		cfg.Preface = r.ProxyHeader
+	if len(r.cfg.ProxyProtocol) > 0 || r.cfg.TerminatesTLS() {
+		cfg.Preface = r.preface
 	}
 	return cfg
 }

@@ -22,6 +22,7 @@ import (
 type served struct {
 	ports map[uint16]*servedPort // 0 is for all other ports, of TCP and UDP
 	owns  func(netip.Addr) bool  // reports whether an address is the node's own
+	front netip.AddrPort         // terminates TLS; set before the node starts
 	// may returns an error if a target must not be reached from the tailnet.
 	may func(netip.AddrPort) error
 	log *slog.Logger
@@ -33,7 +34,6 @@ type servedPort struct {
 	host    string
 	port    uint16 // 0: that of the flow
 	tls     bool
-	front   netip.AddrPort                 // terminates TLS; set before the node starts
 	addr    atomic.Pointer[netip.AddrPort] // nil while it is unknown
 	failed  bool                           // the last look-up failed, which was logged; for follow only
 }
@@ -79,9 +79,6 @@ func (s *served) lookUp(protocol forward.Protocol, target netip.AddrPort) (to ne
 	}
 	if s.may(to) != nil { // also a listener that this process has opened since
 		return netip.AddrPort{}, true
-	}
-	if p.tls {
-		return p.front, true
 	}
 	return to, true
 }

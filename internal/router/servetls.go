@@ -15,10 +15,10 @@ import (
 	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/certificate"
+	"subnetrouter/internal/forward"
 	"subnetrouter/internal/httpproxy"
 	"subnetrouter/internal/limits"
 	"subnetrouter/internal/problem"
-	"subnetrouter/internal/proxyproto"
 	"subnetrouter/internal/tailnet"
 	"subnetrouter/internal/tlsfront"
 
@@ -51,15 +51,16 @@ func (r *Router) filesOfTLS() int {
 // tlsPorts terminates TLS for the ports of ROUTER_SERVE that ask for it.
 type tlsPorts struct {
 	server      *tlsfront.Server
-	certificate atomic.Pointer[tls.Certificate]                 // nil before there is one
-	request     func(context.Context) (*tls.Certificate, error) // both results may be set
-	running     func() bool                                     // the node is a member of the tailnet
+	certificate atomic.Pointer[tls.Certificate]                                  // nil before there is one
+	request     func(ctx context.Context, name string) (*tls.Certificate, error) // both results may be set
+	running     func() bool                                                      // the node is a member of the tailnet
+	name        func() string                                                    // the node's, for a certificate; "" if the tailnet allows none
 	log         *slog.Logger
 	expiry      prometheus.Gauge
 	failed      *prometheus.CounterVec
 }
 
-// newTLSPorts opens the fronts of the ports with TLS. It returns nil if there are none.
+// newTLSPorts opens the front of the ports with TLS. It returns nil if there are none.
 func (r *Router) newTLSPorts() (*tlsPorts, error) {
 	if !r.cfg.TerminatesTLS() {
 		return nil, nil
@@ -67,6 +68,7 @@ func (r *Router) newTLSPorts() (*tlsPorts, error) {
 	t := &tlsPorts{
 		request: r.requestCertificate(), log: r.log,
 		running: func() bool { s, _ := r.node.Status(); return s.Running() },
+		name:    r.node.CertificateName,
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "router_serve_certificate_expiry_timestamp_seconds", Help: "End of the certificate of the node's name, in Unix time; 0 while there is none.",
 		}),
@@ -77,26 +79,21 @@ func (r *Router) newTLSPorts() (*tlsPorts, error) {
 	for _, reason := range tlsfront.Reasons {
 		t.failed.WithLabelValues(string(reason))
 	}
-	t.server = tlsfront.New(tlsfront.Config{
+	var err error
+	t.server, err = tlsfront.New(tlsfront.Config{
 		Certificate: t.current,
-		Headers:     len(r.cfg.ProxyProtocol) > 0, WantsHeader: r.wantsProxyHeader,
-		Conns: tlsConns(limits.MaxOpenFiles()), Memory: r.forward,
+		Dial:        r.served.dial,
+		Conns:       tlsConns(limits.MaxOpenFiles()), Memory: r.forward.FrontMemory(),
 		Failed: func(reason tlsfront.Reason, err error) {
 			t.failed.WithLabelValues(string(reason)).Inc()
 			t.log.Debug("connection to a served port with TLS failed", "reason", string(reason), "err", err)
 		},
 	})
-	for _, p := range r.served.ports {
-		if !p.tls {
-			continue
-		}
-		addr, err := t.server.Open(func(ctx context.Context) (net.Conn, error) { return r.served.dial(ctx, p) })
-		if err != nil {
-			return nil, problem.Wrapf(err, "listening for %s (ROUTER_SERVE)", p.element)
-		}
-		r.deny.Opened(addr)
-		p.front = addr.(*net.TCPAddr).AddrPort()
+	if err != nil {
+		return nil, problem.Wrapf(err, "listening for ports with TLS (ROUTER_SERVE)")
 	}
+	r.deny.Opened(t.server.Addr())
+	r.served.front = t.server.Addr().(*net.TCPAddr).AddrPort()
 	r.registry.MustRegister(t.expiry, t.failed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "router_serve_tls_connections", Help: "Connections to served ports with TLS that are open.",
 	}, func() float64 { return float64(t.server.Connections()) }))
@@ -115,20 +112,20 @@ func (t *tlsPorts) current() (*tls.Certificate, error) {
 const (
 	certificateRefresh = time.Hour       // between two looks at the end of the certificate
 	certificateTimeout = 3 * time.Minute // of a request: control and the authority write and read DNS
+	nameEvery          = time.Minute     // between two looks at the node's name
 )
 
 // follow keeps the certificate until ctx ends. Let's Encrypt allows five failures an hour, so the pauses after a failure grow.
 func (t *tlsPorts) follow(ctx context.Context) {
 	pause := backoff.Backoff{First: time.Minute, Max: time.Hour, Share: backoff.Retry}
 	for {
-		wait := time.Second // until the node is a member
+		wait, name := time.Second, "" // until the node is a member
 		if t.running() {
+			name = t.name()
 			requesting, cancel := context.WithTimeout(ctx, certificateTimeout)
-			c, err := t.request(requesting)
+			c, err := t.request(requesting, name)
 			cancel()
-			if c != nil {
-				t.use(c)
-			}
+			t.use(c, name)
 			if err == nil {
 				wait = certificateRefresh
 				pause.Reset()
@@ -137,16 +134,45 @@ func (t *tlsPorts) follow(ctx context.Context) {
 				t.log.Error("no new certificate for served ports with TLS", "err", err, "fix", problem.Of(err).Fix, "retry_in", wait.Round(time.Second).String())
 			}
 		}
-		if !backoff.Sleep(ctx, wait) {
+		if !t.await(ctx, wait, name) {
 			return
 		}
 	}
 }
 
+// await waits, but not longer than nameEvery once the node has another name. It returns false if ctx ended first.
+func (t *tlsPorts) await(ctx context.Context, wait time.Duration, name string) bool {
+	for ; wait > 0; wait -= nameEvery {
+		if !backoff.Sleep(ctx, min(wait, nameEvery)) {
+			return false
+		}
+		if t.name() != name {
+			break
+		}
+	}
+	return true
+}
+
+// use replaces the certificate in use, unless c is nil and that is for the name.
+func (t *tlsPorts) use(c *tls.Certificate, name string) {
+	last := t.certificate.Load()
+	switch {
+	case c == nil && last != nil && name != "" && last.Leaf.VerifyHostname(name) != nil:
+		t.certificate.Store(nil)
+		t.expiry.Set(0)
+	case c != nil:
+		t.certificate.Store(c)
+		t.expiry.Set(float64(c.Leaf.NotAfter.Unix()))
+		if last == nil || !slices.EqualFunc(last.Certificate, c.Certificate, slices.Equal) {
+			t.log.Info("certificate for served ports with TLS", "names", c.Leaf.DNSNames, "until", c.Leaf.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+}
+
 // requestCertificate returns the function that gets the certificate of the node's name.
-func (r *Router) requestCertificate() func(context.Context) (*tls.Certificate, error) {
+func (r *Router) requestCertificate() func(context.Context, string) (*tls.Certificate, error) {
 	var keeper *certificate.Keeper // only follow's goroutine uses it
-	return func(ctx context.Context) (*tls.Certificate, error) {
+	return func(ctx context.Context, name string) (*tls.Certificate, error) {
 		if keeper == nil { // the node has started
 			keeper = certificate.New(certificate.Config{
 				Directory: tailnet.CertificateDirectory(), SetTXT: r.node.SetTXT, Store: r.certificateStore(),
@@ -154,12 +180,11 @@ func (r *Router) requestCertificate() func(context.Context) (*tls.Certificate, e
 				Agent: "subnetrouter/" + r.opts.Version.Router,
 			})
 		}
-		names := r.node.CertificateNames()
-		if len(names) == 0 {
+		if name == "" {
 			return nil, problem.New("enable MagicDNS and HTTPS certificates on the DNS page of the tailnet's admin console, or remove /tls from ROUTER_SERVE",
 				"the tailnet does not allow certificates")
 		}
-		c, err := keeper.Get(ctx, names[0])
+		c, err := keeper.Get(ctx, name)
 		if err != nil {
 			p := *problem.Of(err)
 			p.Fix = "let the task reach acme-v02.api.letsencrypt.org by HTTPS; if that limits the rate, use a ROUTER_STATE that lasts, so that a deployment needs no new certificate"
@@ -186,13 +211,6 @@ func (m memoryStore) Read(key string) []byte { return m[key] }
 // Write implements [certificate.Store].
 func (m memoryStore) Write(key string, value []byte) { m[key] = value }
 
-func (t *tlsPorts) use(c *tls.Certificate) {
-	if last := t.certificate.Swap(c); last == nil || !slices.EqualFunc(last.Certificate, c.Certificate, slices.Equal) {
-		t.log.Info("certificate for served ports with TLS", "name", c.Leaf.Subject.CommonName, "names", c.Leaf.DNSNames, "until", c.Leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	t.expiry.Set(float64(c.Leaf.NotAfter.Unix()))
-}
-
 // serveTLS serves the ports with TLS until ctx ends.
 func (r *Router) serveTLS(ctx context.Context) error {
 	if r.tlsPorts == nil {
@@ -207,29 +225,28 @@ func (r *Router) serveTLS(ctx context.Context) error {
 	return group.Wait()
 }
 
-// dial connects to the target of a port.
-func (s *served) dial(ctx context.Context, p *servedPort) (net.Conn, error) {
-	to := p.addr.Load()
-	if to == nil {
-		return nil, errors.New("the target's name has no address")
+// frontOf returns the address in front of a served port with TLS; the zero address for all others.
+func (s *served) frontOf(protocol forward.Protocol, target netip.AddrPort) netip.AddrPort {
+	if p := s.ports[target.Port()]; p != nil && p.tls && protocol == forward.TCP && s.owns(target.Addr()) {
+		return s.front
 	}
-	if err := s.may(*to); err != nil {
+	return netip.AddrPort{}
+}
+
+// dial connects to a target, for which the data path has admitted a flow.
+func (s *served) dial(ctx context.Context, target netip.AddrPort) (net.Conn, error) {
+	if err := s.may(target); err != nil {
 		return nil, err
 	}
-	return new(net.Dialer).DialContext(ctx, "tcp", to.String())
+	return new(net.Dialer).DialContext(ctx, "tcp", target.String())
 }
 
-// fronts reports whether an address is in front of a port with TLS.
-func (s *served) fronts(a netip.AddrPort) bool {
-	for _, p := range s.ports {
-		if p.tls && p.front == a {
-			return true
-		}
+// preface returns the bytes that a target gets before those of the client: the PROXY header, and for the front of a port
+// with TLS also the target.
+func (r *Router) preface(client, dst, target netip.AddrPort) []byte {
+	header := r.ProxyHeader(client, dst, target)
+	if !r.served.frontOf(forward.TCP, dst).IsValid() {
+		return header
 	}
-	return false
-}
-
-// wantsProxyHeader reports whether a target gets a PROXY header.
-func (r *Router) wantsProxyHeader(target netip.AddrPort) bool {
-	return slices.ContainsFunc(r.cfg.ProxyProtocol, func(t proxyproto.Target) bool { return t.Contains(target) })
+	return tlsfront.Flow{Client: r.node.NodeAddress(client.Addr()), Target: target, Header: header}.Bytes()
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// TestPortWithTLS: flows to the port lead to its front while the target is known and allowed, and only its front is one.
+// TestPortWithTLS: flows to the port go by way of the front, and the rules decide about the target.
 func TestPortWithTLS(t *testing.T) {
 	own, front, target := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddrPort("127.0.0.1:40000"), netip.MustParseAddrPort("10.0.3.4:80")
 	allowed := true
@@ -31,7 +31,7 @@ func TestPortWithTLS(t *testing.T) {
 			}
 			return errors.New("denied")
 		}, slog.New(slog.DiscardHandler))
-	s.ports[443].front = front
+	s.front = front
 	at := netip.AddrPortFrom(own, 443)
 	if to, ok := s.lookUp(forward.TCP, at); !ok || to.IsValid() {
 		t.Errorf("without an address of the target: %v, %v", to, ok)
@@ -39,18 +39,27 @@ func TestPortWithTLS(t *testing.T) {
 	for _, p := range s.ports {
 		p.addr.Store(&target)
 	}
-	if to, ok := s.lookUp(forward.TCP, at); !ok || to != front {
-		t.Errorf("got %v, %v, want %v", to, ok, front)
+	for _, port := range []uint16{443, 80} {
+		if to, ok := s.lookUp(forward.TCP, netip.AddrPortFrom(own, port)); !ok || to != target {
+			t.Errorf("port %d: got %v, %v, want %v", port, to, ok, target)
+		}
 	}
-	if to, ok := s.lookUp(forward.TCP, netip.AddrPortFrom(own, 80)); !ok || to != target {
-		t.Errorf("got %v, %v, want %v", to, ok, target)
+	for dst, want := range map[netip.AddrPort]netip.AddrPort{
+		at: front, netip.AddrPortFrom(own, 80): {}, netip.MustParseAddrPort("100.64.0.2:443"): {}, target: {},
+	} {
+		if got := s.frontOf(forward.TCP, dst); got != want {
+			t.Errorf("the front of %v is %v, want %v", dst, got, want)
+		}
 	}
-	if !s.fronts(front) || s.fronts(target) || s.fronts(netip.AddrPort{}) {
-		t.Error("another address is taken for a front")
+	if got := s.frontOf(forward.UDP, at); got.IsValid() {
+		t.Errorf("UDP has the front %v", got)
 	}
 	allowed = false
 	if to, ok := s.lookUp(forward.TCP, at); !ok || to.IsValid() {
 		t.Errorf("a denied target: %v, %v", to, ok)
+	}
+	if _, err := s.dial(t.Context(), target); err == nil {
+		t.Error("the front reaches a denied target")
 	}
 }
 
@@ -71,10 +80,13 @@ func TestCertificateIsFollowed(t *testing.T) {
 		var next atomic.Pointer[answer]
 		failure := errors.New("the authority is out of order")
 		next.Store(&answer{nil, failure})
+		var name atomic.Value
+		name.Store("edge.test")
 		p := &tlsPorts{
+			name:    func() string { return name.Load().(string) },
 			running: running.Load, log: slog.New(slog.DiscardHandler),
 			expiry: prometheus.NewGauge(prometheus.GaugeOpts{Name: "expiry", Help: "End of the certificate."}),
-			request: func(context.Context) (*tls.Certificate, error) {
+			request: func(context.Context, string) (*tls.Certificate, error) {
 				requests.Add(1)
 				a := next.Load()
 				return a.certificate, a.err
@@ -99,7 +111,7 @@ func TestCertificateIsFollowed(t *testing.T) {
 			t.Error("a certificate out of nowhere")
 		}
 		end := time.Now().Add(24 * time.Hour)
-		old := &tls.Certificate{Leaf: &x509.Certificate{NotAfter: end}}
+		old := &tls.Certificate{Leaf: &x509.Certificate{NotAfter: end, DNSNames: []string{"edge.test"}}}
 		next.Store(&answer{old, failure})
 		pass(2 * time.Hour)
 		if c, err := p.current(); err != nil || c != old {
@@ -113,6 +125,12 @@ func TestCertificateIsFollowed(t *testing.T) {
 		pass(4 * time.Hour)
 		if n := requests.Load(); n < 2 || n > 4 {
 			t.Errorf("%d looks in four hours", n)
+		}
+		next.Store(&answer{nil, failure})
+		name.Store("renamed.test")
+		pass(2 * time.Minute)
+		if _, err := p.current(); err == nil || testutil.ToFloat64(p.expiry) != 0 {
+			t.Error("the certificate of a former name is in use")
 		}
 		cancel()
 		<-done

@@ -15,8 +15,17 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// CertificateNames returns the names for which the tailnet allows this node certificates.
-func (n *Node) CertificateNames() []string { return n.lb.StatusWithoutPeers().CertDomains }
+// CertificateName returns the node's name, if the tailnet allows a certificate for it; otherwise "".
+func (n *Node) CertificateName() string {
+	if !n.Started() {
+		return ""
+	}
+	names := n.lb.StatusWithoutPeers().CertDomains
+	if len(names) == 0 {
+		return ""
+	}
+	return names[0]
+}
 
 // CertificateDirectory returns the URL of the certificate authority, in the variable of the engine; "" for Let's Encrypt.
 func CertificateDirectory() string { return envknob.String("TS_DEBUG_ACME_DIRECTORY_URL") }

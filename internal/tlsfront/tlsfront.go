@@ -1,6 +1,5 @@
-// Package tlsfront terminates TLS in front of the targets of served ports. Each front is a listener on the
-// loopback address, to which the data path leads the flows of one port, so that these have the limits,
-// metrics and hand-over of all flows.
+// Package tlsfront terminates TLS in front of the targets of served ports: a listener on the loopback address, to
+// which the data path leads flows, so that these have the rules, limits, metrics and hand-over of all flows.
 package tlsfront
 
 import (
@@ -8,26 +7,24 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"subnetrouter/internal/backoff"
-	"subnetrouter/internal/proxyproto"
 )
 
 // Config configures a [Server].
 type Config struct {
 	// Certificate returns the certificate of now. Each handshake calls it, so it must not block.
 	Certificate func() (*tls.Certificate, error)
-	// Headers is true if each connection begins with a header of the PROXY protocol, which the data path
-	// has written and which is not a part of the TLS.
-	Headers bool
-	// WantsHeader reports whether a target gets the header. It is called only with Headers.
-	WantsHeader func(target netip.AddrPort) bool
-	// Conns bounds the connections of all fronts. Each has two sockets.
+	// Dial connects to the target of a [Flow].
+	Dial func(ctx context.Context, target netip.AddrPort) (net.Conn, error)
+	// Conns bounds the connections. Each has two sockets. One client has half of them at most.
 	Conns int
 	// Memory gives the memory of buffers, [ConnMemory] for each connection.
 	Memory Memory
@@ -47,7 +44,7 @@ type Memory interface {
 type Reason string
 
 const (
-	LimitReached Reason = "limit"       // Config.Conns, or Config.Memory
+	LimitReached Reason = "limit"       // Config.Conns, the client's share of them, or Config.Memory
 	Certificate  Reason = "certificate" // there is none yet
 	Handshake    Reason = "handshake"   // the client sent something else, or nothing
 	Target       Reason = "target"      // the target refused the connection, or did not answer
@@ -60,6 +57,7 @@ const (
 	handshakeTimeout = 10 * time.Second
 	dialTimeout      = 10 * time.Second
 	acceptPause      = 50 * time.Millisecond // after an error
+	silence          = 2 * time.Minute       // of a client whose target has ended
 	// bufferSize is the size of the buffer of each direction: a record of TLS.
 	bufferSize = 16 << 10
 	// ConnMemory is the memory of a connection in bytes: two buffers, two records that TLS decrypts and encrypts, and
@@ -67,71 +65,55 @@ const (
 	ConnMemory = 5 * bufferSize
 )
 
-// Server is the fronts of a process.
+// Server is the front of a process.
 type Server struct {
-	cfg    Config
-	tls    *tls.Config
-	places chan struct{} // has an element for each open connection
-	fronts []*front
-	wg     sync.WaitGroup // connections
+	cfg Config
+	tls *tls.Config
+	ln  net.Listener
+	wg  sync.WaitGroup // connections
+
+	silence time.Duration // the constant; tests shorten it
+
+	mu      sync.Mutex // covers the fields below
+	open    int        // connections
+	clients map[netip.Addr]int
 }
 
-type front struct {
-	ln   net.Listener
-	dial func(context.Context) (net.Conn, error)
-}
-
-// New returns a server without fronts.
-func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, places: make(chan struct{}, cfg.Conns)}
-	s.tls = &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cfg.Certificate() },
-	}
-	return s
-}
-
-// Open adds a front, whose address it returns. dial connects to the target. It must not be called after [Server.Serve].
-func (s *Server) Open(dial func(context.Context) (net.Conn, error)) (net.Addr, error) {
+// New returns a server that listens.
+func New(cfg Config) (*Server, error) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s.fronts = append(s.fronts, &front{ln, dial})
-	return ln.Addr(), nil
+	return &Server{cfg: cfg, ln: ln, silence: silence, clients: map[netip.Addr]int{}, tls: &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cfg.Certificate() },
+	}}, nil
 }
+
+// Addr returns the address of the front.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
 // Connections returns the number of open connections.
-func (s *Server) Connections() int { return len(s.places) }
-
-// Serve serves the fronts until ctx ends, and then closes their connections.
-func (s *Server) Serve(ctx context.Context) error {
-	failed := make(chan error, len(s.fronts))
-	for _, f := range s.fronts {
-		stop := context.AfterFunc(ctx, func() { f.ln.Close() })
-		defer stop()
-		s.wg.Go(func() { failed <- s.accept(ctx, f) })
-	}
-	var err error
-	for range s.fronts {
-		err = errors.Join(err, <-failed)
-	}
-	s.wg.Wait()
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
 }
 
-// accept serves one front until its listener is closed.
-func (s *Server) accept(ctx context.Context, f *front) error {
+// Serve serves connections until ctx ends, and then closes them.
+func (s *Server) Serve(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { s.ln.Close() })()
+	defer s.wg.Wait()
 	for {
-		c, err := f.ln.Accept()
+		c, err := s.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
-			return err
+			return nil
 		}
 		if err != nil { // too many open files, say
-			backoff.Sleep(ctx, acceptPause)
+			if !backoff.Sleep(ctx, acceptPause) {
+				return nil
+			}
 			continue
 		}
 		conn := c.(*net.TCPConn)
@@ -144,7 +126,7 @@ func (s *Server) accept(ctx context.Context, f *front) error {
 			defer s.leave()
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
 			defer conn.Close()
-			if reason, err := s.connect(ctx, f, conn); err != nil && ctx.Err() == nil {
+			if reason, err := s.connect(ctx, conn); err != nil && ctx.Err() == nil {
 				s.cfg.Failed(reason, err)
 			}
 		})
@@ -153,35 +135,55 @@ func (s *Server) accept(ctx context.Context, f *front) error {
 
 // enter takes what a connection needs, until leave returns it.
 func (s *Server) enter() bool {
-	select {
-	case s.places <- struct{}{}:
-	default:
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open >= s.cfg.Conns || !s.cfg.Memory.Reserve(ConnMemory) {
 		return false
 	}
-	if s.cfg.Memory.Reserve(ConnMemory) {
-		return true
-	}
-	<-s.places
-	return false
+	s.open++
+	return true
 }
 
 func (s *Server) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
 	s.cfg.Memory.Release(ConnMemory)
-	<-s.places
+}
+
+// count counts a connection of a client, until uncount. It returns false if the client has its share already.
+func (s *Server) count(client netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.clients[client] >= max(s.cfg.Conns/2, 1) {
+		return false
+	}
+	s.clients[client]++
+	return true
+}
+
+func (s *Server) uncount(client netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.clients[client]--; s.clients[client] == 0 {
+		delete(s.clients, client)
+	}
 }
 
 // connect shakes hands with the client before it connects to the target, so that strangers to TLS cost the target nothing,
 // and relays until both directions have ended.
-func (s *Server) connect(ctx context.Context, f *front, conn *net.TCPConn) (Reason, error) {
+func (s *Server) connect(ctx context.Context, conn *net.TCPConn) (Reason, error) {
 	conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	in := bufio.NewReader(conn)
-	var header []byte
-	if s.cfg.Headers {
-		var err error
-		if header, err = proxyproto.Read(in); err != nil {
-			return Handshake, err
-		}
+	f, err := readFlow(in)
+	if err != nil {
+		return Handshake, err
 	}
+	if !s.count(f.Client) {
+		reset(conn)
+		return LimitReached, fmt.Errorf("too many connections of %s", f.Client)
+	}
+	defer s.uncount(f.Client)
 	client := tls.Server(buffered{conn, in}, s.tls)
 	if err := client.HandshakeContext(ctx); err != nil {
 		if _, missing := s.cfg.Certificate(); missing != nil {
@@ -190,7 +192,7 @@ func (s *Server) connect(ctx context.Context, f *front, conn *net.TCPConn) (Reas
 		return Handshake, err
 	}
 	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
-	c, err := f.dial(dialing)
+	c, err := s.cfg.Dial(dialing, f.Target)
 	cancel()
 	if err != nil {
 		reset(conn)
@@ -198,14 +200,12 @@ func (s *Server) connect(ctx context.Context, f *front, conn *net.TCPConn) (Reas
 	}
 	target := c.(*net.TCPConn)
 	defer target.Close()
-	if to := target.RemoteAddr().(*net.TCPAddr).AddrPort(); header != nil && s.cfg.WantsHeader(netip.AddrPortFrom(to.Addr().Unmap(), to.Port())) {
-		if _, err := target.Write(header); err != nil {
-			reset(conn)
-			return Target, err
-		}
+	if _, err := target.Write(f.Header); err != nil {
+		reset(conn)
+		return Target, err
 	}
 	conn.SetDeadline(time.Time{})
-	relay(ctx, client, conn, target)
+	s.relay(ctx, client, conn, target)
 	return "", nil
 }
 
@@ -217,9 +217,12 @@ type buffered struct {
 
 func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
-// relay moves bytes in both directions until both have ended. An end of one is passed on, and an error resets both.
-func relay(ctx context.Context, client *tls.Conn, conn, target *net.TCPConn) {
+// relay moves bytes in both directions until both have ended. An end of one is passed on, and an error resets both. Once the
+// target has ended, a client that is silent is reset: its program may keep the connection for ever, and nothing else would
+// notice that the target is gone.
+func (s *Server) relay(ctx context.Context, client *tls.Conn, conn, target *net.TCPConn) {
 	defer context.AfterFunc(ctx, func() { target.Close() })()
+	ended := new(atomic.Bool) // the target
 	failed := make(chan bool, 2)
 	copyTo := func(dst io.Writer, src io.Reader, end func() error) {
 		_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, bufferSize))
@@ -228,14 +231,32 @@ func relay(ctx context.Context, client *tls.Conn, conn, target *net.TCPConn) {
 		}
 		failed <- err != nil
 	}
-	go copyTo(target, client, target.CloseWrite)
-	go copyTo(client, target, func() error { return errors.Join(client.CloseWrite(), conn.CloseWrite()) })
+	go copyTo(target, limited{client, func() { conn.SetReadDeadline(time.Now().Add(s.silence)) }, ended}, target.CloseWrite)
+	go copyTo(client, target, func() error {
+		ended.Store(true)
+		conn.SetReadDeadline(time.Now().Add(s.silence))
+		return errors.Join(client.CloseWrite(), conn.CloseWrite())
+	})
 	for range 2 {
 		if <-failed { // which wakes the other direction
 			reset(conn)
 			reset(target)
 		}
 	}
+}
+
+// limited reads from a client. Once the target has ended, it calls limit before each read.
+type limited struct {
+	io.Reader
+	limit func()
+	ended *atomic.Bool
+}
+
+func (l limited) Read(p []byte) (int, error) {
+	if l.ended.Load() {
+		l.limit()
+	}
+	return l.Reader.Read(p)
 }
 
 // reset closes a connection with a reset, so that the other end knows that it did not end as it should.

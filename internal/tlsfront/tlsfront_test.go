@@ -1,6 +1,7 @@
 package tlsfront
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"subnetrouter/internal/proxyproto"
 	"subnetrouter/internal/testwait"
 )
 
@@ -31,7 +31,7 @@ type world struct {
 	got    map[Reason]int
 }
 
-func start(t *testing.T, change func(*Config), dial func(context.Context) (net.Conn, error)) *world {
+func start(t *testing.T, change func(*Config), dial func(context.Context, netip.AddrPort) (net.Conn, error)) *world {
 	t.Helper()
 	w := &world{t: t, got: map[Reason]int{}}
 	cert := certificate(t)
@@ -50,16 +50,17 @@ func start(t *testing.T, change func(*Config), dial func(context.Context) (net.C
 	if dial == nil {
 		ln := listen(t)
 		go echo(ln)
-		dial = func(ctx context.Context) (net.Conn, error) {
+		dial = func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
 		}
 	}
-	w.server = New(cfg)
-	addr, err := w.server.Open(dial)
-	if err != nil {
+	cfg.Dial = dial
+	var err error
+	if w.server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	w.addr = addr.String()
+	w.server.silence = time.Second
+	w.addr = w.server.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.server.Serve(ctx) }()
@@ -145,14 +146,40 @@ func certificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-func (w *world) dial() *tls.Conn {
+var laptop, phone = netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("fd7a:115c:a1e0::3")
+
+var theTarget = netip.MustParseAddrPort("10.0.3.4:80")
+
+// dial connects as the laptop.
+func (w *world) dial() *tls.Conn { return w.connect(Flow{Client: laptop, Target: theTarget}) }
+
+// connect connects as the data path does for a flow.
+func (w *world) connect(f Flow) *tls.Conn {
 	w.t.Helper()
-	c, err := net.Dial("tcp4", w.addr)
+	c, err := w.tryConnect(f)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return c
+}
+
+// handshake connects and shakes hands. A front without room may reset the connection at once.
+func (w *world) handshake(client netip.Addr) error {
+	c, err := w.tryConnect(Flow{Client: client, Target: theTarget})
+	if err == nil {
+		err = c.Handshake()
+	}
+	return err
+}
+
+func (w *world) tryConnect(f Flow) (*tls.Conn, error) {
+	c, err := net.Dial("tcp4", w.addr)
+	if err != nil {
+		return nil, err
+	}
 	w.t.Cleanup(func() { c.Close() })
-	return tls.Client(c, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the e2e test verifies
+	c.Write(f.Bytes())
+	return tls.Client(c, &tls.Config{InsecureSkipVerify: true}), nil //nolint:gosec // the e2e test verifies
 }
 
 func TestRelay(t *testing.T) {
@@ -168,62 +195,128 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// TestHeader: the header of the data path goes to a target that wants it, in front of the client's bytes, and to no other.
-func TestHeader(t *testing.T) {
-	header := string(proxyproto.Header{Node: "laptop"}.Bytes())
-	for _, wants := range []bool{true, false} {
-		w := start(t, func(c *Config) { c.Headers, c.WantsHeader = true, func(netip.AddrPort) bool { return wants } }, nil)
-		raw, err := net.Dial("tcp4", w.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.WriteString(raw, header)
-		c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the e2e test verifies
+// TestFlow: the front dials the target that the data path names, which gets its header in front of the client's bytes.
+func TestFlow(t *testing.T) {
+	ln := listen(t)
+	go echo(ln)
+	for _, f := range []Flow{
+		{laptop, theTarget, []byte("header:")},
+		{phone, netip.MustParseAddrPort("[fd12::4]:443"), nil},
+		{phone, theTarget, []byte(strings.Repeat("h", maxFlow-fixedFlow))},
+	} {
+		dialed := make(chan netip.AddrPort, 1)
+		w := start(t, nil, func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			dialed <- to
+			return new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
+		})
+		c := w.connect(f)
 		io.WriteString(c, "hello")
 		c.CloseWrite()
-		want := "hello"
-		if wants {
-			want = header + want
+		if got, err := io.ReadAll(c); err != nil || string(got) != string(f.Header)+"helloend" {
+			t.Errorf("%v: got %q, %v", f, got, err)
 		}
-		if got, err := io.ReadAll(c); err != nil || string(got) != want+"end" {
-			t.Errorf("wants %v: got %q, %v", wants, got, err)
+		if to := <-dialed; to != f.Target {
+			t.Errorf("dialed %v, want %v", to, f.Target)
 		}
-		raw.Close()
 	}
 }
 
-// TestForgedHeader: without Headers, a client's own PROXY header is not TLS.
-func TestForgedHeader(t *testing.T) {
-	w := start(t, nil, nil)
-	c, err := net.Dial("tcp4", w.addr)
-	if err != nil {
-		t.Fatal(err)
+// TestStrangers: bytes that are no flow of the data path reach no target.
+func TestStrangers(t *testing.T) {
+	for name, text := range map[string]string{
+		"nothing": "", "a part": string(Flow{Client: laptop, Target: theTarget}.Bytes()[:20]), "TLS": "\x16\x03\x01\x02\x00" + strings.Repeat("x", 600),
+		"too long": "\xff\xff" + strings.Repeat("x", 70000), "too short": "\x00\x01xxxx",
+		"a PROXY header": "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + strings.Repeat("x", 12),
+	} {
+		w := start(t, nil, func(context.Context, netip.AddrPort) (net.Conn, error) {
+			t.Errorf("%s: the target was dialed", name)
+			return nil, errors.New("no")
+		})
+		c, err := net.Dial("tcp4", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, text)
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c)
+		c.Close()
+		testwait.Until(t, name, w.failed(Handshake))
 	}
-	defer c.Close()
-	c.Write(proxyproto.Header{Node: "forged"}.Bytes())
-	io.Copy(io.Discard, c)
-	testwait.Until(t, "a failure", w.failed(Handshake))
+}
+
+// FuzzFlow: each accepted flow is encoded as it was read.
+func FuzzFlow(f *testing.F) {
+	f.Add(Flow{Client: laptop, Target: theTarget, Header: []byte("x")}.Bytes())
+	f.Add(Flow{Client: phone, Target: netip.MustParseAddrPort("[fd12::4]:443")}.Bytes())
+	f.Fuzz(func(t *testing.T, text []byte) {
+		got, err := readFlow(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		if again, err := readFlow(bytes.NewReader(got.Bytes())); err != nil || again.Client != got.Client || again.Target != got.Target || !bytes.Equal(again.Header, got.Header) {
+			t.Errorf("%v: %v, %v", got, again, err)
+		}
+	})
+}
+
+// TestShares: one client has half of the connections at most.
+func TestShares(t *testing.T) {
+	w := start(t, func(c *Config) { c.Conns = 4 }, nil)
+	for i, want := range []bool{true, true, false} {
+		if err := w.handshake(laptop); (err == nil) != want {
+			t.Errorf("connection %d of the laptop: %v", i, err)
+		}
+	}
+	testwait.Until(t, "a failure", w.failed(LimitReached))
+	if err := w.handshake(phone); err != nil {
+		t.Errorf("the laptop keeps the phone out: %v", err)
+	}
+}
+
+// TestSilenceAfterTheTarget: a client that does not close its connection once the target has ended does not keep it.
+func TestSilenceAfterTheTarget(t *testing.T) {
+	ln := listen(t)
+	go func() {
+		c, err := ln.Accept()
+		if err == nil {
+			io.WriteString(c, "bye")
+			c.Close()
+		}
+	}()
+	w := start(t, nil, func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
+	})
+	c := w.dial()
+	if got, err := io.ReadAll(c); err != nil || string(got) != "bye" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	testwait.Until(t, "the end of the connection", func() error {
+		if n := w.server.Connections(); n != 0 {
+			return fmt.Errorf("%d connections are open", n)
+		}
+		return nil
+	})
 }
 
 func TestFailures(t *testing.T) {
 	none := errors.New("no certificate yet")
 	w := start(t, func(c *Config) { c.Certificate = func() (*tls.Certificate, error) { return nil, none } }, nil)
-	if err := w.dial().Handshake(); err == nil {
+	if err := w.handshake(laptop); err == nil {
 		t.Error("a handshake without a certificate")
 	}
 	testwait.Until(t, "a failure", w.failed(Certificate))
 
-	w = start(t, nil, func(context.Context) (net.Conn, error) { return nil, errors.New("refused") })
+	w = start(t, nil, func(context.Context, netip.AddrPort) (net.Conn, error) { return nil, errors.New("refused") })
 	if _, err := io.ReadAll(w.dial()); err == nil {
 		t.Error("the client is not told that there is no target")
 	}
 	testwait.Until(t, "a failure", w.failed(Target))
 
 	w = start(t, func(c *Config) { c.Conns = 1 }, nil)
-	if err := w.dial().Handshake(); err != nil {
+	if err := w.handshake(laptop); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.dial().Handshake(); err == nil {
+	if err := w.handshake(laptop); err == nil {
 		t.Error("more connections than Conns")
 	}
 	testwait.Until(t, "a failure", w.failed(LimitReached))
@@ -237,7 +330,7 @@ func TestMemory(t *testing.T) {
 	if err := first.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.dial().Handshake(); err == nil {
+	if err := w.handshake(laptop); err == nil {
 		t.Error("a second connection has buffers outside of the budget")
 	}
 	testwait.Until(t, "a failure", w.failed(LimitReached))
@@ -245,7 +338,7 @@ func TestMemory(t *testing.T) {
 	io.Copy(io.Discard, first)
 	first.Close()
 	testwait.Until(t, "the memory", func() error {
-		if err := w.dial().Handshake(); err != nil {
+		if err := w.handshake(laptop); err != nil {
 			return err
 		}
 		return nil
@@ -264,7 +357,7 @@ func TestReset(t *testing.T) {
 		io.ReadFull(c, make([]byte, 1))
 		reset(c.(*net.TCPConn))
 	}()
-	w := start(t, nil, func(ctx context.Context) (net.Conn, error) {
+	w := start(t, nil, func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
 	})
 	c := w.dial()

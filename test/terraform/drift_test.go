@@ -127,7 +127,7 @@ func (a account) planComplete(t *testing.T) {
 			t.Errorf("%s: %v", c.Address, c.Change.Actions)
 		}
 	}
-	if created["aws_ecs_service"] != 1 || created["aws_cloudwatch_metric_alarm"] != 2 || created["aws_service_discovery_service"] != 1 || created["aws_vpc_security_group_ingress_rule"] != 3 {
+	if created["aws_ecs_service"] != 1 || created["aws_cloudwatch_metric_alarm"] != 2 || created["aws_service_discovery_service"] != 1 || created["aws_vpc_security_group_ingress_rule"] != 4 {
 		t.Errorf("the plan creates %v", created)
 	}
 }
