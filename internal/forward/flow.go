@@ -16,10 +16,14 @@ func (t *traffic) count(bytes, packets int) {
 }
 
 // A flow counts as busy for a moment after data from the target, and for longer after data from
-// the client, whose reply may be due.
+// the client, whose reply may be due. While a TCP client lacks data, it counts as busy after each
+// advance of the client's acknowledgements, for long enough to repeat a segment that was lost
+// several times, at 0.2 to 1 s doubled each time. A client that is gone, or that has stopped
+// reading, may stay silent for minutes: it must not take the quiet moment from the others.
 const (
 	busyAfterAnswer  = 100 * time.Millisecond
 	busyAfterRequest = 2 * time.Second
+	busyAfterAdvance = 5 * time.Second
 )
 
 // activity records the last time that data of a flow arrived, and from which side: an instant,

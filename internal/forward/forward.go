@@ -289,7 +289,8 @@ func (f *Forwarder) Flows(n int) []Flow { return f.tables.describe(n) }
 func (f *Forwarder) InUse(target netip.Addr) bool { return f.tables.inUse(target) }
 
 // Busy returns the number of flows that are being opened, have just moved data, have an
-// unanswered request of the last 2 s, or have bytes that a TCP client has yet to acknowledge.
+// unanswered request of the last 2 s, or have bytes that a TCP client has yet to acknowledge
+// while its acknowledgements have advanced within the last 5 s.
 func (f *Forwarder) Busy() int { return f.tables.busy() }
 
 // AwaitIdle waits until no flow is busy. It returns false if ctx ends first.

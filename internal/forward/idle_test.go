@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/packet"
+	"subnetrouter/internal/testwait"
 )
 
 func TestBusyWhileAnAnswerIsDue(t *testing.T) {
@@ -80,6 +82,53 @@ func TestBusyUntilTheClientHasTheAnswer(t *testing.T) {
 	}
 	if !quiet(busyAfterRequest) {
 		t.Error("still busy after the answer")
+	}
+}
+
+// TestBusyWhileTheClientAdvances: a client that has vanished, or reads no more, keeps a flow busy for a few
+// seconds only.
+func TestBusyWhileTheClientAdvances(t *testing.T) {
+	more := make(chan struct{})
+	port := serveTCP(t, func(conn *net.TCPConn) {
+		conn.Write([]byte("a"))
+		<-more
+		conn.Write(make([]byte, 16<<20)) // more than a client takes without reading
+	})
+	var clients [2]*client
+	for i := range clients {
+		c := newClient(t, nil)
+		clients[i] = c
+		conn := c.mustDialTCP(targets(port)[0])
+		defer conn.Close()
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := clients[0]
+	if err := gone.stack.DisableNIC(1); err != nil {
+		t.Fatal(err)
+	}
+	close(more)
+	for _, c := range clients {
+		testwait.Until(t, "data for the client", func() error {
+			if got := c.f.Flows(1); len(got) != 1 || got[0].ToTailnetBytes < 2 {
+				return fmt.Errorf("%+v", got)
+			}
+			return nil
+		})
+	}
+	quiet := func(c *client, within time.Duration) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		return c.f.AwaitIdle(ctx)
+	}
+	if quiet(gone, busyAfterRequest) {
+		t.Error("not busy although the client may still acknowledge")
+	}
+	for i, c := range clients {
+		if !quiet(c, busyAfterAdvance+2*time.Second) {
+			t.Errorf("client %d: still busy although it acknowledges nothing", i)
+		}
 	}
 }
 

@@ -70,12 +70,13 @@ type streamFlow struct {
 	abort     atomic.Bool  // abort at the next step
 	revoked   atomic.Bool  // aborted because the flow is no longer allowed
 	probe     atomic.Bool  // check at the next step whether the target has fallen silent
-	unacked   atomic.Bool  // the client has yet to acknowledge bytes, or the end
+	advanced  atomic.Int64 // the client's last advance while it has yet to acknowledge bytes, or the end: an instant; else 0
 	delivered atomic.Int64 // the bytes sent to the target when it had last acknowledged all
 
 	mu      sync.Mutex // guards the fields below
 	conn    *tcp.Conn
 	alarm   alarm         // runs wake
+	acked   int64         // what the client had acknowledged at that advance
 	held    int64         // the flow's part of the budget for buffers, in bytes
 	kernel  int64         // the bytes that waited in the target's socket at the last move
 	bound   int           // that the kernel's buffers follow, in bytes; 0 before the first move
@@ -430,8 +431,14 @@ func (fl *streamFlow) settle(now time.Duration) {
 	if c.Pending() {
 		t.link.want(&fl.turn)
 	}
-	if unacked := c.Unacked(); unacked != fl.unacked.Load() {
-		fl.unacked.Store(unacked)
+	switch since, acked := fl.advanced.Load(), c.Acknowledged(); {
+	case !c.Unacked():
+		if since != 0 {
+			fl.advanced.Store(0)
+		}
+	case since == 0 || acked != fl.acked:
+		fl.acked = acked
+		fl.advanced.Store(int64(now))
 	}
 	fl.schedule(now)
 }
@@ -551,7 +558,11 @@ func (fl *streamFlow) open() bool { return fl.stage.Load() == stageForwarding }
 // busy implements [flow]. What a slow client has yet to receive is in this process alone: the target
 // may have sent its whole answer, and ended.
 func (fl *streamFlow) busy(now time.Time) bool {
-	return !fl.open() || fl.activity.busy(now) || fl.unacked.Load()
+	if !fl.open() || fl.activity.busy(now) {
+		return true
+	}
+	since := fl.advanced.Load()
+	return since != 0 && instant(now)-since < int64(busyAfterAdvance)
 }
 
 // revoke marks the flow for a worker to abort.

@@ -296,6 +296,10 @@ func (c *Conn) Replaceable() bool { return c.state == TimeWait || c.state == Clo
 // Unacked reports whether the peer has anything to acknowledge: bytes, sent or not, or the end of the stream.
 func (c *Conn) Unacked() bool { return c.state != Closed && c.una < c.streamEnd() }
 
+// Acknowledged returns the position up to which the peer has acknowledged the stream; negative before the handshake
+// is complete.
+func (c *Conn) Acknowledged() int64 { return c.una }
+
 // streamEnd returns the position after the last that the application has given so far.
 func (c *Conn) streamEnd() int64 {
 	if c.closing {
