@@ -23,6 +23,9 @@ func check(c *Config, given map[string]setting, r *report) {
 	checkAuthKey(c, given, r)
 	checkRoutes(c, given, r)
 	checkNoRoutes(c, given, r)
+	// A router outside ECS with settings of its own is called subnet-router. The name of its host is no substitute: in
+	// Docker it is the container's ID, which would rename the node at each start.
+	c.HostsName = c.Hostname == "" && c.MetadataURI == "" && official(given)
 	checkMetadata(c, given, r)
 	checkDNS(c, given, r)
 	checkIdentity(c, given, r)

@@ -22,7 +22,8 @@ type Config struct {
 	Zones      zones.Settings
 	Refresh    time.Duration // between two look-ups of routes and credential
 
-	Hostname   string // "" = from the task's family or the host's name
+	Hostname   string // "" = from the task's family, or see HostsName
+	HostsName  bool   // without Hostname the node has the host's name, as with the official image
 	ControlURL string // "" = Tailscale's; no trailing slash
 
 	Identity identity.Settings

@@ -481,6 +481,27 @@ func TestOfficialVariablesOnly(t *testing.T) {
 	}
 }
 
+// TestHostsName: only a configuration for the official image names the node after its host.
+func TestHostsName(t *testing.T) {
+	for _, tt := range []struct {
+		args, env []string
+		want      bool
+	}{
+		{nil, []string{"TS_AUTHKEY=tskey-a"}, true},
+		{nil, []string{"TS_AUTHKEY=tskey-a", "TS_ROUTES=10.0.0.0/16", "TS_EXTRA_ARGS=--advertise-tags=tag:a"}, true},
+		{nil, []string{"TS_AUTHKEY=tskey-a", "TS_HOSTNAME=a"}, false},
+		{nil, []string{"TS_AUTHKEY=tskey-a", "TS_EXTRA_ARGS=--hostname=a"}, false},
+		{nil, []string{"TS_AUTHKEY=tskey-a", "ROUTER_ROUTES=10.0.0.0/16"}, false},
+		{[]string{"--routes=10.0.0.0/16"}, []string{"TS_AUTHKEY=tskey-a"}, false},
+		{nil, []string{"TS_AUTHKEY=tskey-a", metadataURI + "=http://169.254.170.2/v4/a"}, false},
+	} {
+		c, err := Load(tt.args, tt.env, nil)
+		if err != nil || c.HostsName != tt.want {
+			t.Errorf("%v %v: %v, %v; want %v", tt.args, tt.env, c.HostsName, err, tt.want)
+		}
+	}
+}
+
 func TestFileValues(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

@@ -32,8 +32,9 @@ func TestUsage(t *testing.T) {
 	got := Usage()
 	want := `
   --hostname, ROUTER_HOSTNAME, TS_HOSTNAME, TAILSCALE_HOSTNAME
-      Name of the node in the tailnet: one DNS label. Default: from the task's family,
-      or outside ECS the host's name.
+      Name of the node in the tailnet: one DNS label. Default: from the task's family;
+      outside ECS ` + "`subnet-router`" + `, or the host's name if all variables are those of
+      the official image (TS_).
 `
 	if !strings.Contains(got, want) {
 		t.Errorf("want in it:%s\ngot:\n%s", want, got)

@@ -109,7 +109,7 @@ var variables = []variable{
 	{
 		group: nodeGroup, accepts: "a DNS label", sample: "vpc-prod",
 		name: "ROUTER_HOSTNAME", flag: "hostname", aliases: []string{"TS_HOSTNAME", "TAILSCALE_HOSTNAME"},
-		shown:   "from the task's family, or outside ECS the host's name",
+		shown:   "from the task's family; outside ECS `subnet-router`, or the host's name if all variables are those of the official image (TS_)",
 		meaning: "Name of the node in the tailnet: one DNS label.",
 		set:     into(func(c *Config) *string { return &c.Hostname }, parseHostname),
 	},

@@ -33,6 +33,7 @@ type lookUps struct {
 	credentials *credentials
 	ephemeral   bool // the node has no state
 	outside     bool // not a task of ECS
+	hostsName   bool // see [config.Config]
 
 	mu       sync.Mutex // protects the fields below
 	place    place.Place
@@ -65,7 +66,7 @@ func newLookUps(cfg config.Config, log *slog.Logger, reg prometheus.Registerer) 
 	c.APICalled = newCounters(reg, "call", tsapi.Calls,
 		prometheus.CounterOpts{Name: "router_tailscale_api_calls_total", Help: "Calls to Tailscale's API, by call."},
 		prometheus.CounterOpts{Name: "router_tailscale_api_call_failures_total", Help: "Calls to Tailscale's API that failed, by call."}).called
-	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: !identity.Lasting(cfg.Identity.Source), outside: cfg.MetadataURI == ""}
+	s := &lookUps{boot: bootstrap.New(c), log: log, steps: newStepMetrics(reg), ephemeral: !identity.Lasting(cfg.Identity.Source), outside: cfg.MetadataURI == "", hostsName: cfg.HostsName}
 	s.credentials = &credentials{boot: s.boot, log: log, steps: s.steps, prefetched: make(chan struct{})}
 	s.credentials.register(reg)
 	choice := s.boot.CredentialChoice()
@@ -107,13 +108,15 @@ func (s *lookUps) awaitPlace(ctx context.Context) (place.Place, error) {
 	}
 }
 
-// hostname derives the node's name from the task's family, or outside ECS from the host's name, as
-// tailscaled does.
+// hostname derives the node's name from the task's family, or from the host's name as tailscaled does.
 func (s *lookUps) hostname(ctx context.Context) string {
-	if s.outside {
+	switch {
+	case s.hostsName:
 		name, _ := os.Hostname()
 		name, _, _ = strings.Cut(name, ".")
 		return hostnameFrom(name)
+	case s.outside:
+		return defaultHostname
 	}
 	place, err := s.awaitPlace(ctx)
 	if err != nil {
