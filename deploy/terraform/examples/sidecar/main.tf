@@ -21,12 +21,14 @@ module "reports" {
   socks5_listen = ":1055" # everything else in the tailnet
   serve         = ["80=localhost:8080"]
 
-  # It starts once the router is healthy, and stops before it.
+  # It starts once the router is healthy, and stops before it. The application passes TAILNET_PROXY to the
+  # connections that are for the tailnet. ALL_PROXY would send all others there, too, such as those to AWS and
+  # the Internet, and they would fail: the proxy leads only into the tailnet.
   sidecars = {
     app = {
       image        = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/reports:1.0.0"
       user         = "1000:1000"
-      environment  = { DATABASE = "localhost:5432", ALL_PROXY = "socks5h://localhost:1055", NO_PROXY = "localhost,169.254.0.0/16" }
+      environment  = { DATABASE = "localhost:5432", TAILNET_PROXY = "socks5h://localhost:1055" }
       health_check = ["CMD-SHELL", "curl -f http://localhost:8080/healthz"]
       stop_timeout = 60
     }
