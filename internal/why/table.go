@@ -163,8 +163,8 @@ func beyond(kind, gateway string, to netip.Addr, text string) (evidence, fix str
 	switch kind {
 	case "nat":
 		text += ", which replaces the router's address by its own"
-		if !to.IsPrivate() {
-			return text, "", true
+		if !special(to) {
+			return text + "; a private NAT gateway does not lead to the internet", "", true
 		}
 		return text, fmt.Sprintf("a public NAT gateway leads only to the internet; behind a private one, check the route table of its subnet, and that %s allows its address", to), false
 	case "tgw":
@@ -179,6 +179,29 @@ func beyond(kind, gateway string, to netip.Addr, text string) (evidence, fix str
 	}
 	return text + ", behind which nothing was read", "", false
 }
+
+// notPublic lists the ranges, besides those of [netip.Addr], to which the internet does not lead.
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("100.64.0.0/10"), // often the secondary range of a VPC
+	netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.0.2.0/24"),  // documentation
+	netip.MustParsePrefix("198.18.0.0/15"), // benchmarks
+	netip.MustParsePrefix("198.51.100.0/24"),
+	netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"),
+}
+
+// special reports whether an address is not one of the internet. A NAT gateway translates an IPv6 address of
+// 64:ff9b::/96 (NAT64) to the IPv4 address in it.
+func special(a netip.Addr) bool {
+	if b := a.As16(); nat64.Contains(a) {
+		a = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return !a.IsGlobalUnicast() || a.IsPrivate() || slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 func (n *Network) peering(id string) Step {
 	const step = "peering"

@@ -394,8 +394,12 @@ func TestGateways(t *testing.T) {
 		{"vpce-1", "10.60.0.4", Unknown, "leads to vpce-1", "the appliance"},
 		{"eni-9", "10.60.0.4", Unknown, "leads to eni-9", "source/destination check"},
 		{"nat-1", "10.60.0.4", Unknown, "leads to nat-1, which replaces the router's address", "public NAT gateway leads only to the internet"},
-		{"nat-1", "192.0.2.4", Pass, "leads to nat-1, which replaces the router's address", ""},
-		{"nat-1", "64:ff9b::c000:204", Pass, "leads to nat-1", ""},
+		{"nat-1", "100.64.0.4", Unknown, "leads to nat-1", "public NAT gateway leads only to the internet"},
+		{"nat-1", "198.19.0.4", Unknown, "leads to nat-1", "public NAT gateway leads only to the internet"},
+		{"nat-1", "64:ff9b::a3c:4", Unknown, "leads to nat-1", "public NAT gateway leads only to the internet"},
+		{"nat-1", "8.8.8.8", Pass, "leads to nat-1, which replaces the router's address by its own; a private NAT gateway does not lead to the internet", ""},
+		{"nat-1", "100.128.0.4", Pass, "leads to nat-1", ""},
+		{"nat-1", "64:ff9b::808:808", Pass, "leads to nat-1", ""},
 		{"arn:aws:networkmanager::1:core-network/core-network-1", "10.60.0.4", Unknown, "behind which nothing was read", ""},
 	} {
 		to := a(tc.to)
