@@ -133,8 +133,8 @@ func (n *Network) hop(step string, t Table, r *TableRoute, m Missing, to netip.A
 	switch {
 	case kind == "local", kind == "pcx":
 		return pass(step, "%s", text)
-	case (kind == "igw" || kind == "eigw") && to.IsPrivate() && to.Is4():
-		return stop(step, add, "%s: the internet does not lead to the private address %s", text, to)
+	case (kind == "igw" || kind == "eigw") && special(to) && to.Is4():
+		return stop(step, add, "%s: the internet does not lead to %s, which is not a public address", text, to)
 	case kind == "igw", kind == "eigw":
 		return pass(step, "%s", text)
 	case kind == "tgw" && step == "route-table" && n.unattached():

@@ -394,6 +394,8 @@ func TestGateways(t *testing.T) {
 		{"vpce-1", "10.60.0.4", Unknown, "leads to vpce-1", "the appliance"},
 		{"eni-9", "10.60.0.4", Unknown, "leads to eni-9", "source/destination check"},
 		{"nat-1", "10.60.0.4", Unknown, "leads to nat-1, which replaces the router's address", "public NAT gateway leads only to the internet"},
+		{"igw-1", "100.64.0.4", Stop, "the internet does not lead to 100.64.0.4, which is not a public address", "add a route for 100.64.0.4/32 to rtb-1"},
+		{"igw-1", "8.8.8.8", Pass, "leads to igw-1", ""},
 		{"nat-1", "100.64.0.4", Unknown, "leads to nat-1", "public NAT gateway leads only to the internet"},
 		{"nat-1", "198.19.0.4", Unknown, "leads to nat-1", "public NAT gateway leads only to the internet"},
 		{"nat-1", "64:ff9b::a3c:4", Unknown, "leads to nat-1", "public NAT gateway leads only to the internet"},
