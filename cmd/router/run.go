@@ -45,6 +45,7 @@ func runRouter(ctx context.Context, in call) int {
 	log.Info("router starting", "version", opts.Version.Router, "tailscale", opts.Version.Tailscale)
 	r, err := router.New(cfg, opts, log, events)
 	if err == nil {
+		stop.abandonWith(r.Abandon)
 		err = r.Run(ctx)
 	}
 	if errors.Is(err, router.ErrIdentityLost) {

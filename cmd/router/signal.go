@@ -17,6 +17,7 @@ type stopper struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	logSignal atomic.Pointer[func(second bool, signal os.Signal)]
+	abandon   atomic.Pointer[func()]
 }
 
 // exitWithin bounds the time from the second signal to the end of the process.
@@ -38,6 +39,9 @@ func watchSignals(ctx context.Context) (context.Context, *stopper) {
 			}
 			time.AfterFunc(exitWithin, func() { os.Exit(exitFailed) })
 			s.log(true, signal)
+			if f := s.abandon.Load(); f != nil {
+				(*f)()
+			}
 			os.Exit(exitFailed)
 		}
 	}()
@@ -57,6 +61,9 @@ func (s *stopper) logTo(log *slog.Logger, flush func(time.Duration)) {
 	}
 	s.logSignal.Store(&logSignal)
 }
+
+// abandonWith calls f before the second signal exits the process.
+func (s *stopper) abandonWith(f func()) { s.abandon.Store(&f) }
 
 func (s *stopper) log(second bool, signal os.Signal) {
 	if f := s.logSignal.Load(); f != nil {

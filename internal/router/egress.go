@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/egress"
@@ -95,6 +96,17 @@ func (r *Router) serveEgress(ctx context.Context) error {
 // forwardAllPorts forwards all ports without another use to ROUTER_EGRESS's *=HOST until ctx ends.
 func (r *Router) forwardAllPorts(ctx context.Context) error {
 	return r.node.ForwardAll(ctx, r.noEgress, r.cfg.EgressAll, r.deny.Ports)
+}
+
+// abandonWait bounds [Router.Abandon]: a router that has lost its identity must stop sending within a second.
+const abandonWait = 200 * time.Millisecond
+
+// Abandon removes from the kernel the rules that would outlive the process, if [Router.Run] is not waited for. It takes
+// 200 ms at most.
+func (r *Router) Abandon() {
+	if err := within(abandonWait, "removing the rules that forward all ports", nil, func() error { r.node.EndForwardAll(); return nil }); err != nil {
+		r.log.Warn("exiting with rules of netfilter", "err", err, "fix", "run nft delete table ip subnetrouter, and ip6")
+	}
 }
 
 // drainEgress refuses new connections into the tailnet.

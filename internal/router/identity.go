@@ -111,8 +111,9 @@ func (r *Router) leaseEnd() time.Time {
 	return time.Time{}
 }
 
-// identityLost logs why the identity is lost.
+// identityLost logs why the identity is lost, for an exit that waits for no part.
 func (r *Router) identityLost() error {
+	r.Abandon()
 	err := r.identity.Load().Slot.Why()
 	r.log.Error("another task may use this node's identity from now on; stopping at once", "err", err)
 	return fmt.Errorf("%w: %w", ErrIdentityLost, err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"subnetrouter/internal/netfilter"
@@ -23,14 +24,10 @@ const allPortsEvery = 5 * time.Second
 // ForwardAll returns when ctx ends, and with an error if the kernel has no nftables. It forwards no new flow after
 // draining has been closed.
 func (n *Node) ForwardAll(ctx context.Context, draining <-chan struct{}, host string, except func() []uint16) error {
-	if err := netfilter.Clear(); err != nil {
+	if err := n.rules.open(); err != nil {
 		return fmt.Errorf("forwarding all ports to %s: %w; the kernel must have nftables: use an instance that has it, or name each port in ROUTER_EGRESS", host, err)
 	}
-	defer func() {
-		if err := netfilter.Clear(); err != nil {
-			n.log.Warn("removing the rules that forward all ports failed", "err", err, "fix", "none is needed if the container's network ends with it; else run nft delete table ip subnetrouter, and ip6")
-		}
-	}()
+	defer n.EndForwardAll()
 	f := allPorts{n: n, host: host}
 	tick := time.NewTicker(allPortsEvery)
 	defer tick.Stop()
@@ -46,6 +43,47 @@ func (n *Node) ForwardAll(ctx context.Context, draining <-chan struct{}, host st
 			return nil
 		}
 	}
+}
+
+// EndForwardAll removes the rules of [Node.ForwardAll], which sets none afterwards: for an exit that does not wait for its
+// return. Without a ForwardAll it does nothing.
+func (n *Node) EndForwardAll() {
+	if err := n.rules.end(); err != nil {
+		n.log.Warn("removing the rules that forward all ports failed", "err", err, "fix", "none is needed if the container's network ends with it; else run nft delete table ip subnetrouter, and ip6")
+	}
+}
+
+// rules are those of [Node.ForwardAll] in the kernel. They outlive the process unless end is called.
+type rules struct {
+	mu          sync.Mutex // covers the fields below, and changes of the rules
+	used, ended bool
+}
+
+func (r *rules) open() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.used = true
+	return netfilter.Clear()
+}
+
+// set replaces the rules of a family. Its error is context.Canceled after end.
+func (r *rules) set(f netfilter.Forward) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return context.Canceled
+	}
+	return netfilter.Set(f)
+}
+
+func (r *rules) end() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.used || r.ended {
+		return nil
+	}
+	r.ended = true
+	return netfilter.Clear()
 }
 
 // allPorts is the state of [Node.ForwardAll], which one goroutine uses.
@@ -72,7 +110,7 @@ func (f *allPorts) follow(ctx context.Context, except []uint16) {
 		if want.Target == last.Target && want.From == last.From && slices.Equal(want.Except, last.Except) {
 			continue
 		}
-		if err := netfilter.Set(want); err != nil {
+		if err := f.n.rules.set(want); err != nil {
 			f.fail(err)
 			return
 		}
@@ -91,7 +129,7 @@ func (f *allPorts) follow(ctx context.Context, except []uint16) {
 
 // fail logs a failure, unless it is the last one.
 func (f *allPorts) fail(err error) {
-	if text := err.Error(); text != f.failed {
+	if text := err.Error(); text != f.failed && !errors.Is(err, context.Canceled) {
 		f.failed = text
 		f.n.log.Warn("forwarding all ports into the tailnet failed; retrying", "target", f.host, "err", err, "fix", "correct ROUTER_EGRESS, or the tailnet's nodes and access rules")
 	}
@@ -104,7 +142,7 @@ func (f *allPorts) close() {
 			continue
 		}
 		set.OpenOnly = true
-		if err := netfilter.Set(set); err != nil {
+		if err := f.n.rules.set(set); err != nil {
 			f.fail(err)
 		}
 	}

@@ -181,6 +181,7 @@ type Node struct {
 	serving   listeningPorts
 	connector appConnector
 	relay     relayState
+	rules     rules
 
 	// routesChanged has an element if a field that routesToAdvertise reads may have
 	// changed since announce last called it. Its capacity is 1.

@@ -132,6 +132,24 @@ func testAllPorts(t *testing.T, env map[string]string) {
 		t.Errorf("after a restart without the setting the tables are: %s", tables)
 	}
 	next.stop()
+
+	// The second signal does not wait for the drain, which withdraws routes.
+	hasty := w.startRouter(routerOptions{root: true, env: env})
+	testwait.Until(t, "the rules", func() error {
+		if tables := hasty.tables(); !strings.Contains(tables, "ip subnetrouter") {
+			return fmt.Errorf("the tables are: %s", tables)
+		}
+		return nil
+	})
+	hasty.cmd.Process.Signal(syscall.SIGTERM)
+	hasty.awaitLog(`"msg":"draining"`)
+	hasty.cmd.Process.Signal(syscall.SIGTERM)
+	if code := hasty.wait(); code == 0 {
+		t.Error("exit code 0 after the second signal")
+	}
+	if tables := hasty.tables(); strings.Contains(tables, "subnetrouter") {
+		t.Errorf("after the second signal the tables are: %s", tables)
+	}
 }
 
 // drainAllPorts stops a router: open connections continue during its drain, and new ones are refused.
