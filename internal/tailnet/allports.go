@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +30,20 @@ func (n *Node) ForwardAll(ctx context.Context, draining <-chan struct{}, host st
 		return fmt.Errorf("forwarding all ports to %s: %w; the kernel must have nftables: use an instance that has it, or name each port in ROUTER_EGRESS", host, err)
 	}
 	defer n.EndForwardAll()
-	f := allPorts{n: n, host: host}
+	f := newAllPorts(n, host)
+	joined, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-draining:
+			cancel()
+		case <-joined.Done():
+		}
+	}()
+	if !n.state.await(joined, func(s *Status) bool { return len(s.IPs) > 0 }) {
+		<-ctx.Done()
+		return nil
+	}
 	tick := time.NewTicker(allPortsEvery)
 	defer tick.Stop()
 	for {
@@ -88,88 +103,131 @@ func (r *rules) end() error {
 
 // allPorts is the state of [Node.ForwardAll], which one goroutine uses.
 type allPorts struct {
-	n      *Node
 	host   string
+	log    *slog.Logger
 	set    [2]netfilter.Forward // of IPv4 and IPv6; without a target there are no rules
-	failed string               // the last failure, which was logged
+	failed [2]string            // the last failures, which were logged
+
+	find    func(ctx context.Context, network, host string, last netip.Addr) (netfilter.Forward, error) // forwardTo
+	replace func(netfilter.Forward) error
+}
+
+func newAllPorts(n *Node, host string) *allPorts {
+	return &allPorts{host: host, log: n.log, find: n.forwardTo, replace: n.rules.set}
 }
 
 // follow looks up the target, and sets the rules of a family if they change. A look-up that fails changes nothing.
 func (f *allPorts) follow(ctx context.Context, except []uint16) {
 	except = append(slices.Clone(except), HandoverPort)
 	slices.Sort(except)
-	var errs []error
+	except = slices.Compact(except)
+	var errs [2]error
 	for i, network := range []string{"tcp4", "tcp6"} {
-		want, err := f.n.forwardTo(ctx, network, f.host)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		want.Except = slices.Compact(except)
-		last := f.set[i]
-		if want.Target == last.Target && want.From == last.From && slices.Equal(want.Except, last.Except) {
-			continue
-		}
-		if err := f.n.rules.set(want); err != nil {
-			f.fail(err)
-			return
-		}
-		f.set[i] = want
-		if want.Target != last.Target {
-			f.n.log.Info("all ports forwarded into the tailnet", "target", f.host, "address", want.Target.String())
-		}
+		errs[i] = f.followFamily(ctx, i, network, except)
 	}
-	switch {
-	case len(errs) < len(f.set):
-		f.failed = ""
-	case ctx.Err() == nil:
-		f.fail(errs[0])
+	if ctx.Err() != nil {
+		return
+	}
+	for i, err := range errs {
+		// A target of one family only is no failure.
+		if other := errs[1-i]; errors.Is(err, errNoAddress) && !f.set[i].Target.IsValid() && !errors.Is(other, errNoAddress) {
+			err = nil
+		}
+		f.report(i, err)
 	}
 }
 
-// fail logs a failure, unless it is the last one.
-func (f *allPorts) fail(err error) {
-	if text := err.Error(); text != f.failed && !errors.Is(err, context.Canceled) {
-		f.failed = text
-		f.n.log.Warn("forwarding all ports into the tailnet failed; retrying", "target", f.host, "err", err, "fix", "correct ROUTER_EGRESS, or the tailnet's nodes and access rules")
+// followFamily is follow for the family with an index in set.
+func (f *allPorts) followFamily(ctx context.Context, i int, network string, except []uint16) error {
+	last := f.set[i]
+	want, err := f.find(ctx, network, f.host, last.Target)
+	if err != nil {
+		return err
+	}
+	want.Except = except
+	if want.Target == last.Target && want.From == last.From && slices.Equal(want.Except, last.Except) {
+		return nil
+	}
+	if err := f.replace(want); err != nil {
+		return err
+	}
+	f.set[i] = want
+	if want.Target != last.Target {
+		f.log.Info("all ports forwarded into the tailnet", "target", f.host, "address", want.Target.String())
+	}
+	return nil
+}
+
+// report logs a failure of a family, unless it is the last one.
+func (f *allPorts) report(i int, err error) {
+	if err == nil {
+		f.failed[i] = ""
+		return
+	}
+	if text := err.Error(); text != f.failed[i] && !errors.Is(err, context.Canceled) {
+		f.failed[i] = text
+		f.log.Warn("forwarding all ports into the tailnet failed; retrying", "target", f.host, "family", []string{"IPv4", "IPv6"}[i], "err", err,
+			"fix", "correct ROUTER_EGRESS, or the tailnet's nodes and access rules")
 	}
 }
 
 // close forwards no new flows.
 func (f *allPorts) close() {
-	for _, set := range f.set {
+	for i, set := range f.set {
 		if !set.Target.IsValid() {
 			continue
 		}
 		set.OpenOnly = true
-		if err := f.n.rules.set(set); err != nil {
-			f.fail(err)
+		if err := f.replace(set); err != nil {
+			f.report(i, err)
 		}
 	}
 }
 
-// forwardTo returns the forwarding of a family, that of the network, to a host, without the exceptions.
-func (n *Node) forwardTo(ctx context.Context, network, host string) (netfilter.Forward, error) {
+// errNoAddress is the error for a family of which this node or the target has no address.
+var errNoAddress = errors.New("no address of the family")
+
+// forwardTo returns the forwarding of a family, that of the network, to a host, without the exceptions. If the host is a
+// name that still has the last target, it stays.
+func (n *Node) forwardTo(ctx context.Context, network, host string, last netip.Addr) (netfilter.Forward, error) {
 	ctx, cancel := context.WithTimeout(ctx, allPortsEvery)
 	defer cancel()
 	is4 := network == "tcp4"
 	from, ok := n.ownAddress(is4)
-	if !n.Started() || !ok {
-		return netfilter.Forward{}, errors.New("the router has no tailnet address of the family")
+	if !ok {
+		return netfilter.Forward{}, fmt.Errorf("the router has %w", errNoAddress)
 	}
 	// The port is any that may be dialed.
 	to, _, err := n.sys.Dialer.Get().UserDialPlan(ctx, network, net.JoinHostPort(host, "1"))
+	dns, _ := errors.AsType[*net.DNSError](err)
+	if _, other := errors.AsType[*net.AddrError](err); other || dns != nil && dns.IsNotFound {
+		err = fmt.Errorf("%w: %w", errNoAddress, err)
+	}
 	if err != nil {
 		return netfilter.Forward{}, fmt.Errorf("resolving %s: %w", host, err)
 	}
 	target := to.Addr().Unmap().WithZone("")
 	if target.Is4() != is4 {
-		return netfilter.Forward{}, fmt.Errorf("%s is of another family", host)
+		return netfilter.Forward{}, fmt.Errorf("%s has %w", host, errNoAddress)
 	}
-	if err := n.mayDial(network, netip.AddrPortFrom(target, 1)); err != nil {
+	may := func(a netip.Addr) error { return n.mayDial(network, netip.AddrPortFrom(a, 1)) }
+	if target != last && last.IsValid() && stillHas(ctx, net.DefaultResolver.LookupNetIP, network, host, target, last) && may(last) == nil {
+		target = last
+	}
+	if err := may(target); err != nil {
 		return netfilter.Forward{}, err
 	}
 	return netfilter.Forward{Device: tunName, Target: target, From: from, FirstPort: firstForwardPort, LastPort: lastKernelPort}, nil
+}
+
+// stillHas reports whether a name that was resolved to an address has another one as well. That is for names outside of
+// MagicDNS, whose servers rotate the addresses: lookUp is a resolver's without MagicDNS, and has to know both.
+func stillHas(ctx context.Context, lookUp func(ctx context.Context, network, host string) ([]netip.Addr, error), network, host string, found, other netip.Addr) bool {
+	addrs, err := lookUp(ctx, "ip"+strings.TrimPrefix(network, "tcp"), host)
+	for i, a := range addrs {
+		addrs[i] = a.Unmap()
+	}
+	return err == nil && slices.Contains(addrs, found) && slices.Contains(addrs, other)
 }
 
 // firstForwardPort is the first source port of forwarded flows: those of [dialKernel], as the router's listeners are

@@ -2,8 +2,11 @@ package tailnet
 
 import (
 	"bytes"
+	"context"
+	"log/slog"
 	"net/netip"
 	"testing"
+	"time"
 
 	"subnetrouter/internal/netfilter"
 	"subnetrouter/internal/netnstest"
@@ -42,4 +45,27 @@ func TestRulesEnd(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestAllPortsBeforeJoin: without addresses of its own, the node looks nothing up, and reports no failure.
+func TestAllPortsBeforeJoin(t *testing.T) {
+	netnstest.Require(t)
+	host := netnstest.New(t).Host("host")
+	var log bytes.Buffer
+	n := &Node{log: slog.New(slog.NewTextHandler(&log, nil)), started: make(chan struct{})}
+	n.state.init()
+	for name, draining := range map[string]chan struct{}{"joining": make(chan struct{}), "draining": closedChannel()} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		err := host.Do(func() error { return n.ForwardAll(ctx, draining, "db", func() []uint16 { return nil }) })
+		if err != nil || ctx.Err() == nil || log.Len() > 0 {
+			t.Errorf("%s: %v, %v; log: %s", name, err, ctx.Err(), &log)
+		}
+	}
+}
+
+func closedChannel() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
 }
