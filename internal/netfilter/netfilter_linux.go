@@ -60,6 +60,19 @@ func Set(f Forward) error {
 	return forgetUDP(netlink.InetFamily(fam.nat))
 }
 
+// Present reports whether the table of an address's family exists. Other programs may flush the rules of all.
+func Present(a netip.Addr) (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("opening netfilter: %w", err)
+	}
+	tables, err := c.ListTablesOfFamily(familyOf(a).table)
+	if err != nil {
+		return false, fmt.Errorf("listing the tables of netfilter: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName }), nil
+}
+
 // Clear removes the rules of both families, also those of an earlier process.
 func Clear() error {
 	c, err := nftables.New()

@@ -110,10 +110,11 @@ type allPorts struct {
 
 	find    func(ctx context.Context, network, host string, last netip.Addr) (netfilter.Forward, error) // forwardTo
 	replace func(netfilter.Forward) error
+	present func(netip.Addr) (bool, error)
 }
 
 func newAllPorts(n *Node, host string) *allPorts {
-	return &allPorts{host: host, log: n.log, find: n.forwardTo, replace: n.rules.set}
+	return &allPorts{host: host, log: n.log, find: n.forwardTo, replace: n.rules.set, present: netfilter.Present}
 }
 
 // follow looks up the target, and sets the rules of a family if they change. A look-up that fails changes nothing.
@@ -140,6 +141,16 @@ func (f *allPorts) follow(ctx context.Context, except []uint16) {
 // followFamily is follow for the family with an index in set.
 func (f *allPorts) followFamily(ctx context.Context, i int, network string, except []uint16) error {
 	last := f.set[i]
+	if last.Target.IsValid() {
+		if there, err := f.present(last.Target); err == nil && !there {
+			f.log.Warn("another program removed the rules that forward all ports; setting them again", "target", f.host, "address", last.Target.String(),
+				"fix", "do not flush the ruleset of nftables on this host")
+			if err := f.replace(last); err != nil {
+				f.set[i] = netfilter.Forward{}
+				return err
+			}
+		}
+	}
 	want, err := f.find(ctx, network, f.host, last.Target)
 	if err != nil {
 		return err

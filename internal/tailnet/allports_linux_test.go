@@ -69,3 +69,34 @@ func closedChannel() chan struct{} {
 	close(c)
 	return c
 }
+
+// TestAllPortsRepair: rules that another program flushes are set again, with a line in the log.
+func TestAllPortsRepair(t *testing.T) {
+	netnstest.Require(t)
+	host := netnstest.New(t).Host("host")
+	var log bytes.Buffer
+	n := &Node{log: slog.New(slog.NewTextHandler(&log, nil))}
+	f := newAllPorts(n, "db")
+	f.find = func(_ context.Context, network, _ string, _ netip.Addr) (netfilter.Forward, error) {
+		a := netip.MustParseAddr(map[string]string{"tcp4": "100.64.0.1", "tcp6": "fd7a::1"}[network])
+		return netfilter.Forward{Device: tunName, Target: a, From: a.Next(), FirstPort: 50000, LastPort: 50999}, nil
+	}
+	follow := func() { host.Do(func() error { f.follow(t.Context(), nil); return nil }) }
+	follow()
+	if out, err := host.Command(t.Context(), "nft", "flush", "ruleset").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	log.Reset()
+	follow()
+	out, err := host.Command(t.Context(), "nft", "list", "tables").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("ip subnetrouter")) || !bytes.Contains(out, []byte("ip6 subnetrouter")) {
+		t.Errorf("after the flush: %v: %s", err, out)
+	}
+	if got := bytes.Count(log.Bytes(), []byte("another program removed")); got != 2 {
+		t.Errorf("%d lines for two families: %s", got, &log)
+	}
+	log.Reset()
+	if follow(); log.Len() > 0 {
+		t.Errorf("a log without a change: %s", &log)
+	}
+}

@@ -37,7 +37,7 @@ func TestAllPortsReports(t *testing.T) {
 			var log bytes.Buffer
 			fails := false
 			f := &allPorts{host: "db", log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
-				replace: func(netfilter.Forward) error { return nil },
+				replace: func(netfilter.Forward) error { return nil }, present: always,
 				find: func(_ context.Context, network, _ string, _ netip.Addr) (netfilter.Forward, error) {
 					err, target := c.ip4, "100.64.0.1"
 					if network == "tcp6" {
@@ -79,6 +79,7 @@ func TestAllPortsSetFails(t *testing.T) {
 			}
 			return nil
 		},
+		present: always,
 		find: func(_ context.Context, network, _ string, _ netip.Addr) (netfilter.Forward, error) {
 			return netfilter.Forward{Target: netip.MustParseAddr(map[string]string{"tcp4": "100.64.0.1", "tcp6": "fd7a::1"}[network])}, nil
 		}}
@@ -115,3 +116,5 @@ func TestAllPortsStillHas(t *testing.T) {
 		}
 	}
 }
+
+func always(netip.Addr) (bool, error) { return true, nil }

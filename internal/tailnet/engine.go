@@ -117,13 +117,14 @@ func (n *Node) buildBackend(kept State) error {
 // routes and source NAT. It leaves DNS alone.
 func (n *Node) openKernelDevice(conf *wgengine.Config) error {
 	logf := n.engineLogf()
-	// The rules of a process that crashed would still lead into the tailnet. Without nftables there are none.
-	_ = netfilter.Clear()
 	dev, name, err := tstun.New(logf, tunName)
 	if err != nil {
 		tstun.Diagnose(logf, tunName, err)
 		return fmt.Errorf("opening TUN device: %w", err)
 	}
+	// The rules of a process that crashed would still lead into the tailnet. Without nftables there are none. While the
+	// device is another router's, so are the rules.
+	_ = netfilter.Clear()
 	r, err := router.New(logf, dev, n.sys.NetMon.Get(), n.sys.HealthTracker.Get(), n.sys.Bus.Get())
 	if err != nil {
 		dev.Close()
