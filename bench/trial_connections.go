@@ -23,33 +23,46 @@ func connectionTrials(s scale) []trial {
 }
 
 func connectionTrial(s scale, how string, maxCPU float64, g load.Connect) trial {
-	prefix := fmt.Sprintf("new TCP connections, %d at a time, %s: ", s.atOnce, how)
-	rate, cpu := prefix+"rate", prefix+"CPU each"
-	p50, p99, failed := prefix+"p50", prefix+"p99", prefix+"failed"
+	names := namesOfConnections(fmt.Sprintf("new TCP connections, %d at a time, %s: ", s.atOnce, how))
 	group := "connect"
 	if g.ServerCloses {
 		group = "hangup"
 	}
 	return trial{
-		group: group,
-		rows: []row{{name: rate, unit: "1/s"}, {name: p50, unit: "ms"}, {name: p99, unit: "ms"},
-			{name: failed, unit: ""}, {name: cpu, unit: "µs", maxRatio: maxCPU}},
+		group: group, rows: names.rows(maxCPU),
 		run: func(ctx context.Context, m *measurement) error {
 			r, used, err := m.loadCPU(ctx, g)
 			if err != nil {
 				return err
 			}
-			m.set(failed, float64(r.Failed))
-			if err := noneDone(r); err != nil {
-				return err
-			}
-			m.set(rate, r.PerSecond(float64(r.Done)))
-			m.set(p50, ms(r.P50))
-			m.set(p99, ms(r.P99))
-			m.setCPU(cpu, used, time.Microsecond, float64(r.Done))
-			return nil
+			return names.set(m, r, used)
 		},
 	}
+}
+
+// connectionNames has the names of the rows about new connections.
+type connectionNames struct{ rate, p50, p99, failed, cpu string }
+
+func namesOfConnections(prefix string) connectionNames {
+	return connectionNames{rate: prefix + "rate", p50: prefix + "p50", p99: prefix + "p99", failed: prefix + "failed", cpu: prefix + "CPU each"}
+}
+
+func (n connectionNames) rows(maxCPU float64) []row {
+	return []row{{name: n.rate, unit: "1/s"}, {name: n.p50, unit: "ms"}, {name: n.p99, unit: "ms"},
+		{name: n.failed, unit: ""}, {name: n.cpu, unit: "µs", maxRatio: maxCPU}}
+}
+
+// set sets the values of a load, or returns an error if no connection was made.
+func (n connectionNames) set(m *measurement, r load.Result, used time.Duration) error {
+	m.set(n.failed, float64(r.Failed))
+	if err := noneDone(r); err != nil {
+		return err
+	}
+	m.set(n.rate, r.PerSecond(float64(r.Done)))
+	m.set(n.p50, ms(r.P50))
+	m.set(n.p99, ms(r.P99))
+	m.setCPU(n.cpu, used, time.Microsecond, float64(r.Done))
+	return nil
 }
 
 func burstTrials(s scale) (list []trial) {

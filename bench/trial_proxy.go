@@ -114,9 +114,8 @@ func proxyBulkTrial(s scale, kind string, streams int, toTailnet bool) trial {
 }
 
 func proxyConnectTrial(s scale, kind string) trial {
-	prefix := fmt.Sprintf("%s proxy, new connections, %d at a time: ", kind, s.atOnce)
-	rate, p50, p99, failed, cpu := prefix+"rate", prefix+"p50", prefix+"p99", prefix+"failed", prefix+"CPU each"
-	return proxied(kind, []row{{name: rate, unit: "1/s"}, {name: p50, unit: "ms"}, {name: p99, unit: "ms"}, {name: failed, unit: ""}, {name: cpu, unit: "µs"}},
+	names := namesOfConnections(fmt.Sprintf("%s proxy, new connections, %d at a time: ", kind, s.atOnce))
+	return proxied(kind, names.rows(0),
 		func(ctx context.Context, m *measurement, p load.Proxy, node string) error {
 			r, used, err := m.loadCPUAt(ctx, m.vpc, load.Connect{
 				Addresses: []string{nodePort(node, target.EchoPort)}, Proxy: p, Workers: s.atOnce, For: s.connect, Each: 5 * time.Second,
@@ -124,14 +123,6 @@ func proxyConnectTrial(s scale, kind string) trial {
 			if err != nil {
 				return err
 			}
-			m.set(failed, float64(r.Failed))
-			if err := noneDone(r); err != nil {
-				return err
-			}
-			m.set(rate, r.PerSecond(float64(r.Done)))
-			m.set(p50, ms(r.P50))
-			m.set(p99, ms(r.P99))
-			m.setCPU(cpu, used, time.Microsecond, float64(r.Done))
-			return nil
+			return names.set(m, r, used)
 		})
 }
