@@ -33,8 +33,9 @@ type Config struct {
 	// Such a flow is subject to Allow, but to none of Resolve, Deny and DenyDial. It must not block.
 	// Default: no port is served.
 	Served func(protocol Protocol, target netip.AddrPort) (to netip.AddrPort, ok bool)
-	// Front returns an address that is dialed instead of what Served returned for a target, or the zero address. All
-	// rules still apply to what Served returned, which Preface has to tell the front. It must not block. Default: none.
+	// Front returns the address of a front, which is dialed in place of the address that Served returned for a target; the
+	// zero address for none. All rules apply to the address that Served returned, and Preface has to tell it to the front.
+	// Front must not block. Default: none.
 	Front func(protocol Protocol, target netip.AddrPort) netip.AddrPort
 	// Admit decides about a flow that Allow permits, once, when it is opened; for each echo
 	// request. target is the address behind the router: for 4via6, the IPv4 address. It must

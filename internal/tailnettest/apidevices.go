@@ -40,8 +40,8 @@ func (t *Tailnet) listDevices(r *http.Request) (any, error) {
 	return map[string]any{"devices": list}, nil
 }
 
-// matches reports whether each field of a query has one of the device's values. "fields" selects
-// what is returned, and is not one.
+// matches reports whether each field of a query has one of the device's values, except for "fields", which
+// selects the parts of the answer.
 func matches(fields map[string][]string, query map[string][]string) bool {
 	for field, wanted := range query {
 		for _, value := range wanted {

@@ -60,7 +60,7 @@ func (p Policy) autoApproves(tags []string, reachable bool, route netip.Prefix) 
 	})
 }
 
-// isExit and isSubnet tell the routes of an exit node from others.
+// isExit reports whether a route is one of an exit node, and isSubnet whether it is not.
 func isExit(p netip.Prefix) bool   { return p.Bits() == 0 }
 func isSubnet(p netip.Prefix) bool { return !isExit(p) }
 

@@ -93,7 +93,7 @@ func (w *world) newStockHost() (*netnstest.Host, secret.String) {
 }
 
 // compareResults compares what clients get of the router and of tailscaled in the same role. A result is "" for
-// success. The router must give everything, and tailscaled everything but what it lacks.
+// success. The router has to give everything, and tailscaled everything that is not listed in lacks.
 func compareResults(t *testing.T, router, stock map[string]string, lacks ...string) {
 	t.Helper()
 	for what, trouble := range router {

@@ -1,6 +1,6 @@
 # An application with a router as its sidecar. The containers share one network: the
 # application reaches a database in the tailnet at localhost, and people of the tailnet
-# reach the application at http://reports/. Nobody reaches the VPC.
+# reach the application at http://reports/, and nothing else of the VPC.
 
 module "reports" {
   source = "../.."
