@@ -59,7 +59,7 @@ func (a *admission) cut() {
 	}
 	a.mu.Unlock()
 	for _, c := range list {
-		c.reset()
+		c.Reset()
 	}
 }
 
@@ -77,8 +77,8 @@ func (c *client) Close() error {
 	return c.TCPConn.Close()
 }
 
-// reset closes the connection so that the program gets a reset.
-func (c *client) reset() {
+// Reset implements [duplex.Conn].
+func (c *client) Reset() {
 	c.SetLinger(0)
 	c.Close()
 }

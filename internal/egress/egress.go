@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"subnetrouter/internal/duplex"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -35,19 +37,11 @@ type Config struct {
 	// Connections bounds the open connections of programs; one address has half of them at most.
 	Connections int
 	// Memory gives the memory of buffers. Default: as much as asked for.
-	Memory Memory
+	Memory duplex.Memory
 	// Finished is called for each flow that has ended. It must not block. Default: none.
 	Finished   func(Flow)
 	Registerer prometheus.Registerer
 	Logger     *slog.Logger
-}
-
-// Memory is a budget of memory in bytes. Its methods may be called concurrently, and do not block.
-type Memory interface {
-	// Reserve takes n bytes, or returns false if there is no room for them.
-	Reserve(n int64) bool
-	// Release returns n bytes that Reserve took.
-	Release(n int64)
 }
 
 // unlimited is the default of [Config.Memory].

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/duplex"
+	"subnetrouter/internal/duplextest"
 	"subnetrouter/internal/testwait"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -112,30 +114,6 @@ func (w *world) flows(n int) (list []Flow) {
 	return list
 }
 
-// echoTCP serves an echo, which ends with the client's stream, and then sends an end of its own.
-func echoTCP(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				io.Copy(c, c)
-				io.WriteString(c, "end")
-			}()
-		}
-	}()
-	return ln.Addr().String()
-}
-
 func echoUDP(t *testing.T) string {
 	t.Helper()
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -169,7 +147,7 @@ func (w *world) socks(target string) (net.Conn, error) {
 	return c, err
 }
 
-// exchange sends bytes, ends its stream, and expects them back and the server's end.
+// exchange sends bytes to a [duplextest.Echo], ends its stream, and expects them back and the server's end.
 func exchange(t *testing.T, c net.Conn, size int) {
 	t.Helper()
 	sent := bytes.Repeat([]byte("0123456789"), size/10)
@@ -184,7 +162,7 @@ func exchange(t *testing.T, c net.Conn, size int) {
 }
 
 func TestSOCKS5(t *testing.T) {
-	at := echoTCP(t)
+	at := duplextest.Echo(t)
 	w := newWorld(t, map[string]string{"db:5432": at, "100.64.0.9:22": at, "[fd7a::9]:22": at, "closed:1": freeAddress(t)}, nil)
 	for _, target := range []string{"db:5432", "100.64.0.9:22", "[fd7a::9]:22"} {
 		c, err := w.socks(target)
@@ -240,7 +218,7 @@ func TestSOCKS5Requests(t *testing.T) {
 }
 
 func TestCONNECT(t *testing.T) {
-	w := newWorld(t, map[string]string{"db:5432": echoTCP(t), "closed:1": freeAddress(t)}, nil)
+	w := newWorld(t, map[string]string{"db:5432": duplextest.Echo(t), "closed:1": freeAddress(t)}, nil)
 	connect := func(target, early string) (*bufio.Reader, net.Conn, *http.Response) {
 		t.Helper()
 		c, err := net.Dial("tcp", w.addr)
@@ -317,7 +295,7 @@ func TestPort(t *testing.T) {
 	ports := []Port{
 		{Listen: freeAddress(t), Target: "db:5432"}, {Listen: freeAddress(t), Target: "none:1"}, {Listen: freeAddress(t), UDP: true, Target: "ns:53"},
 	}
-	w := newWorld(t, map[string]string{"db:5432": echoTCP(t), "ns:53": echoUDP(t)}, func(c *Config) { c.SOCKS5, c.HTTP, c.Ports = "", "", ports })
+	w := newWorld(t, map[string]string{"db:5432": duplextest.Echo(t), "ns:53": echoUDP(t)}, func(c *Config) { c.SOCKS5, c.HTTP, c.Ports = "", "", ports })
 	c, err := net.Dial("tcp", ports[0].Listen)
 	if err != nil {
 		t.Fatal(err)
@@ -434,7 +412,7 @@ func TestAssociate(t *testing.T) {
 
 // TestLimits: connections past the limit are reset, those of one address at half of it.
 func TestLimits(t *testing.T) {
-	w := newWorld(t, map[string]string{"db:1": echoTCP(t)}, nil)
+	w := newWorld(t, map[string]string{"db:1": duplextest.Echo(t)}, nil)
 	for range 4 {
 		if _, err := w.socks("db:1"); err != nil {
 			t.Fatal(err)
@@ -460,54 +438,19 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// budget is a [Memory] of limited size.
-type budget struct {
-	mu         sync.Mutex
-	used, size int64
-}
-
-func (b *budget) Reserve(n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.used+n > b.size {
-		return false
-	}
-	b.used += n
-	return true
-}
-
-func (b *budget) Release(n int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.used -= n
-}
-
-// await waits until some bytes are in use.
-func (b *budget) await(t *testing.T, bytes int64) {
-	t.Helper()
-	testwait.Until(t, "the memory in use", func() error {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.used != bytes {
-			return fmt.Errorf("%d bytes are reserved, want %d", b.used, bytes)
-		}
-		return nil
-	})
-}
-
 // TestMemory: the buffers of connections and sessions, and the datagrams that wait, are in the budget. Without room, a
 // connection is refused and a datagram dropped.
 func TestMemory(t *testing.T) {
-	const conn = 2 * relayBuffer
-	memory := &budget{size: 2*conn + conn/2}
-	names := map[string]string{"db:1": echoTCP(t), "ns:53": echoUDP(t)}
+	const conn = 2 * duplex.BufferSize
+	memory := &duplextest.Budget{Size: 2*conn + conn/2}
+	names := map[string]string{"db:1": duplextest.Echo(t), "ns:53": echoUDP(t)}
 	w := newWorld(t, names, func(cfg *Config) { cfg.Memory = memory })
 	for _, target := range []string{"gone:1", "forbidden:1"} {
 		if _, err := w.socks(target); err == nil {
 			t.Errorf("%s was reached", target)
 		}
 	}
-	memory.await(t, 0)
+	memory.Await(t, 0)
 	var open []net.Conn
 	for range 2 {
 		c, err := w.socks("db:1")
@@ -516,7 +459,7 @@ func TestMemory(t *testing.T) {
 		}
 		open = append(open, c)
 	}
-	memory.await(t, 2*conn)
+	memory.Await(t, 2*conn)
 	if _, err := w.socks("db:1"); err == nil {
 		t.Error("a third connection has buffers outside of the budget")
 	}
@@ -526,29 +469,29 @@ func TestMemory(t *testing.T) {
 	for _, c := range open {
 		c.Close()
 	}
-	memory.await(t, 0)
+	memory.Await(t, 0)
 	if _, err := w.socks("db:1"); err != nil {
 		t.Errorf("once there is memory again: %v", err)
 	}
 	w.Close()
-	memory.await(t, 0)
+	memory.Await(t, 0)
 
 	// Datagrams wait while their session is opened.
-	memory = &budget{size: maxDatagram + 1000}
+	memory = &duplextest.Budget{Size: maxDatagram + 1000}
 	w = newWorld(t, names, func(cfg *Config) { cfg.Memory = memory })
 	ctx, end := context.WithCancel(w.ctx)
 	defer end()
 	for _, step := range []struct{ size, inUse int }{{600, 600}, {600, 600}, {300, 900}} {
 		w.sessions.deliver(ctx, sessionKey{target: "slow:1"}, viaPort, make([]byte, step.size), nil)
-		memory.await(t, int64(maxDatagram+step.inUse))
+		memory.Await(t, int64(maxDatagram+step.inUse))
 	}
 	end()
-	memory.await(t, 0)
+	memory.Await(t, 0)
 }
 
 // TestStatus: the status has the flows of each target, those with open ones first.
 func TestStatus(t *testing.T) {
-	at := echoTCP(t)
+	at := duplextest.Echo(t)
 	w := newWorld(t, map[string]string{"a:1": at, "b:1": at}, func(cfg *Config) {
 		cfg.Ports = []Port{{Listen: "127.0.0.1:0", Target: "port:1"}}
 	})
@@ -589,7 +532,7 @@ func TestManyTargets(t *testing.T) {
 
 // TestDrain: the listeners close, and open connections continue until they end, or are cut.
 func TestDrain(t *testing.T) {
-	w := newWorld(t, map[string]string{"db:1": echoTCP(t)}, nil)
+	w := newWorld(t, map[string]string{"db:1": duplextest.Echo(t)}, nil)
 	c, err := w.socks("db:1")
 	if err != nil {
 		t.Fatal(err)
@@ -676,11 +619,7 @@ func TestDrainWhileOpening(t *testing.T) {
 
 // TestOpenFails: an address in use is an error that names the setting.
 func TestOpenFails(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := duplextest.Listen(t)
 	for setting, cfg := range map[string]Config{
 		"ROUTER_SOCKS5_LISTEN": {SOCKS5: ln.Addr().String()}, "ROUTER_HTTP_PROXY_LISTEN": {HTTP: ln.Addr().String()},
 		"ROUTER_EGRESS": {Ports: []Port{{Listen: ln.Addr().String(), Target: "db:1"}}},

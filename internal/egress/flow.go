@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"subnetrouter/internal/duplex"
 )
 
 // Flow describes a flow into the tailnet that has ended.
@@ -76,12 +78,19 @@ func (s *Server) dial(ctx context.Context, from origin, network, to string) (*fl
 	}}, nil
 }
 
+// join copies between a program and a flow until both directions have ended, and closes both.
+func join(c *client, f *flow) {
+	duplex.Copy(c, f)
+	f.Close()
+	c.Close()
+}
+
 // memoryOf returns the memory of a flow's buffers in bytes, apart from the datagrams that wait.
 func memoryOf(network string) int64 {
 	if network == "udp" {
 		return maxDatagram
 	}
-	return 2 * relayBuffer
+	return 2 * duplex.BufferSize
 }
 
 // connect dials, with the memory for a flow, which the flow's end returns.
@@ -134,7 +143,7 @@ func (f *flow) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite ends the stream to the target.
+// CloseWrite implements [duplex.Conn].
 func (f *flow) CloseWrite() error {
 	if c, ok := f.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
@@ -142,8 +151,8 @@ func (f *flow) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// abort ends the flow after an error; the target's host gets a reset, where that is possible.
-func (f *flow) abort() {
+// Reset implements [duplex.Conn]: it ends the flow as failed. The target's host gets a reset, where that is possible.
+func (f *flow) Reset() {
 	f.failed.Store(true)
 	if c, ok := f.Conn.(interface{ SetLinger(int) error }); ok {
 		c.SetLinger(0)

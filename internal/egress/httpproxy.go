@@ -125,7 +125,7 @@ func (p *httpProxy) connect(w http.ResponseWriter, r *http.Request) {
 		c.Close()
 		return
 	}
-	relay(c, f)
+	join(c, f)
 }
 
 // readBuffered returns the bytes that a program has sent after its request already.

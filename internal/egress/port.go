@@ -9,10 +9,10 @@ func (s *Server) openPort(p Port) error {
 		f, err := s.dial(s.ctx, origin{c.addr, viaPort}, "tcp", p.Target)
 		if err != nil {
 			s.cfg.Logger.Warn("connecting a forwarded port to its target failed", "listen", p.Listen, "target", p.Target, "err", err)
-			c.reset()
+			c.Reset()
 			return
 		}
-		relay(c, f)
+		join(c, f)
 	})
 	return err
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"subnetrouter/internal/duplex"
 )
 
 const (
@@ -43,12 +45,14 @@ type sessions struct {
 
 // pending are the datagrams of a session that wait to be sent.
 type pending struct {
-	memory Memory
+	memory duplex.Memory
 	queue  chan []byte
 	bytes  atomic.Int64
 }
 
-func newPending(m Memory) *pending { return &pending{memory: m, queue: make(chan []byte, maxPending)} }
+func newPending(m duplex.Memory) *pending {
+	return &pending{memory: m, queue: make(chan []byte, maxPending)}
+}
 
 // add queues a datagram, unless there is no room.
 func (p *pending) add(data []byte) {

@@ -53,7 +53,7 @@ func (s *Server) openSOCKS5(at string) error {
 	bound, err := s.listenTCP(at, func(c *client) {
 		<-ready
 		if associations == nil { // a drain or a failure was first
-			c.reset()
+			c.Reset()
 			return
 		}
 		if s.cfg.HTTP == at && !startsSOCKS5(c) {
@@ -105,7 +105,7 @@ func (s *Server) serveSOCKS5(c *client, a *associations) {
 			c.Close()
 			return
 		}
-		relay(c, f)
+		join(c, f)
 	case commandAssociate:
 		a.serve(c, to)
 	default:

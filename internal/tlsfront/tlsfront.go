@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"subnetrouter/internal/backoff"
+	"subnetrouter/internal/duplex"
 )
 
 // Config configures a [Server].
@@ -27,17 +27,9 @@ type Config struct {
 	// Conns bounds the connections. Each has two sockets. One client has half of them at most.
 	Conns int
 	// Memory gives the memory of buffers, [ConnMemory] for each connection.
-	Memory Memory
+	Memory duplex.Memory
 	// Failed is called with the reason of each connection that did not reach its target.
 	Failed func(Reason, error)
-}
-
-// Memory is a budget of memory in bytes. Its methods may be called concurrently, and do not block.
-type Memory interface {
-	// Reserve takes n bytes, or returns false if there is no room for them.
-	Reserve(n int64) bool
-	// Release returns n bytes that Reserve took.
-	Release(n int64)
 }
 
 // Reason is why a connection did not reach its target.
@@ -58,11 +50,9 @@ const (
 	dialTimeout      = 10 * time.Second
 	acceptPause      = 50 * time.Millisecond // after an error
 	silence          = 2 * time.Minute       // of a client whose target has ended
-	// bufferSize is the size of the buffer of each direction: a record of TLS.
-	bufferSize = 16 << 10
 	// ConnMemory is the memory of a connection in bytes: two buffers, two records that TLS decrypts and encrypts, and
 	// some 16 KB of state.
-	ConnMemory = 5 * bufferSize
+	ConnMemory = 5 * duplex.BufferSize
 )
 
 // Server is the front of a process.
@@ -205,7 +195,8 @@ func (s *Server) connect(ctx context.Context, conn *net.TCPConn) (Reason, error)
 		return Target, err
 	}
 	conn.SetDeadline(time.Time{})
-	s.relay(ctx, client, conn, target)
+	defer context.AfterFunc(ctx, func() { target.Close() })()
+	duplex.Copy(&clientConn{Conn: client, tcp: conn, silence: s.silence}, targetConn{target})
 	return "", nil
 }
 
@@ -217,47 +208,40 @@ type buffered struct {
 
 func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
-// relay moves bytes in both directions until both have ended. An end of one is passed on, and an error resets both. Once the
-// target has ended, a client that is silent is reset: its program may keep the connection for ever, and nothing else would
-// notice that the target is gone.
-func (s *Server) relay(ctx context.Context, client *tls.Conn, conn, target *net.TCPConn) {
-	defer context.AfterFunc(ctx, func() { target.Close() })()
-	ended := new(atomic.Bool) // the target
-	failed := make(chan bool, 2)
-	copyTo := func(dst io.Writer, src io.Reader, end func() error) {
-		_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, bufferSize))
-		if err == nil {
-			err = end()
-		}
-		failed <- err != nil
-	}
-	go copyTo(target, limited{client, func() { conn.SetReadDeadline(time.Now().Add(s.silence)) }, ended}, target.CloseWrite)
-	go copyTo(client, target, func() error {
-		ended.Store(true)
-		conn.SetReadDeadline(time.Now().Add(s.silence))
-		return errors.Join(client.CloseWrite(), conn.CloseWrite())
-	})
-	for range 2 {
-		if <-failed { // which wakes the other direction
-			reset(conn)
-			reset(target)
-		}
-	}
+// clientConn is the client's side of a [duplex.Copy]. Once the target has ended, a client that is silent is reset: its program
+// may keep the connection for ever, and nothing else would notice that the target is gone.
+type clientConn struct {
+	*tls.Conn
+	tcp     *net.TCPConn // below Conn
+	silence time.Duration
+	ended   atomic.Bool // the target
 }
 
-// limited reads from a client. Once the target has ended, it calls limit before each read.
-type limited struct {
-	io.Reader
-	limit func()
-	ended *atomic.Bool
+// Read implements [duplex.Conn].
+func (c *clientConn) Read(p []byte) (int, error) {
+	if c.ended.Load() {
+		c.limit()
+	}
+	return c.Conn.Read(p)
 }
 
-func (l limited) Read(p []byte) (int, error) {
-	if l.ended.Load() {
-		l.limit()
-	}
-	return l.Reader.Read(p)
+func (c *clientConn) limit() { c.tcp.SetReadDeadline(time.Now().Add(c.silence)) }
+
+// CloseWrite implements [duplex.Conn].
+func (c *clientConn) CloseWrite() error {
+	c.ended.Store(true)
+	c.limit()
+	return errors.Join(c.Conn.CloseWrite(), c.tcp.CloseWrite())
 }
+
+// Reset implements [duplex.Conn].
+func (c *clientConn) Reset() { reset(c.tcp) }
+
+// targetConn is the target's side of a [duplex.Copy].
+type targetConn struct{ *net.TCPConn }
+
+// Reset implements [duplex.Conn].
+func (c targetConn) Reset() { reset(c.TCPConn) }
 
 // reset closes a connection with a reset, so that the other end knows that it did not end as it should.
 func reset(c *net.TCPConn) {

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/duplextest"
 	"subnetrouter/internal/testwait"
 )
 
@@ -36,7 +37,7 @@ func start(t *testing.T, change func(*Config), dial func(context.Context, netip.
 	w := &world{t: t, got: map[Reason]int{}}
 	cert := certificate(t)
 	cfg := Config{
-		Memory:      &budget{room: 1 << 30},
+		Memory:      &duplextest.Budget{Size: 1 << 30},
 		Certificate: func() (*tls.Certificate, error) { return &cert, nil }, Conns: 8,
 		Failed: func(r Reason, err error) {
 			w.mu.Lock()
@@ -48,10 +49,9 @@ func start(t *testing.T, change func(*Config), dial func(context.Context, netip.
 		change(&cfg)
 	}
 	if dial == nil {
-		ln := listen(t)
-		go echo(ln)
+		at := duplextest.Echo(t)
 		dial = func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
+			return new(net.Dialer).DialContext(ctx, "tcp", at)
 		}
 	}
 	cfg.Dial = dial
@@ -74,51 +74,6 @@ func start(t *testing.T, change func(*Config), dial func(context.Context, netip.
 		}
 	})
 	return w
-}
-
-// budget is a [Memory].
-type budget struct {
-	mu   sync.Mutex
-	room int64
-}
-
-func (b *budget) Reserve(n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.room < n {
-		return false
-	}
-	b.room -= n
-	return true
-}
-
-func (b *budget) Release(n int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.room += n
-}
-
-func listen(t *testing.T) net.Listener {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	return ln
-}
-
-func echo(ln net.Listener) {
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			io.Copy(c, c)
-			io.WriteString(c, "end")
-		}()
-	}
 }
 
 func (w *world) failed(r Reason) func() error {
@@ -197,8 +152,7 @@ func TestRelay(t *testing.T) {
 
 // TestFlow: the front dials the target that the data path names, which gets its header in front of the client's bytes.
 func TestFlow(t *testing.T) {
-	ln := listen(t)
-	go echo(ln)
+	at := duplextest.Echo(t)
 	for _, f := range []Flow{
 		{laptop, theTarget, []byte("header:")},
 		{phone, netip.MustParseAddrPort("[fd12::4]:443"), nil},
@@ -207,7 +161,7 @@ func TestFlow(t *testing.T) {
 		dialed := make(chan netip.AddrPort, 1)
 		w := start(t, nil, func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 			dialed <- to
-			return new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
+			return new(net.Dialer).DialContext(ctx, "tcp", at)
 		})
 		c := w.connect(f)
 		io.WriteString(c, "hello")
@@ -275,7 +229,7 @@ func TestShares(t *testing.T) {
 
 // TestSilenceAfterTheTarget: a client that does not close its connection once the target has ended does not keep it.
 func TestSilenceAfterTheTarget(t *testing.T) {
-	ln := listen(t)
+	ln := duplextest.Listen(t)
 	go func() {
 		c, err := ln.Accept()
 		if err == nil {
@@ -324,7 +278,7 @@ func TestFailures(t *testing.T) {
 
 // TestMemory: a connection without memory for its buffers is refused, and one that has ended returns its memory.
 func TestMemory(t *testing.T) {
-	memory := &budget{room: ConnMemory}
+	memory := &duplextest.Budget{Size: ConnMemory}
 	w := start(t, func(c *Config) { c.Memory = memory }, nil)
 	first := w.dial()
 	if err := first.Handshake(); err != nil {
@@ -347,7 +301,7 @@ func TestMemory(t *testing.T) {
 
 // TestReset: a target that resets is not an end of the stream for the client.
 func TestReset(t *testing.T) {
-	ln := listen(t)
+	ln := duplextest.Listen(t)
 	go func() {
 		c, err := ln.Accept()
 		if err != nil {
