@@ -6,6 +6,9 @@
 // earlier one fails. A package takes one line; the output of a test is printed only if it
 // fails. Skipped tests follow with their reasons, then one line of counts.
 //
+// A package that ends in the middle of its tests, at its time limit or by a panic, is one
+// failure: the output of its running tests is printed, and then the reason and their names.
+//
 // -jobs is the number of concurrent runs, which start in the order given. -times repeats
 // each run, and adds a table of the failed tests with their number of failures.
 package main
@@ -127,6 +130,8 @@ type event struct {
 	Test       string
 	Elapsed    float64 // seconds
 	Output     string
+	// FailedBuild is set at the end of a package that does not build, whose build-output has the reason.
+	FailedBuild string
 }
 
 func (t *tally) run(args []string) (ok bool) {
@@ -172,10 +177,12 @@ type run struct {
 	*tally
 	failures map[string]int      // tests, by package
 	log      map[string][]string // output so far, by package and test
+	active   map[string][]string // tests that have begun and not ended, by package
+	paused   map[test]bool       // those of them that wait to run in parallel
 }
 
 func (t *tally) newRun() *run {
-	return &run{tally: t, failures: map[string]int{}, log: map[string][]string{}}
+	return &run{tally: t, failures: map[string]int{}, log: map[string][]string{}, active: map[string][]string{}, paused: map[test]bool{}}
 }
 
 func (r *run) add(e event) {
@@ -192,6 +199,10 @@ func (r *run) add(e event) {
 			return // run, pause or cont
 		}
 		r.log[id] = append(r.log[id], e.Output)
+	case "run":
+		r.active[e.Package] = append(r.active[e.Package], e.Test)
+	case "pause", "cont":
+		r.paused[test{e.Package, e.Test}] = e.Action == "pause"
 	case "pass", "fail", "skip":
 		if e.Test == "" {
 			r.endPackage(e)
@@ -208,6 +219,7 @@ func (r *run) endTest(e event) {
 	top, _, sub := strings.Cut(e.Test, "/")
 	log := r.log[e.Package+" "+top]
 	r.count(e)
+	r.active[e.Package] = slices.DeleteFunc(r.active[e.Package], func(name string) bool { return name == e.Test })
 	switch e.Action {
 	case "pass":
 		r.passed++
@@ -262,12 +274,59 @@ func (r *run) endPackage(e event) {
 	case "pass":
 		fmt.Fprintf(r.out, "ok    %-40s %6.1fs\n", e.Package, e.Elapsed)
 	case "fail":
-		if r.failures[e.Package] == 0 { // it did not build, or failed before its tests
+		running := r.running(e.Package)
+		cut := len(running) > 0 || r.failures[e.Package] == 0 // not by a test that failed, or not only
+		if cut {
 			r.failed++
 			r.count(e)
 		}
-		fmt.Fprint(r.out, strings.Join(r.log[e.Package+" "], ""))
+		log := append(r.unfinished(e.Package), r.log[e.Package+" "]...)
+		fmt.Fprint(r.out, strings.Join(log, ""))
+		if cut && e.FailedBuild == "" {
+			fmt.Fprintf(r.out, "      %s: %s\n", e.Package, whyCut(log, running))
+		}
 	}
+}
+
+// running returns the tests of a package that run, without the parents of others.
+func (r *run) running(pkg string) (names []string) {
+	active := r.active[pkg]
+	for _, name := range active {
+		parent := slices.ContainsFunc(active, func(other string) bool { return strings.HasPrefix(other, name+"/") })
+		if !parent && !r.paused[test{pkg, name}] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// unfinished returns the output of the tests of a package that have not ended. The testing package does not report such a test
+// as failed, and the output of a panic is that of some test.
+func (r *run) unfinished(pkg string) (log []string) {
+	for _, name := range r.active[pkg] {
+		if !strings.Contains(name, "/") { // whose output is its parent's
+			log = append(log, r.log[pkg+" "+name]...)
+		}
+	}
+	return log
+}
+
+// whyCut returns why a package failed in the middle of the running tests, or outside of all tests.
+func whyCut(log, running []string) string {
+	why := "failed outside of its tests"
+	if len(running) > 0 {
+		why = "the process ended"
+	}
+	for _, begin := range []string{"panic: ", "fatal error: ", "*** Test killed "} {
+		if i := slices.IndexFunc(log, func(line string) bool { return strings.HasPrefix(line, begin) }); i >= 0 {
+			why = strings.TrimSpace(log[i])
+			break
+		}
+	}
+	if len(running) > 0 {
+		why += "; running: " + strings.Join(running, ", ")
+	}
+	return why
 }
 
 // table prints the failed tests with their number of failures.

@@ -27,7 +27,7 @@ const events = `
 {"Action":"output","Package":"p","Output":"FAIL\n"}
 {"Action":"fail","Package":"p","Elapsed":2}
 {"Action":"build-output","ImportPath":"q","Output":"q.go:1: syntax error\n"}
-{"Action":"fail","Package":"q","Elapsed":0}
+{"Action":"fail","Package":"q","Elapsed":0,"FailedBuild":"q"}
 {"Action":"pass","Package":"r","Elapsed":0.25}
 `
 
@@ -51,7 +51,106 @@ skipped:
 	}
 }
 
-// read adds all events to two concurrent runs.
+// TestUnfinished: a package that ends in the middle of its tests is one failure. The output of the running tests is printed,
+// where a panic is, and then the reason with their names. The events are those of `go test -json`, without the stacks.
+func TestUnfinished(t *testing.T) {
+	for name, c := range map[string]struct{ events, want string }{
+		"time limit": {`
+{"Action":"run","Package":"p","Test":"TestDone"}
+{"Action":"output","Package":"p","Test":"TestDone","Output":"    a_test.go:3: chatter\n"}
+{"Action":"pass","Package":"p","Test":"TestDone","Elapsed":0}
+{"Action":"run","Package":"p","Test":"TestSlow"}
+{"Action":"output","Package":"p","Test":"TestSlow","Output":"=== RUN   TestSlow\n"}
+{"Action":"output","Package":"p","Test":"TestSlow","Output":"    a_test.go:4: waiting\n"}
+{"Action":"run","Package":"p","Test":"TestSlow/sub"}
+{"Action":"output","Package":"p","Test":"TestSlow/sub","Output":"panic: test timed out after 1s\n"}
+{"Action":"output","Package":"p","Test":"TestSlow/sub","Output":"\trunning tests:\n"}
+{"Action":"output","Package":"p","Test":"TestSlow/sub","Output":"\t\tTestSlow (1s)\n"}
+{"Action":"output","Package":"p","Test":"TestSlow/sub","Output":"\t\tTestSlow/sub (1s)\n"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t1.141s\n"}
+{"Action":"fail","Package":"p","Elapsed":1.141}
+`, `    a_test.go:4: waiting
+panic: test timed out after 1s
+	running tests:
+		TestSlow (1s)
+		TestSlow/sub (1s)
+FAIL	p	1.141s
+      p: panic: test timed out after 1s; running: TestSlow/sub
+
+1 passed, 1 failed, 0 skipped
+`},
+		"time limit, in parallel, after a failure": {`
+{"Action":"run","Package":"p","Test":"TestA"}
+{"Action":"pause","Package":"p","Test":"TestA"}
+{"Action":"run","Package":"p","Test":"TestB"}
+{"Action":"pause","Package":"p","Test":"TestB"}
+{"Action":"run","Package":"p","Test":"TestC"}
+{"Action":"pause","Package":"p","Test":"TestC"}
+{"Action":"run","Package":"p","Test":"TestBad"}
+{"Action":"output","Package":"p","Test":"TestBad","Output":"    a_test.go:5: 1 is not 2\n"}
+{"Action":"fail","Package":"p","Test":"TestBad","Elapsed":0}
+{"Action":"cont","Package":"p","Test":"TestB"}
+{"Action":"output","Package":"p","Test":"TestB","Output":"    a_test.go:6: from B\n"}
+{"Action":"cont","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"panic: test timed out after 10m0s\n"}
+{"Action":"fail","Package":"p","Elapsed":600}
+`, `    a_test.go:5: 1 is not 2
+panic: test timed out after 10m0s
+    a_test.go:6: from B
+      p: panic: test timed out after 10m0s; running: TestA, TestB
+
+0 passed, 2 failed, 0 skipped
+`},
+		"panic": {`
+{"Action":"run","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"panic: boom [recovered, repanicked]\n"}
+{"Action":"fail","Package":"p","Elapsed":0.1}
+`, `panic: boom [recovered, repanicked]
+      p: panic: boom [recovered, repanicked]; running: TestA
+
+0 passed, 1 failed, 0 skipped
+`},
+		"killed": {`
+{"Action":"run","Package":"p","Test":"TestA"}
+{"Action":"pass","Package":"p","Test":"TestA","Elapsed":0}
+{"Action":"output","Package":"p","Output":"*** Test killed with quit: ran too long (1m1s).\n"}
+{"Action":"fail","Package":"p","Elapsed":61}
+`, `*** Test killed with quit: ran too long (1m1s).
+      p: *** Test killed with quit: ran too long (1m1s).
+
+1 passed, 1 failed, 0 skipped
+`},
+		"exit": {`
+{"Action":"run","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t0.002s\n"}
+{"Action":"fail","Package":"p","Elapsed":0.002}
+`, `FAIL	p	0.002s
+      p: the process ended; running: TestA
+
+0 passed, 1 failed, 0 skipped
+`},
+		"TestMain": {`
+{"Action":"run","Package":"p","Test":"TestA"}
+{"Action":"pass","Package":"p","Test":"TestA","Elapsed":0}
+{"Action":"output","Package":"p","Output":"goroutines leak\n"}
+{"Action":"fail","Package":"p","Elapsed":0.002}
+`, `goroutines leak
+      p: failed outside of its tests
+
+1 passed, 1 failed, 0 skipped
+`},
+	} {
+		var out strings.Builder
+		sum := newTally(&out)
+		sum.newRun().read(t, c.events)
+		sum.summary()
+		if out.String() != c.want {
+			t.Errorf("%s: got:\n%s\nwant:\n%s", name, out.String(), c.want)
+		}
+	}
+}
+
+// read adds all events to a run.
 func (r *run) read(t *testing.T, events string) {
 	for dec := json.NewDecoder(strings.NewReader(events)); dec.More(); {
 		var e event
