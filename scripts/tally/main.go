@@ -6,6 +6,10 @@
 // earlier one fails. A package takes one line; the output of a test is printed only if it
 // fails. Skipped tests follow with their reasons, then one line of counts.
 //
+// Each run ends with its duration and its processor time, and the last line has the sum: the
+// user and system time of `go test` and of the processes that it and its children have waited
+// for. Containers are not among them.
+//
 // A package that ends in the middle of its tests, at its time limit or by a panic, is one
 // failure: the output of its running tests is printed, and then the reason and their names.
 //
@@ -109,6 +113,7 @@ type tally struct {
 	mu                      sync.Mutex // covers all fields below, and writes to out
 	out                     io.Writer
 	passed, failed, skipped int
+	processor               time.Duration   // user and system, of all runs
 	skips                   map[string]bool // a set: each once, regardless of the number of runs
 	results                 map[test]*result
 }
@@ -162,7 +167,11 @@ func (t *tally) run(args []string) (ok bool) {
 	}
 	complaint, _ := io.ReadAll(io.MultiReader(dec.Buffered(), events)) // the rest is not JSON
 	ok = command.Wait() == nil
-	t.print(fmt.Sprintf("%s      %-40s %6.1fs\n", complaint, name, time.Since(began).Seconds()))
+	used := command.ProcessState.UserTime() + command.ProcessState.SystemTime()
+	t.mu.Lock()
+	t.processor += used
+	t.mu.Unlock()
+	t.print(fmt.Sprintf("%s      %-40s %6.1fs, %.1fs of processor time\n", complaint, name, time.Since(began).Seconds(), used.Seconds()))
 	return ok
 }
 
@@ -352,5 +361,5 @@ func (t *tally) summary() {
 	for _, s := range slices.Sorted(maps.Keys(t.skips)) {
 		fmt.Fprintln(t.out, "  "+s)
 	}
-	fmt.Fprintf(t.out, "\n%d passed, %d failed, %d skipped\n", t.passed, t.failed, t.skipped)
+	fmt.Fprintf(t.out, "\n%d passed, %d failed, %d skipped, %.1fs of processor time\n", t.passed, t.failed, t.skipped, t.processor.Seconds())
 }

@@ -2,10 +2,16 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // events is the output of `go test -json` for one package with a test that passes, one
@@ -44,7 +50,7 @@ ok    r                                           0.2s
 skipped:
   p TestSkipped: network namespaces need root
 
-1 passed, 3 failed, 1 skipped
+1 passed, 3 failed, 1 skipped, 0.0s of processor time
 `
 	if out.String() != want {
 		t.Errorf("got:\n%s\nwant:\n%s", out.String(), want)
@@ -77,7 +83,7 @@ panic: test timed out after 1s
 FAIL	p	1.141s
       p: panic: test timed out after 1s; running: TestSlow/sub
 
-1 passed, 1 failed, 0 skipped
+1 passed, 1 failed, 0 skipped, 0.0s of processor time
 `},
 		"time limit, in parallel, after a failure": {`
 {"Action":"run","Package":"p","Test":"TestA"}
@@ -99,7 +105,7 @@ panic: test timed out after 10m0s
     a_test.go:6: from B
       p: panic: test timed out after 10m0s; running: TestA, TestB
 
-0 passed, 2 failed, 0 skipped
+0 passed, 2 failed, 0 skipped, 0.0s of processor time
 `},
 		"panic": {`
 {"Action":"run","Package":"p","Test":"TestA"}
@@ -108,7 +114,7 @@ panic: test timed out after 10m0s
 `, `panic: boom [recovered, repanicked]
       p: panic: boom [recovered, repanicked]; running: TestA
 
-0 passed, 1 failed, 0 skipped
+0 passed, 1 failed, 0 skipped, 0.0s of processor time
 `},
 		"killed": {`
 {"Action":"run","Package":"p","Test":"TestA"}
@@ -118,7 +124,7 @@ panic: test timed out after 10m0s
 `, `*** Test killed with quit: ran too long (1m1s).
       p: *** Test killed with quit: ran too long (1m1s).
 
-1 passed, 1 failed, 0 skipped
+1 passed, 1 failed, 0 skipped, 0.0s of processor time
 `},
 		"exit": {`
 {"Action":"run","Package":"p","Test":"TestA"}
@@ -127,7 +133,7 @@ panic: test timed out after 10m0s
 `, `FAIL	p	0.002s
       p: the process ended; running: TestA
 
-0 passed, 1 failed, 0 skipped
+0 passed, 1 failed, 0 skipped, 0.0s of processor time
 `},
 		"TestMain": {`
 {"Action":"run","Package":"p","Test":"TestA"}
@@ -137,7 +143,7 @@ panic: test timed out after 10m0s
 `, `goroutines leak
       p: failed outside of its tests
 
-1 passed, 1 failed, 0 skipped
+1 passed, 1 failed, 0 skipped, 0.0s of processor time
 `},
 	} {
 		var out strings.Builder
@@ -192,13 +198,72 @@ runs failures  test
    4        2  flaky TestA
    8        2  all of 2 tests
 
-6 passed, 2 failed, 0 skipped
+6 passed, 2 failed, 0 skipped, 0.0s of processor time
 `
 	if ok || out.String() != want {
 		t.Errorf("ok is %v; got:\n%s\nwant:\n%s", ok, out.String(), want)
 	}
 	if times != 8 || most > 2 {
 		t.Errorf("%d runs, at most %d at a time; want 8, two at a time", times, most)
+	}
+}
+
+// TestProcessorTime: the processor time of a run is that of `go test` and its children, also if it fails.
+func TestProcessorTime(t *testing.T) {
+	if os.Getenv("TALLY_BURN") != "" {
+		burn(t)
+		return
+	}
+	folder := t.TempDir()
+	script := `#!/bin/sh
+TALLY_BURN=1 "` + os.Args[0] + `" -test.run='^TestProcessorTime$' >/dev/null
+echo '{"Action":"pass","Package":"p"}'
+exit 1
+`
+	if err := os.WriteFile(filepath.Join(folder, "go"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", folder+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	var out strings.Builder
+	sum := newTally(&out)
+	if sum.all(options{jobs: 2, times: 2}, [][]string{{"./p"}}, (*tally).run) {
+		t.Error("a run that failed is good")
+	}
+	sum.summary()
+	m := regexp.MustCompile(`(?m)^      go test \./p +[0-9.]+s, ([0-9.]+)s of processor time$`).FindAllStringSubmatch(out.String(), -1)
+	total := regexp.MustCompile(`(?m)^0 passed, 0 failed, 0 skipped, ([0-9.]+)s of processor time$`).FindStringSubmatch(out.String())
+	if len(m) != 2 || total == nil {
+		t.Fatalf("got:\n%s", out.String())
+	}
+	seconds := func(text string) float64 {
+		s, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first, second := seconds(m[0][1]), seconds(m[1][1])
+	const rounded = 0.05 + 1e-9 // by one number
+	if b := burnt.Seconds(); first < b-rounded || second < b-rounded {
+		t.Errorf("%.1f and %.1f s, of which a child used %.1f", first, second, b)
+	}
+	if d := seconds(total[1]) - first - second; d < -3*rounded || d > 3*rounded {
+		t.Errorf("a total of %s s, of %.1f and %.1f", total[1], first, second)
+	}
+}
+
+const burnt = 300 * time.Millisecond
+
+// burn uses processor time.
+func burn(t *testing.T) {
+	for {
+		var use syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+			t.Fatal(err)
+		}
+		if time.Duration(use.Utime.Nano()+use.Stime.Nano()) >= burnt {
+			return
+		}
 	}
 }
 
