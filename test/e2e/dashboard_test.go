@@ -80,10 +80,11 @@ func TestDashboard(t *testing.T) {
 // emptyPanels lists the queries, by panel and target, without data for a healthy router,
 // and why.
 var emptyPanels = map[string]string{
-	"Denied and dropped packets C":        "the tailnet's access rules allow everything",
-	"Logins that failed A":                "no login failed",
-	"Credential and node key expire in A": "the secret has no expires_at",
-	"Credential and node key expire in B": "the key of a node with tags does not expire",
+	"Denied and dropped packets C":                     "the tailnet's access rules allow everything",
+	"Logins that failed A":                             "no login failed",
+	"Credential, node key and certificate expire in A": "the secret has no expires_at",
+	"Credential, node key and certificate expire in B": "the key of a node with tags does not expire",
+	"Credential, node key and certificate expire in C": "no served port has TLS",
 }
 
 type dashboardTarget struct{ RefID, Expr string }
