@@ -1,7 +1,9 @@
 package terraform
 
 import (
+	"maps"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -10,11 +12,44 @@ import (
 // next plan is empty. Its plans also show what hashicorp/aws 6.x would do differently.
 func TestExamples(t *testing.T) {
 	t.Parallel()
-	a := newAccount(t)
 	examples, err := filepath.Glob("../../deploy/terraform/examples/*")
 	if err != nil || len(examples) < 10 {
 		t.Fatalf("there are %d examples (%v)", len(examples), err)
 	}
+	// In one account the examples follow each other, as their names are the same.
+	const accounts = 2
+	types, ran := [accounts]map[string]bool{}, [accounts]int{}
+	t.Run("in", func(t *testing.T) {
+		for i := range accounts {
+			types[i] = map[string]bool{}
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				a := newAccount(t)
+				for k := i; k < len(examples); k += accounts {
+					t.Run(filepath.Base(examples[k]), func(t *testing.T) {
+						a := a
+						a.t = t
+						a.example(examples[k], types[i])
+						ran[i]++
+					})
+				}
+			})
+		}
+	})
+	all, n := map[string]bool{}, 0
+	for i := range accounts {
+		maps.Copy(all, types[i])
+		n += ran[i]
+	}
+	if n == len(examples) { // not with -run
+		checkProvider6Types(t, all)
+	}
+}
+
+// example applies and destroys an example, and records the types of its resources.
+func (a account) example(example string, types map[string]bool) {
+	t, dir := a.t, "module/examples/"+filepath.Base(example)
+	t.Helper()
 	ids := strings.NewReplacer(
 		"vpc-0123456789abcdef0", a.world["vpc_id"], "vpc-0123456789abcdef1", a.world["vpc_id"],
 		"subnet-0123456789abcdef0", a.world["subnet_a"], "subnet-0123456789abcdef1", a.world["subnet_b"],
@@ -22,40 +57,28 @@ func TestExamples(t *testing.T) {
 		"arn:aws:ecs:eu-west-1:123456789012:cluster/network", a.world["cluster_arn"],
 		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:tailscale-AbCdEf", a.world["secret_arn"],
 	)
-	types, ran := map[string]bool{}, 0
-	for _, example := range examples {
-		dir := "module/examples/" + filepath.Base(example)
-		t.Run(filepath.Base(example), func(t *testing.T) {
-			a := a
-			a.t = t
-			text := readExample(t, example)
-			if filepath.Base(example) == "complete" { // it creates a private DNS namespace
-				text = strings.NewReplacer(
-					"vpc-0123456789abcdef0", a.world["other_vpc_id"],
-					"subnet-0123456789abcdef0", a.world["other_subnet_a"], "subnet-0123456789abcdef1", a.world["other_subnet_b"],
-				).Replace(text)
-			}
-			a.write(dir+"/main.tf", ids.Replace(text))
-			a.write(dir+"/provider.tf", provider)
-			a.init(dir)
-			checkProvider6(t, a.plan(dir), types)
-			ran++
-			a.run(dir, "apply", "plan")
-			a.noChange(dir)
-			switch filepath.Base(example) {
-			case "complete":
-				a.addProvider(dir)
-			case "ec2":
-				checkImageTest(t, a.taskDefinition("kernel"), "taskdefinition-ec2.json")
-			case "identities":
-				a.run(dir, "apply", "-auto-approve", "-var=deletion_protection=false")
-			}
-			a.run(dir, "destroy", "-auto-approve")
-		})
+	text := readExample(t, example)
+	if filepath.Base(example) == "complete" { // it creates a private DNS namespace
+		text = strings.NewReplacer(
+			"vpc-0123456789abcdef0", a.world["other_vpc_id"],
+			"subnet-0123456789abcdef0", a.world["other_subnet_a"], "subnet-0123456789abcdef1", a.world["other_subnet_b"],
+		).Replace(text)
 	}
-	if ran == len(examples) { // not with -run
-		checkProvider6Types(t, types)
+	a.write(dir+"/main.tf", ids.Replace(text))
+	a.write(dir+"/provider.tf", provider)
+	a.init(dir)
+	checkProvider6(t, a.plan(dir), types)
+	a.run(dir, "apply", "plan")
+	a.noChange(dir)
+	switch filepath.Base(example) {
+	case "complete":
+		a.addProvider(dir)
+	case "ec2":
+		checkImageTest(t, a.taskDefinition("kernel"), "taskdefinition-ec2.json")
+	case "identities":
+		a.run(dir, "apply", "-auto-approve", "-var=deletion_protection=false")
 	}
+	a.run(dir, "destroy", "-auto-approve")
 }
 
 // addProvider adds a capacity provider to the cluster, which is not a resource of the

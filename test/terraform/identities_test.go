@@ -181,6 +181,7 @@ func (a *account) untaggedScaling() {
 	}))
 	a.t.Cleanup(proxy.Close)
 	a.env = append(a.env, "AWS_ENDPOINT_URL_APPLICATION_AUTO_SCALING="+proxy.URL)
+	a.plugin.stop()
 }
 
 // readOnly reports whether a mount point of a container is read-only.

@@ -19,6 +19,7 @@ import (
 const (
 	routerVar = "TEST_TERRAFORM_ROUTER" // the binary, as shipped
 	mirrorVar = "TEST_TERRAFORM_MIRROR" // a folder with the provider
+	pluginVar = "TEST_TERRAFORM_PLUGIN" // the provider's program
 )
 
 func TestMain(m *testing.M) {
@@ -36,10 +37,10 @@ func TestMain(m *testing.M) {
 		mirror, err := findMirror()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
-		} else {
-			env = append(env, mirrorVar+"="+mirror)
+			return env, nil
 		}
-		return env, nil
+		plugin, err := unpackPlugin(mirror, filepath.Join(dir, "plugin"))
+		return append(env, mirrorVar+"="+mirror, pluginVar+"="+plugin), err
 	})
 	os.RemoveAll(dir)
 	os.Exit(code)

@@ -20,30 +20,6 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// TestValidate validates the module and each example.
-func TestValidate(t *testing.T) {
-	t.Parallel()
-	w := newWorkspace(t, map[string]string{"AWS_REGION": "eu-west-1"})
-	examples, err := filepath.Glob("../../deploy/terraform/examples/*")
-	if err != nil || len(examples) < 10 {
-		t.Fatalf("there are %d examples (%v)", len(examples), err)
-	}
-	dirs := []string{"module"}
-	for _, e := range examples {
-		dir := "module/examples/" + filepath.Base(e)
-		w.write(dir+"/main.tf", readExample(t, e))
-		dirs = append(dirs, dir)
-	}
-	for _, dir := range dirs {
-		t.Run(filepath.Base(dir), func(t *testing.T) {
-			w := w
-			w.t = t
-			w.init(dir)
-			w.run(dir, "validate")
-		})
-	}
-}
-
 // TestModuleTree: scripts/module writes a module that works outside of the checkout, with
 // its examples.
 func TestModuleTree(t *testing.T) {

@@ -3,7 +3,6 @@ package terraform
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -18,9 +17,10 @@ import (
 // workspace is a folder for configurations, with a copy of the module that they call and
 // the settings that let terraform run offline.
 type workspace struct {
-	t   *testing.T
-	dir string
-	env []string
+	t      *testing.T
+	dir    string
+	env    []string
+	plugin *plugin // of all its commands, which run one after another
 }
 
 func newWorkspace(t *testing.T, env map[string]string) workspace {
@@ -33,18 +33,13 @@ func newWorkspace(t *testing.T, env map[string]string) workspace {
 	if mirror == "" {
 		skipOrFail(t, "there is no mirror of terraform's providers (see the beginning of the output)")
 	}
-	w := workspace{t: t, dir: t.TempDir()}
-	w.write("terraformrc", fmt.Sprintf(`disable_checkpoint = true
-provider_installation {
-  filesystem_mirror {
-    path    = %q
-    include = ["registry.terraform.io/hashicorp/*"]
-  }
-}
-`, mirror))
+	w := workspace{t: t, dir: t.TempDir(), plugin: &plugin{}}
+	w.write("terraformrc", offline(mirror))
 	w.env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "TMPDIR=" + w.dir,
 		"TF_CLI_CONFIG_FILE=" + filepath.Join(w.dir, "terraformrc"), "TF_IN_AUTOMATION=1", "TF_INPUT=0", "TF_CLI_ARGS=-no-color",
+		// Half of the processor time of a command is garbage collection: the provider's schema is large.
+		"GOGC=400",
 	}
 	for k, v := range env {
 		w.env = append(w.env, k+"="+v)
@@ -107,7 +102,7 @@ func (w workspace) try(dir string, args ...string) (out string, err error) {
 	w.t.Helper()
 	cmd := exec.CommandContext(w.t.Context(), "terraform", args...)
 	cmd.Dir = filepath.Join(w.dir, dir)
-	cmd.Env = w.env
+	cmd.Env = append(slices.Clone(w.env), w.attach())
 	b, err := cmd.CombinedOutput()
 	return string(b), err
 }
@@ -180,7 +175,7 @@ func (w workspace) plan(dir string, options ...string) (p plan) {
 	w.run(dir, append([]string{"plan", "-out=plan"}, options...)...)
 	// Without standard error, which has warnings.
 	cmd := exec.CommandContext(w.t.Context(), "terraform", "show", "-json", "plan")
-	cmd.Dir, cmd.Env = filepath.Join(w.dir, dir), w.env
+	cmd.Dir, cmd.Env = filepath.Join(w.dir, dir), append(slices.Clone(w.env), w.attach())
 	out, err := cmd.Output()
 	if err == nil {
 		err = json.Unmarshal(out, &p)
