@@ -19,25 +19,29 @@ export REPOSITORY TAGS FUZZTIME FOLDER ARGS
 # The parts of `make test`: the arguments of one `go test` each.
 # Packages and commands under the race detector. Only this part uses it, since it needs
 # another set of build flags.
-unit      := -timeout=30m -race ./internal/... ./cmd/... ./scripts/... ./deploy/...
+# Most of these tests wait for the clock or for a child, so more of them run at once than there are processors, and
+# the packages that take longest begin first.
+unit      := -timeout=30m -race -p=4 -parallel=6 ./cmd/... ./internal/... ./scripts/... ./deploy/...
 # Tens of thousands of simulated connections of the router's TCP, each in one goroutine. The
 # race detector, with which they take ten times as long, sees a twentieth of them in unit.
 simulation := -timeout=20m ./internal/simnet/own
 # Every supported build of the router.
 binary    := -timeout=20m -count=1 ./test/binary/...
-# Real processes, networks and containers, never from the test cache.
-e2e       := -timeout=40m -count=1 ./test/e2e/...
+# Real processes, networks and containers, never from the test cache. The tests of one package share a network namespace,
+# so the end-to-end tests follow each other, mostly waiting: in two halves, of which each has its own namespace.
+e2e-a-h   := -timeout=30m -count=1 -run '^Test[A-H]' ./test/e2e/...
+e2e-i-z   := -timeout=30m -count=1 -skip '^Test[A-H]' ./test/e2e/...
 image     := -timeout=30m -count=1 ./test/image/...
 # The module, with terraform and moto_server; test/terraform lists the requirements.
-terraform := -timeout=35m -count=1 ./test/terraform/...
+terraform := -timeout=35m -count=1 -parallel=3 ./test/terraform/...
 TALLY     := go run ./scripts/tally
 
-# Two parts at a time: e2e, image and terraform mostly wait, and the compilers and unit
-# tests of the others use the processors meanwhile. The longest parts start first.
-JOBS ?= 2
+# Three parts at a time: the end-to-end tests use a fifth of a processor, and terraform, the compilers and the unit tests
+# the others.
+JOBS ?= 3
 
 # Parts that `make flakes` repeats, and the number of repetitions.
-SUITES ?= unit e2e image terraform
+SUITES ?= unit e2e-a-h e2e-i-z image terraform
 N      ?= 10
 
 export JOBS N # after their defaults: an exported name counts as defined
@@ -65,8 +69,8 @@ sandbox: ## run the router in a throwaway tailnet, VPC and AWS on this machine (
 bench: ## compare the router with tailscaled, as root (ARGS="-group wan")
 	@go run ./bench $$ARGS
 
-test: lint build ## run everything: lint, unit, end-to-end, the image, Terraform (JOBS=2 parts at a time)
-	@$(TALLY) -jobs "$$JOBS" $(terraform) + $(image) + $(e2e) + $(unit) + $(simulation) + $(binary)
+test: lint build ## run everything: lint, unit, end-to-end, the image, Terraform (JOBS=3 parts at a time)
+	@$(TALLY) -jobs "$$JOBS" $(terraform) + $(e2e-i-z) + $(e2e-a-h) + $(unit) + $(image) + $(binary) + $(simulation)
 
 test-unit: ## test packages and commands under the race detector, and simulate TCP
 	@$(TALLY) $(unit) + $(simulation)
@@ -75,7 +79,7 @@ test-binary: ## test every supported build of the router, and its size
 	@$(TALLY) $(binary)
 
 test-e2e: ## test real processes in network namespaces (root)
-	@$(TALLY) $(e2e)
+	@$(TALLY) -jobs 2 $(e2e-i-z) + $(e2e-a-h)
 
 test-image: ## test the image in containers (Docker)
 	@$(TALLY) $(image)
@@ -86,12 +90,12 @@ test-terraform: ## test the Terraform module against moto_server
 soak: ## run long simulations and endurance tests (SOAK=10m each, CHAOS_SEED=… or SIMNET_SEED=… or SLOT_SEED=… replays one)
 	@SOAK="$${SOAK:-10m}" $(TALLY) -timeout=0 -count=1 -run 'TestSoak|TestChaos|TestCrash' ./test/e2e ./internal/simnet/... ./internal/slot
 
-flakes: ## run each of SUITES="unit e2e image terraform" N=10 times, two at once, and count failures
+flakes: ## run each of SUITES="unit e2e-a-h e2e-i-z image terraform" N=10 times, two at once, and count failures
 	@$(TALLY) -jobs 2 -times "$$N" $(wordlist 2,999,$(foreach suite,$(SUITES),+ -count=1 $($(suite))))
 
 lint: typecheck $(LINT) ## check formatting, linters and types
 	@test -z "$$(gofmt -l $(GO_FOLDERS))" || { gofmt -d $(GO_FOLDERS); exit 1; }
-	'$(LINT)' run ./...
+	GOGC=400 '$(LINT)' run ./...
 	cd scripts/publish && '$(LINT)' run ./...
 
 typecheck: ## type-check the router for macOS and FreeBSD, without compiling it
