@@ -13,13 +13,15 @@ RUN --mount=type=cache,target=/cache/mod \
 COPY build/tags build/tags
 COPY scripts/publish/go.mod scripts/publish/go.sum scripts/publish/
 COPY scripts/build scripts/sbom scripts/
+COPY scripts/filecaps scripts/filecaps
 COPY cmd/router cmd/router
 COPY internal internal
 ARG TARGETOS=linux TARGETARCH VERSION=dev REVISION=unknown
 RUN --mount=type=cache,target=/cache/mod \
     --mount=type=cache,target=/cache/build \
     GOOS=$TARGETOS GOARCH=$TARGETARCH scripts/build /image/router \
- && scripts/sbom /image/router /image/licenses/sbom.cdx.json
+ && scripts/sbom /image/router /image/licenses/sbom.cdx.json \
+ && CGO_ENABLED=0 go run ./scripts/filecaps /image/router
 
 # The image's other files, with their owners and modes.
 COPY LICENSE THIRD_PARTY_NOTICES /image/licenses/

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"subnetrouter/internal/privilege"
 	"subnetrouter/internal/secret"
 	"subnetrouter/internal/tailnet"
 )
@@ -24,6 +25,7 @@ const (
 )
 
 func main() {
+	privilege.Begin()
 	os.Exit(dispatch(invocation{args: os.Args, environ: os.Environ(), out: os.Stdout, err: os.Stderr}))
 }
 
@@ -38,6 +40,10 @@ func dispatch(in invocation) int {
 	redactSecrets(in.environ)
 	name, args := filepath.Base(in.args[0]), in.args[1:]
 	if name == "tailscale" {
+		if err := privilege.Drop(); err != nil {
+			fmt.Fprintln(in.err, err)
+			return exitFailed
+		}
 		if err := tailnet.CLI(args); err != nil {
 			fmt.Fprintln(in.err, err)
 			return exitFailed
@@ -60,6 +66,12 @@ func dispatch(in invocation) int {
 	c, ok := find(args[0])
 	if !ok {
 		return unknownCommand(in, args[0])
+	}
+	if c.name != "run" { // which drops them when it knows its needs
+		if err := privilege.Drop(); err != nil {
+			fmt.Fprintln(in.err, err)
+			return exitFailed
+		}
 	}
 	in.args = args[1:]
 	return c.execute(context.Background(), in)

@@ -38,6 +38,10 @@ func runRouter(ctx context.Context, in call) int {
 	defer events.Flush(flushTimeout)
 	stop.logTo(log, events.Flush)
 	captureStandardLog(log)
+	if err := settle(ctx, cfg, in.environ, log, events); err != nil {
+		log.Error("router failed", "err", err)
+		return exitFailed
+	}
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "text", w)
 	}

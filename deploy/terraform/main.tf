@@ -35,7 +35,7 @@ locals {
     name      = "tailscale"
     image     = local.image
     essential = true
-    user      = var.kernel_mode ? "0:0" : "65532:65532" # only root gets a container's capabilities
+    user      = var.kernel_mode ? "0:0" : "65532:65532" # images before file capabilities give them to root only
 
     environment = [for k in sort(keys(local.environment)) : { name = k, value = local.environment[k] }]
 

@@ -106,7 +106,7 @@ func officialTable() string {
 		rows[name] += "; without a host, on all addresses"
 	}
 	rows["TS_ROUTES"] += "; outside ECS, with variables of this table only, none by default, as in the official image"
-	rows["TS_USERSPACE"] += "; with `false` the container also needs user 0, and without it the ports of the node's addresses are closed, " +
+	rows["TS_USERSPACE"] += "; without `false` the ports of the node's addresses are closed, " +
 		"unless `ROUTER_SERVE` has them: `*=localhost` leads each to localhost, as the official image does"
 	for _, v := range officialRefused {
 		rows[v.name] = "error (exit code 2): " + v.instead

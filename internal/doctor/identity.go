@@ -1,6 +1,13 @@
 package doctor
 
-import "context"
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"subnetrouter/internal/bootstrap/identity"
+	"subnetrouter/internal/privilege"
+)
 
 // state checks that the place in ROUTER_STATE can be read. Whether it can be written shows
 // only at a start.
@@ -10,6 +17,9 @@ func (e *exam) state(ctx context.Context) Result {
 		return failed(err, awsReach)
 	}
 	value, err := boot.ExamineIdentity(ctx)
+	if dir := identity.Dir(e.Config.Identity.Source); dir != "" && errors.Is(err, fs.ErrPermission) && privilege.FolderTakeable() {
+		return pass(dir + ": another user's, which the router takes over when it starts")
+	}
 	if err != nil {
 		return failed(err, awsReach)
 	}

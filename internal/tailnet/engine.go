@@ -117,7 +117,7 @@ func (n *Node) buildBackend(kept State) error {
 // routes and source NAT. It leaves DNS alone.
 func (n *Node) openKernelDevice(conf *wgengine.Config) error {
 	logf := n.engineLogf()
-	dev, name, err := tstun.New(logf, tunName)
+	dev, name, err := openTUN(logf)
 	if err != nil {
 		tstun.Diagnose(logf, tunName, err)
 		return fmt.Errorf("opening TUN device: %w", err)
@@ -185,4 +185,4 @@ func (n *Node) openState(kept State) (ipn.StateStore, controlclient.LoginFlags) 
 	return s, controlclient.LoginDefault
 }
 
-const stateFix = "let the task's user write to the folder of ROUTER_STATE, and free disk space if needed; restore or delete a file that cannot be read; or set ROUTER_STATE=mem: and a credential"
+const stateFix = "let the task's user write to the folder of ROUTER_STATE, or leave the container CAP_CHOWN and CAP_DAC_OVERRIDE without no-new-privileges, and free disk space if needed; restore or delete a file that cannot be read; or set ROUTER_STATE=mem: and a credential"

@@ -50,7 +50,7 @@ func chooseMode(want Mode) (got Mode, reason string, err error) {
 		return ModeUserspace, "the default", nil
 	case ModeKernel:
 		if missing := missingForKernel(); len(missing) > 0 {
-			return 0, "", problem.New("give the container the device /dev/net/tun, CAP_NET_ADMIN and user 0, or set ROUTER_MODE=userspace", "choosing kernel mode: %s",
+			return 0, "", problem.New("give the container the device /dev/net/tun and CAP_NET_ADMIN, or set ROUTER_MODE=userspace", "choosing kernel mode: %s",
 				strings.Join(missing, " and "))
 		}
 		return ModeKernel, "asked for", nil

@@ -4,33 +4,41 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"subnetrouter/internal/privilege"
 )
 
 // missingForKernel lists the requirements of kernel mode that this process does not meet.
 func missingForKernel() (missing []string) {
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	f, err := os.OpenFile(privilege.TUN, os.O_RDWR, 0)
 	if err == nil {
 		f.Close()
+	} else if privilege.OpensTUN() {
+		err = nil
 	}
-	capable := hasCapability(unix.CAP_NET_ADMIN)
-	// The bounding set has the capabilities that the container was given.
-	bounded, _ := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_NET_ADMIN, 0, 0, 0)
-	return missingParts(unwrapPath(err), capable, bounded == 1, os.Geteuid())
+	withheld, noNewPrivs := privilege.Withheld(privilege.NetAdmin)
+	return missingParts(unwrapPath(err), privilege.Granted(privilege.NetAdmin), withheld, noNewPrivs, os.Geteuid())
 }
 
-// missingParts lists the missing requirements: tun is the error of opening the device, capable
-// and given report whether the process and its container have CAP_NET_ADMIN.
-func missingParts(tun error, capable, given bool, uid int) (missing []string) {
-	if !capable && given && uid != 0 {
-		// The device may be there and accept root only, which the same change fixes.
-		return []string{fmt.Sprintf("the process runs as user %d, and capabilities that are added to a container count for root only: run it as user 0", uid)}
+// missingParts lists the missing requirements. tun is the error of opening the device; capable reports whether
+// the process has CAP_NET_ADMIN, and withheld whether only its container has; noNewPrivs reports whether the
+// container forbids new privileges.
+func missingParts(tun error, capable, withheld, noNewPrivs bool, uid int) (missing []string) {
+	// The device may be there and accept root only, which the same change fixes.
+	switch {
+	case withheld && noNewPrivs && uid != 0:
+		return []string{fmt.Sprintf("the container has CAP_NET_ADMIN, but no-new-privileges keeps it from user %d: remove that security option, or run the container as user 0", uid)}
+	case withheld && uid != 0:
+		return []string{fmt.Sprintf("the container has CAP_NET_ADMIN, but user %d gets it only from the file of the image's program, not from a copy without capabilities: run the container as user 0, or the image as it was built", uid)}
 	}
-	if tun != nil {
+	switch {
+	case errors.Is(tun, fs.ErrPermission) && uid != 0:
+		missing = append(missing, fmt.Sprintf("/dev/net/tun cannot be opened by user %d (%v): give the container CAP_DAC_OVERRIDE, or open the device to all on the host (chmod 666)", uid, tun))
+	case tun != nil:
 		missing = append(missing, fmt.Sprintf("/dev/net/tun cannot be opened (%v)", tun))
 	}
 	if !capable {
@@ -44,16 +52,6 @@ func unwrapPath(err error) error {
 		return p.Err
 	}
 	return err
-}
-
-// hasCapability reports whether the calling thread's effective set has a capability.
-func hasCapability(c int) bool {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return false
-	}
-	return data[c/32].Effective&(1<<(c%32)) != 0
 }
 
 // enableForwarding enables IP forwarding in the kernel. In a container /proc/sys is often

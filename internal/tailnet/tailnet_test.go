@@ -204,7 +204,7 @@ func TestChooseMode(t *testing.T) {
 	}{
 		{ModeUserspace, ModeUserspace, "asked for", ""},
 		{ModeAuto, ModeUserspace, "the default", ""},
-		{ModeKernel, 0, "", "choosing kernel mode: " + strings.Join(missing, " and ") + "; give the container the device /dev/net/tun, CAP_NET_ADMIN and user 0, or set ROUTER_MODE=userspace"},
+		{ModeKernel, 0, "", "choosing kernel mode: " + strings.Join(missing, " and ") + "; give the container the device /dev/net/tun and CAP_NET_ADMIN, or set ROUTER_MODE=userspace"},
 	} {
 		if len(missing) == 0 && tc.want == ModeKernel {
 			tc.got, tc.err, tc.why = ModeKernel, "", "asked for"

@@ -33,29 +33,39 @@ func TestCompose(t *testing.T) {
 	w.keepsItsIdentity(t, r)
 }
 
-// TestKernelMode runs the command of docs/docker.md for kernel mode, and the same without the
-// user, whose message names the user as the cause.
+// TestKernelMode runs the command of docs/docker.md for kernel mode, and variants of it in which a part
+// is missing, which the message names.
 func TestKernelMode(t *testing.T) {
-	if _, err := os.Stat("/dev/net/tun"); err != nil {
-		skipOrFail(t, "no /dev/net/tun")
-	}
+	requireTUN(t)
 	w := newWorld(t)
 	args := dockerRun(t, "home-router", 1)
-	user := slices.Index(args, "--user")
-	if user < 0 {
-		t.Fatal("the command of the documentation has no --user")
+	override := slices.Index(args, "DAC_OVERRIDE")
+	if override < 0 {
+		t.Fatal("the command of the documentation has no --cap-add DAC_OVERRIDE")
 	}
-	t.Run("as the image's user", func(t *testing.T) {
-		r := w.documented(t, slices.Concat(args[:user], args[user+2:]))
+	fails := func(t *testing.T, args []string, message string) {
+		r := w.documented(t, args)
 		testwait.Until(t, "the exit", func() error {
 			if state := r.inspect("{{.State.Status}} {{.State.ExitCode}}"); state != "exited 1" {
 				return fmt.Errorf("%s", state)
 			}
 			return nil
 		})
-		if log := r.logs(); !strings.Contains(log, "capabilities that are added to a container count for root only: run it as user 0") {
-			t.Errorf("the log does not name the user:\n%s", log)
+		if log := r.logs(); !strings.Contains(log, message) {
+			t.Errorf("the log lacks %q:\n%s", message, log)
 		}
+	}
+	t.Run("new privileges forbidden", func(t *testing.T) {
+		fails(t, slices.Concat([]string{"--security-opt", "no-new-privileges"}, args), "no-new-privileges keeps it from user 65532")
+	})
+	t.Run("no capability", func(t *testing.T) {
+		fails(t, slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "NET_ADMIN" || a == "--cap-add" || a == "DAC_OVERRIDE" }), "CAP_NET_ADMIN is not granted")
+	})
+	t.Run("the device is root's", func(t *testing.T) {
+		if info, err := os.Stat("/dev/net/tun"); err != nil || info.Mode()&0o006 != 0 {
+			t.Skip("the host opens the device to all")
+		}
+		fails(t, slices.Concat(args[:override-1], args[override+1:]), "/dev/net/tun cannot be opened by user 65532 (permission denied)")
 	})
 	t.Run("as documented", func(t *testing.T) {
 		r := w.documented(t, args)
@@ -132,18 +142,24 @@ func (w *world) keepsItsIdentity(t *testing.T, r container) {
 	t.Helper()
 	docker(t, "restart", "--time", "60", r.id)
 	r.ready(t, w)
+	w.oneNode(t, "home-router")
+}
+
+// oneNode fails if the tailnet has two nodes whose names begin with a router's.
+func (w *world) oneNode(t *testing.T, router string) {
+	t.Helper()
 	nodes, err := w.admin.Nodes(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	routers := 0
 	for _, n := range nodes {
-		if strings.HasPrefix(n.Name, "home-router") {
+		if strings.HasPrefix(n.Name, router) {
 			routers++
 		}
 	}
 	if routers != 1 {
-		t.Errorf("%d nodes after a restart: the volume does not keep the identity", routers)
+		t.Errorf("%d nodes named %s: the volume does not keep the identity", routers, router)
 	}
 }
 

@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"debug/buildinfo"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"subnetrouter/internal/privilege"
 )
 
 // TestRelease runs `make release` for one platform as a dry run. It fetches nothing that
@@ -39,6 +42,10 @@ func TestRelease(t *testing.T) {
 	want := "SHA256SUMS image.oci.tar notes.md router-linux-amd64 sbom-linux-amd64.cdx.json"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("the release has %s, want %s", got, want)
+	}
+	// The assembled layers keep the capabilities of the image's binary, without which only root has kernel mode.
+	if got := layoutAttribute(t, filepath.Join(dist, "image.oci.tar"), "router", privilege.Attribute); got != string(privilege.OfFile.AttributeValue()) {
+		t.Errorf("the capabilities of the binary in the image are %x", got)
 	}
 	sums := exec.Command("sha256sum", "--check", "--strict", "SHA256SUMS")
 	sums.Dir = dist
@@ -121,6 +128,29 @@ func TestPush(t *testing.T) {
 		out, err := push.CombinedOutput()
 		if err != nil || strings.TrimSpace(string(out)) != want {
 			t.Errorf("TAGS=%q: %v, %s, want %s", tags, err, out, want)
+		}
+	}
+}
+
+// layoutAttribute returns an extended attribute of a file in the layers of an OCI layout.
+func layoutAttribute(t *testing.T, archive, file, attribute string) string {
+	t.Helper()
+	for r := tar.NewReader(bytes.NewReader(read(t, archive))); ; {
+		if _, err := r.Next(); err != nil {
+			t.Fatalf("looking for %s in %s: %v", file, archive, err)
+		}
+		unzipped, err := gzip.NewReader(r)
+		if err != nil {
+			continue // not a layer
+		}
+		for layer := tar.NewReader(unzipped); ; {
+			h, err := layer.Next()
+			if err != nil {
+				break
+			}
+			if h.Name == file {
+				return h.PAXRecords["SCHILY.xattr."+attribute]
+			}
 		}
 	}
 }
