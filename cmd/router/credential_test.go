@@ -118,7 +118,7 @@ func TestEveryCredentialFailure(t *testing.T) {
 
 		// The OAuth client, at the API.
 		{"client revoked", byOAuth, func(s *setting) { s.Control.SetAPI(s.ctx, tailnettest.API{}) }, "identity_refused",
-			ofSecret + api + "/api/v2/oauth/token: HTTP 401: API token invalid; the OAuth client was revoked, or the secret belongs to another one: create one with the scope auth_keys (write) and store its secret"},
+			ofSecret + api + "/api/v2/oauth/token: HTTP 401: API token invalid; the OAuth client was revoked, or the secret belongs to another one: create one with the same scopes and tags, and store its secret"},
 		{"literal client revoked", byLiteral, func(s *setting) { s.Control.SetAPI(s.ctx, tailnettest.API{}) }, "identity_refused", "using TS_AUTHKEY: " + api + "/api/v2/oauth/token: HTTP 401: API token invalid"},
 		{"client without the scope", byOAuth, func(s *setting) {
 			a := routertest.TrustedAPI()

@@ -131,6 +131,17 @@ func containsAny(text string, words ...string) bool {
 	return false
 }
 
+// scopes holds what each call needs. `router verify` makes both calls for devices.
+var scopes = map[string]string{
+	CallCreateKey:     "the scope auth_keys (write)",
+	CallDeleteDevice:  "the scope devices:core (write) and the tags of the device",
+	CallGetSplitDNS:   "the scope dns (write); dns:read is enough for router plan",
+	CallGetDNS:        "the scope dns (write); dns:read is enough for router plan",
+	CallPatchSplitDNS: "the scope dns (write)",
+	CallListDevices:   "the scopes devices:core:read and devices:routes:read",
+	CallDeviceRoutes:  "the scopes devices:core:read and devices:routes:read",
+}
+
 // fix returns the operator's fix for a failure.
 func (r request) fix(k kind, url string) string {
 	federated := r.call == CallTokenExchange
@@ -142,19 +153,12 @@ func (r request) fix(k kind, url string) string {
 		if federated {
 			return "TS_CLIENT_ID must be the client ID of a federated identity in this tailnet whose issuer, subject and audience are those of AWS's identity token"
 		}
-		return "the OAuth client was revoked, or the secret belongs to another one: create one with the scope auth_keys (write) and store its secret"
-	case denied:
-		switch r.call {
-		case CallGetSplitDNS, CallGetDNS:
-			return "give the OAuth client or federated identity the scope dns (write); dns:read is enough for router plan"
-		case CallPatchSplitDNS:
-			return "give the OAuth client or federated identity the scope dns (write)"
-		case CallListDevices, CallDeviceRoutes:
-			return "give the OAuth client or federated identity the scopes devices:core:read and devices:routes:read"
-		case CallDeleteDevice:
-			return "give the OAuth client or federated identity the scope devices:core (write) and the tags of the device"
+		if r.call == CallToken { // which every use of the client begins with
+			return "the OAuth client was revoked, or the secret belongs to another one: create one with the same scopes and tags, and store its secret"
 		}
-		return "give the OAuth client or federated identity the scope auth_keys (write)"
+		return "the OAuth client or federated identity was revoked: create another one with " + scopes[r.call]
+	case denied:
+		return "give the OAuth client or federated identity " + scopes[r.call]
 	case badTags:
 		return fmt.Sprintf("make the tags of the OAuth client or federated identity and ROUTER_TAGS=%s the same: the API gives a key all tags of a client or those that it owns, and tagOwners of the policy file must list each", strings.Join(r.tags, ","))
 	case throttled:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -63,7 +64,7 @@ func TestFailures(t *testing.T) {
 	client := tailnettest.NewOAuthClient(tag)
 	const (
 		reach = "; the task's subnet needs a way to API (NAT gateway or proxy), and its security groups must allow port 443"
-		dead  = "; the OAuth client was revoked, or the secret belongs to another one: create one with the scope auth_keys (write) and store its secret"
+		dead  = "; the OAuth client was revoked, or the secret belongs to another one: create one with the same scopes and tags, and store its secret"
 	)
 	for name, test := range map[string]struct {
 		path string
@@ -146,7 +147,7 @@ func TestDeleteDevice(t *testing.T) {
 		{200, "", ""},
 		{204, "", ""},
 		{404, "", ""},
-		{401, problem.IdentityRefused, "the OAuth client was revoked"},
+		{401, problem.IdentityRefused, "create another one with the scope devices:core (write)"},
 		{403, problem.IdentityRefused, "HTTP 403: the API's words; give the OAuth client or federated identity the scope devices:core (write)"},
 		{429, problem.CredentialThrottled, "wait"},
 		{502, problem.CredentialUnreachable, "NAT gateway"},
@@ -227,5 +228,41 @@ func TestUnreachable(t *testing.T) {
 	cancel()
 	if _, err := api.ClientToken(ctx, "k1", "s"); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the caller gave up: %v", err)
+	}
+}
+
+// TestScopes: each refused call, of an unknown client or of one without the scope, names the scope that this call needs, and no other.
+// A token has all scopes of its client, so a refusal of the token names none.
+func TestScopes(t *testing.T) {
+	var status int
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) }))
+	defer server.Close()
+	api := tsapi.New(tsapi.Config{URL: server.URL})
+	ctx, token := t.Context(), tsapi.Token{Value: "t0k3n", Expires: time.Now().Add(time.Hour)}
+	scope := regexp.MustCompile(`auth_keys|dns:read|dns|devices:core:read|devices:core|devices:routes:read`)
+	for call, c := range map[string]struct {
+		try             func() error
+		denied, unknown []string // the scopes in the fix
+	}{
+		"token":  {func() error { _, err := api.ClientToken(ctx, "id", "s3cret"); return err }, nil, nil},
+		"key":    {func() error { _, err := api.CreateKey(ctx, token, tsapi.KeyRequest{}); return err }, []string{"auth_keys"}, []string{"auth_keys"}},
+		"delete": {func() error { return api.DeleteDevice(ctx, token, "nRxLnSB8y621DEVEL") }, []string{"devices:core"}, []string{"devices:core"}},
+		"read":   {func() error { _, err := api.SplitDNS(ctx, token); return err }, []string{"dns", "dns:read"}, []string{"dns", "dns:read"}},
+		"devices": {func() error { _, err := api.Devices(ctx, token, "hostname", "x"); return err },
+			[]string{"devices:core:read", "devices:routes:read"}, nil}, // of an access token, which is made again
+	} {
+		for status = range map[int]bool{http.StatusForbidden: true, http.StatusUnauthorized: true} {
+			want := c.denied
+			if status == http.StatusUnauthorized {
+				want = c.unknown
+			}
+			err := c.try()
+			if err == nil {
+				t.Fatalf("%s: no error", call)
+			}
+			if got := scope.FindAllString(problem.Of(err).Fix, -1); !slices.Equal(got, want) {
+				t.Errorf("%s, HTTP %d: the fix %q names %q, want %q", call, status, problem.Of(err).Fix, got, want)
+			}
+		}
 	}
 }
