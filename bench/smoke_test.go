@@ -66,6 +66,45 @@ func TestSmoke(t *testing.T) {
 	}
 }
 
+// TestAccessSmoke does the same with -group access, whose rows have a tailnet and a VPC of their own.
+func TestAccessSmoke(t *testing.T) {
+	netnstest.Require(t)
+	if _, err := exec.LookPath("dnsperf"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip("no dnsperf on this machine: run make tools")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	o, err := parseOptions([]string{"-quick", "-group", accessGroup, "-subjects", "ours-userspace," + oursGrants}, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.scale.dns, o.scale.connect = 200*time.Millisecond, 200*time.Millisecond
+	var out bytes.Buffer
+	if err := run(ctx, o, &out, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	const n = `[0-9.,]+`
+	for _, want := range []string{
+		`\| new TCP connections, 50 at a time, client closes first: failed \|  \| 0 \| 0 \|`,
+		`\| new TCP connections, 50 at a time, client closes first: CPU each \| µs \| ` + n + ` \| ` + n + ` \| ` + n + ` \|`,
+		`\| DNS, a new socket each, 50 at a time: lost \| % \| 0 \| 0 \|`,
+		`\| DNS, a new socket each, 50 at a time: CPU per query \| µs \| ` + n + ` \| ` + n + ` \| ` + n + ` \|`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out.String()) {
+			t.Errorf("no line matches %s", want)
+		}
+	}
+	if strings.Contains(out.String(), "failed in") || t.Failed() {
+		t.Errorf("the table:\n%s", &out)
+	}
+	if left := family(os.Getpid()); len(left) > 1 {
+		t.Errorf("processes are left: %v", left)
+	}
+}
+
 func TestLoadSurvivesEncoding(t *testing.T) {
 	want := load.Hold{Network: "udp", Addresses: []string{"10.0.3.1:7"}, Count: 3, Rate: 2.5, Each: time.Second}
 	text, err := load.Encode(want)
