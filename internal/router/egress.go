@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"time"
 
 	"subnetrouter/internal/config"
 	"subnetrouter/internal/egress"
 	"subnetrouter/internal/forward"
 	"subnetrouter/internal/limits"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/tailnet"
 )
 
@@ -96,6 +99,35 @@ func (r *Router) serveEgress(ctx context.Context) error {
 // forwardAllPorts forwards all ports without another use to ROUTER_EGRESS's *=HOST until ctx ends.
 func (r *Router) forwardAllPorts(ctx context.Context) error {
 	return r.node.ForwardAll(ctx, r.noEgress, r.cfg.EgressAll, r.deny.Ports)
+}
+
+// allPortsProblem returns a problem of ROUTER_EGRESS's *=HOST, or nil. It is a reason until ports are forwarded for the first time:
+// an application that ECS starts once the router is healthy would fail without its target. Later the last addresses stay, and
+// not to be ready would take the router's other functions from their users.
+func (r *Router) allPortsProblem(now tailnet.AllPorts) (p *problem.Problem, reason bool) {
+	host := r.cfg.EgressAll
+	reason = len(now.Targets) == 0
+	switch {
+	case host == "" || r.draining.Load():
+		return nil, false
+	case now.Err != nil:
+		p = &problem.Problem{Code: problem.EgressUnresolved, Message: fmt.Sprintf("all ports are not forwarded to %s of ROUTER_EGRESS: %v", host, now.Err),
+			Fix: "correct the name in ROUTER_EGRESS, let the node join the tailnet, or allow it in the access rules"}
+		if !reason {
+			p.Message = fmt.Sprintf("ports are forwarded to the last addresses of %s of ROUTER_EGRESS, %s: %v", host, addresses(now.Targets), now.Err)
+		}
+	case reason:
+		p = &problem.Problem{Code: problem.Starting, Message: fmt.Sprintf("the target of ROUTER_EGRESS=*=%s is being looked up", host)}
+	}
+	return p, reason
+}
+
+func addresses(list []netip.Addr) string {
+	var text []string
+	for _, a := range list {
+		text = append(text, a.String())
+	}
+	return strings.Join(text, " and ")
 }
 
 // abandonWait bounds [Router.Abandon]: a router that has lost its identity must stop sending within a second.

@@ -47,6 +47,9 @@ func (r *Router) notReady() []ops.Reason {
 		r.addRouteReasons(s, add)
 		r.addRoleReasons(s, add)
 		r.addRelayReason(add)
+		if p, reason := r.allPortsProblem(r.node.AllPorts()); reason {
+			add(p)
+		}
 	}
 	return why
 }

@@ -14,7 +14,7 @@ const (
 )
 
 // warnings returns the conditions that will make the router not ready unless something
-// changes, and those of DNS and app connectors. They do not affect readiness now.
+// changes, and those of DNS, app connectors and forwarded ports. They do not affect readiness now.
 func (r *Router) warnings() []ops.Reason {
 	var out []ops.Reason
 	add := func(p *problem.Problem) { out = append(out, ops.ReasonOf(p)) }
@@ -26,6 +26,9 @@ func (r *Router) warnings() []ops.Reason {
 		joining, state = s.LoginError != nil, s.StateError
 		if s.Running() && !s.Removed {
 			r.addRoleWarnings(s, add)
+			if p, reason := r.allPortsProblem(r.node.AllPorts()); p != nil && !reason {
+				add(p)
+			}
 		}
 		if left := time.Until(s.KeyExpiry); !s.KeyExpiry.IsZero() && left > 0 && left < nodeKeyWarning {
 			add(&problem.Problem{

@@ -60,6 +60,20 @@ func (n *Node) ForwardAll(ctx context.Context, draining <-chan struct{}, host st
 	}
 }
 
+// AllPorts is the state of [Node.ForwardAll].
+type AllPorts struct {
+	Targets []netip.Addr // that ports are forwarded to: of IPv4, IPv6, both or none
+	Err     error        // why a family is not forwarded, or its target could not be looked up again; nil if there is no failure
+}
+
+// AllPorts returns the state of [Node.ForwardAll]. It is empty before the first look-up has ended.
+func (n *Node) AllPorts() AllPorts {
+	if s := n.allPorts.Load(); s != nil {
+		return *s
+	}
+	return AllPorts{}
+}
+
 // EndForwardAll removes the rules of [Node.ForwardAll], which sets none afterwards: for an exit that does not wait for its
 // return. Without a ForwardAll it does nothing.
 func (n *Node) EndForwardAll() {
@@ -111,10 +125,11 @@ type allPorts struct {
 	find    func(ctx context.Context, network, host string, last netip.Addr) (netfilter.Forward, error) // forwardTo
 	replace func(netfilter.Forward) error
 	present func(netip.Addr) (bool, error)
+	publish func(AllPorts)
 }
 
 func newAllPorts(n *Node, host string) *allPorts {
-	return &allPorts{host: host, log: n.log, find: n.forwardTo, replace: n.rules.set, present: netfilter.Present}
+	return &allPorts{host: host, log: n.log, find: n.forwardTo, replace: n.rules.set, present: netfilter.Present, publish: func(s AllPorts) { n.allPorts.Store(&s) }}
 }
 
 // follow looks up the target, and sets the rules of a family if they change. A look-up that fails changes nothing.
@@ -132,10 +147,19 @@ func (f *allPorts) follow(ctx context.Context, except []uint16) {
 	for i, err := range errs {
 		// A target of one family only is no failure.
 		if other := errs[1-i]; errors.Is(err, errNoAddress) && !f.set[i].Target.IsValid() && !errors.Is(other, errNoAddress) {
-			err = nil
+			errs[i] = nil
 		}
+	}
+	for i, err := range errs {
 		f.report(i, err)
 	}
+	now := AllPorts{Err: errors.Join(errs[:]...)}
+	for _, set := range f.set {
+		if set.Target.IsValid() {
+			now.Targets = append(now.Targets, set.Target)
+		}
+	}
+	f.publish(now)
 }
 
 // followFamily is follow for the family with an index in set.

@@ -37,7 +37,7 @@ func TestAllPortsReports(t *testing.T) {
 			var log bytes.Buffer
 			fails := false
 			f := &allPorts{host: "db", log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
-				replace: func(netfilter.Forward) error { return nil }, present: always,
+				replace: func(netfilter.Forward) error { return nil }, present: always, publish: func(AllPorts) {},
 				find: func(_ context.Context, network, _ string, _ netip.Addr) (netfilter.Forward, error) {
 					err, target := c.ip4, "100.64.0.1"
 					if network == "tcp6" {
@@ -67,6 +67,46 @@ func TestAllPortsReports(t *testing.T) {
 	}
 }
 
+// TestAllPortsPublishes: the state has the forwarded targets and the failure. A target of one family is no failure, and one that
+// is no longer found stays forwarded.
+func TestAllPortsPublishes(t *testing.T) {
+	const ip4, ip6 = "100.64.0.1", "fd7a::1"
+	absent := fmt.Errorf("db has %w", errNoAddress)
+	denied := errors.New("denied")
+	var now AllPorts
+	answers := map[string]error{}
+	f := &allPorts{host: "db", log: slog.New(slog.DiscardHandler), replace: func(netfilter.Forward) error { return nil }, present: always,
+		publish: func(s AllPorts) { now = s },
+		find: func(_ context.Context, network, _ string, _ netip.Addr) (netfilter.Forward, error) {
+			return netfilter.Forward{Target: netip.MustParseAddr(map[string]string{"tcp4": ip4, "tcp6": ip6}[network])}, answers[network]
+		}}
+	for _, step := range []struct {
+		name     string
+		err4     error
+		err6     error
+		want     string
+		failures []error
+	}{
+		{"no such name", absent, absent, "[]", []error{errNoAddress}},
+		{"IPv4 is denied", denied, absent, "[]", []error{denied}},
+		{"a target without IPv6", nil, absent, "[100.64.0.1]", nil},
+		{"a target with both", nil, nil, "[100.64.0.1 fd7a::1]", nil},
+		{"gone", absent, absent, "[100.64.0.1 fd7a::1]", []error{errNoAddress}},
+		{"back", nil, nil, "[100.64.0.1 fd7a::1]", nil},
+	} {
+		answers["tcp4"], answers["tcp6"] = step.err4, step.err6
+		f.follow(t.Context(), nil)
+		if got := fmt.Sprint(now.Targets); got != step.want || (now.Err == nil) != (step.failures == nil) {
+			t.Errorf("%s: forwarded to %s, %v; want %s and %v", step.name, got, now.Err, step.want, step.failures)
+		}
+		for _, want := range step.failures {
+			if !errors.Is(now.Err, want) {
+				t.Errorf("%s: %v, want %v", step.name, now.Err, want)
+			}
+		}
+	}
+}
+
 // TestAllPortsSetFails: a family whose rules the kernel refuses is reported, and set again; the other one is forwarded.
 func TestAllPortsSetFails(t *testing.T) {
 	var log bytes.Buffer
@@ -79,7 +119,7 @@ func TestAllPortsSetFails(t *testing.T) {
 			}
 			return nil
 		},
-		present: always,
+		present: always, publish: func(AllPorts) {},
 		find: func(_ context.Context, network, _ string, _ netip.Addr) (netfilter.Forward, error) {
 			return netfilter.Forward{Target: netip.MustParseAddr(map[string]string{"tcp4": "100.64.0.1", "tcp6": "fd7a::1"}[network])}, nil
 		}}

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"subnetrouter/internal/backoff"
@@ -182,6 +183,7 @@ type Node struct {
 	connector appConnector
 	relay     relayState
 	rules     rules
+	allPorts  atomic.Pointer[AllPorts]
 
 	// routesChanged has an element if a field that routesToAdvertise reads may have
 	// changed since announce last called it. Its capacity is 1.

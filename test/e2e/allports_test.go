@@ -9,12 +9,15 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"subnetrouter/internal/netnstest"
+	"subnetrouter/internal/ops"
+	"subnetrouter/internal/problem"
 	"subnetrouter/internal/tailnettest"
 	"subnetrouter/internal/testwait"
 )
@@ -32,12 +35,16 @@ func TestAllPorts(t *testing.T) {
 
 func testAllPorts(t *testing.T, env map[string]string) {
 	w := newWorld(t, worldOptions{})
+	env["TS_USERSPACE"] = "false"
+	r := w.startRouter(routerOptions{root: true, env: env})
+	r.awaitReason(problem.EgressUnresolved, "laptop")
 	c := w.startClient()
 	laptop := w.bothAddresses("laptop")
 	w.serveNode("laptop", w.client, laptop)
-	env["TS_USERSPACE"] = "false"
-	r := w.startRouter(routerOptions{root: true, env: env})
 	r.awaitReady()
+	if warnings := r.status().Warnings; len(warnings) > 0 {
+		t.Errorf("warnings of a router that forwards all ports: %v", warnings)
+	}
 	c.awaitRoute("10.0.0.0/16")
 	router := w.bothAddresses("edge-router")
 
@@ -106,6 +113,16 @@ func testAllPorts(t *testing.T, env map[string]string) {
 	if err := w.control.DeleteNode(t.Context(), "laptop"); err != nil {
 		t.Fatal(err)
 	}
+	testwait.Until(t, "the warning that there is no node laptop any more", func() error {
+		s := r.status()
+		if len(s.Reasons) > 0 {
+			return testwait.Stop(fmt.Errorf("the router is not ready: %v", s.Reasons))
+		}
+		if !slices.ContainsFunc(s.Warnings, func(w ops.Reason) bool { return w.Code == problem.EgressUnresolved }) {
+			return fmt.Errorf("warnings: %v", s.Warnings)
+		}
+		return nil
+	})
 	desktop, _ := w.startDesktop("laptop")
 	w.serveNode("desktop", desktop, w.bothAddresses("laptop"))
 	reach("desktop")
