@@ -76,14 +76,14 @@ func (r *Rule) mismatch(inv *Inventory, at []*Interface, f Flow) string {
 			return "securityGroups"
 		case r.tags != nil:
 			return "tags"
-		case r.vpcs != nil && (r.cidrs == nil || !r.vpcs[inv.vpc()]):
+		case r.vpcs != nil && (r.cidrs == nil || !r.vpcs.has(inv.vpc())):
 			return "vpcs"
 		}
 		return ""
 	}
 	for _, i := range at {
 		switch {
-		case r.vpcs != nil && !r.vpcs[i.VPC]:
+		case r.vpcs != nil && !r.vpcs.has(i.VPC):
 			return "vpcs"
 		case r.groups != nil && !i.inGroup(r.groups):
 			return "securityGroups"

@@ -81,6 +81,8 @@ func TestDecide(t *testing.T) {
 		{`{"vpcs":["vpc-1"],"cidrs":["10.9.0.0/16"]}`, unseen, true},
 		{`{"vpcs":["vpc-2"],"cidrs":["10.9.0.0/16"]}`, unseen, false},
 		{`{"vpcs":["vpc-1","vpc-2"],"securityGroups":["sg-db"]}`, db, true},
+		{`{"securityGroups":["a","b","c","d","e","f","g","h","sg-db"]}`, db, true}, // more names than a set compares one by one
+		{`{"securityGroups":["a","b","c","d","e","f","g","h","i"]}`, db, false},
 		// CIDRs.
 		{`{"cidrs":["10.9.0.0/16"]}`, unseen, true},
 		{`{"cidrs":["10.9.0.1"],"ports":["tcp:22"]}`, unseen, true},

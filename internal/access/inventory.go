@@ -22,9 +22,9 @@ type Interface struct {
 // Group is a security group.
 type Group struct{ ID, Name string }
 
-func (i *Interface) inGroup(wanted map[string]bool) bool {
+func (i *Interface) inGroup(wanted *names) bool {
 	for _, g := range i.Groups {
-		if wanted[g.ID] || wanted[g.Name] {
+		if wanted.has(g.ID) || wanted.has(g.Name) {
 			return true
 		}
 	}
@@ -87,15 +87,27 @@ type prefixLength struct {
 	bits int
 }
 
-// NewInventory returns an index of interfaces, which must not change afterwards. vpc is the VPC of the
+// NewInventory returns an index of interfaces, which it takes over: they must not be used or changed afterwards. vpc is the VPC of the
 // router.
 func NewInventory(vpc string, interfaces []Interface) *Inventory {
 	inv := &Inventory{
 		routerVPC: vpc, count: len(interfaces),
 		addrs: make(map[netip.Addr][]*Interface, len(interfaces)), prefixes: map[netip.Prefix][]*Interface{},
 	}
+	// A decision compares the names of groups, which many interfaces share: one copy of each stays in the processor's cache.
+	kept := map[string]string{}
+	keep := func(s string) string {
+		if _, known := kept[s]; !known {
+			kept[s] = s
+		}
+		return kept[s]
+	}
 	for n := range interfaces {
 		i := &interfaces[n]
+		i.VPC = keep(i.VPC)
+		for g := range i.Groups {
+			i.Groups[g] = Group{keep(i.Groups[g].ID), keep(i.Groups[g].Name)}
+		}
 		for _, a := range i.Addrs {
 			inv.addrs[a] = append(inv.addrs[a], i)
 		}

@@ -20,7 +20,7 @@ type Policy struct {
 // Rule allows flows to the targets that match all of its fields. A nil field matches every target.
 type Rule struct {
 	text         string
-	vpcs, groups map[string]bool
+	vpcs, groups *names
 	tags         []tag // all of them
 	cidrs        []netip.Prefix
 	ports        ports
@@ -104,9 +104,9 @@ func parseRule(value string) (r Rule, err error) {
 		raw := fields[name]
 		switch name {
 		case "vpcs":
-			r.vpcs, err = parseSet(raw, isVPC)
+			r.vpcs, err = parseNames(raw, isVPC)
 		case "securityGroups":
-			r.groups, err = parseSet(raw, isName)
+			r.groups, err = parseNames(raw, isName)
 		case "tags":
 			r.tags, err = parseTags(raw)
 		case "cidrs":
@@ -171,16 +171,40 @@ func kinds(raw jsontext.Value) (list []jsontext.Kind) {
 	}
 }
 
-func parseSet(raw jsontext.Value, parse func(string) (string, error)) (map[string]bool, error) {
+// names is a set of names, of which a decision looks up several in each rule: few are compared one by one, most often by
+// their lengths only, which costs less than hashing.
+type names struct {
+	few  []string
+	many map[string]struct{} // nil if there are few
+}
+
+const fewNames = 8
+
+func newNames(list []string) *names {
+	if len(list) <= fewNames {
+		return &names{few: list}
+	}
+	n := &names{many: make(map[string]struct{}, len(list))}
+	for _, s := range list {
+		n.many[s] = struct{}{}
+	}
+	return n
+}
+
+func (n *names) has(name string) bool {
+	if n.many != nil {
+		_, has := n.many[name]
+		return has
+	}
+	return slices.Contains(n.few, name)
+}
+
+func parseNames(raw jsontext.Value, parse func(string) (string, error)) (*names, error) {
 	list, err := parseList(raw, parse)
 	if err != nil {
 		return nil, err
 	}
-	set := make(map[string]bool, len(list))
-	for _, s := range list {
-		set[s] = true
-	}
-	return set, nil
+	return newNames(list), nil
 }
 
 func isName(s string) (string, error) {
