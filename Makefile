@@ -4,7 +4,7 @@
 # tailscaled in the tests and the linter share one build cache. Any other set of flags
 # compiles the engine's module graph again (about two minutes on two cores).
 export CGO_ENABLED := 0
-export GOFLAGS     := $(GOFLAGS) -trimpath -gcflags=github.com/aws/...=-l
+export GOFLAGS     := $(GOFLAGS) -trimpath -gcflags=github.com/aws/...=-l -gcflags=google.golang.org/protobuf/...=-l
 # The Go version of go.mod: some systems configure Go not to fetch a newer one.
 GO_VERSION         := $(shell sed -n 's/^go //p' go.mod)
 export GOTOOLCHAIN ?= go$(GO_VERSION)
