@@ -103,10 +103,10 @@ locals {
   # Elements of serve, whose hosts may be loopback. The port 0 stands for all others.
   served = { for s in distinct(local.serve) : s => {
     port   = startswith(s, "*=") ? 0 : tonumber(regex("^[0-9]+", s))
-    tls    = can(regex("^[0-9]+/tls=", s))
-    host   = startswith(s, "*=") ? substr(s, 2, -1) : trim(regex("^[0-9]+(?:/tls)?=(.*):[0-9]+$", s)[0], "[]")
+    kind   = try(regex("^[0-9]+/([a-z]+)=", s)[0], "")
+    host   = startswith(s, "*=") ? substr(s, 2, -1) : trim(regex("^[0-9]+(?:/[a-z]+)?=(.*):[0-9]+$", s)[0], "[]")
     target = startswith(s, "*=") ? 0 : tonumber(regex("[0-9]+$", s))
-  } if can(regex("^\\*=([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|${local.dns_label}(\\.${local.dns_label})*\\.?)$", s)) || can(regex("^0*[1-9][0-9]{0,4}(/tls)?=(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", s)) }
+  } if can(regex("^\\*=([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|${local.dns_label}(\\.${local.dns_label})*\\.?)$", s)) || can(regex("^0*[1-9][0-9]{0,4}(/(tls|https?))?=(\\[[0-9A-Fa-f:.]+\\]|${local.dns_label}(\\.${local.dns_label})*\\.?):0*[1-9][0-9]{0,4}$", s)) }
   unserved_ranges = [for r in local.refused_ranges : r if !contains(["127.0.0.0", "::1"], r.network)]
   # Of the router's listeners.
   own_ports = concat([local.metrics_port],
@@ -116,13 +116,17 @@ locals {
     [for at in concat(values(local.local_listens), [for e in values(local.egress_ports) : e.listen if !e.udp]) : tonumber(regex("[0-9]+$", at)) if can(regex("[0-9]+$", at))],
   )
   malformed_serve = concat(
-    [for s in local.serve : "serve: ${jsonencode(s)} is not port=host:port, port/tls=host:port or *=host: use one such as 443=localhost:8443."
+    [for s in local.serve : "serve: ${jsonencode(s)} is not port=host:port, also with /tls, /http or /https behind the first port, or *=host: use one such as 443=localhost:8443."
     if !try(local.served[s].port <= 65535 && local.served[s].target <= 65535 && (!strcontains(local.served[s].host, ":") || can(cidrhost("${local.served[s].host}/128", 0))), false)],
     length(distinct(values(local.served)[*].port)) == length(distinct(values(local.served))) ? [] : ["serve: two elements have the same port: keep one of them."],
     [for s, to in local.served : "serve: ${s} has the port of the status on the tailnet (ROUTER_TAILNET_STATUS): use another port."
     if to.port == local.metrics_port && trimspace(lookup(var.environment, "ROUTER_TAILNET_STATUS", "")) == "on"],
     [for s, to in local.served : "serve: ${s} leads to a listener of the router: use another port."
     if contains(local.own_ports, to.target) && (to.host == "localhost" || try(cidrsubnet("${to.host}/8", 0, 0) == "127.0.0.0/8", false) || try(cidrhost("${to.host}/128", 0) == "::1", false))],
+    [for s, to in local.served : "serve: ${s} leads to a target of proxy_protocol, which gets no header of the PROXY protocol with HTTP: use a port of the program that is not listed."
+      if startswith(to.kind, "http") && anytrue(flatten([for t, c in local.proxy_cidrs : [for host in to.host == "localhost" ? ["127.0.0.1", "::1"] : [to.host] :
+        try(tonumber(regex("[0-9]+$", t)) == to.target && strcontains(c, ":") == strcontains(host, ":") && cidrhost("${host}/${split("/", c)[1]}", 0) == cidrhost(c, 0), false)
+    ]]))],
     [for s, to in local.served : "serve: ${s} leads to an address that clients must not reach: ${one([for r in local.unserved_ranges : r.reason
       if strcontains(r.network, ":") == strcontains(to.host, ":") && try(cidrhost("${to.host}/${r.bits}", 0), "") == r.network][*])}."
       if length([for r in local.unserved_ranges : r if strcontains(r.network, ":") == strcontains(to.host, ":") && try(cidrhost("${to.host}/${r.bits}", 0), "") == r.network]) > 0

@@ -551,14 +551,14 @@ variable "probes" {
 }
 
 variable "serve" {
-  description = "TCP ports of the node's own tailnet addresses, each as port=host:port, such as 443=localhost:8443: they lead to another container of the task (localhost) or into the VPC, as in ROUTER_SERVE. With port/tls=host:port the router terminates TLS. An element *=host leads all other ports to one host."
+  description = "TCP ports of the node's own tailnet addresses, each as port=host:port, such as 443=localhost:8443: they lead to another container of the task (localhost) or into the VPC, as in ROUTER_SERVE. With port/tls=host:port the router terminates TLS, and with port/https=host:port or port/http=host:port it is an HTTP proxy that adds the client's user in headers. An element *=host leads all other ports to one host."
   type        = list(string)
   default     = []
   nullable    = false
 
   validation {
-    condition     = alltrue([for s in var.serve : can(regex("^\\s*([0-9]{1,5}(/tls)?=[^\\s,/=]+:[0-9]{1,5}|\\*=[^\\s,/=]+)\\s*$", s))])
-    error_message = "Each element of serve must be port=host:port, port/tls=host:port or *=host, such as 443=localhost:8443."
+    condition     = alltrue([for s in var.serve : can(regex("^\\s*([0-9]{1,5}(/(tls|https?))?=[^\\s,/=]+:[0-9]{1,5}|\\*=[^\\s,/=]+)\\s*$", s))])
+    error_message = "Each element of serve must be port=host:port, also with /tls, /http or /https behind the first port, or *=host, such as 443=localhost:8443."
   }
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"subnetrouter/internal/bootstrap/credential/payload"
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/bootstrap/routesource"
+	"subnetrouter/internal/proxyproto"
 	"subnetrouter/internal/routes"
 )
 
@@ -311,6 +313,9 @@ func checkServe(c *Config, given map[string]setting, r *report) {
 		}
 		a, err := netip.ParseAddr(host)
 		local := host == "localhost" || err == nil && a.IsLoopback()
+		if s.Kind.HTTP() && c.proxied(host, port) {
+			r.problemf("ROUTER_SERVE", name, fmt.Sprintf("%q: ROUTER_PROXY_PROTOCOL lists the target, which gets no header of the PROXY protocol with HTTP: let the program read X-Forwarded-For and Tailscale-User-Login at a port that is not listed", element))
+		}
 		if local && own[port] != "" {
 			r.problemf("ROUTER_SERVE", name, fmt.Sprintf("%q leads to the router's own listener (%s): use ROUTER_TAILNET_STATUS=on for the status, or another port", element, own[port]))
 		}
@@ -320,6 +325,18 @@ func checkServe(c *Config, given map[string]setting, r *report) {
 			}
 		}
 	}
+}
+
+// proxied reports whether a target that is an address or localhost is in ROUTER_PROXY_PROTOCOL.
+func (c *Config) proxied(host, port string) bool {
+	hosts := []string{host}
+	if host == "localhost" {
+		hosts = []string{"127.0.0.1", "::1"}
+	}
+	return slices.ContainsFunc(hosts, func(host string) bool {
+		target, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
+		return err == nil && slices.ContainsFunc(c.ProxyProtocol, func(t proxyproto.Target) bool { return t.Contains(target) })
+	})
 }
 
 // checkPeerRelay refuses a peer relay at WireGuard's port, and endpoints without a relay.

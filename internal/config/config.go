@@ -123,23 +123,44 @@ func (k KeepAlive) For(port uint16) time.Duration {
 type Serve struct {
 	Port   uint16
 	Target string
-	TLS    bool // the router terminates TLS with the node's certificate
+	Kind   ServeKind
 }
+
+// ServeKind is what the router does with the connections to a served port.
+type ServeKind int
+
+const (
+	ServeTCP   ServeKind = iota // pass bytes on
+	ServeTLS                    // terminate TLS with the node's certificate
+	ServeHTTP                   // answer HTTP requests as a reverse proxy
+	ServeHTTPS                  // both
+)
+
+// serveSuffixes are the kinds as they follow a port.
+var serveSuffixes = map[ServeKind]string{ServeTLS: "/tls", ServeHTTP: "/http", ServeHTTPS: "/https"}
+
+// TLS reports whether the router terminates TLS.
+func (k ServeKind) TLS() bool { return k == ServeTLS || k == ServeHTTPS }
+
+// HTTP reports whether the router answers HTTP requests.
+func (k ServeKind) HTTP() bool { return k == ServeHTTP || k == ServeHTTPS }
 
 // String returns the element of ROUTER_SERVE.
 func (s Serve) String() string {
 	if s.Port == 0 {
 		return "*=" + s.Target
 	}
-	if s.TLS {
-		return fmt.Sprintf("%d/tls=%s", s.Port, s.Target)
-	}
-	return fmt.Sprintf("%d=%s", s.Port, s.Target)
+	return fmt.Sprintf("%d%s=%s", s.Port, serveSuffixes[s.Kind], s.Target)
 }
 
 // TerminatesTLS reports whether a served port has TLS.
 func (c *Config) TerminatesTLS() bool {
-	return slices.ContainsFunc(c.Serve, func(s Serve) bool { return s.TLS })
+	return slices.ContainsFunc(c.Serve, func(s Serve) bool { return s.Kind.TLS() })
+}
+
+// AnswersHTTP reports whether a served port has HTTP.
+func (c *Config) AnswersHTTP() bool {
+	return slices.ContainsFunc(c.Serve, func(s Serve) bool { return s.Kind.HTTP() })
 }
 
 // Access selects whether grants decide which targets clients reach.

@@ -115,7 +115,7 @@ var values = []struct {
 	{"ROUTER_STATUS_PAGE", func(c Config) any { return c.StatusPage }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_TAILNET_STATUS", func(c Config) any { return c.TailnetStatus }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_PROBE", func(c Config) any { return c.Probes }, map[string]any{"10.0.3.4:5432": []string{"10.0.3.4:5432"}, "db.internal:53,[fd12::1]:53": []string{"db.internal:53", "[fd12::1]:53"}}},
-	{"ROUTER_SERVE", func(c Config) any { return c.Serve }, map[string]any{"443/tls=localhost:8080,80=localhost:8080": []Serve{{443, "localhost:8080", true}, {80, "localhost:8080", false}}, "443=localhost:8443": []Serve{{443, "localhost:8443", false}}, "*=10.0.3.4,80=a:1": []Serve{{0, "10.0.3.4", false}, {80, "a:1", false}}, "80=db.internal:080, 22=[::1]:22": []Serve{{80, "db.internal:80", false}, {22, "[::1]:22", false}}}},
+	{"ROUTER_SERVE", func(c Config) any { return c.Serve }, map[string]any{"443/tls=localhost:8080,80=localhost:8080": []Serve{{443, "localhost:8080", ServeTLS}, {80, "localhost:8080", ServeTCP}}, "443=localhost:8443": []Serve{{443, "localhost:8443", ServeTCP}}, "443/https=localhost:3000,80/http=[fd12::4]:3000": []Serve{{443, "localhost:3000", ServeHTTPS}, {80, "[fd12::4]:3000", ServeHTTP}}, "*=10.0.3.4,80=a:1": []Serve{{0, "10.0.3.4", ServeTCP}, {80, "a:1", ServeTCP}}, "80=db.internal:080, 22=[::1]:22": []Serve{{80, "db.internal:80", ServeTCP}, {22, "[::1]:22", ServeTCP}}}},
 	{"ROUTER_EXIT_NODE", func(c Config) any { return c.ExitNode }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_APP_CONNECTOR", func(c Config) any { return c.AppConnector }, map[string]any{"off": false, "on": true}},
 	{"ROUTER_PEER_RELAY", func(c Config) any { return c.PeerRelay }, map[string]any{"off": uint16(0), "1": uint16(1), "65535": uint16(65535)}},
@@ -171,6 +171,7 @@ func TestAccess(t *testing.T) {
 		}
 	}
 	const kernel = ": kernel mode forwards in the kernel, which does not have this setting: remove it, or set ROUTER_MODE=userspace"
+	const proxied = ": ROUTER_PROXY_PROTOCOL lists the target, which gets no header of the PROXY protocol with HTTP: let the program read X-Forwarded-For and Tailscale-User-Login at a port that is not listed"
 	for want, environ := range map[string][]string{
 		"ROUTER_ACCESS_CUT: no flow ends without ROUTER_ACCESS=grants: set that too, or remove this": {"ROUTER_ACCESS_CUT=on"},
 		"ROUTER_ACCESS: the VPC of the targets cannot be looked up outside ECS (" + metadataURI + " is not set): remove this, or run on ECS": {
@@ -178,6 +179,9 @@ func TestAccess(t *testing.T) {
 		},
 		"ROUTER_ACCESS: \"grant\" is not valid: use off, report or grants":                                  {"ROUTER_ACCESS=grant"},
 		"ROUTER_PROXY_PROTOCOL: \"10.0.3.1/24:443\" has bits behind its prefix length: use 10.0.3.0/24:443": {"ROUTER_PROXY_PROTOCOL=10.0.3.1/24:443"},
+		"ROUTER_SERVE: \"443/https=localhost:3000\"" + proxied + "\nROUTER_SERVE: \"80/http=10.0.3.4:443\"" + proxied: {
+			"ROUTER_PROXY_PROTOCOL=10.0.3.0/24:443,[::1]:3000", "ROUTER_SERVE=443/https=localhost:3000,80/http=10.0.3.4:443,81/http=10.0.3.4:444,82/tls=10.0.3.4:443,83=localhost:3000,84/http=127.0.0.1:3000",
+		},
 		"ROUTER_ACCESS" + kernel + "\nROUTER_PROXY_PROTOCOL" + kernel: {
 			"ROUTER_MODE=kernel", "ROUTER_SITE_ID=7", "ROUTER_ACCESS=grants", "ROUTER_PROXY_PROTOCOL=10.0.3.0/24:443",
 		},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -18,7 +19,7 @@ var servedByOfficial = []struct {
 }{
 	{"TS_DEST_IP", "`*=IP`, all ports", parseDestIP},
 	{"TS_EXPERIMENTAL_DEST_DNS_NAME", "`*=NAME`, all ports", parseDestName},
-	{"TS_SERVE_CONFIG", "the `TCPForward` entries of the file, which must exist, with `TerminateTLS`; `HTTPS`, `HTTP`, `Web`, `AllowFunnel` and `Services` are errors (exit code 2)", parseServeFile},
+	{"TS_SERVE_CONFIG", "the entries of the file, which must exist: `TCPForward` with `TerminateTLS`, and `HTTPS` or `HTTP` with a `Web` whose handler `/` has a `Proxy` to a program with plain HTTP; other handlers, `AllowFunnel` and `Services` are errors (exit code 2)", parseServeFile},
 }
 
 // serveAliases returns the names of servedByOfficial.
@@ -62,7 +63,7 @@ func parseDestName(value string) ([]Serve, error) {
 // serveConfig is the part of `tailscale serve`'s configuration that is read or refused.
 type serveConfig struct {
 	TCP         map[string]tcpHandler
-	Web         map[string]json.RawMessage
+	Web         map[string]webSite // by host:port
 	AllowFunnel map[string]bool
 	Services    map[string]json.RawMessage
 	Foreground  map[string]json.RawMessage
@@ -73,6 +74,15 @@ type tcpHandler struct {
 	TCPForward    string
 	TerminateTLS  string
 	ProxyProtocol int
+}
+
+type webSite struct {
+	Handlers map[string]webHandler // by path
+}
+
+type webHandler struct {
+	Path, Proxy, Text, Redirect string
+	AcceptAppCaps               []json.RawMessage
 }
 
 func parseServeFile(path string) ([]Serve, error) {
@@ -86,8 +96,8 @@ func parseServeFile(path string) ([]Serve, error) {
 // maxServeProblems bounds the errors about one file.
 const maxServeProblems = 20
 
-// parseServeConfig returns the ports of a serve configuration. An entry that needs more than a TCP connection is an
-// error, since its clients would get something else.
+// parseServeConfig returns the ports of a serve configuration. An entry that the router cannot serve in the same way is an
+// error.
 func parseServeConfig(text string) ([]Serve, error) {
 	var cfg serveConfig
 	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
@@ -95,8 +105,9 @@ func parseServeConfig(text string) ([]Serve, error) {
 	}
 	var list []Serve
 	var errs []error
+	sites := cfg.sites(&errs)
 	for _, port := range slices.Sorted(maps.Keys(cfg.TCP)) {
-		found, err := cfg.TCP[port].serve(port)
+		found, err := cfg.TCP[port].serve(port, sites[port])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("TCP %s: %w", quote(port), err))
 		}
@@ -107,7 +118,6 @@ func parseServeConfig(text string) ([]Serve, error) {
 			errs = append(errs, fmt.Errorf("%s %s is not supported: %s", kind, quote(entry), advice))
 		}
 	}
-	refuse("Web", slices.Sorted(maps.Keys(cfg.Web)), "remove it, and forward the port to a program that serves HTTP")
 	refuse("Services", slices.Sorted(maps.Keys(cfg.Services)), "remove it: the router serves ports of its own name only")
 	refuse("Foreground", slices.Sorted(maps.Keys(cfg.Foreground)), "move its entries to the top level")
 	for _, entry := range slices.Sorted(maps.Keys(cfg.AllowFunnel)) {
@@ -127,18 +137,125 @@ func parseServeConfig(text string) ([]Serve, error) {
 	return list, nil
 }
 
-// serve returns the element of ROUTER_SERVE for a TCP port.
-func (h tcpHandler) serve(port string) ([]Serve, error) {
+// site is the Web entries of one port.
+type site struct {
+	listed bool   // there are some
+	target string // host:port; "" if none is right
+}
+
+// sites returns the Web entries by port, and adds what is wrong with them to errs.
+func (cfg *serveConfig) sites(errs *[]error) map[string]site {
+	sites := map[string]site{}
+	for _, entry := range slices.Sorted(maps.Keys(cfg.Web)) {
+		host, port, err := net.SplitHostPort(entry)
+		_, noAddress := netip.ParseAddr(host)
+		found := sites[port]
+		found.listed = true
+		var problems []error
+		switch tcp := cfg.TCP[port]; {
+		case err != nil, host != "${TS_CERT_DOMAIN}" && (noAddress == nil || !validDomain(host)):
+			problems = []error{errors.New("not a name and a port: write ${TS_CERT_DOMAIN}:443")}
+		case !tcp.HTTP && !tcp.HTTPS:
+			problems = []error{fmt.Errorf(`no TCP entry for the port: add "TCP": {%q: {"HTTPS": true}}`, port)}
+		default:
+			var target string
+			target, problems = cfg.Web[entry].target()
+			switch {
+			case len(problems) > 0:
+			case found.target != "" && found.target != target:
+				problems = []error{errors.New("another entry has the same port and another target: keep one, as the router has one name")}
+			default:
+				found.target = target
+			}
+		}
+		for _, err := range problems {
+			*errs = append(*errs, fmt.Errorf("Web %s: %w", quote(entry), err))
+		}
+		sites[port] = found
+	}
+	return sites
+}
+
+// target returns the address to which all requests go, or what is wrong.
+func (w webSite) target() (target string, problems []error) {
+	for _, path := range slices.Sorted(maps.Keys(w.Handlers)) {
+		refuse := func(what, advice string) {
+			problems = append(problems, fmt.Errorf("%s is not supported: %s", what, advice))
+		}
+		h := w.Handlers[path]
+		if path != "/" {
+			refuse("the path "+quote(path), `keep "/" only, and let a program such as nginx divide the paths`)
+			continue
+		}
+		if h.Path != "" {
+			refuse("Path", "write the address of a program that serves the files as Proxy, such as http://127.0.0.1:3000")
+		}
+		if h.Text != "" {
+			refuse("Text", "write the address of a program as Proxy, such as http://127.0.0.1:3000")
+		}
+		if h.Redirect != "" {
+			refuse("Redirect", "let a program answer with it, and write its address as Proxy")
+		}
+		if len(h.AcceptAppCaps) > 0 {
+			refuse("AcceptAppCaps", "remove it: requests have the user, and not the capabilities of grants")
+		}
+	}
+	root, ok := w.Handlers["/"]
+	if !ok {
+		problems = append(problems, errors.New(`no handler for the path "/": add "Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}`))
+	}
+	if len(problems) > 0 {
+		return "", problems
+	}
+	target, err := parseProxy(root.Proxy)
+	if err != nil {
+		return "", []error{err}
+	}
+	return target, nil
+}
+
+// parseProxy returns the host:port of a handler's Proxy: a URL, host:port or a port of this host.
+func parseProxy(proxy string) (string, error) {
+	write := "write one such as http://127.0.0.1:3000"
+	if _, err := parsePort(proxy); err == nil {
+		return net.JoinHostPort("127.0.0.1", proxy), nil
+	}
+	scheme, rest, ok := strings.Cut(proxy, "://")
+	switch {
+	case proxy == "":
+		return "", errors.New("no Proxy for the path \"/\": " + write)
+	case strings.HasPrefix(proxy, "unix:"):
+		return "", fmt.Errorf("Proxy %s is a Unix socket: make the program listen on a TCP port, and %s", quote(proxy), write)
+	case !ok:
+		rest = proxy
+	case strings.HasPrefix(scheme, "https"):
+		return "", fmt.Errorf("Proxy %s is not supported: make the program listen without TLS too, and write its address such as http://127.0.0.1:3000, or forward the port (TCPForward) to end TLS at the program", quote(proxy))
+	case scheme != "http":
+		return "", fmt.Errorf("Proxy %s is not an address of HTTP: %s", quote(proxy), write)
+	}
+	address, path, _ := strings.Cut(rest, "/")
+	if path != "" {
+		return "", fmt.Errorf("Proxy %s has a path: leave it out, and serve the program at /", quote(proxy))
+	}
+	if bare := strings.TrimSuffix(address, "]"); ok && (bare != address || !strings.Contains(address, ":")) {
+		address += ":80"
+	}
+	host, port, err := hostPort(address)
+	if err != nil || host == "" || strings.ContainsAny(address, ",= ") {
+		return "", fmt.Errorf("Proxy %s is not http://host:port: %s", quote(proxy), write)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// serve returns the element of ROUTER_SERVE for a TCP port, of whose Web entries web is.
+func (h tcpHandler) serve(port string, web site) ([]Serve, error) {
 	switch number, err := strconv.ParseUint(port, 10, 16); {
 	case err != nil || number == 0:
 		return nil, errors.New("not a port: use 1 to 65535")
-	case h.HTTPS:
-		return nil, errors.New("HTTPS is not supported, since programs trust the headers with the user that it adds: write the address of the program " +
-			`as TCPForward, such as localhost:8080, with "TerminateTLS": "${TS_CERT_DOMAIN}"`)
-	case h.HTTP:
-		return nil, errors.New("HTTP is not supported: write the address of a program that serves HTTP as TCPForward, such as localhost:8080")
 	case h.ProxyProtocol != 0:
 		return nil, errors.New("ProxyProtocol is not supported: remove it")
+	case h.HTTPS || h.HTTP:
+		return h.serveHTTP(port, web)
 	case h.TCPForward == "":
 		return nil, errors.New("no TCPForward: write the address of a program, such as localhost:8080")
 	case strings.HasPrefix(h.TCPForward, "unix:"):
@@ -150,4 +267,23 @@ func (h tcpHandler) serve(port string) ([]Serve, error) {
 		port += "/tls"
 	}
 	return parseServe(port + "=" + h.TCPForward)
+}
+
+// serveHTTP is serve for a port with HTTP.
+func (h tcpHandler) serveHTTP(port string, web site) ([]Serve, error) {
+	switch {
+	case h.HTTPS && h.HTTP:
+		return nil, errors.New("HTTPS and HTTP at one port: keep one")
+	case h.TCPForward != "" || h.TerminateTLS != "":
+		return nil, errors.New("HTTPS or HTTP together with TCPForward or TerminateTLS: keep one")
+	case web.target == "" && web.listed: // which has its own error
+		return nil, nil
+	case web.target == "":
+		return nil, fmt.Errorf(`no Web entry for the port: add "Web": {"${TS_CERT_DOMAIN}:%s": {"Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}}}`, port)
+	case h.HTTPS:
+		port += "/https"
+	default:
+		port += "/http"
+	}
+	return parseServe(port + "=" + web.target)
 }

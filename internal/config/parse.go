@@ -296,10 +296,16 @@ func parseServe(s string) ([]Serve, error) {
 		if _, err := netip.ParseAddr(target); from == "*" && (err == nil || validDomain(target)) {
 			return Serve{Target: target}, nil
 		}
-		from, tls := strings.CutSuffix(from, "/tls")
+		kind := ServeTCP
+		for k, suffix := range serveSuffixes {
+			if before, found := strings.CutSuffix(from, suffix); found {
+				from, kind = before, k
+				break
+			}
+		}
 		port, err := parsePort(from)
 		if !ok || err != nil {
-			return Serve{}, fmt.Errorf("%s is not PORT=HOST:PORT or PORT/tls=HOST:PORT: write one such as %s", quote(element), example)
+			return Serve{}, fmt.Errorf("%s is not PORT=HOST:PORT, or with /tls, /http or /https behind the first port: write one such as %s", quote(element), example)
 		}
 		host, to, err := hostPort(target)
 		if err == nil && host == "" {
@@ -309,7 +315,7 @@ func parseServe(s string) ([]Serve, error) {
 			return Serve{}, err
 		}
 		number, _ := parsePort(to)
-		return Serve{port, net.JoinHostPort(host, strconv.Itoa(int(number))), tls}, nil
+		return Serve{port, net.JoinHostPort(host, strconv.Itoa(int(number))), kind}, nil
 	})
 }
 

@@ -97,11 +97,14 @@ ROUTER_EXCLUDE_ROUTES: "x" is not a CIDR: write one such as 10.0.0.0/16 or fd12:
 		{"ROUTER_DRAIN_TIMEOUT=0s", `ROUTER_DRAIN_TIMEOUT: "0s" is out of range: use 1s to 1h`},
 		{"ROUTER_BOOT_TIMEOUT=2h", `ROUTER_BOOT_TIMEOUT: "2h" is out of range: use 1s to 1h`},
 		{"TS_BOOT_TIMEOUT=60", `TS_BOOT_TIMEOUT: "60" is not a duration: write one such as 60s`},
-		{"ROUTER_SERVE=80,x=a:1,1=:2,2=a,3=a:0", `ROUTER_SERVE: "80" is not PORT=HOST:PORT or PORT/tls=HOST:PORT: write one such as 443=localhost:8080
-ROUTER_SERVE: "x=a:1" is not PORT=HOST:PORT or PORT/tls=HOST:PORT: write one such as 443=localhost:8080
+		{"ROUTER_SERVE=80,x=a:1,1=:2,2=a,3=a:0", `ROUTER_SERVE: "80" is not PORT=HOST:PORT, or with /tls, /http or /https behind the first port: write one such as 443=localhost:8080
+ROUTER_SERVE: "x=a:1" is not PORT=HOST:PORT, or with /tls, /http or /https behind the first port: write one such as 443=localhost:8080
 ROUTER_SERVE: "1=:2" has no host: write one such as 443=localhost:8080
 ROUTER_SERVE: "a" is not host:port: write one such as :9002 or 127.0.0.1:9002
 ROUTER_SERVE: "a:0" has a malformed port: use 1 to 65535 after the colon`},
+		{"ROUTER_SERVE=*/http=a,443/httpx=a:1,1/https=a", `ROUTER_SERVE: "*/http=a" is not PORT=HOST:PORT, or with /tls, /http or /https behind the first port: write one such as 443=localhost:8080
+ROUTER_SERVE: "443/httpx=a:1" is not PORT=HOST:PORT, or with /tls, /http or /https behind the first port: write one such as 443=localhost:8080
+ROUTER_SERVE: "a" is not host:port: write one such as :9002 or 127.0.0.1:9002`},
 		{"ROUTER_PROBE=10.0.0.1,:80,,x:http", `ROUTER_PROBE: "10.0.0.1" is not host:port: write one such as 10.0.0.1:9002
 ROUTER_PROBE: ":80" has no host: write host:port, such as 10.0.3.4:5432
 ROUTER_PROBE: element 3 is empty: remove the extra comma

@@ -296,10 +296,10 @@ var variables = []variable{
 		set:     into(func(c *Config) *[]string { return &c.Probes }, parseProbes),
 	},
 	{
-		group: operationGroup, accepts: "a comma list of port=host:port, port/tls=host:port and *=host", sample: "443/tls=localhost:8080",
+		group: operationGroup, accepts: "a comma list of port=host:port, also with /tls, /http or /https behind the first port, and *=host", sample: "443/https=localhost:3000",
 		name: "ROUTER_SERVE", flag: "serve", aliases: serveAliases(),
 		meaning: "Comma list of PORT=HOST:PORT: TCP ports of the node's own tailnet addresses that lead to another container of the task (localhost) or into the VPC.",
-		details: "The connections are flows like those to the routes: they have the same limits, metrics and flow log, and need the tailnet's access rules, for which `router plan` prints a grant. A name is resolved again every 30s. Link-local addresses and the router's own listeners are refused. PORT/tls=HOST:PORT terminates TLS, with the certificate of the node's name, which the tailnet must allow; see [operations.md](operations.md#tls). An element *=HOST, such as *=10.0.3.4, leads all other ports of TCP and UDP to the same port of one host.",
+		details: "The connections are flows like those to the routes: they have the same limits, metrics and flow log, and need the tailnet's access rules, for which `router plan` prints a grant. A name is resolved again every 30s. Link-local addresses and the router's own listeners are refused. PORT/tls=HOST:PORT terminates TLS, with the certificate of the node's name, which the tailnet must allow; see [operations.md](operations.md#tls). PORT/https=HOST:PORT also answers HTTP requests, as a reverse proxy that adds the client's user in headers, and PORT/http=HOST:PORT does so without TLS; see [operations.md](operations.md#http). An element *=HOST, such as *=10.0.3.4, leads all other ports of TCP and UDP to the same port of one host.",
 		set:     setServe,
 	},
 	{

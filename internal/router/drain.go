@@ -84,6 +84,7 @@ func (r *Router) drain() error {
 	defer done()
 
 	r.drainEgress()
+	r.drainHTTP(drainCtx)
 	departure := r.departure(drainCtx)
 	// A peer router may have joined since the last update.
 	r.setTagged(r.node.Tagged())
@@ -177,13 +178,13 @@ func (r *Router) cutAndWithdraw(ctx context.Context) (withdrawn bool) {
 	return withdrawn
 }
 
-// cutWhenIdle waits for a moment without traffic, for up to half of the drain timeout, and cuts
+// cutWhenIdle waits for open HTTP requests and then for a moment without traffic, for up to half of the drain timeout, and cuts
 // the flows. It reports whether there was such a moment, and how long it waited.
 func (r *Router) cutWhenIdle(ctx context.Context) (idle bool, waited time.Duration) {
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
 	defer cancel()
 	start := time.Now()
-	idle = r.forward.AwaitIdle(waiting)
+	idle = r.awaitRequests(waiting) && r.forward.AwaitIdle(waiting)
 	waited = time.Since(start).Round(time.Millisecond)
 	r.cutFlows()
 	return idle, waited

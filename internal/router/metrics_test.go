@@ -37,7 +37,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	s := routertest.New(t)
 	s.Env["ROUTER_FLOW_LOG"], s.Env["ROUTER_DNS"], s.Env["ROUTER_ACCESS"] = "on", "on", "grants"
 	s.Env["ROUTER_EGRESS"] = routertest.FreeAddress(t) + "=db:5432"
-	s.Env["ROUTER_SERVE"] = "443/tls=localhost:8080"
+	s.Env["ROUTER_SERVE"] = "443/https=localhost:8080,80/http=localhost:8080"
 	r := start(t, s, Options{})
 	// The engine shows a metric without label values yet as a type only.
 	raw := httptest.NewRecorder()

@@ -140,7 +140,7 @@ func (r *Router) forwardConfig() forward.Config {
 		cfg.Finished = r.flowLog.finished
 	}
 	r.access.configure(&cfg)
-	if len(r.cfg.ProxyProtocol) > 0 || r.cfg.TerminatesTLS() {
+	if len(r.cfg.ProxyProtocol) > 0 || r.cfg.TerminatesTLS() || r.cfg.AnswersHTTP() {
 		cfg.Preface = r.preface
 	}
 	return cfg

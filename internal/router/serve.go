@@ -22,7 +22,7 @@ import (
 type served struct {
 	ports map[uint16]*servedPort // 0 is for all other ports, of TCP and UDP
 	owns  func(netip.Addr) bool  // reports whether an address is the node's own
-	front netip.AddrPort         // terminates TLS; set before the node starts
+	front netip.AddrPort         // for TLS and HTTP; set before the node starts
 	// may returns an error if a target must not be reached from the tailnet.
 	may func(netip.AddrPort) error
 	log *slog.Logger
@@ -33,7 +33,7 @@ type servedPort struct {
 	element string // of ROUTER_SERVE
 	host    string
 	port    uint16 // 0: that of the flow
-	tls     bool
+	kind    config.ServeKind
 	addr    atomic.Pointer[netip.AddrPort] // nil while it is unknown
 	failed  bool                           // the last look-up failed, which was logged; for follow only
 }
@@ -51,7 +51,7 @@ const serveRefresh = 30 * time.Second
 func newServed(ports []config.Serve, owns func(netip.Addr) bool, may func(netip.AddrPort) error, log *slog.Logger) *served {
 	s := &served{ports: map[uint16]*servedPort{}, owns: owns, may: may, log: log}
 	for _, p := range ports {
-		s.ports[p.Port] = &servedPort{element: p.String(), host: p.Target, tls: p.TLS}
+		s.ports[p.Port] = &servedPort{element: p.String(), host: p.Target, kind: p.Kind}
 		if host, service, err := net.SplitHostPort(p.Target); err == nil && p.Port != 0 {
 			port, _ := strconv.ParseUint(service, 10, 16) // the configuration has checked it
 			s.ports[p.Port].host, s.ports[p.Port].port = host, uint16(port)

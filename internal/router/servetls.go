@@ -9,13 +9,16 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"subnetrouter/internal/backoff"
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/certificate"
+	"subnetrouter/internal/config"
 	"subnetrouter/internal/forward"
+	"subnetrouter/internal/httpfront"
 	"subnetrouter/internal/httpproxy"
 	"subnetrouter/internal/limits"
 	"subnetrouter/internal/problem"
@@ -26,7 +29,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// maxTLSConns bounds the connections whose TLS the router terminates. At worst they take an eighth of the open files, of
+// maxTLSConns bounds the connections to served ports with TLS or HTTP, and the requests of those with HTTP. At worst they take an eighth of the open files, of
 // which each needs two.
 const (
 	maxTLSConns = 512
@@ -40,17 +43,18 @@ func tlsConns(files int64) int {
 	return int(min(max(files/16, minTLSConns), maxTLSConns))
 }
 
-// filesOfTLS returns the number of open files that terminating TLS needs at worst.
+// filesOfTLS returns the number of open files that served ports with TLS or HTTP need at worst.
 func (r *Router) filesOfTLS() int {
-	if !r.cfg.TerminatesTLS() {
+	if !r.cfg.TerminatesTLS() && !r.cfg.AnswersHTTP() {
 		return 0
 	}
-	return 2 * tlsConns(limits.MaxOpenFiles())
+	return 2*tlsConns(limits.MaxOpenFiles()) + httpfront.IdleTargets
 }
 
-// tlsPorts terminates TLS for the ports of ROUTER_SERVE that ask for it.
+// tlsPorts terminates TLS and answers HTTP for the ports of ROUTER_SERVE that ask for it.
 type tlsPorts struct {
 	server      *tlsfront.Server
+	http        *httpfront.Server
 	certificate atomic.Pointer[tls.Certificate]                                  // nil before there is one
 	request     func(ctx context.Context, name string) (*tls.Certificate, error) // both results may be set
 	running     func() bool                                                      // the node is a member of the tailnet
@@ -60,9 +64,9 @@ type tlsPorts struct {
 	failed      *prometheus.CounterVec
 }
 
-// newTLSPorts opens the front of the ports with TLS. It returns nil if there are none.
+// newTLSPorts opens the front of the ports with TLS or HTTP. It returns nil if there are none.
 func (r *Router) newTLSPorts() (*tlsPorts, error) {
-	if !r.cfg.TerminatesTLS() {
+	if !r.cfg.TerminatesTLS() && !r.cfg.AnswersHTTP() {
 		return nil, nil
 	}
 	t := &tlsPorts{
@@ -73,29 +77,42 @@ func (r *Router) newTLSPorts() (*tlsPorts, error) {
 			Name: "router_serve_certificate_expiry_timestamp_seconds", Help: "End of the certificate of the node's name, in Unix time; 0 while there is none.",
 		}),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "router_serve_tls_failures_total", Help: "Connections to served ports with TLS that did not reach their target, by reason.",
+			Name: "router_serve_tls_failures_total", Help: "Connections to served ports with TLS or HTTP, and HTTP requests there, that did not reach their target, by reason.",
 		}, []string{"reason"}),
 	}
 	for _, reason := range tlsfront.Reasons {
 		t.failed.WithLabelValues(string(reason))
 	}
+	failed := func(reason string, err error) {
+		t.failed.WithLabelValues(reason).Inc()
+		t.log.Debug("connection to a served port with TLS or HTTP failed", "reason", reason, "err", err)
+	}
+	t.http = httpfront.New(httpfront.Config{
+		Dial: r.served.dial, OwnName: r.ownsName,
+		Owner:    func(a netip.Addr) httpfront.User { return httpfront.User(r.node.Owner(a)) },
+		Requests: tlsConns(limits.MaxOpenFiles()), Memory: r.forward.FrontMemory(), Logger: r.log,
+		Failed: func(reason httpfront.Reason, err error) { failed(string(reason), err) },
+	})
 	var err error
 	t.server, err = tlsfront.New(tlsfront.Config{
 		Certificate: t.current,
-		Dial:        r.served.dial,
-		Conns:       tlsConns(limits.MaxOpenFiles()), Memory: r.forward.FrontMemory(),
-		Failed: func(reason tlsfront.Reason, err error) {
-			t.failed.WithLabelValues(string(reason)).Inc()
-			t.log.Debug("connection to a served port with TLS failed", "reason", string(reason), "err", err)
+		HTTP: func(c net.Conn, f tlsfront.Flow) {
+			t.http.Handle(c, httpfront.Peer{Client: f.Client, Source: f.Source, Target: f.Target})
 		},
+		Dial:  r.served.dial,
+		Conns: tlsConns(limits.MaxOpenFiles()), Memory: r.forward.FrontMemory(),
+		Failed: func(reason tlsfront.Reason, err error) { failed(string(reason), err) },
 	})
 	if err != nil {
-		return nil, problem.Wrapf(err, "listening for ports with TLS (ROUTER_SERVE)")
+		return nil, problem.Wrapf(err, "listening for ports with TLS or HTTP (ROUTER_SERVE)")
 	}
 	r.deny.Opened(t.server.Addr())
 	r.served.front = t.server.Addr().(*net.TCPAddr).AddrPort()
-	r.registry.MustRegister(t.expiry, t.failed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "router_serve_tls_connections", Help: "Connections to served ports with TLS that are open.",
+	if r.cfg.TerminatesTLS() {
+		r.registry.MustRegister(t.expiry)
+	}
+	r.registry.MustRegister(t.failed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "router_serve_tls_connections", Help: "Connections to served ports with TLS or HTTP that are open.",
 	}, func() float64 { return float64(t.server.Connections()) }))
 	return t, nil
 }
@@ -181,7 +198,7 @@ func (r *Router) requestCertificate() func(context.Context, string) (*tls.Certif
 			})
 		}
 		if name == "" {
-			return nil, problem.New("enable MagicDNS and HTTPS certificates on the DNS page of the tailnet's admin console, or remove /tls from ROUTER_SERVE",
+			return nil, problem.New("enable MagicDNS and HTTPS certificates on the DNS page of the tailnet's admin console, or remove /tls and write /http in place of /https in ROUTER_SERVE",
 				"the tailnet does not allow certificates")
 		}
 		c, err := keeper.Get(ctx, name)
@@ -211,27 +228,63 @@ func (m memoryStore) Read(key string) []byte { return m[key] }
 // Write implements [certificate.Store].
 func (m memoryStore) Write(key string, value []byte) { m[key] = value }
 
-// serveTLS serves the ports with TLS until ctx ends.
+// serveTLS serves the ports with TLS or HTTP until ctx ends.
 func (r *Router) serveTLS(ctx context.Context) error {
 	if r.tlsPorts == nil {
 		return nil
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return r.tlsPorts.server.Serve(ctx) })
-	group.Go(func() error {
-		r.tlsPorts.follow(ctx)
-		return nil
-	})
+	group.Go(func() error { return r.tlsPorts.http.Serve(ctx) })
+	if r.cfg.TerminatesTLS() {
+		group.Go(func() error {
+			r.tlsPorts.follow(ctx)
+			return nil
+		})
+	}
 	return group.Wait()
 }
 
-// frontOf returns the address in front of a served port with TLS; the zero address for all others.
+// drainHTTP closes connections to ports with HTTP after their requests.
+func (r *Router) drainHTTP(ctx context.Context) {
+	if r.tlsPorts != nil {
+		r.tlsPorts.http.Drain(ctx)
+	}
+}
+
+// awaitRequests waits for the requests to ports with HTTP. The data path takes a flow without traffic for an idle one, also
+// while a program thinks about its answer. It returns false if ctx ends first.
+func (r *Router) awaitRequests(ctx context.Context) bool {
+	for r.tlsPorts != nil && r.tlsPorts.http.Awaited() > 0 {
+		if !backoff.Sleep(ctx, 5*time.Millisecond) {
+			return false
+		}
+	}
+	return true
+}
+
+// ownsName reports whether a host in a request, in lower case, is this node: its name, with or without the tailnet's domain,
+// or one of its addresses.
+func (r *Router) ownsName(host string) bool {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return r.node.Owns(a)
+	}
+	s, _ := r.node.Status()
+	full := strings.ToLower(strings.TrimSuffix(s.FullName, "."))
+	short, _, _ := strings.Cut(full, ".")
+	return host != "" && (host == full || host == short || host == strings.ToLower(s.Name))
+}
+
+// frontOf returns the address in front of a served port with TLS or HTTP; the zero address for all others.
 func (s *served) frontOf(protocol forward.Protocol, target netip.AddrPort) netip.AddrPort {
-	if p := s.ports[target.Port()]; p != nil && p.tls && protocol == forward.TCP && s.owns(target.Addr()) {
+	if p := s.ports[target.Port()]; p != nil && p.kind != config.ServeTCP && protocol == forward.TCP && s.owns(target.Addr()) {
 		return s.front
 	}
 	return netip.AddrPort{}
 }
+
+// flowKinds are the kinds of ports that have a front.
+var flowKinds = map[config.ServeKind]tlsfront.Kind{config.ServeTLS: tlsfront.TLS, config.ServeHTTP: tlsfront.HTTP, config.ServeHTTPS: tlsfront.HTTPS}
 
 // dial connects to a target, for which the data path has admitted a flow.
 func (s *served) dial(ctx context.Context, target netip.AddrPort) (net.Conn, error) {
@@ -242,11 +295,15 @@ func (s *served) dial(ctx context.Context, target netip.AddrPort) (net.Conn, err
 }
 
 // preface returns the bytes that a target gets before those of the client: the PROXY header, and for the front of a port
-// with TLS also the target.
+// with TLS or HTTP also the target. HTTP has headers of its own for the client, and connections that clients share.
 func (r *Router) preface(client, dst, target netip.AddrPort) []byte {
-	header := r.ProxyHeader(client, dst, target)
 	if !r.served.frontOf(forward.TCP, dst).IsValid() {
-		return header
+		return r.ProxyHeader(client, dst, target)
 	}
-	return tlsfront.Flow{Client: r.node.NodeAddress(client.Addr()), Target: target, Header: header}.Bytes()
+	kind := r.served.ports[dst.Port()].kind
+	f := tlsfront.Flow{Kind: flowKinds[kind], Client: r.node.NodeAddress(client.Addr()), Source: client.Addr(), Target: target}
+	if !kind.HTTP() {
+		f.Header = r.ProxyHeader(client, dst, target)
+	}
+	return f.Bytes()
 }

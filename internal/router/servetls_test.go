@@ -19,11 +19,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// TestPortWithTLS: flows to the port go by way of the front, and the rules decide about the target.
+// TestPortWithTLS: flows to a port with TLS or HTTP go by way of the front, and the rules decide about the target.
 func TestPortWithTLS(t *testing.T) {
 	own, front, target := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddrPort("127.0.0.1:40000"), netip.MustParseAddrPort("10.0.3.4:80")
 	allowed := true
-	s := newServed([]config.Serve{{Port: 443, Target: "10.0.3.4:80", TLS: true}, {Port: 80, Target: "10.0.3.4:80"}},
+	s := newServed([]config.Serve{{Port: 443, Target: "10.0.3.4:80", Kind: config.ServeTLS}, {Port: 8080, Target: "10.0.3.4:80", Kind: config.ServeHTTP}, {Port: 80, Target: "10.0.3.4:80"}},
 		func(a netip.Addr) bool { return a == own },
 		func(netip.AddrPort) error {
 			if allowed {
@@ -39,13 +39,13 @@ func TestPortWithTLS(t *testing.T) {
 	for _, p := range s.ports {
 		p.addr.Store(&target)
 	}
-	for _, port := range []uint16{443, 80} {
+	for _, port := range []uint16{443, 8080, 80} {
 		if to, ok := s.lookUp(forward.TCP, netip.AddrPortFrom(own, port)); !ok || to != target {
 			t.Errorf("port %d: got %v, %v, want %v", port, to, ok, target)
 		}
 	}
 	for dst, want := range map[netip.AddrPort]netip.AddrPort{
-		at: front, netip.AddrPortFrom(own, 80): {}, netip.MustParseAddrPort("100.64.0.2:443"): {}, target: {},
+		at: front, netip.AddrPortFrom(own, 8080): front, netip.AddrPortFrom(own, 80): {}, netip.MustParseAddrPort("100.64.0.2:443"): {}, target: {},
 	} {
 		if got := s.frontOf(forward.TCP, dst); got != want {
 			t.Errorf("the front of %v is %v, want %v", dst, got, want)

@@ -31,6 +31,23 @@ func (n *Node) WhoIs(addr netip.Addr) Peer {
 	return peerOf(node, user)
 }
 
+// User is the owner of a node, exactly as control has it.
+type User struct {
+	Login, Name, Picture string // Picture is a URL
+}
+
+// Owner returns the owner of the peer with an address; the zero User if the peer has tags, or there is none.
+func (n *Node) Owner(addr netip.Addr) User {
+	if !n.Started() {
+		return User{}
+	}
+	node, user, ok := n.lb.WhoIs("", netip.AddrPortFrom(addr, 0))
+	if !ok || node.IsTagged() {
+		return User{}
+	}
+	return User{user.LoginName, user.DisplayName, user.ProfilePicURL}
+}
+
 // maxTags bounds the tags of a node that are shown.
 const maxTags = 20
 

@@ -11,23 +11,37 @@ import (
 // Flow describes a connection to a front. The data path writes it in front of the client's bytes, so that the front dials
 // the target for which the flow was admitted.
 type Flow struct {
+	Kind   Kind
 	Client netip.Addr     // the address that counts as its node's
+	Source netip.Addr     // the address that the client sends from
 	Target netip.AddrPort // to dial
 	Header []byte         // for the target to read first; nil for none
 }
 
-// The size of a Flow in bytes: two addresses in 16 bytes each and a port, and its bound with a header.
+// Kind is what a front does with a connection.
+type Kind byte
+
 const (
-	fixedFlow = 34
+	TLS   Kind = iota // terminate TLS
+	HTTP              // answer HTTP requests
+	HTTPS             // terminate TLS, and answer HTTP requests
+)
+
+// The size of a Flow in bytes: the kind, three addresses in 16 bytes each and a port, and its bound with a header.
+const (
+	fixedFlow = 51
 	maxFlow   = 2048
 )
 
-// Bytes encodes a Flow: its size in two bytes, big endian, the client's address, the target's, the target's port, and the header.
+// Bytes encodes a Flow: its size in two bytes, big endian, the kind, the client's address, the source, the target's address and
+// port, and the header.
 func (f Flow) Bytes() []byte {
-	client, target := f.Client.As16(), f.Target.Addr().As16()
 	b := binary.BigEndian.AppendUint16(nil, uint16(fixedFlow+len(f.Header)))
-	b = append(b, client[:]...)
-	b = append(b, target[:]...)
+	b = append(b, byte(f.Kind))
+	for _, a := range []netip.Addr{f.Client, f.Source, f.Target.Addr()} {
+		text := a.As16()
+		b = append(b, text[:]...)
+	}
 	b = binary.BigEndian.AppendUint16(b, f.Target.Port())
 	return append(b, f.Header...)
 }
@@ -48,9 +62,13 @@ func readFlow(in io.Reader) (Flow, error) {
 	if _, err := io.ReadFull(in, b); err != nil {
 		return Flow{}, fmt.Errorf("%w: %w", errFlow, err)
 	}
+	address := func(at int) netip.Addr { return netip.AddrFrom16([16]byte(b[at : at+16])).Unmap() }
 	f := Flow{
-		Client: netip.AddrFrom16([16]byte(b[:16])).Unmap(),
-		Target: netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[16:32])).Unmap(), binary.BigEndian.Uint16(b[32:])),
+		Kind: Kind(b[0]), Client: address(1), Source: address(17),
+		Target: netip.AddrPortFrom(address(33), binary.BigEndian.Uint16(b[49:])),
+	}
+	if f.Kind > HTTPS {
+		return Flow{}, errFlow
 	}
 	if size > fixedFlow {
 		f.Header = b[fixedFlow:]

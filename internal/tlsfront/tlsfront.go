@@ -1,5 +1,6 @@
-// Package tlsfront terminates TLS in front of the targets of served ports: a listener on the loopback address, to
-// which the data path leads flows, so that these have the rules, limits, metrics and hand-over of all flows.
+// Package tlsfront is in front of the targets of served ports with TLS or HTTP: a listener on the loopback address, to
+// which the data path leads flows, so that these have the rules, limits, metrics and hand-over of all flows. It terminates TLS, and
+// hands connections with HTTP over to another package.
 package tlsfront
 
 import (
@@ -22,7 +23,9 @@ import (
 type Config struct {
 	// Certificate returns the certificate of now. Each handshake calls it, so it must not block.
 	Certificate func() (*tls.Certificate, error)
-	// Dial connects to the target of a [Flow].
+	// HTTP answers the requests of a connection, and returns when it has ended. It does not block once the connection is closed.
+	HTTP func(net.Conn, Flow)
+	// Dial connects to the target of a [Flow] of the kind [TLS].
 	Dial func(ctx context.Context, target netip.AddrPort) (net.Conn, error)
 	// Conns bounds the connections. Each has two sockets. One client has half of them at most.
 	Conns int
@@ -58,7 +61,7 @@ const (
 // Server is the front of a process.
 type Server struct {
 	cfg Config
-	tls *tls.Config
+	tls [HTTPS + 1]*tls.Config // by [Kind]; nil without TLS
 	ln  net.Listener
 	wg  sync.WaitGroup // connections
 
@@ -75,10 +78,15 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, ln: ln, silence: silence, clients: map[netip.Addr]int{}, tls: &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cfg.Certificate() },
-	}}, nil
+	s := &Server{cfg: cfg, ln: ln, silence: silence, clients: map[netip.Addr]int{}}
+	for kind, protocols := range map[Kind][]string{TLS: nil, HTTPS: {"h2", "http/1.1"}} {
+		s.tls[kind] = &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cfg.Certificate() },
+			NextProtos:     protocols,
+		}
+	}
+	return s, nil
 }
 
 // Addr returns the address of the front.
@@ -174,12 +182,22 @@ func (s *Server) connect(ctx context.Context, conn *net.TCPConn) (Reason, error)
 		return LimitReached, fmt.Errorf("too many connections of %s", f.Client)
 	}
 	defer s.uncount(f.Client)
-	client := tls.Server(buffered{conn, in}, s.tls)
+	if f.Kind == HTTP {
+		conn.SetDeadline(time.Time{})
+		s.cfg.HTTP(buffered{conn, in}, f)
+		return "", nil
+	}
+	client := tls.Server(buffered{conn, in}, s.tls[f.Kind])
 	if err := client.HandshakeContext(ctx); err != nil {
 		if _, missing := s.cfg.Certificate(); missing != nil {
 			return Certificate, missing
 		}
 		return Handshake, err
+	}
+	if f.Kind == HTTPS {
+		conn.SetDeadline(time.Time{})
+		s.cfg.HTTP(client, f)
+		return "", nil
 	}
 	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
 	c, err := s.cfg.Dial(dialing, f.Target)
@@ -200,13 +218,16 @@ func (s *Server) connect(ctx context.Context, conn *net.TCPConn) (Reason, error)
 	return "", nil
 }
 
-// buffered reads a connection through a buffer.
+// buffered reads a connection through a buffer. It has few of the connection's methods: some, such as WriteTo, would pass by
+// the buffer.
 type buffered struct {
-	*net.TCPConn
+	net.Conn
 	in *bufio.Reader
 }
 
 func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
+
+func (b buffered) CloseWrite() error { return b.Conn.(*net.TCPConn).CloseWrite() }
 
 // clientConn is the client's side of a [duplex.Copy]. Once the target has ended, a client that is silent is reset: its program
 // may keep the connection for ever, and nothing else would notice that the target is gone.

@@ -154,9 +154,9 @@ func TestRelay(t *testing.T) {
 func TestFlow(t *testing.T) {
 	at := duplextest.Echo(t)
 	for _, f := range []Flow{
-		{laptop, theTarget, []byte("header:")},
-		{phone, netip.MustParseAddrPort("[fd12::4]:443"), nil},
-		{phone, theTarget, []byte(strings.Repeat("h", maxFlow-fixedFlow))},
+		{Client: laptop, Target: theTarget, Header: []byte("header:")},
+		{Client: phone, Target: netip.MustParseAddrPort("[fd12::4]:443")},
+		{Client: phone, Target: theTarget, Header: []byte(strings.Repeat("h", maxFlow-fixedFlow))},
 	} {
 		dialed := make(chan netip.AddrPort, 1)
 		w := start(t, nil, func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
@@ -180,7 +180,8 @@ func TestStrangers(t *testing.T) {
 	for name, text := range map[string]string{
 		"nothing": "", "a part": string(Flow{Client: laptop, Target: theTarget}.Bytes()[:20]), "TLS": "\x16\x03\x01\x02\x00" + strings.Repeat("x", 600),
 		"too long": "\xff\xff" + strings.Repeat("x", 70000), "too short": "\x00\x01xxxx",
-		"a PROXY header": "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + strings.Repeat("x", 12),
+		"an unknown kind": "\x00\x33\x03" + strings.Repeat("x", 50),
+		"a PROXY header":  "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + strings.Repeat("x", 12),
 	} {
 		w := start(t, nil, func(context.Context, netip.AddrPort) (net.Conn, error) {
 			t.Errorf("%s: the target was dialed", name)
@@ -202,12 +203,13 @@ func TestStrangers(t *testing.T) {
 func FuzzFlow(f *testing.F) {
 	f.Add(Flow{Client: laptop, Target: theTarget, Header: []byte("x")}.Bytes())
 	f.Add(Flow{Client: phone, Target: netip.MustParseAddrPort("[fd12::4]:443")}.Bytes())
+	f.Add(Flow{Kind: HTTPS, Client: phone, Source: laptop, Target: theTarget}.Bytes())
 	f.Fuzz(func(t *testing.T, text []byte) {
 		got, err := readFlow(bytes.NewReader(text))
 		if err != nil {
 			return
 		}
-		if again, err := readFlow(bytes.NewReader(got.Bytes())); err != nil || again.Client != got.Client || again.Target != got.Target || !bytes.Equal(again.Header, got.Header) {
+		if again, err := readFlow(bytes.NewReader(got.Bytes())); err != nil || again.Kind != got.Kind || again.Client != got.Client || again.Source != got.Source || again.Target != got.Target || !bytes.Equal(again.Header, got.Header) {
 			t.Errorf("%v: %v, %v", got, again, err)
 		}
 	})
@@ -250,6 +252,53 @@ func TestSilenceAfterTheTarget(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestHTTP: connections with HTTP are handed over, with TLS terminated if that is their kind, and count until they have ended.
+func TestHTTP(t *testing.T) {
+	over := make(chan Flow)
+	w := start(t, func(c *Config) {
+		c.HTTP = func(conn net.Conn, f Flow) {
+			over <- f
+			io.Copy(conn, conn)
+		}
+	}, nil)
+	for _, f := range []Flow{{Kind: HTTP, Client: laptop, Source: phone, Target: theTarget}, {Kind: HTTPS, Client: laptop, Source: phone, Target: theTarget}} {
+		c, err := net.Dial("tcp4", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		client, hello := c, []byte("hello")
+		if f.Kind == HTTP {
+			c.Write(append(f.Bytes(), hello...)) // in one segment
+		} else {
+			c.Write(f.Bytes())
+			secure := tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) //nolint:gosec // the e2e test verifies
+			if err := secure.Handshake(); err != nil || secure.ConnectionState().NegotiatedProtocol != "h2" {
+				t.Fatalf("%v, %+v", err, secure.ConnectionState())
+			}
+			secure.Write(hello)
+			client = secure
+		}
+		if got := <-over; got.Kind != f.Kind || got.Source != phone || got.Target != theTarget {
+			t.Errorf("got %+v, want %+v", got, f)
+		}
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(client, got); err != nil || string(got) != "hello" {
+			t.Errorf("kind %d: got %q, %v", f.Kind, got, err)
+		}
+		if n := w.server.Connections(); n != 1 {
+			t.Errorf("kind %d: %d connections, want 1", f.Kind, n)
+		}
+		c.Close()
+		testwait.Until(t, "the end of the connection", func() error {
+			if n := w.server.Connections(); n != 0 {
+				return fmt.Errorf("%d connections are open", n)
+			}
+			return nil
+		})
+	}
 }
 
 func TestFailures(t *testing.T) {

@@ -367,7 +367,7 @@ run "further_inputs" {
     secrets                           = { TOKEN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:token-AbCdEf:key::", OTHER = "arn:aws:ssm:eu-west-1:123456789012:parameter/other" }
     repository_credentials_secret_arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ghcr-AbCdEf"
     extra_containers                  = [{ name = "log_router", image = "fluent-bit:1", essential = true, firelensConfiguration = { type = "fluentbit" } }]
-    serve                             = ["443/tls=localhost:8080", "*=10.0.3.4"]
+    serve                             = ["443/https=localhost:8080", "*=10.0.3.4"]
     egress                            = ["5433=db:5432", "0.0.0.0:5432=db:5432", "[::]:053/udp=ns:53"]
     socks5_listen                     = "0.0.0.0:1080"
     http_proxy_listen                 = "0.0.0.0:1080"
@@ -397,7 +397,7 @@ run "further_inputs" {
   }
 
   assert {
-    condition     = { for e in jsondecode(output.container_definition).environment : e.name => e.value }["ROUTER_SERVE"] == "443/tls=localhost:8080,*=10.0.3.4"
+    condition     = { for e in jsondecode(output.container_definition).environment : e.name => e.value }["ROUTER_SERVE"] == "443/https=localhost:8080,*=10.0.3.4"
     error_message = "The router serves its ports."
   }
 

@@ -53,7 +53,7 @@ run "refuses_malformed_values" {
     efs_file_system_id                 = "my-files"
     efs_root_directory                 = "state"
     probes                             = ["10.0.3.4"]
-    serve                              = ["443"]
+    serve                              = ["443/httpx=localhost:3000"]
     sidecars                           = { tailscale = { image = "x" } }
     keepalive                          = "60"
     target_keepalive                   = "60"

@@ -1,0 +1,411 @@
+// Package httpfront is the reverse proxy of served ports with HTTP: it answers requests on connections that a front has accepted, with
+// what the target of the connection answers to them. Headers tell the target who the client is.
+package httpfront
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"subnetrouter/internal/duplex"
+)
+
+// Config configures a [Server].
+type Config struct {
+	// Dial connects to a target.
+	Dial func(ctx context.Context, target netip.AddrPort) (net.Conn, error)
+	// Owner returns the user whose device has an address; the zero User for a device with tags, and an unknown address. Each
+	// request calls it.
+	Owner func(netip.Addr) User
+	// OwnName reports whether a host, without a port and in lower case, is a name or an address of this node.
+	OwnName func(host string) bool
+	// Requests bounds the requests at one time, and with idleTargets the connections to targets. One client has half of them at most.
+	Requests int
+	// Memory gives the memory of requests, requestMemory each, and of connections with HTTP/2.
+	Memory duplex.Memory
+	// Failed is called with the reason of each request that did not reach its target.
+	Failed func(Reason, error)
+	Logger *slog.Logger
+}
+
+// Reason is why a request did not reach its target.
+type Reason string
+
+const (
+	LimitReached Reason = "limit"  // Config.Requests, the client's share of them, or Config.Memory
+	Target       Reason = "target" // it refused the connection, or answered with something other than HTTP, or not at all
+)
+
+// User is the owner of a device, as control has it. The strings are not checked.
+type User struct {
+	Login, Name, Picture string // Picture is a URL
+}
+
+// Peer describes a connection.
+type Peer struct {
+	Client netip.Addr     // the address that counts as its node's
+	Source netip.Addr     // the address that the client has sent from
+	Target netip.AddrPort // of the requests
+}
+
+const (
+	headerTimeout = 10 * time.Second // of a request; a connection may be idle for idleTimeout before one
+	idleTimeout   = 2 * time.Minute
+	dialTimeout   = 10 * time.Second
+	stallTimeout  = time.Minute // of a client with HTTP/2 that does not read
+	// targetIdle is how long a connection to a target waits for the next request. It is shorter than the time after which
+	// common servers close an idle connection (2 s or more), because a request that meets the close fails.
+	targetIdle = time.Second
+	// IdleTargets is the number of connections to targets that wait for a request at most.
+	IdleTargets = 16
+
+	maxHeader     = 32 << 10 // bytes, of a request: they fit the memory of its connection
+	maxAnswer     = 64 << 10 // bytes, of the header of an answer
+	streams       = 100      // of a connection with HTTP/2; RFC 9113 asks for 100 or more
+	bufferSize    = 16 << 10 // of an answer
+	requestMemory = maxHeader + maxAnswer + 2*bufferSize
+	// window is how much of its requests' bodies a client with HTTP/2 sends ahead: at 80 ms to the client, 3 MB/s.
+	window = 256 << 10
+)
+
+// Server answers requests until it is closed. A drain starts its second half: new connections have one request each then.
+type Server struct {
+	cfg         Config
+	proxy, grpc *httputil.ReverseProxy
+	halves      [2]half
+	done        chan struct{} // closed when Serve returns
+
+	mu      sync.Mutex // guards the fields below
+	open    int        // requests
+	awaited int        // those of open that a drain waits for
+	clients map[netip.Addr]int
+}
+
+type half struct {
+	http  *http.Server
+	conns *handedOver
+}
+
+// New returns a server. Its limits do not change.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, clients: map[netip.Addr]int{}, done: make(chan struct{})}
+	s.proxy = s.newProxy(&http.Transport{
+		MaxIdleConns: IdleTargets, MaxIdleConnsPerHost: IdleTargets, IdleConnTimeout: targetIdle,
+	})
+	// A connection with HTTP/2 of its own for each request: a client that does not read its answers stops no other.
+	grpc := &http.Transport{Protocols: new(http.Protocols), DisableKeepAlives: true}
+	grpc.Protocols.SetUnencryptedHTTP2(true)
+	grpc.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 64 << 10, MaxReceiveBufferPerStream: 64 << 10}
+	s.grpc = s.newProxy(grpc)
+	for i := range s.halves {
+		h := &http.Server{
+			Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+			HTTP2: &http.HTTP2Config{
+				MaxConcurrentStreams: streams, MaxReceiveBufferPerConnection: window, MaxReceiveBufferPerStream: window, WriteByteTimeout: stallTimeout,
+			},
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+				return context.WithValue(ctx, peerKey{}, c.(peered).peer())
+			},
+			ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		}
+		s.halves[i] = half{h, &handedOver{conns: make(chan net.Conn), done: make(chan struct{})}}
+	}
+	s.halves[1].http.SetKeepAlivesEnabled(false)
+	return s
+}
+
+func (s *Server) newProxy(t *http.Transport) *httputil.ReverseProxy {
+	t.DialContext = s.dial
+	t.DisableCompression = true // the client decides
+	t.MaxResponseHeaderBytes = maxAnswer
+	t.ExpectContinueTimeout = time.Second
+	t.WriteBufferSize, t.ReadBufferSize = 4<<10, 4<<10
+	return &httputil.ReverseProxy{
+		Transport: t, Rewrite: s.rewrite, BufferPool: new(buffers), ErrorHandler: s.failed,
+		ModifyResponse: s.answered, FlushInterval: -1, // what the target has sent waits for nothing
+		ErrorLog: slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// Serve answers requests until ctx ends, and then closes the connections.
+func (s *Server) Serve(ctx context.Context) error {
+	defer close(s.done)
+	var group sync.WaitGroup
+	for _, h := range s.halves {
+		group.Go(func() { h.http.Serve(h.conns) })
+		defer h.http.Close()
+	}
+	<-ctx.Done()
+	for _, h := range s.halves {
+		h.http.Close() // also its listener, which Serve waits for
+	}
+	group.Wait()
+	return nil
+}
+
+// Drain closes the connections without a request, and the others after their requests. It returns at once.
+func (s *Server) Drain(ctx context.Context) {
+	go s.halves[0].http.Shutdown(ctx)
+}
+
+// Awaited returns the number of requests that a drain waits for: those that have no end of their own, such as event streams, are not
+// among them.
+func (s *Server) Awaited() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.awaited
+}
+
+// Handle answers the requests of a connection, and returns when the connection has ended. A connection with TLS has shaken hands.
+func (s *Server) Handle(c net.Conn, p Peer) {
+	with := &conn{Conn: c, of: p, closed: make(chan struct{})}
+	var serve net.Conn = with
+	if t, ok := c.(*tls.Conn); ok {
+		serve = &tlsConn{with, t}
+		if t.ConnectionState().NegotiatedProtocol == "h2" {
+			if !s.cfg.Memory.Reserve(window) {
+				s.cfg.Failed(LimitReached, errors.New("no memory for a connection with HTTP/2"))
+				return
+			}
+			defer s.cfg.Memory.Release(window)
+		}
+	}
+	for _, h := range s.halves {
+		select {
+		case h.conns.conns <- serve:
+			<-with.closed
+			return
+		case <-h.conns.done:
+		case <-s.done:
+			return
+		}
+	}
+}
+
+// conn is a connection that a front has accepted. Its embedded interface hides methods such as ReadFrom, which would pass by the
+// front's buffer.
+type conn struct {
+	net.Conn
+	of     Peer
+	once   sync.Once
+	closed chan struct{}
+}
+
+type peered interface{ peer() *conn }
+
+func (c *conn) peer() *conn { return c }
+
+// Close implements [net.Conn].
+func (c *conn) Close() error {
+	defer c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// CloseWrite ends the stream towards the client, for connections that have switched to another protocol.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// tlsConn has the method by which net/http recognizes TLS, and HTTP/2.
+type tlsConn struct {
+	*conn
+	tls *tls.Conn
+}
+
+func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
+
+// peerKey is the context key of a connection's [*conn], and requestKey that of a request's [*request].
+type (
+	peerKey    struct{}
+	requestKey struct{}
+)
+
+// request is one request.
+type request struct {
+	of      Peer
+	tls     bool
+	body    body
+	awaited bool // guarded by the server's mu
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q := &request{of: r.Context().Value(peerKey{}).(*conn).of, tls: r.TLS != nil}
+	switch path := r.URL.Path; {
+	case r.Method == http.MethodConnect:
+		http.Error(w, "CONNECT is not supported here: this is not a proxy for other hosts", http.StatusMethodNotAllowed)
+		return
+	case r.URL.Opaque != "" || path != "" && path[0] != '/' || path == "" && r.URL.Host == "":
+		http.Error(w, "the request has no path: it has to begin with a slash", http.StatusBadRequest)
+		return
+	}
+	if err := s.enter(q); err != nil {
+		s.cfg.Failed(LimitReached, err)
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "this node has too many requests open: try again later", http.StatusServiceUnavailable)
+		return
+	}
+	defer s.leave(q)
+	if r.ContentLength != 0 {
+		q.body.ReadCloser = r.Body
+		r.Body = &q.body
+	}
+	proxy := s.proxy
+	if r.ProtoMajor == 2 && isGRPC(r.Header.Get("Content-Type")) {
+		proxy = s.grpc
+	}
+	proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, q)))
+}
+
+func isGRPC(contentType string) bool {
+	rest, ok := strings.CutPrefix(contentType, "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// enter takes what a request needs, until leave returns it.
+func (s *Server) enter(q *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.open >= s.cfg.Requests:
+		return errors.New("too many requests")
+	case s.clients[q.of.Client] >= max(s.cfg.Requests/2, 1):
+		return fmt.Errorf("too many requests of %s", q.of.Client)
+	case !s.cfg.Memory.Reserve(requestMemory):
+		return errors.New("no memory for the buffers of a request")
+	}
+	s.open++
+	s.clients[q.of.Client]++
+	s.awaited++
+	q.awaited = true
+	return nil
+}
+
+func (s *Server) leave(q *request) {
+	s.release(q)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.Memory.Release(requestMemory)
+	s.open--
+	if s.clients[q.of.Client]--; s.clients[q.of.Client] == 0 {
+		delete(s.clients, q.of.Client)
+	}
+}
+
+// release lets a drain end before a request.
+func (s *Server) release(q *request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q.awaited {
+		q.awaited = false
+		s.awaited--
+	}
+}
+
+// answered is called with the header of each answer.
+func (s *Server) answered(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		s.release(res.Request.Context().Value(requestKey{}).(*request))
+	}
+	return nil
+}
+
+// failed answers a request to which the target has no answer. The cause is for the log, not for the client.
+func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
+	q := r.Context().Value(requestKey{}).(*request)
+	switch {
+	case r.Context().Err() != nil: // the client has gone
+		panic(http.ErrAbortHandler)
+	case q.body.failed.Load():
+		http.Error(w, "the body of the request is malformed, or incomplete", http.StatusBadRequest)
+	default:
+		s.cfg.Failed(Target, err)
+		http.Error(w, "the program behind this port does not answer", http.StatusBadGateway)
+	}
+}
+
+// body is a request's, and knows whether the client has failed to send it. The proxy may close it during a read.
+type body struct {
+	io.ReadCloser
+	failed, closed atomic.Bool
+}
+
+// Read implements [io.Reader].
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && !b.closed.Load() {
+		b.failed.Store(true)
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (b *body) Close() error {
+	b.closed.Store(true)
+	return b.ReadCloser.Close()
+}
+
+// dial connects to a target, whose address and port is to.
+func (s *Server) dial(ctx context.Context, _, to string) (net.Conn, error) {
+	target, err := netip.ParseAddrPort(to)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return s.cfg.Dial(ctx, target)
+}
+
+// buffers is a [httputil.BufferPool].
+type buffers struct{ pool sync.Pool }
+
+// Get implements [httputil.BufferPool].
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return p[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+// Put implements [httputil.BufferPool].
+func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }
+
+// handedOver is a [net.Listener] whose connections Handle gives.
+type handedOver struct {
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+// Accept implements [net.Listener].
+func (l *handedOver) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (l *handedOver) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (l *handedOver) Addr() net.Addr { return &net.TCPAddr{} }
