@@ -169,7 +169,7 @@ func (cfg *serveConfig) sites(errs *[]error) map[string]site {
 			}
 		}
 		for _, err := range problems {
-			*errs = append(*errs, fmt.Errorf("Web %s: %w", quote(entry), err))
+			*errs = append(*errs, fmt.Errorf("the Web entry %s: %w", quote(entry), err))
 		}
 		sites[port] = found
 	}
@@ -225,24 +225,24 @@ func parseProxy(proxy string) (string, error) {
 	case proxy == "":
 		return "", errors.New("no Proxy for the path \"/\": " + write)
 	case strings.HasPrefix(proxy, "unix:"):
-		return "", fmt.Errorf("Proxy %s is a Unix socket: make the program listen on a TCP port, and %s", quote(proxy), write)
+		return "", fmt.Errorf("the Proxy %s is a Unix socket: make the program listen on a TCP port, and %s", quote(proxy), write)
 	case !ok:
 		rest = proxy
 	case strings.HasPrefix(scheme, "https"):
-		return "", fmt.Errorf("Proxy %s is not supported: make the program listen without TLS too, and write its address such as http://127.0.0.1:3000, or forward the port (TCPForward) to end TLS at the program", quote(proxy))
+		return "", fmt.Errorf("the Proxy %s is not supported: make the program listen without TLS too, and write its address such as http://127.0.0.1:3000, or forward the port (TCPForward) to end TLS at the program", quote(proxy))
 	case scheme != "http":
-		return "", fmt.Errorf("Proxy %s is not an address of HTTP: %s", quote(proxy), write)
+		return "", fmt.Errorf("the Proxy %s is not an address of HTTP: %s", quote(proxy), write)
 	}
 	address, path, _ := strings.Cut(rest, "/")
 	if path != "" {
-		return "", fmt.Errorf("Proxy %s has a path: leave it out, and serve the program at /", quote(proxy))
+		return "", fmt.Errorf("the Proxy %s has a path: leave it out, and serve the program at /", quote(proxy))
 	}
 	if bare := strings.TrimSuffix(address, "]"); ok && (bare != address || !strings.Contains(address, ":")) {
 		address += ":80"
 	}
 	host, port, err := hostPort(address)
 	if err != nil || host == "" || strings.ContainsAny(address, ",= ") {
-		return "", fmt.Errorf("Proxy %s is not http://host:port: %s", quote(proxy), write)
+		return "", fmt.Errorf("the Proxy %s is not http://host:port: %s", quote(proxy), write)
 	}
 	return net.JoinHostPort(host, port), nil
 }

@@ -56,7 +56,7 @@ func TestServeOfOfficialVariables(t *testing.T) {
 			"2": {"TCPForward": "a:1", "ProxyProtocol": 2}, "3": {}, "4": {"TCPForward": "unix:/run/a"}, "5": {"TCPForward": "a"}, "6": {"TCPForward": "a:1,7=b:1"}, "x": {},
 			"7": {"HTTPS": true, "HTTP": true}, "8": {"HTTP": true, "TCPForward": "a:1"}},
 			"Web": {"${TS_CERT_DOMAIN}:443": {"Handlers": {}}}, "AllowFunnel": {"${TS_CERT_DOMAIN}:443": true}, "Services": {"svc:a": {}}, "Foreground": {"1": {}}}`),
-			`TS_SERVE_CONFIG: Web "${TS_CERT_DOMAIN}:443": no handler for the path "/": add "Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}
+			`TS_SERVE_CONFIG: the Web entry "${TS_CERT_DOMAIN}:443": no handler for the path "/": add "Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}
 TS_SERVE_CONFIG: TCP "2": ProxyProtocol is not supported: remove it
 TS_SERVE_CONFIG: TCP "3": no TCPForward: write the address of a program, such as localhost:8080
 TS_SERVE_CONFIG: TCP "4": "unix:/run/a" is a Unix socket: make the program listen on a TCP port, such as localhost:8080
@@ -73,18 +73,18 @@ TS_SERVE_CONFIG: AllowFunnel "${TS_CERT_DOMAIN}:443" is not supported: remove it
 			"Web": {"a:443": {"Handlers": {"/": {"Path": "/srv", "Text": "x", "Redirect": "http://a", "AcceptAppCaps": ["a/b"]}, "/api": {"Proxy": "3000"}}},
 			"b:443": {"Handlers": {"/": {"Proxy": "3000"}}}, "c:443": {"Handlers": {"/": {"Proxy": "3001"}}},
 			"a:2": {}, "100.64.0.1:443": {}, "a b:443": {}, "${HOST}:443": {}, "a": {}, "a:1": null}}`),
-			`TS_SERVE_CONFIG: Web "${HOST}:443": not a name and a port: write ${TS_CERT_DOMAIN}:443
-TS_SERVE_CONFIG: Web "100.64.0.1:443": not a name and a port: write ${TS_CERT_DOMAIN}:443
-TS_SERVE_CONFIG: Web "a": not a name and a port: write ${TS_CERT_DOMAIN}:443
-TS_SERVE_CONFIG: Web "a b:443": not a name and a port: write ${TS_CERT_DOMAIN}:443
-TS_SERVE_CONFIG: Web "a:1": no handler for the path "/": add "Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}
-TS_SERVE_CONFIG: Web "a:2": no TCP entry for the port: add "TCP": {"2": {"HTTPS": true}}
-TS_SERVE_CONFIG: Web "a:443": Path is not supported: write the address of a program that serves the files as Proxy, such as http://127.0.0.1:3000
-TS_SERVE_CONFIG: Web "a:443": Text is not supported: write the address of a program as Proxy, such as http://127.0.0.1:3000
-TS_SERVE_CONFIG: Web "a:443": Redirect is not supported: let a program answer with it, and write its address as Proxy
-TS_SERVE_CONFIG: Web "a:443": AcceptAppCaps is not supported: remove it: requests have the user, and not the capabilities of grants
-TS_SERVE_CONFIG: Web "a:443": the path "/api" is not supported: keep "/" only, and let a program such as nginx divide the paths
-TS_SERVE_CONFIG: Web "c:443": another entry has the same port and another target: keep one, as the router has one name`},
+			`TS_SERVE_CONFIG: the Web entry "${HOST}:443": not a name and a port: write ${TS_CERT_DOMAIN}:443
+TS_SERVE_CONFIG: the Web entry "100.64.0.1:443": not a name and a port: write ${TS_CERT_DOMAIN}:443
+TS_SERVE_CONFIG: the Web entry "a": not a name and a port: write ${TS_CERT_DOMAIN}:443
+TS_SERVE_CONFIG: the Web entry "a b:443": not a name and a port: write ${TS_CERT_DOMAIN}:443
+TS_SERVE_CONFIG: the Web entry "a:1": no handler for the path "/": add "Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}
+TS_SERVE_CONFIG: the Web entry "a:2": no TCP entry for the port: add "TCP": {"2": {"HTTPS": true}}
+TS_SERVE_CONFIG: the Web entry "a:443": Path is not supported: write the address of a program that serves the files as Proxy, such as http://127.0.0.1:3000
+TS_SERVE_CONFIG: the Web entry "a:443": Text is not supported: write the address of a program as Proxy, such as http://127.0.0.1:3000
+TS_SERVE_CONFIG: the Web entry "a:443": Redirect is not supported: let a program answer with it, and write its address as Proxy
+TS_SERVE_CONFIG: the Web entry "a:443": AcceptAppCaps is not supported: remove it: requests have the user, and not the capabilities of grants
+TS_SERVE_CONFIG: the Web entry "a:443": the path "/api" is not supported: keep "/" only, and let a program such as nginx divide the paths
+TS_SERVE_CONFIG: the Web entry "c:443": another entry has the same port and another target: keep one, as the router has one name`},
 	} {
 		if got := problemsOf(nil, []string{tt.env}); got != tt.want {
 			t.Errorf("%s\n got %s\nwant %s", tt.env, got, tt.want)
@@ -114,11 +114,11 @@ func TestProxyOfHandler(t *testing.T) {
 	const write = "write one such as http://127.0.0.1:3000"
 	for proxy, want := range map[string]string{
 		"":                             `no Proxy for the path "/": ` + write,
-		"unix:/run/app":                `Proxy "unix:/run/app" is a Unix socket: make the program listen on a TCP port, and ` + write,
-		"tcp://a:1":                    `Proxy "tcp://a:1" is not an address of HTTP: ` + write,
-		"http://a:1/x":                 `Proxy "http://a:1/x" has a path: leave it out, and serve the program at /`,
-		"https://a:1":                  `Proxy "https://a:1" is not supported: make the program listen without TLS too, and write its address such as http://127.0.0.1:3000, or forward the port (TCPForward) to end TLS at the program`,
-		"https+insecure://localhost:1": `Proxy "https+insecure://localhost:1" is not supported: make the program listen without TLS too, and write its address such as http://127.0.0.1:3000, or forward the port (TCPForward) to end TLS at the program`,
+		"unix:/run/app":                `the Proxy "unix:/run/app" is a Unix socket: make the program listen on a TCP port, and ` + write,
+		"tcp://a:1":                    `the Proxy "tcp://a:1" is not an address of HTTP: ` + write,
+		"http://a:1/x":                 `the Proxy "http://a:1/x" has a path: leave it out, and serve the program at /`,
+		"https://a:1":                  `the Proxy "https://a:1" is not supported: make the program listen without TLS too, and write its address such as http://127.0.0.1:3000, or forward the port (TCPForward) to end TLS at the program`,
+		"https+insecure://localhost:1": `the Proxy "https+insecure://localhost:1" is not supported: make the program listen without TLS too, and write its address such as http://127.0.0.1:3000, or forward the port (TCPForward) to end TLS at the program`,
 	} {
 		if got, err := parseProxy(proxy); err == nil || err.Error() != want {
 			t.Errorf("%q: got %q, %v, want %s", proxy, got, err, want)

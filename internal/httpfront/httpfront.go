@@ -63,7 +63,8 @@ const (
 	headerTimeout = 10 * time.Second // of a request; a connection may be idle for idleTimeout before one
 	idleTimeout   = 2 * time.Minute
 	dialTimeout   = 10 * time.Second
-	stallTimeout  = time.Minute // of a client with HTTP/2 that does not read
+	silence       = 2 * time.Minute // of a client whose target has ended, after a switch to another protocol
+	stallTimeout  = time.Minute     // of a client with HTTP/2 that does not read
 	// targetIdle is how long a connection to a target waits for the next request. It is shorter than the time after which
 	// common servers close an idle connection (2 s or more), because a request that meets the close fails.
 	targetIdle = time.Second
@@ -85,9 +86,11 @@ type Server struct {
 	proxy, grpc *httputil.ReverseProxy
 	halves      [2]half
 	done        chan struct{} // closed when Serve returns
+	silence     time.Duration // the constant; tests shorten it
 
 	mu      sync.Mutex // guards the fields below
 	open    int        // requests
+	targets int        // connections to targets, also those being dialed
 	awaited int        // those of open that a drain waits for
 	clients map[netip.Addr]int
 }
@@ -99,7 +102,7 @@ type half struct {
 
 // New returns a server. Its limits do not change.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, clients: map[netip.Addr]int{}, done: make(chan struct{})}
+	s := &Server{cfg: cfg, clients: map[netip.Addr]int{}, done: make(chan struct{}), silence: silence}
 	s.proxy = s.newProxy(&http.Transport{
 		MaxIdleConns: IdleTargets, MaxIdleConnsPerHost: IdleTargets, IdleConnTimeout: targetIdle,
 	})
@@ -169,7 +172,7 @@ func (s *Server) Awaited() int {
 
 // Handle answers the requests of a connection, and returns when the connection has ended. A connection with TLS has shaken hands.
 func (s *Server) Handle(c net.Conn, p Peer) {
-	with := &conn{Conn: c, of: p, closed: make(chan struct{})}
+	with := &conn{Conn: c, of: p, silence: s.silence, closed: make(chan struct{})}
 	var serve net.Conn = with
 	if t, ok := c.(*tls.Conn); ok {
 		serve = &tlsConn{with, t}
@@ -197,9 +200,11 @@ func (s *Server) Handle(c net.Conn, p Peer) {
 // front's buffer.
 type conn struct {
 	net.Conn
-	of     Peer
-	once   sync.Once
-	closed chan struct{}
+	of      Peer
+	silence time.Duration
+	ended   atomic.Bool // CloseWrite was called
+	once    sync.Once
+	closed  chan struct{}
 }
 
 type peered interface{ peer() *conn }
@@ -212,8 +217,21 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// Read implements [net.Conn]. Once the target has ended, a client that is silent loses the connection, since nothing else would
+// notice that the target is gone.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.ended.Load() {
+		c.limit()
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *conn) limit() { c.SetReadDeadline(time.Now().Add(c.silence)) }
+
 // CloseWrite ends the stream towards the client, for connections that have switched to another protocol.
 func (c *conn) CloseWrite() error {
+	c.ended.Store(true)
+	c.limit() // also of a Read that waits
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
 	}
@@ -255,8 +273,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := s.enter(q); err != nil {
 		s.cfg.Failed(LimitReached, err)
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "this node has too many requests open: try again later", http.StatusServiceUnavailable)
+		busy(w)
 		return
 	}
 	defer s.leave(q)
@@ -269,6 +286,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		proxy = s.grpc
 	}
 	proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, q)))
+}
+
+// busy answers a request for which there is no room.
+func busy(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "this node has too many requests open: try again later", http.StatusServiceUnavailable)
 }
 
 func isGRPC(contentType string) bool {
@@ -330,6 +353,9 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case r.Context().Err() != nil: // the client has gone
 		panic(http.ErrAbortHandler)
+	case errors.Is(err, errTargets):
+		s.cfg.Failed(LimitReached, err)
+		busy(w)
 	case q.body.failed.Load():
 		http.Error(w, "the body of the request is malformed, or incomplete", http.StatusBadRequest)
 	default:
@@ -359,16 +385,54 @@ func (b *body) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// dial connects to a target, whose address and port is to.
+var errTargets = errors.New("too many connections to targets")
+
+// dial connects to a target, whose address and port is to. It bounds the connections, because the transport does not end the dial
+// for a request that was canceled: a client could leave any number of them behind.
 func (s *Server) dial(ctx context.Context, _, to string) (net.Conn, error) {
 	target, err := netip.ParseAddrPort(to)
 	if err != nil {
 		return nil, err
 	}
+	if !s.countTarget(1) {
+		return nil, errTargets
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	return s.cfg.Dial(ctx, target)
+	c, err := s.cfg.Dial(ctx, target)
+	if err != nil {
+		s.countTarget(-1)
+		return nil, err
+	}
+	return &targetConn{Conn: c, server: s}, nil
 }
+
+// countTarget adds to the connections to targets. It returns false if there is no room.
+func (s *Server) countTarget(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.targets+n > s.cfg.Requests+IdleTargets {
+		return false
+	}
+	s.targets += n
+	return true
+}
+
+// targetConn is a connection to a target.
+type targetConn struct {
+	net.Conn
+	server *Server
+	once   sync.Once
+}
+
+// Close implements [net.Conn].
+func (c *targetConn) Close() error {
+	defer c.once.Do(func() { c.server.countTarget(-1) })
+	return c.Conn.Close()
+}
+
+// CloseWrite passes the end of a client's stream on.
+func (c *targetConn) CloseWrite() error { return c.Conn.(interface{ CloseWrite() error }).CloseWrite() }
 
 // buffers is a [httputil.BufferPool].
 type buffers struct{ pool sync.Pool }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -85,6 +86,7 @@ func start(t *testing.T, change func(*world, *Config)) *world {
 		change(w, &cfg)
 	}
 	w.server = New(cfg)
+	w.server.silence = time.Second
 	for _, h := range w.server.halves {
 		h.http.ReadHeaderTimeout = time.Second
 	}
@@ -126,14 +128,15 @@ func start(t *testing.T, change func(*world, *Config)) *world {
 	t.Cleanup(func() {
 		cancel()
 		group.Wait()
+		w.server.proxy.Transport.(*http.Transport).CloseIdleConnections()
 		testwait.Until(t, "everything that was taken", func() error {
 			w.server.mu.Lock()
 			defer w.server.mu.Unlock()
 			b := cfg.Memory.(*budget)
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			if w.server.open != 0 || w.server.awaited != 0 || len(w.server.clients) != 0 || b.taken != 0 {
-				return fmt.Errorf("%d and %d requests, of %v, and %d bytes", w.server.open, w.server.awaited, w.server.clients, b.taken)
+			if w.server.open != 0 || w.server.awaited != 0 || len(w.server.clients) != 0 || w.server.targets != 0 || b.taken != 0 {
+				return fmt.Errorf("%d and %d requests, of %v, %d connections and %d bytes", w.server.open, w.server.awaited, w.server.clients, w.server.targets, b.taken)
 			}
 			return nil
 		})
@@ -290,9 +293,7 @@ func TestHeaders(t *testing.T) {
 			if name != "http" {
 				want["X-Forwarded-Proto"] = "https"
 			}
-			for k, v := range tt.want {
-				want[k] = v
-			}
+			maps.Copy(want, tt.want)
 			for k, v := range want {
 				if !slices.Equal(got.Header[k], []string{v}) {
 					t.Errorf("%s from %s: %s is %q, want %q", name, tt.from, k, got.Header[k], v)
@@ -449,6 +450,76 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf("got %q, %v", got, err)
 		}
 	}
+}
+
+// TestUpgradeEnds: a client that does not close a connection whose target has ended does not keep it.
+func TestUpgradeEnds(t *testing.T) {
+	w := start(t, nil)
+	w.handler = func(rw http.ResponseWriter, _ *http.Request) {
+		c, _, err := rw.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbye")
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c)
+		c.Close()
+	}
+	if got := w.raw("GET / HTTP/1.1\r\nHost: edge.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"); !strings.HasSuffix(got, "\r\n\r\nbye") {
+		t.Errorf("got %q", got)
+	}
+	testwait.Until(t, "the end of the request", func() error {
+		w.server.mu.Lock()
+		defer w.server.mu.Unlock()
+		if w.server.open != 0 {
+			return fmt.Errorf("%d requests are open", w.server.open)
+		}
+		return nil
+	})
+}
+
+// TestAbandonedDials: requests that their clients cancel leave a bounded number of dials behind.
+func TestAbandonedDials(t *testing.T) {
+	dialing, end := make(chan bool, 1000), make(chan bool)
+	w := start(t, func(_ *world, c *Config) {
+		c.Requests = 2
+		c.Dial = func(context.Context, netip.AddrPort) (net.Conn, error) {
+			dialing <- true
+			<-end
+			return nil, errors.New("no answer")
+		}
+	})
+	for range 2 + IdleTargets {
+		ctx, cancel := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+w.secure, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := make(chan bool)
+		go func() {
+			w.clients()["h2"].http.Do(req) //nolint:bodyclose // it has no answer
+			gone <- true
+		}()
+		<-dialing
+		cancel()
+		<-gone
+		testwait.Until(t, "the end of the request", func() error {
+			w.server.mu.Lock()
+			defer w.server.mu.Unlock()
+			if w.server.open != 0 {
+				return fmt.Errorf("%d requests are open", w.server.open)
+			}
+			return nil
+		})
+	}
+	if code, got := w.clients()["http"].do(nil, nil); code != http.StatusServiceUnavailable {
+		t.Errorf("one more: %d %q", code, got)
+	}
+	if n := len(dialing); n != 0 {
+		t.Errorf("%d dials more", n)
+	}
+	close(end)
 }
 
 // TestGRPC: a request of gRPC reaches its target by HTTP/2, and its trailers come back.
