@@ -26,8 +26,8 @@ func (s *Server) rewrite(r *httputil.ProxyRequest) {
 		proto = "https"
 	}
 	out.Header.Set("X-Forwarded-Proto", proto)
-	// A page of a stranger, whose name in DNS leads here, must not act as the user who looks at it. With TLS, the browser has
-	// compared the name with the certificate.
+	// A stranger's page, whose DNS name leads here, must not act as the user who opens it. With TLS, the browser has compared
+	// the name with the certificate.
 	if !q.tls && !s.cfg.OwnName(hostname(r.In.Host)) {
 		return
 	}
