@@ -466,8 +466,14 @@ func TestUpgradeEnds(t *testing.T) {
 		io.Copy(io.Discard, c)
 		c.Close()
 	}
-	if got := w.raw("GET / HTTP/1.1\r\nHost: edge.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"); !strings.HasSuffix(got, "\r\n\r\nbye") {
-		t.Errorf("got %q", got)
+	c, err := net.Dial("tcp4", w.plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: edge.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	if got, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(got), "\r\n\r\nbye") {
+		t.Errorf("got %q, %v", got, err)
 	}
 	testwait.Until(t, "the end of the request", func() error {
 		w.server.mu.Lock()
