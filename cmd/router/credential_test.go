@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"subnetrouter/internal/problem"
 	"subnetrouter/internal/routertest"
 	"subnetrouter/internal/tailnettest"
+	"subnetrouter/internal/testwait"
 )
 
 const getSecret = "secretsmanager:GetSecretValue"
@@ -436,9 +438,7 @@ func TestWatchesTheCredential(t *testing.T) {
 	s.AWS.Fail(getSecret, awstest.Failure{})
 	withSecret(routertest.Key)(s)
 	c.await("no warning", func(r ops.Readiness) bool { return r.Ready && len(r.Warnings) == 0 })
-	if !strings.Contains(c.out.String(), `"msg":"credential rotated"`) {
-		t.Error("the log lacks the rotation")
-	}
+	c.awaitLog(`"msg":"credential rotated"`)
 	c.expectNoSecrets()
 }
 
@@ -459,6 +459,17 @@ func (c *child) awaitCode(code problem.Code) (why ops.Reason) {
 	}
 	c.await("the reason "+string(code), found)
 	return why
+}
+
+// awaitLog waits until the log has a text: lines are written after the event that a test has seen elsewhere.
+func (c *child) awaitLog(text string) {
+	c.t.Helper()
+	testwait.Until(c.t, "the log to have "+text, func() error {
+		if !strings.Contains(c.out.String(), text) {
+			return errors.New("it has not")
+		}
+		return nil
+	})
 }
 
 // metric returns the value of a series; 0 if there is none.

@@ -183,9 +183,7 @@ func TestDNSDeparture(t *testing.T) {
 			if got := s.names(t); slices.ContainsFunc(got, func(n string) bool { return strings.HasPrefix(n, "edge") }) && test.state == "" {
 				t.Errorf("the ephemeral node is still listed: %v", got)
 			}
-			if !strings.Contains(c.out.String(), test.log) {
-				t.Errorf("the log lacks %q", test.log)
-			}
+			c.awaitLog(test.log)
 			c.expectNoSecrets()
 		})
 	}

@@ -550,6 +550,7 @@ func folders(t *testing.T, s *setting) string {
 func importedFrom(t *testing.T, s *setting) string {
 	c := s.start(t)
 	c.awaitReady()
+	c.stop()
 	for line := range strings.SplitSeq(c.out.String(), "\n") {
 		if strings.Contains(line, `"msg":"identity opened"`) {
 			_, from, _ := strings.Cut(line, `"imported":`)

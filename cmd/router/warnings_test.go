@@ -31,6 +31,7 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 
 	c := s.start(t)
 	c.awaitReady()
+	c.stop()
 	var logged []string
 	for line := range strings.Lines(c.out.String()) {
 		var entry struct{ Level, Msg, Text string }
@@ -38,7 +39,6 @@ func TestWarningsAreTheSameEverywhere(t *testing.T) {
 			logged = append(logged, entry.Text)
 		}
 	}
-	c.stop()
 	if !slices.Equal(logged, want) {
 		t.Errorf("`run` logs\n%q\nwant\n%q", logged, want)
 	}
