@@ -6,7 +6,7 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"syscall"
+	"time"
 
 	"subnetrouter/internal/bootstrap/identity"
 	"subnetrouter/internal/config"
@@ -19,15 +19,35 @@ import (
 // settle leaves the process the capabilities that the configuration needs, after it has used others for the state folder
 // and the TUN device. A process that loses all of them replaces itself, and does not return.
 func settle(ctx context.Context, cfg config.Config, environ []string, log *slog.Logger, events *eventlog.Log) error {
-	dir := identity.Dir(cfg.Identity.Source)
-	out, err := privilege.Settle(needs(cfg), dir)
-	if err != nil {
-		return err
+	type result struct {
+		privilege.Outcome
+		err error
+	}
+	settled := make(chan result, 1)
+	go func() {
+		out, err := privilege.Settle(needs(cfg), identity.Dir(cfg.Identity.Source))
+		settled <- result{out, err}
+	}()
+	var out result
+	slow := time.NewTimer(slowFolder)
+	defer slow.Stop()
+	for waiting := true; waiting; {
+		select {
+		case out = <-settled:
+			waiting = false
+		case <-slow.C: // a file system on a network may be gone
+			log.Warn("the state folder does not answer", "folder", identity.Dir(cfg.Identity.Source))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if out.err != nil {
+		return out.err
 	}
 	switch {
 	case out.FolderErr != nil:
 		log.Warn("the state folder is not this user's, and was not taken over", "err", out.FolderErr,
-			"fix", "give the folder to user "+strconv.Itoa(os.Geteuid())+", or name another one in ROUTER_STATE")
+			"fix", "give the folder and its files to user "+strconv.Itoa(os.Geteuid())+" (chown -R), or name another folder in ROUTER_STATE or TS_STATE_DIR")
 	case out.Folder != "" && out.Owner < 0:
 		log.Info("created the state folder", "folder", out.Folder)
 	case out.Folder != "":
@@ -36,14 +56,17 @@ func settle(ctx context.Context, cfg config.Config, environ []string, log *slog.
 	if out.Kept != 0 {
 		log.Info("capabilities dropped", "kept", out.Kept.String())
 	}
-	if out.Restart && ctx.Err() == nil {
+	if out.Restart {
 		events.Flush(restartFlush)
-		// Without /proc this process continues.
-		err := syscall.Exec("/proc/self/exe", os.Args, environ)
-		log.Debug("replacing the process failed", "err", err)
+		if ctx.Err() == nil { // as late as possible: the next process does not know of a signal to this one
+			log.Debug("replacing the process failed", "err", replace(environ)) // this one continues
+		}
 	}
 	return nil
 }
+
+// slowFolder is the time after which a state folder that does not answer is logged.
+const slowFolder = 5 * time.Second
 
 // needs returns what takes a capability while the router runs.
 func needs(cfg config.Config) privilege.Need {

@@ -23,8 +23,17 @@ func restart(ctx context.Context, environ []string, log *slog.Logger, events *ev
 	log.Warn("restarting in place")
 	events.Flush(restartFlush)
 	if ctx.Err() == nil {
-		log.Error("restarting in place failed", "err", syscall.Exec("/proc/self/exe", os.Args, environ))
+		log.Error("restarting in place failed", "err", replace(environ))
 		events.Flush(restartFlush)
 	}
 	os.Exit(exitFailed)
+}
+
+// replace replaces this process with a new one of the same program and arguments, and returns only with an error.
+func replace(environ []string) error {
+	// By its path, as the kernel names the process after the last element: not "exe".
+	if path, err := os.Executable(); err == nil {
+		syscall.Exec(path, os.Args, environ)
+	}
+	return syscall.Exec("/proc/self/exe", os.Args, environ)
 }

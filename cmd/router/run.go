@@ -38,7 +38,9 @@ func runRouter(ctx context.Context, in call) int {
 	defer events.Flush(flushTimeout)
 	stop.logTo(log, events.Flush)
 	captureStandardLog(log)
-	if err := settle(ctx, cfg, in.environ, log, events); err != nil {
+	if err := settle(ctx, cfg, in.environ, log, events); ctx.Err() != nil {
+		return exitOK
+	} else if err != nil {
 		log.Error("router failed", "err", err)
 		return exitFailed
 	}

@@ -18,7 +18,7 @@ func (e *exam) state(ctx context.Context) Result {
 	}
 	value, err := boot.ExamineIdentity(ctx)
 	if dir := identity.Dir(e.Config.Identity.Source); dir != "" && errors.Is(err, fs.ErrPermission) && privilege.FolderTakeable() {
-		return pass(dir + ": another user's, which the router takes over when it starts")
+		return pass(dir + ": another user's, which the router takes over when it starts, unless it has files that are not a node's or its path has a link")
 	}
 	if err != nil {
 		return failed(err, awsReach)

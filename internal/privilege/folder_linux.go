@@ -19,14 +19,13 @@ func FolderTakeable() bool { return given() && Granted(Chown|DACOverride) }
 // usable reports whether this user, without capabilities, can use or create dir as a state folder, or fails for
 // another reason than its rights.
 func usable(dir string) bool {
-	denied := func(path string, mode uint32) bool { return errors.Is(unix.Access(path, mode), unix.EACCES) }
-	if denied(dir, unix.R_OK|unix.W_OK|unix.X_OK) {
+	if closed(dir, unix.R_OK|unix.W_OK|unix.X_OK) {
 		return false
 	}
 	for parent := dir; errors.Is(unix.Access(dir, unix.F_OK), unix.ENOENT) && parent != "/"; {
 		parent = filepath.Dir(parent)
 		if unix.Access(parent, unix.F_OK) == nil {
-			return !denied(parent, unix.W_OK|unix.X_OK)
+			return !closed(parent, unix.W_OK|unix.X_OK)
 		}
 	}
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -36,12 +35,28 @@ func usable(dir string) bool {
 	defer unix.Close(fd)
 	names, _ := entries(fd)
 	return !slices.ContainsFunc(names, func(name string) bool {
-		return ofNode(name) && denied(filepath.Join(dir, name), unix.R_OK)
+		if !ofNode(name) || name == lostAndFound {
+			return false
+		}
+		path := filepath.Join(dir, name)
+		var info unix.Stat_t
+		if err := unix.Lstat(path, &info); err != nil {
+			return false
+		}
+		switch isFolder := info.Mode&unix.S_IFMT == unix.S_IFDIR; {
+		case isFolder:
+			return closed(path, unix.R_OK|unix.W_OK|unix.X_OK)
+		case name == stateFile || alone(info): // takeFolder leaves others
+			return closed(path, unix.R_OK)
+		}
+		return false
 	})
 }
 
-// takeFolder makes uid the owner of dir and of the files in it, or creates it, and returns the owner before (-1 for
-// none). It follows no symbolic link, and leaves subfolders and files that have another name elsewhere.
+func closed(path string, mode uint32) bool { return errors.Is(unix.Access(path, mode), unix.EACCES) }
+
+// takeFolder makes uid the owner of dir and of the node's files in it, or creates it, and returns the owner before (-1
+// for none). It follows no symbolic link, and leaves files that have another name elsewhere, and other file systems.
 func takeFolder(dir string, uid int) (owner int, err error) {
 	fd, created, err := openFolder(dir)
 	if err != nil {
@@ -62,12 +77,15 @@ func takeFolder(dir string, uid int) (owner int, err error) {
 	if i := slices.IndexFunc(names, func(name string) bool { return !ofNode(name) }); i >= 0 {
 		return -1, fmt.Errorf("%s is not a folder of a node only: it has %s", dir, strconv.Quote(names[i]))
 	}
-	if len(names) > maxEntries {
-		return -1, fmt.Errorf("%s has more than %d entries", dir, maxEntries)
+	var state unix.Stat_t
+	if err := unix.Fstatat(fd, stateFile, &state, unix.AT_SYMLINK_NOFOLLOW); err == nil && !alone(state) {
+		return -1, fmt.Errorf("%s is a link, or has a second name elsewhere (hard link)", filepath.Join(dir, stateFile))
 	}
-	for _, name := range names {
-		if err := takeFile(fd, name, uid); err != nil {
-			return -1, fmt.Errorf("taking over %s: %w", filepath.Join(dir, name), err)
+	// First only a count, so that nothing changes if there are too many.
+	for _, owner := range []int{-1, uid} {
+		walk := walk{uid: owner, device: folder.Dev}
+		if err := walk.folder(fd, dir, 0); err != nil {
+			return -1, err
 		}
 	}
 	// Last, so that another start continues after a failure.
@@ -77,21 +95,65 @@ func takeFolder(dir string, uid int) (owner int, err error) {
 	return int(folder.Uid), nil
 }
 
-// takeFile makes uid the owner of a regular file that has no other name.
-func takeFile(folder int, name string, uid int) error {
-	fd, err := unix.Openat(folder, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// walk takes over the content of a folder.
+type walk struct {
+	uid    int // -1: only counts
+	device uint64
+	seen   int
+}
+
+// folder takes over what is in the folder.
+func (w *walk) folder(fd int, path string, depth int) error {
+	names, err := entries(fd)
 	if err != nil {
-		return err
+		return fmt.Errorf("listing %s: %w", path, err)
+	}
+	for _, name := range names {
+		if w.seen++; w.seen > maxEntries || depth > maxDepth {
+			return fmt.Errorf("%s has more than %d entries, or folders deeper than %d: too many for a node", path, maxEntries, maxDepth)
+		}
+		if depth == 0 && name == lostAndFound {
+			continue
+		}
+		if err := w.entry(fd, name, filepath.Join(path, name), depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry takes over a regular file that has no other name, or a folder with its content.
+func (w *walk) entry(parent int, name, path string, depth int) error {
+	fd, err := unix.Openat(parent, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("taking over %s: %w", path, err)
 	}
 	defer unix.Close(fd)
-	var file unix.Stat_t
-	if err := unix.Fstat(fd, &file); err != nil {
-		return err
+	var info unix.Stat_t
+	if err := unix.Fstat(fd, &info); err != nil {
+		return fmt.Errorf("taking over %s: %w", path, err)
 	}
-	if file.Mode&unix.S_IFMT != unix.S_IFREG || file.Nlink > 1 || int(file.Uid) == uid {
+	isFolder := info.Mode&unix.S_IFMT == unix.S_IFDIR
+	if info.Dev != w.device || !isFolder && !alone(info) {
 		return nil
 	}
-	return unix.Fchownat(fd, "", uid, -1, unix.AT_EMPTY_PATH)
+	if isFolder {
+		if err := w.folder(fd, path, depth+1); err != nil {
+			return err
+		}
+	}
+	if w.uid < 0 || int(info.Uid) == w.uid {
+		return nil
+	}
+	if err := unix.Fchownat(fd, "", w.uid, -1, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("taking over %s: %w", path, err)
+	}
+	return nil
+}
+
+// alone reports whether a file is a regular one with one name.
+func alone(file unix.Stat_t) bool {
+	return file.Mode&unix.S_IFMT == unix.S_IFREG && file.Nlink == 1
 }
 
 // openFolder opens dir, to name it only, or creates it.

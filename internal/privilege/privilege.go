@@ -96,20 +96,29 @@ type Outcome struct {
 	Owner  int    // its owner before; -1 if it was created
 	// FolderErr is why a state folder that this user cannot use was not taken over.
 	FolderErr error
-	// Restart is true if the process had capabilities and now has none. The Go runtime hides the stacks of
+	// Restart is true if the process had capabilities and now has none, except in kernel mode, which cannot work then. The Go runtime hides the stacks of
 	// fatal errors from any program that gained privileges, until it replaces itself.
 	Restart bool
 }
 
-// maxEntries bounds the entries of a state folder that is taken over.
-const maxEntries = 64
+// maxEntries bounds the entries of a state folder that is taken over, its subfolders' included: a node in a tailnet with
+// Tailnet Lock keeps hundreds of small files. maxDepth bounds the depth of its subfolders: tka-profiles/PROFILE/xx.
+const (
+	maxEntries = 4096
+	maxDepth   = 4
+)
+
+const (
+	stateFile    = "tailscaled.state"
+	lostAndFound = "lost+found" // of a file system of its own, and root's
+)
 
 // ofNode reports whether tailscaled or the router names a file so in its state folder. A folder with other
 // files is somebody's: it is not taken over.
 func ofNode(name string) bool {
 	switch name {
-	case "certs", "derpmap.cached.json", "files", "profile-data", "ssh", // tailscaled's
-		"lost+found",             // of a file system of its own
+	case "audit-log.json", "certs", "derpmap.cached.json", "files", "profile-data", "ssh", "ssh-sessions", "tka-profiles", // tailscaled's
+		lostAndFound,
 		".gitignore", ".gitkeep": // of a checkout with an empty folder
 		return true
 	}

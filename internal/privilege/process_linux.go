@@ -109,15 +109,19 @@ func Settle(need Need, dir string) (Outcome, error) {
 		}); err != nil {
 			return out, err
 		}
-		if folder && out.FolderErr == nil {
+		switch {
+		case !folder || out.FolderErr != nil:
+		case usable(dir):
 			out.Folder = dir
+		default:
+			out.FolderErr = fmt.Errorf("%s remains closed: a folder above it or the modes of its files exclude its owner", dir)
 		}
 	}
 	out.Kept = need.keep(start.permitted)
 	if err := keepOnly(out.Kept); err != nil {
 		return out, err
 	}
-	out.Restart = out.Kept == 0
+	out.Restart = out.Kept == 0 && !need.Kernel
 	return out, nil
 }
 

@@ -66,7 +66,7 @@ func TestMain(m *testing.M) {
 func command(t *testing.T, file Set, args ...string) *exec.Cmd {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to give a file capabilities")
+		skipOrFail(t, "needs root, to give a file capabilities")
 	}
 	original, err := program()
 	if err != nil {
@@ -82,7 +82,7 @@ func command(t *testing.T, file Set, args ...string) *exec.Cmd {
 	}
 	if file != 0 {
 		if err := unix.Setxattr(path, Attribute, file.AttributeValue(), 0); err != nil {
-			t.Skip(err)
+			skipOrFail(t, err.Error())
 		}
 	}
 	cmd := exec.Command(path, args...)
@@ -136,7 +136,7 @@ func TestProcess(t *testing.T) {
 		{"a command", OfFile, []string{"drop"}, noCaps, "1", false},
 		{"userspace mode", OfFile, []string{"userspace", ""}, noCaps, "1", true},
 		{"kernel mode", OfFile, []string{"kernel", ""}, netOnly, "1", false},
-		{"kernel mode without the capability", OfFile &^ NetAdmin, []string{"kernel", ""}, noCaps, "1", true},
+		{"kernel mode without the capability", OfFile &^ NetAdmin, []string{"kernel", ""}, noCaps, "1", false},
 		{"a file without capabilities", 0, []string{"kernel", ""}, noCaps, "0", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestCrash(t *testing.T) {
 // TestFolder takes over, in a process of its own, folders as a host has them.
 func TestFolder(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, for files of several users")
+		skipOrFail(t, "needs root, for files of several users")
 	}
 	type file struct {
 		name string
@@ -243,15 +243,59 @@ func TestFolder(t *testing.T) {
 			},
 		},
 		{
-			name: "a link to a file outside, and a subfolder", mode: 0o755,
+			name: "a link to a file outside", mode: 0o755,
+			prepare: func(t *testing.T, folder, outside string) {
+				symlink(t, outside, filepath.Join(folder, "tailscaled.log1.txt"))
+			},
+			owners: map[string]int{"tailscaled.log1.txt": 0},
+		},
+		{
+			name: "the state is a link", mode: 0o755, owner: -1, err: "is a link, or has a second name",
 			prepare: func(t *testing.T, folder, outside string) {
 				symlink(t, outside, filepath.Join(folder, "tailscaled.state"))
-				if err := os.Mkdir(filepath.Join(folder, "certs"), 0o700); err != nil {
+			},
+			owners: map[string]int{"tailscaled.state": 0},
+		},
+		{
+			name: "the state has a second name", mode: 0o755, owner: -1, err: "is a link, or has a second name",
+			prepare: func(t *testing.T, folder, outside string) {
+				if err := os.Link(outside, filepath.Join(folder, "tailscaled.state")); err != nil {
 					t.Fatal(err)
 				}
 			},
-			owners: map[string]int{"tailscaled.state": 0, "certs": 0},
 		},
+		{
+			name: "subfolders, of Tailnet Lock and of a file system", mode: 0o755,
+			prepare: func(t *testing.T, folder, outside string) {
+				for _, sub := range []string{"tka-profiles/0f/ab", "lost+found", "certs"} {
+					if err := os.MkdirAll(filepath.Join(folder, sub), 0o700); err != nil {
+						t.Fatal(err)
+					}
+				}
+				write(t, filepath.Join(folder, "tka-profiles/0f/ab/AUM"), 0, 0o600)
+				symlink(t, outside, filepath.Join(folder, "tka-profiles/0f/link"))
+				symlink(t, filepath.Dir(outside), filepath.Join(folder, "certs/link"))
+				if err := os.Link(outside, filepath.Join(folder, "certs/hard")); err != nil {
+					t.Fatal(err)
+				}
+			},
+			owners: map[string]int{"tka-profiles": user, "tka-profiles/0f": user, "tka-profiles/0f/ab": user, "tka-profiles/0f/ab/AUM": user, "certs": user, "lost+found": 0},
+		},
+		{
+			name: "a subfolder that is too deep", mode: 0o755, owner: -1, err: "too many for a node",
+			prepare: func(t *testing.T, folder, _ string) {
+				if err := os.MkdirAll(filepath.Join(folder, "certs/a/b/c/d/e"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			},
+			owners: map[string]int{"certs": 0},
+		},
+		{name: "below a closed folder", folder: "closed/state", owner: 0, err: "remains closed", prepare: func(t *testing.T, folder, _ string) {
+			if err := os.MkdirAll(folder, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{name: "the modes exclude its owner", mode: 0o500, owner: 0, err: "remains closed"},
 		{
 			name: "a file with another name outside", mode: 0o755,
 			prepare: func(t *testing.T, folder, outside string) {
@@ -260,7 +304,7 @@ func TestFolder(t *testing.T) {
 				}
 			},
 		},
-		{name: "too many files", mode: 0o755, owner: -1, err: "more than 64 entries", prepare: func(t *testing.T, folder, _ string) {
+		{name: "too many files", mode: 0o755, owner: -1, err: "more than 4096 entries", prepare: func(t *testing.T, folder, _ string) {
 			for i := range maxEntries + 1 {
 				write(t, filepath.Join(folder, fmt.Sprintf("tailscaled.state.tmp%d", i)), 0, 0o600)
 			}
@@ -311,7 +355,12 @@ func TestFolder(t *testing.T) {
 			if c.err == "" && r.FolderErr != "" || !strings.Contains(r.FolderErr, c.err) {
 				t.Errorf("error %q, want %q", r.FolderErr, c.err)
 			}
-			taken := c.owner >= 0 || c.created
+			if c.err == "" { // the next start has nothing to do
+				if again := run(t, command(t, caps, "userspace", folder)); again.Outcome.Folder != "" || again.FolderErr != "" {
+					t.Errorf("a second start: %+v, %s", again.Outcome, again.FolderErr)
+				}
+			}
+			taken := c.err == "" && (c.owner >= 0 || c.created)
 			if r.Outcome.Owner != c.owner || (r.Outcome.Folder != "") != taken {
 				t.Errorf("the outcome is %+v", r.Outcome)
 			}
@@ -333,6 +382,15 @@ func TestFolder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// skipOrFail skips the test, or fails it in CI, which has everything.
+func skipOrFail(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 func symlink(t *testing.T, to, path string) {

@@ -19,6 +19,8 @@ func missingForKernel() (missing []string) {
 		f.Close()
 	} else if privilege.OpensTUN() {
 		err = nil
+	} else if privileged := privilege.TUNErr(); privileged != nil {
+		err = privileged
 	}
 	withheld, noNewPrivs := privilege.Withheld(privilege.NetAdmin)
 	return missingParts(unwrapPath(err), privilege.Granted(privilege.NetAdmin), withheld, noNewPrivs, os.Geteuid())

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"subnetrouter/internal/testwait"
@@ -18,7 +19,9 @@ func TestCapabilities(t *testing.T) {
 	const netBindService, netAdmin, netRaw = 1 << 10, 1 << 12, 1 << 13
 	closedPing := []string{"--sysctl", "net.ipv4.ping_group_range=1 0"}
 	lowPort := []string{"--sysctl", "net.ipv4.ip_unprivileged_port_start=1024", "--env", "ROUTER_LISTEN=:80"}
-	kernel := []string{"--device", "/dev/net/tun", "--cap-add", "NET_ADMIN", "--env", "ROUTER_MODE=kernel"}
+	kernel := func(device string) []string {
+		return []string{"--device", device + ":/dev/net/tun", "--cap-add", "NET_ADMIN", "--env", "ROUTER_MODE=kernel"}
+	}
 	for _, c := range []struct {
 		name       string
 		args       []string
@@ -29,8 +32,10 @@ func TestCapabilities(t *testing.T) {
 		{"userspace mode with NET_ADMIN", []string{"--cap-add", "NET_ADMIN"}, 0, "1"},
 		{"userspace mode without capabilities", []string{"--cap-drop", "ALL"}, 0, "0"},
 		{"userspace mode, new privileges forbidden", []string{"--security-opt", "no-new-privileges"}, 0, "1"},
-		{"kernel mode", kernel, netAdmin, "1"},
-		{"kernel mode, all others dropped", append([]string{"--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE"}, kernel...), netAdmin, "1"},
+		{"kernel mode", kernel("/dev/net/tun"), netAdmin, "1"},
+		{"kernel mode, a device that only root may open", kernel(tunNode(t, 0o600)), netAdmin, "1"},
+		{"the same, all others dropped", append([]string{"--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE"}, kernel(tunNode(t, 0o600))...), netAdmin, "1"},
+		{"kernel mode, a device that all may open, all others dropped", append([]string{"--cap-drop", "ALL"}, kernel(tunNode(t, 0o666))...), netAdmin, "1"},
 		{"kernel mode, the device as a volume", []string{"--volume", "/dev/net/tun:/dev/net/tun", "--cap-add", "NET_ADMIN", "--env", "ROUTER_MODE=kernel"}, netAdmin, "1"},
 		{"a reserved port", lowPort, netBindService, "1"},
 		{"no ICMP sockets", closedPing, netRaw, "1"},
@@ -71,6 +76,19 @@ func TestCapabilities(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tunNode creates another name for the TUN device, with modes that do not depend on the machine's.
+func tunNode(t *testing.T, mode uint32) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tun")
+	if err := syscall.Mknod(path, syscall.S_IFCHR|mode, 10<<8|200); err != nil {
+		skipOrFail(t, err.Error())
+	}
+	if err := os.Chmod(path, os.FileMode(mode)); err != nil { // past the umask
+		t.Fatal(err)
+	}
+	return path
 }
 
 var capabilities = regexp.MustCompile(`(?m)^(?:CapInh|CapPrm|CapEff|NoNewPrivs):\s*(\w+)$`)
