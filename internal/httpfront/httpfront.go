@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -281,6 +282,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		q.body.ReadCloser = r.Body
 		r.Body = &q.body
 	}
+	if !isWebSocket(r.Header) {
+		r.Header.Del("Upgrade") // the proxy passes none on without it
+	}
 	proxy := s.proxy
 	if r.ProtoMajor == 2 && isGRPC(r.Header.Get("Content-Type")) {
 		proxy = s.grpc
@@ -292,6 +296,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func busy(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, "this node has too many requests open: try again later", http.StatusServiceUnavailable)
+}
+
+// isWebSocket reports whether a request or an answer switches to WebSocket, the only protocol that may be switched to: others, such
+// as h2c, carry requests whose headers would reach the target unchecked.
+func isWebSocket(h http.Header) bool {
+	return strings.EqualFold(h.Get("Upgrade"), "websocket") && slices.ContainsFunc(h["Connection"], func(value string) bool {
+		for token := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.Trim(token, " \t"), "upgrade") {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 func isGRPC(contentType string) bool {
@@ -339,8 +356,12 @@ func (s *Server) release(q *request) {
 	}
 }
 
-// answered is called with the header of each answer.
+// answered is called with the header of each answer. After an error, the proxy closes the connection to the target.
 func (s *Server) answered(res *http.Response) error {
+	// The proxy would refuse such an answer later, and leave the connection open.
+	if res.StatusCode == http.StatusSwitchingProtocols && !(isWebSocket(res.Request.Header) && isWebSocket(res.Header)) {
+		return errors.New("the target has switched to a protocol that the client did not ask for")
+	}
 	if res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
 		s.release(res.Request.Context().Value(requestKey{}).(*request))
 	}
@@ -360,6 +381,7 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 		http.Error(w, "the body of the request is malformed, or incomplete", http.StatusBadRequest)
 	default:
 		s.cfg.Failed(Target, err)
+		w.Header().Set("Connection", "close") // a new connection may lead to another target
 		http.Error(w, "the program behind this port does not answer", http.StatusBadGateway)
 	}
 }

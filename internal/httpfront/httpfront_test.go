@@ -461,7 +461,7 @@ func TestUpgradeEnds(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbye")
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbye")
 		c.(*net.TCPConn).CloseWrite()
 		io.Copy(io.Discard, c)
 		c.Close()
@@ -471,7 +471,7 @@ func TestUpgradeEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	io.WriteString(c, "GET / HTTP/1.1\r\nHost: edge.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: edge.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	if got, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(got), "\r\n\r\nbye") {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -483,6 +483,58 @@ func TestUpgradeEnds(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestOtherUpgrades: a switch to a protocol that the client did not ask for, or that may carry requests, is refused, and leaves no
+// connection to the target behind.
+func TestOtherUpgrades(t *testing.T) {
+	w := start(t, nil)
+	const websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+	for name, tt := range map[string]struct{ request, answer string }{
+		"a list in the answer": {websocket, "Connection: Upgrade\r\nUpgrade: websocket, x\r\n"},
+		"another protocol":     {websocket, "Connection: Upgrade\r\nUpgrade: h2c\r\n"},
+		"a control character":  {websocket, "Connection: Upgrade\r\nUpgrade: web\u00f6\r\n"},
+		"no token":             {websocket, "Upgrade: websocket\r\n"},
+		"no protocol":          {websocket, ""},
+		"unsolicited":          {"", websocket},
+		"h2c":                  {"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n", "Connection: Upgrade\r\nUpgrade: h2c\r\n"},
+	} {
+		w.handler = func(rw http.ResponseWriter, r *http.Request) {
+			c, _, err := rw.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\n"+tt.answer+"\r\n")
+			io.Copy(io.Discard, c) // only the proxy ends it
+		}
+		if got := w.raw("GET / HTTP/1.1\r\nHost: edge.test\r\n" + tt.request + "\r\n"); !strings.HasPrefix(got, "HTTP/1.1 502 ") {
+			t.Errorf("%s: got %q", name, got)
+		}
+		testwait.Until(t, "the end of the connection to the target", func() error {
+			w.server.mu.Lock()
+			defer w.server.mu.Unlock()
+			if w.server.targets != 0 {
+				return fmt.Errorf("%s: %d connections to targets", name, w.server.targets)
+			}
+			return nil
+		})
+	}
+}
+
+// TestNoUpgrade: a request for a protocol other than WebSocket reaches the target without its wish.
+func TestNoUpgrade(t *testing.T) {
+	w := start(t, nil)
+	w.handler = func(rw http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(rw, "%q %q", r.Header["Connection"], r.Header["Upgrade"])
+	}
+	for _, upgrade := range []string{"Upgrade: h2c\r\n", "Upgrade: h2c, websocket\r\n", "Upgrade: websocket, h2c\r\n", "Upgrade: h2c\r\nUpgrade: websocket\r\n", "Upgrade: SPDY/3.1\r\n", "Upgrade: \xff\r\n", "upgrade: H2C\r\n"} {
+		got := w.raw("GET / HTTP/1.1\r\nHost: edge.test\r\nConnection: close, Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n" + upgrade + "\r\n")
+		if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(got, "[] []") {
+			t.Errorf("%q: got %q", upgrade, got)
+		}
+	}
 }
 
 // TestAbandonedDials: requests that their clients cancel leave a bounded number of dials behind.
