@@ -29,6 +29,8 @@ type Config struct {
 	// Owner returns the user whose device has an address; the zero User for a device with tags, and an unknown address. Each
 	// request calls it.
 	Owner func(netip.Addr) User
+	// Current reports whether a target is still that of a served port: connections of clients may live longer. Each request calls it.
+	Current func(target netip.AddrPort) bool
 	// OwnName reports whether a host, without a port and in lower case, is a name or an address of this node.
 	OwnName func(host string) bool
 	// Requests bounds the requests at one time, and with idleTargets the connections to targets. One client has half of them at most.
@@ -272,6 +274,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the request has no path: it has to begin with a slash", http.StatusBadRequest)
 		return
 	}
+	if !s.cfg.Current(q.of.Target) {
+		s.cfg.Failed(Target, fmt.Errorf("%s is no target of a served port any more", q.of.Target))
+		unavailable(w, "the program behind this port has moved: try again")
+		return
+	}
 	if err := s.enter(q); err != nil {
 		s.cfg.Failed(LimitReached, err)
 		busy(w)
@@ -294,8 +301,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // busy answers a request for which there is no room.
 func busy(w http.ResponseWriter) {
+	unavailable(w, "this node has too many requests open: try again later")
+}
+
+// unavailable refuses a request, and ends its connection: HTTP/2 sends GOAWAY for the header.
+func unavailable(w http.ResponseWriter, text string) {
+	w.Header().Set("Connection", "close")
 	w.Header().Set("Retry-After", "1")
-	http.Error(w, "this node has too many requests open: try again later", http.StatusServiceUnavailable)
+	http.Error(w, text, http.StatusServiceUnavailable)
 }
 
 // isWebSocket reports whether a request or an answer switches to WebSocket, the only protocol that may be switched to: others, such

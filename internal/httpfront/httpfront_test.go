@@ -74,6 +74,7 @@ func start(t *testing.T, change func(*world, *Config)) *world {
 			}
 			return User{}
 		},
+		Current:  func(netip.AddrPort) bool { return true },
 		OwnName:  func(host string) bool { return host == "edge.test" || host == "127.0.0.1" },
 		Requests: 100, Memory: &budget{room: 1 << 30}, Logger: slog.New(slog.DiscardHandler),
 		Failed: func(r Reason, err error) {
@@ -627,6 +628,40 @@ func TestTargetFails(t *testing.T) {
 		if code, got := c.do(nil, strings.NewReader("body")); code != http.StatusBadGateway || got != want {
 			t.Errorf("%s: %d %q", name, code, got)
 		}
+	}
+}
+
+// TestTargetMoves: a request on a connection to a former target reaches no target, and ends the connection.
+func TestTargetMoves(t *testing.T) {
+	var moved atomic.Bool
+	var former netip.AddrPort
+	w := start(t, func(w *world, c *Config) {
+		former = w.from.Target
+		c.Current = func(a netip.AddrPort) bool { return a != former || !moved.Load() }
+	})
+	other := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "other") }))
+	defer other.Close()
+	for name, c := range w.clients() {
+		moved.Store(false)
+		w.comeFrom(func(p *Peer) { p.Target = former })
+		if code, got := c.do(nil, strings.NewReader("first")); code != http.StatusOK || got != "first" {
+			t.Errorf("%s: %d %q", name, code, got)
+		}
+		moved.Store(true)
+		w.comeFrom(func(p *Peer) { p.Target = other.Listener.Addr().(*net.TCPAddr).AddrPort() })
+		before := w.failures(Target)
+		if code, got := c.do(nil, nil); code != http.StatusServiceUnavailable || got != "the program behind this port has moved: try again\n" {
+			t.Errorf("%s: %d %q", name, code, got)
+		}
+		if n := w.failures(Target) - before; n != 1 {
+			t.Errorf("%s: %d failures", name, n)
+		}
+		testwait.Until(t, "a new connection", func() error { // a client with HTTP/2 may send a request before it reads GOAWAY
+			if code, got := c.do(nil, nil); code != http.StatusOK || got != "other" {
+				return fmt.Errorf("%s: %d %q", name, code, got)
+			}
+			return nil
+		})
 	}
 }
 

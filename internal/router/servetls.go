@@ -88,7 +88,7 @@ func (r *Router) newTLSPorts() (*tlsPorts, error) {
 		t.log.Debug("connection to a served port with TLS or HTTP failed", "reason", reason, "err", err)
 	}
 	t.http = httpfront.New(httpfront.Config{
-		Dial: r.served.dial, OwnName: r.ownsName,
+		Dial: r.served.dial, OwnName: r.ownsName, Current: r.served.current,
 		Owner:    func(a netip.Addr) httpfront.User { return httpfront.User(r.node.Owner(a)) },
 		Requests: tlsConns(limits.MaxOpenFiles()), Memory: r.forward.FrontMemory(), Logger: r.log,
 		Failed: func(reason httpfront.Reason, err error) { failed(string(reason), err) },
@@ -285,6 +285,17 @@ func (s *served) frontOf(protocol forward.Protocol, target netip.AddrPort) netip
 
 // flowKinds are the kinds of ports that have a front.
 var flowKinds = map[config.ServeKind]tlsfront.Kind{config.ServeTLS: tlsfront.TLS, config.ServeHTTP: tlsfront.HTTP, config.ServeHTTPS: tlsfront.HTTPS}
+
+// current reports whether a target is that of a port with HTTP now, and not only when the client connected: a name may have
+// got another address since.
+func (s *served) current(target netip.AddrPort) bool {
+	for _, p := range s.ports {
+		if a := p.addr.Load(); a != nil && *a == target && p.kind.HTTP() {
+			return true
+		}
+	}
+	return false
+}
 
 // dial connects to a target, for which the data path has admitted a flow.
 func (s *served) dial(ctx context.Context, target netip.AddrPort) (net.Conn, error) {

@@ -51,6 +51,17 @@ func TestPortWithTLS(t *testing.T) {
 			t.Errorf("the front of %v is %v, want %v", dst, got, want)
 		}
 	}
+	former := target
+	moved := netip.MustParseAddrPort("10.0.3.5:80")
+	for _, tt := range []struct {
+		port           uint16 // that gets the new address
+		former, latter bool
+	}{{443, true, false}, {8080, false, true}} { // only the target of HTTP matters
+		s.ports[tt.port].addr.Store(&moved)
+		if a, b := s.current(former), s.current(moved); a != tt.former || b != tt.latter {
+			t.Errorf("after port %d moved, %v is a target: %v, and %v: %v", tt.port, former, a, moved, b)
+		}
+	}
 	if got := s.frontOf(forward.UDP, at); got.IsValid() {
 		t.Errorf("UDP has the front %v", got)
 	}
