@@ -67,7 +67,7 @@ const (
 	idleTimeout   = 2 * time.Minute
 	dialTimeout   = 10 * time.Second
 	silence       = 2 * time.Minute // of a client whose target has ended, after a switch to another protocol
-	stallTimeout  = time.Minute     // of a client with HTTP/2 that does not read
+	stallTimeout  = time.Minute     // of a client that does not read its answer, or does not send its body
 	// targetIdle is how long a connection to a target waits for the next request. It is shorter than the time after which
 	// common servers close an idle connection (2 s or more), because a request that meets the close fails.
 	targetIdle = time.Second
@@ -90,6 +90,7 @@ type Server struct {
 	halves      [2]half
 	done        chan struct{} // closed when Serve returns
 	silence     time.Duration // the constant; tests shorten it
+	stall       time.Duration // stallTimeout, likewise
 
 	mu      sync.Mutex // guards the fields below
 	open    int        // requests
@@ -105,7 +106,7 @@ type half struct {
 
 // New returns a server. Its limits do not change.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, clients: map[netip.Addr]int{}, done: make(chan struct{}), silence: silence}
+	s := &Server{cfg: cfg, clients: map[netip.Addr]int{}, done: make(chan struct{}), silence: silence, stall: stallTimeout}
 	s.proxy = s.newProxy(&http.Transport{
 		MaxIdleConns: IdleTargets, MaxIdleConnsPerHost: IdleTargets, IdleConnTimeout: targetIdle,
 	})
@@ -261,11 +262,15 @@ type request struct {
 	tls     bool
 	body    body
 	awaited bool // guarded by the server's mu
+
+	upgraded bool // to WebSocket; for the handler's goroutine
 }
 
 // ServeHTTP implements [http.Handler].
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	q := &request{of: r.Context().Value(peerKey{}).(*conn).of, tls: r.TLS != nil}
+	w := s.limit(to, r, q)
+	defer s.finish(w, r, q)
 	switch path := r.URL.Path; {
 	case r.Method == http.MethodConnect:
 		http.Error(w, "CONNECT is not supported here: this is not a proxy for other hosts", http.StatusMethodNotAllowed)
@@ -285,18 +290,50 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.leave(q)
-	if r.ContentLength != 0 {
-		q.body.ReadCloser = r.Body
-		r.Body = &q.body
-	}
 	if !isWebSocket(r.Header) {
 		r.Header.Del("Upgrade") // the proxy passes none on without it
 	}
 	proxy := s.proxy
 	if r.ProtoMajor == 2 && isGRPC(r.Header.Get("Content-Type")) {
 		proxy = s.grpc
+		q.body.watch.end() // the messages of a stream may be hours apart
 	}
 	proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, q)))
+}
+
+// limit makes a request end if its client neither sends its body nor reads the answer, until finish.
+func (s *Server) limit(to http.ResponseWriter, r *http.Request, q *request) *writer {
+	w := &writer{ResponseWriter: to, controller: http.NewResponseController(to)}
+	w.watch.limit, q.body.watch.limit = s.stall, s.stall
+	q.body.watch.expire = func() { w.controller.SetReadDeadline(past()) }
+	w.watch.expire = func() {
+		if r.ProtoMajor < 2 {
+			w.controller.SetReadDeadline(past()) // the rest of a body, which HTTP/1 reads before it writes
+		}
+		w.controller.SetWriteDeadline(past())
+	}
+	if r.ProtoMajor < 2 {
+		w.controller.SetWriteDeadline(time.Time{}) // finish has set it for the request before
+	}
+	if r.ContentLength != 0 {
+		q.body.ReadCloser = r.Body
+		r.Body = &q.body
+	}
+	return w
+}
+
+// finish limits the time in which net/http writes the end of an answer, and reads the rest of a body, after the handler.
+func (s *Server) finish(w *writer, r *http.Request, q *request) {
+	w.watch.end()
+	q.body.watch.end()
+	if q.upgraded || r.Context().Err() != nil {
+		return
+	}
+	end := time.Now().Add(s.stall)
+	w.controller.SetWriteDeadline(end)
+	if r.ProtoMajor < 2 && r.ContentLength != 0 && !q.body.read.Load() {
+		w.controller.SetReadDeadline(end)
+	}
 }
 
 // busy answers a request for which there is no room.
@@ -375,8 +412,11 @@ func (s *Server) answered(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols && !(isWebSocket(res.Request.Header) && isWebSocket(res.Header)) {
 		return errors.New("the target has switched to a protocol that the client did not ask for")
 	}
-	if res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
-		s.release(res.Request.Context().Value(requestKey{}).(*request))
+	q := res.Request.Context().Value(requestKey{}).(*request)
+	q.body.watch.end() // the body may last as long as the answer
+	q.upgraded = res.StatusCode == http.StatusSwitchingProtocols
+	if q.upgraded || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		s.release(q)
 	}
 	return nil
 }
@@ -403,11 +443,18 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, err error) {
 type body struct {
 	io.ReadCloser
 	failed, closed atomic.Bool
+	read           atomic.Bool // to its end
+	watch          watch
 }
 
 // Read implements [io.Reader].
 func (b *body) Read(p []byte) (int, error) {
+	b.watch.start()
 	n, err := b.ReadCloser.Read(p)
+	b.watch.stop()
+	if err == io.EOF {
+		b.read.Store(true)
+	}
 	if err != nil && err != io.EOF && !b.closed.Load() {
 		b.failed.Store(true)
 	}

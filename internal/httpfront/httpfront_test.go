@@ -665,6 +665,86 @@ func TestTargetMoves(t *testing.T) {
 	}
 }
 
+// TestStalledClients: a client that does not send its body, or does not read its answer, loses its request; one that does either
+// slowly keeps it.
+func TestStalledClients(t *testing.T) {
+	w := start(t, nil)
+	w.server.stall = 500 * time.Millisecond
+	w.handler = func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/body" {
+			io.Copy(rw, r.Body)
+			return
+		}
+		if r.URL.Path == "/early" {
+			rw.WriteHeader(http.StatusNoContent)
+			return
+		}
+		if r.URL.Path == "/slow" {
+			for range 4 {
+				io.WriteString(rw, "part")
+				rw.(http.Flusher).Flush()
+				time.Sleep(w.server.stall / 2)
+			}
+			return
+		}
+		part := make([]byte, 64<<10)
+		for {
+			if _, err := rw.Write(part); err != nil {
+				return
+			}
+		}
+	}
+	ended := func(name string) {
+		testwait.Until(t, "the end of the request", func() error {
+			w.server.mu.Lock()
+			defer w.server.mu.Unlock()
+			if w.server.open != 0 {
+				return fmt.Errorf("%s: %d requests are open", name, w.server.open)
+			}
+			return nil
+		})
+	}
+	if got := w.raw("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"); got != "" { // net/http takes the failed read for a client that has gone
+		t.Errorf("without its body: %q", got)
+	}
+	w.raw("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+	for name, c := range w.clients() {
+		if code, got := c.do(func(r *http.Request) { r.URL.Path = "/slow" }, nil); code != http.StatusOK || got != "partpartpartpart" {
+			t.Errorf("%s: %d %q", name, code, got)
+		}
+		in, out := io.Pipe()
+		go func() {
+			for range 4 {
+				io.WriteString(out, "part")
+				time.Sleep(w.server.stall / 2)
+			}
+			out.Close()
+		}()
+		if code, got := c.do(func(r *http.Request) { r.URL.Path = "/body" }, in); code != http.StatusOK || got != "partpartpartpart" {
+			t.Errorf("%s: %d %q", name, code, got)
+		}
+		res, err := c.http.Get(c.url + "/large")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended(name + " that does not read")
+		res.Body.Close()
+		in, out = io.Pipe()
+		if name == "h2" { // HTTP/1 has written a part, and waits for the rest as above
+			req, err := http.NewRequest(http.MethodPost, c.url+"/body", in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := c.http.Do(req); err != nil || res.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s without a body: %v, %v", name, res, err)
+			} else {
+				res.Body.Close()
+			}
+		}
+		out.Close()
+	}
+}
+
 // TestHostileRequests: requests that no target should get are refused here, and count as no failure of a target.
 func TestHostileRequests(t *testing.T) {
 	w := start(t, nil)
