@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/netip"
 	"slices"
@@ -33,7 +34,8 @@ type Config struct {
 	Current func(target netip.AddrPort) bool
 	// OwnName reports whether a host, without a port and in lower case, is a name or an address of this node.
 	OwnName func(host string) bool
-	// Requests bounds the requests at one time, and with idleTargets the connections to targets. One client has half of them at most.
+	// Requests bounds the requests at one time, and with IdleTargets the connections to targets. One client has half of the
+	// requests at most, and with IdleTargets as many connections.
 	Requests int
 	// Memory gives the memory of requests, requestMemory each, and of connections with HTTP/2.
 	Memory duplex.Memory
@@ -96,7 +98,14 @@ type Server struct {
 	open    int        // requests
 	targets int        // connections to targets, also those being dialed
 	awaited int        // those of open that a drain waits for
-	clients map[netip.Addr]int
+	clients map[netip.Addr]*taken
+}
+
+// taken is what a client has taken. The map has the clients that have something.
+type taken struct {
+	requests int
+	targets  int   // connections to targets, also those being dialed, that it used last
+	memory   int64 // bytes
 }
 
 type half struct {
@@ -106,7 +115,7 @@ type half struct {
 
 // New returns a server. Its limits do not change.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, clients: map[netip.Addr]int{}, done: make(chan struct{}), silence: silence, stall: stallTimeout}
+	s := &Server{cfg: cfg, clients: map[netip.Addr]*taken{}, done: make(chan struct{}), silence: silence, stall: stallTimeout}
 	s.proxy = s.newProxy(&http.Transport{
 		MaxIdleConns: IdleTargets, MaxIdleConnsPerHost: IdleTargets, IdleConnTimeout: targetIdle,
 	})
@@ -181,11 +190,11 @@ func (s *Server) Handle(c net.Conn, p Peer) {
 	if t, ok := c.(*tls.Conn); ok {
 		serve = &tlsConn{with, t}
 		if t.ConnectionState().NegotiatedProtocol == "h2" {
-			if !s.cfg.Memory.Reserve(window) {
+			if !s.reserve(p.Client, window) {
 				s.cfg.Failed(LimitReached, errors.New("no memory for a connection with HTTP/2"))
 				return
 			}
-			defer s.cfg.Memory.Release(window)
+			defer s.unreserve(p.Client, window)
 		}
 	}
 	for _, h := range s.halves {
@@ -298,7 +307,14 @@ func (s *Server) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 		proxy = s.grpc
 		q.body.watch.end() // the messages of a stream may be hours apart
 	}
-	proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, q)))
+	ctx := httptrace.WithClientTrace(context.WithValue(r.Context(), requestKey{}, q), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if c, ok := info.Conn.(*targetConn); ok {
+				c.usedBy(q.of.Client)
+			}
+		},
+	})
+	proxy.ServeHTTP(w, r.WithContext(ctx))
 }
 
 // limit makes a request end if its client neither sends its body nor reads the answer, until finish.
@@ -370,16 +386,18 @@ func isGRPC(contentType string) bool {
 func (s *Server) enter(q *request) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c := s.client(q.of.Client)
+	defer s.forget(q.of.Client)
 	switch {
 	case s.open >= s.cfg.Requests:
 		return errors.New("too many requests")
-	case s.clients[q.of.Client] >= max(s.cfg.Requests/2, 1):
+	case c.requests >= max(s.cfg.Requests/2, 1):
 		return fmt.Errorf("too many requests of %s", q.of.Client)
-	case !s.cfg.Memory.Reserve(requestMemory):
+	case !s.take(c, requestMemory):
 		return errors.New("no memory for the buffers of a request")
 	}
 	s.open++
-	s.clients[q.of.Client]++
+	c.requests++
 	s.awaited++
 	q.awaited = true
 	return nil
@@ -389,11 +407,54 @@ func (s *Server) leave(q *request) {
 	s.release(q)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.forget(q.of.Client)
+	c := s.client(q.of.Client)
 	s.cfg.Memory.Release(requestMemory)
+	c.memory -= requestMemory
+	c.requests--
 	s.open--
-	if s.clients[q.of.Client]--; s.clients[q.of.Client] == 0 {
-		delete(s.clients, q.of.Client)
+}
+
+// client returns what a client has taken. The caller holds mu, and calls forget afterwards.
+func (s *Server) client(a netip.Addr) *taken {
+	if s.clients[a] == nil {
+		s.clients[a] = new(taken)
 	}
+	return s.clients[a]
+}
+
+// forget removes a client that has nothing. The caller holds mu.
+func (s *Server) forget(a netip.Addr) {
+	if *s.clients[a] == (taken{}) {
+		delete(s.clients, a)
+	}
+}
+
+// take reserves memory for a client, if as much as it has already stays free for others: so none gets more than half. The caller
+// holds mu.
+func (s *Server) take(c *taken, n int64) bool {
+	if !s.cfg.Memory.Reserve(c.memory + n) {
+		return false
+	}
+	s.cfg.Memory.Release(c.memory)
+	c.memory += n
+	return true
+}
+
+// reserve takes memory for a client, until unreserve. It returns false if there is none.
+func (s *Server) reserve(a netip.Addr, n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.forget(a)
+	return s.take(s.client(a), n)
+}
+
+func (s *Server) unreserve(a netip.Addr, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.forget(a)
+	s.cfg.Memory.Release(n)
+	s.client(a).memory -= n
 }
 
 // release lets a drain end before a request.
@@ -476,41 +537,77 @@ func (s *Server) dial(ctx context.Context, _, to string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !s.countTarget(1) {
+	by := ctx.Value(requestKey{}).(*request).of.Client
+	if !s.openTarget(by) {
 		return nil, errTargets
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	c, err := s.cfg.Dial(ctx, target)
 	if err != nil {
-		s.countTarget(-1)
+		s.closeTarget(by)
 		return nil, err
 	}
-	return &targetConn{Conn: c, server: s}, nil
+	return &targetConn{Conn: c, server: s, by: by}, nil
 }
 
-// countTarget adds to the connections to targets. It returns false if there is no room.
-func (s *Server) countTarget(n int) bool {
+// openTarget counts a connection to a target for a client, until closeTarget. It returns false if there is no room.
+func (s *Server) openTarget(by netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.targets+n > s.cfg.Requests+IdleTargets {
+	c := s.client(by)
+	defer s.forget(by)
+	// A client with fewer requests than its share has room, also if it used all of the idle connections last.
+	if s.targets >= s.cfg.Requests+IdleTargets || c.targets >= max(s.cfg.Requests/2, 1)+IdleTargets {
 		return false
 	}
-	s.targets += n
+	s.targets++
+	c.targets++
 	return true
+}
+
+func (s *Server) closeTarget(by netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.forget(by)
+	s.client(by).targets--
+	s.targets--
 }
 
 // targetConn is a connection to a target.
 type targetConn struct {
 	net.Conn
 	server *Server
-	once   sync.Once
+	closed bool       // guarded by the server's mu
+	by     netip.Addr // the client that used it last; likewise
+}
+
+// usedBy counts the connection as that of the client whose request uses it.
+func (c *targetConn) usedBy(a netip.Addr) {
+	s := c.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.closed || c.by == a {
+		return
+	}
+	s.client(c.by).targets--
+	s.forget(c.by)
+	s.client(a).targets++
+	c.by = a
 }
 
 // Close implements [net.Conn].
 func (c *targetConn) Close() error {
-	defer c.once.Do(func() { c.server.countTarget(-1) })
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	s := c.server
+	s.mu.Lock()
+	by, closed := c.by, c.closed
+	c.closed = true
+	s.mu.Unlock()
+	if !closed {
+		s.closeTarget(by)
+	}
+	return err
 }
 
 // CloseWrite passes the end of a client's stream on.

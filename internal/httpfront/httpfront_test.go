@@ -549,7 +549,8 @@ func TestAbandonedDials(t *testing.T) {
 			return nil, errors.New("no answer")
 		}
 	})
-	for range 2 + IdleTargets {
+	abandon := func() {
+		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+w.secure, nil)
 		if err != nil {
@@ -572,9 +573,19 @@ func TestAbandonedDials(t *testing.T) {
 			return nil
 		})
 	}
-	if code, got := w.clients()["http"].do(nil, nil); code != http.StatusServiceUnavailable {
-		t.Errorf("one more: %d %q", code, got)
+	for range 1 + IdleTargets { // the share of a client
+		abandon()
 	}
+	refused := func(who string) {
+		t.Helper()
+		if code, got := w.clients()["http"].do(nil, nil); code != http.StatusServiceUnavailable {
+			t.Errorf("one more of %s: %d %q", who, code, got)
+		}
+	}
+	refused("a client with its share")
+	w.comeFrom(func(p *Peer) { p.Client = server })
+	abandon()
+	refused("a client when there is no room")
 	if n := len(dialing); n != 0 {
 		t.Errorf("%d dials more", n)
 	}
@@ -857,6 +868,58 @@ func TestLimits(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestShares: one client leaves as much memory as it takes to the others, and a connection to a target counts for the client that
+// used it last.
+func TestShares(t *testing.T) {
+	inside, leave := make(chan bool), make(chan bool)
+	w := start(t, func(_ *world, c *Config) { c.Memory = &budget{room: 4 * requestMemory} })
+	w.handler = func(http.ResponseWriter, *http.Request) {
+		inside <- true
+		<-leave
+	}
+	var group sync.WaitGroup
+	get := func() { group.Go(func() { w.clients()["http"].do(nil, nil) }) }
+	get()
+	<-inside
+	get()
+	<-inside
+	if code, _ := w.clients()["http"].do(nil, nil); code != http.StatusServiceUnavailable {
+		t.Errorf("a client takes more than half of the memory: %d", code)
+	}
+	w.comeFrom(func(p *Peer) { p.Client = server })
+	get()
+	<-inside
+	targets := func(a netip.Addr, want int) {
+		t.Helper()
+		w.server.mu.Lock()
+		defer w.server.mu.Unlock()
+		if got := w.server.client(a).targets; got != want {
+			t.Errorf("%d connections to targets of %s, want %d", got, a, want)
+		}
+		w.server.forget(a)
+	}
+	targets(laptop, 2)
+	targets(server, 1)
+	close(leave)
+	group.Wait()
+
+	one, two := net.Pipe()
+	defer two.Close()
+	first, last := netip.MustParseAddr("100.64.0.3"), netip.MustParseAddr("100.64.0.4")
+	if !w.server.openTarget(first) {
+		t.Fatal("no room")
+	}
+	c := &targetConn{Conn: one, server: w.server, by: first}
+	c.usedBy(last)
+	targets(first, 0)
+	targets(last, 1)
+	c.Close()
+	c.Close()
+	c.usedBy(first)
+	targets(first, 0)
+	targets(last, 0)
 }
 
 // TestClientGoes: a request ends at the target when its client has gone, and is no failure of the target.
