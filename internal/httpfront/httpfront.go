@@ -116,14 +116,12 @@ type half struct {
 // New returns a server. Its limits do not change.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, clients: map[netip.Addr]*taken{}, done: make(chan struct{}), silence: silence, stall: stallTimeout}
-	s.proxy = s.newProxy(&http.Transport{
-		MaxIdleConns: IdleTargets, MaxIdleConnsPerHost: IdleTargets, IdleConnTimeout: targetIdle,
-	})
-	// A connection with HTTP/2 of its own for each request: a client that does not read its answers stops no other.
-	grpc := &http.Transport{Protocols: new(http.Protocols), DisableKeepAlives: true}
+	web := &http.Transport{MaxIdleConns: IdleTargets, MaxIdleConnsPerHost: IdleTargets, IdleConnTimeout: targetIdle}
+	s.proxy = s.newProxy(web, web)
+	grpc := &http.Transport{Protocols: new(http.Protocols)}
 	grpc.Protocols.SetUnencryptedHTTP2(true)
 	grpc.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 64 << 10, MaxReceiveBufferPerStream: 64 << 10}
-	s.grpc = s.newProxy(grpc)
+	s.grpc = s.newProxy(grpc, single{grpc})
 	for i := range s.halves {
 		h := &http.Server{
 			Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
@@ -141,18 +139,50 @@ func New(cfg Config) *Server {
 	return s
 }
 
-func (s *Server) newProxy(t *http.Transport) *httputil.ReverseProxy {
+// newProxy returns a proxy whose requests go by way of a transport, which is based on t.
+func (s *Server) newProxy(t *http.Transport, by http.RoundTripper) *httputil.ReverseProxy {
 	t.DialContext = s.dial
 	t.DisableCompression = true // the client decides
 	t.MaxResponseHeaderBytes = maxAnswer
 	t.ExpectContinueTimeout = time.Second
 	t.WriteBufferSize, t.ReadBufferSize = 4<<10, 4<<10
 	return &httputil.ReverseProxy{
-		Transport: t, Rewrite: s.rewrite, BufferPool: new(buffers), ErrorHandler: s.failed,
+		Transport: by, Rewrite: s.rewrite, BufferPool: new(buffers), ErrorHandler: s.failed,
 		ModifyResponse: s.answered, FlushInterval: -1, // what the target has sent waits for nothing
 		ErrorLog: slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
 	}
 }
+
+// single is a transport that opens a connection for each request. With HTTP/2 requests would share one, and a client that does not
+// read its answers would stop those of others.
+type single struct{ *http.Transport }
+
+// RoundTrip implements [http.RoundTripper].
+func (t single) RoundTrip(r *http.Request) (*http.Response, error) {
+	c, err := t.NewClientConn(r.Context(), r.URL.Scheme, r.URL.Host)
+	if err != nil {
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return nil, err
+	}
+	res, err := c.RoundTrip(r)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	res.Body = &singleBody{res.Body, c}
+	return res, nil
+}
+
+// singleBody is the body of an answer with a connection of its own.
+type singleBody struct {
+	io.ReadCloser
+	conn *http.ClientConn
+}
+
+// Close implements [io.Closer].
+func (b *singleBody) Close() error { return errors.Join(b.ReadCloser.Close(), b.conn.Close()) }
 
 // Serve answers requests until ctx ends, and then closes the connections.
 func (s *Server) Serve(ctx context.Context) error {

@@ -620,6 +620,45 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
+// TestGRPCConnections: requests of gRPC at one time have a connection to the target each.
+func TestGRPCConnections(t *testing.T) {
+	inside, leave := make(chan string), make(chan bool)
+	all := make(chan bool) // have begun to dial
+	var dials atomic.Int32
+	w := start(t, func(_ *world, c *Config) {
+		dial := c.Dial
+		c.Dial = func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			if dials.Add(1) == 10 {
+				close(all)
+			}
+			<-all
+			return dial(ctx, to)
+		}
+	})
+	w.handler = func(_ http.ResponseWriter, r *http.Request) {
+		inside <- r.RemoteAddr
+		<-leave
+	}
+	c := w.clients()["h2"]
+	var group sync.WaitGroup
+	seen := map[string]bool{}
+	for range 10 {
+		group.Go(func() {
+			if code, got := c.do(func(r *http.Request) { r.Header.Set("Content-Type", "application/grpc") }, strings.NewReader("x")); code != http.StatusOK {
+				t.Errorf("%d %q", code, got)
+			}
+		})
+	}
+	for range 10 {
+		seen[<-inside] = true
+	}
+	close(leave)
+	group.Wait()
+	if len(seen) != 10 {
+		t.Errorf("10 requests have %d connections", len(seen))
+	}
+}
+
 // TestTargetFails: clients get a plain sentence, and the reason is counted.
 func TestTargetFails(t *testing.T) {
 	w := start(t, nil)
