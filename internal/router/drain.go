@@ -131,25 +131,65 @@ const successionWait = 5 * time.Second
 func (r *Router) handOver(ctx context.Context) (withdrawn bool) {
 	r.peers.Introduce(ctx, r.clients())
 	withdrawn = r.withdraw(ctx)
+	if orphaned, waited := r.traffic().awaitEnd(ctx, r.peers.Succeeded, r.cfg.DrainTimeout/2); orphaned {
+		r.log.Warn("no other router received the routes; cutting flows", "waited", waited.Round(time.Millisecond).String(),
+			"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
+	}
+	return withdrawn
+}
+
+// traffic is the traffic that a drain waits for.
+type traffic struct {
+	flows    func() int                     // open flows of TCP; UDP flows have no end to wait for
+	busy     func() int                     // [forward.Forwarder.Busy]
+	idle     func(ctx context.Context) bool // waits until no flow is busy
+	requests func() int                     // open requests to ports with HTTP, whose flows may look idle while a program thinks
+}
+
+func (r *Router) traffic() traffic {
+	return traffic{
+		flows: func() int { return r.forward.Active()[forward.TCP] }, busy: r.forward.Busy, idle: r.forward.AwaitIdle,
+		requests: r.awaitedRequests,
+	}
+}
+
+// quiet reports whether a cut would lose no answer. It asks for busy flows first: a request makes its flow busy before it is counted,
+// and its answer keeps the flow busy after that.
+func (t traffic) quiet() bool { return t.busy() == 0 && t.requests() == 0 }
+
+// awaitQuiet waits for a moment without an open request and without traffic. It returns false if ctx ends first.
+func (t traffic) awaitQuiet(ctx context.Context) bool {
+	for t.idle(ctx) {
+		if t.quiet() {
+			return true
+		}
+		if !backoff.Sleep(ctx, 5*time.Millisecond) {
+			return false
+		}
+	}
+	return false
+}
+
+// awaitEnd waits until all flows have ended, or ctx has. If no other router has received the routes after successionWait, it waits
+// for a quiet moment only, for limit at most, and returns true.
+func (t traffic) awaitEnd(ctx context.Context, succeeded func() bool, limit time.Duration) (orphaned bool, waited time.Duration) {
 	start := time.Now()
-	succeeded := false
+	done := false
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		// UDP flows have no end to wait for.
-		if r.forward.Active()[forward.TCP] == 0 && r.forward.Busy() == 0 && time.Since(start) > propagation {
-			return withdrawn
+		waited = time.Since(start)
+		if waited > propagation && t.flows() == 0 && t.busy() == 0 {
+			return false, waited
 		}
-		succeeded = succeeded || r.peers.Succeeded()
-		if !succeeded && time.Since(start) > successionWait {
-			r.log.Warn("no other router received the routes; cutting flows", "waited", successionWait.String(),
-				"fix", "approve the same routes for each router of the service, or set autoApprovers for its tag")
-			return withdrawn
+		done = done || succeeded()
+		if !done && waited > successionWait && (waited > limit || t.quiet()) {
+			return true, waited
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return withdrawn
+			return false, waited
 		}
 	}
 }
@@ -178,13 +218,12 @@ func (r *Router) cutAndWithdraw(ctx context.Context) (withdrawn bool) {
 	return withdrawn
 }
 
-// cutWhenIdle waits for open HTTP requests and then for a moment without traffic, for up to half of the drain timeout, and cuts
-// the flows. It reports whether there was such a moment, and how long it waited.
+// cutWhenIdle waits for a moment without open HTTP requests and traffic, for up to half of the drain timeout, and cuts the flows. It reports whether there was such a moment, and how long it waited.
 func (r *Router) cutWhenIdle(ctx context.Context) (idle bool, waited time.Duration) {
 	waiting, cancel := context.WithTimeout(ctx, r.cfg.DrainTimeout/2)
 	defer cancel()
 	start := time.Now()
-	idle = r.awaitRequests(waiting) && r.forward.AwaitIdle(waiting)
+	idle = r.traffic().awaitQuiet(waiting)
 	waited = time.Since(start).Round(time.Millisecond)
 	r.cutFlows()
 	return idle, waited

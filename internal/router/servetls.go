@@ -252,15 +252,12 @@ func (r *Router) drainHTTP(ctx context.Context) {
 	}
 }
 
-// awaitRequests waits for the requests to ports with HTTP. The data path takes a flow without traffic for an idle one, also
-// while a program thinks about its answer. It returns false if ctx ends first.
-func (r *Router) awaitRequests(ctx context.Context) bool {
-	for r.tlsPorts != nil && r.tlsPorts.http.Awaited() > 0 {
-		if !backoff.Sleep(ctx, 5*time.Millisecond) {
-			return false
-		}
+// awaitedRequests returns the number of requests to ports with HTTP that a drain waits for.
+func (r *Router) awaitedRequests() int {
+	if r.tlsPorts == nil {
+		return 0
 	}
-	return true
+	return r.tlsPorts.http.Awaited()
 }
 
 // ownsName reports whether a host in a request, in lower case, is this node: its name, with or without the tailnet's domain,
