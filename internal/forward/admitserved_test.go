@@ -7,8 +7,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"subnetrouter/internal/testwait"
 )
 
 // TestServedPortsAreAdmitted: Admit decides about a served port by the address that is dialed for it, and about one whose
@@ -67,7 +70,12 @@ func TestFront(t *testing.T) {
 			}
 			return netip.AddrPort{}
 		}
-		cfg.Preface = func(_, dst, to netip.AddrPort) []byte { return []byte(dst.String() + " to " + to.String() + "\n") }
+		cfg.Preface = func(_, dst, to netip.AddrPort, front bool) []byte {
+			if !front {
+				t.Error("a preface for no front")
+			}
+			return []byte(dst.String() + " to " + to.String() + "\n")
+		}
 		cfg.StillAdmits = func(_ uint8, _ netip.Addr, to netip.AddrPort) bool {
 			mu.Lock()
 			defer mu.Unlock()
@@ -98,6 +106,42 @@ func TestFront(t *testing.T) {
 	}
 }
 
+// TestFrontWithoutPreface: a front would take a client's bytes for the preface, so a flow to it fails without one, also if the
+// destination had a front at its start only.
+func TestFrontWithoutPreface(t *testing.T) {
+	got := make(chan int, 1)
+	port := serveTCP(t, func(c *net.TCPConn) {
+		n, _ := io.Copy(io.Discard, c)
+		c.Close()
+		got <- int(n)
+	})
+	served, target := netip.MustParseAddrPort("100.100.1.1:443"), netip.MustParseAddrPort("10.0.3.4:8080")
+	var asked atomic.Int32
+	c := newClient(t, func(cfg *Config) {
+		cfg.Served = func(_ Protocol, dst netip.AddrPort) (netip.AddrPort, bool) { return target, dst == served }
+		cfg.Front = func(Protocol, netip.AddrPort) netip.AddrPort {
+			if asked.Add(1) > 1 {
+				return netip.AddrPort{}
+			}
+			return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+		}
+		cfg.Preface = func(_, _, _ netip.AddrPort, front bool) []byte {
+			if !front {
+				t.Error("the flow has a front, and Preface is told that it has none")
+			}
+			return nil
+		}
+	})
+	if conn, err := c.dialTCP(served); err == nil {
+		io.WriteString(conn, "forged")
+		conn.Close()
+		t.Error("connected to a front without a preface")
+	}
+	if n := testwait.Receive(t, "the end of the connection to the front", got); n != 0 {
+		t.Errorf("the front got %d bytes", n)
+	}
+}
+
 // TestServedAddressIsLookedUpOnce: the address of a served port changes with the name behind it. A flow reaches the address
 // that Admit decided about, and is judged by it later; the preface is for that target, too.
 func TestServedAddressIsLookedUpOnce(t *testing.T) {
@@ -110,7 +154,7 @@ func TestServedAddressIsLookedUpOnce(t *testing.T) {
 	lookUps := 0
 	c := newClient(t, func(cfg *Config) {
 		a.configure(cfg)
-		cfg.Preface = func(_, _, target netip.AddrPort) []byte {
+		cfg.Preface = func(_, _, target netip.AddrPort, _ bool) []byte {
 			mu.Lock()
 			defer mu.Unlock()
 			prefaced = append(prefaced, target)

@@ -45,8 +45,9 @@ type Config struct {
 	// Default: open flows stay admitted.
 	StillAdmits func(protocol uint8, client netip.Addr, target netip.AddrPort) bool
 	// Preface returns bytes that a TCP target gets before those of the client, at most 2 KiB; nil for
-	// none. A worker calls it; it must not wait for the data path. Default: none.
-	Preface func(client, dst, target netip.AddrPort) []byte
+	// none. front reports that the flow has dialed a front, which would take the client's bytes for the preface if there were
+	// none: such a flow fails. A worker calls Preface; it must not wait for the data path. Default: none.
+	Preface func(client, dst, target netip.AddrPort, front bool) []byte
 	// Rejection returns a packet that reports to a client's node why its flow is refused, or
 	// nil. It is sent besides the ICMP error or the reset, which reach the client's program. It
 	// must not block. Default: no such packet is sent.
@@ -142,7 +143,7 @@ func (cfg *Config) setDefaults() error {
 		cfg.StillAdmits = func(uint8, netip.Addr, netip.AddrPort) bool { return true }
 	}
 	if cfg.Preface == nil {
-		cfg.Preface = func(_, _, _ netip.AddrPort) []byte { return nil }
+		cfg.Preface = func(_, _, _ netip.AddrPort, _ bool) []byte { return nil }
 	}
 	if cfg.Peer == nil {
 		cfg.Peer = func(client netip.Addr) netip.Addr { return client }

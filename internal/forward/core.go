@@ -25,9 +25,9 @@ type core struct {
 	link    *link
 	sender  *sender
 
-	dialTimeout, targetKeepAlive time.Duration                                   // of TCP
-	clientKeepAlive              func(port uint16) time.Duration                 // of TCP
-	preface                      func(client, dst, target netip.AddrPort) []byte // of TCP
+	dialTimeout, targetKeepAlive time.Duration                                               // of TCP
+	clientKeepAlive              func(port uint16) time.Duration                             // of TCP
+	preface                      func(client, dst, target netip.AddrPort, front bool) []byte // of TCP
 }
 
 // newCore creates the parts and starts the workers and the event queue. cfg has its defaults.

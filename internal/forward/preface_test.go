@@ -26,7 +26,7 @@ func TestPreface(t *testing.T) {
 		finished := make(chan Flow, 1)
 		asked := make(chan [3]netip.AddrPort, 1)
 		c := newClient(t, func(cfg *Config) {
-			cfg.Preface = func(client, dst, target netip.AddrPort) []byte {
+			cfg.Preface = func(client, dst, target netip.AddrPort, _ bool) []byte {
 				asked <- [3]netip.AddrPort{client, dst, target}
 				return []byte(preface)
 			}

@@ -3,6 +3,7 @@ package forward
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -275,11 +276,18 @@ func (fl *streamFlow) dialed() {
 	fl.forward()
 }
 
+var errNoPreface = errors.New("the front of a served port cannot be told the target")
+
 // sendPreface sends the bytes that precede those of the client. The socket has just connected, and its empty
 // buffer takes them at once.
 func (fl *streamFlow) sendPreface() error {
-	preface := fl.table.preface(fl.key.client, fl.key.dst, fl.to.addr)
-	if len(preface) == 0 {
+	front := fl.to.front.IsValid()
+	preface := fl.table.preface(fl.key.client, fl.key.dst, fl.to.addr, front)
+	switch {
+	case len(preface) > 0:
+	case front:
+		return errNoPreface
+	default:
 		return nil
 	}
 	n, err := unix.Write(fl.fd, preface)

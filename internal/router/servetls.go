@@ -267,9 +267,14 @@ func (r *Router) ownsName(host string) bool {
 		return r.node.Owns(a)
 	}
 	s, _ := r.node.Status()
-	full := strings.ToLower(strings.TrimSuffix(s.FullName, "."))
+	return isName(host, s.FullName, s.Name)
+}
+
+// isName reports whether a host, in lower case, is a node's full name, the same without the domain, or its name.
+func isName(host, full, name string) bool {
+	full = strings.ToLower(strings.TrimSuffix(full, "."))
 	short, _, _ := strings.Cut(full, ".")
-	return host != "" && (host == full || host == short || host == strings.ToLower(s.Name))
+	return host != "" && (host == full || host == short || host == strings.ToLower(name))
 }
 
 // frontOf returns the address in front of a served port with TLS or HTTP; the zero address for all others.
@@ -303,14 +308,18 @@ func (s *served) dial(ctx context.Context, target netip.AddrPort) (net.Conn, err
 }
 
 // preface returns the bytes that a target gets before those of the client: the PROXY header, and for the front of a port
-// with TLS or HTTP also the target. HTTP has headers of its own for the client, and connections that clients share.
-func (r *Router) preface(client, dst, target netip.AddrPort) []byte {
-	if !r.served.frontOf(forward.TCP, dst).IsValid() {
+// with TLS or HTTP also the target. HTTP has headers of its own for the client, and connections that clients share. front is that of
+// the flow, whose destination may have ceased to be the node's own since.
+func (r *Router) preface(client, dst, target netip.AddrPort, front bool) []byte {
+	if !front {
 		return r.ProxyHeader(client, dst, target)
 	}
-	kind := r.served.ports[dst.Port()].kind
-	f := tlsfront.Flow{Kind: flowKinds[kind], Client: r.node.NodeAddress(client.Addr()), Source: client.Addr(), Target: target}
-	if !kind.HTTP() {
+	p := r.served.ports[dst.Port()]
+	if p == nil || p.kind == config.ServeTCP {
+		return nil
+	}
+	f := tlsfront.Flow{Kind: flowKinds[p.kind], Client: r.node.NodeAddress(client.Addr()), Source: client.Addr(), Target: target}
+	if !p.kind.HTTP() {
 		f.Header = r.ProxyHeader(client, dst, target)
 	}
 	return f.Bytes()

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,7 +14,11 @@ import (
 	"time"
 
 	"subnetrouter/internal/config"
+	"subnetrouter/internal/eventlog"
 	"subnetrouter/internal/forward"
+	"subnetrouter/internal/proxyproto"
+	"subnetrouter/internal/routertest"
+	"subnetrouter/internal/tlsfront"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -71,6 +76,99 @@ func TestPortWithTLS(t *testing.T) {
 	}
 	if _, err := s.dial(t.Context(), target); err == nil {
 		t.Error("the front reaches a denied target")
+	}
+}
+
+// TestOwnsName: a request with HTTP has a user only if its host is this node.
+func TestOwnsName(t *testing.T) {
+	s := routertest.New(t)
+	before, err := New(s.Load(t), Options{}, slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"", ".", "edge-router", "100.64.0.1"} {
+		if before.ownsName(host) {
+			t.Errorf("a node that has not joined owns %q", host)
+		}
+	}
+	r := start(t, routertest.New(t), Options{})
+	now, _ := r.node.Status()
+	if len(now.IPs) != 2 || now.Name == "" {
+		t.Fatalf("the node is %+v", now)
+	}
+	for host, want := range map[string]bool{
+		now.Name: true, now.IPs[0].String(): true, now.IPs[1].String(): true, "": false, "evil.test": false, "127.0.0.1": false,
+		now.IPs[0].Next().String(): false, now.IPs[1].Next().String(): false, "[" + now.IPs[1].String() + "]": false, // hosts come without brackets
+		now.IPs[1].String() + "%eth0": false,
+	} {
+		if got := r.ownsName(host); got != want {
+			t.Errorf("%q: %t, want %t", host, got, want)
+		}
+	}
+}
+
+func TestIsName(t *testing.T) {
+	for _, c := range []struct {
+		host, full, name string
+		want             bool
+	}{
+		{"edge.tail1.ts.net", "edge.tail1.ts.net.", "edge", true},
+		{"edge.tail1.ts.net", "Edge.tail1.ts.net", "Edge", true},
+		{"edge", "edge.tail1.ts.net.", "edge", true},
+		{"edge", "edge", "edge", true}, // without MagicDNS
+		{"edge.", "edge.tail1.ts.net.", "edge", false},
+		{"edge.evil.test", "edge.tail1.ts.net.", "edge", false},
+		{"a.edge.tail1.ts.net", "edge.tail1.ts.net.", "edge", false},
+		{"edge.tail1.ts.net.evil.test", "edge.tail1.ts.net.", "edge", false},
+		{"other.tail1.ts.net", "edge.tail1.ts.net.", "edge", false},
+		{"localhost", "edge.tail1.ts.net.", "edge", false},
+		{"", "edge.tail1.ts.net.", "edge", false},
+		{"", "", "", false}, // not joined
+		{".", "", "", false},
+		{"edge", "", "", false},
+	} {
+		if got := isName(c.host, c.full, c.name); got != c.want {
+			t.Errorf("%q is %q (%q): %t, want %t", c.host, c.full, c.name, got, c.want)
+		}
+	}
+}
+
+// TestPrefaceOfServedPorts: the front gets the target first, with a PROXY header for ports without HTTP. What a flow has dialed
+// decides, not whose address its destination is now: the node of this test has none.
+func TestPrefaceOfServedPorts(t *testing.T) {
+	s := routertest.New(t)
+	s.Env["ROUTER_SERVE"] = "443/tls=10.0.3.4:80,444/https=10.0.3.5:80,80/http=10.0.3.5:80,25=10.0.3.4:80,26=10.0.3.6:80"
+	s.Env["ROUTER_PROXY_PROTOCOL"] = "10.0.3.4:80"
+	r, err := New(s.Load(t), Options{}, slog.New(slog.DiscardHandler), eventlog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, own := netip.MustParseAddrPort("100.64.0.7:50000"), netip.MustParseAddr("100.64.0.1")
+	flow := func(kind tlsfront.Kind, target netip.AddrPort, header []byte) []byte {
+		return tlsfront.Flow{Kind: kind, Client: client.Addr(), Source: client.Addr(), Target: target, Header: header}.Bytes()
+	}
+	withHeader, without, plain := netip.MustParseAddrPort("10.0.3.4:80"), netip.MustParseAddrPort("10.0.3.5:80"), netip.MustParseAddrPort("10.0.3.6:80")
+	for _, c := range []struct {
+		name   string
+		port   uint16
+		target netip.AddrPort
+		front  bool
+		want   func(header []byte) []byte
+	}{
+		{"tls", 443, withHeader, true, func(header []byte) []byte { return flow(tlsfront.TLS, withHeader, header) }},
+		{"https", 444, without, true, func([]byte) []byte { return flow(tlsfront.HTTPS, without, nil) }},
+		{"http", 80, without, true, func([]byte) []byte { return flow(tlsfront.HTTP, without, nil) }},
+		{"PROXY", 25, withHeader, false, func(header []byte) []byte { return header }},
+		{"plain", 26, plain, false, func([]byte) []byte { return nil }},
+		{"a route to a target of the header", 80, withHeader, false, func(header []byte) []byte { return header }},
+		{"a front, and a port without one", 26, plain, true, func([]byte) []byte { return nil }},
+		{"a front, and a port that is not served", 27, plain, true, func([]byte) []byte { return nil }},
+	} {
+		dst := netip.AddrPortFrom(own, c.port)
+		header := proxyproto.Header{Client: client, Target: dst}.Bytes()
+		if got, want := r.preface(client, dst, c.target, c.front), c.want(header); !bytes.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", c.name, got, want)
+		}
 	}
 }
 
