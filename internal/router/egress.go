@@ -106,14 +106,17 @@ func (r *Router) forwardAllPorts(ctx context.Context) error {
 // not to be ready would take the router's other functions from their users.
 func (r *Router) allPortsProblem(now tailnet.AllPorts) (p *problem.Problem, reason bool) {
 	host := r.cfg.EgressAll
-	reason = len(now.Targets) == 0
+	reason = !now.Once
 	switch {
 	case host == "" || r.draining.Load():
 		return nil, false
 	case now.Err != nil:
 		p = &problem.Problem{Code: problem.EgressUnresolved, Message: fmt.Sprintf("all ports are not forwarded to %s of ROUTER_EGRESS: %v", host, now.Err),
 			Fix: "correct the name in ROUTER_EGRESS, let the node join the tailnet, or allow it in the access rules"}
-		if !reason {
+		if errors.Is(now.Err, tailnet.ErrRulesRefused) {
+			p.Fix = "let no other program change nftables on this host, and see that its kernel has nftables with NAT; the router tries again every 5 s"
+		}
+		if len(now.Targets) > 0 {
 			p.Message = fmt.Sprintf("ports are forwarded to the last addresses of %s of ROUTER_EGRESS, %s: %v", host, addresses(now.Targets), now.Err)
 		}
 	case reason:

@@ -58,6 +58,7 @@ func TestEgressSharesTheBudget(t *testing.T) {
 // that stops, or forwards no ports, has neither.
 func TestAllPortsProblem(t *testing.T) {
 	failed := errors.New("resolving db: no such host")
+	refused := fmt.Errorf("%w: operation not permitted", tailnet.ErrRulesRefused)
 	found := []netip.Addr{netip.MustParseAddr("100.64.0.9"), netip.MustParseAddr("fd7a::9")}
 	for _, c := range []struct {
 		name     string
@@ -67,12 +68,15 @@ func TestAllPortsProblem(t *testing.T) {
 		code     problem.Code // "" is no problem
 		reason   bool
 		want     string // in the message
+		fix      string // in the fix
 	}{
 		{name: "not configured"},
 		{name: "before the first look-up", host: "db", code: problem.Starting, reason: true, want: "*=db"},
 		{name: "not found", host: "db", now: tailnet.AllPorts{Err: failed}, code: problem.EgressUnresolved, reason: true, want: "not forwarded to db of ROUTER_EGRESS: resolving db: no such host"},
-		{name: "found", host: "db", now: tailnet.AllPorts{Targets: found}},
-		{name: "no longer found", host: "db", now: tailnet.AllPorts{Targets: found, Err: failed}, code: problem.EgressUnresolved, want: "100.64.0.9 and fd7a::9: resolving db"},
+		{name: "found", host: "db", now: tailnet.AllPorts{Targets: found, Once: true}},
+		{name: "no longer found", host: "db", now: tailnet.AllPorts{Targets: found, Once: true, Err: failed}, code: problem.EgressUnresolved, want: "100.64.0.9 and fd7a::9: resolving db"},
+		{name: "refused by the kernel", host: "db", now: tailnet.AllPorts{Err: refused}, code: problem.EgressUnresolved, reason: true, want: "not forwarded to db of ROUTER_EGRESS: the kernel refused", fix: "nftables"},
+		{name: "removed, and refused", host: "db", now: tailnet.AllPorts{Once: true, Err: refused}, code: problem.EgressUnresolved, want: "not forwarded to db of ROUTER_EGRESS: the kernel refused", fix: "nftables"},
 		{name: "stopping", host: "db", draining: true, now: tailnet.AllPorts{Err: failed}},
 	} {
 		r := &Router{cfg: config.Config{EgressAll: c.host}}
@@ -84,7 +88,7 @@ func TestAllPortsProblem(t *testing.T) {
 			}
 			continue
 		}
-		if p.Code != c.code || reason != c.reason || !strings.Contains(p.Message, c.want) || p.Code != problem.Starting && p.Fix == "" {
+		if p.Code != c.code || reason != c.reason || !strings.Contains(p.Message, c.want) || p.Code != problem.Starting && p.Fix == "" || !strings.Contains(p.Fix, c.fix) {
 			t.Errorf("%s: %s %q (%q), reason %t; want %s %q, %t", c.name, p.Code, p.Message, p.Fix, reason, c.code, c.want, c.reason)
 		}
 	}

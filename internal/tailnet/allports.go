@@ -63,8 +63,12 @@ func (n *Node) ForwardAll(ctx context.Context, draining <-chan struct{}, host st
 // AllPorts is the state of [Node.ForwardAll].
 type AllPorts struct {
 	Targets []netip.Addr // that ports are forwarded to: of IPv4, IPv6, both or none
+	Once    bool         // ports were forwarded at some time
 	Err     error        // why a family is not forwarded, or its target could not be looked up again; nil if there is no failure
 }
+
+// ErrRulesRefused is within [AllPorts.Err] if the target of a family was found, and the kernel refused the rules that forward to it.
+var ErrRulesRefused = errors.New("the kernel refused the rules of nftables")
 
 // AllPorts returns the state of [Node.ForwardAll]. It is empty before the first look-up has ended.
 func (n *Node) AllPorts() AllPorts {
@@ -120,6 +124,7 @@ type allPorts struct {
 	host   string
 	log    *slog.Logger
 	set    [2]netfilter.Forward // of IPv4 and IPv6; without a target there are no rules
+	once   bool                 // there was a target
 	failed [2]string            // the last failures, which were logged
 
 	find    func(ctx context.Context, network, host string, last netip.Addr) (netfilter.Forward, error) // forwardTo
@@ -153,7 +158,7 @@ func (f *allPorts) follow(ctx context.Context, except []uint16) {
 	for i, err := range errs {
 		f.report(i, err)
 	}
-	now := AllPorts{Err: errors.Join(errs[:]...)}
+	now := AllPorts{Once: f.once, Err: errors.Join(errs[:]...)}
 	for _, set := range f.set {
 		if set.Target.IsValid() {
 			now.Targets = append(now.Targets, set.Target)
@@ -169,7 +174,7 @@ func (f *allPorts) followFamily(ctx context.Context, i int, network string, exce
 		if there, err := f.present(last.Target); err == nil && !there {
 			f.log.Warn("another program removed the rules that forward all ports; setting them again", "target", f.host, "address", last.Target.String(),
 				"fix", "do not flush the ruleset of nftables on this host")
-			if err := f.replace(last); err != nil {
+			if err := f.setRules(last); err != nil {
 				f.set[i] = netfilter.Forward{}
 				return err
 			}
@@ -183,12 +188,19 @@ func (f *allPorts) followFamily(ctx context.Context, i int, network string, exce
 	if want.Target == last.Target && want.From == last.From && slices.Equal(want.Except, last.Except) {
 		return nil
 	}
-	if err := f.replace(want); err != nil {
+	if err := f.setRules(want); err != nil {
 		return err
 	}
-	f.set[i] = want
+	f.set[i], f.once = want, true
 	if want.Target != last.Target {
 		f.log.Info("all ports forwarded into the tailnet", "target", f.host, "address", want.Target.String())
+	}
+	return nil
+}
+
+func (f *allPorts) setRules(to netfilter.Forward) error {
+	if err := f.replace(to); err != nil {
+		return fmt.Errorf("forwarding to %s: %w: %w", to.Target, ErrRulesRefused, err)
 	}
 	return nil
 }
@@ -201,8 +213,12 @@ func (f *allPorts) report(i int, err error) {
 	}
 	if text := err.Error(); text != f.failed[i] && !errors.Is(err, context.Canceled) {
 		f.failed[i] = text
+		fix := "correct ROUTER_EGRESS, or the tailnet's nodes and access rules"
+		if errors.Is(err, ErrRulesRefused) {
+			fix = "let no other program change nftables on this host, and see that its kernel has nftables with NAT"
+		}
 		f.log.Warn("forwarding all ports into the tailnet failed; retrying", "target", f.host, "family", []string{"IPv4", "IPv6"}[i], "err", err,
-			"fix", "correct ROUTER_EGRESS, or the tailnet's nodes and access rules")
+			"fix", fix)
 	}
 }
 
@@ -213,7 +229,7 @@ func (f *allPorts) close() {
 			continue
 		}
 		set.OpenOnly = true
-		if err := f.replace(set); err != nil {
+		if err := f.setRules(set); err != nil {
 			f.report(i, err)
 		}
 	}

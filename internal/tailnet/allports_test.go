@@ -130,6 +130,47 @@ func TestAllPortsSetFails(t *testing.T) {
 	}
 }
 
+// TestAllPortsFlushed: after another program has removed the rules, and while the kernel refuses them, ports were still forwarded
+// once, and the failure is the kernel's.
+func TestAllPortsFlushed(t *testing.T) {
+	var log bytes.Buffer
+	var now AllPorts
+	there, refused := true, errors.New("operation not permitted")
+	var replaced error
+	f := &allPorts{host: "db", log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		replace: func(netfilter.Forward) error { return replaced },
+		present: func(netip.Addr) (bool, error) { return there, nil },
+		publish: func(s AllPorts) { now = s },
+		find: func(_ context.Context, network, _ string, _ netip.Addr) (netfilter.Forward, error) {
+			if network == "tcp6" {
+				return netfilter.Forward{}, errNoAddress
+			}
+			return netfilter.Forward{Target: netip.MustParseAddr("100.64.0.1")}, nil
+		}}
+	for _, step := range []struct {
+		name     string
+		replaced error
+		there    bool
+		targets  int
+		once     bool
+	}{
+		{"refused from the start", refused, true, 0, false},
+		{"set", nil, true, 1, true},
+		{"flushed, and refused", refused, false, 0, true},
+		{"still refused", refused, false, 0, true},
+		{"set again", nil, true, 1, true},
+	} {
+		replaced, there = step.replaced, step.there
+		f.follow(t.Context(), nil)
+		if len(now.Targets) != step.targets || now.Once != step.once || errors.Is(now.Err, ErrRulesRefused) != (step.replaced != nil) || !errors.Is(now.Err, step.replaced) {
+			t.Errorf("%s: %+v", step.name, now)
+		}
+	}
+	if n := strings.Count(log.String(), "let no other program change nftables"); n != 2 {
+		t.Errorf("%d lines name the kernel's refusal, want 2: %s", n, &log)
+	}
+}
+
 // TestAllPortsStillHas: an address stays if the name's servers rotate it, but not if the name was MagicDNS's.
 func TestAllPortsStillHas(t *testing.T) {
 	a, b, c := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("100.64.0.3")
