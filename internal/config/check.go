@@ -296,6 +296,7 @@ func checkServe(c *Config, given map[string]setting, r *report) {
 	add("ROUTER_DEBUG_LISTEN", c.DebugListen)
 	add("ROUTER_LISTEN", c.Listen)
 	seen := map[uint16]bool{}
+	warnServeNames(c, name, r)
 	for _, s := range c.Serve {
 		element := s.String()
 		if seen[s.Port] && s.Port == 0 {

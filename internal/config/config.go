@@ -76,6 +76,8 @@ type Config struct {
 
 	MetadataURI string // task metadata v4; "" = not on ECS
 
+	// serveNames are the entries of TS_SERVE_CONFIG's Web that have a literal name, until check warns of them.
+	serveNames []string
 	// authSecretKey is ROUTER_AUTH_SECRET_KEY, until [Load] moves it to Credential.
 	authSecretKey string
 

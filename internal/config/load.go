@@ -135,5 +135,6 @@ func (v variable) differ(a, b setting) bool {
 	}
 	var x, y Config
 	errA, errB := v.set(&x, a.name, a.value), v.set(&y, b.name, b.value)
+	x.serveNames, y.serveNames = nil, nil // they change no meaning
 	return v.name == extraArgs || errA != nil || errB != nil || !reflect.DeepEqual(x, y)
 }

@@ -15,11 +15,11 @@ import (
 // servedByOfficial are the variables of the official image that become ROUTER_SERVE. Its own name has the elements.
 var servedByOfficial = []struct {
 	name, how string // how is the value of ROUTER_SERVE, for the documentation
-	parse     func(value string) ([]Serve, error)
+	set       func(c *Config, name, value string) error
 }{
-	{"TS_DEST_IP", "`*=IP`, all ports", parseDestIP},
-	{"TS_EXPERIMENTAL_DEST_DNS_NAME", "`*=NAME`, all ports", parseDestName},
-	{"TS_SERVE_CONFIG", "the entries of the file, which must exist: `TCPForward` with `TerminateTLS`, and `HTTPS` or `HTTP` with a `Web` whose handler `/` has a `Proxy` to a program with plain HTTP; other handlers, `AllowFunnel` and `Services` are errors (exit code 2)", parseServeFile},
+	{"TS_DEST_IP", "`*=IP`, all ports", into(servedPorts, parseDestIP)},
+	{"TS_EXPERIMENTAL_DEST_DNS_NAME", "`*=NAME`, all ports", into(servedPorts, parseDestName)},
+	{"TS_SERVE_CONFIG", "the entries of the file, which must exist: `TCPForward` with `TerminateTLS`, and `HTTPS` or `HTTP` with a `Web` whose handler `/` has a `Proxy` to a program with plain HTTP; other handlers, `AllowFunnel` and `Services` are errors (exit code 2). The file is read once, and a literal name in `Web` is a warning: the node has one name", setServeFile},
 }
 
 // serveAliases returns the names of servedByOfficial.
@@ -32,18 +32,16 @@ func serveAliases() (names []string) {
 
 // setServe also reads the variables of servedByOfficial.
 func setServe(c *Config, name, value string) error {
-	parse := parseServe
+	set := into(servedPorts, parseServe)
 	for _, v := range servedByOfficial {
 		if v.name == name {
-			parse = v.parse
+			set = v.set
 		}
 	}
-	list, err := parse(value)
-	if err == nil {
-		c.Serve = list
-	}
-	return err
+	return set(c, name, value)
 }
+
+func servedPorts(c *Config) *[]Serve { return &c.Serve }
 
 func parseDestIP(value string) ([]Serve, error) {
 	a, err := netip.ParseAddr(value)
@@ -85,25 +83,27 @@ type webHandler struct {
 	AcceptAppCaps               []json.RawMessage
 }
 
-func parseServeFile(path string) ([]Serve, error) {
+func setServeFile(c *Config, _, path string) error {
 	text, err := readFile(path)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		c.Serve, c.serveNames, err = parseServeConfig(text)
 	}
-	return parseServeConfig(text)
+	return err
 }
 
-// maxServeProblems bounds the errors about one file.
+// maxServeProblems bounds the errors about one file, and the warnings.
 const maxServeProblems = 20
 
-// parseServeConfig returns the ports of a serve configuration. An entry that the router cannot serve in the same way is an
-// error.
-func parseServeConfig(text string) ([]Serve, error) {
+// certDomain is the node's name in a serve configuration.
+const certDomain = "${TS_CERT_DOMAIN}"
+
+// parseServeConfig returns the ports of a serve configuration, and the Web entries with a literal name. An entry that the router
+// cannot serve in the same way is an error.
+func parseServeConfig(text string) (list []Serve, named []string, err error) {
 	var cfg serveConfig
 	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
-		return nil, errors.New("the file is not the JSON of a serve configuration: write it as `tailscale serve status --json` prints it")
+		return nil, nil, errors.New("the file is not the JSON of a serve configuration: write it as `tailscale serve status --json` prints it")
 	}
-	var list []Serve
 	var errs []error
 	sites := cfg.sites(&errs)
 	for _, port := range slices.Sorted(maps.Keys(cfg.TCP)) {
@@ -129,12 +129,30 @@ func parseServeConfig(text string) ([]Serve, error) {
 	case more > 0:
 		errs = append(errs[:maxServeProblems], fmt.Errorf("%d more entries are refused", more))
 	case len(errs)+len(list) == 0:
-		return nil, errors.New(`the file has no TCP entry: add one such as {"TCP": {"443": {"TCPForward": "localhost:8443"}}}, or remove this`)
+		return nil, nil, errors.New(`the file has no TCP entry: add one such as {"TCP": {"443": {"TCPForward": "localhost:8443"}}}, or remove this`)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return list, nil
+	for _, entry := range slices.Sorted(maps.Keys(cfg.Web)) {
+		if !strings.HasPrefix(entry, certDomain+":") {
+			named = append(named, entry)
+		}
+	}
+	return list, named, nil
+}
+
+// warnServeNames warns of names that may be another node's: tailscaled answers for its own only.
+func warnServeNames(c *Config, name string, r *report) {
+	for i, entry := range c.serveNames {
+		if i == maxServeProblems {
+			r.warn(name, fmt.Sprintf("%d more Web entries have a literal name", len(c.serveNames)-i))
+			break
+		}
+		_, port, _ := net.SplitHostPort(entry) // sites has checked it
+		r.warn(name, fmt.Sprintf("the Web entry %s is served under the router's own name, also if that is another: write %s:%s, or remove an entry for another node", quote(entry), certDomain, port))
+	}
+	c.serveNames = nil
 }
 
 // site is the Web entries of one port.
@@ -153,7 +171,7 @@ func (cfg *serveConfig) sites(errs *[]error) map[string]site {
 		found.listed = true
 		var problems []error
 		switch tcp := cfg.TCP[port]; {
-		case err != nil, host != "${TS_CERT_DOMAIN}" && (noAddress == nil || !validDomain(host)):
+		case err != nil, host != certDomain && (noAddress == nil || !validDomain(host)):
 			problems = []error{errors.New("not a name and a port: write ${TS_CERT_DOMAIN}:443")}
 		case !tcp.HTTP && !tcp.HTTPS:
 			problems = []error{fmt.Errorf(`no TCP entry for the port: add "TCP": {%q: {"HTTPS": true}}`, port)}

@@ -32,8 +32,8 @@ func TestServeOfOfficialVariables(t *testing.T) {
 		{[]string{"TS_SERVE_CONFIG=" + file(`{"TCP": {"443": {"HTTPS": true}}, "Web": {"${TS_CERT_DOMAIN}:443": {"Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}}},
 			"AllowFunnel": {"${TS_CERT_DOMAIN}:443": false}}`)}, []Serve{{443, "127.0.0.1:3000", ServeHTTPS}}},
 		{[]string{"TS_SERVE_CONFIG=" + file(`{"TCP": {"80": {"HTTP": true}, "443": {"HTTPS": true}, "8443": {"HTTPS": true}, "9": {"TCPForward": "a:9"}},
-			"Web": {"edge.tail1234.ts.net:80": {"Handlers": {"/": {"Proxy": "3000"}}}, "${TS_CERT_DOMAIN}:443": {"Handlers": {"/": {"Proxy": "localhost:3001"}}},
-			"${TS_CERT_DOMAIN}:8443": {"Handlers": {"/": {"Proxy": "http://[fd12::4]/"}}}, "edge:8443": {"Handlers": {"/": {"Proxy": "http://[fd12::4]:80"}}}}}`)},
+			"Web": {"${TS_CERT_DOMAIN}:80": {"Handlers": {"/": {"Proxy": "3000"}}}, "${TS_CERT_DOMAIN}:443": {"Handlers": {"/": {"Proxy": "localhost:3001"}}},
+			"${TS_CERT_DOMAIN}:8443": {"Handlers": {"/": {"Proxy": "http://[fd12::4]/"}}}}}`)},
 			[]Serve{{443, "localhost:3001", ServeHTTPS}, {80, "127.0.0.1:3000", ServeHTTP}, {8443, "[fd12::4]:80", ServeHTTPS}, {9, "a:9", ServeTCP}}},
 	} {
 		if got := load(t, nil, tt.env...); !reflect.DeepEqual(got.Serve, tt.want) || len(got.Warnings) > 0 {
@@ -42,6 +42,28 @@ func TestServeOfOfficialVariables(t *testing.T) {
 	}
 	if got, want := load(t, nil, "ROUTER_SERVE=80=localhost:80", "TS_DEST_IP=10.0.3.4").Warnings, "TS_DEST_IP: ignored: ROUTER_SERVE is set to a different value and takes precedence"; len(got) != 1 || got[0] != want {
 		t.Errorf("warnings %q, want %q", got, want)
+	}
+	// The configuration does not know the node's name.
+	named := file(`{"TCP": {"80": {"HTTP": true}, "8443": {"HTTPS": true}}, "Web": {"edge.tail1234.ts.net:80": {"Handlers": {"/": {"Proxy": "3000"}}},
+		"${TS_CERT_DOMAIN}:8443": {"Handlers": {"/": {"Proxy": "http://[fd12::4]/"}}}, "edge:8443": {"Handlers": {"/": {"Proxy": "http://[fd12::4]:80"}}}}}`)
+	c := load(t, nil, "TS_SERVE_CONFIG="+named)
+	if want := []string{
+		`TS_SERVE_CONFIG: the Web entry "edge.tail1234.ts.net:80" is served under the router's own name, also if that is another: write ${TS_CERT_DOMAIN}:80, or remove an entry for another node`,
+		`TS_SERVE_CONFIG: the Web entry "edge:8443" is served under the router's own name, also if that is another: write ${TS_CERT_DOMAIN}:8443, or remove an entry for another node`,
+	}; !reflect.DeepEqual(c.Warnings, want) || !reflect.DeepEqual(c.Serve, []Serve{{80, "127.0.0.1:3000", ServeHTTP}, {8443, "[fd12::4]:80", ServeHTTPS}}) {
+		t.Errorf("%v, warnings %q, want %q", c.Serve, c.Warnings, want)
+	}
+	if c := load(t, nil, "TS_SERVE_CONFIG="+named, "ROUTER_SERVE=80/http=127.0.0.1:3000,8443/https=[fd12::4]:80"); len(c.Warnings) > 0 {
+		t.Errorf("with an equal ROUTER_SERVE: %q", c.Warnings)
+	}
+	var sites strings.Builder
+	for port := range 30 {
+		fmt.Fprintf(&sites, `"a:%d": {"Handlers": {"/": {"Proxy": "3000"}}},`, port+1)
+	}
+	ports := strings.ReplaceAll(strings.ReplaceAll(sites.String(), `"a:`, `"`), `{"Handlers": {"/": {"Proxy": "3000"}}}`, `{"HTTP": true}`)
+	all := file(`{"TCP": {` + strings.TrimSuffix(ports, ",") + `}, "Web": {` + strings.TrimSuffix(sites.String(), ",") + `}}`)
+	if c := load(t, nil, "TS_SERVE_CONFIG="+all); len(c.Warnings) != maxServeProblems+1 || c.Warnings[maxServeProblems] != "TS_SERVE_CONFIG: 10 more Web entries have a literal name" {
+		t.Errorf("%d warnings: %q", len(c.Warnings), c.Warnings)
 	}
 
 	for _, tt := range []struct{ env, want string }{
@@ -95,7 +117,7 @@ TS_SERVE_CONFIG: the Web entry "c:443": another entry has the same port and anot
 	for i := range 100 {
 		fmt.Fprintf(&many, `"%d": {"HTTPS": true},`, i+1)
 	}
-	_, err := parseServeConfig(`{"TCP": {` + strings.TrimSuffix(many.String(), ",") + `}}`)
+	_, _, err := parseServeConfig(`{"TCP": {` + strings.TrimSuffix(many.String(), ",") + `}}`)
 	if lines := strings.Split(fmt.Sprint(err), "\n"); len(lines) != maxServeProblems+1 || lines[maxServeProblems] != "80 more entries are refused" {
 		t.Errorf("%d lines: %v", len(lines), err)
 	}
@@ -139,7 +161,7 @@ func FuzzServeConfig(f *testing.F) {
 	f.Add(`{"TCP": {"443": {"HTTPS": true}}, "Web": {"${TS_CERT_DOMAIN}:443": {"Handlers": {"/": {"Proxy": "http://127.0.0.1:3000"}}}}, "AllowFunnel": {"${TS_CERT_DOMAIN}:443": false}}`)
 	f.Add(`{"TCP": {"80": {"HTTP": true}, "81": {"HTTP": true}}, "Web": {"a:80": {"Handlers": {"/": {"Proxy": "3000"}}}, "a:81": {"Handlers": {"/": {"Proxy": "http://[::1]/"}}}}}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		list, err := parseServeConfig(text)
+		list, _, err := parseServeConfig(text)
 		if err != nil {
 			return
 		}
