@@ -109,7 +109,7 @@ var Codes = []Entry{
 	{RoutesUnapproved, Reason, "Routes are not approved", "the tailnet does not let this node serve a route"},
 	{RoleUnapproved, Reason | Warning, "A role is not approved", "the tailnet does not let this node serve as an exit node; as a warning, it does not let it serve an address that its app connector has learned"},
 	{RelayClosed, Reason, "The peer relay is closed", "the peer relay does not listen on the port of `ROUTER_PEER_RELAY`"},
-	{EgressUnresolved, Reason | Warning, "All ports are not forwarded", "the target of `*=HOST` in `ROUTER_EGRESS` cannot be resolved to a node that may be reached, or the kernel refuses the rules; as a warning, ports were forwarded before: they are to the addresses that it had, or those of one IP version only, or to none while the kernel refuses the rules"},
+	{EgressUnresolved, Reason | Warning, "All ports are not forwarded", "the target of `*=HOST` in `ROUTER_EGRESS` cannot be resolved to a node that may be reached, or the kernel refuses the rules; as a warning, ports were forwarded before, and still are to the last addresses, or to those of one IP version only; to none while the kernel refuses the rules"},
 	{Draining, Reason, "Stopping", "the router is stopping"},
 	{ProbeFailed, Reason, "A probed target does not answer", "a target of `ROUTER_PROBE` does not accept connections from this task"},
 	{NodeKeyExpiring, Warning, "The node key expires soon", "the node key expires within a week"},
