@@ -719,7 +719,7 @@ func TestTargetMoves(t *testing.T) {
 // slowly keeps it.
 func TestStalledClients(t *testing.T) {
 	w := start(t, nil)
-	w.server.stall = 500 * time.Millisecond
+	w.server.stall = 2 * time.Second
 	w.handler = func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/body" {
 			io.Copy(rw, r.Body)
@@ -733,7 +733,7 @@ func TestStalledClients(t *testing.T) {
 			for range 4 {
 				io.WriteString(rw, "part")
 				rw.(http.Flusher).Flush()
-				time.Sleep(w.server.stall / 2)
+				time.Sleep(w.server.stall / 8)
 			}
 			return
 		}
@@ -766,7 +766,7 @@ func TestStalledClients(t *testing.T) {
 		go func() {
 			for range 4 {
 				io.WriteString(out, "part")
-				time.Sleep(w.server.stall / 2)
+				time.Sleep(w.server.stall / 8)
 			}
 			out.Close()
 		}()
