@@ -64,6 +64,7 @@ var pure = map[string][]string{
 	"internal/routes":         {},
 	"internal/backoff":        {},
 	"internal/memo":           {},
+	"internal/acceptor":       {},
 	"internal/duplex":         {},
 	"internal/secret":         {},
 	"internal/problem":        {},

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"time"
+
+	"subnetrouter/internal/acceptor"
 )
 
 // httpProxy is the HTTP proxy: CONNECT, and requests with an absolute http URL.
@@ -17,14 +19,14 @@ type httpProxy struct {
 	server *Server
 	http   *http.Server
 	plain  *httputil.ReverseProxy
-	conns  *handedOver
+	conns  *acceptor.Acceptor
 }
 
 // clientKey is the context key of a request's [*client].
 type clientKey struct{}
 
 func newHTTPProxy(s *Server) *httpProxy {
-	p := &httpProxy{server: s, conns: &handedOver{conns: make(chan net.Conn), done: make(chan struct{})}}
+	p := &httpProxy{server: s, conns: acceptor.New()}
 	quiet := slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug)
 	p.plain = &httputil.ReverseProxy{
 		Rewrite:      rewrite,
@@ -65,8 +67,8 @@ func originOf(ctx context.Context) origin {
 // serveHTTP hands a connection over to the HTTP server.
 func (s *Server) serveHTTP(c *client) {
 	select {
-	case s.http.conns.conns <- c:
-	case <-s.http.conns.done:
+	case s.http.conns.Conns() <- c:
+	case <-s.http.conns.Done():
 		c.Close()
 	case <-s.ctx.Done():
 		c.Close()
@@ -154,28 +156,3 @@ func refuseHTTP(w http.ResponseWriter, err error) {
 	}
 	http.Error(w, err.Error(), code)
 }
-
-// handedOver is a [net.Listener] whose connections come from this package's own listeners.
-type handedOver struct {
-	conns chan net.Conn
-	done  chan struct{}
-}
-
-// Accept implements [net.Listener].
-func (l *handedOver) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements [net.Listener]. The HTTP server calls it once.
-func (l *handedOver) Close() error {
-	close(l.done)
-	return nil
-}
-
-// Addr implements [net.Listener].
-func (l *handedOver) Addr() net.Addr { return &net.TCPAddr{} }

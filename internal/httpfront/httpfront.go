@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"subnetrouter/internal/acceptor"
 	"subnetrouter/internal/duplex"
 )
 
@@ -110,7 +111,7 @@ type taken struct {
 
 type half struct {
 	http  *http.Server
-	conns *handedOver
+	conns *acceptor.Acceptor
 }
 
 // New returns a server. Its limits do not change.
@@ -133,7 +134,7 @@ func New(cfg Config) *Server {
 			},
 			ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 		}
-		s.halves[i] = half{h, &handedOver{conns: make(chan net.Conn), done: make(chan struct{})}}
+		s.halves[i] = half{h, acceptor.New()}
 	}
 	s.halves[1].http.SetKeepAlivesEnabled(false)
 	return s
@@ -229,10 +230,10 @@ func (s *Server) Handle(c net.Conn, p Peer) {
 	}
 	for _, h := range s.halves {
 		select {
-		case h.conns.conns <- serve:
+		case h.conns.Conns() <- serve:
 			<-with.closed
 			return
-		case <-h.conns.done:
+		case <-h.conns.Done():
 		case <-s.done:
 			return
 		}
@@ -656,29 +657,3 @@ func (b *buffers) Get() []byte {
 
 // Put implements [httputil.BufferPool].
 func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }
-
-// handedOver is a [net.Listener] whose connections Handle gives.
-type handedOver struct {
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{}
-}
-
-// Accept implements [net.Listener].
-func (l *handedOver) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements [net.Listener].
-func (l *handedOver) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-// Addr implements [net.Listener].
-func (l *handedOver) Addr() net.Addr { return &net.TCPAddr{} }
