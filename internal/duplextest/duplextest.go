@@ -1,13 +1,20 @@
-// Package duplextest helps the tests of internal/duplex and of its users: with a listener, an echo server and a
-// budget of memory.
+// Package duplextest helps the tests of internal/duplex and of its users: with a listener, an echo server, a budget
+// of memory and a certificate.
 package duplextest
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"subnetrouter/internal/testwait"
 )
@@ -69,15 +76,35 @@ func (b *Budget) Release(n int64) {
 	b.used -= n
 }
 
+// Used returns the number of bytes that are reserved.
+func (b *Budget) Used() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
 // Await waits until n bytes are reserved.
 func (b *Budget) Await(t *testing.T, n int64) {
 	t.Helper()
 	testwait.Until(t, "the memory in use", func() error {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.used != n {
-			return fmt.Errorf("%d bytes are reserved, want %d", b.used, n)
+		if used := b.Used(); used != n {
+			return fmt.Errorf("%d bytes are reserved, want %d", used, n)
 		}
 		return nil
 	})
+}
+
+// Certificate returns a certificate of edge.test, which it has signed itself.
+func Certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"edge.test"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, of, of, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

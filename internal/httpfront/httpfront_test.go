@@ -4,17 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"subnetrouter/internal/duplextest"
 	"subnetrouter/internal/testwait"
 )
 
@@ -76,7 +72,7 @@ func start(t *testing.T, change func(*world, *Config)) *world {
 		},
 		Current:  func(netip.AddrPort) bool { return true },
 		OwnName:  func(host string) bool { return host == "edge.test" || host == "127.0.0.1" },
-		Requests: 100, Memory: &budget{room: 1 << 30}, Logger: slog.New(slog.DiscardHandler),
+		Requests: 100, Memory: &duplextest.Budget{Size: 1 << 30}, Logger: slog.New(slog.DiscardHandler),
 		Failed: func(r Reason, err error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -125,7 +121,7 @@ func start(t *testing.T, change func(*world, *Config)) *world {
 		context.AfterFunc(ctx, func() { ln.Close() })
 		return ln.Addr().String()
 	}
-	w.plain, w.secure = listen(nil), listen(&tls.Config{Certificates: []tls.Certificate{certificate(t)}, NextProtos: []string{"h2", "http/1.1"}})
+	w.plain, w.secure = listen(nil), listen(&tls.Config{Certificates: []tls.Certificate{duplextest.Certificate(t)}, NextProtos: []string{"h2", "http/1.1"}})
 	t.Cleanup(func() {
 		cancel()
 		group.Wait()
@@ -133,48 +129,14 @@ func start(t *testing.T, change func(*world, *Config)) *world {
 		testwait.Until(t, "everything that was taken", func() error {
 			w.server.mu.Lock()
 			defer w.server.mu.Unlock()
-			b := cfg.Memory.(*budget)
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			if w.server.open != 0 || w.server.awaited != 0 || len(w.server.clients) != 0 || w.server.targets != 0 || b.taken != 0 {
-				return fmt.Errorf("%d and %d requests, of %v, %d connections and %d bytes", w.server.open, w.server.awaited, w.server.clients, w.server.targets, b.taken)
+			used := cfg.Memory.(*duplextest.Budget).Used()
+			if w.server.open != 0 || w.server.awaited != 0 || len(w.server.clients) != 0 || w.server.targets != 0 || used != 0 {
+				return fmt.Errorf("%d and %d requests, of %v, %d connections and %d bytes", w.server.open, w.server.awaited, w.server.clients, w.server.targets, used)
 			}
 			return nil
 		})
 	})
 	return w
-}
-
-// budget is a [duplex.Memory].
-type budget struct {
-	mu          sync.Mutex
-	room, taken int64
-}
-
-func (b *budget) Reserve(n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.taken+n > b.room {
-		return false
-	}
-	b.taken += n
-	return true
-}
-
-func (b *budget) Release(n int64) { b.Reserve(-n) }
-
-func certificate(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	of := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"edge.test"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, of, of, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // clients are HTTP clients of each kind, with the URL that each uses.
@@ -894,7 +856,7 @@ func TestLimits(t *testing.T) {
 	close(leave)
 	group.Wait()
 
-	w = start(t, func(_ *world, c *Config) { c.Memory = &budget{room: requestMemory - 1} })
+	w = start(t, func(_ *world, c *Config) { c.Memory = &duplextest.Budget{Size: requestMemory - 1} })
 	if code, _ := w.clients()["http"].do(nil, nil); code != http.StatusServiceUnavailable {
 		t.Errorf("a request without memory: %d", code)
 	}
@@ -913,7 +875,7 @@ func TestLimits(t *testing.T) {
 // used it last.
 func TestShares(t *testing.T) {
 	inside, leave := make(chan bool), make(chan bool)
-	w := start(t, func(_ *world, c *Config) { c.Memory = &budget{room: 4 * requestMemory} })
+	w := start(t, func(_ *world, c *Config) { c.Memory = &duplextest.Budget{Size: 4 * requestMemory} })
 	w.handler = func(http.ResponseWriter, *http.Request) {
 		inside <- true
 		<-leave

@@ -3,15 +3,10 @@ package tlsfront
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/netip"
 	"strings"
@@ -35,7 +30,7 @@ type world struct {
 func start(t *testing.T, change func(*Config), dial func(context.Context, netip.AddrPort) (net.Conn, error)) *world {
 	t.Helper()
 	w := &world{t: t, got: map[Reason]int{}}
-	cert := certificate(t)
+	cert := duplextest.Certificate(t)
 	cfg := Config{
 		Memory:      &duplextest.Budget{Size: 1 << 30},
 		Certificate: func() (*tls.Certificate, error) { return &cert, nil }, Conns: 8,
@@ -85,20 +80,6 @@ func (w *world) failed(r Reason) func() error {
 		}
 		return nil
 	}
-}
-
-func certificate(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	of := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"edge.test"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, of, of, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 var laptop, phone = netip.MustParseAddr("100.64.0.2"), netip.MustParseAddr("fd7a:115c:a1e0::3")
